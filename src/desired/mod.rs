@@ -1,0 +1,141 @@
+//! What should exist on this host, computed from everything the process knows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::leader::Standing;
+use crate::model::{BootTime, Vip};
+
+/// Everything that decides what should exist on this host. One value; the latest wins.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inputs {
+    /// Where this host stands in the election for the control-plane VIPs.
+    pub standing: Standing,
+    /// The control-plane VIPs.
+    pub vips: BTreeSet<Vip>,
+    /// The link they live on, where it exists.
+    pub link: Option<u32>,
+    /// Addresses that a successor announced while this host was leaving.
+    pub succeeded: BTreeSet<IpAddr>,
+    /// Whether an IPv4 address may stay, silently, after the claim ran out, until the kernel drops it
+    /// (`vip_preserve_on_leadership_loss`).
+    pub preserve: bool,
+}
+
+/// What should exist on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Desired {
+    /// By link index and address. Whatever is ours and not in here has to go.
+    pub addresses: BTreeMap<(u32, Vip), Presence>,
+}
+
+/// How an address should exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// On the link until this moment, extended while the claim is, and announced.
+    Held {
+        /// The kernel must have dropped it by then.
+        fence_until: BootTime,
+    },
+    /// Left as it is if it is there: neither added, extended nor announced.
+    Kept {
+        /// Whether to suppress the kernel's own answers to ARP and ND. If not, they are left as they are.
+        silent: bool,
+    },
+}
+
+/// What should exist at `now`. A claim is judged here, at the moment of use.
+pub fn desired(inputs: &Inputs, now: BootTime) -> Desired {
+    let Some(link) = inputs.link else { return Desired::default() };
+    let presence = |vip: &Vip| -> Option<Presence> {
+        if let Some(claim) = inputs.standing.claim(now) {
+            return Some(Presence::Held { fence_until: claim.fence_until });
+        }
+        match &inputs.standing {
+            Standing::Starting => Some(Presence::Kept { silent: false }),
+            Standing::Leaving { until } if now < *until && !inputs.succeeded.contains(&vip.address) => {
+                Some(Presence::Kept { silent: true })
+            }
+            // An IPv6 address would make the next holder's duplicate detection fail.
+            Standing::Following { fence_until: Some(fence_until), .. }
+                if now < *fence_until && inputs.preserve && vip.address.is_ipv4() =>
+            {
+                Some(Presence::Kept { silent: true })
+            }
+            _ => None,
+        }
+    };
+    let addresses = inputs.vips.iter().filter_map(|vip| Some(((link, *vip), presence(vip)?))).collect();
+    Desired { addresses }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::leader::{Basis, Claim};
+
+    fn at(millis: u64) -> BootTime {
+        BootTime::from_boot(Duration::from_millis(millis))
+    }
+
+    fn inputs(standing: Standing) -> Inputs {
+        let vips = ["192.0.2.1", "2001:db8::1"].map(|address| Vip::host(address.parse().unwrap()));
+        Inputs { standing, vips: vips.into(), link: Some(2), succeeded: BTreeSet::new(), preserve: false }
+    }
+
+    fn claim() -> Standing {
+        Standing::Holding(Claim {
+            since: at(0),
+            valid_until: at(3000),
+            fence_until: at(4700),
+            basis: Basis::Lease,
+        })
+    }
+
+    fn presences(inputs: &Inputs, now: BootTime) -> Vec<Presence> {
+        desired(inputs, now).addresses.into_values().collect()
+    }
+
+    #[test]
+    fn a_valid_claim_holds_every_address_until_its_fence() {
+        let held = Presence::Held { fence_until: at(4700) };
+        assert_eq!(presences(&inputs(claim()), at(2999)), [held, held]);
+    }
+
+    #[test]
+    fn an_expired_claim_holds_nothing_even_if_nobody_took_it_back() {
+        assert_eq!(presences(&inputs(claim()), at(3000)), []);
+    }
+
+    #[test]
+    fn what_an_earlier_process_left_stays_while_nothing_is_known() {
+        let kept = Presence::Kept { silent: false };
+        assert_eq!(presences(&inputs(Standing::Starting), at(0)), [kept, kept]);
+    }
+
+    #[test]
+    fn a_leaving_host_keeps_an_address_silently_until_the_successor_has_it() {
+        let mut inputs = inputs(Standing::Leaving { until: at(500) });
+        let kept = Presence::Kept { silent: true };
+        assert_eq!(presences(&inputs, at(499)), [kept, kept]);
+        inputs.succeeded.insert("192.0.2.1".parse().unwrap());
+        assert_eq!(presences(&inputs, at(499)), [kept]);
+        assert_eq!(presences(&inputs, at(500)), []);
+    }
+
+    #[test]
+    fn preserving_keeps_ipv4_alone_and_only_until_the_fence() {
+        let standing = Standing::Following { holder: None, fence_until: Some(at(4700)) };
+        let preserving = Inputs { preserve: true, ..inputs(standing.clone()) };
+        assert_eq!(presences(&preserving, at(4699)), [Presence::Kept { silent: true }]);
+        assert_eq!(presences(&preserving, at(4700)), []);
+        assert_eq!(presences(&inputs(standing), at(4699)), []);
+    }
+
+    #[test]
+    fn without_a_link_nothing_can_exist() {
+        assert_eq!(desired(&Inputs { link: None, ..inputs(claim()) }, at(0)), Desired::default());
+    }
+}

@@ -1,0 +1,720 @@
+//! The election as a state machine: it gets answers and the time, and says what to ask next.
+//!
+//! ```text
+//!               Lease free or expired: write        claim runs out, or the Lease names another
+//!   Following ─────────────────────────► Holding ─────────────────────────────► Following
+//!       ▲   ▲                              │ stop, drain, local API server fails
+//!       │   └── refused + address free ────┤ (provisional)
+//!       │                                  ▼
+//!       └──── successor seen, or time up ── Leaving   (silent, Lease released, address still there)
+//! ```
+//!
+//! Safety rests on three facts. A claim counts from the *start* of the renewal that succeeded, so it ends before
+//! anybody who saw that renewal may take over. Every write carries the `resourceVersion` it was decided on. And
+//! expiry is judged by this host's clock alone (see [`decide`](super::decide)).
+//!
+//! Contract: after every call to `handle_input` or `handle_timeout`, drain `poll_output`, then read `standing`
+//! and `poll_timeout` again.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::decide::{Decision, Seen, decide};
+use super::record::{Record, Stored, Write};
+use super::{Basis, Claim, FENCE_MARGIN, Health, Standing};
+use crate::model::BootTime;
+use crate::model::hash::spread;
+
+/// How long a leaving holder waits for its successor once the Lease is released.
+pub const HANDOVER_WINDOW: Duration = Duration::from_millis(500);
+/// How long a leaving holder waits for the release itself.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(1);
+/// How long after one hand-over for bad health the next may follow.
+const HANDOVER_COOLDOWN: Duration = Duration::from_secs(10);
+/// How long a stopping elector tries to release.
+const STOP_PATIENCE: Duration = Duration::from_secs(3);
+/// The longest pause between two attempts; a fresh API server is asked at least this often.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// What an election is run with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Our `holderIdentity`.
+    pub identity: String,
+    /// How long others stay away after our last renewal.
+    pub lease_duration: Duration,
+    /// How long we act on our last renewal.
+    pub renew_deadline: Duration,
+    /// From one renewal to the next.
+    pub retry_period: Duration,
+    /// Annotations to put on the Lease.
+    pub annotations: BTreeMap<String, String>,
+    /// Whether the address may be taken while the API server still refuses us (kubeadm's first minute).
+    pub provisional: bool,
+    /// Whether this host still has the address from an earlier process. Without it, a Lease in our name proves
+    /// nothing: the process that wrote it may never have got as far.
+    pub resuming: bool,
+    /// Spreads the retries of different hosts.
+    pub seed: u64,
+}
+
+/// A call to the API server. One at a time.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Call {
+    /// Get the Lease.
+    Read,
+    /// Create the Lease.
+    Create(Write),
+    /// Put the Lease, on the condition that it is still at the `resourceVersion` in the metadata.
+    Replace {
+        /// What to put into the record.
+        write: Write,
+        /// The metadata to keep.
+        meta: Box<ObjectMeta>,
+    },
+}
+
+/// What came of a [`Call`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// The Lease as it now is.
+    Stored(Box<Stored>),
+    /// There is no such Lease.
+    Missing,
+    /// Somebody else wrote first.
+    Conflict,
+    /// The server works, but does not let us (403), or does not have the namespace yet.
+    Refused,
+    /// No usable answer: time-out, no connection, 5xx. With the server's wish when to come back.
+    Failed {
+        /// `Retry-After`, where the server sent one.
+        retry_after: Option<Duration>,
+    },
+}
+
+/// What the machine is told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// The answer to the call under way.
+    Answer {
+        /// When the call was started.
+        started: BootTime,
+        /// What came of it.
+        answer: Answer,
+    },
+    /// The watch shows the Lease in this form.
+    Watched(Box<Stored>),
+    /// The watch shows that the Lease was deleted.
+    WatchedDeletion,
+    /// The watch stands, or does not.
+    Watching(bool),
+    /// The API servers' health.
+    Health {
+        /// The one on this host.
+        local: Health,
+        /// Whether one on another host answers as ready.
+        peer_serving: bool,
+    },
+    /// The end of a probe for the address.
+    Probed {
+        /// Whether a station answered.
+        taken: bool,
+    },
+    /// Another station announces the address.
+    StationSeen,
+    /// The successor was seen to announce everything that this host was still keeping.
+    Succeeded,
+    /// Hand over, and stay away until [`Input::Undrain`].
+    Drain,
+    /// Take part again.
+    Undrain,
+    /// Hand over and end.
+    Stop,
+}
+
+/// What the machine asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Make this call; answer with [`Input::Answer`].
+    Call(Call),
+    /// Drop the call under way without waiting for it.
+    Abandon,
+    /// Find out whether a station answers for the address; answer with [`Input::Probed`].
+    Probe,
+    /// Announce the address once without holding it, so that a provisional holder yields to the Lease.
+    Assert,
+    /// The watch was behind: open it again.
+    RenewWatch,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Read,
+    /// Put ourselves into the Lease, on the condition that it is as we saw it.
+    Hold,
+    /// The same where there is no Lease. There is no condition to put: it may have come and gone meanwhile.
+    Create,
+    Release,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Role {
+    Following,
+    Holding(Held),
+    Leaving(Leave),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Held {
+    claim: Claim,
+    /// Start of the last successful renewal.
+    renewed: BootTime,
+    /// Whether we know that no station answers for the address, or why one still does.
+    clear: bool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Leave {
+    since: BootTime,
+    valid_until: BootTime,
+    released: Option<BootTime>,
+    held_since: BootTime,
+}
+
+impl Leave {
+    fn until(&self) -> BootTime {
+        match self.released {
+            Some(released) => released + HANDOVER_WINDOW,
+            None => self.valid_until.min(self.since + RELEASE_PATIENCE),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Probing {
+    /// The next probe may start at this moment.
+    Idle(BootTime),
+    Running,
+}
+
+/// The state machine. See the module's text for its contract.
+#[derive(Debug)]
+pub struct Elector {
+    settings: Settings,
+    seen: Seen,
+    role: Role,
+    /// The call under way.
+    in_flight: Option<Kind>,
+    /// No call before this moment.
+    not_before: BootTime,
+    /// Failed calls in a row, for the pause between them.
+    failures: u32,
+    /// Counts pauses, so that each gets its own spread.
+    pauses: u64,
+    /// What we know of the Lease is known to be out of date.
+    stale: bool,
+    /// When the Lease was last shown to us by whatever way.
+    refreshed: BootTime,
+    watching: bool,
+    health: Health,
+    peer_serving: bool,
+    probing: Probing,
+    /// Nothing is known yet, and what an earlier process left may stay.
+    starting: bool,
+    /// The Lease could be read or written at least once.
+    readable: bool,
+    /// We know of a holder, so an answer to the address has a reason.
+    familiar: bool,
+    /// We wrote ourselves into the Lease without knowing of a holder: the address has to be probed for first.
+    unproven: bool,
+    /// Start of the last call that was refused.
+    refused: Option<BootTime>,
+    /// Until when nobody can have what we have just lost.
+    lost_fence: Option<BootTime>,
+    handover_not_before: BootTime,
+    drained: bool,
+    stopping: Option<BootTime>,
+    outputs: VecDeque<Output>,
+}
+
+impl Elector {
+    /// A machine that knows nothing. Call `handle_timeout` to get its first outputs.
+    pub fn new(settings: Settings) -> Self {
+        let zero = BootTime::default();
+        Self {
+            settings,
+            seen: Seen::Nothing,
+            role: Role::Following,
+            in_flight: None,
+            not_before: zero,
+            failures: 0,
+            pauses: 0,
+            stale: false,
+            refreshed: zero,
+            watching: false,
+            health: Health::Unknown,
+            peer_serving: false,
+            probing: Probing::Idle(zero),
+            starting: true,
+            readable: false,
+            familiar: false,
+            unproven: false,
+            refused: None,
+            lost_fence: None,
+            handover_not_before: zero,
+            drained: false,
+            stopping: None,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Where this host stands at `now`.
+    pub fn standing(&self, now: BootTime) -> Standing {
+        match &self.role {
+            Role::Holding(held) if held.clear && now < held.claim.valid_until => {
+                Standing::Holding(held.claim.clone())
+            }
+            Role::Leaving(leave) if now < leave.until() => Standing::Leaving { until: leave.until() },
+            _ if self.starting => Standing::Starting,
+            _ => Standing::Following {
+                holder: self.seen.holder().map(str::to_owned),
+                fence_until: self.lost_fence.filter(|fence| now < *fence),
+            },
+        }
+    }
+
+    /// Whether a stop is complete: the Lease is not ours any more, or not to be had.
+    pub fn is_stopped(&self, now: BootTime) -> bool {
+        self.stopping.is_some_and(|deadline| {
+            let idle = self.in_flight.is_none() && self.role == Role::Following && !self.is_ours();
+            idle || now >= deadline
+        })
+    }
+
+    /// Whether this host was told to stay away.
+    pub fn is_drained(&self) -> bool {
+        self.drained
+    }
+
+    /// What the Lease looked like last.
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// The next thing to do, in order.
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call `handle_timeout`, at the latest.
+    pub fn poll_timeout(&self) -> Option<BootTime> {
+        let call = self.next_call().map(|(at, _)| at);
+        let role = match &self.role {
+            Role::Holding(held) => Some(held.claim.valid_until),
+            Role::Leaving(leave) => Some(leave.until()),
+            Role::Following => self.lost_fence,
+        };
+        let probe = match self.probing {
+            Probing::Idle(at) if self.wants_probe() => Some(at),
+            _ => None,
+        };
+        [call, role, probe, self.stopping].into_iter().flatten().min()
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: BootTime) {
+        self.advance(now);
+    }
+
+    /// Something has happened.
+    pub fn handle_input(&mut self, now: BootTime, input: Input) {
+        match input {
+            Input::Answer { started, answer } => self.answered(now, started, answer),
+            Input::Watched(lease) => {
+                if !self.is_behind(&lease) {
+                    self.learn(now, *lease);
+                }
+            }
+            Input::WatchedDeletion => self.learn_missing(now),
+            Input::Watching(up) => {
+                // A new watch may have missed a deletion, and an event older than what it starts from.
+                self.stale |= up && !self.watching && self.seen != Seen::Nothing;
+                self.watching = up;
+            }
+            Input::Health { local, peer_serving } => {
+                self.health = local;
+                self.peer_serving = peer_serving;
+            }
+            Input::Probed { taken } => self.probed(now, taken),
+            Input::StationSeen => self.station_seen(now),
+            Input::Succeeded => {
+                if matches!(&self.role, Role::Leaving(leave) if leave.released.is_some()) {
+                    self.role = Role::Following;
+                }
+            }
+            Input::Drain => {
+                self.drained = true;
+                self.leave(now);
+            }
+            Input::Undrain => self.drained = false,
+            Input::Stop => {
+                self.stopping.get_or_insert(now + STOP_PATIENCE);
+                self.leave(now);
+            }
+        }
+        self.advance(now);
+    }
+
+    fn advance(&mut self, now: BootTime) {
+        match &self.role {
+            Role::Holding(held) if now >= held.claim.valid_until => {
+                self.lost_fence = Some(held.claim.fence_until);
+                self.role = Role::Following;
+            }
+            Role::Leaving(leave) if now >= leave.until() => self.role = Role::Following,
+            _ => {}
+        }
+        if self.lost_fence.is_some_and(|fence| now >= fence) {
+            self.lost_fence = None;
+        }
+        self.hand_over_if_unhealthy(now);
+        if self.wants_probe() && matches!(self.probing, Probing::Idle(at) if now >= at) {
+            self.probing = Probing::Running;
+            self.outputs.push_back(Output::Probe);
+        }
+        if let Some((at, kind)) = self.next_call()
+            && now >= at
+            && let Some((kind, call)) = self.call(kind)
+        {
+            self.unproven |= match kind {
+                Kind::Create => self.role == Role::Following,
+                Kind::Hold => !self.is_ours() && !self.familiar,
+                Kind::Read | Kind::Release => false,
+            };
+            self.in_flight = Some(kind);
+            self.outputs.push_back(Output::Call(call));
+        }
+    }
+
+    /// The next call and its moment, unless one is under way.
+    fn next_call(&self) -> Option<(BootTime, Kind)> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        let decision = if self.stale {
+            Decision::Read
+        } else {
+            decide(&self.seen, &self.settings.identity, self.settings.lease_duration)
+        };
+        let soonest = |at: BootTime, kind| Some((at.max(self.not_before), kind));
+        match (&self.role, decision) {
+            (Role::Leaving(leave), decision) => match (leave.released, decision) {
+                (None, Decision::Read) => soonest(self.not_before, Kind::Read),
+                (None, Decision::Renew) => soonest(self.not_before, Kind::Release),
+                // Nobody came: take it back before the address has to go.
+                (Some(released), Decision::Take { .. })
+                    if self.seen.record().is_some_and(Record::is_released)
+                        && self.stopping.is_none()
+                        && !self.drained =>
+                {
+                    soonest(released + HANDOVER_WINDOW / 2, Kind::Hold)
+                }
+                _ => None,
+            },
+            (Role::Following, _) if self.stopping.is_some() => {
+                self.is_ours().then_some((self.not_before, Kind::Release))
+            }
+            (_, Decision::Read) => soonest(self.not_before, Kind::Read),
+            (Role::Following, _) if self.drained => self.poll(),
+            (Role::Holding(held), Decision::Renew) if held.claim.basis == Basis::Lease => {
+                soonest(held.renewed + self.settings.retry_period, Kind::Hold)
+            }
+            (Role::Holding(_), _) | (_, Decision::Renew) => soonest(self.not_before, Kind::Hold),
+            (Role::Following, Decision::Take { at }) => {
+                let take = soonest(at + self.deferral(), Kind::Hold);
+                [take, self.poll()].into_iter().flatten().min_by_key(|(at, _)| *at)
+            }
+        }
+    }
+
+    /// Without a watch, the Lease is read once per retry period.
+    fn poll(&self) -> Option<(BootTime, Kind)> {
+        (!self.watching)
+            .then(|| ((self.refreshed + self.settings.retry_period).max(self.not_before), Kind::Read))
+    }
+
+    /// A host whose own API server is down lets the others go first.
+    fn deferral(&self) -> Duration {
+        if self.health == Health::Failing { self.settings.retry_period * 2 } else { Duration::ZERO }
+    }
+
+    fn call(&self, kind: Kind) -> Option<(Kind, Call)> {
+        let write = |record| Write::hold(&self.settings.identity, self.settings.lease_duration, record);
+        match (kind, &self.seen) {
+            (Kind::Read, _) => Some((kind, Call::Read)),
+            (Kind::Hold, Seen::Stored { lease, .. }) => {
+                let mut meta = lease.meta.clone();
+                if !self.settings.annotations.is_empty() {
+                    meta.annotations.get_or_insert_default().extend(self.settings.annotations.clone());
+                }
+                Some((kind, Call::Replace { write: write(Some(&lease.record)), meta: Box::new(meta) }))
+            }
+            (Kind::Hold, Seen::Missing { .. }) => Some((Kind::Create, Call::Create(write(None)))),
+            (Kind::Release, Seen::Stored { lease, .. }) => {
+                // As long as a station answers for the address, nobody is to take it without a probe or a wait.
+                let write = if self.unproven {
+                    Write { duration_seconds: write(None).duration_seconds, ..Write::release(&lease.record) }
+                } else {
+                    Write::release(&lease.record)
+                };
+                Some((kind, Call::Replace { write, meta: Box::new(lease.meta.clone()) }))
+            }
+            _ => None,
+        }
+    }
+
+    fn answered(&mut self, now: BootTime, started: BootTime, answer: Answer) {
+        let Some(kind) = self.in_flight else { return };
+        match answer {
+            Answer::Stored(lease) => {
+                self.succeeded(now);
+                // A read shows how things are. A write's answer may come after the news of another's later write.
+                if kind == Kind::Read || !self.is_behind(&lease) {
+                    self.learn(now, *lease);
+                }
+                match kind {
+                    Kind::Read => {}
+                    Kind::Hold | Kind::Create => self.granted(now, started, kind),
+                    Kind::Release => self.released(now),
+                }
+            }
+            Answer::Missing => {
+                self.succeeded(now);
+                self.learn_missing(now);
+                if kind == Kind::Release {
+                    self.released(now);
+                }
+            }
+            Answer::Conflict => {
+                self.stale = true;
+                self.failures += 1;
+                if self.failures > 1 {
+                    self.pause(now, None);
+                }
+                if self.watching {
+                    self.outputs.push_back(Output::RenewWatch);
+                }
+            }
+            Answer::Refused => {
+                self.failures += 1;
+                self.pause(now, None);
+                self.refused = Some(started);
+                if let Role::Holding(held) = &mut self.role
+                    && held.claim.basis == Basis::Provisional
+                    && self.health == Health::Serving
+                {
+                    held.claim.valid_until = started + self.settings.renew_deadline;
+                    held.claim.fence_until = held.claim.valid_until;
+                }
+            }
+            Answer::Failed { retry_after } => {
+                self.failures += 1;
+                self.pause(now, retry_after);
+            }
+        }
+        self.in_flight = None;
+    }
+
+    fn is_behind(&self, lease: &Stored) -> bool {
+        matches!(&self.seen, Seen::Stored { lease: known, .. } if known.is_newer_than(lease))
+    }
+
+    fn succeeded(&mut self, now: BootTime) {
+        self.failures = 0;
+        self.not_before = now;
+        self.refused = None;
+        self.stale = false;
+    }
+
+    fn pause(&mut self, now: BootTime, asked: Option<Duration>) {
+        self.pauses += 1;
+        let step = SHORTEST_PAUSE.saturating_mul(1 << self.failures.min(5)).min(LONGEST_PAUSE);
+        let spread = step.mul_f64(0.5 + spread(self.settings.seed, self.pauses) / 2.0);
+        let asked = asked.unwrap_or_default().min(self.settings.retry_period);
+        self.not_before = now + spread.max(asked);
+    }
+
+    fn learn(&mut self, now: BootTime, lease: Stored) {
+        self.readable = true;
+        self.refreshed = now;
+        let was_ours = self.is_ours();
+        self.seen = std::mem::replace(&mut self.seen, Seen::Nothing).observe(lease, now);
+        let Some(record) = self.seen.record() else { return };
+        if record.holder == self.settings.identity {
+            // A creation that was given up on has no precondition and may land at any time later. Whoever held
+            // the Lease in between may still hold the address.
+            let writing = matches!(self.in_flight, Some(Kind::Hold | Kind::Create));
+            let unexpected = !was_ours && self.role == Role::Following && !writing;
+            let resumed = self.starting && self.settings.resuming;
+            self.unproven |= unexpected && !resumed;
+            return;
+        }
+        self.starting = false;
+        let (vacant, released) = (record.holder.is_empty(), record.is_released());
+        if !vacant {
+            self.familiar = true;
+            self.unproven = false;
+        }
+        // The Lease names another: stop at once. An empty one keeps everybody else away for as long as our own
+        // claim is good, so we write ourselves into it again; a provisional claim takes whatever is free.
+        if let Role::Holding(held) = &self.role
+            && !(vacant && (!released || held.claim.basis == Basis::Provisional))
+        {
+            self.role = Role::Following;
+        }
+    }
+
+    fn learn_missing(&mut self, now: BootTime) {
+        self.readable = true;
+        self.refreshed = now;
+        self.starting = false;
+        let seen = std::mem::replace(&mut self.seen, Seen::Nothing);
+        self.seen = seen.missing(self.settings.lease_duration, now);
+    }
+
+    /// Our write stands: the Lease names us.
+    fn granted(&mut self, now: BootTime, started: BootTime, kind: Kind) {
+        let valid_until = started + self.settings.renew_deadline;
+        if !self.is_ours() || now >= valid_until {
+            return;
+        }
+        let before = match &self.role {
+            Role::Holding(held) => Some((held.claim.since, held.clear)),
+            Role::Leaving(leave) if leave.released.is_some() => {
+                self.handover_not_before = now + HANDOVER_COOLDOWN;
+                Some((leave.held_since, true))
+            }
+            // A renewal that was under way when we began to leave: it will be released next.
+            Role::Leaving(_) => return,
+            Role::Following => None,
+        };
+        self.unproven |= kind == Kind::Create && before.is_none();
+        let (since, clear) = before.unwrap_or((now, !self.unproven));
+        self.starting = false;
+        self.lost_fence = None;
+        let fence_until =
+            (started + self.settings.lease_duration).max(valid_until + FENCE_MARGIN) - FENCE_MARGIN;
+        let claim = Claim { since, valid_until, fence_until, basis: Basis::Lease };
+        self.role = Role::Holding(Held { claim, renewed: started, clear });
+    }
+
+    fn released(&mut self, now: BootTime) {
+        if let Role::Leaving(leave) = &mut self.role {
+            leave.released = Some(now);
+        }
+    }
+
+    fn leave(&mut self, now: BootTime) {
+        let Role::Holding(held) = &self.role else { return };
+        self.not_before = now;
+        if held.claim.basis == Basis::Provisional {
+            self.role = Role::Following;
+            return;
+        }
+        self.role = Role::Leaving(Leave {
+            since: now,
+            valid_until: held.claim.valid_until,
+            released: None,
+            held_since: held.claim.since,
+        });
+    }
+
+    fn hand_over_if_unhealthy(&mut self, now: BootTime) {
+        let somebody_is_better = self.health == Health::Failing && self.peer_serving;
+        if somebody_is_better
+            && now >= self.handover_not_before
+            && matches!(&self.role, Role::Holding(held) if held.claim.basis == Basis::Lease)
+        {
+            self.handover_not_before = now + HANDOVER_COOLDOWN;
+            if self.in_flight.take().is_some() {
+                // It waits for the server that has just failed, and its outcome is unknown.
+                self.outputs.push_back(Output::Abandon);
+                self.stale = true;
+            }
+            self.leave(now);
+        }
+    }
+
+    fn is_ours(&self) -> bool {
+        self.seen.holder() == Some(self.settings.identity.as_str())
+    }
+
+    fn is_provisional_candidate(&self) -> bool {
+        self.settings.provisional
+            && self.role == Role::Following
+            && self.health == Health::Serving
+            && self.refused.is_some()
+            && self.seen.holder().is_none()
+            && !self.familiar
+            && !self.drained
+            && self.stopping.is_none()
+            && !(self.readable && self.seen == Seen::Nothing)
+    }
+
+    fn wants_probe(&self) -> bool {
+        match &self.role {
+            Role::Holding(held) => !held.clear,
+            Role::Following => self.is_provisional_candidate(),
+            Role::Leaving(_) => false,
+        }
+    }
+
+    fn probed(&mut self, now: BootTime, taken: bool) {
+        if self.probing != Probing::Running {
+            return;
+        }
+        self.probing = Probing::Idle(now);
+        let candidate = self.is_provisional_candidate();
+        match &mut self.role {
+            Role::Holding(held) if !held.clear => {
+                if taken {
+                    self.outputs.push_back(Output::Assert);
+                    self.back_off_probing(now, Duration::from_millis(200));
+                } else {
+                    held.clear = true;
+                    held.claim.since = now;
+                    self.unproven = false;
+                    self.familiar = true;
+                }
+            }
+            Role::Following if candidate && taken => self.back_off_probing(now, Duration::from_secs(1)),
+            Role::Following if candidate => {
+                let valid_until = self.refused.unwrap_or(now) + self.settings.renew_deadline;
+                let claim =
+                    Claim { since: now, valid_until, fence_until: valid_until, basis: Basis::Provisional };
+                self.starting = false;
+                self.role = Role::Holding(Held { claim, renewed: now, clear: true });
+            }
+            _ => {}
+        }
+    }
+
+    fn back_off_probing(&mut self, now: BootTime, base: Duration) {
+        self.pauses += 1;
+        self.probing = Probing::Idle(now + base.mul_f64(1.0 + spread(self.settings.seed, self.pauses)));
+    }
+
+    /// A provisional claim yields to any other station at once; two that yield to each other come back apart.
+    fn station_seen(&mut self, now: BootTime) {
+        if matches!(&self.role, Role::Holding(held) if held.claim.basis == Basis::Provisional) {
+            self.role = Role::Following;
+            self.back_off_probing(now, Duration::from_secs(1));
+        } else if self.probing == Probing::Running && self.is_provisional_candidate() {
+            self.back_off_probing(now, Duration::from_secs(1));
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! kube-vip
+pub mod desired;
+pub mod leader;
+pub mod model;
+pub mod reconcile;

@@ -1,0 +1,372 @@
+//! What has to be done so that the host becomes as desired, in the order it has to be done.
+//!
+//! The order is the point. On loss: fall silent, then remove. On gain: add, then announce. Everything that goes,
+//! goes before anything comes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::desired::{Desired, Presence};
+use crate::model::{BootTime, Vip};
+
+/// What exists on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Actual {
+    /// Every address of every link, as the kernel reports it.
+    pub addresses: Vec<ActualAddress>,
+    /// What this process announces, by link index.
+    pub announcing: BTreeSet<(u32, IpAddr)>,
+    /// The addresses for which the kernel's answers to ARP and ND are suppressed.
+    pub silenced: BTreeSet<IpAddr>,
+    /// The fence last applied to an address by this process.
+    pub fences: BTreeMap<(u32, Vip), BootTime>,
+    /// Addresses this process is responsible for: configured now, or held earlier.
+    pub managed: BTreeSet<IpAddr>,
+}
+
+/// An address as the kernel reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActualAddress {
+    /// Index of its link.
+    pub link: u32,
+    /// The address and its prefix length.
+    pub vip: Vip,
+    /// It carries our tag (`IFA_PROTO`).
+    pub tagged: bool,
+    /// Its preferred lifetime is zero, as with every VIP of ours and of the Go program.
+    pub deprecated: bool,
+    /// The rest of its valid lifetime; none if it is forever.
+    pub valid_for: Option<Duration>,
+    /// The kernel's duplicate address detection found another station.
+    pub dad_failed: bool,
+}
+
+/// One step. See [`plan`] for the order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Stop announcing.
+    Withdraw {
+        /// Link index.
+        link: u32,
+        /// The address.
+        address: IpAddr,
+    },
+    /// Suppress the kernel's answers to ARP and ND for an address that is still there.
+    Silence {
+        /// Link index.
+        link: u32,
+        /// The address.
+        address: IpAddr,
+    },
+    /// Remove from the link.
+    Remove {
+        /// Link index.
+        link: u32,
+        /// The address and its prefix length.
+        vip: Vip,
+    },
+    /// Let the kernel answer again.
+    Unsilence {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Put on the link, or change its lifetime, so that the kernel drops it at `fence_until`.
+    Hold {
+        /// Link index.
+        link: u32,
+        /// The address and its prefix length.
+        vip: Vip,
+        /// Valid lifetime in whole seconds.
+        seconds: u32,
+        /// The moment that the lifetime was computed from.
+        fence_until: BootTime,
+        /// Whether it is missing now.
+        missing: bool,
+    },
+    /// Start announcing, from the beginning.
+    Announce {
+        /// Link index.
+        link: u32,
+        /// The address.
+        address: IpAddr,
+    },
+}
+
+/// The steps, and what stands in the way.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// In the order they have to be done: withdraw, silence, remove, unsilence, hold, announce.
+    pub actions: Vec<Action>,
+    /// Addresses that somebody else configured on this host, which are therefore left alone.
+    pub foreign: Vec<(u32, Vip)>,
+}
+
+/// How `actual` becomes `desired`.
+pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
+    let mut plan = Plan::default();
+    let (ours, foreign): (Vec<_>, Vec<_>) = actual
+        .addresses
+        .iter()
+        .filter(|address| actual.managed.contains(&address.vip.address))
+        .partition(|address| address.tagged || address.deprecated);
+    plan.foreign = foreign.iter().map(|address| (address.link, address.vip)).collect();
+    let blocked: BTreeSet<IpAddr> = plan.foreign.iter().map(|(_, vip)| vip.address).collect();
+
+    let mut hold = BTreeMap::new();
+    let mut keep = BTreeSet::new();
+    let mut silent = BTreeSet::new();
+    for (key, presence) in &desired.addresses {
+        match presence {
+            Presence::Held { fence_until } if !blocked.contains(&key.1.address) => {
+                let seconds = whole_seconds(fence_until.since(now));
+                if seconds > 0 {
+                    hold.insert(*key, (seconds, *fence_until));
+                }
+            }
+            Presence::Held { .. } => {}
+            Presence::Kept { silent: quiet } => {
+                keep.insert(*key);
+                if *quiet {
+                    silent.insert((key.0, key.1.address));
+                }
+            }
+        }
+    }
+
+    for &(link, address) in &actual.announcing {
+        if !hold.keys().any(|(held_on, vip)| *held_on == link && vip.address == address) {
+            plan.actions.push(Action::Withdraw { link, address });
+        }
+    }
+    for &(link, address) in &silent {
+        if !actual.silenced.contains(&address) {
+            plan.actions.push(Action::Silence { link, address });
+        }
+    }
+    let mut present = BTreeMap::new();
+    for address in &ours {
+        let key = (address.link, address.vip);
+        if address.dad_failed || !(hold.contains_key(&key) || keep.contains(&key)) {
+            plan.actions.push(Action::Remove { link: address.link, vip: address.vip });
+        } else {
+            present.insert(key, address.valid_for);
+        }
+    }
+    for &address in &actual.silenced {
+        // What is merely kept stays as it is: a process that has just started may find what its predecessor silenced.
+        if !keep.iter().any(|(_, vip)| vip.address == address) {
+            plan.actions.push(Action::Unsilence { address });
+        }
+    }
+    let mut announce = Vec::new();
+    for (&(link, vip), &(seconds, fence_until)) in &hold {
+        let missing = !present.contains_key(&(link, vip));
+        let applied = actual.fences.get(&(link, vip)).copied();
+        let current = present.get(&(link, vip)).copied().flatten();
+        let right = applied == Some(fence_until) && current.is_some_and(|left| is_close(left, seconds));
+        if missing || !right {
+            plan.actions.push(Action::Hold { link, vip, seconds, fence_until, missing });
+        }
+        if missing || !actual.announcing.contains(&(link, vip.address)) {
+            announce.push(Action::Announce { link, address: vip.address });
+        }
+    }
+    plan.actions.extend(announce);
+    plan
+}
+
+/// The kernel counts lifetimes in whole seconds; rounding up would outlive the fence.
+fn whole_seconds(left: Duration) -> u32 {
+    u32::try_from(left.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// Whether what is left agrees with what it should be, as far as whole seconds tell.
+fn is_close(left: Duration, seconds: u32) -> bool {
+    left.as_secs().abs_diff(u64::from(seconds)) <= 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> BootTime {
+        BootTime::from_boot(Duration::from_millis(millis))
+    }
+
+    fn vip(text: &str) -> Vip {
+        Vip::host(text.parse().unwrap())
+    }
+
+    fn held(vips: &[&str], fence: u64) -> Desired {
+        let presence = Presence::Held { fence_until: at(fence) };
+        Desired { addresses: vips.iter().map(|text| ((2, vip(text)), presence)).collect() }
+    }
+
+    fn on_link(text: &str, seconds: u64) -> ActualAddress {
+        ActualAddress {
+            link: 2,
+            vip: vip(text),
+            tagged: true,
+            deprecated: true,
+            valid_for: Some(Duration::from_secs(seconds)),
+            dad_failed: false,
+        }
+    }
+
+    fn managing(vips: &[&str]) -> Actual {
+        Actual { managed: vips.iter().map(|text| vip(text).address).collect(), ..Actual::default() }
+    }
+
+    /// As a host is when it holds `text` and all is well.
+    fn holding(text: &str, fence: u64, seconds: u64) -> Actual {
+        let mut actual = managing(&[text]);
+        actual.addresses.push(on_link(text, seconds));
+        actual.announcing.insert((2, vip(text).address));
+        actual.fences.insert((2, vip(text)), at(fence));
+        actual
+    }
+
+    const A: &str = "192.0.2.1";
+    const B: &str = "192.0.2.2";
+
+    #[test]
+    fn a_gain_adds_before_it_announces() {
+        let plan = plan(&held(&[A, B], 4700), &managing(&[A, B]), at(10));
+        let hold =
+            |text| Action::Hold { link: 2, vip: vip(text), seconds: 4, fence_until: at(4700), missing: true };
+        let announce = |text| Action::Announce { link: 2, address: vip(text).address };
+        assert_eq!(plan.actions, [hold(A), hold(B), announce(A), announce(B)]);
+    }
+
+    #[test]
+    fn a_loss_falls_silent_before_it_removes() {
+        let plan = plan(&Desired::default(), &holding(A, 4700, 4), at(10));
+        let address = vip(A).address;
+        assert_eq!(
+            plan.actions,
+            [Action::Withdraw { link: 2, address }, Action::Remove { link: 2, vip: vip(A) }]
+        );
+    }
+
+    #[test]
+    fn nothing_is_done_when_all_is_well() {
+        assert_eq!(plan(&held(&[A], 4700), &holding(A, 4700, 3), at(1200)), Plan::default());
+    }
+
+    #[test]
+    fn a_renewed_claim_extends_the_lifetime_without_a_new_announcement() {
+        let plan = plan(&held(&[A], 5700), &holding(A, 4700, 3), at(1010));
+        let hold = Action::Hold { link: 2, vip: vip(A), seconds: 4, fence_until: at(5700), missing: false };
+        assert_eq!(plan.actions, [hold]);
+    }
+
+    #[test]
+    fn the_lifetime_never_outlives_the_fence() {
+        for millis in (0..4700).step_by(50) {
+            for action in plan(&held(&[A], 4700), &managing(&[A]), at(millis)).actions {
+                if let Action::Hold { seconds, .. } = action {
+                    assert!(at(millis) + Duration::from_secs(seconds.into()) <= at(4700));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_removed_by_hand_comes_back_with_an_announcement() {
+        let mut actual = holding(A, 4700, 4);
+        actual.addresses.clear();
+        let plan = plan(&held(&[A], 4700), &actual, at(10));
+        assert!(matches!(
+            plan.actions.as_slice(),
+            [Action::Hold { missing: true, .. }, Action::Announce { .. }]
+        ));
+    }
+
+    #[test]
+    fn an_address_that_the_go_program_left_is_adopted_and_gets_a_lifetime() {
+        let mut actual = managing(&[A]);
+        actual.addresses.push(ActualAddress { tagged: false, valid_for: None, ..on_link(A, 0) });
+        let adopted = plan(&held(&[A], 4700), &actual, at(10));
+        assert!(matches!(
+            adopted.actions.as_slice(),
+            [Action::Hold { missing: false, .. }, Action::Announce { .. }]
+        ));
+        let dropped = plan(&Desired::default(), &actual, at(10));
+        assert_eq!(dropped.actions, [Action::Remove { link: 2, vip: vip(A) }]);
+    }
+
+    #[test]
+    fn an_address_that_somebody_else_configured_is_left_alone_and_reported() {
+        let mut actual = managing(&[A]);
+        let foreign = ActualAddress { tagged: false, deprecated: false, valid_for: None, ..on_link(A, 0) };
+        actual.addresses.push(foreign);
+        for desired in [held(&[A], 4700), Desired::default()] {
+            let plan = plan(&desired, &actual, at(10));
+            assert_eq!((plan.actions.as_slice(), plan.foreign.as_slice()), (&[][..], &[(2, vip(A))][..]));
+        }
+    }
+
+    #[test]
+    fn addresses_that_are_none_of_our_business_are_never_touched() {
+        let mut actual = managing(&[A]);
+        actual.addresses.push(on_link(B, 4));
+        assert_eq!(plan(&Desired::default(), &actual, at(10)), Plan::default());
+    }
+
+    #[test]
+    fn another_prefix_or_link_is_removed_before_the_right_one_is_added() {
+        let mut actual = managing(&[A]);
+        actual.addresses.push(ActualAddress { vip: Vip { prefix: 24, ..vip(A) }, ..on_link(A, 4) });
+        actual.addresses.push(ActualAddress { link: 3, ..on_link(A, 4) });
+        let plan = plan(&held(&[A], 4700), &actual, at(10));
+        assert!(matches!(
+            plan.actions.as_slice(),
+            [
+                Action::Remove { .. },
+                Action::Remove { link: 3, .. },
+                Action::Hold { .. },
+                Action::Announce { .. }
+            ]
+        ));
+    }
+
+    #[test]
+    fn failed_duplicate_detection_is_repaired_by_adding_again() {
+        let mut actual = holding("2001:db8::1", 4700, 4);
+        actual.addresses[0].dad_failed = true;
+        let plan = plan(&held(&["2001:db8::1"], 4700), &actual, at(10));
+        assert!(matches!(
+            plan.actions.as_slice(),
+            [Action::Remove { .. }, Action::Hold { missing: true, .. }, Action::Announce { .. }]
+        ));
+    }
+
+    #[test]
+    fn a_leaving_host_is_silenced_and_a_removed_address_is_not_left_silenced() {
+        let key = (2, vip(A));
+        let leaving = Desired { addresses: [(key, Presence::Kept { silent: true })].into() };
+        let address = vip(A).address;
+        let mut actual = holding(A, 4700, 4);
+        let first = plan(&leaving, &actual, at(10));
+        assert_eq!(
+            first.actions,
+            [Action::Withdraw { link: 2, address }, Action::Silence { link: 2, address }]
+        );
+        actual.announcing.clear();
+        actual.silenced.insert(address);
+        assert_eq!(plan(&leaving, &actual, at(20)), Plan::default());
+        let last = plan(&Desired::default(), &actual, at(30));
+        assert_eq!(last.actions, [Action::Remove { link: 2, vip: vip(A) }, Action::Unsilence { address }]);
+    }
+
+    #[test]
+    fn keeping_neither_adds_nor_extends() {
+        let key = (2, vip(A));
+        let kept = Desired { addresses: [(key, Presence::Kept { silent: false })].into() };
+        assert_eq!(plan(&kept, &managing(&[A]), at(10)), Plan::default());
+        let mut actual = managing(&[A]);
+        actual.addresses.push(on_link(A, 2));
+        assert_eq!(plan(&kept, &actual, at(10)), Plan::default());
+    }
+}

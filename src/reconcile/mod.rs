@@ -1,0 +1,3 @@
+//! Makes the host as desired, and keeps it so.
+
+pub mod diff;
