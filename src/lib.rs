@@ -1,4 +1,5 @@
 //! kube-vip
+pub mod config;
 pub mod desired;
 pub mod leader;
 pub mod model;

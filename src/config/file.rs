@@ -1,0 +1,305 @@
+//! The configuration file: YAML or JSON, read into settings, with the line of each for messages.
+
+use serde::Deserialize;
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde_saphyr::Spanned;
+
+use super::problem::{Problem, nearest};
+use super::raw::Origin;
+use super::settings::{Key, SETTINGS};
+
+/// A node of the document. JSON is read as the YAML that it is.
+#[derive(Debug, Clone, PartialEq)]
+enum Node {
+    Null,
+    Scalar(String),
+    List(Vec<Spanned<Node>>),
+    Map(Vec<(Spanned<String>, Spanned<Node>)>),
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NodeVisitor)
+    }
+}
+
+struct NodeVisitor;
+
+impl<'de> Visitor<'de> for NodeVisitor {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a YAML value")
+    }
+    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
+        Ok(Node::Scalar(value.to_string()))
+    }
+    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
+        Ok(Node::Scalar(value.to_string()))
+    }
+    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
+        Ok(Node::Scalar(value.to_string()))
+    }
+    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
+        Ok(Node::Scalar(value.to_string()))
+    }
+    fn visit_str<E>(self, value: &str) -> Result<Node, E> {
+        Ok(Node::Scalar(value.to_owned()))
+    }
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+    fn visit_none<E>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+    fn visit_some<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        Node::deserialize(deserializer)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = seq.next_element()? {
+            list.push(item);
+        }
+        Ok(Node::List(list))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Node::Map(entries))
+    }
+}
+
+/// A value found in the file, with its setting.
+pub type Found = (Key, String, Origin);
+
+/// Read the text of the file at `path`.
+pub fn parse(path: &str, text: &str) -> (Vec<Found>, Vec<Problem>) {
+    let mut reader = Reader { path, found: Vec::new(), problems: Vec::new() };
+    let lower = path.to_lowercase();
+    if ![".yaml", ".yml", ".json"].iter().any(|ending| lower.ends_with(ending)) {
+        let why = "unsupported config file format; its name has to end in .json, .yaml or .yml".to_owned();
+        return (Vec::new(), vec![Problem::File { file: path.to_owned(), why }]);
+    }
+    match serde_saphyr::from_str::<Option<Node>>(text) {
+        Ok(Some(Node::Map(entries))) => reader.map("", entries),
+        Ok(None | Some(Node::Null)) => {}
+        Ok(Some(_)) => reader.fail("the file has to hold a map of settings".into()),
+        Err(error) => reader.fail(first_line(&error.to_string())),
+    }
+    (reader.found, reader.problems)
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().trim_end().to_owned()
+}
+
+struct Reader<'a> {
+    path: &'a str,
+    found: Vec<Found>,
+    problems: Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn fail(&mut self, why: String) {
+        self.problems.push(Problem::File { file: self.path.to_owned(), why });
+    }
+
+    fn map(&mut self, prefix: &str, entries: Vec<(Spanned<String>, Spanned<Node>)>) {
+        for (key, value) in entries {
+            let line = key.referenced.line();
+            let path = if prefix.is_empty() { key.value } else { format!("{prefix}.{}", key.value) };
+            let origin = Origin::File { path: self.path.to_owned(), line, key: path.clone() };
+            match (setting(&path), value.value) {
+                (_, Node::Null) => {}
+                (Some(key), Node::Scalar(text)) => self.found.push((key, text, origin)),
+                (Some(Key::BgpPeers), Node::List(peers)) => self.peers(&path, origin, peers),
+                (Some(key), Node::List(items)) => {
+                    let texts: Vec<String> =
+                        items.into_iter().filter_map(|item| scalar(item.value)).collect();
+                    self.found.push((key, texts.join(","), origin));
+                }
+                (Some(Key::LeaseAnnotations), Node::Map(entries)) => {
+                    let annotations: serde_json::Map<String, serde_json::Value> = entries
+                        .into_iter()
+                        .filter_map(|(key, value)| Some((key.value, scalar(value.value)?.into())))
+                        .collect();
+                    let text = serde_json::Value::from(annotations).to_string();
+                    self.found.push((Key::LeaseAnnotations, text, origin));
+                }
+                (None, Node::Map(entries)) if is_parent(&path) => self.map(&path, entries),
+                (None, _) if path.eq_ignore_ascii_case("loadBalancers") => {}
+                (Some(_), Node::Map(_)) => {
+                    self.problems.push(Problem::unacceptable(origin, "{…}", "a single value"));
+                }
+                (None, _) => self.problems.push(Problem::UnknownKey {
+                    file: self.path.to_owned(),
+                    line,
+                    hint: nearest(&path, known()),
+                    key: path,
+                }),
+            }
+        }
+    }
+
+    /// Peers may be written as strings in the form of `bgp_peers`, or as maps.
+    fn peers(&mut self, path: &str, origin: Origin, peers: Vec<Spanned<Node>>) {
+        const FIELDS: [&str; 12] = [
+            "address",
+            "as",
+            "password",
+            "multiHop",
+            "port",
+            "interface",
+            "mpbgpNexthop",
+            "mpbgpIPv4",
+            "mpbgpIPv6",
+            "bfdEnabled",
+            "bfdReceiveInterval",
+            "bfdTransmitInterval",
+        ];
+        const LAST: &str = "bfdDetectMultiplier";
+        let mut texts = Vec::new();
+        for peer in peers {
+            let entries = match peer.value {
+                Node::Scalar(text) => {
+                    texts.push(text);
+                    continue;
+                }
+                Node::Map(entries) => entries,
+                _ => continue,
+            };
+            let mut fields = std::collections::BTreeMap::new();
+            for (key, value) in entries {
+                let line = key.referenced.line();
+                match FIELDS.iter().chain([&LAST]).find(|field| field.eq_ignore_ascii_case(&key.value)) {
+                    Some(field) => {
+                        fields.extend(scalar(value.value).map(|text| (*field, text)));
+                    }
+                    None => self.problems.push(Problem::UnknownKey {
+                        file: self.path.to_owned(),
+                        line,
+                        hint: nearest(&key.value, FIELDS.into_iter().chain([LAST])),
+                        key: format!("{path}[].{}", key.value),
+                    }),
+                }
+            }
+            texts.push(peer_text(|field| fields.get(field).map(String::as_str)));
+        }
+        self.found.push((Key::BgpPeers, texts.join(","), origin));
+    }
+}
+
+/// A peer in the form of `bgp_peers`.
+fn peer_text<'a>(field: impl Fn(&str) -> Option<&'a str>) -> String {
+    let or_empty = |name: &str| field(name).unwrap_or_default().to_owned();
+    let address = match (field("interface"), field("address")) {
+        (Some(interface), None) => format!("unnumbered:{interface}"),
+        (_, Some(address)) if address.contains(':') && !address.starts_with('[') => format!("[{address}]"),
+        (_, address) => address.unwrap_or_default().to_owned(),
+    };
+    let options =
+        [("mpbgp_nexthop", "mpbgpNexthop"), ("mpbgp_ipv4", "mpbgpIPv4"), ("mpbgp_ipv6", "mpbgpIPv6")];
+    let options: Vec<String> =
+        options.iter().filter_map(|(name, key)| Some(format!("{name}={}", field(key)?))).collect();
+    let bfd = field("bfdEnabled").map(|enabled| {
+        let number = |name, default: &str| field(name).unwrap_or(default).to_owned();
+        let receive = number("bfdReceiveInterval", "300");
+        let transmit = number("bfdTransmitInterval", "300");
+        format!("{enabled};{receive};{transmit};{}", number("bfdDetectMultiplier", "3"))
+    });
+    let fields = [
+        address,
+        or_empty("as"),
+        or_empty("password"),
+        or_empty("multiHop"),
+        or_empty("port"),
+        options.join(";"),
+        bfd.unwrap_or_default(),
+    ];
+    fields.join(":").trim_end_matches(':').to_owned()
+}
+
+fn scalar(node: Node) -> Option<String> {
+    match node {
+        Node::Scalar(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// File keys match in any case; the names of flags and variables are understood, too.
+fn setting(path: &str) -> Option<Key> {
+    let names = |names: &'static [&'static str]| names.iter().any(|name| name.eq_ignore_ascii_case(path));
+    let by = |select: fn(&'static super::settings::Setting) -> &'static [&'static str]| {
+        SETTINGS.iter().find(|setting| names(select(setting))).map(|setting| setting.key)
+    };
+    by(|setting| setting.file).or_else(|| by(|setting| setting.env)).or_else(|| by(|setting| setting.flags))
+}
+
+fn known() -> impl Iterator<Item = &'static str> {
+    SETTINGS.iter().flat_map(|setting| setting.file.iter().copied())
+}
+
+fn is_parent(path: &str) -> bool {
+    let prefix = format!("{path}.").to_lowercase();
+    known().any(|name| name.to_lowercase().starts_with(&prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str) -> Vec<(Key, String)> {
+        let (found, problems) = parse("c.yaml", text);
+        assert_eq!(problems, []);
+        found.into_iter().map(|(key, value, _)| (key, value)).collect()
+    }
+
+    #[test]
+    fn keys_match_in_any_case_and_by_every_name() {
+        let text = "enablearp: true\nVIP_INTERFACE: eth0\nlbPort: 7443\ncontrolPlaneHealthCheck:\n  periodSeconds: 2\n";
+        let expected = [
+            (Key::Arp, "true"),
+            (Key::Interface, "eth0"),
+            (Key::LoadBalancerPort, "7443"),
+            (Key::HealthPeriod, "2"),
+        ];
+        assert_eq!(found(text), expected.map(|(key, value)| (key, value.to_owned())));
+    }
+
+    #[test]
+    fn json_is_read_as_well() {
+        let (found, problems) = parse("c.json", r#"{"port": 7443, "leaseAnnotations": {"a": "b"}}"#);
+        assert_eq!(problems, []);
+        assert_eq!(found[0].1, "7443");
+        assert_eq!(found[1].1, r#"{"a":"b"}"#);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
+        let (_, problems) = parse("c.yaml", "enableARP: true\nbgpConfig:\n  holdtimer: 3\nadress: x\n");
+        let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            texts,
+            [
+                "c.yaml, line 3: there is no key `bgpConfig.holdtimer`; did you mean `bgpConfig.holdTime`?",
+                "c.yaml, line 4: there is no key `adress`; did you mean `address`?",
+            ]
+        );
+    }
+
+    #[test]
+    fn peers_are_strings_or_maps() {
+        let text = "bgpConfig:\n  peers:\n  - 192.0.2.1:65000::false\n  - {address: 'fd00::1', as: 65001, port: 1179}\n  - {interface: eth1, bfdEnabled: true}\n";
+        let peers = "192.0.2.1:65000::false,[fd00::1]:65001:::1179,unnumbered:eth1::::::true;300;300;3";
+        assert_eq!(found(text), [(Key::BgpPeers, peers.to_owned())]);
+    }
+
+    #[test]
+    fn what_is_no_map_or_no_yaml_or_has_another_name_is_refused() {
+        for (path, text) in [("c.yaml", "- a"), ("c.yaml", "a: [1"), ("c.toml", "a = 1")] {
+            assert_eq!(parse(path, text).1.len(), 1, "{path} {text}");
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What was typed, and what it means.
+//!
+//! `settings` is the table of every name, `raw` merges flags, environment and `file` with the origin of each
+//! value, `validate` turns that into the one typed [`Config`], and `show` prints it. Nothing here touches the
+//! process's environment or the host: callers pass both in.
+
+pub mod duration;
+pub mod file;
+pub mod problem;
+pub mod raw;
+pub mod settings;
+pub mod show;
+pub mod validate;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+pub use problem::Problem;
+pub use raw::{Origin, Raw, Sources};
+pub use settings::{Key, Kind, SETTINGS, Setting};
+pub use validate::{Facts, check, check_common};
+
+use crate::model::vip::host_prefix;
+
+/// A validated configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// How addresses are announced.
+    pub mode: Mode,
+    /// This node's name, in lower case.
+    pub node_name: String,
+    /// The control-plane VIPs as typed.
+    pub targets: Vec<Target>,
+    /// Prefix lengths for them.
+    pub prefixes: Prefixes,
+    /// Which addresses of a name are used.
+    pub dns_mode: DnsMode,
+    /// The link that carries them; none means the default route's.
+    pub interface: Option<String>,
+    /// The election for them.
+    pub election: Election,
+    /// How they are held on the link.
+    pub layer2: Layer2,
+    /// How the local API server is judged.
+    pub health: Health,
+    /// How API servers are reached.
+    pub api: Api,
+    /// Logs, metrics, health port, labels.
+    pub telemetry: Telemetry,
+    /// Tells several instances on one host apart.
+    pub instance: String,
+    /// Worth a warning, but no reason not to start.
+    pub notes: Vec<String>,
+    /// Every value with its origin.
+    pub raw: Raw,
+}
+
+/// How addresses are announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// ARP and NDP.
+    Arp,
+    /// BGP.
+    Bgp,
+    /// The routing table.
+    RoutingTable,
+    /// WireGuard tunnels.
+    Wireguard,
+}
+
+impl Mode {
+    /// The Go program's word for it in its start-up log line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Arp => "ARP",
+            Self::Bgp => "BGP",
+            Self::RoutingTable => "Routing Table",
+            Self::Wireguard => "Wireguard",
+        }
+    }
+}
+
+/// A VIP as typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// An address.
+    Ip(IpAddr),
+    /// A name to look up.
+    Name(String),
+}
+
+/// Prefix lengths for VIPs; none means a host route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Prefixes {
+    /// For IPv4.
+    pub v4: Option<u8>,
+    /// For IPv6.
+    pub v6: Option<u8>,
+}
+
+impl Prefixes {
+    /// The prefix length for this address.
+    pub fn of(&self, address: IpAddr) -> u8 {
+        let configured = if address.is_ipv4() { self.v4 } else { self.v6 };
+        configured.unwrap_or(host_prefix(address))
+    }
+}
+
+/// Which addresses of a name are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DnsMode {
+    /// The resolver's first.
+    First,
+    /// The first IPv4 one.
+    Ipv4,
+    /// The first IPv6 one.
+    Ipv6,
+    /// The first of each; both are required.
+    Dual,
+}
+
+/// The election for the control-plane VIPs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Election {
+    /// Namespace of the Lease.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// How long others stay away after the last renewal.
+    pub lease_duration: Duration,
+    /// How long the holder acts on it.
+    pub renew_deadline: Duration,
+    /// From one renewal to the next.
+    pub retry_period: Duration,
+    /// Annotations for the Lease.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// How VIPs are held on a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer2 {
+    /// Time between announcements once the first burst is over; none means 60 s.
+    pub announce_every: Option<Duration>,
+    /// Do not probe for an IPv6 address before its first use.
+    pub skip_dad: bool,
+    /// Leave the IPv4 address to the kernel's lifetime when the claim runs out.
+    pub preserve: bool,
+    /// Global scope on `lo`.
+    pub lo_global: bool,
+    /// Hold the VIP though the link is down.
+    pub tolerate_down: bool,
+    /// Give the VIP up when the link has been down for this long, whoever else may be better.
+    pub give_up_when_down_for: Option<Duration>,
+}
+
+/// How the local API server is judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// By its own /livez, every 250 ms; one second of failure counts as down.
+    Local,
+    /// By a URL.
+    Url {
+        /// The URL; 200 means healthy.
+        url: String,
+        /// Time between checks.
+        period: Duration,
+        /// Time a check may take.
+        timeout: Duration,
+        /// Failures in a row that count as down.
+        threshold: u32,
+        /// File with a further CA.
+        ca: Option<String>,
+    },
+}
+
+/// How API servers are reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Api {
+    /// Path of the kubeconfig.
+    pub kubeconfig: String,
+    /// Address or URL to use instead of the kubeconfig's.
+    pub address: Option<String>,
+    /// Take the address from the local API server's certificate.
+    pub detect: bool,
+    /// The API server's port.
+    pub port: u16,
+}
+
+/// Logs, metrics, health port, labels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Telemetry {
+    /// As in Go's slog: -4 debug, 0 info, 4 warnings, 8 errors.
+    pub level: i64,
+    /// How log lines are written.
+    pub format: LogFormat,
+    /// Where metrics are served.
+    pub metrics: Option<String>,
+    /// Port of /healthz and /readyz.
+    pub health_port: Option<u16>,
+    /// Label the node that holds the VIP.
+    pub label_node: bool,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// As Go's slog writes text.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

@@ -1,0 +1,288 @@
+//! What was typed: flags, environment and file, merged, with the origin of every value.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::file;
+use super::problem::{Problem, nearest};
+use super::settings::{Key, Kind, SETTINGS};
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody set it.
+    Default,
+    /// A key of the configuration file.
+    File {
+        /// The file's path.
+        path: String,
+        /// Counted from 1.
+        line: u64,
+        /// The key, with dots.
+        key: String,
+    },
+    /// A flag, without dashes.
+    Flag(String),
+    /// An environment variable.
+    Variable(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, line, key } => write!(f, "{path}, line {line}, key `{key}`"),
+            Self::Flag(name) => write!(f, "flag --{name}"),
+            Self::Variable(name) => write!(f, "variable {name}"),
+        }
+    }
+}
+
+/// The values that were typed. Precedence: environment over flag over file over default.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Raw {
+    values: BTreeMap<Key, (String, Origin)>,
+}
+
+/// Everything [`Raw`] is made from. Pure: the process's own environment and files are read by the caller.
+#[derive(Default)]
+pub struct Sources<'a> {
+    /// Flags by name, without dashes.
+    pub flags: Vec<(String, String)>,
+    /// Environment variables.
+    pub env: Vec<(String, String)>,
+    /// Reads the configuration file once its path is known.
+    pub read_file: Option<&'a dyn Fn(&str) -> std::io::Result<String>>,
+}
+
+impl Raw {
+    /// Merge all sources. Returns problems that are errors, and notes that are only worth a warning.
+    pub fn collect(sources: &Sources<'_>) -> (Self, Vec<Problem>, Vec<String>) {
+        let mut problems = Vec::new();
+        let from_flags: Vec<_> =
+            sources.flags.iter().filter_map(|(name, value)| by_flag(name, value)).collect();
+        let from_env: Vec<_> =
+            sources.env.iter().filter_map(|(name, value)| by_variable(name, value)).collect();
+        let typed = |key| {
+            let found = from_env.iter().chain(&from_flags).find(|(candidate, ..)| *candidate == key);
+            found.map(|(_, value, _)| value.clone()).filter(|value| !value.is_empty())
+        };
+        let mut from_file = Vec::new();
+        if let (Some(path), Some(read)) = (typed(Key::ConfigFile), sources.read_file) {
+            match read(&path) {
+                Ok(text) => {
+                    let (found, more) = file::parse(&path, &text);
+                    from_file = found;
+                    problems.extend(more);
+                }
+                Err(error) => problems.push(Problem::File { file: path, why: error.to_string() }),
+            }
+        }
+        let mut raw = Self::default();
+        for (key, value, origin) in from_file.into_iter().chain(from_flags).chain(from_env) {
+            match normal(key.setting().kind, &value) {
+                Some(value) => {
+                    raw.values.insert(key, (value, origin));
+                }
+                None => problems.push(Problem::value(key, origin, &value)),
+            }
+        }
+        (raw, problems, unknown_variables(&sources.env))
+    }
+
+    /// The value as text; the default where nobody set it.
+    pub fn text(&self, key: Key) -> &str {
+        self.values.get(&key).map_or(key.setting().default, |(value, _)| value)
+    }
+
+    /// The value of a [`Kind::Bool`].
+    pub fn bool(&self, key: Key) -> bool {
+        self.text(key) == "true"
+    }
+
+    /// The value of a [`Kind::Int`].
+    pub fn int(&self, key: Key) -> i64 {
+        self.text(key).parse().unwrap_or_default()
+    }
+
+    /// The entries of a comma-separated value, without blanks around them.
+    pub fn list(&self, key: Key) -> Vec<&str> {
+        self.text(key).split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect()
+    }
+
+    /// Where the value came from.
+    pub fn origin(&self, key: Key) -> Origin {
+        self.values.get(&key).map_or(Origin::Default, |(_, origin)| origin.clone())
+    }
+
+    /// Whether anybody set it.
+    pub fn is_set(&self, key: Key) -> bool {
+        self.values.contains_key(&key)
+    }
+
+    /// Set a value that follows from others, unless somebody set it.
+    pub fn derive(&mut self, key: Key, value: impl Into<String>) {
+        self.values.entry(key).or_insert_with(|| (value.into(), Origin::Default));
+    }
+}
+
+fn by_flag(name: &str, value: &str) -> Option<(Key, String, Origin)> {
+    SETTINGS.iter().find_map(|setting| {
+        let origin = || Origin::Flag(name.to_owned());
+        if setting.flags.contains(&name) {
+            return Some((setting.key, value.to_owned(), origin()));
+        }
+        let opposite = setting.flags.iter().any(|flag| flag.strip_prefix('!') == Some(name));
+        let value = match go_bool(value) {
+            Some(value) => (!value).to_string(),
+            None => value.to_owned(),
+        };
+        opposite.then(|| (setting.key, value, origin()))
+    })
+}
+
+fn by_variable(name: &str, value: &str) -> Option<(Key, String, Origin)> {
+    let setting = SETTINGS.iter().find(|setting| setting.env.contains(&name))?;
+    // An empty variable is an unset one, except where emptiness is a value of its own.
+    let counts = !value.is_empty() || setting.kind == Kind::TextOrNothing;
+    counts.then(|| (setting.key, value.to_owned(), Origin::Variable(name.to_owned())))
+}
+
+/// The one way we write a value down, or nothing if the kind does not accept it.
+fn normal(kind: Kind, value: &str) -> Option<String> {
+    let trimmed = value.trim();
+    match kind {
+        Kind::Text | Kind::TextOrNothing => Some(trimmed.to_owned()),
+        Kind::Secret | Kind::SecretList | Kind::List => Some(value.to_owned()),
+        Kind::Bool => go_bool(trimmed).map(|value| value.to_string()),
+        Kind::Int(low, high) => {
+            let number: i64 = trimmed.parse().ok()?;
+            (low..=high).contains(&number).then(|| number.to_string())
+        }
+        Kind::OneOf(words) => {
+            words.iter().find(|word| word.eq_ignore_ascii_case(trimmed)).map(|word| (*word).to_owned())
+        }
+        Kind::Duration => super::duration::parse(trimmed).map(|_| trimmed.to_owned()),
+        Kind::Url => {
+            if trimmed.is_empty() {
+                return Some(String::new());
+            }
+            let uri: http::Uri = trimmed.parse().ok()?;
+            let known = matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
+            known.then(|| trimmed.to_owned())
+        }
+        Kind::JsonMap => {
+            if trimmed.is_empty() {
+                return Some(String::new());
+            }
+            let map: BTreeMap<String, String> = serde_json::from_str(trimmed).ok()?;
+            serde_json::to_string(&map).ok()
+        }
+    }
+}
+
+/// Go's `strconv.ParseBool`.
+fn go_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// Variables that look like ours and are not.
+fn unknown_variables(env: &[(String, String)]) -> Vec<String> {
+    const PREFIXES: [&str; 7] = ["vip_", "bgp_", "svc_", "cp_", "lb_", "egress_", "dhcp_"];
+    let known = || SETTINGS.iter().flat_map(|setting| setting.env.iter().copied());
+    env.iter()
+        .filter(|(name, _)| PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+        .filter(|(name, _)| !known().any(|known| known == name))
+        .map(|(name, _)| format!("variable {name} is not known and has no effect{}", nearest(name, known())))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
+        list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn collect(
+        flags: &[(&str, &str)],
+        env: &[(&str, &str)],
+        file: &'static str,
+    ) -> (Raw, Vec<String>, Vec<String>) {
+        let read = |_: &str| Ok(file.to_owned());
+        let sources = Sources { flags: pairs(flags), env: pairs(env), read_file: Some(&read) };
+        let (raw, problems, notes) = Raw::collect(&sources);
+        (raw, problems.iter().map(ToString::to_string).collect(), notes)
+    }
+
+    #[test]
+    fn environment_beats_flag_beats_file_beats_default() {
+        let file = "port: 3\nlbPort: 3\nleaseDuration: 3\n";
+        let flags = [("config-file", "c.yaml"), ("port", "2"), ("lbPort", "2")];
+        let (raw, problems, _) = collect(&flags, &[("port", "1")], file);
+        assert_eq!(problems, [""; 0]);
+        let value = |key| (raw.int(key), raw.origin(key).to_string());
+        assert_eq!(value(Key::Port), (1, "variable port".into()));
+        assert_eq!(value(Key::LoadBalancerPort), (2, "flag --lbPort".into()));
+        assert_eq!(value(Key::LeaseDuration), (3, "c.yaml, line 3, key `leaseDuration`".into()));
+        assert_eq!(value(Key::RetryPeriod), (2, "default".into()));
+    }
+
+    #[test]
+    fn the_file_may_be_named_by_the_environment() {
+        let (raw, _, _) = collect(&[], &[("config_file", "c.yaml")], "port: 7\n");
+        assert_eq!(raw.int(Key::Port), 7);
+    }
+
+    #[test]
+    fn an_empty_variable_is_unset_unless_emptiness_means_something() {
+        let (raw, _, _) =
+            collect(&[("port", "2")], &[("port", ""), ("prometheus_server", ""), ("lb_class_name", "")], "");
+        assert_eq!(raw.int(Key::Port), 2);
+        assert_eq!(raw.text(Key::MetricsAddress), "");
+        assert_eq!(raw.text(Key::ClassName), "");
+    }
+
+    #[test]
+    fn booleans_are_read_as_go_reads_them() {
+        for (text, value) in [("T", true), ("1", true), ("FALSE", false)] {
+            assert_eq!(collect(&[], &[("vip_arp", text)], "").0.bool(Key::Arp), value);
+        }
+        let (_, problems, _) = collect(&[], &[("vip_arp", "yes")], "");
+        assert_eq!(problems, ["variable vip_arp: `yes` is not true or false"]);
+    }
+
+    #[test]
+    fn a_flag_may_have_the_opposite_sense() {
+        assert!(collect(&[("enableEndpointSlices", "false")], &[], "").0.bool(Key::EnableEndpoints));
+        assert!(!collect(&[("enableEndpointSlices", "true")], &[], "").0.bool(Key::EnableEndpoints));
+    }
+
+    #[test]
+    fn all_problems_are_reported_together() {
+        let (_, problems, _) = collect(&[("port", "99999")], &[("dns_mode", "ipv5"), ("vip_arp", "x")], "");
+        assert_eq!(
+            problems,
+            [
+                "flag --port: `99999` is not a whole number from 1 to 65535",
+                "variable dns_mode: `ipv5` is not one of first, ipv4, ipv6, dual; did you mean `ipv4`?",
+                "variable vip_arp: `x` is not true or false",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_variable_that_looks_like_ours_is_only_a_warning() {
+        let (_, problems, notes) = collect(&[], &[("vip_adress", "x"), ("PATH", "y")], "");
+        assert_eq!(problems, [""; 0]);
+        assert_eq!(
+            notes,
+            ["variable vip_adress is not known and has no effect; did you mean `vip_address`?"]
+        );
+    }
+}

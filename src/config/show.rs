@@ -1,0 +1,162 @@
+//! The effective configuration for people: every value with its origin, secrets masked.
+
+use std::fmt::Write;
+
+use super::raw::Raw;
+use super::settings::{Key, Kind, SETTINGS, Setting};
+
+/// The value of `key` as it may be shown.
+pub fn masked(raw: &Raw, key: Key) -> String {
+    let value = raw.text(key);
+    match key.setting().kind {
+        _ if value.is_empty() => String::new(),
+        Kind::Secret => "********".to_owned(),
+        Kind::SecretList => mask_peers(value),
+        _ => value.to_owned(),
+    }
+}
+
+/// Blank the password, the third field of each peer. Colons inside brackets belong to an IPv6 address.
+fn mask_peers(peers: &str) -> String {
+    let mask = |peer: &str| {
+        let (mut field, mut depth, mut masked, mut hidden) = (0, 0_u32, String::new(), false);
+        // An unnumbered peer's address takes up two fields: `unnumbered:eth0`.
+        let password = if peer.trim_start().starts_with("unnumbered:") { 3 } else { 2 };
+        for c in peer.chars() {
+            match c {
+                '[' => depth += 1,
+                ']' => depth = depth.saturating_sub(1),
+                ':' if depth == 0 => field += 1,
+                _ => {}
+            }
+            if field == password && !(c == ':' && depth == 0) {
+                if !hidden {
+                    masked.push_str("********");
+                }
+                hidden = true;
+            } else {
+                masked.push(c);
+            }
+        }
+        masked
+    };
+    peers.split(',').map(mask).collect::<Vec<_>>().join(",")
+}
+
+/// The effective configuration as YAML that `--config-file` reads back, secrets aside.
+pub fn yaml(raw: &Raw) -> String {
+    let mut text = String::from("# Precedence: environment variable over flag over file over default.\n");
+    let mut section = "";
+    for setting in SETTINGS {
+        if setting.section != section {
+            section = setting.section;
+            let _infallible = write!(text, "\n# {section}\n");
+        }
+        let name = setting.file.first().or(setting.env.first()).copied().unwrap_or_default();
+        let value = masked(raw, setting.key);
+        let value = if setting.kind == Kind::Bool || matches!(setting.kind, Kind::Int(..)) {
+            value
+        } else {
+            // A JSON string is a YAML string.
+            serde_json::Value::from(value).to_string()
+        };
+        let _infallible = writeln!(text, "{name}: {value} # {}", raw.origin(setting.key));
+    }
+    text
+}
+
+/// The reference of all settings, in Markdown.
+pub fn reference() -> String {
+    let mut text = String::from(
+        "# Configuration reference\n\n\
+         <!-- Written by `cargo xtask docs` from src/config/settings.rs; a test fails when it is out of date. -->\n\n\
+         Every setting can be given as an environment variable, as a flag, or as a key of the file that\n\
+         `--config-file` (or `config_file`) names. An environment variable beats a flag, a flag beats the file.\n\
+         An empty variable counts as unset, except for `prometheus_server` and `lb_class_name`. Booleans are read\n\
+         as Go reads them. Every problem is reported at once, with the place it comes from.\n\
+         `kube-vip config` prints the effective values with the origin of each.\n",
+    );
+    let mut section = "";
+    for setting in SETTINGS {
+        if setting.section != section {
+            section = setting.section;
+            let _infallible = write!(
+                text,
+                "\n## {section}\n\n| Variable | Flag | File key | Type | Default | Meaning |\n|---|---|---|---|---|---|\n"
+            );
+        }
+        let _infallible = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} |",
+            code(setting.env, ""),
+            code(setting.flags, "--"),
+            code(setting.file, ""),
+            kind(setting),
+            if setting.default.is_empty() { String::new() } else { format!("`{}`", setting.default) },
+            setting.help
+        );
+    }
+    text
+}
+
+fn code(names: &[&str], prefix: &str) -> String {
+    let shown: Vec<String> =
+        names.iter().map(|name| format!("`{prefix}{}`", name.trim_start_matches('!'))).collect();
+    shown.join(", ")
+}
+
+fn kind(setting: &Setting) -> String {
+    match setting.kind {
+        Kind::Bool => "boolean".into(),
+        Kind::Text | Kind::TextOrNothing => "text".into(),
+        Kind::Secret => "secret".into(),
+        Kind::SecretList | Kind::List => "list".into(),
+        Kind::Int(low, high) => format!("{low} to {high}"),
+        Kind::OneOf(words) => {
+            words.iter().filter(|word| !word.is_empty()).copied().collect::<Vec<_>>().join(", ")
+        }
+        Kind::Duration => "duration".into(),
+        Kind::Url => "URL".into(),
+        Kind::JsonMap => "JSON object".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::raw::Sources;
+    use super::*;
+
+    fn raw(env: &[(&str, &str)]) -> Raw {
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Raw::collect(&Sources { env, ..Sources::default() }).0
+    }
+
+    #[test]
+    fn secrets_are_masked_and_origins_shown() {
+        let raw = raw(&[
+            ("bgp_peerpass", "hunter2"),
+            ("bgp_peers", "192.0.2.1:65000:pw:false,[fd00::1]:65001::true,unnumbered:eth0:1:pw"),
+        ]);
+        let text = yaml(&raw);
+        assert!(!text.contains("hunter2") && !text.contains("pw"), "{text}");
+        assert!(text.contains("[fd00::1]:65001::true,unnumbered:eth0:1:********"), "{text}");
+        assert!(text.contains("port: 6443 # default"), "{text}");
+    }
+
+    #[test]
+    fn what_is_printed_can_be_read_back() {
+        let before =
+            raw(&[("vip_arp", "true"), ("address", "2001:db8::1"), ("vip_leaseannotations", r#"{"a":"b"}"#)]);
+        let text = yaml(&before);
+        let read = |_: &str| Ok(text.clone());
+        let flags = vec![("config-file".to_owned(), "c.yaml".to_owned())];
+        let (after, problems, _) =
+            Raw::collect(&Sources { flags, read_file: Some(&read), ..Sources::default() });
+        assert_eq!(problems, []);
+        for setting in SETTINGS {
+            if setting.key != Key::ConfigFile {
+                assert_eq!(before.text(setting.key), after.text(setting.key), "{:?}", setting.key);
+            }
+        }
+    }
+}

@@ -1,0 +1,486 @@
+//! From what was typed to what it means. Every problem is found, not only the first.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::problem::{Problem, nearest};
+use super::raw::{Origin, Raw};
+use super::settings::Key;
+use super::{Api, Config, DnsMode, Election, Health, Layer2, LogFormat, Mode, Prefixes, Target, Telemetry};
+
+/// What validation has to know about this host.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// The hostname.
+    pub hostname: String,
+    /// The namespace of the service account, in a pod that has one.
+    pub service_account_namespace: Option<String>,
+    /// The links there are, and whether each is up (or does not say).
+    pub links: Vec<(String, bool)>,
+}
+
+/// What holds for generating manifests and for running alike.
+pub fn check_common(raw: &Raw) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let modes: Vec<Key> = MODES.into_iter().filter(|key| raw.bool(*key)).collect();
+    if modes.len() > 1 {
+        let names: Vec<String> = modes.iter().map(|key| describe(raw, *key)).collect();
+        problems.push(Problem::Combination(format!(
+            "multiple kube-vip modes detected ({}): exactly one of vip_arp, bgp_enable, vip_routingtable and \
+             vip_wireguard may be on",
+            names.join(", ")
+        )));
+    }
+    if raw.bool(Key::ControlPlane) && targets(raw).is_empty() && !raw.bool(Key::Ddns) {
+        problems.push(Problem::Combination(
+            "no address is specified for kube-vip to expose services on: with cp_enable, set `address` to the \
+             VIP (flag --address)"
+                .into(),
+        ));
+    }
+    let (duration, renew, retry) =
+        (raw.int(Key::LeaseDuration), raw.int(Key::RenewDeadline), raw.int(Key::RetryPeriod));
+    if !(duration > renew && renew > retry) {
+        problems.push(Problem::Combination(format!(
+            "the lease timings do not fit: vip_leaseduration ({duration}, {}) has to be greater than \
+             vip_renewdeadline ({renew}, {}), and that greater than vip_retryperiod ({retry}, {})",
+            raw.origin(Key::LeaseDuration),
+            raw.origin(Key::RenewDeadline),
+            raw.origin(Key::RetryPeriod)
+        )));
+    }
+    let port = raw.int(Key::HealthPort);
+    if port != 0 && port < 1024 {
+        let allowed = "0 (off) or a port from 1024 to 65535";
+        problems.push(Problem::unacceptable(raw.origin(Key::HealthPort), port.to_string(), allowed));
+    }
+    let instance = raw.text(Key::InstanceName);
+    let legal = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+    if instance.len() > 243 || !instance.chars().all(legal) {
+        let allowed = "at most 243 ASCII letters, digits, `.`, `-` and `_`";
+        problems.push(Problem::unacceptable(raw.origin(Key::InstanceName), instance, allowed));
+    }
+    if !raw.text(Key::BgpSourceIf).is_empty() && !raw.text(Key::BgpSourceIp).is_empty() {
+        problems.push(Problem::Combination(format!(
+            "bgp_sourceif ({}) and bgp_sourceip ({}) exclude each other: keep one",
+            raw.origin(Key::BgpSourceIf),
+            raw.origin(Key::BgpSourceIp)
+        )));
+    }
+    if let Err(problem) = prefixes(raw) {
+        problems.push(problem);
+    }
+    problems
+}
+
+/// Everything that has to hold before the daemon opens a port.
+///
+/// # Errors
+/// All problems found.
+pub fn check(raw: Raw, facts: &Facts) -> Result<Config, Vec<Problem>> {
+    let mut problems = check_common(&raw);
+    let modes: Vec<Key> = MODES.into_iter().filter(|key| raw.bool(*key)).collect();
+    if modes.is_empty() {
+        problems.push(Problem::Combination(
+            "no valid kube-vip mode detected: set one of vip_arp, bgp_enable, vip_routingtable or vip_wireguard \
+             to true"
+                .into(),
+        ));
+    }
+    if !raw.bool(Key::ControlPlane) && !raw.bool(Key::Services) {
+        problems.push(Problem::Combination(
+            "no features are enabled: set cp_enable, svc_enable or both to true".into(),
+        ));
+    }
+    problems.extend(not_built(&raw));
+    for key in [Key::Interface, Key::ServicesInterface] {
+        problems.extend(check_link(&raw, key, facts));
+    }
+    let targets = targets(&raw);
+    for target in &targets {
+        if let Target::Ip(address) = target
+            && let Some(why) = unusable(*address)
+        {
+            let allowed = format!("an address that can be announced ({why})");
+            problems.push(Problem::unacceptable(address_origin(&raw), address.to_string(), allowed));
+        }
+        if let Target::Name(name) = target
+            && !is_name(name)
+        {
+            let allowed = "an IP address or a DNS name";
+            problems.push(Problem::unacceptable(address_origin(&raw), name.clone(), allowed));
+        }
+    }
+    let metrics = listen_address(&raw, &mut problems);
+    let prefixes = prefixes(&raw).unwrap_or_default();
+    for target in &targets {
+        if let Target::Ip(address) = target
+            && prefixes.of(*address) > crate::model::vip::host_prefix(*address)
+        {
+            let allowed = format!("a prefix length for {address}");
+            problems.push(Problem::unacceptable(
+                raw.origin(Key::VipSubnet),
+                raw.text(Key::VipSubnet),
+                allowed,
+            ));
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(build(raw, facts, targets, prefixes, metrics))
+}
+
+fn build(
+    raw: Raw,
+    facts: &Facts,
+    targets: Vec<Target>,
+    prefixes: Prefixes,
+    metrics: Option<String>,
+) -> Config {
+    let seconds = |key| Duration::from_secs(raw.int(key).try_into().unwrap_or_default());
+    let node_name = match raw.text(Key::NodeName) {
+        "" => facts.hostname.to_lowercase(),
+        name => name.to_lowercase(),
+    };
+    let lease = match raw.text(Key::LeaseName).split_once('/') {
+        Some((namespace, name)) => (namespace.to_owned(), name.to_owned()),
+        None => {
+            let namespace = facts.service_account_namespace.as_deref().unwrap_or(raw.text(Key::Namespace));
+            (namespace.to_owned(), raw.text(Key::LeaseName).to_owned())
+        }
+    };
+    let annotations = serde_json::from_str(raw.text(Key::LeaseAnnotations)).unwrap_or_default();
+    let health = match raw.text(Key::HealthAddress) {
+        "" => Health::Local,
+        url => Health::Url {
+            url: url.to_owned(),
+            period: seconds(Key::HealthPeriod).max(Duration::from_millis(250)),
+            timeout: seconds(Key::HealthTimeout),
+            threshold: raw.int(Key::HealthThreshold).try_into().unwrap_or(1),
+            ca: Some(raw.text(Key::HealthCa)).filter(|path| !path.is_empty()).map(str::to_owned),
+        },
+    };
+    let mut notes = Vec::new();
+    let announce_every = match raw.int(Key::ArpRate) {
+        0 => None,
+        rate @ 1..500 => {
+            notes.push(format!("vip_arpRate {rate} is below 500 ms; announcing every 3000 ms"));
+            Some(Duration::from_secs(3))
+        }
+        rate => Some(Duration::from_millis(rate.try_into().unwrap_or(3000))),
+    };
+    let port = |key| u16::try_from(raw.int(key)).unwrap_or_default();
+    let mode = MODES
+        .into_iter()
+        .zip([Mode::Arp, Mode::Bgp, Mode::RoutingTable, Mode::Wireguard])
+        .find(|(key, _)| raw.bool(*key))
+        .map_or(Mode::Arp, |(_, mode)| mode);
+    let optional = |key| Some(raw.text(key)).filter(|text| !text.is_empty()).map(str::to_owned);
+    Config {
+        mode,
+        node_name,
+        targets,
+        prefixes,
+        dns_mode: match raw.text(Key::DnsMode) {
+            "ipv4" => DnsMode::Ipv4,
+            "ipv6" => DnsMode::Ipv6,
+            "dual" => DnsMode::Dual,
+            _ => DnsMode::First,
+        },
+        interface: optional(Key::Interface),
+        election: Election {
+            namespace: lease.0,
+            name: lease.1,
+            lease_duration: seconds(Key::LeaseDuration),
+            renew_deadline: seconds(Key::RenewDeadline),
+            retry_period: seconds(Key::RetryPeriod),
+            annotations,
+        },
+        layer2: Layer2 {
+            announce_every,
+            skip_dad: raw.bool(Key::SkipDad),
+            preserve: raw.bool(Key::PreserveVip),
+            lo_global: raw.bool(Key::LoGlobalScope),
+            tolerate_down: raw.bool(Key::AllowInterfaceNotUp),
+            give_up_when_down_for: raw.bool(Key::LoseLeadership).then(|| seconds(Key::LoseLeadershipTimeout)),
+        },
+        health,
+        api: Api {
+            kubeconfig: raw.text(Key::Kubeconfig).to_owned(),
+            address: optional(Key::KubernetesAddr),
+            detect: raw.bool(Key::DetectControlPlane),
+            port: port(Key::Port),
+        },
+        telemetry: Telemetry {
+            level: raw.int(Key::LogLevel),
+            format: if raw.text(Key::LogFormat) == "json" { LogFormat::Json } else { LogFormat::Text },
+            metrics,
+            health_port: Some(port(Key::HealthPort)).filter(|port| *port != 0),
+            label_node: raw.bool(Key::NodeLabeling),
+        },
+        instance: raw.text(Key::InstanceName).to_owned(),
+        notes,
+        raw,
+    }
+}
+
+const MODES: [Key; 4] = [Key::Arp, Key::Bgp, Key::RoutingTable, Key::Wireguard];
+
+fn describe(raw: &Raw, key: Key) -> String {
+    format!("{} by {}", key.name(), raw.origin(key))
+}
+
+/// The VIPs as typed: `address`, or its deprecated name.
+pub fn targets(raw: &Raw) -> Vec<Target> {
+    let key = if raw.text(Key::Address).is_empty() { Key::VipAddress } else { Key::Address };
+    raw.list(key)
+        .into_iter()
+        .map(|text| match text.trim_start_matches('[').trim_end_matches(']').parse() {
+            Ok(address) => Target::Ip(address),
+            Err(_) => Target::Name(text.to_owned()),
+        })
+        .collect()
+}
+
+fn address_origin(raw: &Raw) -> Origin {
+    raw.origin(if raw.text(Key::Address).is_empty() { Key::VipAddress } else { Key::Address })
+}
+
+/// The prefix length for each family: of two the first is for IPv4, a single one is for both.
+fn prefixes(raw: &Raw) -> Result<Prefixes, Problem> {
+    let origin = || raw.origin(Key::VipSubnet);
+    let items = raw.list(Key::VipSubnet);
+    let text = raw.text(Key::VipSubnet);
+    if items.contains(&"auto") {
+        if raw.bool(Key::Arp) && raw.text(Key::Address).is_empty() {
+            return Ok(Prefixes::default());
+        }
+        let allowed =
+            "a number here: `auto` is for the addresses of Services, in ARP mode, without `address`";
+        return Err(Problem::unacceptable(origin(), text, allowed));
+    }
+    let lengths: Option<Vec<u8>> = items
+        .iter()
+        .map(|item| item.trim_start_matches('/').parse().ok().filter(|length| *length <= 128))
+        .collect();
+    match lengths.as_deref() {
+        Some([]) => Ok(Prefixes::default()),
+        Some([both]) => Ok(Prefixes { v4: Some(*both), v6: Some(*both) }),
+        Some([v4, v6]) => Ok(Prefixes { v4: Some(*v4), v6: Some(*v6) }),
+        _ => {
+            let allowed = "one or two prefix lengths, such as `32`, `128` or `32,128`";
+            Err(Problem::unacceptable(origin(), text, allowed))
+        }
+    }
+}
+
+/// Why nobody can announce this address as a VIP.
+fn unusable(address: IpAddr) -> Option<&'static str> {
+    match address {
+        IpAddr::V4(v4) if v4.is_loopback() => Some("this one never leaves the host"),
+        IpAddr::V6(v6) if v6.is_loopback() => Some("this one never leaves the host"),
+        _ if address.is_multicast() => Some("this one is a multicast group"),
+        IpAddr::V4(v4) if v4.is_broadcast() => Some("this one is the broadcast address"),
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("link-local addresses cannot be VIPs"),
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Some("write it as IPv4"),
+        _ => None,
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    let looks_like_ipv4 = name.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    name.len() <= 253 && name.trim_end_matches('.').split('.').all(label) && !looks_like_ipv4
+}
+
+fn check_link(raw: &Raw, key: Key, facts: &Facts) -> Option<Problem> {
+    let name = raw.text(key);
+    if name.is_empty() || (name == "auto" && key == Key::ServicesInterface) {
+        return None;
+    }
+    let known: Vec<&str> = facts.links.iter().map(|(name, _)| name.as_str()).collect();
+    match facts.links.iter().find(|(link, _)| link == name) {
+        None => {
+            let hint = nearest(name, known.iter().copied());
+            let allowed = format!("a link of this host, which has: {}", known.join(", "));
+            Some(Problem::Value { origin: raw.origin(key), value: name.to_owned(), allowed, hint })
+        }
+        Some((_, false)) if !raw.bool(Key::AllowInterfaceNotUp) => {
+            let allowed = "up (vip_allow_interface_not_up lets kube-vip start all the same)";
+            Some(Problem::unacceptable(raw.origin(key), name, allowed))
+        }
+        Some(_) => None,
+    }
+}
+
+/// `:2112`, `2112`, `0.0.0.0:2112` or `[::]:2112`; a host-less address listens on every one.
+fn listen_address(raw: &Raw, problems: &mut Vec<Problem>) -> Option<String> {
+    let text = raw.text(Key::MetricsAddress);
+    if text.is_empty() {
+        return None;
+    }
+    let full = match text.strip_prefix(':') {
+        Some(port) => format!("[::]:{port}"),
+        None if text.parse::<u16>().is_ok() => format!("[::]:{text}"),
+        None => text.to_owned(),
+    };
+    if full.parse::<std::net::SocketAddr>().is_err() {
+        let allowed = "an address to listen on, such as `:2112` or `127.0.0.1:2112`";
+        problems.push(Problem::unacceptable(raw.origin(Key::MetricsAddress), text, allowed));
+    }
+    Some(full)
+}
+
+/// What is parsed and generated, but cannot be run by this version.
+fn not_built(raw: &Raw) -> Vec<Problem> {
+    let on = |key: Key| raw.bool(key);
+    let wants_dhcp =
+        targets(raw).iter().any(|target| matches!(target, Target::Ip(address) if address.is_unspecified()));
+    let table = [
+        (on(Key::Bgp), Key::Bgp, "BGP mode"),
+        (on(Key::RoutingTable), Key::RoutingTable, "routing-table mode"),
+        (on(Key::Wireguard), Key::Wireguard, "WireGuard mode"),
+        (on(Key::Services), Key::Services, "announcing Services"),
+        (on(Key::LoadBalancer), Key::LoadBalancer, "balancing control-plane connections"),
+        (on(Key::Ddns), Key::Ddns, "getting the VIP by DHCP for a DNS name"),
+        (wants_dhcp, Key::Address, "getting the VIP by DHCP"),
+        (raw.text(Key::LeaderElectionType) == "etcd", Key::LeaderElectionType, "electing in etcd"),
+    ];
+    table
+        .into_iter()
+        .filter(|(wanted, ..)| *wanted)
+        .map(|(_, key, what)| {
+            Problem::Combination(format!(
+                "{what} ({}) is not built into this version yet; it runs the control-plane VIP in ARP mode",
+                describe(raw, key)
+            ))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::raw::Sources;
+    use super::*;
+
+    fn facts() -> Facts {
+        let links = [("lo", true), ("eth0", true), ("eth1", false)].map(|(name, up)| (name.to_owned(), up));
+        Facts { hostname: "Node-A".into(), service_account_namespace: None, links: links.into() }
+    }
+
+    fn raw(env: &[(&str, &str)]) -> Raw {
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let (raw, problems, _) = Raw::collect(&Sources { env, ..Sources::default() });
+        assert_eq!(problems, []);
+        raw
+    }
+
+    fn with(more: &[(&'static str, &'static str)]) -> Result<Config, Vec<String>> {
+        let mut env = vec![("vip_arp", "true"), ("cp_enable", "true"), ("address", "192.0.2.1")];
+        for (name, value) in more {
+            env.retain(|(known, _)| known != name);
+            env.push((name, value));
+        }
+        check(raw(&env), &facts()).map_err(|problems| problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn the_smallest_configuration_has_upstreams_defaults() {
+        let config = with(&[]).unwrap();
+        assert_eq!(config.node_name, "node-a");
+        assert_eq!(config.targets, [Target::Ip("192.0.2.1".parse().unwrap())]);
+        assert_eq!(
+            (config.election.namespace.as_str(), config.election.name.as_str()),
+            ("kube-system", "plndr-cp-lock")
+        );
+        assert_eq!(config.election.lease_duration, Duration::from_secs(15));
+        assert_eq!(config.telemetry.metrics.as_deref(), Some("[::]:2112"));
+        assert_eq!(config.prefixes.of("2001:db8::1".parse().unwrap()), 128);
+    }
+
+    #[test]
+    fn addresses_are_trimmed_and_may_be_names() {
+        let config = with(&[("address", " 192.0.2.1, [2001:db8::1] ,vip.example.com")]).unwrap();
+        assert_eq!(config.targets.len(), 3);
+        assert_eq!(config.targets[2], Target::Name("vip.example.com".into()));
+    }
+
+    #[test]
+    fn a_lease_name_may_carry_its_namespace() {
+        let election = with(&[("vip_leasename", "infra/vip")]).unwrap().election;
+        assert_eq!((election.namespace.as_str(), election.name.as_str()), ("infra", "vip"));
+    }
+
+    #[test]
+    fn every_sentence_names_the_value_its_place_and_what_is_allowed() {
+        let table = [
+            (
+                ("vip_interface", "eth9"),
+                "variable vip_interface: `eth9` is not a link of this host, which has: lo, eth0, eth1; did you mean `eth0`?",
+            ),
+            (
+                ("vip_interface", "eth1"),
+                "variable vip_interface: `eth1` is not up (vip_allow_interface_not_up lets kube-vip start all the same)",
+            ),
+            (
+                ("vip_leaseduration", "10"),
+                "the lease timings do not fit: vip_leaseduration (10, variable vip_leaseduration) has to be greater than vip_renewdeadline (10, default), and that greater than vip_retryperiod (2, default)",
+            ),
+            (
+                ("address", "127.0.0.1"),
+                "variable address: `127.0.0.1` is not an address that can be announced (this one never leaves the host)",
+            ),
+            (
+                ("address", "192.0.2.256"),
+                "variable address: `192.0.2.256` is not an IP address or a DNS name",
+            ),
+            (("vip_subnet", "33"), "variable vip_subnet: `33` is not a prefix length for 192.0.2.1"),
+            (
+                ("vip_subnet", "32,128,1"),
+                "variable vip_subnet: `32,128,1` is not one or two prefix lengths, such as `32`, `128` or `32,128`",
+            ),
+            (
+                ("health_check_port", "80"),
+                "variable health_check_port: `80` is not 0 (off) or a port from 1024 to 65535",
+            ),
+            (
+                ("prometheus_server", "localhost"),
+                "variable prometheus_server: `localhost` is not an address to listen on, such as `:2112` or `127.0.0.1:2112`",
+            ),
+        ];
+        for (setting, sentence) in table {
+            assert_eq!(with(&[setting]).unwrap_err(), [sentence]);
+        }
+    }
+
+    #[test]
+    fn modes_exclude_each_other_and_one_is_needed() {
+        let two = with(&[("bgp_enable", "true")]).unwrap_err();
+        assert!(two[0].starts_with("multiple kube-vip modes detected"), "{two:?}");
+        let none = with(&[("vip_arp", "false")]).unwrap_err();
+        assert!(none[0].starts_with("no valid kube-vip mode detected"), "{none:?}");
+        let nothing = with(&[("cp_enable", "false")]).unwrap_err();
+        assert!(nothing[0].starts_with("no features are enabled"), "{nothing:?}");
+    }
+
+    #[test]
+    fn what_is_not_built_yet_is_refused_in_one_sentence() {
+        let problems = with(&[("svc_enable", "true")]).unwrap_err();
+        assert_eq!(
+            problems,
+            [
+                "announcing Services (svc_enable by variable svc_enable) is not built into this version yet; it runs the control-plane VIP in ARP mode"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_deprecated_vip_needs_no_subnet() {
+        let config = with(&[("address", ""), ("vip_address", "192.0.2.7")]).unwrap();
+        assert_eq!(config.targets, [Target::Ip("192.0.2.7".parse().unwrap())]);
+    }
+}
