@@ -1,0 +1,193 @@
+//! ARP packets for IPv4 (RFC 826), over Ethernet or InfiniBand (RFC 4391 §4).
+//!
+//! ```text
+//!  0                   1                   2                   3
+//!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+//! |        hardware type          |      protocol type 0x0800     |
+//! |  hw length n  | proto len 4   |     operation 1 req, 2 reply  |
+//! |  sender hardware (n), sender IPv4, target hardware (n), target IPv4
+//! ```
+
+use std::net::Ipv4Addr;
+
+/// What an ARP packet is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Who has the target?
+    Request,
+    /// The sender has it.
+    Reply,
+}
+
+/// An ARP packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packet {
+    /// 1 for Ethernet, 32 for InfiniBand.
+    pub hardware_type: u16,
+    /// Request or reply.
+    pub operation: Operation,
+    /// Hardware address of the sender.
+    pub sender_hardware: Vec<u8>,
+    /// Address of the sender; unspecified in a probe (RFC 5227 §1.1).
+    pub sender: Ipv4Addr,
+    /// Hardware address of the target; meaningless in a request.
+    pub target_hardware: Vec<u8>,
+    /// Address of the target.
+    pub target: Ipv4Addr,
+}
+
+/// Why bytes are no ARP packet for IPv4. The reaction to each is to ignore them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Shorter than its own lengths say.
+    #[error("an ARP packet is cut short")]
+    Short,
+    /// Not for IPv4.
+    #[error("an ARP packet is not about IPv4")]
+    Protocol,
+    /// Neither request nor reply.
+    #[error("an ARP packet has operation {0}")]
+    Operation(u16),
+}
+
+impl Packet {
+    /// The forms in which a VIP is announced: request and reply, since some stations update their cache from one
+    /// and some from the other (RFC 5944 §4.6).
+    pub fn announcements(hardware_type: u16, hardware: &[u8], broadcast: &[u8], vip: Ipv4Addr) -> [Self; 2] {
+        let form = |operation, target_hardware: &[u8]| Self {
+            hardware_type,
+            operation,
+            sender_hardware: hardware.to_vec(),
+            sender: vip,
+            target_hardware: target_hardware.to_vec(),
+            target: vip,
+        };
+        [form(Operation::Request, broadcast), form(Operation::Reply, hardware)]
+    }
+
+    /// A question for the address without claiming it (RFC 5227 §2.1.1).
+    pub fn probe(hardware_type: u16, hardware: &[u8], vip: Ipv4Addr) -> Self {
+        Self {
+            hardware_type,
+            operation: Operation::Request,
+            sender_hardware: hardware.to_vec(),
+            sender: Ipv4Addr::UNSPECIFIED,
+            target_hardware: vec![0; hardware.len()],
+            target: vip,
+        }
+    }
+
+    /// Whether this is a probe.
+    pub fn is_probe(&self) -> bool {
+        self.operation == Operation::Request && self.sender.is_unspecified()
+    }
+
+    /// As bytes, without the link's own header.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let operation: u16 = match self.operation {
+            Operation::Request => 1,
+            Operation::Reply => 2,
+        };
+        let length = u8::try_from(self.sender_hardware.len()).unwrap_or(u8::MAX);
+        let mut bytes = Vec::with_capacity(16 + 2 * self.sender_hardware.len());
+        bytes.extend(self.hardware_type.to_be_bytes());
+        bytes.extend([0x08, 0x00, length, 4]);
+        bytes.extend(operation.to_be_bytes());
+        bytes.extend(&self.sender_hardware);
+        bytes.extend(self.sender.octets());
+        bytes.extend(&self.target_hardware);
+        bytes.extend(self.target.octets());
+        bytes
+    }
+
+    /// From bytes, without the link's own header. What follows the packet (padding) is ignored.
+    ///
+    /// # Errors
+    /// If the bytes are no ARP packet for IPv4.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
+        let (head, rest) = bytes.split_first_chunk::<8>().ok_or(Malformed::Short)?;
+        let [type_high, type_low, proto_high, proto_low, hardware_length, 4, op_high, op_low] = *head else {
+            return Err(Malformed::Protocol);
+        };
+        if [proto_high, proto_low] != [0x08, 0x00] {
+            return Err(Malformed::Protocol);
+        }
+        let operation = match u16::from_be_bytes([op_high, op_low]) {
+            1 => Operation::Request,
+            2 => Operation::Reply,
+            other => return Err(Malformed::Operation(other)),
+        };
+        let hardware_length = usize::from(hardware_length);
+        let (sender_hardware, rest) = rest.split_at_checked(hardware_length).ok_or(Malformed::Short)?;
+        let (sender, rest) = rest.split_first_chunk::<4>().ok_or(Malformed::Short)?;
+        let (target_hardware, rest) = rest.split_at_checked(hardware_length).ok_or(Malformed::Short)?;
+        let (target, _padding) = rest.split_first_chunk::<4>().ok_or(Malformed::Short)?;
+        Ok(Self {
+            hardware_type: u16::from_be_bytes([type_high, type_low]),
+            operation,
+            sender_hardware: sender_hardware.to_vec(),
+            sender: Ipv4Addr::from(*sender),
+            target_hardware: target_hardware.to_vec(),
+            target: Ipv4Addr::from(*target),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x0a];
+    const EVERYBODY: [u8; 6] = [0xff; 6];
+    const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+    fn table() -> Vec<(Vec<u8>, Packet)> {
+        let [request, reply] = Packet::announcements(1, &MAC, &EVERYBODY, VIP);
+        let infiniband = Packet::probe(32, &[7; 20], VIP);
+        let hex = |text: &str| -> Vec<u8> {
+            let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b' ').collect();
+            digits
+                .chunks(2)
+                .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap())
+                .collect()
+        };
+        let ib = "07".repeat(20);
+        vec![
+            (hex("0001 0800 06 04 0001 02000000000a c0000201 ffffffffffff c0000201"), request),
+            (hex("0001 0800 06 04 0002 02000000000a c0000201 02000000000a c0000201"), reply),
+            (
+                hex("0001 0800 06 04 0001 02000000000a 00000000 000000000000 c0000201"),
+                Packet::probe(1, &MAC, VIP),
+            ),
+            (hex(&format!("0020 0800 14 04 0001 {ib} 00000000 {} c0000201", "00".repeat(20))), infiniband),
+        ]
+    }
+
+    #[test]
+    fn bytes_and_values_agree_both_ways() {
+        for (bytes, packet) in table() {
+            assert_eq!(packet.to_bytes(), bytes);
+            assert_eq!(Packet::from_bytes(&bytes), Ok(packet.clone()));
+            let padded = [bytes.as_slice(), &[0; 18]].concat();
+            assert_eq!(Packet::from_bytes(&padded), Ok(packet));
+        }
+    }
+
+    #[test]
+    fn whatever_is_cut_short_is_refused() {
+        for (bytes, _) in table() {
+            for length in 0..bytes.len() {
+                assert_eq!(Packet::from_bytes(&bytes[..length]), Err(Malformed::Short), "{length}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_protocols_and_operations_are_refused() {
+        let mut bytes = table()[0].0.clone();
+        bytes[7] = 9;
+        assert_eq!(Packet::from_bytes(&bytes), Err(Malformed::Operation(9)));
+        bytes[5] = 16;
+        assert_eq!(Packet::from_bytes(&bytes), Err(Malformed::Protocol));
+    }
+}

@@ -1,0 +1,34 @@
+//! A network link as the rest of the program sees it.
+
+/// A network link (interface).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// The kernel's index; it survives a rename.
+    pub index: u32,
+    /// Its name now.
+    pub name: String,
+    /// Administratively up, with carrier; or of a kind that does not tell.
+    pub up: bool,
+    /// Hardware type as in ARP: 1 for Ethernet, 32 for InfiniBand.
+    pub hardware_type: u16,
+    /// Its hardware address: 6 bytes on Ethernet, 20 on InfiniBand, none on some virtual links.
+    pub hardware_address: Vec<u8>,
+    /// The hardware address that reaches everybody.
+    pub broadcast: Vec<u8>,
+}
+
+/// ARP's number for Ethernet (RFC 826, IANA "ARP Parameters").
+pub const ETHERNET: u16 = 1;
+/// ARP's number for IP over InfiniBand (RFC 4391).
+pub const INFINIBAND: u16 = 32;
+
+impl Link {
+    /// Whether neighbours are found by ARP and NDP on it, so that announcing makes sense.
+    pub fn has_neighbours(&self) -> bool {
+        match self.hardware_type {
+            ETHERNET => self.hardware_address.len() == 6,
+            INFINIBAND => self.hardware_address.len() == 20,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Neighbor Solicitation and Advertisement (RFC 4861 §4.3, §4.4), with the IPv6 header around them.
+//!
+//! ```text
+//! |     Type      |     Code      |          Checksum             |
+//! |R|S|O|                     Reserved                            |      (advertisement; all reserved in a solicitation)
+//! |                       Target Address (16)                     |
+//! |  option type  |  length / 8   |  link-layer address …         |      1 source, 2 target
+//! ```
+
+use std::net::Ipv6Addr;
+
+const HEADER: usize = 40;
+const ICMPV6: u8 = 58;
+const SOLICITATION: u8 = 135;
+const ADVERTISEMENT: u8 = 136;
+const OVERRIDE: u8 = 0x20;
+
+/// All nodes of the link.
+pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
+/// A neighbour discovery packet that is of interest to us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Packet {
+    /// Somebody has the target.
+    Advertisement {
+        /// Source of the packet.
+        source: Ipv6Addr,
+        /// The address it is about.
+        target: Ipv6Addr,
+        /// Target link-layer address option; empty if absent.
+        hardware: Vec<u8>,
+    },
+    /// Somebody asks for the target; with an unspecified source it is a probe (RFC 4862 §5.4).
+    Solicitation {
+        /// Source of the packet.
+        source: Ipv6Addr,
+        /// The address it is about.
+        target: Ipv6Addr,
+    },
+}
+
+/// Why bytes are none of our business. The reaction to each is to ignore them (RFC 4861 §7.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Shorter than its own lengths say.
+    #[error("a neighbour discovery packet is cut short")]
+    Short,
+    /// Another protocol or type.
+    #[error("not a neighbour solicitation or advertisement")]
+    Other,
+    /// It was forwarded by a router (hop limit below 255), so it does not come from the link.
+    #[error("a neighbour discovery packet comes from beyond the link")]
+    OffLink,
+    /// Its checksum is wrong.
+    #[error("a neighbour discovery packet has a wrong checksum")]
+    Checksum,
+    /// An option without length, or a target that is no unicast address.
+    #[error("a neighbour discovery packet breaks RFC 4861, section 7.1")]
+    Invalid,
+}
+
+/// The solicited-node multicast group of an address (RFC 4291 §2.7.1).
+pub fn solicited_node(target: Ipv6Addr) -> Ipv6Addr {
+    let [.., high, low] = target.segments();
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | (high & 0xff), low)
+}
+
+/// The Ethernet address of an IPv6 multicast group (RFC 2464 §7).
+pub fn multicast_hardware(group: Ipv6Addr) -> [u8; 6] {
+    let [.., a, b, c, d] = group.octets();
+    [0x33, 0x33, a, b, c, d]
+}
+
+/// An unsolicited advertisement to all nodes, Override set (RFC 4861 §7.2.6), with its IPv6 header.
+pub fn unsolicited_advertisement(source: Ipv6Addr, target: Ipv6Addr, hardware: &[u8; 6]) -> Vec<u8> {
+    message(source, ALL_NODES, ADVERTISEMENT, OVERRIDE, target, Some((2, hardware)))
+}
+
+/// A question for the address without claiming it (RFC 4862 §5.4.2), with its IPv6 header.
+pub fn probe(target: Ipv6Addr) -> Vec<u8> {
+    message(Ipv6Addr::UNSPECIFIED, solicited_node(target), SOLICITATION, 0, target, None)
+}
+
+fn message(
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    kind: u8,
+    flags: u8,
+    target: Ipv6Addr,
+    option: Option<(u8, &[u8; 6])>,
+) -> Vec<u8> {
+    let mut body = vec![kind, 0, 0, 0, flags, 0, 0, 0];
+    body.extend(target.octets());
+    if let Some((number, hardware)) = option {
+        body.extend([number, 1]);
+        body.extend(hardware);
+    }
+    let sum = checksum(source, destination, &body).to_be_bytes();
+    let (head, rest) = body.split_at(2);
+    let length = u16::try_from(body.len()).unwrap_or(u16::MAX);
+    let mut bytes = Vec::with_capacity(HEADER + body.len());
+    bytes.extend([0x60, 0, 0, 0]);
+    bytes.extend(length.to_be_bytes());
+    bytes.extend([ICMPV6, 255]);
+    bytes.extend(source.octets());
+    bytes.extend(destination.octets());
+    bytes.extend(head);
+    bytes.extend(sum);
+    bytes.extend(rest.iter().skip(2));
+    bytes
+}
+
+/// The checksum over pseudo-header and body (RFC 8200 §8.1); the body's own checksum field counts as it stands.
+fn checksum(source: Ipv6Addr, destination: Ipv6Addr, body: &[u8]) -> u16 {
+    let length = u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes();
+    let pseudo = [&source.octets()[..], &destination.octets(), &length, &[0, 0, 0, ICMPV6]].concat();
+    let words = pseudo.chunks(2).chain(body.chunks(2));
+    let sum: u32 = words
+        .map(|pair| match pair {
+            [high, low] => u32::from(u16::from_be_bytes([*high, *low])),
+            [high] => u32::from(*high) << 8,
+            _ => 0,
+        })
+        .fold(0, u32::wrapping_add);
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let folded = (folded & 0xffff) + (folded >> 16);
+    !u16::try_from(folded).unwrap_or(u16::MAX)
+}
+
+impl Packet {
+    /// Whether somebody asks without having an address: a probe.
+    pub fn is_probe(&self) -> bool {
+        matches!(self, Self::Solicitation { source, .. } if source.is_unspecified())
+    }
+
+    /// From an IPv6 packet, without the link's own header.
+    ///
+    /// # Errors
+    /// If it is not a valid solicitation or advertisement from this link.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
+        let (header, rest) = bytes.split_first_chunk::<HEADER>().ok_or(Malformed::Short)?;
+        let [version, _, _, _, length_high, length_low, next, hops, addresses @ ..] = header;
+        if version >> 4 != 6 || *next != ICMPV6 {
+            return Err(Malformed::Other);
+        }
+        let length = usize::from(u16::from_be_bytes([*length_high, *length_low]));
+        let body = rest.get(..length).ok_or(Malformed::Short)?;
+        let (kind, target) = match body {
+            [kind @ (SOLICITATION | ADVERTISEMENT), 0, ..] => {
+                let target = body.get(8..24).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
+                (*kind, Ipv6Addr::from(target.ok_or(Malformed::Short)?))
+            }
+            [] => return Err(Malformed::Short),
+            _ => return Err(Malformed::Other),
+        };
+        if *hops != 255 {
+            return Err(Malformed::OffLink);
+        }
+        let (source, destination) = addresses.split_at(16);
+        let address = |bytes: &[u8]| <[u8; 16]>::try_from(bytes).map(Ipv6Addr::from);
+        let (Ok(source), Ok(destination)) = (address(source), address(destination)) else {
+            return Err(Malformed::Short);
+        };
+        if checksum(source, destination, body) != 0 {
+            return Err(Malformed::Checksum);
+        }
+        if target.is_multicast() {
+            return Err(Malformed::Invalid);
+        }
+        let hardware = link_layer_option(body.get(24..).unwrap_or_default(), 2)?;
+        Ok(match kind {
+            ADVERTISEMENT => Self::Advertisement { source, target, hardware },
+            _ => Self::Solicitation { source, target },
+        })
+    }
+}
+
+/// The content of the first option of this number; empty if there is none.
+fn link_layer_option(mut options: &[u8], wanted: u8) -> Result<Vec<u8>, Malformed> {
+    while let [number, units, ..] = options {
+        if *units == 0 {
+            return Err(Malformed::Invalid);
+        }
+        let (option, rest) = options.split_at_checked(usize::from(*units) * 8).ok_or(Malformed::Short)?;
+        if *number == wanted {
+            return Ok(option.get(2..).unwrap_or_default().to_vec());
+        }
+        options = rest;
+    }
+    Ok(Vec::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x0a];
+
+    fn source() -> Ipv6Addr {
+        "fe80::a".parse().unwrap()
+    }
+
+    fn vip() -> Ipv6Addr {
+        "2001:db8::1:2:3".parse().unwrap()
+    }
+
+    fn table() -> Vec<(Vec<u8>, Packet)> {
+        let hardware = MAC.to_vec();
+        vec![
+            (
+                unsolicited_advertisement(source(), vip(), &MAC),
+                Packet::Advertisement { source: source(), target: vip(), hardware },
+            ),
+            (probe(vip()), Packet::Solicitation { source: Ipv6Addr::UNSPECIFIED, target: vip() }),
+        ]
+    }
+
+    #[test]
+    fn the_bytes_of_an_advertisement() {
+        let bytes = unsolicited_advertisement(source(), vip(), &MAC);
+        let expected = [
+            "6000000000203aff", // version 6, 32 bytes of ICMPv6, hop limit 255
+            "fe80000000000000000000000000000a",
+            "ff020000000000000000000000000001",
+            "8800284c20000000", // advertisement, checksum, Override alone
+            "20010db8000000000000000100020003",
+            "020102000000000a", // target link-layer address
+        ];
+        let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(text, expected.concat());
+    }
+
+    #[test]
+    fn what_is_built_is_read_back() {
+        for (bytes, packet) in table() {
+            assert_eq!(Packet::from_bytes(&bytes), Ok(packet));
+        }
+    }
+
+    #[test]
+    fn whatever_is_cut_short_is_refused() {
+        for (bytes, _) in table() {
+            for length in 0..bytes.len() {
+                assert_eq!(Packet::from_bytes(&bytes[..length]), Err(Malformed::Short), "{length}");
+            }
+        }
+    }
+
+    #[test]
+    fn packets_from_beyond_the_link_or_damaged_ones_are_refused() {
+        for (bytes, _) in table() {
+            let changed = |index: usize, value: u8| {
+                let mut bytes = bytes.clone();
+                bytes[index] = value;
+                Packet::from_bytes(&bytes)
+            };
+            assert_eq!(changed(7, 254), Err(Malformed::OffLink));
+            assert_eq!(changed(43, 0x55), Err(Malformed::Checksum));
+            assert_eq!(changed(6, 17), Err(Malformed::Other));
+            assert_eq!(changed(40, 128), Err(Malformed::Other));
+        }
+    }
+
+    #[test]
+    fn groups_and_their_hardware_addresses() {
+        let group = solicited_node("2001:db8::aa12:3456".parse().unwrap());
+        assert_eq!(group, "ff02::1:ff12:3456".parse::<Ipv6Addr>().unwrap());
+        assert_eq!(multicast_hardware(group), [0x33, 0x33, 0xff, 0x12, 0x34, 0x56]);
+    }
+}

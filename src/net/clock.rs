@@ -1,0 +1,59 @@
+//! CLOCK_BOOTTIME: the one clock of this program.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use tokio::io::unix::AsyncFd;
+
+use super::sys::register;
+use crate::model::BootTime;
+
+/// Now, on this host.
+pub fn now() -> BootTime {
+    // The call fails for a clock that does not exist; Linux has had this one since 2.6.39.
+    let elapsed =
+        nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
+    BootTime::from_boot(elapsed)
+}
+
+/// A timer on CLOCK_BOOTTIME. It fires at once when a host wakes up after its moment; tokio's own timers stand
+/// still while the host sleeps.
+#[derive(Debug)]
+pub struct Timer {
+    timer: TimerFd,
+    /// A second descriptor of the same timer, for waiting.
+    ready: AsyncFd<OwnedFd>,
+}
+
+impl Timer {
+    /// A timer that is not set.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn new() -> std::io::Result<Self> {
+        let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
+        let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, flags)?;
+        let ready = register(timer.as_fd().try_clone_to_owned()?)?;
+        Ok(Self { timer, ready })
+    }
+
+    /// Wait until `at`; for ever without one.
+    pub async fn until(&mut self, at: Option<BootTime>) {
+        let Some(at) = at else { return std::future::pending().await };
+        if at <= now() {
+            return;
+        }
+        let expiration = Expiration::OneShot(TimeSpec::from_duration(at.since_boot()));
+        let set = self.timer.set(expiration, TimerSetTimeFlags::TFD_TIMER_ABSTIME);
+        if set.is_err() {
+            // Without a timer, look again soon rather than never.
+            return tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        while now() < at {
+            let Ok(mut ready) = self.ready.readable().await else { return };
+            ready.clear_ready();
+        }
+    }
+}

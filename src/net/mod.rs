@@ -1,0 +1,6 @@
+//! The edge of the machine: the kernel's clock, netlink, packet sockets. The only place with `unsafe`.
+
+pub mod clock;
+pub mod netlink;
+pub mod packet_socket;
+mod sys;

@@ -1,0 +1,265 @@
+//! Links, addresses and routes of this host, by rtnetlink. The only file that knows that crate.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+use rtnetlink::packet_core::NetlinkPayload;
+use rtnetlink::packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope,
+    CacheInfo,
+};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, State};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::{Handle, IpVersion, MulticastGroup, RouteMessageBuilder};
+
+use crate::model::{Link, Vip};
+use crate::reconcile::diff::ActualAddress;
+
+/// Marks an address as ours (`IFA_PROTO`, Linux 5.18). The Go program marks its routes with the same number.
+const TAG: AddressProtocol = AddressProtocol::Other(248);
+const FOREVER: u32 = u32::MAX;
+const NO_SUCH_ADDRESS: i32 = -libc::EADDRNOTAVAIL;
+const NO_SUCH_DEVICE: i32 = -libc::ENODEV;
+
+/// A request to the kernel that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("the kernel refuses to {what}: {source}")]
+pub struct NetlinkError {
+    what: String,
+    source: rtnetlink::Error,
+}
+
+/// A change the kernel reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// A link came, went, or changed its state or name.
+    Link,
+    /// An address came, went or changed.
+    Address,
+}
+
+/// Changes as they happen.
+#[derive(Debug)]
+pub struct Changes(
+    futures::channel::mpsc::UnboundedReceiver<(
+        rtnetlink::packet_core::NetlinkMessage<RouteNetlinkMessage>,
+        rtnetlink::sys::SocketAddr,
+    )>,
+);
+
+impl Changes {
+    /// The next change; none when the connection to the kernel ended.
+    pub async fn next(&mut self) -> Option<Change> {
+        loop {
+            let (message, _) = self.0.next().await?;
+            match message.payload {
+                NetlinkPayload::InnerMessage(
+                    RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_),
+                ) => return Some(Change::Link),
+                NetlinkPayload::InnerMessage(
+                    RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_),
+                ) => return Some(Change::Address),
+                // The kernel had more to tell than the socket could hold: look at everything.
+                NetlinkPayload::Overrun(_) | NetlinkPayload::Error(_) => return Some(Change::Link),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// How an address is put on a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// As the kernel would choose.
+    Global,
+    /// Valid on this host alone, for `lo`.
+    Host,
+}
+
+/// A connection to the kernel.
+#[derive(Debug, Clone)]
+pub struct Netlink {
+    handle: Handle,
+}
+
+impl Netlink {
+    /// Connect, and subscribe to changes. The connection lives on the current runtime.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn open() -> std::io::Result<(Self, Changes)> {
+        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+        let (connection, handle, messages) = rtnetlink::new_multicast_connection(&groups)?;
+        tokio::spawn(connection);
+        Ok((Self { handle }, Changes(messages)))
+    }
+
+    /// All links.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn links(&self) -> Result<Vec<Link>, NetlinkError> {
+        let messages: Vec<LinkMessage> =
+            self.handle.link().get().execute().try_collect().await.map_err(failed("list links"))?;
+        Ok(messages.into_iter().map(link).collect())
+    }
+
+    /// All addresses of all links.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn addresses(&self) -> Result<Vec<ActualAddress>, NetlinkError> {
+        let messages: Vec<AddressMessage> =
+            self.handle.address().get().execute().try_collect().await.map_err(failed("list addresses"))?;
+        Ok(messages.into_iter().filter_map(address).collect())
+    }
+
+    /// Put `vip` on the link, or set its lifetime if it is there: deprecated, so that nothing uses it as a source,
+    /// tagged, without duplicate address detection, and dropped by the kernel after `seconds`.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn hold(&self, link: u32, vip: Vip, seconds: u32, scope: Scope) -> Result<(), NetlinkError> {
+        let what = || format!("put {vip} on link {link}");
+        let mut request = self.handle.address().add(link, vip.address, vip.prefix).replace();
+        let message = request.message_mut();
+        message.header.scope = match scope {
+            Scope::Global => AddressScope::Universe,
+            Scope::Host => AddressScope::Host,
+        };
+        // A broadcast address would, for a /32, be the VIP itself.
+        message.attributes.retain(|attribute| !matches!(attribute, AddressAttribute::Broadcast(_)));
+        let mut cache = CacheInfo::default();
+        cache.ifa_preferred = 0;
+        cache.ifa_valid = seconds;
+        message.attributes.push(AddressAttribute::CacheInfo(cache));
+        message.attributes.push(AddressAttribute::Protocol(TAG));
+        if vip.address.is_ipv6() {
+            message.header.flags |= AddressHeaderFlags::Nodad;
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        request.execute().await.map_err(|source| NetlinkError { what: what(), source })
+    }
+
+    /// Remove `vip` from the link. That it is gone already, or the link is, counts as success.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn remove(&self, link: u32, vip: Vip) -> Result<(), NetlinkError> {
+        let message = self.handle.address().add(link, vip.address, vip.prefix).message_mut().clone();
+        match self.handle.address().del(message).execute().await {
+            Err(rtnetlink::Error::NetlinkError(error))
+                if [NO_SUCH_ADDRESS, NO_SUCH_DEVICE].contains(&error.raw_code()) =>
+            {
+                Ok(())
+            }
+            result => {
+                let what = || format!("remove {vip} from link {link}");
+                result.map_err(|source| NetlinkError { what: what(), source })
+            }
+        }
+    }
+
+    /// The link of the default route: IPv4's, else IPv6's.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn default_route_link(&self) -> Result<Option<u32>, NetlinkError> {
+        for version in [IpVersion::V4, IpVersion::V6] {
+            let request = match version {
+                IpVersion::V4 => RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
+                IpVersion::V6 => RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
+            };
+            let routes: Vec<RouteMessage> = self
+                .handle
+                .route()
+                .get(request)
+                .execute()
+                .try_collect()
+                .await
+                .map_err(failed("list routes"))?;
+            let best = routes
+                .iter()
+                .filter(|route| route.header.destination_prefix_length == 0)
+                .filter(|route| route.header.table == RouteHeader::RT_TABLE_MAIN)
+                .filter_map(|route| Some((metric(route), output(route)?)))
+                .min();
+            if let Some((_, link)) = best {
+                return Ok(Some(link));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn failed(what: &'static str) -> impl Fn(rtnetlink::Error) -> NetlinkError {
+    move |source| NetlinkError { what: what.to_owned(), source }
+}
+
+fn metric(route: &RouteMessage) -> u32 {
+    let find = |attribute: &RouteAttribute| match attribute {
+        RouteAttribute::Priority(metric) => Some(*metric),
+        _ => None,
+    };
+    route.attributes.iter().find_map(find).unwrap_or(0)
+}
+
+fn output(route: &RouteMessage) -> Option<u32> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(link) => Some(*link),
+        RouteAttribute::MultiPath(hops) => hops.first().map(|hop| hop.interface_index),
+        _ => None,
+    })
+}
+
+fn link(message: LinkMessage) -> Link {
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        up: message.header.flags.contains(LinkFlags::Up),
+        hardware_type: u16::from(message.header.link_layer_type),
+        hardware_address: Vec::new(),
+        broadcast: Vec::new(),
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Address(bytes) => link.hardware_address = bytes,
+            LinkAttribute::Broadcast(bytes) => link.broadcast = bytes,
+            LinkAttribute::OperState(state) => link.up &= matches!(state, State::Up | State::Unknown),
+            _ => {}
+        }
+    }
+    link
+}
+
+fn address(message: AddressMessage) -> Option<ActualAddress> {
+    let (mut any, mut local) = (None, None);
+    let (mut tagged, mut flags, mut cache) = (false, AddressFlags::empty(), None);
+    for attribute in message.attributes {
+        match attribute {
+            AddressAttribute::Address(address) => any = Some(address),
+            AddressAttribute::Local(address) => local = Some(address),
+            AddressAttribute::Flags(value) => flags = value,
+            AddressAttribute::CacheInfo(value) => cache = Some(value),
+            AddressAttribute::Protocol(value) => tagged = value == TAG,
+            _ => {}
+        }
+    }
+    // On a point-to-point link IFA_ADDRESS is the other end's.
+    let address: IpAddr = match message.header.family {
+        AddressFamily::Inet => local.or(any)?,
+        _ => any.or(local)?,
+    };
+    let valid = cache.map_or(FOREVER, |cache| cache.ifa_valid);
+    Some(ActualAddress {
+        link: message.header.index,
+        vip: Vip { address, prefix: message.header.prefix_len },
+        tagged,
+        deprecated: cache.is_some_and(|cache| cache.ifa_preferred == 0),
+        valid_for: (valid != FOREVER).then(|| Duration::from_secs(valid.into())),
+        dad_failed: flags.contains(AddressFlags::Dadfailed),
+    })
+}

@@ -1,0 +1,123 @@
+//! Packet sockets: whole ARP and neighbour discovery packets on one link, without the link's own header.
+
+use std::io::{self, Read};
+use std::net::Ipv6Addr;
+
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use tokio::io::unix::AsyncFd;
+
+use super::sys::{link_address, register};
+
+/// Which packets a socket gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filter {
+    /// Every ARP packet.
+    Arp,
+    /// Neighbour solicitations and advertisements.
+    NeighbourDiscovery,
+}
+
+impl Filter {
+    fn ethertype(self) -> u16 {
+        match self {
+            Self::Arp => 0x0806,
+            Self::NeighbourDiscovery => 0x86dd,
+        }
+    }
+
+    /// Classic BPF, run by the kernel so that other IPv6 traffic never reaches this process.
+    fn program(self) -> Vec<SockFilter> {
+        const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
+        const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+        const JUMP_IF_GREATER: u16 = 0x25; // BPF_JMP | BPF_JGT | BPF_K
+        const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+        match self {
+            Self::Arp => Vec::new(),
+            Self::NeighbourDiscovery => vec![
+                SockFilter::new(LOAD_BYTE, 0, 0, 6), // next header
+                SockFilter::new(JUMP_IF_EQUAL, 0, 4, 58),
+                SockFilter::new(LOAD_BYTE, 0, 0, 40), // ICMPv6 type
+                SockFilter::new(JUMP_IF_GREATER, 2, 0, 136),
+                SockFilter::new(JUMP_IF_GREATER, 0, 1, 134),
+                SockFilter::new(RETURN, 0, 0, 0xffff),
+                SockFilter::new(RETURN, 0, 0, 0),
+            ],
+        }
+    }
+}
+
+/// A socket for one kind of packet on one link.
+#[derive(Debug)]
+pub struct PacketSocket {
+    socket: AsyncFd<Socket>,
+    link: u32,
+    ethertype: u16,
+}
+
+impl PacketSocket {
+    /// Open a socket on the link with this index. Needs NET_RAW.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn open(link: u32, filter: Filter) -> io::Result<Self> {
+        let ethertype = filter.ethertype();
+        // Protocol 0 receives nothing until the socket is bound: no packet gets past the filter before it stands.
+        let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))?;
+        socket.set_nonblocking(true)?;
+        let program = filter.program();
+        if !program.is_empty() {
+            socket.attach_filter(&program)?;
+        }
+        socket.bind(&link_address(link, ethertype, &[])?)?;
+        Ok(Self { socket: register(socket)?, link, ethertype })
+    }
+
+    /// Send one packet to a hardware address of the link. Never waits: an announcement that does not fit into the
+    /// queue is followed by the next.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn send(&self, packet: &[u8], to: &[u8]) -> io::Result<()> {
+        let to = link_address(self.link, self.ethertype, to)?;
+        self.socket.get_ref().send_to(packet, &to).map(|_| ())
+    }
+
+    /// The next packet of another station.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+        let length = loop {
+            let mut ready = self.socket.readable().await?;
+            match ready.try_io(|socket| socket.get_ref().read(buffer)) {
+                Ok(result) => break result?,
+                Err(_would_block) => {}
+            }
+        };
+        Ok(buffer.get(..length).unwrap_or_default())
+    }
+}
+
+/// Keeps a link listening to multicast groups for as long as it lives.
+#[derive(Debug)]
+pub struct Membership {
+    socket: Socket,
+    link: u32,
+}
+
+impl Membership {
+    /// No groups yet.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn new(link: u32) -> io::Result<Self> {
+        Ok(Self { socket: Socket::new(Domain::IPV6, Type::DGRAM, None)?, link })
+    }
+
+    /// Join a group. Joining twice is not an error; a link that cannot join still hears what comes to everybody.
+    pub fn join(&self, group: Ipv6Addr) {
+        if let Err(error) = self.socket.join_multicast_v6(&group, self.link) {
+            tracing::debug!(%group, %error, "cannot join the group");
+        }
+    }
+}
