@@ -1,9 +1,33 @@
-//! kube-vip
+//! Virtual IPs for Kubernetes clusters without a cloud.
+//!
+//! One direction, from left to right; ARCHITECTURE.md has the map and the rules:
+//!
+//! ```text
+//! api, health, leader, resolve ─► desired ─► reconcile ─► net, announce ─► arp, ndp
+//! ```
+
+pub mod announce;
+pub mod api;
 pub mod arp;
+pub mod cli;
 pub mod config;
 pub mod desired;
+pub mod dump;
+pub mod health;
 pub mod leader;
+pub mod manager;
+pub mod manifest;
 pub mod model;
 pub mod ndp;
 pub mod net;
 pub mod reconcile;
+pub mod resolve;
+pub mod telemetry;
+
+/// The version of this release, as in image tags.
+pub const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
+/// The commit it was built from, where the build told.
+pub const BUILD: &str = match option_env!("KUBE_VIP_BUILD") {
+    Some(build) => build,
+    None => "unknown",
+};

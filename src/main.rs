@@ -1,1 +1,183 @@
-fn main() {}
+//! The `kube-vip` program: read what was typed, do it, say how it went.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use kube_vip::cli::{self, Action, Cli, Manifest, Usage};
+use kube_vip::config::{self, Config, Problem, Raw, Sources};
+use kube_vip::net::netlink::Netlink;
+use kube_vip::telemetry::{logging, status};
+use kube_vip::{BUILD, VERSION, manager, manifest};
+
+/// What went wrong, one line each, and the exit code.
+struct Failure {
+    lines: Vec<String>,
+    code: u8,
+}
+
+impl Failure {
+    fn one(error: impl std::fmt::Display) -> Self {
+        Self { lines: vec![error.to_string()], code: 1 }
+    }
+
+    fn all(problems: &[Problem]) -> Self {
+        Self { lines: problems.iter().map(ToString::to_string).collect(), code: 1 }
+    }
+}
+
+fn main() -> ExitCode {
+    // Two TLS providers in one process panic at the first connection: choose before anything connects.
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        eprintln!("kube-vip: another TLS provider is installed already");
+        return ExitCode::FAILURE;
+    }
+    let outcome = match cli::parse(std::env::args_os()) {
+        Ok(cli) => run(cli),
+        Err(Usage::Text(text)) => print(&text),
+        Err(Usage::Wrong(line)) => Err(Failure { lines: vec![line], code: 2 }),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            for line in failure.lines {
+                eprintln!("kube-vip: {line}");
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.action {
+        Action::Manager { dry_run } => runtime()?.block_on(manage(&cli.flags, dry_run)),
+        Action::Config => {
+            let raw = collect(&cli.flags)?;
+            print(&config::show::yaml(&raw))
+        }
+        Action::Status { json } => ask("status", json),
+        Action::Drain => ask("drain", false),
+        Action::Undrain => ask("undrain", false),
+        Action::Version => {
+            print(&format!("Kube-VIP Release Information\nVersion:  {VERSION}\nBuild:    {BUILD}\n"))
+        }
+        Action::Manifest(wanted) => generate(&wanted, &cli.flags),
+        Action::Kubeadm { manifest, join } => {
+            check_kubeadm(&cli.flags, join.as_deref())?;
+            generate(&manifest, &cli.flags)
+        }
+        Action::Completion(shell) => print(&String::from_utf8_lossy(&cli::completion(shell))),
+        Action::Help(text) => print(&text),
+    }
+}
+
+/// Write to stdout; a reader that went away is no error.
+fn print(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::one(error)),
+        _ => Ok(()),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::one)
+}
+
+fn collect(flags: &[(String, String)]) -> Result<Raw, Failure> {
+    let env = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let read = |path: &str| std::fs::read_to_string(path);
+    let (raw, problems, notes) =
+        Raw::collect(&Sources { flags: flags.to_vec(), env, read_file: Some(&read) });
+    for note in notes {
+        eprintln!("kube-vip: warning: {note}");
+    }
+    if problems.is_empty() { Ok(raw) } else { Err(Failure::all(&problems)) }
+}
+
+async fn manage(flags: &[(String, String)], dry_run: bool) -> Result<(), Failure> {
+    let raw = collect(flags)?;
+    let config = validate(raw).await?;
+    if dry_run {
+        return print(&plan(&config));
+    }
+    logging::start(config.telemetry.level, config.telemetry.format);
+    manager::run(config).await.map_err(Failure::one)
+}
+
+async fn validate(raw: Raw) -> Result<Config, Failure> {
+    let (netlink, _changes) = Netlink::open().map_err(Failure::one)?;
+    let links = netlink.links().await.map_err(Failure::one)?;
+    let namespace = std::fs::read_to_string("/var/run/secrets/kubernetes.io/serviceaccount/namespace");
+    let facts = config::Facts {
+        hostname: nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned(),
+        service_account_namespace: namespace
+            .ok()
+            .map(|text| text.trim().to_owned())
+            .filter(|text| !text.is_empty()),
+        links: links.into_iter().map(|link| (link.name, link.up)).collect(),
+    };
+    config::check(raw, &facts).map_err(|problems| Failure::all(&problems))
+}
+
+/// What `manager --dry-run` prints.
+fn plan(config: &Config) -> String {
+    let targets: Vec<String> = config.targets.iter().map(|target| format!("{target:?}")).collect();
+    let link = config.interface.as_deref().unwrap_or("the default route's link");
+    let election = &config.election;
+    let mut text = format!(
+        "The configuration is good. As node {}, kube-vip would hold {} on {link}, announced by {}, while it holds \
+         the Lease {}/{} ({} s, renewed every {} s, acted on for {} s).\n",
+        config.node_name,
+        targets.join(", "),
+        config.mode.name(),
+        election.namespace,
+        election.name,
+        election.lease_duration.as_secs(),
+        election.retry_period.as_secs(),
+        election.renew_deadline.as_secs(),
+    );
+    for note in &config.notes {
+        text.push_str(&format!("Note: {note}.\n"));
+    }
+    text
+}
+
+fn generate(wanted: &Manifest, flags: &[(String, String)]) -> Result<(), Failure> {
+    let raw = collect(flags)?;
+    let text = manifest::render(wanted, &raw).map_err(|problems| Failure::all(&problems))?;
+    print(&text)
+}
+
+/// What `kubeadm init` and `join` ask for before they print the pod.
+fn check_kubeadm(flags: &[(String, String)], join: Option<&str>) -> Result<(), Failure> {
+    let raw = collect(flags)?;
+    let mut lines = Vec::new();
+    if raw.text(config::Key::Interface).is_empty() {
+        lines.push("no interface is given: set --interface (or vip_interface)".to_owned());
+    }
+    if raw.text(config::Key::Address).is_empty() && raw.text(config::Key::VipAddress).is_empty() {
+        lines.push("no address is given: set --address (or the variable address)".to_owned());
+    }
+    if let Some(path) = join
+        && !std::path::Path::new(path).exists()
+    {
+        lines.push(format!("flag --config: {path} does not exist; run `kubeadm join` first"));
+    }
+    if lines.is_empty() { Ok(()) } else { Err(Failure { lines, code: 1 }) }
+}
+
+fn ask(question: &str, json: bool) -> Result<(), Failure> {
+    let answers = status::ask(question).map_err(Failure::one)?;
+    if answers.is_empty() {
+        let line =
+            "no running kube-vip answers on this host (only root may ask, in the host's network namespace)";
+        return Err(Failure::one(line));
+    }
+    if json {
+        let text = serde_json::to_string_pretty(&answers).map_err(Failure::one)?;
+        return print(&format!("{text}\n"));
+    }
+    let texts: Vec<String> = answers.iter().map(status::Status::to_text).collect();
+    print(&texts.join("\n"))
+}

@@ -5,7 +5,7 @@
 //! Nothing outside this folder knows that a claim came from a Lease: it sees a [`Standing`].
 
 pub mod decide;
-// pub mod driver;
+pub mod driver;
 pub mod elector;
 pub mod record;
 

@@ -2,5 +2,6 @@
 
 pub mod clock;
 pub mod netlink;
+pub mod nft;
 pub mod packet_socket;
 mod sys;

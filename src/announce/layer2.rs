@@ -1,0 +1,147 @@
+//! ARP and NDP on one link, as one: announce, probe, notice others.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use crate::arp;
+use crate::model::Link;
+use crate::ndp;
+
+/// ARP and NDP on one link. On a link without neighbours (`lo`) there is nothing to tell anybody.
+#[derive(Debug)]
+pub struct Layer2 {
+    link: Link,
+    arp: Option<arp::driver::Driver>,
+    ndp: Option<ndp::driver::Driver>,
+}
+
+/// Another station, seen on the segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sighting {
+    /// The address it is about.
+    pub address: IpAddr,
+    /// Hardware address of the station; empty if it did not say.
+    pub station: Vec<u8>,
+    /// What it does.
+    pub act: Act,
+}
+
+/// What another station does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// It says that it has the address.
+    Claims,
+    /// It asks whether anybody has the address, in order to take it.
+    Probes,
+}
+
+/// Why there is no announcing on a link.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No packet socket for ARP.
+    #[error("a packet socket for ARP on link {link}: {source}")]
+    Arp {
+        /// The link's name.
+        link: String,
+        /// What the kernel says.
+        source: std::io::Error,
+    },
+    /// No neighbour discovery.
+    #[error(transparent)]
+    Ndp(#[from] ndp::driver::OpenError),
+}
+
+impl Layer2 {
+    /// Open what the families of `addresses` need on `link`.
+    ///
+    /// # Errors
+    /// Without NET_RAW, or if the link cannot carry IPv6 announcements.
+    pub fn open(link: &Link, addresses: impl Iterator<Item = IpAddr> + Clone) -> Result<Self, OpenError> {
+        let mut layer2 = Self { link: link.clone(), arp: None, ndp: None };
+        if !link.has_neighbours() {
+            return Ok(layer2);
+        }
+        if addresses.clone().any(|address| address.is_ipv4()) {
+            let opened = arp::driver::Driver::open(link);
+            layer2.arp = Some(opened.map_err(|source| OpenError::Arp { link: link.name.clone(), source })?);
+        }
+        if addresses.clone().any(|address| address.is_ipv6()) {
+            let mut driver = ndp::driver::Driver::open(link)?;
+            for address in addresses {
+                if let IpAddr::V6(address) = address {
+                    driver.listen_for(address);
+                }
+            }
+            layer2.ndp = Some(driver);
+        }
+        Ok(layer2)
+    }
+
+    /// The link.
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Announce once. `source` is the link's link-local address, which IPv6 needs.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn announce(&self, address: IpAddr, source: Option<Ipv6Addr>) -> std::io::Result<()> {
+        match (address, &self.arp, &self.ndp) {
+            (IpAddr::V4(address), Some(arp), _) => arp.announce(address),
+            (IpAddr::V6(address), _, Some(ndp)) => match source {
+                Some(source) => ndp.announce(source, address),
+                None => Err(std::io::Error::other("the link has no link-local address to announce from")),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// Probe once.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn probe(&self, address: IpAddr) -> std::io::Result<()> {
+        match (address, &self.arp, &self.ndp) {
+            (IpAddr::V4(address), Some(arp), _) => arp.probe(address),
+            (IpAddr::V6(address), _, Some(ndp)) => ndp.probe(address),
+            _ => Ok(()),
+        }
+    }
+
+    /// The next sighting of another station; never ends on a link without neighbours.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn next_sighting(&self) -> std::io::Result<Sighting> {
+        let arp = async {
+            let Some(arp) = &self.arp else { return std::future::pending().await };
+            let packet = arp.receive().await?;
+            Ok(if packet.is_probe() {
+                Sighting { address: packet.target.into(), station: packet.sender_hardware, act: Act::Probes }
+            } else {
+                Sighting { address: packet.sender.into(), station: packet.sender_hardware, act: Act::Claims }
+            })
+        };
+        let ndp = async {
+            let Some(ndp) = &self.ndp else { return std::future::pending().await };
+            loop {
+                let packet = ndp.receive().await?;
+                let probes = packet.is_probe();
+                match packet {
+                    ndp::packet::Packet::Advertisement { target, hardware, .. } => {
+                        return Ok(Sighting { address: target.into(), station: hardware, act: Act::Claims });
+                    }
+                    ndp::packet::Packet::Solicitation { target, .. } if probes => {
+                        return Ok(Sighting {
+                            address: target.into(),
+                            station: Vec::new(),
+                            act: Act::Probes,
+                        });
+                    }
+                    ndp::packet::Packet::Solicitation { .. } => {}
+                }
+            }
+        };
+        tokio::select! { sighting = arp => sighting, sighting = ndp => sighting }
+    }
+}

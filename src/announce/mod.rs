@@ -1,0 +1,7 @@
+//! Telling the network where an address is.
+//!
+//! `schedule` and `probe` say when to send what, and are pure; `layer2` carries it out on one link.
+
+pub mod layer2;
+pub mod probe;
+pub mod schedule;

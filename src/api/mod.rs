@@ -1,0 +1,202 @@
+//! Which API server to talk to.
+//!
+//! The one on this host first, by address: no name is looked up in DNS and the VIP is never used, so that the VIP
+//! does not depend on itself. When it fails, the servers on the other hosts, remembered from better days and held
+//! to the same CA. A server that failed once is passed over for a while, and its connections are dropped.
+
+pub mod source;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kube::Client;
+use tokio::sync::watch;
+
+use crate::model::BootTime;
+use crate::net::clock;
+pub use source::{Endpoint, Environment, Source, SourceError};
+
+/// How long a server that failed is passed over while another one is to be had.
+const PENALTY: Duration = Duration::from_secs(2);
+
+/// The API servers, and a client for each.
+pub struct Api {
+    settings: crate::config::Api,
+    environment: Environment,
+    state: Mutex<State>,
+    failures: watch::Sender<Option<String>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Credentials and CA; the server's address in it is replaced.
+    base: Option<kube::Config>,
+    /// The credentials have to be read again.
+    stale: bool,
+    servers: Vec<Server>,
+    prefer_peers: bool,
+}
+
+struct Server {
+    endpoint: Endpoint,
+    client: Option<Client>,
+    avoid_until: Option<BootTime>,
+}
+
+/// A client, and the server it speaks to.
+#[derive(Clone)]
+pub struct Chosen {
+    /// The client.
+    pub client: Client,
+    /// Names the server in [`Api::failed`].
+    pub server: String,
+}
+
+impl Api {
+    /// Nothing is read or opened yet.
+    pub fn new(settings: crate::config::Api, environment: Environment) -> Arc<Self> {
+        let state = Mutex::new(State::default());
+        Arc::new(Self { settings, environment, state, failures: watch::Sender::new(None) })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        // The state is whole between any two statements: a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A client for the best server: the local one, then the others, those that failed lately last.
+    ///
+    /// # Errors
+    /// If there are no credentials yet, or they cannot be used.
+    pub async fn client(&self) -> Result<Chosen, SourceError> {
+        self.load().await?;
+        let now = clock::now();
+        let mut state = self.lock();
+        let State { base, servers, prefer_peers, .. } = &mut *state;
+        let best = servers
+            .iter_mut()
+            .min_by_key(|server| {
+                let avoided = server.avoid_until.filter(|until| now < *until);
+                (avoided.is_some(), server.endpoint.local == *prefer_peers, avoided)
+            })
+            .ok_or(SourceError::NoServer)?;
+        best.chosen(base.as_ref())
+    }
+
+    /// A client for the server on this host.
+    ///
+    /// # Errors
+    /// As for [`Api::client`].
+    pub async fn local_client(&self) -> Result<Chosen, SourceError> {
+        self.load().await?;
+        let mut state = self.lock();
+        let State { base, servers, .. } = &mut *state;
+        let server = servers.iter_mut().find(|server| server.endpoint.local);
+        server.ok_or(SourceError::NoServer)?.chosen(base.as_ref())
+    }
+
+    /// Clients for the servers on other hosts.
+    pub fn peers(&self) -> Vec<Chosen> {
+        let mut state = self.lock();
+        let State { base, servers, .. } = &mut *state;
+        let peers = servers.iter_mut().filter(|server| !server.endpoint.local);
+        peers.filter_map(|server| server.chosen(base.as_ref()).ok()).collect()
+    }
+
+    /// A call to `server` got no answer: drop its connections and pass it over for a while.
+    pub fn failed(&self, server: &str) {
+        let mut state = self.lock();
+        for known in state.servers.iter_mut().filter(|known| known.endpoint.url == server) {
+            known.client = None;
+            known.avoid_until = Some(clock::now() + PENALTY);
+        }
+        // Credentials are replaced now and then; whatever fails may fail for that.
+        state.stale = true;
+        drop(state);
+        self.failures.send_replace(Some(server.to_owned()));
+    }
+
+    /// Ends when `server` is next reported as failed.
+    pub async fn until_failed(&self, server: &str) {
+        let mut failures = self.failures.subscribe();
+        // The sender lives as long as `self`: `changed` cannot fail.
+        while failures.changed().await.is_ok() {
+            if failures.borrow_and_update().as_deref() == Some(server) {
+                return;
+            }
+        }
+    }
+
+    /// Whether to go to the servers on other hosts first, because the one here is known to be down.
+    pub fn prefer_peers(&self, prefer: bool) {
+        self.lock().prefer_peers = prefer;
+    }
+
+    /// Remember the servers on other hosts. Our own addresses among them are left out.
+    pub fn remember(&self, servers: &[SocketAddr], own: &[IpAddr]) {
+        let mut state = self.lock();
+        let tls_name = state.servers.iter().find_map(|server| server.endpoint.tls_name.clone());
+        let endpoints: Vec<Endpoint> = servers
+            .iter()
+            .filter(|address| !own.contains(&address.ip()) && !self.environment.vips.contains(&address.ip()))
+            .map(|address| Endpoint {
+                url: format!("https://{address}"),
+                tls_name: tls_name.clone(),
+                local: false,
+                given: false,
+            })
+            .collect();
+        state.servers.retain(|server| {
+            server.endpoint.local || server.endpoint.given || endpoints.contains(&server.endpoint)
+        });
+        for endpoint in endpoints {
+            if !state.servers.iter().any(|server| server.endpoint.url == endpoint.url) {
+                state.servers.push(Server { endpoint, client: None, avoid_until: None });
+            }
+        }
+    }
+
+    /// Read the credentials, if they are not there or have to be read again.
+    async fn load(&self) -> Result<(), SourceError> {
+        let (known, stale) = {
+            let state = self.lock();
+            (state.base.is_some(), state.stale)
+        };
+        if known && !stale {
+            return Ok(());
+        }
+        let loaded = Source::load(&self.settings, &self.environment).await;
+        let mut state = self.lock();
+        state.stale = false;
+        let source = match loaded {
+            Ok(source) => source,
+            // A file in the middle of being replaced: what was read before may still be good.
+            Err(_) if known => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if !known {
+            tracing::info!(credentials = %source.origin, servers = %source.list(), "found the API servers");
+        }
+        for endpoint in source.endpoints {
+            if !state.servers.iter().any(|server| server.endpoint == endpoint) {
+                state.servers.push(Server { endpoint, client: None, avoid_until: None });
+            }
+        }
+        state.base = Some(source.base);
+        Ok(())
+    }
+}
+
+impl Server {
+    fn chosen(&mut self, base: Option<&kube::Config>) -> Result<Chosen, SourceError> {
+        let client = match &self.client {
+            Some(client) => client.clone(),
+            None => {
+                let client = self.endpoint.connect(base.ok_or(SourceError::NoServer)?)?;
+                self.client.insert(client).clone()
+            }
+        };
+        Ok(Chosen { client, server: self.endpoint.url.clone() })
+    }
+}

@@ -1,0 +1,308 @@
+//! Where credentials and addresses of the API servers come from (first match, as the Go program has it).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+/// The kubeconfig that kubeadm writes, and that a static pod mounts.
+pub const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
+/// A name that kubeadm puts into every API server's certificate.
+const KUBERNETES: &str = "kubernetes";
+
+/// What the choice depends on, besides the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    /// `$HOME`.
+    pub home: Option<PathBuf>,
+    /// `$KUBERNETES_SERVICE_HOST` is set: the process runs in a pod with a service account.
+    pub in_cluster: bool,
+    /// Whether a control-plane VIP is wanted, so that there is an API server on this host.
+    pub control_plane: bool,
+    /// The VIPs: never a way to an API server.
+    pub vips: Vec<IpAddr>,
+    /// This host's own addresses, for `cp_detect`.
+    pub own: Vec<IpAddr>,
+}
+
+/// An API server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its URL.
+    pub url: String,
+    /// The name its certificate is checked for, where that is not the URL's host.
+    pub tls_name: Option<String>,
+    /// It runs on this host.
+    pub local: bool,
+    /// It was configured, not learnt.
+    pub given: bool,
+}
+
+/// Credentials, and the servers they are for.
+#[derive(Debug)]
+pub struct Source {
+    /// Where they come from, in words.
+    pub origin: String,
+    /// Credentials and CA.
+    pub base: Config,
+    /// Servers, best first.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// Why there is no access to an API server.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// No kubeconfig, and not in a pod.
+    #[error("there is no kubeconfig at {0} yet (k8s_config_file), and no service account: waiting for one")]
+    Missing(String),
+    /// A container runtime makes a directory of a mounted file that did not exist.
+    #[error(
+        "{0} is a directory, not a kubeconfig: the file did not exist on the host when the container was made; \
+         remove the directory there, create the file, and restart the pod"
+    )]
+    Directory(String),
+    /// It cannot be read or used.
+    #[error("kubeconfig {path} cannot be used: {why}")]
+    Unusable {
+        /// Its path.
+        path: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The service account cannot be used.
+    #[error("the pod's service account cannot be used: {0}")]
+    ServiceAccount(String),
+    /// The address in the configuration is none.
+    #[error("kubernetes_addr: `{0}` is not an address or a URL")]
+    Address(String),
+    /// A client cannot be made from it.
+    #[error("a client for {url}: {why}")]
+    Client {
+        /// The server.
+        url: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// No server is known.
+    #[error("no API server is known yet")]
+    NoServer,
+}
+
+/// Which credentials to use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Choice {
+    /// A kubeconfig; `rewrite` sends its calls to this host rather than to the server named in it.
+    File {
+        path: String,
+        rewrite: bool,
+    },
+    InCluster,
+}
+
+/// First match: a kubeconfig of the user's own choice; kubeadm's; the one in `$HOME`; the service account.
+fn choose(configured: &str, environment: &Environment, exists: impl Fn(&str) -> bool) -> Option<Choice> {
+    let home = environment.home.as_ref().map(|home| home.join(".kube/config").to_string_lossy().into_owned());
+    let own_choice = configured != ADMIN_CONF && Some(configured) != home.as_deref();
+    if own_choice && !configured.is_empty() && exists(configured) {
+        return Some(Choice::File { path: configured.to_owned(), rewrite: false });
+    }
+    if exists(ADMIN_CONF) {
+        return Some(Choice::File { path: ADMIN_CONF.to_owned(), rewrite: environment.control_plane });
+    }
+    if let Some(path) = home.filter(|path| exists(path)) {
+        return Some(Choice::File { path, rewrite: false });
+    }
+    environment.in_cluster.then_some(Choice::InCluster)
+}
+
+impl Source {
+    /// Find and read them.
+    ///
+    /// # Errors
+    /// If there are none yet, or they cannot be used. Each is worth another try later.
+    pub async fn load(settings: &crate::config::Api, environment: &Environment) -> Result<Self, SourceError> {
+        let exists = |path: &str| Path::new(path).exists();
+        match choose(&settings.kubeconfig, environment, exists) {
+            Some(Choice::File { path, rewrite }) => from_file(path, rewrite, settings, environment).await,
+            Some(Choice::InCluster) => in_cluster(settings, environment),
+            None => Err(SourceError::Missing(settings.kubeconfig.clone())),
+        }
+    }
+
+    /// The servers in words.
+    pub fn list(&self) -> String {
+        self.endpoints.iter().map(|endpoint| endpoint.url.as_str()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+async fn from_file(
+    path: String,
+    rewrite: bool,
+    settings: &crate::config::Api,
+    environment: &Environment,
+) -> Result<Source, SourceError> {
+    if Path::new(&path).is_dir() {
+        return Err(SourceError::Directory(path));
+    }
+    let unusable = |why: String| SourceError::Unusable { path: path.clone(), why };
+    let kubeconfig = Kubeconfig::read_from(&path).map_err(|error| unusable(error.to_string()))?;
+    let base = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .map_err(|error| unusable(error.to_string()))?;
+    let host = base.cluster_url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let through_vip = host.parse().is_ok_and(|address: IpAddr| environment.vips.contains(&address));
+    let endpoints = match &settings.address {
+        Some(address) => vec![given(address, settings.port)?],
+        None if rewrite || (through_vip && environment.control_plane) => local(settings, environment),
+        None => vec![Endpoint {
+            url: base.cluster_url.to_string().trim_end_matches('/').to_owned(),
+            tls_name: base.tls_server_name.clone(),
+            local: is_own(&host, environment),
+            given: true,
+        }],
+    };
+    Ok(Source { origin: path, base, endpoints })
+}
+
+fn in_cluster(settings: &crate::config::Api, environment: &Environment) -> Result<Source, SourceError> {
+    let base = Config::incluster_env().map_err(|error| SourceError::ServiceAccount(error.to_string()))?;
+    let service = Endpoint {
+        url: base.cluster_url.to_string().trim_end_matches('/').to_owned(),
+        tls_name: None,
+        local: false,
+        given: true,
+    };
+    let mut endpoints = match &settings.address {
+        Some(address) => vec![given(address, settings.port)?],
+        None if environment.control_plane => local(settings, environment),
+        None => Vec::new(),
+    };
+    endpoints.push(service);
+    Ok(Source { origin: "the pod's service account".into(), base, endpoints })
+}
+
+/// The server on this host: where /etc/hosts has `kubernetes` (the static pod's host alias), else on loopback.
+fn local(settings: &crate::config::Api, environment: &Environment) -> Vec<Endpoint> {
+    let endpoint = |address: IpAddr, tls_name: Option<String>| Endpoint {
+        url: format!("https://{}", SocketAddr::new(address, settings.port)),
+        tls_name,
+        local: true,
+        given: true,
+    };
+    if settings.detect {
+        let own = environment.own.iter().filter(|address| !environment.vips.contains(address));
+        return own.map(|address| endpoint(*address, None)).collect();
+    }
+    let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let mut addresses = addresses_in_hosts(&hosts, KUBERNETES);
+    addresses.retain(|address| !environment.vips.contains(address));
+    if addresses.is_empty() {
+        addresses = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    }
+    addresses.into_iter().map(|address| endpoint(address, Some(KUBERNETES.into()))).collect()
+}
+
+/// The addresses of `name` in the text of a hosts file (hosts(5)).
+fn addresses_in_hosts(text: &str, name: &str) -> Vec<IpAddr> {
+    text.lines()
+        .filter_map(|line| {
+            let mut words = line.split('#').next()?.split_whitespace();
+            let address = words.next()?.parse().ok()?;
+            words.any(|word| word.eq_ignore_ascii_case(name)).then_some(address)
+        })
+        .collect()
+}
+
+/// A server given as `host`, `host:port` or URL.
+fn given(text: &str, port: u16) -> Result<Endpoint, SourceError> {
+    let url = match (text.contains("://"), text.parse::<IpAddr>()) {
+        (true, _) => text.to_owned(),
+        (false, Ok(address)) => format!("https://{}", SocketAddr::new(address, port)),
+        (false, Err(_)) if text.contains(':') => format!("https://{text}"),
+        (false, Err(_)) => format!("https://{text}:{port}"),
+    };
+    let parsed: http::Uri = url.parse().map_err(|_| SourceError::Address(text.to_owned()))?;
+    parsed.host().ok_or_else(|| SourceError::Address(text.to_owned()))?;
+    Ok(Endpoint { url: url.trim_end_matches('/').to_owned(), tls_name: None, local: true, given: true })
+}
+
+fn is_own(host: &str, environment: &Environment) -> bool {
+    host == "localhost"
+        || host
+            .parse()
+            .is_ok_and(|address: IpAddr| address.is_loopback() || environment.own.contains(&address))
+}
+
+impl Endpoint {
+    /// A client for this server, without a time-out of its own: each call brings one.
+    ///
+    /// # Errors
+    /// If the credentials cannot be used.
+    pub fn connect(&self, base: &Config) -> Result<Client, SourceError> {
+        let why = |why: String| SourceError::Client { url: self.url.clone(), why };
+        let mut config = base.clone();
+        config.cluster_url =
+            self.url.parse().map_err(|error: http::uri::InvalidUri| why(error.to_string()))?;
+        if self.tls_name.is_some() {
+            config.tls_server_name.clone_from(&self.tls_name);
+        }
+        config.connect_timeout = Some(Duration::from_secs(2));
+        config.read_timeout = None;
+        config.write_timeout = None;
+        config.proxy_url = None;
+        config.default_retry = false;
+        Client::try_from(config).map_err(|error| why(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_source_that_exists_is_taken() {
+        let environment = |in_cluster| Environment {
+            home: Some("/root".into()),
+            in_cluster,
+            control_plane: true,
+            ..Default::default()
+        };
+        let file = |path: &str, rewrite| Some(Choice::File { path: path.into(), rewrite });
+        let table: [(&str, &[&str], bool, Option<Choice>); 6] = [
+            ("/own.conf", &["/own.conf", ADMIN_CONF], false, file("/own.conf", false)),
+            ("/own.conf", &[ADMIN_CONF], false, file(ADMIN_CONF, true)),
+            (ADMIN_CONF, &[ADMIN_CONF, "/root/.kube/config"], true, file(ADMIN_CONF, true)),
+            (ADMIN_CONF, &["/root/.kube/config"], true, file("/root/.kube/config", false)),
+            (ADMIN_CONF, &[], true, Some(Choice::InCluster)),
+            (ADMIN_CONF, &[], false, None),
+        ];
+        for (configured, present, in_cluster, expected) in table {
+            let chosen = choose(configured, &environment(in_cluster), |path| present.contains(&path));
+            assert_eq!(chosen, expected, "{configured} {present:?}");
+        }
+    }
+
+    #[test]
+    fn the_hosts_file_is_read_as_hosts_5_says() {
+        let text = "127.0.0.1 localhost\n# 10.0.0.1 kubernetes\n10.0.0.2\tfoo Kubernetes # bar\n::1 kubernetes\nx kubernetes\n";
+        let expected: Vec<IpAddr> = ["10.0.0.2", "::1"].map(|address| address.parse().unwrap()).into();
+        assert_eq!(addresses_in_hosts(text, "kubernetes"), expected);
+    }
+
+    #[test]
+    fn a_server_may_be_given_in_several_forms() {
+        let table = [
+            ("10.0.0.1", "https://10.0.0.1:6443"),
+            ("fd00::1", "https://[fd00::1]:6443"),
+            ("api.example.com", "https://api.example.com:6443"),
+            ("api.example.com:8443", "https://api.example.com:8443"),
+            ("https://api.example.com/", "https://api.example.com"),
+        ];
+        for (text, url) in table {
+            assert_eq!(given(text, 6443).unwrap().url, url);
+        }
+        assert!(given("http://", 6443).is_err());
+    }
+}

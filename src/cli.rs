@@ -1,0 +1,284 @@
+//! The command line: subcommands by hand, flags from the table of settings.
+
+use clap::builder::{Command, ValueHint};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, ArgMatches};
+
+use crate::config::{Kind, SETTINGS};
+
+/// What was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cli {
+    /// Which command.
+    pub action: Action,
+    /// Settings given as flags, by name.
+    pub flags: Vec<(String, String)>,
+}
+
+/// The commands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Run the daemon.
+    Manager {
+        /// Only say what it would do.
+        dry_run: bool,
+    },
+    /// Print the effective configuration.
+    Config,
+    /// Ask the running process.
+    Status {
+        /// As JSON.
+        json: bool,
+    },
+    /// Tell the running process to hand over and stay away.
+    Drain,
+    /// Tell it to take part again.
+    Undrain,
+    /// Print version and build.
+    Version,
+    /// Print a manifest.
+    Manifest(Manifest),
+    /// Print a static pod, after checks of kubeadm's.
+    Kubeadm {
+        /// What to print.
+        manifest: Manifest,
+        /// For `join`: the kubeconfig that has to exist.
+        join: Option<String>,
+    },
+    /// Print the completion script for a shell.
+    Completion(clap_complete::Shell),
+    /// Print this help.
+    Help(String),
+}
+
+/// Which manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// Its kind.
+    pub kind: ManifestKind,
+    /// Credentials from a service account instead of a kubeconfig.
+    pub in_cluster: bool,
+    /// The image.
+    pub image: String,
+}
+
+/// The kinds of manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ManifestKind {
+    /// A static pod.
+    Pod,
+    /// A DaemonSet.
+    DaemonSet {
+        /// Tolerate the control plane's taints, and run only there.
+        taint: bool,
+    },
+    /// ServiceAccount, role and binding.
+    Rbac {
+        /// A Role instead of a ClusterRole.
+        role: bool,
+        /// A RoleBinding instead of a ClusterRoleBinding.
+        role_binding: bool,
+    },
+}
+
+/// What is wrong with the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Usage {
+    /// Not an error: text that was asked for.
+    Text(String),
+    /// One line for stderr.
+    Wrong(String),
+}
+
+const IMAGE: &str = "ghcr.io/kube-vip/kube-vip";
+
+fn command() -> Command {
+    let sub = |name: &'static str, about: &'static str| Command::new(name).about(about);
+    let switch = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
+    };
+    let manifest = sub("manifest", "Print a manifest for Kubernetes")
+        .arg(switch("inCluster", "Use the service account instead of a kubeconfig").global(true))
+        .arg(Arg::new("image").long("image").help("Image of the container").default_value(IMAGE).global(true))
+        .subcommand(sub("pod", "Print a static pod, for kubeadm"))
+        .subcommand(
+            sub("daemonset", "Print a DaemonSet")
+                .arg(switch("taint", "Run on control-plane nodes only, whatever their taints")),
+        )
+        .subcommand(
+            sub("rbac", "Print the ServiceAccount with its rights")
+                .arg(switch("role", "A Role instead of a ClusterRole"))
+                .arg(switch("rolebinding", "A RoleBinding instead of a ClusterRoleBinding")),
+        );
+    let kubeadm = sub("kubeadm", "Print a static pod for kubeadm")
+        .subcommand(sub("init", "Print the static pod for the first node"))
+        .subcommand(
+            sub("join", "Print the static pod for a joining node").arg(
+                Arg::new("config")
+                    .long("config")
+                    .help("The kubeconfig, which has to exist")
+                    .default_value(crate::api::source::ADMIN_CONF),
+            ),
+        );
+    let output =
+        Arg::new("output").short('o').long("output").help("text or json").value_parser(["text", "json"]);
+    let shell = Arg::new("shell").required(true).value_parser(clap::value_parser!(clap_complete::Shell));
+    Command::new("kube-vip")
+        .about(
+            "Virtual IPs for the Kubernetes control plane, and addresses for Services of type LoadBalancer",
+        )
+        .args(flags())
+        .subcommand(
+            sub("manager", "Run the daemon")
+                .arg(switch("dry-run", "Check the configuration and say what would be done")),
+        )
+        .subcommand(sub("service", "Run the daemon (older name)"))
+        .subcommand(sub("config", "Print the effective configuration, with the origin of each value"))
+        .subcommand(sub("status", "Ask the running process who holds what, and why").arg(output))
+        .subcommand(sub("drain", "Make the running process hand over and stay away"))
+        .subcommand(sub("undrain", "Let the running process take part again"))
+        .subcommand(manifest)
+        .subcommand(kubeadm)
+        .subcommand(sub("sample", "Print help"))
+        .subcommand(sub("version", "Print version and build"))
+        .subcommand(sub("completion", "Print the completion script for a shell").arg(shell))
+}
+
+/// A global flag for each name of each setting; second names are hidden.
+fn flags() -> Vec<Arg> {
+    let mut args = Vec::new();
+    for setting in SETTINGS {
+        for (position, name) in setting.flags.iter().enumerate() {
+            let name = name.trim_start_matches('!');
+            let mut arg = Arg::new(name).long(name).help(setting.help).global(true).hide(position > 0);
+            arg = match setting.kind {
+                // As Go reads them: `--arp`, `--arp=false`, never `--arp false`.
+                Kind::Bool => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+                _ => arg.num_args(1).allow_hyphen_values(true),
+            };
+            arg = match name {
+                "namespace" => arg.short('n'),
+                "configMap" => arg.short('c'),
+                "config-file" | "k8sConfigPath" => arg.value_hint(ValueHint::FilePath),
+                _ => arg,
+            };
+            args.push(arg.value_name("VALUE").action(ArgAction::Append));
+        }
+    }
+    args
+}
+
+/// Read the command line.
+///
+/// # Errors
+/// Help that was asked for, or what is wrong with it.
+pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Cli, Usage> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(args).map_err(|error| usage(&error))?;
+    let mut path = Vec::new();
+    let mut inner = &matches;
+    while let Some((name, below)) = inner.subcommand() {
+        path.push(name);
+        inner = below;
+    }
+    let action = action(&path, inner, &mut command);
+    Ok(Cli { action, flags: given(inner) })
+}
+
+fn given(matches: &ArgMatches) -> Vec<(String, String)> {
+    let names =
+        SETTINGS.iter().flat_map(|setting| setting.flags.iter().map(|name| name.trim_start_matches('!')));
+    names
+        .filter(|name| matches.value_source(name) == Some(clap::parser::ValueSource::CommandLine))
+        .flat_map(|name| {
+            let values: Vec<&String> = matches.get_many(name).map(Iterator::collect).unwrap_or_default();
+            let setting = SETTINGS.iter().find(|setting| setting.flags.contains(&name));
+            let joined = match setting.map(|setting| setting.kind) {
+                // Lists may be given in parts; of anything else the last one counts.
+                Some(Kind::List | Kind::SecretList) => {
+                    Some(values.iter().map(|value| value.as_str()).collect::<Vec<_>>().join(","))
+                }
+                _ => values.last().map(|value| (*value).clone()),
+            };
+            joined.map(|value| (name.to_owned(), value))
+        })
+        .collect()
+}
+
+fn action(path: &[&str], matches: &ArgMatches, command: &mut Command) -> Action {
+    let on = |name: &str| matches.get_flag(name);
+    let manifest = |kind| {
+        Action::Manifest(Manifest {
+            kind,
+            in_cluster: on("inCluster"),
+            image: matches.get_one::<String>("image").cloned().unwrap_or_default(),
+        })
+    };
+    let kubeadm = Manifest { kind: ManifestKind::Pod, in_cluster: false, image: IMAGE.to_owned() };
+    match path {
+        ["manager"] => Action::Manager { dry_run: on("dry-run") },
+        ["service"] => Action::Manager { dry_run: false },
+        ["config"] => Action::Config,
+        ["status"] => Action::Status {
+            json: matches.get_one::<String>("output").is_some_and(|format| format == "json"),
+        },
+        ["drain"] => Action::Drain,
+        ["undrain"] => Action::Undrain,
+        ["version"] => Action::Version,
+        ["manifest", "pod"] => manifest(ManifestKind::Pod),
+        ["manifest", "daemonset"] => manifest(ManifestKind::DaemonSet { taint: on("taint") }),
+        ["manifest", "rbac"] => {
+            manifest(ManifestKind::Rbac { role: on("role"), role_binding: on("rolebinding") || on("role") })
+        }
+        ["kubeadm", "init"] => Action::Kubeadm { manifest: kubeadm, join: None },
+        ["kubeadm", "join"] => {
+            Action::Kubeadm { manifest: kubeadm, join: matches.get_one::<String>("config").cloned() }
+        }
+        ["completion"] => {
+            let shell = matches.get_one::<clap_complete::Shell>("shell").copied();
+            Action::Completion(shell.unwrap_or(clap_complete::Shell::Bash))
+        }
+        _ => {
+            let below =
+                path.iter().try_fold(&mut *command, |command, name| command.find_subcommand_mut(name));
+            Action::Help(below.map(|command| command.render_help().to_string()).unwrap_or_default())
+        }
+    }
+}
+
+/// The completion script for a shell.
+pub fn completion(shell: clap_complete::Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command(), "kube-vip", &mut script);
+    script
+}
+
+/// One line: what is wrong, and what may have been meant.
+fn usage(error: &clap::Error) -> Usage {
+    match error.kind() {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            return Usage::Text(error.to_string());
+        }
+        _ => {}
+    }
+    let text = error.to_string();
+    let mut line = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    for kind in [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::SuggestedValue] {
+        let suggestion = match error.get(kind) {
+            Some(ContextValue::String(word)) => Some(word.clone()),
+            Some(ContextValue::Strings(words)) => words.first().cloned(),
+            _ => None,
+        };
+        if let Some(word) = suggestion {
+            line.push_str(&format!("; did you mean `{word}`?"));
+        }
+    }
+    if let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg)
+        && matches!(argument.as_str(), "true" | "false")
+    {
+        line.push_str("; a boolean takes its value after an equals sign, as in `--arp=false`");
+    }
+    Usage::Wrong(line)
+}

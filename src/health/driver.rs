@@ -1,0 +1,165 @@
+//! Asks the API server on this host how it does, and, when it fails, the others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::fsm::{Judge, Outcome, Threshold};
+use crate::api::{Api, Chosen};
+use crate::leader::Health;
+use crate::net::clock;
+
+/// Time between probes of the server's own /livez.
+const PERIOD: Duration = Duration::from_millis(250);
+/// Time one of them may take.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Its failures that count as down.
+const THRESHOLD: Threshold = Threshold { failures: 2, silence: Duration::from_millis(900) };
+
+/// What is known of the API servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Report {
+    /// The one on this host.
+    pub local: Health,
+    /// Whether one on another host is ready. Only asked while the local one fails.
+    pub peer_serving: bool,
+}
+
+/// Probes while `active` says so, and reports.
+pub struct Driver {
+    api: Arc<Api>,
+    active: watch::Receiver<bool>,
+    report: watch::Sender<Report>,
+    probe: Probe,
+    period: Duration,
+    patience: Duration,
+    judge: Judge,
+}
+
+#[derive(Debug)]
+enum Probe {
+    Livez,
+    Url { url: String, client: reqwest::Client },
+}
+
+/// Why the configured check cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The CA file cannot be read.
+    #[error("control_plane_health_check_ca_path: {path}: {source}")]
+    Read {
+        /// The file.
+        path: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// It holds no certificate.
+    #[error("control_plane_health_check_ca_path: {path} holds no certificate in PEM form")]
+    Empty {
+        /// The file.
+        path: String,
+    },
+    /// The client cannot be made.
+    #[error("control_plane_health_check_address: {0}")]
+    Client(#[from] reqwest::Error),
+}
+
+impl Driver {
+    /// A driver for the configured check.
+    ///
+    /// # Errors
+    /// If the CA file cannot be used.
+    pub fn new(
+        config: &crate::config::Health,
+        api: Arc<Api>,
+        active: watch::Receiver<bool>,
+        report: watch::Sender<Report>,
+    ) -> Result<Self, CheckError> {
+        let (probe, period, patience, threshold) = match config {
+            crate::config::Health::Local => (Probe::Livez, PERIOD, PATIENCE, THRESHOLD),
+            crate::config::Health::Url { url, period, timeout, threshold, ca } => {
+                let mut builder = reqwest::Client::builder().no_proxy();
+                if let Some(path) = ca {
+                    let pem = std::fs::read(path)
+                        .map_err(|source| CheckError::Read { path: path.clone(), source })?;
+                    let certificates = reqwest::Certificate::from_pem_bundle(&pem)?;
+                    if certificates.is_empty() {
+                        return Err(CheckError::Empty { path: path.clone() });
+                    }
+                    builder = builder.tls_certs_merge(certificates);
+                }
+                let probe = Probe::Url { url: url.clone(), client: builder.build()? };
+                let threshold = Threshold { failures: *threshold, silence: Duration::ZERO };
+                (probe, *period, *timeout, threshold)
+            }
+        };
+        Ok(Self { api, active, report, probe, period, patience, judge: Judge::new(threshold) })
+    }
+
+    /// Runs until nobody is interested any more.
+    pub async fn run(mut self) {
+        loop {
+            if !*self.active.borrow_and_update() {
+                self.judge.pause();
+                if self.active.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            let started = clock::now();
+            let next = tokio::time::Instant::now() + self.period;
+            let outcome = timeout(self.patience, self.ask()).await.unwrap_or(Outcome::Failed);
+            let before = self.judge.health();
+            let local = self.judge.handle_outcome(started, clock::now(), outcome);
+            if before != local {
+                self.api.prefer_peers(local == Health::Failing);
+                tracing::info!(from = ?before, to = ?local, "health of the local API server");
+            }
+            let peer_serving = local == Health::Failing && self.ask_peers().await;
+            self.report.send_if_modified(|report| {
+                let new = Report { local, peer_serving };
+                std::mem::replace(report, new) != new
+            });
+            if self.report.is_closed() {
+                return;
+            }
+            tokio::time::sleep_until(next).await;
+        }
+    }
+
+    async fn ask(&self) -> Outcome {
+        match &self.probe {
+            Probe::Livez => match self.api.local_client().await {
+                Ok(local) => get(&local, "/livez").await,
+                Err(_) => Outcome::Failed,
+            },
+            Probe::Url { url, client } => match client.get(url).send().await {
+                Ok(response) if response.status() == reqwest::StatusCode::OK => Outcome::Alive,
+                _ => Outcome::Failed,
+            },
+        }
+    }
+
+    /// Whether any of the other servers is ready.
+    async fn ask_peers(&self) -> bool {
+        let peers = self.api.peers();
+        let asked: FuturesUnordered<_> = peers
+            .iter()
+            .map(|peer| async { timeout(PATIENCE, get(peer, "/readyz")).await == Ok(Outcome::Alive) })
+            .collect();
+        asked.any(|ready| async move { ready }).await
+    }
+}
+
+async fn get(server: &Chosen, path: &str) -> Outcome {
+    let Ok(request) = http::Request::get(path).body(Vec::new()) else { return Outcome::Failed };
+    match server.client.request_text(request).await {
+        Ok(_) => Outcome::Alive,
+        Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403) => Outcome::Refused,
+        Err(_) => Outcome::Failed,
+    }
+}

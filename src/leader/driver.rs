@@ -1,0 +1,394 @@
+//! Carries the elector's calls to the API server, and the server's answers, watch events and the time to the elector.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::{PostParams, WatchEvent, WatchParams};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use super::decide::Seen;
+use super::elector::{Answer, Call, Elector, Input, Output};
+use super::record::{Acquired, Record, Stored, WallTime, Write};
+use super::{Settings, Standing};
+use crate::api::{Api, Chosen};
+use crate::health::driver::Report;
+use crate::net::clock::{self, Timer};
+use crate::telemetry::Telemetry;
+
+/// The server ends a watch after this many seconds; it is opened again at once.
+const WATCH_SECONDS: u32 = 290;
+/// Pause before a broken watch is opened again.
+const WATCH_PAUSE: Duration = Duration::from_millis(300);
+
+/// What the rest of the program tells the election.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// The end of a probe that was asked for.
+    Probed {
+        /// Whether a station answered.
+        taken: bool,
+    },
+    /// Another station announces the address.
+    StationSeen,
+    /// The successor announces everything that was still kept.
+    Succeeded,
+    /// Hand over and stay away.
+    Drain,
+    /// Take part again.
+    Undrain,
+    /// Hand over and end.
+    Stop,
+}
+
+/// What the election asks of the segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// Does a station answer for the VIPs?
+    Probe,
+    /// Announce them once.
+    Assert,
+}
+
+/// The election, as others see it.
+#[derive(Debug)]
+pub struct Handles {
+    /// Where this host stands.
+    pub standing: watch::Receiver<Standing>,
+    /// Tell it something.
+    pub commands: mpsc::Sender<Command>,
+    /// What it asks of the segment.
+    pub asks: mpsc::Receiver<Ask>,
+    /// Whether somebody should look at the local API server's health.
+    pub probe_health: watch::Receiver<bool>,
+}
+
+/// Runs one election.
+pub struct Driver {
+    elector: Elector,
+    api: Arc<Api>,
+    lease: LeaseName,
+    call_timeout: Duration,
+    telemetry: Arc<Telemetry>,
+    standing: watch::Sender<Standing>,
+    commands: mpsc::Receiver<Command>,
+    asks: mpsc::Sender<Ask>,
+    probe_health: watch::Sender<bool>,
+    health: watch::Receiver<Report>,
+    watching: bool,
+}
+
+/// Namespace and name of a Lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+type Flight = Pin<Box<dyn Future<Output = Input> + Send>>;
+
+impl Driver {
+    /// An election on `lease` that has not begun.
+    pub fn new(
+        settings: Settings,
+        lease: LeaseName,
+        api: Arc<Api>,
+        health: watch::Receiver<Report>,
+        telemetry: Arc<Telemetry>,
+    ) -> (Self, Handles) {
+        let (standing_in, standing) = watch::channel(Standing::Starting);
+        let (commands, commands_out) = mpsc::channel(32);
+        let (asks_in, asks) = mpsc::channel(8);
+        let (probe_in, probe_health) = watch::channel(true);
+        let driver = Self {
+            call_timeout: settings.retry_period.mul_f64(0.8),
+            elector: Elector::new(settings),
+            api,
+            lease,
+            telemetry,
+            standing: standing_in,
+            commands: commands_out,
+            asks: asks_in,
+            probe_health: probe_in,
+            health,
+            watching: false,
+        };
+        (driver, Handles { standing, commands, asks, probe_health })
+    }
+
+    /// Take part until told to stop, and the Lease is given up.
+    ///
+    /// # Errors
+    /// If the kernel gives us no timer.
+    pub async fn run(mut self) -> std::io::Result<()> {
+        let mut timer = Timer::new()?;
+        let (events_in, mut events) = mpsc::channel(32);
+        let (renew_watch, renew_watch_out) = mpsc::channel(1);
+        let watcher = tokio::spawn(follow(
+            self.api.clone(),
+            self.lease.clone(),
+            events_in,
+            renew_watch_out,
+            self.call_timeout,
+        ));
+        let mut flight: Option<Flight> = None;
+        self.elector.handle_timeout(clock::now());
+        loop {
+            while let Some(output) = self.elector.poll_output() {
+                match output {
+                    Output::Call(call) => flight = Some(Box::pin(self.make(call))),
+                    Output::Abandon => flight = None,
+                    Output::Probe => self.ask(Ask::Probe),
+                    Output::Assert => self.ask(Ask::Assert),
+                    // A full queue means that it is asked to already.
+                    Output::RenewWatch => drop(renew_watch.try_send(()).ok()),
+                }
+            }
+            self.publish();
+            let now = clock::now();
+            if self.elector.is_stopped(now) {
+                watcher.abort();
+                return Ok(());
+            }
+            let answered = async {
+                match &mut flight {
+                    Some(flight) => flight.await,
+                    None => std::future::pending().await,
+                }
+            };
+            let deadline = self.elector.poll_timeout();
+            let input = tokio::select! {
+                biased;
+                Some(command) = self.commands.recv() => Some(input_of(command)),
+                input = answered => {
+                    flight = None;
+                    Some(input)
+                }
+                Some(event) = events.recv() => Some(event),
+                Ok(()) = self.health.changed() => {
+                    let report = *self.health.borrow_and_update();
+                    Some(Input::Health { local: report.local, peer_serving: report.peer_serving })
+                }
+                () = timer.until(deadline) => None,
+            };
+            if let Some(Input::Watching(up)) = &input {
+                self.watching = *up;
+            }
+            match input {
+                Some(input) => self.elector.handle_input(clock::now(), input),
+                None => self.elector.handle_timeout(clock::now()),
+            }
+        }
+    }
+
+    /// The segment is asked at most a few things at a time; more than that means that nobody listens any more.
+    fn ask(&self, ask: Ask) {
+        self.asks.try_send(ask).ok();
+    }
+
+    fn publish(&mut self) {
+        let now = clock::now();
+        let standing = self.elector.standing(now);
+        self.telemetry.election(self.elector.seen(), &standing, now);
+        // A standby with a watch learns from it that its API server died; everybody else has to look.
+        let wanted = !matches!(standing, Standing::Following { .. }) || !self.watching;
+        self.probe_health.send_if_modified(|active| std::mem::replace(active, wanted) != wanted);
+        self.standing.send_if_modified(|before| {
+            let changed = *before != standing;
+            if changed && std::mem::discriminant(before) != std::mem::discriminant(&standing) {
+                self.telemetry.standing_changed(before, &standing, self.elector.seen(), now);
+            }
+            *before = standing;
+            changed
+        });
+    }
+
+    /// One call, within its time-out; it is started now.
+    fn make(&self, call: Call) -> impl Future<Output = Input> + Send + 'static {
+        let (api, lease, limit, telemetry) =
+            (self.api.clone(), self.lease.clone(), self.call_timeout, self.telemetry.clone());
+        async move {
+            let started = clock::now();
+            let verb = match &call {
+                Call::Read => "get",
+                Call::Create(_) => "create",
+                Call::Replace { .. } => "update",
+            };
+            let chosen = match api.client().await {
+                Ok(chosen) => chosen,
+                Err(error) => {
+                    telemetry.no_access(&error.to_string());
+                    return Input::Answer { started, answer: Answer::Failed { retry_after: None } };
+                }
+            };
+            let creating = matches!(call, Call::Create(_));
+            let outcome = timeout(limit, perform(&chosen, &lease, call)).await;
+            let answer = match outcome {
+                Ok(Ok(stored)) => Answer::Stored(Box::new(stored)),
+                Ok(Err(error)) => {
+                    let answer = answer_of(&error, creating);
+                    if matches!(answer, Answer::Failed { .. }) {
+                        api.failed(&chosen.server);
+                    }
+                    telemetry.call_failed(verb, &chosen.server, &answer, &error.to_string());
+                    answer
+                }
+                Err(_elapsed) => {
+                    api.failed(&chosen.server);
+                    let answer = Answer::Failed { retry_after: None };
+                    telemetry.call_failed(verb, &chosen.server, &answer, "no answer in time");
+                    answer
+                }
+            };
+            if matches!(answer, Answer::Stored(_)) {
+                telemetry.call_succeeded(verb);
+            }
+            Input::Answer { started, answer }
+        }
+    }
+}
+
+fn input_of(command: Command) -> Input {
+    match command {
+        Command::Probed { taken } => Input::Probed { taken },
+        Command::StationSeen => Input::StationSeen,
+        Command::Succeeded => Input::Succeeded,
+        Command::Drain => Input::Drain,
+        Command::Undrain => Input::Undrain,
+        Command::Stop => Input::Stop,
+    }
+}
+
+async fn perform(chosen: &Chosen, lease: &LeaseName, call: Call) -> Result<Stored, kube::Error> {
+    let leases = kube::Api::<Lease>::namespaced(chosen.client.clone(), &lease.namespace);
+    let stored = match call {
+        Call::Read => leases.get(&lease.name).await?,
+        Call::Create(write) => {
+            let meta = ObjectMeta { name: Some(lease.name.clone()), ..ObjectMeta::default() };
+            leases.create(&PostParams::default(), &object(write, meta)).await?
+        }
+        Call::Replace { write, meta } => {
+            leases.replace(&lease.name, &PostParams::default(), &object(write, *meta)).await?
+        }
+    };
+    Ok(stored_of(stored))
+}
+
+/// The Lease that a write makes. `renewTime` is now.
+fn object(write: Write, metadata: ObjectMeta) -> Lease {
+    let now = jiff::Timestamp::now();
+    let acquired = match write.acquired {
+        Acquired::Now => Some(now),
+        Acquired::Keep(before) => before.and_then(|wall| jiff::Timestamp::from_microsecond(wall).ok()),
+    };
+    let spec = LeaseSpec {
+        holder_identity: Some(write.holder),
+        lease_duration_seconds: Some(write.duration_seconds),
+        acquire_time: acquired.map(MicroTime),
+        renew_time: Some(MicroTime(now)),
+        lease_transitions: Some(write.transitions),
+        ..LeaseSpec::default()
+    };
+    Lease { metadata, spec: Some(spec) }
+}
+
+fn stored_of(lease: Lease) -> Stored {
+    let spec = lease.spec.unwrap_or_default();
+    let wall = |time: Option<MicroTime>| -> Option<WallTime> { time.map(|time| time.0.as_microsecond()) };
+    let record = Record {
+        holder: spec.holder_identity.unwrap_or_default(),
+        duration_seconds: spec.lease_duration_seconds.unwrap_or_default(),
+        acquired: wall(spec.acquire_time),
+        renewed: wall(spec.renew_time),
+        transitions: spec.lease_transitions.unwrap_or_default(),
+    };
+    let mut meta = lease.metadata;
+    meta.managed_fields = None;
+    Stored { record, meta }
+}
+
+fn answer_of(error: &kube::Error, creating: bool) -> Answer {
+    let kube::Error::Api(status) = error else { return Answer::Failed { retry_after: None } };
+    match status.code {
+        // Creating something cannot fail for want of it: it is the namespace that is missing.
+        404 if creating => Answer::Refused,
+        404 => Answer::Missing,
+        409 => Answer::Conflict,
+        403 => Answer::Refused,
+        _ => {
+            let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+            Answer::Failed { retry_after: (seconds > 0).then(|| Duration::from_secs(seconds.into())) }
+        }
+    }
+}
+
+/// Follow the Lease by watch, for ever.
+async fn follow(
+    api: Arc<Api>,
+    lease: LeaseName,
+    events: mpsc::Sender<Input>,
+    mut renew: mpsc::Receiver<()>,
+    patience: Duration,
+) {
+    loop {
+        let watched = async {
+            let chosen = api.client().await.ok()?;
+            let leases = kube::Api::<Lease>::namespaced(chosen.client.clone(), &lease.namespace);
+            let field = format!("metadata.name={}", lease.name);
+            let params = WatchParams::default().fields(&field).timeout(WATCH_SECONDS).disable_bookmarks();
+            // Without a version the watch begins with the present state.
+            let stream = timeout(patience, leases.watch(&params, "")).await;
+            let Ok(Ok(stream)) = stream else {
+                if stream.is_err() {
+                    api.failed(&chosen.server);
+                }
+                return None;
+            };
+            events.send(Input::Watching(true)).await.ok()?;
+            let mut stream = stream.boxed();
+            let pass_on = async {
+                while let Ok(Some(event)) = stream.try_next().await {
+                    let input = match event {
+                        WatchEvent::Added(lease) | WatchEvent::Modified(lease) => {
+                            Input::Watched(Box::new(stored_of(lease)))
+                        }
+                        WatchEvent::Deleted(_) => Input::WatchedDeletion,
+                        WatchEvent::Bookmark(_) => continue,
+                        WatchEvent::Error(_) => return,
+                    };
+                    if events.send(input).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            tokio::select! {
+                () = pass_on => {}
+                // A server that does not answer others will not tell us anything either.
+                () = api.until_failed(&chosen.server) => {}
+            }
+            Some(())
+        };
+        let renewed = tokio::select! {
+            _ = watched => false,
+            asked = renew.recv() => asked.is_some(),
+        };
+        if events.send(Input::Watching(false)).await.is_err() {
+            return;
+        }
+        if !renewed {
+            tokio::time::sleep(WATCH_PAUSE).await;
+        }
+    }
+}
+
+/// What the Lease says, for people.
+pub fn holder_of(seen: &Seen) -> &str {
+    seen.holder().unwrap_or("nobody")
+}

@@ -1,0 +1,79 @@
+//! Image references.
+
+use crate::config::Problem;
+
+/// The reference with its registry and, where it has neither tag nor digest, our own version.
+///
+/// # Errors
+/// If it is no image reference.
+pub(super) fn qualify(image: &str, version: &str) -> Result<String, Problem> {
+    let wrong = || {
+        Problem::Combination(format!(
+            "flag --image: `{image}` is not an image reference such as `registry/name:tag` or `name@sha256:…`"
+        ))
+    };
+    let (path, digest) = match image.split_once('@') {
+        Some((path, digest)) => (path, Some(digest)),
+        None => (image, None),
+    };
+    let (repository, tag) = match path.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository, Some(tag)),
+        _ => (path, None),
+    };
+    let (registry, name) = match repository.split_once('/') {
+        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (first, rest.to_owned()),
+        Some(_) => ("index.docker.io", repository.to_owned()),
+        None => ("index.docker.io", format!("library/{repository}")),
+    };
+    let registry = if registry == "docker.io" { "index.docker.io" } else { registry };
+    let legal_part = |part: &str| {
+        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
+        !part.is_empty() && part.chars().all(legal)
+    };
+    let legal_tag = |tag: &str| {
+        (1..=128).contains(&tag.len()) && tag.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+    };
+    let legal_digest = |digest: &str| {
+        let hex = digest.strip_prefix("sha256:").unwrap_or_default();
+        hex.len() == 64 && hex.chars().all(|c| c.is_ascii_hexdigit())
+    };
+    let legal = name.split('/').all(legal_part)
+        && !repository.is_empty()
+        && tag.is_none_or(legal_tag)
+        && digest.is_none_or(legal_digest);
+    if !legal {
+        return Err(wrong());
+    }
+    Ok(match (tag, digest) {
+        (Some(tag), Some(digest)) => format!("{registry}/{name}:{tag}@{digest}"),
+        (None, Some(digest)) => format!("{registry}/{name}@{digest}"),
+        (tag, None) => format!("{registry}/{name}:{}", tag.unwrap_or(version)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_completed() {
+        let digest = format!("sha256:{}", "0a".repeat(32));
+        let table = [
+            ("ghcr.io/kube-vip/kube-vip", "ghcr.io/kube-vip/kube-vip:v9".to_owned()),
+            ("plndr/kube-vip:v1.2.3", "index.docker.io/plndr/kube-vip:v1.2.3".to_owned()),
+            ("kube-vip", "index.docker.io/library/kube-vip:v9".to_owned()),
+            ("localhost:5000/kube-vip:dev", "localhost:5000/kube-vip:dev".to_owned()),
+            (&format!("ghcr.io/a/b@{digest}"), format!("ghcr.io/a/b@{digest}")),
+        ];
+        for (image, expected) in table {
+            assert_eq!(qualify(image, "v9").as_ref(), Ok(&expected));
+        }
+    }
+
+    #[test]
+    fn what_is_no_reference_is_refused() {
+        for image in ["", "a b", "ghcr.io/Kube/Vip", "a:b c", "a@sha256:12", "a//b"] {
+            assert!(qualify(image, "v9").is_err(), "{image}");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Pods, DaemonSets and rights for Kubernetes, from a configuration. Pure.
+//!
+//! The Go program's documents with keys in alphabetical order, plus what keeps the pod alive and harmless: a
+//! priority class, no privilege escalation, a read-only root file system, the runtime's seccomp profile.
+
+mod env;
+mod image;
+mod rbac;
+
+use serde_json::{Value, json};
+
+use crate::VERSION;
+use crate::api::source::ADMIN_CONF;
+use crate::cli::{Manifest, ManifestKind};
+use crate::config::{Key, Problem, Raw, check_common};
+
+/// The document, as YAML.
+///
+/// # Errors
+/// What is wrong with the configuration or the image.
+pub fn render(manifest: &Manifest, raw: &Raw) -> Result<String, Vec<Problem>> {
+    let mut problems = check_common(raw);
+    let image = image::qualify(&manifest.image, VERSION);
+    if let Err(problem) = &image {
+        problems.push(problem.clone());
+    }
+    let Ok(image) = image else { return Err(problems) };
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let documents = match manifest.kind {
+        ManifestKind::Pod => vec![pod(raw, &image, manifest.in_cluster)],
+        ManifestKind::DaemonSet { taint } => vec![daemon_set(raw, &image, manifest.in_cluster, taint)],
+        ManifestKind::Rbac { role, role_binding } => rbac::documents(namespace(raw), role, role_binding),
+    };
+    let separator = if documents.len() > 1 { "---\n" } else { "" };
+    let mut text = String::new();
+    for document in &documents {
+        let yaml = serde_saphyr::to_string(document).map_err(|error| {
+            vec![Problem::Combination(format!("the manifest cannot be written: {error}"))]
+        })?;
+        text.push_str(separator);
+        text.push_str(yaml.trim_end());
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// Where the objects live: `svc_namespace`, or kube-system. `cp_namespace` is about Leases.
+fn namespace(raw: &Raw) -> &str {
+    match raw.text(Key::ServiceNamespace) {
+        "" => "kube-system",
+        namespace => namespace,
+    }
+}
+
+fn pod(raw: &Raw, image: &str, in_cluster: bool) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": { "name": "kube-vip", "namespace": namespace(raw) },
+        "spec": pod_spec(raw, image, in_cluster),
+        "status": {},
+    })
+}
+
+fn daemon_set(raw: &Raw, image: &str, in_cluster: bool, taint: bool) -> Value {
+    const NAME: &str = "kube-vip-ds";
+    let labels = json!({ "app.kubernetes.io/name": NAME, "app.kubernetes.io/version": VERSION });
+    let mut spec = pod_spec(raw, image, in_cluster);
+    if taint {
+        let tolerate = |effect: &str| json!({ "effect": effect, "operator": "Exists" });
+        let exists = |key: &str| json!({ "matchExpressions": [{ "key": key, "operator": "Exists" }] });
+        spec["tolerations"] = json!([tolerate("NoSchedule"), tolerate("NoExecute")]);
+        spec["affinity"] = json!({
+            "nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {
+                    "nodeSelectorTerms": [
+                        exists("node-role.kubernetes.io/master"),
+                        exists("node-role.kubernetes.io/control-plane"),
+                    ],
+                },
+            },
+        });
+    }
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": { "labels": labels, "name": NAME, "namespace": namespace(raw) },
+        "spec": {
+            "selector": { "matchLabels": { "app.kubernetes.io/name": NAME } },
+            "template": { "metadata": { "labels": labels }, "spec": spec },
+            "updateStrategy": {},
+        },
+    })
+}
+
+fn pod_spec(raw: &Raw, image: &str, in_cluster: bool) -> Value {
+    let mut container = json!({
+        "args": ["manager"],
+        "env": env::list(raw),
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "name": "kube-vip",
+        "resources": {},
+        "securityContext": security_context(raw),
+    });
+    let port = raw.int(Key::HealthPort);
+    if port != 0 {
+        container["livenessProbe"] = json!({
+            "httpGet": { "path": "/healthz", "port": port },
+            "initialDelaySeconds": 10,
+            "periodSeconds": 10,
+            "timeoutSeconds": 5,
+        });
+    }
+    let mut spec = json!({
+        "containers": [container],
+        "hostNetwork": true,
+        "priorityClassName": "system-node-critical",
+        "securityContext": { "seccompProfile": { "type": "RuntimeDefault" } },
+    });
+    if in_cluster {
+        spec["serviceAccountName"] = json!("kube-vip");
+    } else {
+        spec["containers"][0]["volumeMounts"] = json!([{ "mountPath": ADMIN_CONF, "name": "kubeconfig" }]);
+        spec["hostAliases"] = json!([{ "hostnames": ["kubernetes"], "ip": "127.0.0.1" }]);
+        spec["volumes"] =
+            json!([{ "hostPath": { "path": raw.text(Key::Kubeconfig) }, "name": "kubeconfig" }]);
+    }
+    spec
+}
+
+fn security_context(raw: &Raw) -> Value {
+    // Masquerading needs sysctls that only a privileged container may write.
+    if raw.text(Key::LoadBalancerForwarding) == "masquerade" {
+        return json!({ "privileged": true });
+    }
+    json!({
+        "allowPrivilegeEscalation": false,
+        "capabilities": { "add": ["NET_ADMIN", "NET_RAW"], "drop": ["ALL"] },
+        "readOnlyRootFilesystem": true,
+    })
+}

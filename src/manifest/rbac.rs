@@ -1,0 +1,57 @@
+//! The ServiceAccount and its rights: what the Go program has, and Events.
+
+use serde_json::{Value, json};
+
+/// ServiceAccount, role, binding.
+pub(super) fn documents(namespace: &str, role: bool, role_binding: bool) -> Vec<Value> {
+    let account = json!({
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": { "name": "kube-vip", "namespace": namespace },
+    });
+    let (role_kind, role_name) =
+        if role { ("Role", "kube-vip") } else { ("ClusterRole", "system:kube-vip-role") };
+    let mut role_meta = json!({ "name": role_name });
+    if role {
+        role_meta["namespace"] = json!(namespace);
+    }
+    let rule = |groups: &[&str], resources: &[&str], verbs: &[&str]| json!({ "apiGroups": groups, "resources": resources, "verbs": verbs });
+    let mut rules = vec![
+        rule(&[""], &["services/status"], &["update"]),
+        rule(&[""], &["services", "endpoints"], &["list", "get", "watch", "update"]),
+        rule(&[""], &["nodes"], &["list", "get", "watch", "update", "patch"]),
+        rule(&["coordination.k8s.io"], &["leases"], &["list", "get", "watch", "update", "create"]),
+        rule(&["discovery.k8s.io"], &["endpointslices"], &["list", "get", "watch", "update"]),
+        rule(&[""], &["pods"], &["list"]),
+        rule(&[""], &["events"], &["create", "patch"]),
+    ];
+    if !role {
+        rules.push(rule(&["networking.k8s.io"], &["servicecidrs"], &["list", "get", "watch"]));
+    }
+    let role_object = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": role_kind,
+        "metadata": role_meta,
+        "rules": rules,
+    });
+    let reference = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": role_kind, "name": role_name });
+    let (binding_kind, binding_meta, subject) = if role_binding {
+        let meta = json!({ "name": "kube-vip", "namespace": namespace });
+        ("RoleBinding", meta, json!({ "kind": "ServiceAccount", "name": "kube-vip", "namespace": namespace }))
+    } else {
+        let meta = json!({ "name": "system:kube-vip-binding" });
+        (
+            "ClusterRoleBinding",
+            meta,
+            json!({ "kind": "ServiceAccount", "name": "kube-vip", "namespace": namespace }),
+        )
+    };
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": binding_kind,
+        "metadata": binding_meta,
+        "roleRef": reference,
+        "subjects": [subject],
+    });
+    vec![account, role_object, binding]
+}

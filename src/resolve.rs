@@ -1,0 +1,105 @@
+//! The addresses of VIPs that are given as DNS names, looked up again and again.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::config::{DnsMode, Prefixes, Target};
+use crate::model::Vip;
+
+/// As in the Go program.
+const PERIOD: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Which of the answers for a name are used. With `Dual` both families are required.
+pub fn select(mode: DnsMode, answers: &[IpAddr]) -> Vec<IpAddr> {
+    let v4 = answers.iter().find(|address| address.is_ipv4()).copied();
+    let v6 = answers.iter().find(|address| address.is_ipv6()).copied();
+    match mode {
+        DnsMode::First => answers.first().copied().into_iter().collect(),
+        DnsMode::Ipv4 => v4.into_iter().collect(),
+        DnsMode::Ipv6 => v6.into_iter().collect(),
+        DnsMode::Dual => v4.zip(v6).map(|(v4, v6)| vec![v4, v6]).unwrap_or_default(),
+    }
+}
+
+/// The addresses among the targets, as VIPs.
+pub fn fixed(targets: &[Target], prefixes: Prefixes) -> BTreeSet<Vip> {
+    let addresses = targets.iter().filter_map(|target| match target {
+        Target::Ip(address) => Some(*address),
+        Target::Name(_) => None,
+    });
+    addresses.map(|address| Vip { address, prefix: prefixes.of(address) }).collect()
+}
+
+/// Look the names up for ever. A name that cannot be resolved keeps the addresses it had.
+pub async fn run(
+    targets: Vec<Target>,
+    prefixes: Prefixes,
+    mode: DnsMode,
+    vips: watch::Sender<BTreeSet<Vip>>,
+) {
+    let names: Vec<&String> = targets
+        .iter()
+        .filter_map(|target| match target {
+            Target::Name(name) => Some(name),
+            Target::Ip(_) => None,
+        })
+        .collect();
+    let mut resolved: Vec<Vec<IpAddr>> = vec![Vec::new(); names.len()];
+    loop {
+        for (name, known) in names.iter().zip(&mut resolved) {
+            let found = match timeout(PATIENCE, tokio::net::lookup_host((name.as_str(), 0))).await {
+                Ok(Ok(addresses)) => {
+                    let addresses: Vec<IpAddr> = addresses.map(|address| address.ip()).collect();
+                    // An address that is among the answers still is kept, whatever their order.
+                    let still = !known.is_empty() && known.iter().all(|address| addresses.contains(address));
+                    if still { known.clone() } else { select(mode, &addresses) }
+                }
+                Ok(Err(error)) => {
+                    tracing::debug!(name, %error, "cannot resolve the VIP's name");
+                    Vec::new()
+                }
+                Err(_) => Vec::new(),
+            };
+            if found.is_empty() && known.is_empty() {
+                tracing::warn!(name, "the VIP's name cannot be resolved yet; trying again");
+            } else if !found.is_empty() && *known != found {
+                tracing::info!(name, addresses = ?found, "resolved the VIP's name");
+                *known = found;
+            }
+        }
+        let mut all = fixed(&targets, prefixes);
+        let addresses = resolved.iter().flatten();
+        all.extend(addresses.map(|address| Vip { address: *address, prefix: prefixes.of(*address) }));
+        vips.send_if_modified(|before| std::mem::replace(before, all.clone()) != all);
+        if names.is_empty() {
+            return;
+        }
+        tokio::time::sleep(PERIOD).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_mode_takes_its_answers() {
+        let answers: Vec<IpAddr> =
+            ["2001:db8::1", "192.0.2.1", "192.0.2.2"].map(|address| address.parse().unwrap()).into();
+        let table = [
+            (DnsMode::First, &answers[..1]),
+            (DnsMode::Ipv4, &answers[1..2]),
+            (DnsMode::Ipv6, &answers[..1]),
+        ];
+        for (mode, expected) in table {
+            assert_eq!(select(mode, &answers), expected, "{mode:?}");
+        }
+        assert_eq!(select(DnsMode::Dual, &answers), [answers[1], answers[0]]);
+        assert_eq!(select(DnsMode::Dual, &answers[1..]), []);
+    }
+}

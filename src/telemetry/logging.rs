@@ -1,0 +1,72 @@
+//! Log lines on stderr: as Go's slog writes them by default, or JSON.
+
+use std::fmt;
+
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormattedFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::config::LogFormat;
+
+/// Start logging. `level` is slog's: -4 debug, 0 info, 4 warnings, 8 errors.
+pub fn start(level: i64, format: LogFormat) {
+    let filter = match level {
+        ..=-5 => LevelFilter::TRACE,
+        -4..=-1 => LevelFilter::DEBUG,
+        0..=3 => LevelFilter::INFO,
+        4..=7 => LevelFilter::WARN,
+        _ => LevelFilter::ERROR,
+    };
+    let builder = tracing_subscriber::fmt().with_max_level(filter).with_writer(std::io::stderr);
+    // A second start (a test's) keeps the first.
+    drop(match format {
+        LogFormat::Text => builder.event_format(Slog).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_timer(Rfc3339).try_init(),
+    });
+}
+
+struct Rfc3339;
+
+impl tracing_subscriber::fmt::time::FormatTime for Rfc3339 {
+    fn format_time(&self, w: &mut Writer<'_>) -> fmt::Result {
+        write!(w, "{:.6}", jiff::Timestamp::now())
+    }
+}
+
+/// `2026/01/31 12:00:00 INFO message key=value`. Times are UTC: a container knows no other zone.
+struct Slog;
+
+impl<S, N> FormatEvent<S, N> for Slog
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let now = jiff::Timestamp::now();
+        let level = match *event.metadata().level() {
+            Level::ERROR => "ERROR",
+            Level::WARN => "WARN",
+            Level::INFO => "INFO",
+            Level::DEBUG => "DEBUG",
+            Level::TRACE => "TRACE",
+        };
+        write!(writer, "{} {level} ", now.strftime("%Y/%m/%d %H:%M:%S"))?;
+        context.format_fields(writer.by_ref(), event)?;
+        if let Some(scope) = context.event_scope() {
+            for span in scope.from_root() {
+                let extensions = span.extensions();
+                if let Some(fields) = extensions.get::<FormattedFields<N>>() {
+                    write!(writer, " {fields}")?;
+                }
+            }
+        }
+        writeln!(writer)
+    }
+}

@@ -1,0 +1,255 @@
+//! What people and monitoring see: log lines, metrics, Events, the status report.
+//!
+//! The rest of the program says what happened; this folder decides how it is told.
+
+pub mod events;
+pub mod http;
+pub mod logging;
+pub mod metrics;
+pub mod status;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::leader::decide::Seen;
+use crate::leader::elector::Answer;
+use crate::leader::{Basis, Standing};
+use crate::model::{BootTime, Vip};
+use events::Notice;
+use metrics::Metrics;
+use status::Status;
+
+/// How often the same trouble is logged.
+const REPEAT: Duration = Duration::from_secs(30);
+
+/// The one place that everything worth telling is told to.
+#[derive(Debug)]
+pub struct Telemetry {
+    /// The metrics.
+    pub metrics: Metrics,
+    notices: mpsc::Sender<Notice>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    status: Status,
+    /// What was logged last about the API, and when.
+    trouble: Option<(String, BootTime)>,
+    /// When somebody else was last seen to hold the Lease.
+    held_elsewhere: Option<BootTime>,
+    lost_at: Option<BootTime>,
+}
+
+impl Telemetry {
+    /// For this node and Lease. The receiver gets what is worth a Kubernetes Event.
+    pub fn new(node: &str, lease: &str, mode: &str) -> (Arc<Self>, mpsc::Receiver<Notice>) {
+        let (notices, receiver) = mpsc::channel(64);
+        let inner = Inner {
+            status: Status::new(node, lease, mode),
+            trouble: None,
+            held_elsewhere: None,
+            lost_at: None,
+        };
+        (Arc::new(Self { metrics: Metrics::new(node, lease), notices, inner: Mutex::new(inner) }), receiver)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        // Half-written telemetry is better than none.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn notice(&self, notice: Notice) {
+        // Events are a courtesy: when the API server is away they are dropped rather than kept.
+        self.notices.try_send(notice).ok();
+    }
+
+    /// The report for `kube-vip status`.
+    pub fn status(&self, now: BootTime) -> Status {
+        let mut status = self.lock().status.clone();
+        status.measure(now);
+        status
+    }
+
+    /// Where the election stands; called after every step of it.
+    pub fn election(&self, seen: &Seen, standing: &Standing, now: BootTime) {
+        let mut inner = self.lock();
+        if let Seen::Stored { lease, first_seen } = seen
+            && lease.record.holder != inner.status.node
+        {
+            inner.held_elsewhere = Some(*first_seen);
+        }
+        if let Seen::Stored { lease, .. } = seen {
+            inner.status.transitions = lease.record.transitions;
+        }
+        inner.status.holder = seen.holder().map(str::to_owned);
+        inner.status.set_standing(standing, now);
+        self.metrics.set_claim(standing.claim(now).map(|claim| claim.valid_until));
+    }
+
+    /// The standing changed its kind.
+    pub fn standing_changed(&self, before: &Standing, after: &Standing, seen: &Seen, now: BootTime) {
+        let holder = crate::leader::driver::holder_of(seen);
+        match (before, after) {
+            (_, Standing::Holding(claim)) => {
+                let provisional = claim.basis == Basis::Provisional;
+                let mut inner = self.lock();
+                let gap = inner.held_elsewhere.or(inner.lost_at).map(|since| now.since(since));
+                inner.held_elsewhere = None;
+                drop(inner);
+                self.metrics.gained(gap);
+                tracing::info!(
+                    provisional,
+                    failover_ms = gap.map(|gap| gap.as_millis() as u64),
+                    "this node now holds the VIP"
+                );
+                self.notice(Notice::Gained { provisional });
+            }
+            (Standing::Holding(_), Standing::Leaving { .. }) => {
+                tracing::info!("handing the VIP over");
+            }
+            (Standing::Holding(_) | Standing::Leaving { .. }, _) => {
+                let planned = matches!(before, Standing::Leaving { .. });
+                self.lock().lost_at = Some(now);
+                self.metrics.lost();
+                if planned {
+                    tracing::info!(successor = holder, "handed the VIP over");
+                } else {
+                    tracing::warn!(holder, "this node lost the VIP");
+                }
+                self.notice(Notice::Lost { planned, holder: holder.to_owned() });
+            }
+            (Standing::Starting, _) => tracing::info!(holder, "following the holder of the VIP"),
+            _ => {}
+        }
+    }
+
+    /// There is no way to an API server yet.
+    pub fn no_access(&self, why: &str) {
+        self.trouble("no access to an API server", "", why);
+    }
+
+    /// A call for the Lease failed.
+    pub fn call_failed(&self, verb: &'static str, server: &str, answer: &Answer, why: &str) {
+        let reason = match answer {
+            Answer::Conflict => "conflict",
+            Answer::Refused => "forbidden",
+            Answer::Missing => "missing",
+            _ if why == "no answer in time" => "timeout",
+            _ => "error",
+        };
+        self.metrics.api_error(verb, reason);
+        match answer {
+            // Both are the election at work.
+            Answer::Conflict | Answer::Missing => tracing::debug!(verb, server, reason, "the Lease"),
+            _ => self.trouble(&format!("cannot {verb} the Lease"), server, why),
+        }
+    }
+
+    /// A call for the Lease succeeded.
+    pub fn call_succeeded(&self, verb: &'static str) {
+        self.metrics.api_request(verb);
+        let mut inner = self.lock();
+        inner.status.trouble = None;
+        if inner.trouble.take().is_some() {
+            tracing::info!("the API server answers again");
+        }
+    }
+
+    /// Log trouble once, and again when it changes or after a while.
+    fn trouble(&self, what: &str, server: &str, why: &str) {
+        let now = crate::net::clock::now();
+        let mut inner = self.lock();
+        let text = format!("{what}: {why}");
+        inner.status.trouble = Some(text.clone());
+        let known =
+            matches!(&inner.trouble, Some((before, at)) if *before == text && now.since(*at) < REPEAT);
+        if !known {
+            inner.trouble = Some((text, now));
+            tracing::warn!(server, "{what}: {why}");
+        }
+    }
+
+    /// The local API server's health changed.
+    pub fn health(&self, health: crate::leader::Health) {
+        self.lock().status.api_server = format!("{health:?}").to_lowercase();
+    }
+
+    /// The address was put on a link, or came back after somebody removed it.
+    pub fn address_added(&self, vip: Vip, link: &str, repaired: bool) {
+        if repaired {
+            self.metrics.repaired(vip.address);
+            tracing::warn!(address = %vip, link, "put the address back that somebody removed");
+        } else {
+            tracing::info!(address = %vip, link, "added the address");
+        }
+    }
+
+    /// The address was removed from a link.
+    pub fn address_removed(&self, vip: Vip, link: &str) {
+        tracing::info!(address = %vip, link, "removed the address");
+    }
+
+    /// An announcement went out.
+    pub fn announced(&self, address: IpAddr) {
+        self.metrics.announced(address);
+        tracing::debug!(%address, "announced");
+    }
+
+    /// Another station announces an address that we hold.
+    pub fn conflict(&self, address: IpAddr, station: &[u8], defended: bool) {
+        self.metrics.conflict(address);
+        if defended {
+            let station = hardware(station);
+            tracing::warn!(%address, station, "another station announces our address; announcing it again");
+            self.notice(Notice::Conflict { address, station });
+        }
+    }
+
+    /// A station answers for an address that we want to take.
+    pub fn taken(&self, address: IpAddr, station: &[u8]) {
+        let station = hardware(station);
+        self.metrics.conflict(address);
+        let text = format!("address {address} is in use by {station}");
+        let mut inner = self.lock();
+        let repeated = inner.status.obstacle.as_deref() == Some(text.as_str());
+        inner.status.obstacle = Some(text);
+        drop(inner);
+        if !repeated {
+            tracing::warn!(%address, station, "a station answers for the address that this node is to take; waiting");
+            self.notice(Notice::Conflict { address, station });
+        }
+    }
+
+    /// What this host holds and announces now, and what somebody else configured here.
+    pub fn held(&self, held: Vec<status::Held>, foreign: &BTreeSet<Vip>) {
+        let mut inner = self.lock();
+        let obstacle = foreign.first().map(|vip| {
+            format!("{vip} is configured on this host by somebody else: remove it, or choose another VIP")
+        });
+        if let Some(text) = &obstacle
+            && inner.status.obstacle != obstacle
+        {
+            tracing::error!("{text}");
+        }
+        if obstacle.is_some() || !held.is_empty() {
+            inner.status.obstacle = obstacle;
+        }
+        inner.status.addresses = held;
+        inner.status.reconciled = true;
+    }
+
+    /// The main loop made a round.
+    pub fn heartbeat(&self, now: BootTime) {
+        self.lock().status.heartbeat = now;
+    }
+}
+
+fn hardware(station: &[u8]) -> String {
+    let digits: Vec<String> = station.iter().map(|byte| format!("{byte:02x}")).collect();
+    if digits.is_empty() { "an unknown station".to_owned() } else { digits.join(":") }
+}
