@@ -145,7 +145,7 @@ pub async fn run(config: Config) -> Result<(), ManagerError> {
     let stopped = wait(&mut parts, &commands, &config, &telemetry).await;
     // The election has ended: the host is cleaned up, then the last Events go out.
     let cleaned = timeout(EXIT_PATIENCE, host).await;
-    drop(telemetry);
+    telemetry.close();
     parts.abort_all();
     drop(timeout(FAREWELL_PATIENCE, farewell).await);
     stopped?;

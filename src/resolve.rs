@@ -100,6 +100,6 @@ mod tests {
             assert_eq!(select(mode, &answers), expected, "{mode:?}");
         }
         assert_eq!(select(DnsMode::Dual, &answers), [answers[1], answers[0]]);
-        assert_eq!(select(DnsMode::Dual, &answers[1..]), []);
+        assert_eq!(select(DnsMode::Dual, &answers[1..]), Vec::<IpAddr>::new());
     }
 }

@@ -31,13 +31,14 @@ const REPEAT: Duration = Duration::from_secs(30);
 pub struct Telemetry {
     /// The metrics.
     pub metrics: Metrics,
-    notices: mpsc::Sender<Notice>,
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug)]
 struct Inner {
     status: Status,
+    /// None once no more Events are wanted.
+    notices: Option<mpsc::Sender<Notice>>,
     /// What was logged last about the API, and when.
     trouble: Option<(String, BootTime)>,
     /// When somebody else was last seen to hold the Lease.
@@ -51,11 +52,12 @@ impl Telemetry {
         let (notices, receiver) = mpsc::channel(64);
         let inner = Inner {
             status: Status::new(node, lease, mode),
+            notices: Some(notices),
             trouble: None,
             held_elsewhere: None,
             lost_at: None,
         };
-        (Arc::new(Self { metrics: Metrics::new(node, lease), notices, inner: Mutex::new(inner) }), receiver)
+        (Arc::new(Self { metrics: Metrics::new(node, lease), inner: Mutex::new(inner) }), receiver)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -65,7 +67,14 @@ impl Telemetry {
 
     fn notice(&self, notice: Notice) {
         // Events are a courtesy: when the API server is away they are dropped rather than kept.
-        self.notices.try_send(notice).ok();
+        if let Some(notices) = &self.lock().notices {
+            notices.try_send(notice).ok();
+        }
+    }
+
+    /// Nothing more is going to happen: the writer of Events may finish.
+    pub fn close(&self) {
+        self.lock().notices = None;
     }
 
     /// The report for `kube-vip status`.

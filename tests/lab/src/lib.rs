@@ -1,1 +1,114 @@
-//! Lab
+//! A laboratory: hosts as network namespaces on one segment, a real etcd and kube-apiserver on each.
+//!
+//! ```text
+//!        ┌──────────── switch (bridge) ────────────┐
+//!        p1            p2            p3            p101
+//!        │             │             │             │
+//!   ┌── host 1 ──┐ ┌── host 2 ──┐ ┌── host 3 ──┐ ┌ client ┐
+//!   │ etcd       │ │ etcd       │ │ etcd       │ │ prober │
+//!   │ apiserver  │ │ apiserver  │ │ apiserver  │ │        │
+//!   │ kube-vip   │ │ kube-vip   │ │ kube-vip   │ └────────┘
+//!   └────────────┘ └────────────┘ └────────────┘
+//! ```
+//!
+//! Everything a lab starts is ended by process id when it is dropped; what a crashed lab left behind is found by
+//! the names of its namespaces and cleared away by the next. Several labs can run side by side: each has a segment
+//! of its own, with the same addresses.
+
+pub mod agent;
+pub mod binaries;
+pub mod control_plane;
+pub mod lab;
+pub mod netns;
+pub mod pki;
+pub mod probe;
+pub mod process;
+pub mod sampler;
+pub mod segment;
+
+pub use agent::{Agent, AgentOptions};
+pub use lab::{Host, Lab, LabOptions};
+pub use netns::Namespace;
+
+/// Something in the lab that went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    /// A command failed.
+    #[error("`{command}` failed: {output}")]
+    Command {
+        /// The command line.
+        command: String,
+        /// What it said.
+        output: String,
+    },
+    /// The system refused something.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Something did not happen in time.
+    #[error("waited {seconds} s in vain for {what}")]
+    Timeout {
+        /// What was waited for.
+        what: String,
+        /// For how long.
+        seconds: u64,
+    },
+    /// A program that the lab needs is not there.
+    #[error("{0} is not there: run `cargo xtask setup`")]
+    Missing(String),
+    /// An API call failed.
+    #[error("API call: {0}")]
+    Api(String),
+    /// A certificate could not be made.
+    #[error("certificate: {0}")]
+    Certificate(String),
+}
+
+/// For results of lab functions.
+pub type Result<T> = std::result::Result<T, LabError>;
+
+pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> LabError {
+    let what = what.into();
+    move |source| LabError::Io { what, source }
+}
+
+/// Run a command to its end and return what it printed.
+///
+/// # Errors
+/// If it cannot be run or fails.
+pub fn run(command: &[&str]) -> Result<String> {
+    let line = command.join(" ");
+    let (program, args) = command.split_first().ok_or_else(|| LabError::Missing("a command".into()))?;
+    let output = std::process::Command::new(program).args(args).output().map_err(io(line.clone()))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = [output.stderr, output.stdout].concat();
+    Err(LabError::Command { command: line, output: String::from_utf8_lossy(&said).trim().to_owned() })
+}
+
+/// Run something until it gives a value, for at most so many seconds.
+///
+/// # Errors
+/// If it does not in time.
+pub fn wait_for<T>(what: &str, seconds: u64, mut attempt: impl FnMut() -> Option<T>) -> Result<T> {
+    let deadline = now() + std::time::Duration::from_secs(seconds);
+    loop {
+        if let Some(value) = attempt() {
+            return Ok(value);
+        }
+        if now() > deadline {
+            return Err(LabError::Timeout { what: what.to_owned(), seconds });
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+/// The lab's clock: the one of the program under test.
+pub fn now() -> kube_vip::model::BootTime {
+    kube_vip::net::clock::now()
+}

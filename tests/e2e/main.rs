@@ -1,0 +1,23 @@
+//! End-to-end tests on the lab: real API servers, real agents, real faults.
+//!
+//! One lab serves all tests of a group, one after the other: bringing it up takes longer than most of them.
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+mod faults;
+mod harness;
+
+fn main() {
+    let args = Arguments::from_args();
+    let trials: Vec<Trial> = faults::trials();
+    // The tests of a group share a lab, and the machine has few cores.
+    let args = Arguments { test_threads: Some(1), ..args };
+    let conclusion = libtest_mimic::run(&args, trials);
+    harness::tear_down();
+    conclusion.exit();
+}
+
+/// A test by name.
+fn trial(name: &str, test: fn() -> Result<(), Failed>) -> Trial {
+    Trial::test(name, test)
+}

@@ -1,0 +1,158 @@
+//! `kube-vip` on a host, in a root file system that holds nothing but it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::Signal;
+
+use crate::lab::{Host, Lab};
+use crate::process::Process;
+use crate::{Result, binaries, io};
+
+/// How to run an agent.
+#[derive(Debug, Clone)]
+pub struct AgentOptions {
+    /// Lease duration, renew deadline and retry period in seconds.
+    pub lease: (u32, u32, u32),
+    /// The VIPs.
+    pub address: String,
+    /// The kubeconfig to put at /etc/kubernetes/admin.conf; none leaves the place empty.
+    pub kubeconfig: Option<PathBuf>,
+    /// Further variables.
+    pub env: BTreeMap<String, String>,
+    /// Drop every capability but those that the generated pods have (and the one to change the root with).
+    pub confined: bool,
+}
+
+impl AgentOptions {
+    /// The configuration that tests use: leases 5/3/1, `admin.conf`.
+    pub fn new(lab: &Lab) -> Self {
+        Self {
+            lease: (5, 3, 1),
+            address: format!("{},{}", lab.vip_v4, lab.vip_v6),
+            kubeconfig: Some(lab.path("admin.conf")),
+            env: BTreeMap::new(),
+            confined: false,
+        }
+    }
+
+    /// With one more variable.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.env.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    fn environment(&self, host: &Host) -> Vec<(String, String)> {
+        let (duration, renew, retry) = self.lease;
+        let mut env: BTreeMap<String, String> = [
+            ("vip_arp", "true".to_owned()),
+            ("cp_enable", "true".to_owned()),
+            ("vip_interface", "eth0".to_owned()),
+            ("vip_nodename", host.name.clone()),
+            ("address", self.address.clone()),
+            ("vip_leaderelection", "true".to_owned()),
+            ("vip_leaseduration", duration.to_string()),
+            ("vip_renewdeadline", renew.to_string()),
+            ("vip_retryperiod", retry.to_string()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+        env.extend(self.env.clone());
+        env.into_iter().collect()
+    }
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    process: Process,
+    log: PathBuf,
+}
+
+impl Agent {
+    /// Start one on a host.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(host: &Host, options: &AgentOptions) -> Result<Self> {
+        let root = prepare_root(host, options)?;
+        let log = host.folder.join("kube-vip.log");
+        let mut command = Vec::new();
+        if options.confined {
+            let kept = "-all,+net_admin,+net_raw,+sys_chroot";
+            command.extend(["setpriv", "--no-new-privs", "--bounding-set", kept, "--inh-caps", kept]);
+        }
+        let root = root.to_string_lossy();
+        command.extend(["chroot", &root, "/kube-vip", "manager"]);
+        let process = Process::start(&host.namespace, &command, &options.environment(host), &log)?;
+        Ok(Self { process, log })
+    }
+
+    /// Ask it to stop, as the kubelet does.
+    pub fn terminate(&self) {
+        self.process.signal(Signal::SIGTERM);
+    }
+
+    /// Stop it in its tracks.
+    pub fn freeze(&self) {
+        self.process.signal(Signal::SIGSTOP);
+    }
+
+    /// Let it go on.
+    pub fn thaw(&self) {
+        self.process.signal(Signal::SIGCONT);
+    }
+
+    /// Send it any signal.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// End it without warning.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Whether it has ended, and how.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.process.ended()
+    }
+
+    /// Wait for its end.
+    ///
+    /// # Errors
+    /// If it does not end in time.
+    pub fn wait(&mut self, seconds: u64) -> Result<std::process::ExitStatus> {
+        self.process.wait(seconds)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Everything agents on this host printed so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+/// What the container has: the program, a hosts file with the static pod's alias, an empty resolv.conf, the
+/// kubeconfig.
+fn prepare_root(host: &Host, options: &AgentOptions) -> Result<PathBuf> {
+    let root = host.folder.join("root");
+    let etc = root.join("etc/kubernetes");
+    std::fs::create_dir_all(&etc).map_err(io(etc.to_string_lossy()))?;
+    let program = root.join("kube-vip");
+    if !program.exists() {
+        std::fs::copy(binaries::kube_vip()?, &program).map_err(io("copying kube-vip"))?;
+    }
+    let write = |path: &Path, text: &str| std::fs::write(path, text).map_err(io(path.to_string_lossy()));
+    write(&root.join("etc/hosts"), "127.0.0.1 localhost kubernetes\n")?;
+    write(&root.join("etc/resolv.conf"), "")?;
+    if let Some(kubeconfig) = &options.kubeconfig {
+        std::fs::copy(kubeconfig, etc.join("admin.conf")).map_err(io("copying the kubeconfig"))?;
+    }
+    Ok(root)
+}

@@ -1,0 +1,199 @@
+//! etcd and kube-apiserver on a host.
+
+use std::time::Duration;
+
+use kube::Client;
+use nix::sys::signal::Signal;
+
+use crate::lab::{Host, Lab, PREFIX_V4};
+use crate::process::Process;
+use crate::{LabError, Result, binaries, io, wait_for};
+
+impl Lab {
+    /// Start etcd on every control-plane host, as one cluster.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn start_etcd(&mut self) -> Result<()> {
+        let members: Vec<String> =
+            self.hosts.iter().map(|host| format!("{}=http://{}:2380", host.name, host.v4)).collect();
+        let cluster = members.join(",");
+        for host in &mut self.hosts {
+            host.start_etcd(&cluster)?;
+        }
+        Ok(())
+    }
+
+    /// Start the API server on every control-plane host, and wait until each is ready.
+    ///
+    /// # Errors
+    /// If one does not become ready.
+    pub fn start_api_servers(&mut self) -> Result<()> {
+        for index in 0..self.hosts.len() {
+            self.start_api_server(index)?;
+        }
+        (0..self.hosts.len()).try_for_each(|index| self.wait_for_api_server(index))
+    }
+
+    /// Start the API server on one host.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start_api_server(&mut self, index: usize) -> Result<()> {
+        let addresses = self.server_addresses(index);
+        let host = self.host(index);
+        let files = self.pki.server(&host.name, &addresses)?;
+        let path = |path: &std::path::Path| path.to_string_lossy().into_owned();
+        let args = [
+            binaries::find("kube-apiserver")?,
+            "--etcd-servers=http://127.0.0.1:2379".into(),
+            "--secure-port=6443".into(),
+            "--bind-address=::".into(),
+            format!("--advertise-address={}", host.v4),
+            "--service-cluster-ip-range=10.96.0.0/16".into(),
+            format!("--tls-cert-file={}", path(&files.certificate)),
+            format!("--tls-private-key-file={}", path(&files.key)),
+            format!("--client-ca-file={}", self.pki.path("ca.crt")),
+            format!("--service-account-key-file={}", self.pki.path("sa.pub")),
+            format!("--service-account-signing-key-file={}", self.pki.path("sa.key")),
+            "--service-account-issuer=https://kubernetes.default.svc".into(),
+            "--authorization-mode=Node,RBAC".into(),
+            "--allow-privileged=true".into(),
+            "--endpoint-reconciler-type=lease".into(),
+            "--profiling=false".into(),
+            "--enable-priority-and-fairness=true".into(),
+            "--v=0".into(),
+        ];
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let host = self.host_mut(index);
+        let log = host.folder.join("apiserver.log");
+        host.api_server = Some(Process::start(&host.namespace, &args, &[], &log)?);
+        Ok(())
+    }
+
+    /// Wait until the API server on one host is ready, and the namespace of the Leases exists.
+    ///
+    /// # Errors
+    /// If that takes more than two minutes.
+    pub fn wait_for_api_server(&mut self, index: usize) -> Result<()> {
+        let client = self.client(index)?;
+        let host = self.host_mut(index);
+        wait_for(&format!("the API server on {}", host.name), 120, || {
+            let client = client.clone();
+            let ready = host.namespace.block_on(async move {
+                let request = http::Request::get("/readyz").body(Vec::new()).ok()?;
+                let asked = tokio::time::timeout(Duration::from_secs(2), client.request_text(request));
+                asked.await.ok()?.ok()
+            });
+            ready.or_else(|| {
+                std::thread::sleep(Duration::from_millis(100));
+                None
+            })
+        })?;
+        Ok(())
+    }
+
+    /// A client with all rights for the API server on one host. Use it inside the host's namespace.
+    ///
+    /// # Errors
+    /// If the credentials cannot be made.
+    pub fn client(&self, index: usize) -> Result<Client> {
+        let text = std::fs::read_to_string(self.path("super-admin.conf")).map_err(io("super-admin.conf"))?;
+        let config =
+            kube::config::Kubeconfig::from_yaml(&text).map_err(|error| LabError::Api(error.to_string()))?;
+        let host = self.host(index);
+        host.namespace.block_on(async move {
+            let mut config = kube::Config::from_custom_kubeconfig(config, &Default::default())
+                .await
+                .map_err(|error| LabError::Api(error.to_string()))?;
+            config.cluster_url = http::Uri::from_static("https://127.0.0.1:6443");
+            config.tls_server_name = Some("kubernetes".into());
+            config.read_timeout = Some(Duration::from_secs(20));
+            Client::try_from(config).map_err(|error| LabError::Api(error.to_string()))
+        })
+    }
+
+    /// The rights that `kubeadm init` gives to `admin.conf`, which has none before.
+    ///
+    /// # Errors
+    /// If the API refuses.
+    pub fn bind_admin(&self, index: usize) -> Result<()> {
+        let binding: k8s_openapi::api::rbac::v1::ClusterRoleBinding = serde_json::from_value(serde_json::json!({
+            "metadata": { "name": "kubeadm:cluster-admins" },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin" },
+            "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "kubeadm:cluster-admins" }],
+        }))
+        .map_err(|error| LabError::Api(error.to_string()))?;
+        let client = self.client(index)?;
+        self.host(index).namespace.block_on(async move {
+            let bindings = kube::Api::all(client);
+            match bindings.create(&Default::default(), &binding).await {
+                Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+                result => result.map(drop).map_err(|error| LabError::Api(error.to_string())),
+            }
+        })
+    }
+
+    fn server_addresses(&self, index: usize) -> Vec<std::net::IpAddr> {
+        let host = self.host(index);
+        let mut addresses = vec![host.v4.into(), host.v6.into(), self.vip_v4.into(), self.vip_v6.into()];
+        let fixed = ["127.0.0.1", "::1", "10.96.0.1", &format!("{PREFIX_V4}.0")];
+        addresses.extend(fixed.iter().filter_map(|address| address.parse::<std::net::IpAddr>().ok()));
+        addresses
+    }
+}
+
+impl Host {
+    fn start_etcd(&mut self, cluster: &str) -> Result<()> {
+        let peer = format!("http://{}:2380", self.v4);
+        let args = [
+            binaries::find("etcd")?,
+            format!("--name={}", self.name),
+            format!("--data-dir={}", self.folder.join("etcd").to_string_lossy()),
+            "--listen-client-urls=http://127.0.0.1:2379".into(),
+            "--advertise-client-urls=http://127.0.0.1:2379".into(),
+            format!("--listen-peer-urls={peer}"),
+            format!("--initial-advertise-peer-urls={peer}"),
+            format!("--initial-cluster={cluster}"),
+            "--initial-cluster-state=new".into(),
+            // Power is never lost in a lab, and its disk is shared with everything else.
+            "--unsafe-no-fsync".into(),
+            "--log-level=warn".into(),
+        ];
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        self.etcd_command = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let log = self.folder.join("etcd.log");
+        self.etcd = Some(Process::start(&self.namespace, &args, &[], &log)?);
+        Ok(())
+    }
+
+    /// Start etcd again with the data it had.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn restart_etcd(&mut self) -> Result<()> {
+        let args: Vec<&str> = self.etcd_command.iter().map(String::as_str).collect();
+        let log = self.folder.join("etcd.log");
+        self.etcd = Some(Process::start(&self.namespace, &args, &[], &log)?);
+        Ok(())
+    }
+
+    /// End the API server at once.
+    pub fn kill_api_server(&mut self) {
+        self.api_server = None;
+    }
+
+    /// Make the API server hang: it is stopped, so that requests are taken and never answered.
+    pub fn freeze_api_server(&self) {
+        if let Some(process) = &self.api_server {
+            process.signal(Signal::SIGSTOP);
+        }
+    }
+
+    /// Let it go on.
+    pub fn thaw_api_server(&self) {
+        if let Some(process) = &self.api_server {
+            process.signal(Signal::SIGCONT);
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Network namespaces by name.
+
+use std::fs::File;
+use std::future::Future;
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
+
+use nix::sched::{CloneFlags, setns};
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+use crate::{Result, io, run};
+
+/// All namespaces of labs have names that begin with this, then the process id of the lab's owner.
+const PREFIX: &str = "kvlab-";
+
+/// A network namespace that goes when it is dropped, with every process in it.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+    runtime: OnceLock<Runtime>,
+}
+
+impl Namespace {
+    /// Make one. `label` tells it from the others of this process.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn new(label: &str) -> Result<Self> {
+        let name = format!("{PREFIX}{}-{label}", std::process::id());
+        run(&["ip", "netns", "add", &name])?;
+        let namespace = Self { name, runtime: OnceLock::new() };
+        namespace.ip(&["link", "set", "lo", "up"])?;
+        Ok(namespace)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Run `ip` inside.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn ip(&self, args: &[&str]) -> Result<String> {
+        run(&[&["ip", "-n", &self.name], args].concat())
+    }
+
+    /// Run a command inside.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn run(&self, command: &[&str]) -> Result<String> {
+        run(&[&["ip", "netns", "exec", &self.name], command].concat())
+    }
+
+    /// Set a sysctl inside.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
+        self.run(&["sysctl", "-qw", &format!("{key}={value}")]).map(drop)
+    }
+
+    /// Do something on this thread inside, then come back.
+    ///
+    /// # Errors
+    /// If the system refuses to switch.
+    pub fn within<T>(&self, action: impl FnOnce() -> T) -> Result<T> {
+        let home = File::open("/proc/thread-self/ns/net").map_err(io("opening the own namespace"))?;
+        self.enter()?;
+        let value = action();
+        setns(home.as_fd(), CloneFlags::CLONE_NEWNET)
+            .map_err(|error| io("coming back from a namespace")(error.into()))?;
+        Ok(value)
+    }
+
+    fn enter(&self) -> Result<()> {
+        let path = format!("/run/netns/{}", self.name);
+        let there = File::open(&path).map_err(io(path))?;
+        setns(there.as_fd(), CloneFlags::CLONE_NEWNET)
+            .map_err(|error| io(format!("entering {}", self.name))(error.into()))
+    }
+
+    /// Run a future on a runtime whose threads live inside: every socket it opens belongs to this namespace.
+    pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.runtime().spawn(future)
+    }
+
+    /// The same, waiting for the end.
+    ///
+    /// # Panics
+    /// If the future panics: a test's assertion is the test's.
+    #[expect(clippy::panic, reason = "carries a panic on to the test that caused it")]
+    pub fn block_on<F>(&self, future: F) -> F::Output
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        match futures::executor::block_on(self.spawn(future)) {
+            Ok(value) => value,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => panic!("a task in {} was cancelled: {error}", self.name),
+            },
+        }
+    }
+
+    #[expect(clippy::expect_used, reason = "without a runtime inside the namespace there is no lab")]
+    fn runtime(&self) -> &Runtime {
+        self.runtime.get_or_init(|| {
+            let name = self.name.clone();
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .on_thread_start(move || {
+                    let inside = Self { name: name.clone(), runtime: OnceLock::new() };
+                    inside.enter().expect("a thread enters its namespace");
+                    std::mem::forget(inside);
+                })
+                .enable_all()
+                .build()
+                .expect("a runtime")
+        })
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+        remove(&self.name);
+    }
+}
+
+/// End every process in a namespace, by process id, and remove it.
+fn remove(name: &str) {
+    let pids = run(&["ip", "netns", "pids", name]).unwrap_or_default();
+    for pid in pids.lines().filter_map(|line| line.trim().parse::<i32>().ok()) {
+        // The threads of this very process live in the namespace, too.
+        if u32::try_from(pid) != Ok(std::process::id()) {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).ok();
+        }
+    }
+    drop(run(&["ip", "netns", "del", name]));
+}
+
+/// Clear away what labs left behind whose process is gone.
+pub fn sweep() {
+    let names = run(&["ip", "netns", "list"]).unwrap_or_default();
+    for line in names.lines() {
+        let Some(name) = line.split_whitespace().next() else { continue };
+        let Some(rest) = name.strip_prefix(PREFIX) else { continue };
+        let owner = rest.split('-').next().unwrap_or_default();
+        if !std::path::Path::new(&format!("/proc/{owner}")).exists() {
+            remove(name);
+            drop(std::fs::remove_dir_all(crate::lab::directory(owner)));
+        }
+    }
+}

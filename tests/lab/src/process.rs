@@ -1,0 +1,92 @@
+//! Processes that end with their owner.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::{Namespace, Result, io, wait_for};
+
+/// A process in a namespace, with its output in a file.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Start `command` inside `namespace` with exactly this environment; its output goes to `log`.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(
+        namespace: &Namespace,
+        command: &[&str],
+        env: &[(String, String)],
+        log: &Path,
+    ) -> Result<Self> {
+        let what = || command.join(" ");
+        let file = File::options().create(true).append(true).open(log).map_err(io(log.to_string_lossy()))?;
+        let errors = file.try_clone().map_err(io(what()))?;
+        let path = std::env::var("PATH").unwrap_or_default();
+        // `ip netns exec` becomes the command: the process id is the command's own.
+        let child = Command::new("ip")
+            .args(["netns", "exec", namespace.name()])
+            .args(command)
+            .env_clear()
+            .env("PATH", path)
+            .envs(env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(file)
+            .stderr(errors)
+            .spawn()
+            .map_err(io(what()))?;
+        Ok(Self { child, log: log.to_owned() })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Send it a signal. That it is gone already is no error.
+    pub fn signal(&self, signal: Signal) {
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            kill(Pid::from_raw(pid), signal).ok();
+        }
+    }
+
+    /// Whether it still runs, and how it ended if not.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Wait for its end.
+    ///
+    /// # Errors
+    /// If it does not end in time.
+    pub fn wait(&mut self, seconds: u64) -> Result<std::process::ExitStatus> {
+        let what = format!("process {} to end", self.child.id());
+        wait_for(&what, seconds, || self.ended())
+    }
+
+    /// End it at once.
+    pub fn kill(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+
+    /// What it printed.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A stopped process has to go on to notice that it was killed; SIGKILL needs no such help.
+        self.kill();
+    }
+}

@@ -1,0 +1,154 @@
+//! Which hosts have an address, at every moment.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use kube_vip::model::BootTime;
+use kube_vip::net::netlink::{Changes, Netlink};
+
+use crate::lab::Lab;
+use crate::{LabError, Result, io, now};
+
+/// How often the hosts are looked at.
+pub const INTERVAL: Duration = Duration::from_millis(10);
+
+/// One look at all hosts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    /// When.
+    pub at: BootTime,
+    /// For each host, the watched addresses it has.
+    pub holds: Vec<Vec<IpAddr>>,
+}
+
+impl Sample {
+    /// The hosts that have `address`.
+    pub fn holders(&self, address: IpAddr) -> Vec<usize> {
+        let having = self.holds.iter().enumerate().filter(|(_, held)| held.contains(&address));
+        having.map(|(host, _)| host).collect()
+    }
+}
+
+/// Looks at all hosts until it is stopped.
+#[derive(Debug)]
+pub struct Sampler {
+    samples: Arc<Mutex<Vec<Sample>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    addresses: Vec<IpAddr>,
+}
+
+impl Sampler {
+    /// Watch the lab's VIPs on all its hosts.
+    ///
+    /// # Errors
+    /// If the system refuses a socket.
+    pub fn start(lab: &Lab) -> Result<Self> {
+        let addresses = vec![lab.vip_v4.into(), lab.vip_v6.into()];
+        let samples = Arc::new(Mutex::new(Vec::new()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io("a runtime"))?;
+        // A netlink socket stays in the namespace it was opened in, wherever its thread goes.
+        let guard = runtime.enter();
+        let mut links: Vec<(Netlink, Changes)> = Vec::new();
+        for host in &lab.hosts {
+            links.push(host.namespace.within(Netlink::open)?.map_err(io("a netlink socket"))?);
+        }
+        drop(guard);
+        let (wanted, sink, halt) = (addresses.clone(), samples.clone(), stop.clone());
+        let thread = std::thread::spawn(move || {
+            runtime.block_on(async move {
+                let mut tick = tokio::time::interval(INTERVAL);
+                tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+                while !halt.load(Ordering::Relaxed) {
+                    tick.tick().await;
+                    let looks = links.iter().map(|(netlink, _)| netlink.addresses());
+                    let looked = futures::future::join_all(looks).await;
+                    let held = |found: Vec<kube_vip::reconcile::diff::ActualAddress>| {
+                        let all = found.into_iter().map(|address| address.vip.address);
+                        all.filter(|address| wanted.contains(address)).collect()
+                    };
+                    let holds = looked.into_iter().map(|found| held(found.unwrap_or_default())).collect();
+                    sink.lock().unwrap_or_else(PoisonError::into_inner).push(Sample { at: now(), holds });
+                }
+            });
+        });
+        Ok(Self { samples, stop, thread: Some(thread), addresses })
+    }
+
+    /// Everything seen so far.
+    pub fn samples(&self) -> Vec<Sample> {
+        self.samples.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Everything seen since `start`.
+    pub fn since(&self, start: BootTime) -> Vec<Sample> {
+        self.samples().into_iter().filter(|sample| sample.at >= start).collect()
+    }
+
+    /// The latest look.
+    pub fn latest(&self) -> Option<Sample> {
+        self.samples.lock().unwrap_or_else(PoisonError::into_inner).last().cloned()
+    }
+
+    /// For how long more than one host had one of the addresses, since `start`.
+    pub fn overlap(&self, start: BootTime) -> Duration {
+        let twice = |sample: &Sample| self.addresses.iter().any(|address| sample.holders(*address).len() > 1);
+        let samples = self.since(start);
+        let spans = samples.windows(2).filter_map(|pair| match pair {
+            [before, after] if twice(before) => Some(after.at.since(before.at)),
+            _ => None,
+        });
+        spans.sum()
+    }
+
+    /// Wait until exactly one host has every address, and say which.
+    ///
+    /// # Errors
+    /// If that does not come about in time.
+    pub fn wait_for_holder(&self, seconds: u64) -> Result<usize> {
+        self.wait_for_holders(&self.addresses, seconds)
+    }
+
+    /// The same for some of the addresses.
+    ///
+    /// # Errors
+    /// If that does not come about in time.
+    pub fn wait_for_holders(&self, addresses: &[IpAddr], seconds: u64) -> Result<usize> {
+        crate::wait_for("a single holder of the VIP", seconds, || {
+            let sample = self.latest()?;
+            let mut holders = addresses.iter().map(|address| sample.holders(*address));
+            let first = holders.next()?;
+            let same = holders.all(|others| others == first);
+            match first.as_slice() {
+                [only] if same => Some(*only),
+                _ => None,
+            }
+        })
+    }
+
+    /// The holder right now, if there is exactly one.
+    ///
+    /// # Errors
+    /// If there is none, or more than one.
+    pub fn holder(&self) -> Result<usize> {
+        let sample = self.latest().ok_or_else(|| LabError::Missing("a sample".into()))?;
+        match self.addresses.first().map(|address| sample.holders(*address)).as_deref() {
+            Some([only]) => Ok(*only),
+            _ => Err(LabError::Timeout { what: format!("one holder, but {:?}", sample.holds), seconds: 0 }),
+        }
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
