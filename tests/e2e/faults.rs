@@ -308,21 +308,21 @@ fn visibility() -> Outcome {
     let mut cluster = cluster()?;
     let story = Story::begin(&cluster)?;
     let host = cluster.lab.host(story.holder);
-    let program = kube_vip_lab::binaries::kube_vip()?;
+    let program = crate::harness::PROGRAM;
     let status: serde_json::Value =
-        serde_json::from_str(&host.namespace.run(&[&program, "status", "-o", "json"])?)?;
+        serde_json::from_str(&host.namespace.run(&[program, "status", "-o", "json"])?)?;
     let status = &status[0];
     assert_eq!(status["standing"], "holding", "{status}");
     assert_eq!(status["holder"], host.name.as_str());
     assert_eq!(status["addresses"].as_array().map(Vec::len), Some(2));
-    let text = host.namespace.run(&[&program, "status"])?;
+    let text = host.namespace.run(&[program, "status"])?;
     assert!(text.contains("holding for"), "{text}");
     let metrics = get(&cluster, story.holder, 2112, "/metrics")?;
     let leader =
         format!("kube_vip_is_leader{{node=\"{}\",lease_name=\"kube-system/plndr-cp-lock\"}} 1", host.name);
     assert!(metrics.contains(&leader), "{metrics}");
     let other = (story.holder + 1) % 3;
-    let text = cluster.lab.host(other).namespace.run(&[&program, "status"])?;
+    let text = cluster.lab.host(other).namespace.run(&[program, "status"])?;
     assert!(text.contains("why not here node-"), "{text}");
     cluster.agent(story.holder).signal(nix::sys::signal::Signal::SIGUSR1);
     let agent = cluster.agent(story.holder);

@@ -8,6 +8,9 @@ use kube_vip_lab::probe::Prober;
 use kube_vip_lab::sampler::Sampler;
 use kube_vip_lab::{Agent, AgentOptions, Lab, LabOptions, Result};
 
+/// The program under test.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_kube-vip");
+
 /// Three hosts, each with an agent.
 pub(crate) struct Cluster {
     pub(crate) agents: Vec<Option<Agent>>,
@@ -54,7 +57,7 @@ impl std::ops::DerefMut for Guard {
 impl Cluster {
     pub(crate) fn start() -> Result<Self> {
         let lab = Lab::start(LabOptions { hosts: 3, control_plane: true })?;
-        let options = AgentOptions::new(&lab);
+        let options = AgentOptions::new(&lab, PROGRAM);
         let sampler = Sampler::start(&lab)?;
         let v4 = Prober::start(&lab, &lab.client_host, lab.vip_v4.into())?;
         let v6 = Prober::start(&lab, &lab.client_host, lab.vip_v6.into())?;

@@ -7,11 +7,13 @@ use nix::sys::signal::Signal;
 
 use crate::lab::{Host, Lab};
 use crate::process::Process;
-use crate::{Result, binaries, io};
+use crate::{Result, io};
 
 /// How to run an agent.
 #[derive(Debug, Clone)]
 pub struct AgentOptions {
+    /// The `kube-vip` to run.
+    pub program: PathBuf,
     /// Lease duration, renew deadline and retry period in seconds.
     pub lease: (u32, u32, u32),
     /// The VIPs.
@@ -26,8 +28,9 @@ pub struct AgentOptions {
 
 impl AgentOptions {
     /// The configuration that tests use: leases 5/3/1, `admin.conf`.
-    pub fn new(lab: &Lab) -> Self {
+    pub fn new(lab: &Lab, program: &str) -> Self {
         Self {
+            program: program.into(),
             lease: (5, 3, 1),
             address: format!("{},{}", lab.vip_v4, lab.vip_v6),
             kubeconfig: Some(lab.path("admin.conf")),
@@ -146,7 +149,7 @@ fn prepare_root(host: &Host, options: &AgentOptions) -> Result<PathBuf> {
     std::fs::create_dir_all(&etc).map_err(io(etc.to_string_lossy()))?;
     let program = root.join("kube-vip");
     if !program.exists() {
-        std::fs::copy(binaries::kube_vip()?, &program).map_err(io("copying kube-vip"))?;
+        std::fs::copy(&options.program, &program).map_err(io("copying kube-vip"))?;
     }
     let write = |path: &Path, text: &str| std::fs::write(path, text).map_err(io(path.to_string_lossy()));
     write(&root.join("etc/hosts"), "127.0.0.1 localhost kubernetes\n")?;

@@ -21,12 +21,3 @@ pub fn find(name: &str) -> Result<String> {
     let found = candidates.into_iter().find(|path| path.is_file());
     found.map(|path| path.to_string_lossy().into_owned()).ok_or_else(|| LabError::Missing(name.to_owned()))
 }
-
-/// The `kube-vip` under test: `KUBE_VIP_BINARY`, which `cargo xtask` sets.
-///
-/// # Errors
-/// If it is not set.
-pub fn kube_vip() -> Result<String> {
-    std::env::var("KUBE_VIP_BINARY")
-        .map_err(|_| LabError::Missing("the program that KUBE_VIP_BINARY names".into()))
-}
