@@ -1,12 +1,10 @@
 //! The daemon: starts everything in order, and stops it in order.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::ListParams;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -25,7 +23,7 @@ use crate::reconcile::driver::left_over;
 use crate::telemetry::events::{Reporter, label_value};
 use crate::telemetry::http::{ListenError, Serve, listen};
 use crate::telemetry::{Telemetry, status};
-use crate::{health, reconcile, resolve};
+use crate::{api, health, reconcile, resolve};
 
 /// How long the whole exit may take.
 const EXIT_PATIENCE: Duration = Duration::from_millis(4500);
@@ -33,8 +31,6 @@ const EXIT_PATIENCE: Duration = Duration::from_millis(4500);
 const FAREWELL_PATIENCE: Duration = Duration::from_millis(800);
 /// A link that is down for this long counts as a failure of this host.
 const LINK_PATIENCE: Duration = Duration::from_secs(1);
-/// How often the addresses of the other API servers are refreshed.
-const REMEMBER_EVERY: Duration = Duration::from_secs(600);
 
 /// Why the daemon cannot run, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -139,7 +135,7 @@ pub async fn run(config: Config) -> Result<(), ManagerError> {
         telemetry.clone(),
     ));
     tokio::spawn(resolve::run(config.targets.clone(), config.prefixes, config.dns_mode, vips_in));
-    tokio::spawn(remember_peers(api, addresses.iter().map(|address| address.vip.address).collect()));
+    tokio::spawn(api::peers::follow(api));
     let farewell = tokio::spawn(reporter.run(notices));
 
     let stopped = wait(&mut parts, &commands, &config, &telemetry).await;
@@ -299,35 +295,4 @@ async fn judge(
             return;
         }
     }
-}
-
-/// Remember where the other API servers are, for the day when the one here fails.
-async fn remember_peers(api: Arc<Api>, own: Vec<IpAddr>) {
-    loop {
-        let learnt = async {
-            let chosen = api.client().await.ok()?;
-            let slices = kube::Api::<EndpointSlice>::namespaced(chosen.client, "default");
-            let params = ListParams::default().labels("kubernetes.io/service-name=kubernetes");
-            slices.list(&params).await.ok()
-        };
-        let pause = match timeout(Duration::from_secs(2), learnt).await {
-            Ok(Some(slices)) => {
-                let servers: Vec<SocketAddr> = slices.items.iter().flat_map(servers_of).collect();
-                api.remember(&servers, &own);
-                if servers.len() > 1 { REMEMBER_EVERY } else { REMEMBER_EVERY / 20 }
-            }
-            _ => Duration::from_secs(1),
-        };
-        tokio::time::sleep(pause).await;
-    }
-}
-
-fn servers_of(slice: &EndpointSlice) -> Vec<SocketAddr> {
-    let ports = slice.ports.iter().flatten().filter_map(|port| u16::try_from(port.port?).ok());
-    let addresses = || slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
-    ports
-        .flat_map(|port| {
-            addresses().filter_map(move |address| Some(SocketAddr::new(address.parse().ok()?, port)))
-        })
-        .collect()
 }

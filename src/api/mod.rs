@@ -4,6 +4,7 @@
 //! does not depend on itself. When it fails, the servers on the other hosts, remembered from better days and held
 //! to the same CA. A server that failed once is passed over for a while, and its connections are dropped.
 
+pub mod peers;
 pub mod source;
 
 use std::net::{IpAddr, SocketAddr};
@@ -19,6 +20,9 @@ pub use source::{Endpoint, Environment, Source, SourceError};
 
 /// How long a server that failed is passed over while another one is to be had.
 const PENALTY: Duration = Duration::from_secs(2);
+
+/// How many servers of other hosts are remembered.
+const REMEMBERED: usize = 16;
 
 /// The API servers, and a client for each.
 pub struct Api {
@@ -133,28 +137,25 @@ impl Api {
         self.lock().prefer_peers = prefer;
     }
 
-    /// Remember the servers on other hosts. Our own addresses among them are left out.
-    pub fn remember(&self, servers: &[SocketAddr], own: &[IpAddr]) {
+    /// Remember servers on other hosts, the latest [`REMEMBERED`] of them. Our own addresses are left out.
+    pub fn remember(&self, servers: &[SocketAddr]) {
         let mut state = self.lock();
         let tls_name = state.servers.iter().find_map(|server| server.endpoint.tls_name.clone());
-        let endpoints: Vec<Endpoint> = servers
-            .iter()
-            .filter(|address| !own.contains(&address.ip()) && !self.environment.vips.contains(&address.ip()))
-            .map(|address| Endpoint {
-                url: format!("https://{address}"),
-                tls_name: tls_name.clone(),
-                local: false,
-                given: false,
-            })
-            .collect();
-        state.servers.retain(|server| {
-            server.endpoint.local || server.endpoint.given || endpoints.contains(&server.endpoint)
-        });
-        for endpoint in endpoints {
-            if !state.servers.iter().any(|server| server.endpoint.url == endpoint.url) {
+        let avoid = |ip: &IpAddr| self.environment.own.contains(ip) || self.environment.vips.contains(ip);
+        for address in servers.iter().filter(|address| !avoid(&address.ip())) {
+            let url = format!("https://{address}");
+            if !state.servers.iter().any(|server| server.endpoint.url == url) {
+                let endpoint = Endpoint { url, tls_name: tls_name.clone(), local: false, given: false };
                 state.servers.push(Server { endpoint, client: None, avoid_until: None });
             }
         }
+        let learnt = state.servers.iter().filter(|server| !server.endpoint.given).count();
+        let mut surplus = learnt.saturating_sub(REMEMBERED);
+        state.servers.retain(|server| {
+            let forget = !server.endpoint.given && surplus > 0;
+            surplus -= usize::from(forget);
+            !forget
+        });
     }
 
     /// Read the credentials, if they are not there or have to be read again.
