@@ -6,6 +6,7 @@
 mod env;
 mod image;
 mod rbac;
+pub mod samples;
 
 use serde_json::{Value, json};
 

@@ -4,8 +4,11 @@
 //! written by hand: the `nft` program would have to be in the image, and the image holds one file.
 
 use std::net::IpAddr;
+use std::os::fd::AsRawFd;
 
-use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto, socket,
+};
 
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
@@ -84,16 +87,22 @@ fn table(address: IpAddr) -> String {
 
 /// Send a batch, and wait for the kernel's word on each message.
 fn transact(messages: &[Vec<u8>]) -> std::io::Result<()> {
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.bind_auto()?;
+    let kernel = NetlinkAddr::new(0, 0);
+    let socket = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkNetFilter,
+    )?;
+    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
     let mut bytes = batch(BATCH_BEGIN);
     messages.iter().for_each(|message| bytes.extend(message));
     bytes.extend(batch(BATCH_END));
-    socket.send_to(&bytes, &SocketAddr::new(0, 0), 0)?;
+    sendto(socket.as_raw_fd(), &bytes, &kernel, MsgFlags::empty())?;
     let mut outcome = Ok(());
     for _ in messages {
-        let mut answer = Vec::with_capacity(4096);
-        socket.recv(&mut answer, 0)?;
+        let mut answer = [0; 4096];
+        recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
         // An error message: a header of 16 bytes, then the error number, negative, in the host's byte order.
         let code = answer
             .get(16..20)

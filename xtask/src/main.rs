@@ -1,1 +1,48 @@
-fn main() {}
+//! `cargo xtask …`: everything a person types, in one place.
+
+mod fuzz;
+mod generate;
+mod setup;
+mod sh;
+mod test;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask setup                 install what the others need: packages, etcd and kube-apiserver
+cargo xtask test                  every check of the project
+cargo xtask sim --seeds N         the simulation of the election, N times
+cargo xtask sim --seed N          one run of it, with its story
+cargo xtask fuzz [SECONDS]        every fuzz target, for so many seconds each
+cargo xtask manifests             write manifests/ anew
+cargo xtask docs                  write docs/configuration.md anew
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let outcome = match words.as_slice() {
+        ["setup"] => setup::all(),
+        ["test"] => test::all(),
+        ["sim", "--seeds", seeds] => test::simulate("SIM_SEEDS", seeds),
+        ["sim", "--seed", seed] => test::simulate("SIM_SEED", seed),
+        ["fuzz"] => fuzz::all(60),
+        ["fuzz", seconds] => {
+            seconds.parse().map_err(|_| format!("{seconds} is no number of seconds")).and_then(fuzz::all)
+        }
+        ["manifests"] => generate::manifests(),
+        ["docs"] => generate::reference(),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            Ok(())
+        }
+        _ => Err(format!("there is no `cargo xtask {}`\n{HELP}", args.join(" "))),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

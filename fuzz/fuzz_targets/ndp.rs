@@ -1,0 +1,11 @@
+//! Any bytes as a neighbour discovery packet: no panic, no endless loop over options.
+#![no_main]
+
+use kube_vip::ndp::packet::Packet;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(packet) = Packet::from_bytes(bytes) {
+        assert!(bytes.len() >= 64, "{packet:?}");
+    }
+});

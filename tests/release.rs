@@ -1,0 +1,56 @@
+//! The release build: one static file, small, that runs from an empty root file system.
+//!
+//! Ignored by default, since it needs that build; `cargo xtask test` makes it and runs these.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+fn program() -> PathBuf {
+    let target = PathBuf::from(env!("CARGO_BIN_EXE_kube-vip"));
+    // From …/debug/kube-vip to …/release/kube-vip.
+    target.parent().unwrap().parent().unwrap().join("release/kube-vip")
+}
+
+#[test]
+#[ignore = "needs a release build"]
+fn it_is_static_stripped_and_small() {
+    let size = std::fs::metadata(program()).unwrap().len();
+    println!("{:.1} MB", size as f64 / 1e6);
+    assert!(size <= 15_000_000, "{size} bytes");
+    let bytes = std::fs::read(program()).unwrap();
+    assert!(!bytes.windows(10).any(|window| window == b".debug_str"), "it is not stripped");
+    assert!(!bytes.windows(9).any(|window| window == b"ld-linux-"), "it asks for an interpreter");
+}
+
+#[test]
+#[ignore = "needs a release build"]
+fn it_runs_from_an_empty_root_file_system_and_knows_names() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only root may change the root");
+        return;
+    }
+    let root = std::env::temp_dir().join(format!("kube-vip-root-{}", std::process::id()));
+    std::fs::create_dir_all(root.join("etc")).unwrap();
+    std::fs::copy(program(), root.join("kube-vip")).unwrap();
+    std::fs::write(root.join("etc/hosts"), "192.0.2.44 vip.test\n").unwrap();
+    std::fs::write(root.join("etc/resolv.conf"), "").unwrap();
+    let run = |args: &[&str], env: &[(&str, &str)]| {
+        let mut command = Command::new("timeout");
+        command.args(["3", "chroot"]).arg(&root).arg("/kube-vip").args(args);
+        let path = std::env::var("PATH").unwrap();
+        let output = command.env_clear().env("PATH", path).envs(env.iter().copied()).output().unwrap();
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    assert!(run(&["version"], &[]).starts_with("Kube-VIP Release Information"));
+    let env = [
+        ("vip_arp", "true"),
+        ("cp_enable", "true"),
+        ("address", "vip.test"),
+        ("vip_interface", "lo"),
+        ("prometheus_server", ""),
+    ];
+    let log = run(&["manager"], &env);
+    std::fs::remove_dir_all(&root).unwrap();
+    assert!(log.contains("resolved the VIP's name") && log.contains("192.0.2.44"), "{log}");
+    assert!(log.contains("there is no kubeconfig at /etc/kubernetes/admin.conf yet"), "{log}");
+}

@@ -1,0 +1,162 @@
+//! The rules of the house, as tests. ARCHITECTURE.md says why.
+
+use std::path::{Path, PathBuf};
+
+/// Files and folders that compute: no clock, socket, runtime, client, environment, randomness or log.
+const PURE: &[&str] = &[
+    "src/announce/probe.rs",
+    "src/announce/schedule.rs",
+    "src/arp/packet.rs",
+    "src/cli.rs",
+    "src/config/",
+    "src/desired/",
+    "src/health/fsm.rs",
+    "src/leader/decide.rs",
+    "src/leader/elector.rs",
+    "src/leader/record.rs",
+    "src/manifest/",
+    "src/model/",
+    "src/ndp/packet.rs",
+    "src/reconcile/diff.rs",
+];
+
+const IMPURE_WORDS: &[&str] = &[
+    "tokio",
+    "kube::",
+    "rtnetlink",
+    "socket2",
+    "nix::",
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
+    "Instant",
+    "SystemTime",
+    "clock::",
+    "Timestamp::now",
+    "rand::",
+    "std::env",
+    "std::fs",
+    "tracing",
+];
+
+/// Words that belong to one file.
+const CONFINED: &[(&str, &str)] = &[
+    ("rtnetlink", "src/net/netlink.rs"),
+    ("unsafe {", "src/net/sys.rs"),
+    ("unsafe fn", "src/net/sys.rs"),
+    ("serde_saphyr::to_string", "src/manifest/mod.rs"),
+    ("serde_saphyr::from_str", "src/config/file.rs"),
+];
+
+/// Files that may be longer than the limit, and why.
+const LONG: &[(&str, &str)] = &[
+    ("src/leader/elector.rs", "one state machine; its parts have no meaning apart"),
+    ("tests/simulation.rs", "one invented world; its parts have no meaning apart"),
+];
+
+const LIMIT: usize = 600;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust file of the project, with its path from the root.
+fn files() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders: Vec<PathBuf> =
+        ["src", "tests", "xtask", "fuzz"].map(|folder| root().join(folder)).into();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() && path.file_name() != Some("target".as_ref()) {
+                folders.push(path);
+            } else if path.extension() == Some("rs".as_ref()) {
+                let name = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
+                found.push((name, std::fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    assert!(found.len() > 40, "the files are not where this test looks for them");
+    found
+}
+
+/// Without tests and comments: the rules are about what the program does.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let end = text.find("#[cfg(test)]").unwrap_or(text.len());
+    text[..end].lines().enumerate().filter_map(|(number, line)| {
+        let code = line.split("//").next().unwrap_or_default();
+        (!code.trim().is_empty()).then_some((number + 1, code))
+    })
+}
+
+#[test]
+fn pure_files_are_pure() {
+    let mut seen = 0;
+    for (name, text) in files() {
+        if !PURE.iter().any(|pure| name.starts_with(pure)) {
+            continue;
+        }
+        seen += 1;
+        for (number, line) in code(&text) {
+            for word in IMPURE_WORDS {
+                assert!(
+                    !line.contains(word),
+                    "{name}:{number} computes, and may not mention `{word}`: {line}"
+                );
+            }
+        }
+    }
+    assert!(seen >= PURE.len(), "a pure file was moved without telling this test");
+}
+
+#[test]
+fn what_is_confined_to_one_file_stays_there() {
+    for (word, place) in CONFINED {
+        assert!(root().join(place).is_file(), "{place} was moved without telling this test");
+        for (name, text) in files().iter().filter(|(name, _)| name.starts_with("src/") && name != place) {
+            for (number, line) in code(text) {
+                assert!(
+                    !line.contains(word),
+                    "{name}:{number} mentions `{word}`, which belongs to {place}: {line}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn no_file_is_too_long_without_a_reason() {
+    for (name, text) in files() {
+        let lines = text.lines().count();
+        let excused = LONG.iter().any(|(excused, _)| *excused == name);
+        assert!(
+            lines <= LIMIT || excused,
+            "{name} has {lines} lines; more than {LIMIT} need a reason in this test"
+        );
+    }
+}
+
+#[test]
+fn every_decoder_of_network_bytes_has_a_fuzz_target() {
+    let targets = std::fs::read_to_string(root().join("fuzz/Cargo.toml")).unwrap();
+    let decoders = files().into_iter().filter(|(name, text)| {
+        name.starts_with("src/") && name.ends_with("/packet.rs") && text.contains("fn from_bytes")
+    });
+    let mut seen = 0;
+    for (name, _) in decoders {
+        let protocol = Path::new(&name).parent().unwrap().file_name().unwrap().to_string_lossy().into_owned();
+        assert!(
+            targets.contains(&format!("name = \"{protocol}\"")),
+            "{name} has no fuzz target `{protocol}`"
+        );
+        seen += 1;
+    }
+    assert!(seen >= 2, "the decoders are not where this test looks for them");
+}
+
+#[test]
+fn every_module_says_what_it_is_for() {
+    for (name, text) in files() {
+        assert!(text.starts_with("//!"), "{name} does not begin with what it is for");
+    }
+}
