@@ -118,7 +118,7 @@ fn unusual(kind: Kind, name: &str) -> Option<String> {
         }
         (_, "vip_address" | "bgp_sourceip" | "cp_enable" | "svc_enable") => return None,
         (_, "vip_leaseduration") => "30".into(),
-        (_, "vip_renewdeadline") => "20".into(),
+        (_, "vip_renewdeadline") => "12".into(),
         (_, "vip_retryperiod") => "4".into(),
         (_, "health_check_port") => "2113".into(),
         (_, "vip_subnet") => "24".into(),
