@@ -1,4 +1,10 @@
 //! Generated manifests: their content, their way back through the environment, and how Kubernetes reads them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that panics has failed"
+)]
 
 use std::collections::BTreeMap;
 use std::io::Write;

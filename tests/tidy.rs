@@ -1,4 +1,10 @@
 //! The rules of the house, as tests. ARCHITECTURE.md says why.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that panics has failed"
+)]
 
 use std::path::{Path, PathBuf};
 

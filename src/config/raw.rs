@@ -44,6 +44,9 @@ pub struct Raw {
     values: BTreeMap<Key, (String, Origin)>,
 }
 
+/// Reads a file by its path.
+pub type ReadFile<'a> = dyn Fn(&str) -> std::io::Result<String> + 'a;
+
 /// Everything [`Raw`] is made from. Pure: the process's own environment and files are read by the caller.
 #[derive(Default)]
 pub struct Sources<'a> {
@@ -52,7 +55,7 @@ pub struct Sources<'a> {
     /// Environment variables.
     pub env: Vec<(String, String)>,
     /// Reads the configuration file once its path is known.
-    pub read_file: Option<&'a dyn Fn(&str) -> std::io::Result<String>>,
+    pub read_file: Option<&'a ReadFile<'a>>,
 }
 
 impl Raw {

@@ -247,6 +247,7 @@ fn address_origin(raw: &Raw) -> Origin {
     raw.origin(if raw.text(Key::Address).is_empty() { Key::VipAddress } else { Key::Address })
 }
 
+#[expect(clippy::result_large_err, reason = "it is made once, and ends the program")]
 /// The prefix length for each family: of two the first is for IPv4, a single one is for both.
 fn prefixes(raw: &Raw) -> Result<Prefixes, Problem> {
     let origin = || raw.origin(Key::VipSubnet);

@@ -10,6 +10,7 @@ use crate::model::BootTime;
 
 /// What this host knows of the Lease.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it in a process")]
 pub enum Seen {
     /// It was never read.
     Nothing,

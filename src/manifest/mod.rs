@@ -72,8 +72,7 @@ fn daemon_set(raw: &Raw, image: &str, in_cluster: bool, taint: bool) -> Value {
     if taint {
         let tolerate = |effect: &str| json!({ "effect": effect, "operator": "Exists" });
         let exists = |key: &str| json!({ "matchExpressions": [{ "key": key, "operator": "Exists" }] });
-        spec["tolerations"] = json!([tolerate("NoSchedule"), tolerate("NoExecute")]);
-        spec["affinity"] = json!({
+        let affinity = json!({
             "nodeAffinity": {
                 "requiredDuringSchedulingIgnoredDuringExecution": {
                     "nodeSelectorTerms": [
@@ -83,6 +82,8 @@ fn daemon_set(raw: &Raw, image: &str, in_cluster: bool, taint: bool) -> Value {
                 },
             },
         });
+        set(&mut spec, "affinity", affinity);
+        set(&mut spec, "tolerations", json!([tolerate("NoSchedule"), tolerate("NoExecute")]));
     }
     json!({
         "apiVersion": "apps/v1",
@@ -108,12 +109,16 @@ fn pod_spec(raw: &Raw, image: &str, in_cluster: bool) -> Value {
     });
     let port = raw.int(Key::HealthPort);
     if port != 0 {
-        container["livenessProbe"] = json!({
+        let probe = json!({
             "httpGet": { "path": "/healthz", "port": port },
             "initialDelaySeconds": 10,
             "periodSeconds": 10,
             "timeoutSeconds": 5,
         });
+        set(&mut container, "livenessProbe", probe);
+    }
+    if !in_cluster {
+        set(&mut container, "volumeMounts", json!([{ "mountPath": ADMIN_CONF, "name": "kubeconfig" }]));
     }
     let mut spec = json!({
         "containers": [container],
@@ -122,14 +127,20 @@ fn pod_spec(raw: &Raw, image: &str, in_cluster: bool) -> Value {
         "securityContext": { "seccompProfile": { "type": "RuntimeDefault" } },
     });
     if in_cluster {
-        spec["serviceAccountName"] = json!("kube-vip");
+        set(&mut spec, "serviceAccountName", json!("kube-vip"));
     } else {
-        spec["containers"][0]["volumeMounts"] = json!([{ "mountPath": ADMIN_CONF, "name": "kubeconfig" }]);
-        spec["hostAliases"] = json!([{ "hostnames": ["kubernetes"], "ip": "127.0.0.1" }]);
-        spec["volumes"] =
-            json!([{ "hostPath": { "path": raw.text(Key::Kubeconfig) }, "name": "kubeconfig" }]);
+        let volume = json!({ "hostPath": { "path": raw.text(Key::Kubeconfig) }, "name": "kubeconfig" });
+        set(&mut spec, "hostAliases", json!([{ "hostnames": ["kubernetes"], "ip": "127.0.0.1" }]));
+        set(&mut spec, "volumes", json!([volume]));
     }
     spec
+}
+
+/// Add a key to an object.
+fn set(object: &mut Value, key: &str, value: Value) {
+    if let Some(map) = object.as_object_mut() {
+        map.insert(key.to_owned(), value);
+    }
 }
 
 fn security_context(raw: &Raw) -> Value {

@@ -11,10 +11,10 @@ pub(super) fn documents(namespace: &str, role: bool, role_binding: bool) -> Vec<
     });
     let (role_kind, role_name) =
         if role { ("Role", "kube-vip") } else { ("ClusterRole", "system:kube-vip-role") };
-    let mut role_meta = json!({ "name": role_name });
-    if role {
-        role_meta["namespace"] = json!(namespace);
-    }
+    let role_meta = match role {
+        true => json!({ "name": role_name, "namespace": namespace }),
+        false => json!({ "name": role_name }),
+    };
     let rule = |groups: &[&str], resources: &[&str], verbs: &[&str]| json!({ "apiGroups": groups, "resources": resources, "verbs": verbs });
     let mut rules = vec![
         rule(&[""], &["services/status"], &["update"]),

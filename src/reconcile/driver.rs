@@ -1,7 +1,6 @@
 //! The main loop: look at the host, compare with what should be, act; announce; notice others.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -519,16 +518,14 @@ impl Driver {
     }
 }
 
-fn next_sighting(layer2: Option<&Layer2>) -> impl Future<Output = std::io::Result<Sighting>> + '_ {
-    async move {
-        match layer2 {
-            Some(layer2) => layer2.next_sighting().await,
-            None => std::future::pending().await,
-        }
+async fn next_sighting(layer2: Option<&Layer2>) -> std::io::Result<Sighting> {
+    match layer2 {
+        Some(layer2) => layer2.next_sighting().await,
+        None => std::future::pending().await,
     }
 }
 
-/// Which of these keys a host still has from an earlier process.
+/// Whether this host still has all of `vips` from an earlier process.
 pub fn left_over(actual: &[super::diff::ActualAddress], vips: &BTreeSet<Vip>) -> bool {
     let held: BTreeMap<IpAddr, bool> =
         actual.iter().map(|address| (address.vip.address, address.tagged || address.deprecated)).collect();

@@ -1,15 +1,24 @@
 //! End-to-end tests on the lab: real API servers, real agents, real faults.
 //!
 //! One lab serves all tests of a group, one after the other: bringing it up takes longer than most of them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that panics has failed"
+)]
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
+mod bootstrap;
+mod election;
 mod faults;
 mod harness;
 
 fn main() {
     let args = Arguments::from_args();
-    let trials: Vec<Trial> = faults::trials();
+    let trials: Vec<Trial> =
+        [faults::trials(), election::trials(), bootstrap::trials()].into_iter().flatten().collect();
     // The tests of a group share a lab, and the machine has few cores.
     let args = Arguments { test_threads: Some(1), ..args };
     let conclusion = libtest_mimic::run(&args, trials);

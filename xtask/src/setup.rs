@@ -3,7 +3,6 @@
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::path::Path;
-use std::time::Instant;
 
 use kube_vip_lab::binaries;
 
@@ -86,12 +85,12 @@ fn program(name: &str, module: &str, package: &str) -> Outcome {
     }
     std::fs::create_dir_all(&cache).map_err(|error| format!("{}: {error}", cache.display()))?;
     println!("building {name}; the first time this takes minutes");
-    let began = Instant::now();
+    let began = kube_vip::net::clock::now();
     let flags = if name == "kube-apiserver" { format!("-s -w {KUBERNETES}") } else { "-s -w".to_owned() };
     let (folder, output) = (folder.to_string_lossy(), binary.to_string_lossy());
     let args = ["-C", &folder, "build", "-trimpath", "-ldflags", &flags, "-o", &output, package];
     run("go", &args, &[("CGO_ENABLED", "0")])?;
-    println!("built {name} in {:.0} s", began.elapsed().as_secs_f64());
+    println!("built {name} in {:.0} s", kube_vip::net::clock::now().since(began).as_secs_f64());
     std::fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))
 }
 

@@ -17,6 +17,7 @@
 
 pub mod agent;
 pub mod binaries;
+pub mod cluster;
 pub mod control_plane;
 pub mod lab;
 pub mod netns;
@@ -27,6 +28,7 @@ pub mod sampler;
 pub mod segment;
 
 pub use agent::{Agent, AgentOptions};
+pub use cluster::Cluster;
 pub use lab::{Host, Lab, LabOptions};
 pub use netns::Namespace;
 

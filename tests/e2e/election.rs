@@ -1,0 +1,75 @@
+//! One election, shared with Go programs: client-go's own elector competes for the same Lease.
+
+use std::time::Duration;
+
+use kube_vip_lab::process::Process;
+use kube_vip_lab::sampler::Sampler;
+use kube_vip_lab::{Agent, AgentOptions, Lab, LabOptions, binaries};
+use libtest_mimic::{Failed, Trial};
+
+use crate::harness::PROGRAM;
+use crate::trial;
+
+type Outcome = Result<(), Failed>;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![trial("client_go_and_kube_vip_hand_one_lease_to_each_other", client_go)]
+}
+
+fn elector(lab: &Lab, identity: &str) -> Result<Process, Failed> {
+    let host = lab.host(0);
+    let kubeconfig =
+        std::fs::read_to_string(lab.path("super-admin.conf"))?.replace(&lab.vip_v4.to_string(), "127.0.0.1");
+    let path = lab.path("elector.conf");
+    std::fs::write(&path, kubeconfig)?;
+    let command =
+        [&binaries::find("elector")?, "--identity", identity, "--kubeconfig", &path.to_string_lossy()];
+    Ok(Process::start(&host.namespace, &command, &[], &lab.path(&format!("{identity}.log")))?)
+}
+
+fn leads(elector: &Process) -> bool {
+    let log = elector.log();
+    let last = log.lines().rfind(|line| *line == "leading" || *line == "lost");
+    last == Some("leading")
+}
+
+/// A rolling migration, there and back: released, killed, released.
+fn client_go() -> Outcome {
+    let lab = Lab::start(LabOptions { hosts: 1, control_plane: true })?;
+    let sampler = Sampler::start(&lab)?;
+    let options = AgentOptions::new(&lab, PROGRAM);
+    let nobody = || sampler.latest().is_some_and(|sample| sample.holds[0].is_empty());
+
+    let mut go = elector(&lab, "go-program")?;
+    kube_vip_lab::wait_for("client-go to lead", 10, || leads(&go).then_some(()))?;
+    let mut agent = Agent::start(lab.host(0), &options)?;
+    std::thread::sleep(Duration::from_secs(7));
+    assert!(leads(&go) && nobody(), "a healthy lease was stolen");
+
+    // The Go program goes in peace: we follow at once.
+    go.signal(nix::sys::signal::Signal::SIGTERM);
+    go.wait(5)?;
+    let released = kube_vip_lab::now();
+    sampler.wait_for_holder(5)?;
+    println!("  taken over {:?} after client-go's release", kube_vip_lab::now().since(released));
+
+    // It comes back and waits its turn.
+    let mut go = elector(&lab, "go-program-2")?;
+    std::thread::sleep(Duration::from_secs(7));
+    assert!(!leads(&go) && sampler.holder().is_ok(), "client-go stole a healthy lease");
+    agent.terminate();
+    agent.wait(5)?;
+    kube_vip_lab::wait_for("client-go to lead after our release", 10, || leads(&go).then_some(()))?;
+    assert!(nobody());
+
+    // It dies: we wait for the lease to expire, no longer, no shorter.
+    let _agent = Agent::start(lab.host(0), &options)?;
+    std::thread::sleep(Duration::from_secs(2));
+    go.kill();
+    let killed = kube_vip_lab::now();
+    sampler.wait_for_holder(10)?;
+    let took = kube_vip_lab::now().since(killed);
+    println!("  taken over {took:?} after client-go's death");
+    assert!(took > Duration::from_secs(3), "{took:?}");
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! Three hosts with agents, under observation: what tests, demo and benchmarks work with.
+
+use std::time::Duration;
+
+use kube_vip::model::BootTime;
+
+use crate::probe::Prober;
+use crate::sampler::Sampler;
+use crate::{Agent, AgentOptions, Lab, LabOptions, Result};
+
+/// Three hosts, each with an agent.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The agent on each host, where one was started.
+    pub agents: Vec<Option<Agent>>,
+    /// Probes the IPv4 VIP from the client host.
+    pub v4: Prober,
+    /// Probes the IPv6 VIP from the client host.
+    pub v6: Prober,
+    /// Watches who has the VIPs.
+    pub sampler: Sampler,
+    /// How agents are started.
+    pub options: AgentOptions,
+    /// The hosts.
+    pub lab: Lab,
+}
+
+impl Cluster {
+    /// Bring up hosts and API servers, but no agents yet.
+    ///
+    /// # Errors
+    /// If something does not come up.
+    pub fn start(program: &str) -> Result<Self> {
+        let lab = Lab::start(LabOptions { hosts: 3, control_plane: true })?;
+        let options = AgentOptions::new(&lab, program);
+        let sampler = Sampler::start(&lab)?;
+        let v4 = Prober::start(&lab, &lab.client_host, lab.vip_v4.into())?;
+        let v6 = Prober::start(&lab, &lab.client_host, lab.vip_v6.into())?;
+        let agents = lab.hosts.iter().map(|_| None).collect();
+        Ok(Self { agents, v4, v6, sampler, options, lab })
+    }
+
+    /// Make everything run, until one host holds both VIPs, and both answer.
+    ///
+    /// # Errors
+    /// If that does not come about.
+    pub fn heal(&mut self) -> Result<()> {
+        self.lab.segment.mend()?;
+        for index in 0..self.lab.hosts.len() {
+            self.lab.segment.plug_cable(self.lab.host(index).number)?;
+            self.lab.host(index).thaw_api_server();
+            if self.lab.host(index).etcd.is_none() {
+                self.lab.host_mut(index).restart_etcd()?;
+            }
+            if self.lab.host(index).api_server.is_none() {
+                self.lab.start_api_server(index)?;
+            }
+        }
+        for index in 0..self.lab.hosts.len() {
+            self.lab.wait_for_api_server(index)?;
+            let Some(agent) = self.agents.get_mut(index) else { continue };
+            if agent.as_mut().is_none_or(|agent| agent.ended().is_some()) {
+                *agent = Some(Agent::start(self.lab.host(index), &self.options)?);
+            }
+            self.agent(index).thaw();
+        }
+        self.sampler.wait_for_holder(30)?;
+        let now = crate::now();
+        self.v4.wait_for_answer(now, 20)?;
+        self.v6.wait_for_answer(now, 20)?;
+        Ok(())
+    }
+
+    /// The agent on a host.
+    ///
+    /// # Panics
+    /// If none was started there.
+    #[expect(clippy::expect_used, reason = "a test that asks for an agent it did not start is wrong")]
+    pub fn agent(&mut self, index: usize) -> &mut Agent {
+        self.agents.get_mut(index).and_then(Option::as_mut).expect("an agent on that host")
+    }
+
+    /// The longest time without an answer on either VIP.
+    pub fn outage(&self, start: BootTime) -> Duration {
+        self.v4.outage(start).max(self.v6.outage(start))
+    }
+}
