@@ -245,30 +245,10 @@ fn link_renamed() -> Outcome {
     stayed
 }
 
-/// Change the Lease as an operator would.
-fn edit_lease(cluster: &Guard, holder: Option<&'static str>) -> Outcome {
-    use k8s_openapi::api::coordination::v1::Lease;
-    use kube::api::{DeleteParams, Patch, PatchParams};
-    let other = (0..3).find(|index| cluster.lab.host(*index).api_server.is_some()).unwrap_or(0);
-    let client = cluster.lab.client(other)?;
-    cluster.lab.host(other).namespace.block_on(async move {
-        let leases = kube::Api::<Lease>::namespaced(client, "kube-system");
-        match holder {
-            Some(holder) => {
-                let patch = serde_json::json!({ "spec": { "holderIdentity": holder } });
-                let patch = Patch::Merge(patch);
-                leases.patch("plndr-cp-lock", &PatchParams::default(), &patch).await.map(drop)
-            }
-            None => leases.delete("plndr-cp-lock", &DeleteParams::default()).await.map(drop),
-        }
-    })?;
-    Ok(())
-}
-
 fn overwritten() -> Outcome {
     let cluster = cluster()?;
     let story = Story::begin(&cluster)?;
-    edit_lease(&cluster, Some("somebody"))?;
+    cluster.lab.edit_lease(0, Some("somebody"))?;
     wait_until_lost(&cluster, story.holder, 3)?;
     story.end(&cluster, NEVER)?;
     Ok(())
@@ -277,7 +257,7 @@ fn overwritten() -> Outcome {
 fn emptied() -> Outcome {
     let cluster = cluster()?;
     let story = Story::begin(&cluster)?;
-    edit_lease(&cluster, Some(""))?;
+    cluster.lab.edit_lease(0, Some(""))?;
     std::thread::sleep(Duration::from_secs(1));
     story.stayed(&cluster)
 }
@@ -285,7 +265,7 @@ fn emptied() -> Outcome {
 fn deleted() -> Outcome {
     let cluster = cluster()?;
     let story = Story::begin(&cluster)?;
-    edit_lease(&cluster, None)?;
+    cluster.lab.edit_lease(0, None)?;
     std::thread::sleep(Duration::from_secs(1));
     story.stayed(&cluster)
 }

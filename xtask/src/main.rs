@@ -1,5 +1,6 @@
 //! `cargo xtask …`: everything a person types, in one place.
 
+mod bench;
 mod fuzz;
 mod generate;
 mod setup;
@@ -13,6 +14,8 @@ cargo xtask setup                 install what the others need: packages, etcd a
 cargo xtask test                  every check of the project
 cargo xtask sim --seeds N         the simulation of the election, N times
 cargo xtask sim --seed N          one run of it, with its story
+cargo xtask bench failover        every fault, measured by a client: --runs N (10), --only FAULT,
+                                  --json FILE, --without-keepalived
 cargo xtask fuzz [SECONDS]        every fuzz target, for so many seconds each
 cargo xtask manifests             write manifests/ anew
 cargo xtask docs                  write docs/configuration.md anew
@@ -29,6 +32,9 @@ fn main() -> ExitCode {
         ["fuzz"] => fuzz::all(60),
         ["fuzz", seconds] => {
             seconds.parse().map_err(|_| format!("{seconds} is no number of seconds")).and_then(fuzz::all)
+        }
+        ["bench", "failover", rest @ ..] => {
+            bench::Options::parse(rest).and_then(|options| bench::failover(&options))
         }
         ["manifests"] => generate::manifests(),
         ["docs"] => generate::reference(),

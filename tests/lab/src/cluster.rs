@@ -45,6 +45,16 @@ impl Cluster {
     /// # Errors
     /// If that does not come about.
     pub fn heal(&mut self) -> Result<()> {
+        self.heal_hosts()?;
+        self.start_agents()?;
+        self.wait_until_answering()
+    }
+
+    /// Mend the segment, and bring back the servers that are down or stopped.
+    ///
+    /// # Errors
+    /// If one does not become ready.
+    pub fn heal_hosts(&mut self) -> Result<()> {
         self.lab.segment.mend()?;
         for index in 0..self.lab.hosts.len() {
             self.lab.segment.plug_cable(self.lab.host(index).number)?;
@@ -56,19 +66,33 @@ impl Cluster {
                 self.lab.start_api_server(index)?;
             }
         }
-        for index in 0..self.lab.hosts.len() {
-            self.lab.wait_for_api_server(index)?;
-            let Some(agent) = self.agents.get_mut(index) else { continue };
-            if agent.as_mut().is_none_or(|agent| agent.ended().is_some()) {
-                *agent = Some(Agent::start(self.lab.host(index), &self.options)?);
+        (0..self.lab.hosts.len()).try_for_each(|index| self.lab.wait_for_api_server(index))
+    }
+
+    /// Start an agent on every host that has none, and let those go on that are stopped.
+    ///
+    /// # Errors
+    /// If one cannot be started.
+    pub fn start_agents(&mut self) -> Result<()> {
+        for (host, agent) in self.lab.hosts.iter().zip(&mut self.agents) {
+            drop(agent.take_if(|agent| agent.ended().is_some()));
+            match agent {
+                Some(running) => running.thaw(),
+                None => *agent = Some(Agent::start(host, &self.options)?),
             }
-            self.agent(index).thaw();
         }
+        Ok(())
+    }
+
+    /// One host holds both VIPs, and both answer.
+    ///
+    /// # Errors
+    /// If that does not come about.
+    pub fn wait_until_answering(&self) -> Result<()> {
         self.sampler.wait_for_holder(30)?;
         let now = crate::now();
         self.v4.wait_for_answer(now, 20)?;
-        self.v6.wait_for_answer(now, 20)?;
-        Ok(())
+        self.v6.wait_for_answer(now, 20).map(drop)
     }
 
     /// The agent on a host.

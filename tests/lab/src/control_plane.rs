@@ -134,6 +134,28 @@ impl Lab {
         })
     }
 
+    /// Change the holder in the Lease as an operator would, or delete the Lease, through the API server of one host.
+    ///
+    /// # Errors
+    /// If the API refuses.
+    pub fn edit_lease(&self, index: usize, holder: Option<&str>) -> Result<()> {
+        use k8s_openapi::api::coordination::v1::Lease;
+        const NAME: &str = "plndr-cp-lock";
+        let client = self.client(index)?;
+        let patch = holder.map(|holder| serde_json::json!({ "spec": { "holderIdentity": holder } }));
+        self.host(index).namespace.block_on(async move {
+            let leases = kube::Api::<Lease>::namespaced(client, "kube-system");
+            let edited = match patch {
+                Some(patch) => {
+                    let patch = kube::api::Patch::Merge(patch);
+                    leases.patch(NAME, &Default::default(), &patch).await.map(drop)
+                }
+                None => leases.delete(NAME, &Default::default()).await.map(drop),
+            };
+            edited.map_err(|error| LabError::Api(error.to_string()))
+        })
+    }
+
     fn server_addresses(&self, index: usize) -> Vec<std::net::IpAddr> {
         let host = self.host(index);
         let mut addresses = vec![host.v4.into(), host.v6.into(), self.vip_v4.into(), self.vip_v6.into()];

@@ -19,6 +19,7 @@ pub mod agent;
 pub mod binaries;
 pub mod cluster;
 pub mod control_plane;
+pub mod keepalived;
 pub mod lab;
 pub mod netns;
 pub mod pki;

@@ -1,0 +1,125 @@
+//! `cargo xtask bench failover`: every fault, again and again, measured by a client.
+//!
+//! Numbers go into a table and a JSON file; nothing here fails because a machine is slow, but a second holder is
+//! always an error.
+
+mod fault;
+mod report;
+mod subject;
+
+use std::time::Duration;
+
+use kube_vip_lab::{Cluster, LabError};
+
+use crate::setup;
+use crate::sh::{Outcome, root, run};
+use fault::Fault;
+use report::{Report, Row};
+use subject::Subject;
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    runs: u32,
+    only: Option<String>,
+    keepalived: bool,
+    json: Option<String>,
+}
+
+impl Options {
+    /// From the words behind `bench failover`.
+    pub(crate) fn parse(words: &[&str]) -> Result<Self, String> {
+        let mut options = Self { runs: 10, only: None, keepalived: true, json: None };
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
+            match *word {
+                "--runs" => {
+                    let text = value()?;
+                    options.runs = text.parse().map_err(|_| format!("--runs: {text} is no number"))?;
+                }
+                "--only" => options.only = Some((*value()?).to_owned()),
+                "--json" => options.json = Some((*value()?).to_owned()),
+                "--without-keepalived" => options.keepalived = false,
+                _ => return Err(format!("bench failover does not know {word}")),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Run all faults for kube-vip, and those that make sense for keepalived.
+pub(crate) fn failover(options: &Options) -> Outcome {
+    setup::all()?;
+    run("cargo", &["build", "--release", "--locked"], &[])?;
+    let program = release()?;
+    let mut report = Report::default();
+    report.binary = std::fs::metadata(&program).map(|meta| meta.len()).unwrap_or_default();
+    println!("\nbringing up three hosts …");
+    let mut cluster = Cluster::start(&program).map_err(words)?;
+    measure(&mut cluster, Subject::KubeVip, options, &mut report).map_err(words)?;
+    let wanted = options.only.is_none() || options.only.as_deref() == Some("idle");
+    if wanted {
+        cluster.heal().map_err(words)?;
+        report.idle = Some(subject::idle(&mut cluster).map_err(words)?);
+    }
+    subject::stop_agents(&mut cluster);
+    if options.keepalived {
+        measure(&mut cluster, Subject::Keepalived, options, &mut report).map_err(words)?;
+    }
+    println!("\n{}", report.table());
+    let path = options.json.clone().unwrap_or_else(|| "target/bench-failover.json".to_owned());
+    std::fs::write(root().join(&path), report.json()).map_err(|error| format!("{path}: {error}"))?;
+    println!("as JSON in {path}");
+    Ok(())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn words(error: LabError) -> String {
+    error.to_string()
+}
+
+/// The release build, wherever cargo put it.
+fn release() -> Result<String, String> {
+    let target = root().join("target");
+    let below = std::fs::read_dir(&target).map_err(|error| format!("{}: {error}", target.display()))?;
+    let found = below
+        .filter_map(|entry| Some(entry.ok()?.path().join("release/kube-vip")))
+        .find(|path| path.is_file());
+    found
+        .map(|path| path.to_string_lossy().into_owned())
+        .ok_or_else(|| "the release build is not there".to_owned())
+}
+
+fn measure(
+    cluster: &mut Cluster,
+    subject: Subject,
+    options: &Options,
+    report: &mut Report,
+) -> Result<(), LabError> {
+    for fault in Fault::ALL {
+        let wanted = options.only.as_deref().is_none_or(|only| fault.key() == only);
+        if !wanted || (subject == Subject::Keepalived && !fault.concerns_keepalived()) {
+            continue;
+        }
+        let mut row = Row::new(subject.name(), fault.key(), fault.title());
+        let mut running = subject.start(cluster)?;
+        for number in 0..options.runs {
+            running.heal(cluster)?;
+            // Meet the renewals at every phase.
+            std::thread::sleep(Duration::from_millis(u64::from(number) * 137 % 1000));
+            match fault.play(cluster, &mut running) {
+                Ok(sample) => {
+                    println!("{:<10} {:<44} {}", subject.name(), fault.title(), sample.line());
+                    row.samples.push(sample);
+                }
+                Err(error) => {
+                    println!("{:<10} {:<44} no recovery: {error}", subject.name(), fault.title());
+                    row.lost += 1;
+                }
+            }
+        }
+        report.rows.push(row);
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! What is measured: kube-vip, or keepalived on the same hosts.
+
+use std::time::Duration;
+
+use kube_vip_lab::keepalived::Keepalived;
+use kube_vip_lab::{Cluster, Result};
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Subject {
+    KubeVip,
+    Keepalived,
+}
+
+/// It, running on the hosts.
+pub(crate) enum Running {
+    KubeVip,
+    Keepalived(Vec<Option<Keepalived>>),
+}
+
+impl Subject {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::KubeVip => "kube-vip",
+            Self::Keepalived => "keepalived",
+        }
+    }
+
+    pub(crate) fn start(self, cluster: &mut Cluster) -> Result<Running> {
+        match self {
+            Self::KubeVip => Ok(Running::KubeVip),
+            Self::Keepalived => {
+                let none = (0..cluster.lab.hosts.len()).map(|_| None).collect();
+                Ok(Running::Keepalived(none))
+            }
+        }
+    }
+}
+
+impl Running {
+    /// Everything runs, and one host has the VIPs, which answer.
+    pub(crate) fn heal(&mut self, cluster: &mut Cluster) -> Result<()> {
+        match self {
+            Self::KubeVip => cluster.heal(),
+            Self::Keepalived(running) => {
+                cluster.heal_hosts()?;
+                for (index, slot) in running.iter_mut().enumerate() {
+                    if slot.is_none() {
+                        *slot = Some(Keepalived::start(&cluster.lab, cluster.lab.host(index))?);
+                    }
+                }
+                cluster.wait_until_answering()?;
+                // Its priorities decide who is master in the end: wait until that has settled.
+                std::thread::sleep(Duration::from_secs(5));
+                cluster.wait_until_answering()
+            }
+        }
+    }
+
+    pub(crate) fn terminate(&mut self, cluster: &mut Cluster, host: usize) {
+        match self {
+            Self::KubeVip => cluster.agent(host).terminate(),
+            Self::Keepalived(running) => {
+                if let Some(Some(keepalived)) = running.get(host) {
+                    keepalived.terminate();
+                }
+            }
+        }
+    }
+
+    /// Bring the subject back on a host after it was told to stop there.
+    pub(crate) fn forget(&mut self, host: usize) {
+        if let Self::Keepalived(running) = self
+            && let Some(slot) = running.get_mut(host)
+        {
+            *slot = None;
+        }
+    }
+
+    pub(crate) fn signal(&mut self, cluster: &mut Cluster, host: usize, signal: nix::sys::signal::Signal) {
+        match self {
+            Self::KubeVip => cluster.agent(host).signal(signal),
+            Self::Keepalived(running) => {
+                if let Some(Some(keepalived)) = running.get(host) {
+                    keepalived.signal(signal);
+                }
+            }
+        }
+    }
+}
+
+/// End kube-vip on every host.
+pub(crate) fn stop_agents(cluster: &mut Cluster) {
+    cluster.agents.iter_mut().for_each(|agent| *agent = None);
+}
+
+/// What an idle agent costs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Idle {
+    pub(crate) holder: Cost,
+    pub(crate) standby: Cost,
+}
+
+/// What one process costs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cost {
+    pub(crate) rss_mb: f64,
+    pub(crate) private_mb: f64,
+    pub(crate) cpu_seconds_per_minute: f64,
+    pub(crate) requests_per_minute: f64,
+}
+
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Leave everything alone for a minute and see what it costs.
+pub(crate) fn idle(cluster: &mut Cluster) -> Result<Idle> {
+    println!("idle for a minute …");
+    let holder = cluster.sampler.wait_for_holder(10)?;
+    let standby = (holder + 1) % cluster.lab.hosts.len();
+    std::thread::sleep(Duration::from_secs(3));
+    let before = [holder, standby].map(|host| usage(cluster, host));
+    std::thread::sleep(IDLE);
+    let after = [holder, standby].map(|host| usage(cluster, host));
+    let cost = |index: usize| {
+        let (Some(before), Some(after)) = (before.get(index), after.get(index)) else { return Cost::NONE };
+        Cost {
+            rss_mb: after.rss_mb,
+            private_mb: after.private_mb,
+            cpu_seconds_per_minute: after.cpu - before.cpu,
+            requests_per_minute: after.requests - before.requests,
+        }
+    };
+    Ok(Idle { holder: cost(0), standby: cost(1) })
+}
+
+impl Cost {
+    const NONE: Self =
+        Self { rss_mb: 0.0, private_mb: 0.0, cpu_seconds_per_minute: 0.0, requests_per_minute: 0.0 };
+}
+
+struct Usage {
+    rss_mb: f64,
+    private_mb: f64,
+    cpu: f64,
+    requests: f64,
+}
+
+fn usage(cluster: &mut Cluster, host: usize) -> Usage {
+    let pid = cluster.agent(host).pid();
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let kilobytes = |text: &str, name: &str| -> f64 {
+        let lines = text.lines().filter_map(|line| {
+            line.strip_prefix(name)?.trim_start_matches(':').split_whitespace().next()?.parse::<f64>().ok()
+        });
+        lines.sum()
+    };
+    let rollup = read("smaps_rollup");
+    let stat = read("stat");
+    let ticks = |field: usize| -> f64 {
+        let after = stat.rsplit(')').next().unwrap_or_default();
+        after.split_whitespace().nth(field).and_then(|text| text.parse().ok()).unwrap_or(0.0)
+    };
+    // Requests for the Lease, as the agent itself counts them; the probes of /livez are not among them.
+    let metrics = cluster.lab.host(host).namespace.run(&["curl", "-s", "http://127.0.0.1:2112/metrics"]);
+    let metrics = metrics.unwrap_or_default();
+    let requests = metrics
+        .lines()
+        .filter(|line| line.starts_with("kube_vip_api_requests_total"))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum();
+    Usage {
+        rss_mb: kilobytes(&rollup, "Rss") / 1024.0,
+        private_mb: (kilobytes(&rollup, "Private_Clean") + kilobytes(&rollup, "Private_Dirty")) / 1024.0,
+        // utime and stime, in ticks of 10 ms.
+        cpu: (ticks(11) + ticks(12)) / 100.0,
+        requests,
+    }
+}
