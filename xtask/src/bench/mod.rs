@@ -53,8 +53,8 @@ pub(crate) fn failover(options: &Options) -> Outcome {
     setup::all()?;
     run("cargo", &["build", "--release", "--locked"], &[])?;
     let program = release()?;
-    let mut report = Report::default();
-    report.binary = std::fs::metadata(&program).map(|meta| meta.len()).unwrap_or_default();
+    let binary = std::fs::metadata(&program).map(|meta| meta.len()).unwrap_or_default();
+    let mut report = Report { binary, ..Report::default() };
     println!("\nbringing up three hosts …");
     let mut cluster = Cluster::start(&program).map_err(words)?;
     measure(&mut cluster, Subject::KubeVip, options, &mut report).map_err(words)?;
