@@ -53,6 +53,7 @@ impl Rng {
 }
 
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a few thousand events are no burden")]
 enum Event {
     /// Wake the agent if it still waits for this moment.
     Wake(usize, u64),
