@@ -138,7 +138,7 @@ mod tests {
         let mut schedule = Schedule::new(REFRESH);
         schedule.start(a(), at(0));
         assert_eq!(schedule.handle_timeout(at(30_000)), [a()]);
-        assert_eq!(schedule.handle_timeout(at(30_000)), [a(); 0]);
+        assert!(schedule.handle_timeout(at(30_000)).is_empty());
     }
 
     #[test]

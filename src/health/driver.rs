@@ -103,7 +103,8 @@ impl Driver {
     /// Runs until nobody is interested any more.
     pub async fn run(mut self) {
         loop {
-            if !*self.active.borrow_and_update() {
+            // A server that was seen to fail is asked until it is back, whoever holds the VIP by then.
+            if !*self.active.borrow_and_update() && self.judge.health() != Health::Failing {
                 self.judge.pause();
                 if self.active.changed().await.is_err() {
                     return;

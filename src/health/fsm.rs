@@ -61,11 +61,9 @@ impl Judge {
         self.health
     }
 
-    /// Nothing was asked for a while: what was known is out of date, unless the server was down.
+    /// Nothing will be asked for a while: failures so far are no longer in a row with those to come.
     pub fn pause(&mut self) {
-        if self.health != Health::Failing {
-            self.failures = 0;
-        }
+        self.failures = 0;
     }
 
     /// The judgement so far.

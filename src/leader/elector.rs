@@ -31,7 +31,7 @@ use crate::model::hash::spread;
 pub const HANDOVER_WINDOW: Duration = Duration::from_millis(500);
 /// How long a leaving holder waits for the release itself.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(1);
-/// How long after one hand-over for bad health the next may follow.
+/// How long after a hand-over that nobody answered the next may follow.
 const HANDOVER_COOLDOWN: Duration = Duration::from_secs(10);
 /// How long a stopping elector tries to release.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
@@ -375,7 +375,12 @@ impl Elector {
                 self.lost_fence = Some(held.claim.fence_until);
                 self.role = Role::Following;
             }
-            Role::Leaving(leave) if now >= leave.until() => self.role = Role::Following,
+            Role::Leaving(leave) if now >= leave.until() => {
+                if self.seen.holder().is_none_or(|holder| holder == self.settings.identity) {
+                    self.handover_not_before = now + HANDOVER_COOLDOWN;
+                }
+                self.role = Role::Following;
+            }
             _ => {}
         }
         if self.lost_fence.is_some_and(|fence| now >= fence) {
@@ -639,7 +644,6 @@ impl Elector {
             && now >= self.handover_not_before
             && matches!(&self.role, Role::Holding(held) if held.claim.basis == Basis::Lease)
         {
-            self.handover_not_before = now + HANDOVER_COOLDOWN;
             if self.in_flight.take().is_some() {
                 // It waits for the server that has just failed, and its outcome is unknown.
                 self.outputs.push_back(Output::Abandon);

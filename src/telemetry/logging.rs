@@ -3,10 +3,12 @@
 use std::fmt;
 
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormattedFields};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::LogFormat;
 
@@ -19,12 +21,16 @@ pub fn start(level: i64, format: LogFormat) {
         4..=7 => LevelFilter::WARN,
         _ => LevelFilter::ERROR,
     };
-    let builder = tracing_subscriber::fmt().with_max_level(filter).with_writer(std::io::stderr);
+    // What libraries say of a failed call is said better, and once, by whoever made it.
+    let libraries = if filter >= LevelFilter::DEBUG { filter } else { LevelFilter::OFF };
+    let targets = Targets::new().with_default(libraries).with_target("kube_vip", filter);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = match format {
+        LogFormat::Text => layer.event_format(Slog).boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).with_timer(Rfc3339).boxed(),
+    };
     // A second start (a test's) keeps the first.
-    drop(match format {
-        LogFormat::Text => builder.event_format(Slog).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_timer(Rfc3339).try_init(),
-    });
+    drop(tracing_subscriber::registry().with(layer.with_filter(targets)).try_init());
 }
 
 struct Rfc3339;

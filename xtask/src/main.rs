@@ -1,6 +1,7 @@
 //! `cargo xtask …`: everything a person types, in one place.
 
 mod bench;
+mod demo;
 mod fuzz;
 mod generate;
 mod setup;
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 
 const HELP: &str = "\
 cargo xtask setup                 install what the others need: packages, etcd and kube-apiserver
+cargo xtask demo [--keep]         three hosts, a VIP, the death of its holder; --keep leaves them up
 cargo xtask test                  every check of the project
 cargo xtask sim --seeds N         the simulation of the election, N times
 cargo xtask sim --seed N          one run of it, with its story
@@ -26,6 +28,8 @@ fn main() -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
         ["setup"] => setup::all(),
+        ["demo"] => demo::run(false),
+        ["demo", "--keep"] => demo::run(true),
         ["test"] => test::all(),
         ["sim", "--seeds", seeds] => test::simulate("SIM_SEEDS", seeds),
         ["sim", "--seed", seed] => test::simulate("SIM_SEED", seed),

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use crate::lab::{Host, Lab, PREFIX_V4};
 use crate::process::Process;
-use crate::{LabError, Result, binaries, io, wait_for};
+use crate::{LabError, Namespace, Result, binaries, io, wait_for};
 
 impl Lab {
     /// Start etcd on every control-plane host, as one cluster.
@@ -98,18 +98,40 @@ impl Lab {
     /// # Errors
     /// If the credentials cannot be made.
     pub fn client(&self, index: usize) -> Result<Client> {
-        let text = std::fs::read_to_string(self.path("super-admin.conf")).map_err(io("super-admin.conf"))?;
-        let config =
-            kube::config::Kubeconfig::from_yaml(&text).map_err(|error| LabError::Api(error.to_string()))?;
-        let host = self.host(index);
-        host.namespace.block_on(async move {
-            let mut config = kube::Config::from_custom_kubeconfig(config, &Default::default())
+        self.client_for("super-admin.conf", "https://127.0.0.1:6443", &self.host(index).namespace)
+    }
+
+    /// What the API server behind the VIP says of its version, asked by an administrator on the client host.
+    ///
+    /// # Errors
+    /// If nobody answers.
+    pub fn version_through_vip(&self) -> Result<String> {
+        let client =
+            self.client_for("admin.conf", &format!("https://{}:6443", self.vip_v4), &self.client_host)?;
+        self.client_host.block_on(async move {
+            let asked = tokio::time::timeout(Duration::from_secs(10), client.apiserver_version()).await;
+            match asked {
+                Ok(Ok(version)) => Ok(version.git_version),
+                Ok(Err(error)) => Err(LabError::Api(error.to_string())),
+                Err(_) => Err(LabError::Timeout { what: "the version behind the VIP".into(), seconds: 10 }),
+            }
+        })
+    }
+
+    fn client_for(&self, file: &str, url: &str, namespace: &Namespace) -> Result<Client> {
+        let text = std::fs::read_to_string(self.path(file)).map_err(io(file))?;
+        let wrong = |error: &dyn std::fmt::Display| LabError::Api(error.to_string());
+        let kubeconfig = kube::config::Kubeconfig::from_yaml(&text).map_err(|error| wrong(&error))?;
+        let url: http::Uri = url.parse().map_err(|error: http::uri::InvalidUri| wrong(&error))?;
+        namespace.block_on(async move {
+            let api = |error: &dyn std::fmt::Display| LabError::Api(error.to_string());
+            let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default())
                 .await
-                .map_err(|error| LabError::Api(error.to_string()))?;
-            config.cluster_url = http::Uri::from_static("https://127.0.0.1:6443");
+                .map_err(|error| api(&error))?;
+            config.cluster_url = url;
             config.tls_server_name = Some("kubernetes".into());
             config.read_timeout = Some(Duration::from_secs(20));
-            Client::try_from(config).map_err(|error| LabError::Api(error.to_string()))
+            Client::try_from(config).map_err(|error| api(&error))
         })
     }
 

@@ -142,6 +142,8 @@ impl Fault {
                     cluster.lab.host_mut(other).restart_etcd()?;
                 }
             }
+            // The address outlives its holder by up to a lease duration.
+            Self::Kill => std::thread::sleep(Duration::from_secs(6)),
             _ => std::thread::sleep(Duration::from_secs(1)),
         }
         settle(cluster)?;

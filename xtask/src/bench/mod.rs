@@ -12,7 +12,7 @@ use std::time::Duration;
 use kube_vip_lab::{Cluster, LabError};
 
 use crate::setup;
-use crate::sh::{Outcome, root, run};
+use crate::sh::{Outcome, built, root, run};
 use fault::Fault;
 use report::{Report, Row};
 use subject::Subject;
@@ -52,7 +52,7 @@ impl Options {
 pub(crate) fn failover(options: &Options) -> Outcome {
     setup::all()?;
     run("cargo", &["build", "--release", "--locked"], &[])?;
-    let program = release()?;
+    let program = built("release")?;
     let binary = std::fs::metadata(&program).map(|meta| meta.len()).unwrap_or_default();
     let mut report = Report { binary, ..Report::default() };
     println!("\nbringing up three hosts …");
@@ -77,18 +77,6 @@ pub(crate) fn failover(options: &Options) -> Outcome {
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn words(error: LabError) -> String {
     error.to_string()
-}
-
-/// The release build, wherever cargo put it.
-fn release() -> Result<String, String> {
-    let target = root().join("target");
-    let below = std::fs::read_dir(&target).map_err(|error| format!("{}: {error}", target.display()))?;
-    let found = below
-        .filter_map(|entry| Some(entry.ok()?.path().join("release/kube-vip")))
-        .find(|path| path.is_file());
-    found
-        .map(|path| path.to_string_lossy().into_owned())
-        .ok_or_else(|| "the release build is not there".to_owned())
 }
 
 fn measure(
