@@ -10,6 +10,7 @@
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
+mod answers;
 mod bootstrap;
 mod election;
 mod faults;
@@ -17,8 +18,10 @@ mod harness;
 
 fn main() {
     let args = Arguments::from_args();
-    let trials: Vec<Trial> =
-        [faults::trials(), election::trials(), bootstrap::trials()].into_iter().flatten().collect();
+    let trials: Vec<Trial> = [faults::trials(), answers::trials(), election::trials(), bootstrap::trials()]
+        .into_iter()
+        .flatten()
+        .collect();
     // The tests of a group share a lab, and the machine has few cores.
     let args = Arguments { test_threads: Some(1), ..args };
     let conclusion = libtest_mimic::run(&args, trials);

@@ -27,6 +27,7 @@ pub mod probe;
 pub mod process;
 pub mod sampler;
 pub mod segment;
+pub mod stand_in;
 
 pub use agent::{Agent, AgentOptions};
 pub use cluster::Cluster;

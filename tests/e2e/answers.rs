@@ -1,0 +1,100 @@
+//! What API servers say on bad days, from a stand-in that says it on request.
+
+use std::time::Duration;
+
+use kube_vip_lab::sampler::Sampler;
+use kube_vip_lab::stand_in::{Mode, StandIn};
+use kube_vip_lab::{Agent, AgentOptions, Lab, LabOptions};
+use libtest_mimic::{Failed, Trial};
+
+use crate::harness::PROGRAM;
+use crate::trial;
+
+type Outcome = Result<(), Failed>;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("every_answer_is_survived_without_a_restart_or_two_holders", bad_days),
+        trial("standbys_ask_nothing_and_the_holder_writes_once_per_retry_period", quiet),
+    ]
+}
+
+struct Scene {
+    agents: Vec<Agent>,
+    sampler: Sampler,
+    server: StandIn,
+    lab: Lab,
+}
+
+fn scene() -> Result<Scene, Failed> {
+    let lab = Lab::start(LabOptions { hosts: 2, control_plane: false })?;
+    let server = StandIn::start(&lab, &lab.client_host)?;
+    let sampler = Sampler::start(&lab)?;
+    let options =
+        AgentOptions::new(&lab, PROGRAM).with("kubernetes_addr", &format!("https://{}", server.address));
+    let mut agents = Vec::new();
+    for host in &lab.hosts {
+        agents.push(Agent::start(host, &options)?);
+    }
+    sampler.wait_for_holder(10)?;
+    Ok(Scene { agents, sampler, server, lab })
+}
+
+/// The claim ends when it has to; nobody gives up; the VIP is back soon after the first good answer.
+fn bad_days() -> Outcome {
+    let mut scene = scene()?;
+    let start = kube_vip_lab::now();
+    let modes = [
+        Mode::Status(403),
+        Mode::Status(409),
+        Mode::Status(429),
+        Mode::Status(500),
+        Mode::Status(401),
+        Mode::Silent,
+    ];
+    for mode in modes {
+        scene.sampler.wait_for_holder(20)?;
+        scene.server.set(mode);
+        let gone = || {
+            let sample = scene.sampler.latest()?;
+            sample.holds.iter().all(Vec::is_empty).then_some(())
+        };
+        kube_vip_lab::wait_for(&format!("the address to go, {mode:?}"), 6, gone)?;
+        std::thread::sleep(Duration::from_secs(3));
+        scene.server.set(Mode::Healthy);
+        let healed = kube_vip_lab::now();
+        scene.sampler.wait_for_holder(20)?;
+        println!(
+            "  {mode:?}: back {:?} after the first good answer was to be had",
+            kube_vip_lab::now().since(healed)
+        );
+    }
+    // A watch that is compacted away, again and again, does not cost the claim.
+    let holder = scene.sampler.wait_for_holder(20)?;
+    scene.server.set(Mode::WatchError(410));
+    let broken = kube_vip_lab::now();
+    std::thread::sleep(Duration::from_secs(7));
+    let held = scene.sampler.since(broken).iter().all(|sample| sample.holds[holder].len() == 2);
+    assert!(held, "the address went away because a watch did");
+    scene.server.set(Mode::Healthy);
+    assert_eq!(scene.sampler.overlap(start), Duration::ZERO);
+    for agent in &mut scene.agents {
+        assert!(agent.ended().is_none(), "{}", agent.log());
+    }
+    assert_eq!(scene.server.holder(), Some(scene.lab.host(holder).name.clone()));
+    Ok(())
+}
+
+fn quiet() -> Outcome {
+    let scene = scene()?;
+    std::thread::sleep(Duration::from_secs(3));
+    scene.server.requests();
+    std::thread::sleep(Duration::from_secs(10));
+    let requests = scene.server.requests();
+    let leases: Vec<&String> = requests.iter().filter(|request| request.contains("/leases")).collect();
+    let writes = leases.iter().filter(|request| request.starts_with("PUT")).count();
+    println!("  {writes} writes, {} other requests for the Lease in 10 s", leases.len() - writes);
+    assert!((8..=12).contains(&writes), "{leases:?}");
+    assert_eq!(leases.len(), writes, "{leases:?}");
+    Ok(())
+}

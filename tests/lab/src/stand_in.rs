@@ -1,0 +1,247 @@
+//! An HTTP-level stand-in for an API server, for answers that a real one cannot be made to give.
+//!
+//! It keeps one Lease with optimistic locking and serves its watch. Everything else is refused as not found.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+use crate::lab::Lab;
+use crate::{LabError, Namespace, Result, io};
+
+/// How the stand-in answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// As a healthy API server.
+    Healthy,
+    /// Every request for the Lease, watches included, gets this status.
+    Status(u16),
+    /// Watches end with an event that carries this status; all else works.
+    WatchError(u16),
+    /// Requests are taken and never answered.
+    Silent,
+}
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+#[derive(Debug)]
+struct State {
+    mode: Mode,
+    lease: Option<Value>,
+    version: u64,
+    requests: Vec<String>,
+}
+
+/// The server; it ends when it is dropped.
+#[derive(Debug)]
+pub struct StandIn {
+    state: Arc<Mutex<State>>,
+    changes: watch::Sender<u64>,
+    task: JoinHandle<()>,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl StandIn {
+    /// Listen on port 7443 of the client host.
+    ///
+    /// # Errors
+    /// If the port or the certificate cannot be had.
+    pub fn start(lab: &Lab, on: &Namespace) -> Result<Self> {
+        let address = SocketAddr::from(([10, 42, 0, 101], 7443));
+        let files = lab.pki.server("stand-in", &[address.ip()])?;
+        let wrong = |error: &dyn std::fmt::Display| LabError::Certificate(error.to_string());
+        let certificate = CertificateDer::from_pem_file(&files.certificate).map_err(|error| wrong(&error))?;
+        let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| wrong(&error))?;
+        let config = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .map_err(|error| wrong(&error))?;
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = on.block_on(TcpListener::bind(address)).map_err(io("port 7443"))?;
+        let state = State { mode: Mode::Healthy, lease: None, version: 1, requests: Vec::new() };
+        let state = Arc::new(Mutex::new(state));
+        let (changes, _) = watch::channel(0);
+        let shared = (state.clone(), changes.clone());
+        let task = on.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, shared) = (acceptor.clone(), shared.clone());
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let service = service_fn(|request| answer(request, shared.clone()));
+                    let served = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service);
+                    drop(served.await);
+                });
+            }
+        });
+        Ok(Self { state, changes, task, address })
+    }
+
+    /// Answer in this way from now on.
+    pub fn set(&self, mode: Mode) {
+        lock(&self.state).mode = mode;
+        // Watches that are open end, so that what follows meets the new mode.
+        self.changes.send_modify(|change| *change += 1);
+    }
+
+    /// Whom the Lease names.
+    pub fn holder(&self) -> Option<String> {
+        let state = lock(&self.state);
+        let holder = state.lease.as_ref()?.pointer("/spec/holderIdentity")?.as_str()?;
+        Some(holder.to_owned()).filter(|holder| !holder.is_empty())
+    }
+
+    /// Method and path of every request so far; they are forgotten by asking.
+    pub fn requests(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.state).requests)
+    }
+}
+
+impl Drop for StandIn {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+type Shared = (Arc<Mutex<State>>, watch::Sender<u64>);
+
+async fn answer(
+    request: Request<Incoming>,
+    (state, changes): Shared,
+) -> std::result::Result<Response<Body>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path().to_owned();
+    let mode = {
+        let mut state = lock(&state);
+        let watching =
+            if parts.uri.query().is_some_and(|query| query.contains("watch")) { " (watch)" } else { "" };
+        state.requests.push(format!("{} {path}{watching}", parts.method));
+        state.mode
+    };
+    if mode == Mode::Silent {
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+    }
+    if path == "/livez" || path == "/readyz" {
+        return Ok(text(StatusCode::OK, "ok"));
+    }
+    if !path.contains("/leases") {
+        return Ok(status(404, "not here"));
+    }
+    if let Mode::Status(code) = mode {
+        return Ok(status(code, "as asked"));
+    }
+    if parts.uri.query().is_some_and(|query| query.contains("watch=true")) {
+        return Ok(watch_lease(state, &changes, mode));
+    }
+    let sent = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let sent: Value = serde_json::from_slice(&sent).unwrap_or(Value::Null);
+    let response = serve(&mut lock(&state), &parts.method, sent);
+    changes.send_modify(|change| *change += 1);
+    Ok(response)
+}
+
+/// Create, read and replace, as the API server does it.
+fn serve(state: &mut State, method: &Method, sent: Value) -> Response<Body> {
+    match (method, &state.lease) {
+        (&Method::GET, Some(lease)) => object(StatusCode::OK, lease),
+        (&Method::GET | &Method::PUT, None) => status(404, "leases.coordination.k8s.io not found"),
+        (&Method::POST, Some(_)) => status(409, "AlreadyExists"),
+        (&Method::PUT, Some(lease))
+            if lease.pointer("/metadata/resourceVersion") != sent.pointer("/metadata/resourceVersion") =>
+        {
+            status(409, "Conflict")
+        }
+        _ => {
+            state.version += 1;
+            let mut lease = sent;
+            let version = json!(state.version.to_string());
+            if let Some(meta) = lease.get_mut("metadata").and_then(Value::as_object_mut) {
+                meta.insert("resourceVersion".into(), version);
+                meta.insert("namespace".into(), json!("kube-system"));
+            }
+            let response = object(StatusCode::OK, &lease);
+            state.lease = Some(lease);
+            response
+        }
+    }
+}
+
+fn watch_lease(state: Arc<Mutex<State>>, changes: &watch::Sender<u64>, mode: Mode) -> Response<Body> {
+    let event = |kind: &str, object: &Value| {
+        let line = format!("{}\n", json!({ "type": kind, "object": object }));
+        Ok::<_, Infallible>(Frame::data(Bytes::from(line)))
+    };
+    if let Mode::WatchError(code) = mode {
+        let error = failure(code, "as asked");
+        let once = futures::stream::once(async move { event("ERROR", &error) });
+        return Response::new(BodyExt::boxed_unsync(StreamBody::new(once.boxed())));
+    }
+    let begin = (changes.subscribe(), None::<String>, mode);
+    let stream = futures::stream::unfold(begin, move |(mut changes, mut known, mode)| {
+        let state = state.clone();
+        async move {
+            loop {
+                let (now, lease) = {
+                    let state = lock(&state);
+                    (state.mode, state.lease.clone())
+                };
+                if now != mode {
+                    return None;
+                }
+                let version = lease.as_ref().and_then(|lease| {
+                    lease.pointer("/metadata/resourceVersion")?.as_str().map(str::to_owned)
+                });
+                if let Some(lease) = lease.filter(|_| version != known) {
+                    let kind = if known.is_none() { "ADDED" } else { "MODIFIED" };
+                    known = version;
+                    return Some((event(kind, &lease), (changes, known, mode)));
+                }
+                changes.changed().await.ok()?;
+            }
+        }
+    });
+    Response::new(BodyExt::boxed_unsync(StreamBody::new(stream.boxed())))
+}
+
+fn failure(code: u16, message: &str) -> Value {
+    json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": message, "reason": "", "code": code,
+    })
+}
+
+fn status(code: u16, message: &str) -> Response<Body> {
+    let code = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    object(code, &failure(code.as_u16(), message))
+}
+
+fn object(code: StatusCode, value: &Value) -> Response<Body> {
+    text(code, &value.to_string())
+}
+
+fn text(code: StatusCode, text: &str) -> Response<Body> {
+    let mut response = Response::new(BodyExt::boxed_unsync(Full::new(Bytes::from(text.to_owned()))));
+    *response.status_mut() = code;
+    response
+}
