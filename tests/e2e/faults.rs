@@ -28,6 +28,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_cut_cable_moves_the_address_and_it_never_is_on_two_hosts", cable_cut),
         trial("a_dead_api_server_makes_its_host_hand_over", api_server_killed),
         trial("a_hanging_api_server_makes_its_host_hand_over", api_server_hangs),
+        trial("a_black_holed_api_server_makes_its_host_hand_over", black_hole),
+        trial("a_drained_host_hands_over_and_stays_away_until_it_may_come_back", drained),
         trial("a_holder_cut_off_from_the_other_hosts_gives_up_first", partition),
         trial("a_frozen_agent_wakes_up_without_the_address_and_silent", freeze),
         trial("a_lost_quorum_takes_the_address_away_and_it_comes_back", quorum_lost),
@@ -161,6 +163,43 @@ fn api_server_hangs() -> Outcome {
     wait_until_lost(&cluster, story.holder, 10)?;
     story.moved(&cluster, PLANNED_OVERLAP)?;
     cluster.lab.host(story.holder).thaw_api_server();
+    Ok(())
+}
+
+/// The connection is not refused, nothing hangs up: packets just vanish.
+fn black_hole() -> Outcome {
+    let cluster = cluster()?;
+    let story = Story::begin(&cluster)?;
+    let namespace = &cluster.lab.host(story.holder).namespace;
+    namespace.run(&["nft", "add table inet hole"])?;
+    namespace.run(&["nft", "add chain inet hole out { type filter hook output priority 0 ; }"])?;
+    namespace.run(&["nft", "add rule inet hole out oifname lo tcp dport 6443 drop"])?;
+    let lost = wait_until_lost(&cluster, story.holder, 10);
+    let moved = lost.and_then(|()| story.moved(&cluster, PLANNED_OVERLAP));
+    std::thread::sleep(Duration::from_secs(5));
+    namespace.run(&["nft", "delete table inet hole"])?;
+    moved?;
+    story.moved(&cluster, PLANNED_OVERLAP)
+}
+
+fn drained() -> Outcome {
+    let mut cluster = cluster()?;
+    let story = Story::begin(&cluster)?;
+    let program = crate::harness::PROGRAM;
+    cluster.lab.host(story.holder).namespace.run(&[program, "drain"])?;
+    wait_until_lost(&cluster, story.holder, 5)?;
+    let next = story.end(&cluster, PLANNED_OVERLAP)?;
+    assert_ne!(next, story.holder);
+    assert!(cluster.outage(story.start) < Duration::from_secs(1));
+    // Even when nobody else is left.
+    for other in (0..3).filter(|other| *other != story.holder) {
+        cluster.agent(other).terminate();
+        cluster.agent(other).wait(5)?;
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(cluster.sampler.latest().is_some_and(|sample| sample.holds[story.holder].is_empty()));
+    cluster.lab.host(story.holder).namespace.run(&[program, "undrain"])?;
+    assert_eq!(cluster.sampler.wait_for_holder(5)?, story.holder);
     Ok(())
 }
 

@@ -10,6 +10,7 @@
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
+mod addresses;
 mod answers;
 mod bootstrap;
 mod election;
@@ -18,10 +19,9 @@ mod harness;
 
 fn main() {
     let args = Arguments::from_args();
-    let trials: Vec<Trial> = [faults::trials(), answers::trials(), election::trials(), bootstrap::trials()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let groups =
+        [faults::trials(), addresses::trials(), answers::trials(), election::trials(), bootstrap::trials()];
+    let trials: Vec<Trial> = groups.into_iter().flatten().collect();
     // The tests of a group share a lab, and the machine has few cores.
     let args = Arguments { test_threads: Some(1), ..args };
     let conclusion = libtest_mimic::run(&args, trials);

@@ -1,0 +1,182 @@
+//! Addresses on a link: how they are put there, and what happens when others put or take them.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use kube_vip_lab::sampler::Sampler;
+use kube_vip_lab::stand_in::StandIn;
+use kube_vip_lab::{Agent, AgentOptions, Lab, LabOptions};
+use libtest_mimic::{Failed, Trial};
+
+use crate::harness::PROGRAM;
+use crate::trial;
+
+type Outcome = Result<(), Failed>;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("an_address_is_deprecated_tagged_fenced_and_has_its_prefix", form),
+        trial("a_name_is_followed_when_its_address_changes", name),
+        trial("an_address_that_somebody_configured_is_left_alone", foreign),
+        trial("what_the_go_program_left_behind_is_adopted", adopted),
+        trial("a_flushed_link_has_its_address_again", flushed),
+        trial("a_host_without_ipv4_needs_no_interface_name", ipv6_only),
+        trial("a_station_that_answers_keeps_a_fresh_lease_from_its_address", occupied),
+    ]
+}
+
+struct Scene {
+    agent: Agent,
+    sampler: Sampler,
+    lab: Lab,
+    _server: StandIn,
+}
+
+fn scene(prepare: impl FnOnce(&Lab, AgentOptions) -> Result<AgentOptions, Failed>) -> Result<Scene, Failed> {
+    let lab = Lab::start(LabOptions { hosts: 1, control_plane: false })?;
+    let server = StandIn::start(&lab, &lab.client_host)?;
+    let sampler = Sampler::start(&lab)?;
+    let options =
+        AgentOptions::new(&lab, PROGRAM).with("kubernetes_addr", &format!("https://{}", server.address));
+    let options = prepare(&lab, options)?;
+    let agent = Agent::start(lab.host(0), &options)?;
+    Ok(Scene { agent, sampler, lab, _server: server })
+}
+
+impl Scene {
+    /// What `ip` shows of eth0.
+    fn link(&self) -> String {
+        self.lab.host(0).namespace.ip(&["-d", "address", "show", "dev", "eth0"]).unwrap_or_default()
+    }
+
+    fn wait_for_link(&self, text: &str) -> Result<String, Failed> {
+        let shown = kube_vip_lab::wait_for(&format!("`{text}` on eth0"), 10, || {
+            Some(self.link()).filter(|shown| shown.contains(text))
+        });
+        shown.map_err(|error| format!("{error}\n{}\n{}", self.link(), self.agent.log()).into())
+    }
+
+    fn wait_for_log(&self, text: &str) -> Outcome {
+        let found = kube_vip_lab::wait_for(&format!("the log line `{text}`"), 10, || {
+            self.agent.log().contains(text).then_some(())
+        });
+        found.map_err(|error| format!("{error}\n{}", self.agent.log()).into())
+    }
+}
+
+fn form() -> Outcome {
+    let scene = scene(|_, options| Ok(options.with("vip_subnet", "24,64")))?;
+    let shown = scene.wait_for_link("10.42.0.100/24")?;
+    let after = |address: &str| {
+        let rest = shown.split(address).nth(1).unwrap_or_default();
+        rest.lines().take(2).collect::<Vec<_>>().join(" ")
+    };
+    for address in ["10.42.0.100/24", "fd42::100/64"] {
+        let line = after(address);
+        assert!(line.contains("deprecated") && line.contains("preferred_lft 0sec"), "{shown}");
+        let lifetime = ["valid_lft 4sec", "valid_lft 3sec", "valid_lft 2sec"];
+        assert!(lifetime.iter().any(|text| line.contains(text)), "{shown}");
+        assert!(line.contains("proto 0xf8") || line.contains("proto 248"), "{shown}");
+    }
+    Ok(())
+}
+
+fn name() -> Outcome {
+    let scene = scene(|_, mut options| {
+        options.address = "vip.test".into();
+        Ok(options)
+    })?;
+    let hosts = scene.lab.host(0).folder.join("root/etc/hosts");
+    scene.wait_for_log("cannot be resolved yet")?;
+    std::fs::write(&hosts, "10.42.0.100 vip.test\n")?;
+    scene.wait_for_link("10.42.0.100/32")?;
+    std::fs::write(&hosts, "10.42.0.99 vip.test\n")?;
+    let shown = scene.wait_for_link("10.42.0.99/32")?;
+    assert!(!shown.contains("10.42.0.100/32"), "{shown}");
+    std::fs::write(&hosts, "")?;
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(
+        scene.link().contains("10.42.0.99/32"),
+        "an address was lost because its name could not be resolved"
+    );
+    Ok(())
+}
+
+fn foreign() -> Outcome {
+    let mut scene = scene(|lab, options| {
+        lab.host(0).namespace.ip(&["address", "add", "10.42.0.100/24", "dev", "eth0"])?;
+        Ok(options)
+    })?;
+    scene.wait_for_log("10.42.0.100/24 is configured on this host by somebody else")?;
+    scene.wait_for_link("fd42::100/128")?;
+    scene.agent.terminate();
+    scene.agent.wait(5)?;
+    let shown = scene.link();
+    assert!(shown.contains("10.42.0.100/24") && !shown.contains("fd42::100"), "{shown}");
+    assert!(
+        shown.split("10.42.0.100/24").nth(1).is_some_and(|rest| rest.contains("valid_lft forever")),
+        "{shown}"
+    );
+    Ok(())
+}
+
+fn adopted() -> Outcome {
+    let scene = scene(|lab, options| {
+        let left = ["address", "add", "10.42.0.100/32", "dev", "eth0", "preferred_lft", "0"];
+        lab.host(0).namespace.ip(&left)?;
+        Ok(options)
+    })?;
+    let start = kube_vip_lab::now();
+    scene.wait_for_link("fd42::100/128")?;
+    scene.wait_for_log("this node now holds the VIP")?;
+    let v4 = IpAddr::from(scene.lab.vip_v4);
+    let fenced = || {
+        let shown = scene.link();
+        let rest = shown.split("10.42.0.100/32").nth(1)?.to_owned();
+        (!rest.lines().nth(1)?.contains("forever")).then_some(())
+    };
+    kube_vip_lab::wait_for("the address to get a lifetime", 5, fenced)?;
+    let kept = scene.sampler.since(start).iter().all(|sample| sample.holds[0].contains(&v4));
+    assert!(kept, "the address was taken away in between");
+    Ok(())
+}
+
+fn flushed() -> Outcome {
+    let scene = scene(|_, options| Ok(options))?;
+    scene.sampler.wait_for_holder(10)?;
+    let namespace = &scene.lab.host(0).namespace;
+    namespace.ip(&["address", "flush", "dev", "eth0"])?;
+    let flushed = kube_vip_lab::now();
+    namespace.ip(&["address", "add", "10.42.0.11/24", "dev", "eth0"])?;
+    scene.sampler.wait_for_holder(5)?;
+    println!("  repaired {:?} after the flush", kube_vip_lab::now().since(flushed));
+    scene.wait_for_log("put the address back that somebody removed")
+}
+
+fn ipv6_only() -> Outcome {
+    let scene = scene(|lab, mut options| {
+        options.address = lab.vip_v6.to_string();
+        options.env.insert("vip_interface".into(), String::new());
+        let namespace = &lab.host(0).namespace;
+        namespace.ip(&["route", "del", "default"])?;
+        namespace.ip(&["-6", "route", "add", "default", "via", "fd42::254", "dev", "eth0"])?;
+        Ok(options)
+    })?;
+    scene.wait_for_link("fd42::100/128")?;
+    Ok(())
+}
+
+fn occupied() -> Outcome {
+    let scene = scene(|lab, options| {
+        let other = &lab.client_host;
+        other.ip(&["address", "add", "10.42.0.100/32", "dev", "eth0"])?;
+        Ok(options)
+    })?;
+    scene.wait_for_log("a station answers for the address that this node is to take")?;
+    std::thread::sleep(Duration::from_secs(2));
+    let touched = scene.sampler.samples().iter().any(|sample| !sample.holds[0].is_empty());
+    assert!(!touched, "an address in use was taken");
+    scene.lab.client_host.ip(&["address", "del", "10.42.0.100/32", "dev", "eth0"])?;
+    scene.sampler.wait_for_holder(5)?;
+    Ok(())
+}
