@@ -258,7 +258,9 @@ fn address(message: AddressMessage) -> Option<ActualAddress> {
         link: message.header.index,
         vip: Vip { address, prefix: message.header.prefix_len },
         tagged,
-        deprecated: cache.is_some_and(|cache| cache.ifa_preferred == 0),
+        // The kernel reports an endless preferred lifetime for whatever is valid for ever, deprecated or not.
+        deprecated: flags.contains(AddressFlags::Deprecated)
+            || cache.is_some_and(|cache| cache.ifa_preferred == 0),
         valid_for: (valid != FOREVER).then(|| Duration::from_secs(valid.into())),
         dad_failed: flags.contains(AddressFlags::Dadfailed),
     })

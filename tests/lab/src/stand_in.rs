@@ -101,6 +101,17 @@ impl StandIn {
         self.changes.send_modify(|change| *change += 1);
     }
 
+    /// Put a Lease there that names this holder, as if it had just been renewed.
+    pub fn seed(&self, holder: &str) {
+        lock(&self.state).lease = Some(json!({
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": { "name": "plndr-cp-lock", "namespace": "kube-system", "resourceVersion": "1" },
+            "spec": { "holderIdentity": holder, "leaseDurationSeconds": 5, "leaseTransitions": 0 },
+        }));
+        self.changes.send_modify(|change| *change += 1);
+    }
+
     /// Whom the Lease names.
     pub fn holder(&self) -> Option<String> {
         let state = lock(&self.state);
