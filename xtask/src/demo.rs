@@ -11,7 +11,8 @@ use crate::sh::{Outcome, built, run as sh};
 /// Three hosts, a VIP, the death of its holder.
 pub(crate) fn run(keep: bool) -> Outcome {
     setup::all()?;
-    sh("cargo", &["build", "--locked"], &[])?;
+    // The whole workspace, so that this build shares its parts with that of the tests.
+    sh("cargo", &["build", "--workspace", "--locked"], &[])?;
     let program = built("debug")?;
     play(&program, keep).map_err(|error| error.to_string())
 }
