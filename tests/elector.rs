@@ -1,0 +1,468 @@
+//! The elector, step by step: what it asks for and where it stands, after each thing it is told.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that panics has failed"
+)]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube_vip::leader::elector::{Answer, Call, Elector, Input, Output};
+use kube_vip::leader::{Basis, Health, Record, Settings, Standing, Stored};
+use kube_vip::model::BootTime;
+
+const ME: &str = "node-a";
+const OTHER: &str = "node-b";
+
+fn at(millis: u64) -> BootTime {
+    BootTime::from_boot(Duration::from_millis(100_000 + millis))
+}
+
+fn settings() -> Settings {
+    Settings {
+        identity: ME.into(),
+        lease_duration: Duration::from_secs(5),
+        renew_deadline: Duration::from_secs(3),
+        retry_period: Duration::from_secs(1),
+        annotations: BTreeMap::new(),
+        provisional: true,
+        resuming: false,
+        seed: 1,
+    }
+}
+
+fn lease(holder: &str, version: u64) -> Box<Stored> {
+    let duration_seconds = if holder.is_empty() { 1 } else { 5 };
+    let renewed = Some(i64::try_from(version).unwrap());
+    let record = Record { holder: holder.into(), duration_seconds, renewed, ..Record::default() };
+    let meta = ObjectMeta { resource_version: Some(version.to_string()), ..ObjectMeta::default() };
+    Box::new(Stored { record, meta })
+}
+
+/// A machine, and what it asked for since somebody looked.
+struct Script {
+    elector: Elector,
+    now: BootTime,
+}
+
+/// What a call is for.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    Read,
+    Create,
+    /// Put this holder, on the condition of this version.
+    Put(String, String),
+    Probe,
+    Assert,
+    Abandon,
+    RenewWatch,
+}
+
+impl Script {
+    fn new(settings: Settings) -> Self {
+        let mut script = Self { elector: Elector::new(settings), now: at(0) };
+        script.tell_at(0, Input::Watching(true));
+        script
+    }
+
+    fn outputs(&mut self) -> Vec<Asked> {
+        let mut asked = Vec::new();
+        while let Some(output) = self.elector.poll_output() {
+            asked.push(match output {
+                Output::Call(Call::Read) => Asked::Read,
+                Output::Call(Call::Create(_)) => Asked::Create,
+                Output::Call(Call::Replace { write, meta }) => {
+                    Asked::Put(write.holder, meta.resource_version.unwrap())
+                }
+                Output::Probe => Asked::Probe,
+                Output::Assert => Asked::Assert,
+                Output::Abandon => Asked::Abandon,
+                Output::RenewWatch => Asked::RenewWatch,
+            });
+        }
+        asked
+    }
+
+    fn tell_at(&mut self, millis: u64, input: Input) {
+        self.now = at(millis);
+        self.elector.handle_input(self.now, input);
+    }
+
+    /// The answer to a call that was started at `started`.
+    fn answer(&mut self, started: u64, millis: u64, answer: Answer) {
+        self.tell_at(millis, Input::Answer { started: at(started), answer });
+    }
+
+    fn wait_until(&mut self, millis: u64) {
+        self.now = at(millis);
+        self.elector.handle_timeout(self.now);
+    }
+
+    fn standing(&self) -> Standing {
+        self.elector.standing(self.now)
+    }
+
+    fn holds(&self) -> bool {
+        matches!(self.standing(), Standing::Holding(_))
+    }
+}
+
+fn put(holder: &str, version: u64) -> Asked {
+    Asked::Put(holder.into(), version.to_string())
+}
+
+/// A standby that has seen `OTHER` renew at 10 ms.
+fn standby() -> Script {
+    let mut script = Script::new(settings());
+    assert_eq!(script.outputs(), [Asked::Read]);
+    script.answer(0, 10, Answer::Stored(lease(OTHER, 7)));
+    assert_eq!(script.outputs(), []);
+    script
+}
+
+/// A holder that took an expired lease at 5,010 ms, answered at 5,020.
+fn holder() -> Script {
+    let mut script = standby();
+    script.wait_until(5010);
+    assert_eq!(script.outputs(), [put(ME, 7)]);
+    script.answer(5010, 5020, Answer::Stored(lease(ME, 8)));
+    assert!(script.holds());
+    script
+}
+
+#[test]
+fn a_standby_takes_an_expired_lease_at_the_moment_of_expiry_and_not_before() {
+    let mut script = standby();
+    assert_eq!(script.elector.poll_timeout(), Some(at(5010)));
+    script.wait_until(5009);
+    assert_eq!(script.outputs(), []);
+    script.wait_until(5010);
+    assert_eq!(script.outputs(), [put(ME, 7)]);
+}
+
+#[test]
+fn a_claim_counts_from_the_start_of_the_call_that_succeeded() {
+    let script = holder();
+    let Standing::Holding(claim) = script.standing() else { panic!("{:?}", script.standing()) };
+    assert_eq!((claim.since, claim.valid_until), (at(5020), at(8010)));
+    assert_eq!(claim.fence_until, at(9710));
+    assert_eq!(claim.basis, Basis::Lease);
+}
+
+#[test]
+fn an_answer_that_comes_after_its_claim_would_have_ended_gives_none() {
+    let mut script = standby();
+    script.wait_until(5010);
+    script.outputs();
+    script.answer(5010, 8010, Answer::Stored(lease(ME, 8)));
+    assert!(!script.holds());
+    assert_eq!(script.outputs(), [put(ME, 8)], "but the lease is ours to renew");
+}
+
+#[test]
+fn a_holder_renews_once_per_retry_period_and_loses_its_claim_when_it_cannot() {
+    let mut script = holder();
+    script.wait_until(6009);
+    assert_eq!(script.outputs(), []);
+    script.wait_until(6010);
+    assert_eq!(script.outputs(), [put(ME, 8)]);
+    script.answer(6010, 6810, Answer::Failed { retry_after: None });
+    while let Some(next) = script.elector.poll_timeout().filter(|next| *next < at(7700)) {
+        script.now = next;
+        script.elector.handle_timeout(next);
+        if script.outputs() == [put(ME, 8)] {
+            let started = next;
+            script.elector.handle_input(
+                next + Duration::from_millis(300),
+                Input::Answer { started, answer: Answer::Failed { retry_after: None } },
+            );
+        }
+    }
+    script.wait_until(8009);
+    assert!(script.holds());
+    script.wait_until(8010);
+    let expected = Standing::Following { holder: Some(ME.into()), fence_until: Some(at(9710)) };
+    assert_eq!(script.standing(), expected);
+}
+
+#[test]
+fn whoever_else_the_lease_names_ends_the_claim_at_once() {
+    let mut script = holder();
+    script.tell_at(5500, Input::Watched(lease(OTHER, 9)));
+    assert_eq!(script.standing(), Standing::Following { holder: Some(OTHER.into()), fence_until: None });
+}
+
+#[test]
+fn news_that_is_older_than_what_is_known_is_no_news() {
+    let mut script = holder();
+    script.tell_at(5500, Input::Watched(lease(OTHER, 7)));
+    assert!(script.holds());
+    // A renewal is answered late, after the watch has shown another's later write.
+    script.wait_until(6010);
+    script.outputs();
+    script.tell_at(6200, Input::Watched(lease(OTHER, 10)));
+    script.answer(6010, 6300, Answer::Stored(lease(ME, 9)));
+    assert!(!script.holds());
+}
+
+#[test]
+fn two_standbys_at_one_expired_lease_the_loser_reads_and_follows() {
+    let mut script = standby();
+    script.wait_until(5010);
+    script.outputs();
+    script.answer(5010, 5020, Answer::Conflict);
+    assert_eq!(script.outputs(), [Asked::RenewWatch, Asked::Read]);
+    script.answer(5020, 5030, Answer::Stored(lease("node-c", 8)));
+    assert_eq!(script.standing(), Standing::Following { holder: Some("node-c".into()), fence_until: None });
+    assert_eq!(script.elector.poll_timeout(), Some(at(10_030)));
+}
+
+#[test]
+fn a_fresh_lease_is_created_and_the_address_probed_before_the_claim_counts() {
+    let mut script = Script::new(settings());
+    script.outputs();
+    script.answer(0, 10, Answer::Missing);
+    assert_eq!(script.outputs(), [Asked::Create]);
+    script.answer(10, 20, Answer::Stored(lease(ME, 1)));
+    assert!(!script.holds());
+    assert_eq!(script.outputs(), [Asked::Probe]);
+    script.tell_at(60, Input::Probed { taken: true });
+    assert_eq!(script.outputs(), [Asked::Assert]);
+    assert!(!script.holds());
+    let again = script.elector.poll_timeout().unwrap();
+    assert!(again > at(60) && again <= at(460));
+    script.now = again;
+    script.elector.handle_timeout(again);
+    assert_eq!(script.outputs(), [Asked::Probe]);
+    script.elector.handle_input(again + Duration::from_millis(100), Input::Probed { taken: false });
+    script.now = again + Duration::from_millis(100);
+    assert!(script.holds());
+}
+
+#[test]
+fn a_restarted_process_that_still_has_the_address_goes_on_without_a_probe() {
+    for resuming in [true, false] {
+        let mut script = Script::new(Settings { resuming, ..settings() });
+        script.outputs();
+        assert_eq!(script.standing(), Standing::Starting);
+        script.answer(0, 10, Answer::Stored(lease(ME, 3)));
+        assert_eq!(script.outputs(), [put(ME, 3)]);
+        assert_eq!(script.standing(), Standing::Starting);
+        script.answer(10, 20, Answer::Stored(lease(ME, 4)));
+        assert_eq!(script.holds(), resuming);
+        assert_eq!(script.outputs() == [Asked::Probe], !resuming);
+    }
+}
+
+#[test]
+fn a_released_lease_is_taken_at_once() {
+    let mut script = standby();
+    script.tell_at(1000, Input::Watched(lease("", 8)));
+    assert_eq!(script.outputs(), [put(ME, 8)]);
+    script.answer(1000, 1010, Answer::Stored(lease(ME, 9)));
+    assert!(script.holds());
+}
+
+#[test]
+fn stopping_falls_silent_releases_and_keeps_the_address_until_the_successor_is_seen() {
+    let mut script = holder();
+    script.tell_at(5500, Input::Stop);
+    assert!(matches!(script.standing(), Standing::Leaving { .. }));
+    assert_eq!(script.outputs(), [put("", 8)]);
+    script.answer(5500, 5510, Answer::Stored(lease("", 9)));
+    assert_eq!(script.standing(), Standing::Leaving { until: at(6010) });
+    assert!(!script.elector.is_stopped(script.now));
+    script.tell_at(5530, Input::Succeeded);
+    assert_eq!(script.standing(), Standing::Following { holder: None, fence_until: None });
+    assert!(script.elector.is_stopped(script.now));
+    assert_eq!(script.outputs(), []);
+}
+
+#[test]
+fn stopping_without_a_successor_ends_after_the_window() {
+    let mut script = holder();
+    script.tell_at(5500, Input::Stop);
+    script.outputs();
+    script.answer(5500, 5510, Answer::Stored(lease("", 9)));
+    script.wait_until(6009);
+    assert!(matches!(script.standing(), Standing::Leaving { .. }));
+    script.wait_until(6010);
+    assert!(script.elector.is_stopped(script.now));
+}
+
+#[test]
+fn a_stop_that_cannot_release_ends_all_the_same() {
+    let mut script = holder();
+    script.tell_at(5500, Input::Stop);
+    script.outputs();
+    script.wait_until(6500);
+    assert!(!matches!(script.standing(), Standing::Leaving { .. }));
+    script.wait_until(8500);
+    assert!(script.elector.is_stopped(script.now));
+}
+
+fn failing(peer_serving: bool) -> Input {
+    Input::Health { local: Health::Failing, peer_serving }
+}
+
+#[test]
+fn a_failing_api_server_makes_its_host_hand_over_only_if_another_is_ready() {
+    let mut script = holder();
+    script.tell_at(5500, failing(false));
+    assert!(script.holds());
+    script.tell_at(5600, failing(true));
+    assert!(matches!(script.standing(), Standing::Leaving { .. }));
+    assert_eq!(script.outputs(), [put("", 8)]);
+}
+
+#[test]
+fn a_call_that_hangs_at_the_failed_server_is_abandoned_and_the_lease_read_again() {
+    let mut script = holder();
+    script.wait_until(6010);
+    assert_eq!(script.outputs(), [put(ME, 8)]);
+    script.tell_at(6500, failing(true));
+    assert_eq!(script.outputs(), [Asked::Abandon, Asked::Read]);
+    script.answer(6500, 6510, Answer::Stored(lease(ME, 8)));
+    assert_eq!(script.outputs(), [put("", 8)]);
+}
+
+#[test]
+fn a_hand_over_that_nobody_answers_is_taken_back_before_the_address_has_to_go() {
+    let mut script = holder();
+    script.tell_at(5500, failing(true));
+    script.outputs();
+    script.answer(5500, 5510, Answer::Stored(lease("", 9)));
+    script.wait_until(5759);
+    assert_eq!(script.outputs(), []);
+    script.wait_until(5760);
+    assert_eq!(script.outputs(), [put(ME, 9)]);
+    script.answer(5760, 5770, Answer::Stored(lease(ME, 10)));
+    let Standing::Holding(claim) = script.standing() else { panic!("{:?}", script.standing()) };
+    assert_eq!(claim.since, at(5020), "it was held without interruption");
+    script.tell_at(5800, failing(true));
+    assert!(script.holds(), "the next attempt has to wait");
+}
+
+#[test]
+fn a_host_with_a_failing_api_server_lets_the_others_go_first() {
+    let mut script = standby();
+    script.tell_at(100, failing(true));
+    script.wait_until(5010);
+    assert_eq!(script.outputs(), []);
+    script.wait_until(7010);
+    assert_eq!(script.outputs(), [put(ME, 7)]);
+}
+
+#[test]
+fn a_drained_host_stays_away() {
+    let mut script = holder();
+    script.tell_at(5500, Input::Drain);
+    script.outputs();
+    script.answer(5500, 5510, Answer::Stored(lease("", 9)));
+    script.wait_until(30_000);
+    assert_eq!(script.outputs(), []);
+    script.tell_at(31_000, Input::Undrain);
+    assert_eq!(script.outputs(), [put(ME, 9)]);
+}
+
+/// As in kubeadm's first minute: the server is healthy and refuses us.
+fn refused() -> Script {
+    let mut script = Script::new(settings());
+    script.outputs();
+    script.tell_at(5, Input::Health { local: Health::Serving, peer_serving: false });
+    script.answer(0, 10, Answer::Refused);
+    assert_eq!(script.outputs(), [Asked::Probe]);
+    script
+}
+
+#[test]
+fn a_refusal_and_a_free_address_make_a_provisional_claim_that_lasts_from_the_last_refusal() {
+    let mut script = refused();
+    script.tell_at(110, Input::Probed { taken: false });
+    let Standing::Holding(claim) = script.standing() else { panic!("{:?}", script.standing()) };
+    assert_eq!((claim.basis, claim.valid_until), (Basis::Provisional, at(3000)));
+    script.wait_until(600);
+    assert_eq!(script.outputs(), [Asked::Read], "a fresh API server is asked at least every 500 ms");
+    script.answer(600, 610, Answer::Refused);
+    let Standing::Holding(claim) = script.standing() else { panic!("{:?}", script.standing()) };
+    assert_eq!(claim.valid_until, at(3600));
+}
+
+#[test]
+fn a_provisional_claim_turns_into_a_lease_without_a_gap() {
+    let mut script = refused();
+    script.tell_at(110, Input::Probed { taken: false });
+    script.wait_until(600);
+    script.outputs();
+    script.answer(600, 610, Answer::Missing);
+    assert_eq!(script.outputs(), [Asked::Create]);
+    assert!(script.holds());
+    script.answer(610, 620, Answer::Stored(lease(ME, 1)));
+    let Standing::Holding(claim) = script.standing() else { panic!("{:?}", script.standing()) };
+    assert_eq!((claim.basis, claim.since), (Basis::Lease, at(110)));
+}
+
+#[test]
+fn a_provisional_claim_yields_to_another_station_and_to_a_lease_holder_at_once() {
+    let mut script = refused();
+    script.tell_at(110, Input::Probed { taken: false });
+    script.tell_at(200, Input::StationSeen);
+    assert!(!script.holds());
+    assert!(!script.outputs().contains(&Asked::Probe), "two that yield to each other come back apart");
+    let mut script = refused();
+    script.tell_at(110, Input::Probed { taken: false });
+    script.tell_at(200, Input::Watched(lease(OTHER, 5)));
+    assert_eq!(script.standing(), Standing::Following { holder: Some(OTHER.into()), fence_until: None });
+}
+
+#[test]
+fn a_provisional_claim_is_never_made_because_the_api_cannot_be_reached() {
+    let mut script = Script::new(settings());
+    script.outputs();
+    script.tell_at(5, Input::Health { local: Health::Serving, peer_serving: false });
+    script.answer(0, 10, Answer::Failed { retry_after: None });
+    script.wait_until(20_000);
+    assert_eq!(script.outputs(), [Asked::Read]);
+    assert!(!script.holds());
+    // Nor while the server does not report itself healthy, nor where a holder is known.
+    let mut script = Script::new(settings());
+    script.outputs();
+    script.tell_at(5, Input::Health { local: Health::Refusing, peer_serving: false });
+    script.answer(0, 10, Answer::Refused);
+    assert_eq!(script.outputs(), []);
+    let mut script = standby();
+    script.tell_at(20, Input::Health { local: Health::Serving, peer_serving: false });
+    script.wait_until(5010);
+    script.outputs();
+    script.answer(5010, 5020, Answer::Refused);
+    assert_eq!(script.outputs(), []);
+}
+
+#[test]
+fn without_a_watch_the_lease_is_read_once_per_retry_period() {
+    let mut script = standby();
+    script.tell_at(100, Input::Watching(false));
+    assert_eq!(script.elector.poll_timeout(), Some(at(1010)));
+    script.wait_until(1010);
+    assert_eq!(script.outputs(), [Asked::Read]);
+    script.answer(1010, 1015, Answer::Stored(lease(OTHER, 8)));
+    script.tell_at(1100, Input::Watching(true));
+    assert_eq!(script.outputs(), [Asked::Read], "a new watch may have missed a deletion");
+    script.answer(1100, 1110, Answer::Stored(lease(OTHER, 8)));
+    assert_eq!(script.elector.poll_timeout(), Some(at(6015)));
+}
+
+#[test]
+fn a_lease_deleted_under_its_holder_is_made_again_at_once() {
+    let mut script = holder();
+    script.tell_at(5500, Input::WatchedDeletion);
+    assert!(script.holds());
+    assert_eq!(script.outputs(), [Asked::Create]);
+    script.answer(5500, 5510, Answer::Stored(lease(ME, 12)));
+    assert!(script.holds());
+    assert_eq!(script.outputs(), []);
+}
