@@ -6,7 +6,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use kube_vip::announce::layer2::Act;
 use kube_vip::model::BootTime;
+use kube_vip_lab::recorder::Recorder;
 use kube_vip_lab::segment::Direction;
 use libtest_mimic::{Failed, Trial};
 
@@ -22,6 +24,7 @@ type Outcome = Result<(), Failed>;
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_stopped_agent_hands_over_without_an_outage", sigterm),
+        trial("a_gain_is_announced_in_a_burst_by_the_new_holder_alone", announcements),
         trial("an_agent_killed_and_restarted_keeps_its_address", kill_and_restart),
         trial("an_agent_killed_for_good_loses_the_address_before_another_takes_it", kill),
         trial("a_lost_host_is_replaced", host_lost),
@@ -96,6 +99,44 @@ fn sigterm() -> Outcome {
     assert!(status.success(), "{status}");
     story.moved(&cluster, PLANNED_OVERLAP)?;
     assert!(cluster.outage(story.start) < Duration::from_secs(2));
+    Ok(())
+}
+
+/// Both forms of ARP and an advertisement, at 0, 50, 200, 1000 and 3000 ms; not a word from the leaving host.
+fn announcements() -> Outcome {
+    let mut cluster = cluster()?;
+    let story = Story::begin(&cluster)?;
+    cluster.agent(story.holder).terminate();
+    cluster.agent(story.holder).wait(5)?;
+    let next = story.end(&cluster, PLANNED_OVERLAP)?;
+    std::thread::sleep(Duration::from_secs(4));
+    let heard = cluster.recorder.since(story.start);
+    let (old, new) = (Recorder::station(&cluster.lab, story.holder)?, Recorder::station(&cluster.lab, next)?);
+    assert!(
+        heard.iter().all(|(_, sighting)| sighting.station != old),
+        "the leaving host was not silent: {heard:?}"
+    );
+    assert!(
+        heard.iter().all(|(_, sighting)| sighting.act == Act::Claims && sighting.station == new),
+        "{heard:?}"
+    );
+    let metrics = get(&cluster, next, 2112, "/metrics")?;
+    for vip in [IpAddr::from(cluster.lab.vip_v4), cluster.lab.vip_v6.into()] {
+        // The kernel's own answers are heard as well, so the agent is asked how often it announced.
+        let line = format!("kube_vip_announcements_total{{address=\"{vip}\"}} 5\n");
+        assert!(metrics.contains(&line), "{metrics}");
+        let times: Vec<_> =
+            heard.iter().filter(|(_, sighting)| sighting.address == vip).map(|(at, _)| *at).collect();
+        let first = times.first().copied().ok_or("nothing was announced")?;
+        // Never early; how late is the machine's business.
+        for planned in kube_vip::announce::schedule::BURST.map(Duration::from_millis) {
+            let due = first + planned;
+            let heard = times.iter().any(|at| {
+                at.since(due) < Duration::from_millis(500) && *at + Duration::from_millis(20) >= due
+            });
+            assert!(heard, "nothing was heard of {vip} {planned:?} after the gain: {times:?}");
+        }
+    }
     Ok(())
 }
 

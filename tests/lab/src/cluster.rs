@@ -5,6 +5,7 @@ use std::time::Duration;
 use kube_vip::model::BootTime;
 
 use crate::probe::Prober;
+use crate::recorder::Recorder;
 use crate::sampler::Sampler;
 use crate::{Agent, AgentOptions, Lab, LabOptions, Result};
 
@@ -17,6 +18,8 @@ pub struct Cluster {
     pub v4: Prober,
     /// Probes the IPv6 VIP from the client host.
     pub v6: Prober,
+    /// Hears who announces the VIPs.
+    pub recorder: Recorder,
     /// Watches who has the VIPs.
     pub sampler: Sampler,
     /// How agents are started.
@@ -34,10 +37,11 @@ impl Cluster {
         let lab = Lab::start(LabOptions { hosts: 3, control_plane: true })?;
         let options = AgentOptions::new(&lab, program);
         let sampler = Sampler::start(&lab)?;
+        let recorder = Recorder::start(&lab)?;
         let v4 = Prober::start(&lab, &lab.client_host, lab.vip_v4.into())?;
         let v6 = Prober::start(&lab, &lab.client_host, lab.vip_v6.into())?;
         let agents = lab.hosts.iter().map(|_| None).collect();
-        Ok(Self { agents, v4, v6, sampler, options, lab })
+        Ok(Self { agents, v4, v6, recorder, sampler, options, lab })
     }
 
     /// Make everything run, until one host holds both VIPs, and both answer.

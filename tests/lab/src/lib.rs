@@ -25,6 +25,7 @@ pub mod netns;
 pub mod pki;
 pub mod probe;
 pub mod process;
+pub mod recorder;
 pub mod sampler;
 pub mod segment;
 pub mod stand_in;

@@ -1,0 +1,71 @@
+//! What the segment hears: every announcement of, and probe for, the VIPs.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kube_vip::announce::layer2::{Layer2, Sighting};
+use kube_vip::model::BootTime;
+use kube_vip::net::netlink::Netlink;
+use tokio::task::JoinHandle;
+
+use crate::lab::Lab;
+use crate::{LabError, Result, io, now};
+
+/// Listens on the client host until it is dropped.
+#[derive(Debug)]
+pub struct Recorder {
+    heard: Arc<Mutex<Vec<(BootTime, Sighting)>>>,
+    task: JoinHandle<()>,
+}
+
+impl Recorder {
+    /// Listen for the lab's VIPs.
+    ///
+    /// # Errors
+    /// If the system refuses a socket.
+    pub fn start(lab: &Lab) -> Result<Self> {
+        let vips: Vec<IpAddr> = vec![lab.vip_v4.into(), lab.vip_v6.into()];
+        let wanted = vips.clone();
+        let opened = lab.client_host.block_on(async move {
+            let (netlink, _changes) = Netlink::open()?;
+            let links = netlink.links().await.map_err(std::io::Error::other)?;
+            let link = links.into_iter().find(|link| link.name == "eth0");
+            let link = link.ok_or_else(|| std::io::Error::other("the client host has no eth0"))?;
+            Layer2::open(&link, vips.into_iter()).map_err(std::io::Error::other)
+        });
+        let layer2 = opened.map_err(io("listening to the segment"))?;
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let sink = heard.clone();
+        let task = lab.client_host.spawn(async move {
+            while let Ok(sighting) = layer2.next_sighting().await {
+                if wanted.contains(&sighting.address) {
+                    sink.lock().unwrap_or_else(PoisonError::into_inner).push((now(), sighting));
+                }
+            }
+        });
+        Ok(Self { heard, task })
+    }
+
+    /// What was heard since `start`, oldest first.
+    pub fn since(&self, start: BootTime) -> Vec<(BootTime, Sighting)> {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.iter().filter(|(at, _)| *at >= start).cloned().collect()
+    }
+
+    /// The hardware address of a host of the lab, by which it is told apart here.
+    ///
+    /// # Errors
+    /// If the host has no eth0.
+    pub fn station(lab: &Lab, host: usize) -> Result<Vec<u8>> {
+        let text = lab.host(host).namespace.run(&["cat", "/sys/class/net/eth0/address"])?;
+        let bytes: Option<Vec<u8>> =
+            text.trim().split(':').map(|digits| u8::from_str_radix(digits, 16).ok()).collect();
+        bytes.ok_or_else(|| LabError::Missing("a hardware address".into()))
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
