@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use kube_vip::announce::layer2::Act;
 use kube_vip::model::BootTime;
+use kube_vip_lab::Lab;
 use kube_vip_lab::recorder::Recorder;
 use kube_vip_lab::segment::Direction;
 use libtest_mimic::{Failed, Trial};
@@ -120,7 +121,7 @@ fn announcements() -> Outcome {
         heard.iter().all(|(_, sighting)| sighting.act == Act::Claims && sighting.station == new),
         "{heard:?}"
     );
-    let metrics = get(&cluster, next, 2112, "/metrics")?;
+    let metrics = get(&cluster.lab, next, 2112, "/metrics")?;
     for vip in [IpAddr::from(cluster.lab.vip_v4), cluster.lab.vip_v6.into()] {
         // The kernel's own answers are heard as well, so the agent is asked how often it announced.
         let line = format!("kube_vip_announcements_total{{address=\"{vip}\"}} 5\n");
@@ -377,7 +378,7 @@ fn visibility() -> Outcome {
     assert_eq!(status["addresses"].as_array().map(Vec::len), Some(2));
     let text = host.namespace.run(&[program, "status"])?;
     assert!(text.contains("holding for"), "{text}");
-    let metrics = get(&cluster, story.holder, 2112, "/metrics")?;
+    let metrics = get(&cluster.lab, story.holder, 2112, "/metrics")?;
     let leader =
         format!("kube_vip_is_leader{{node=\"{}\",lease_name=\"kube-system/plndr-cp-lock\"}} 1", host.name);
     assert!(metrics.contains(&leader), "{metrics}");
@@ -392,8 +393,9 @@ fn visibility() -> Outcome {
     Ok(())
 }
 
-fn get(cluster: &Guard, host: usize, port: u16, path: &'static str) -> Result<String, Failed> {
-    let answer = cluster.lab.host(host).namespace.block_on(async move {
+/// The answer to a GET, headers included.
+pub(crate) fn get(lab: &Lab, host: usize, port: u16, path: &'static str) -> Result<String, Failed> {
+    let answer = lab.host(host).namespace.block_on(async move {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let address: IpAddr = std::net::Ipv4Addr::LOCALHOST.into();
         let mut stream = tokio::net::TcpStream::connect((address, port)).await?;

@@ -16,11 +16,18 @@ mod bootstrap;
 mod election;
 mod faults;
 mod harness;
+mod telemetry;
 
 fn main() {
     let args = Arguments::from_args();
-    let groups =
-        [faults::trials(), addresses::trials(), answers::trials(), election::trials(), bootstrap::trials()];
+    let groups = [
+        faults::trials(),
+        addresses::trials(),
+        answers::trials(),
+        election::trials(),
+        bootstrap::trials(),
+        telemetry::trials(),
+    ];
     let trials: Vec<Trial> = groups.into_iter().flatten().collect();
     // The tests of a group share a lab, and the machine has few cores.
     let args = Arguments { test_threads: Some(1), ..args };
