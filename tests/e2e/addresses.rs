@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kube_vip_lab::sampler::Sampler;
-use kube_vip_lab::stand_in::StandIn;
+use kube_vip_lab::stand_in::{Mode, StandIn};
 use kube_vip_lab::{Agent, AgentOptions, Lab, LabOptions};
 use libtest_mimic::{Failed, Trial};
 
@@ -20,6 +20,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("what_the_go_program_left_behind_is_adopted", adopted),
         trial("a_flushed_link_has_its_address_again", flushed),
         trial("a_host_without_ipv4_needs_no_interface_name", ipv6_only),
+        trial("on_the_loopback_link_the_scope_follows_the_configuration", loopback),
+        trial("a_link_that_is_down_is_refused_unless_it_may_be", down),
+        trial("an_overloaded_api_server_does_not_make_the_address_wander", overloaded),
         trial("a_station_that_answers_keeps_a_fresh_lease_from_its_address", occupied),
     ]
 }
@@ -28,7 +31,7 @@ struct Scene {
     agent: Agent,
     sampler: Sampler,
     lab: Lab,
-    _server: StandIn,
+    server: StandIn,
 }
 
 fn scene(
@@ -41,7 +44,7 @@ fn scene(
         AgentOptions::new(&lab, PROGRAM).with("kubernetes_addr", &format!("https://{}", server.address));
     let options = prepare(&lab, &server, options)?;
     let agent = Agent::start(lab.host(0), &options)?;
-    Ok(Scene { agent, sampler, lab, _server: server })
+    Ok(Scene { agent, sampler, lab, server })
 }
 
 impl Scene {
@@ -181,6 +184,63 @@ fn ipv6_only() -> Outcome {
     })?;
     scene.wait_for_link("fd42::100/128")?;
     Ok(())
+}
+
+fn loopback() -> Outcome {
+    for (global, scope) in [("false", "scope host"), ("true", "scope global")] {
+        let scene = scene(|_, _, options| {
+            Ok(options.with("vip_interface", "lo").with("vip_interfaceloglobal", global))
+        })?;
+        let shown = kube_vip_lab::wait_for("the address on lo", 10, || {
+            let shown = scene.lab.host(0).namespace.ip(&["address", "show", "dev", "lo"]).ok()?;
+            let line = shown.lines().find(|line| line.contains("10.42.0.100/32"))?;
+            Some(line.to_owned())
+        })?;
+        assert!(shown.contains(scope), "{shown}");
+    }
+    Ok(())
+}
+
+fn down() -> Outcome {
+    let link_down = |lab: &Lab| lab.host(0).namespace.ip(&["link", "add", "spare", "type", "bridge"]);
+    let mut refused = scene(|lab, _, options| {
+        link_down(lab)?;
+        Ok(options.with("vip_interface", "spare"))
+    })?;
+    let status = refused.agent.wait(5)?;
+    assert_eq!(status.code(), Some(1));
+    refused.wait_for_log("`spare` is not up")?;
+    let tolerated = scene(|lab, _, options| {
+        link_down(lab)?;
+        Ok(options.with("vip_interface", "spare").with("vip_allow_interface_not_up", "true"))
+    })?;
+    let holds = || tolerated.sampler.latest().filter(|sample| sample.holds[0].len() == 2);
+    kube_vip_lab::wait_for("the address on the link that is down", 10, holds)?;
+    Ok(())
+}
+
+/// Its health check fails, by a URL of the operator's, but nobody is better: the address stays where it is.
+fn overloaded() -> Outcome {
+    let scene = scene(|lab, server, options| {
+        let root = lab.host(0).folder.join("root/etc");
+        std::fs::create_dir_all(&root)?;
+        std::fs::copy(lab.pki.path("ca.crt"), root.join("ca.crt"))?;
+        Ok(options
+            .with("control_plane_health_check_address", &format!("https://{}/livez", server.address))
+            .with("control_plane_health_check_period_seconds", "1")
+            .with("control_plane_health_check_failure_threshold", "2")
+            .with("control_plane_health_check_ca_path", "/etc/ca.crt"))
+    })?;
+    scene.sampler.wait_for_holder(10)?;
+    scene.wait_for_log("health of the local API server from=Unknown to=Serving")?;
+    let start = kube_vip_lab::now();
+    scene.server.set(Mode::Unhealthy);
+    scene.wait_for_log("health of the local API server from=Serving to=Failing")?;
+    std::thread::sleep(Duration::from_secs(2));
+    let stayed = scene.sampler.since(start).iter().all(|sample| sample.holds[0].len() == 2);
+    assert!(stayed, "the address left a host though no other was better");
+    scene.server.set(Mode::Healthy);
+    scene.wait_for_log("health of the local API server from=Failing to=Serving")
 }
 
 fn occupied() -> Outcome {

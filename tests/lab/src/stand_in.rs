@@ -34,6 +34,8 @@ pub enum Mode {
     Status(u16),
     /// Watches end with an event that carries this status; all else works.
     WatchError(u16),
+    /// /livez and /readyz fail; all else works.
+    Unhealthy,
     /// Requests are taken and never answered.
     Silent,
 }
@@ -154,7 +156,8 @@ async fn answer(
         tokio::time::sleep(Duration::from_secs(3600)).await;
     }
     if path == "/livez" || path == "/readyz" {
-        return Ok(text(StatusCode::OK, "ok"));
+        let code = if mode == Mode::Unhealthy { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };
+        return Ok(text(code, "as asked"));
     }
     if !path.contains("/leases") {
         return Ok(status(404, "not here"));
