@@ -73,6 +73,8 @@ impl Drop for Folder {
     fn drop(&mut self) {
         if std::env::var_os("LAB_KEEP_LOGS").is_none() {
             drop(std::fs::remove_dir_all(&self.0));
+            // The folder above is this process's; it goes with the last of its labs.
+            self.0.parent().map(std::fs::remove_dir).transpose().ok();
         }
     }
 }
