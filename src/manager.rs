@@ -13,7 +13,8 @@ use tokio::time::timeout;
 use crate::api::{Api, Environment};
 use crate::config::{Config, Target};
 use crate::health::driver::Report;
-use crate::leader::driver::{Command, LeaseName};
+use crate::leader::driver::LeaseName;
+use crate::leader::elector::Input;
 use crate::leader::{self, Health, Settings};
 use crate::model::hash::fnv1a;
 use crate::model::{BootTime, Link};
@@ -163,7 +164,7 @@ async fn forever(
 /// Until a signal asks for the end and the election has given up the Lease, or a part fails.
 async fn wait(
     parts: &mut JoinSet<(&'static str, std::io::Result<()>)>,
-    commands: &mpsc::Sender<Command>,
+    commands: &mpsc::Sender<Input>,
     config: &Config,
     telemetry: &Arc<Telemetry>,
 ) -> Result<(), ManagerError> {
@@ -193,7 +194,7 @@ async fn wait(
             tracing::info!("asked to stop");
             stopping = true;
             // The queue is only closed when the election has ended.
-            commands.send(Command::Stop).await.ok();
+            commands.send(Input::Stop).await.ok();
         }
     }
 }
@@ -257,7 +258,7 @@ async fn judge(
     mut health: watch::Receiver<Report>,
     mut link_down: watch::Receiver<Option<BootTime>>,
     combined: watch::Sender<Report>,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<Input>,
     telemetry: Arc<Telemetry>,
 ) {
     let mut given_up = false;
@@ -275,7 +276,7 @@ async fn judge(
             .is_some_and(|patience| down_for.is_some_and(|down| down >= patience));
         if give_up != given_up {
             given_up = give_up;
-            let command = if give_up { Command::Drain } else { Command::Undrain };
+            let command = if give_up { Input::Drain } else { Input::Undrain };
             if commands.send(command).await.is_err() {
                 return;
             }

@@ -48,8 +48,6 @@ pub struct Config {
     pub api: Api,
     /// Logs, metrics, health port, labels.
     pub telemetry: Telemetry,
-    /// Tells several instances on one host apart.
-    pub instance: String,
     /// Worth a warning, but no reason not to start.
     pub notes: Vec<String>,
     /// Every value with its origin.

@@ -219,7 +219,6 @@ fn build(
             health_port: Some(port(Key::HealthPort)).filter(|port| *port != 0),
             label_node: raw.bool(Key::NodeLabeling),
         },
-        instance: raw.text(Key::InstanceName).to_owned(),
         notes,
         raw,
     }

@@ -26,26 +26,6 @@ const WATCH_SECONDS: u32 = 290;
 /// Pause before a broken watch is opened again.
 const WATCH_PAUSE: Duration = Duration::from_millis(300);
 
-/// What the rest of the program tells the election.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Command {
-    /// The end of a probe that was asked for.
-    Probed {
-        /// Whether a station answered.
-        taken: bool,
-    },
-    /// Another station announces the address.
-    StationSeen,
-    /// The successor announces everything that was still kept.
-    Succeeded,
-    /// Hand over and stay away.
-    Drain,
-    /// Take part again.
-    Undrain,
-    /// Hand over and end.
-    Stop,
-}
-
 /// What the election asks of the segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ask {
@@ -61,7 +41,7 @@ pub struct Handles {
     /// Where this host stands.
     pub standing: watch::Receiver<Standing>,
     /// Tell it something.
-    pub commands: mpsc::Sender<Command>,
+    pub commands: mpsc::Sender<Input>,
     /// What it asks of the segment.
     pub asks: mpsc::Receiver<Ask>,
     /// Whether somebody should look at the local API server's health.
@@ -76,7 +56,7 @@ pub struct Driver {
     call_timeout: Duration,
     telemetry: Arc<Telemetry>,
     standing: watch::Sender<Standing>,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Input>,
     asks: mpsc::Sender<Ask>,
     probe_health: watch::Sender<bool>,
     health: watch::Receiver<Report>,
@@ -166,7 +146,7 @@ impl Driver {
             let deadline = self.elector.poll_timeout();
             let input = tokio::select! {
                 biased;
-                Some(command) = self.commands.recv() => Some(input_of(command)),
+                Some(told) = self.commands.recv() => Some(told),
                 input = answered => {
                     flight = None;
                     Some(input)
@@ -252,17 +232,6 @@ impl Driver {
             }
             Input::Answer { started, answer }
         }
-    }
-}
-
-fn input_of(command: Command) -> Input {
-    match command {
-        Command::Probed { taken } => Input::Probed { taken },
-        Command::StationSeen => Input::StationSeen,
-        Command::Succeeded => Input::Succeeded,
-        Command::Drain => Input::Drain,
-        Command::Undrain => Input::Undrain,
-        Command::Stop => Input::Stop,
     }
 }
 

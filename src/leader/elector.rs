@@ -294,11 +294,6 @@ impl Elector {
         })
     }
 
-    /// Whether this host was told to stay away.
-    pub fn is_drained(&self) -> bool {
-        self.drained
-    }
-
     /// What the Lease looked like last.
     pub fn seen(&self) -> &Seen {
         &self.seen

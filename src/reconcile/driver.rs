@@ -13,7 +13,8 @@ use crate::announce::layer2::{Act, Layer2, Sighting};
 use crate::announce::probe::{Probe, Step, yields_to};
 use crate::announce::schedule::Schedule;
 use crate::desired::{Inputs, desired};
-use crate::leader::driver::{Ask, Command};
+use crate::leader::driver::Ask;
+use crate::leader::elector::Input;
 use crate::leader::{Basis, Standing};
 use crate::model::{BootTime, Link, Vip};
 use crate::net::clock::{self, Timer};
@@ -52,7 +53,7 @@ pub struct Channels {
     /// What the election asks of the segment.
     pub asks: mpsc::Receiver<Ask>,
     /// What the election is told.
-    pub commands: mpsc::Sender<Command>,
+    pub commands: mpsc::Sender<Input>,
     /// Since when the link is down, if it is.
     pub link_down: watch::Sender<Option<BootTime>>,
 }
@@ -390,11 +391,11 @@ impl Driver {
 
     fn end_probe(&mut self, taken: bool) {
         self.probe = None;
-        self.command(Command::Probed { taken });
+        self.command(Input::Probed { taken });
     }
 
     /// The election's queue is longer than everything it is ever told at once; what does not fit is told again.
-    fn command(&self, command: Command) {
+    fn command(&self, command: Input) {
         self.channels.commands.try_send(command).ok();
     }
 
@@ -411,13 +412,13 @@ impl Driver {
             (Act::Claims, Standing::Leaving { .. }) => {
                 self.succeeded.insert(address);
                 if vips.iter().all(|vip| self.succeeded.contains(&vip.address)) {
-                    self.command(Command::Succeeded);
+                    self.command(Input::Succeeded);
                 }
                 return true;
             }
             (Act::Claims, Standing::Holding(claim)) if self.schedule.addresses().contains(&address) => {
                 if claim.basis == Basis::Provisional {
-                    self.command(Command::StationSeen);
+                    self.command(Input::StationSeen);
                     self.telemetry.conflict(address, &station, false);
                 } else {
                     let defend = self.schedule.defend(address, clock::now());

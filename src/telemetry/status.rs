@@ -14,7 +14,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use super::Telemetry;
-use crate::leader::driver::Command;
+use crate::leader::elector::Input;
 use crate::leader::{Basis, Standing};
 use crate::model::BootTime;
 use crate::net::clock;
@@ -173,7 +173,7 @@ impl Status {
 }
 
 /// Answers questions until the process ends: `status`, `drain`, `undrain`, each a line.
-pub async fn serve(telemetry: Arc<Telemetry>, commands: mpsc::Sender<Command>) -> std::io::Result<()> {
+pub async fn serve(telemetry: Arc<Telemetry>, commands: mpsc::Sender<Input>) -> std::io::Result<()> {
     let name = format!("{PREFIX}{}", std::process::id());
     let listener = StdListener::bind_addr(&SocketAddr::from_abstract_name(name)?)?;
     listener.set_nonblocking(true)?;
@@ -185,7 +185,7 @@ pub async fn serve(telemetry: Arc<Telemetry>, commands: mpsc::Sender<Command>) -
     }
 }
 
-async fn answer(stream: UnixStream, telemetry: Arc<Telemetry>, commands: mpsc::Sender<Command>) {
+async fn answer(stream: UnixStream, telemetry: Arc<Telemetry>, commands: mpsc::Sender<Input>) {
     let privileged = stream.peer_cred().is_ok_and(|peer| peer.uid() == 0);
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
@@ -193,8 +193,8 @@ async fn answer(stream: UnixStream, telemetry: Arc<Telemetry>, commands: mpsc::S
     let Ok(_) = BufReader::new(read).read_line(&mut line).await else { return };
     let command = match line.trim() {
         _ if !privileged => return,
-        "drain" => Some(Command::Drain),
-        "undrain" => Some(Command::Undrain),
+        "drain" => Some(Input::Drain),
+        "undrain" => Some(Input::Undrain),
         _ => None,
     };
     if let Some(command) = command {
