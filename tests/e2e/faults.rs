@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use kube_vip::announce::layer2::Act;
 use kube_vip::model::BootTime;
-use kube_vip_lab::Lab;
 use kube_vip_lab::recorder::Recorder;
 use kube_vip_lab::segment::Direction;
 use libtest_mimic::{Failed, Trial};
@@ -121,7 +120,7 @@ fn announcements() -> Outcome {
         heard.iter().all(|(_, sighting)| sighting.act == Act::Claims && sighting.station == new),
         "{heard:?}"
     );
-    let metrics = get(&cluster.lab, next, 2112, "/metrics")?;
+    let metrics = cluster.lab.host(next).namespace.http_get(2112, "/metrics")?;
     for vip in [IpAddr::from(cluster.lab.vip_v4), cluster.lab.vip_v6.into()] {
         // The kernel's own answers are heard as well, so the agent is asked how often it announced.
         let line = format!("kube_vip_announcements_total{{address=\"{vip}\"}} 5\n");
@@ -378,7 +377,7 @@ fn visibility() -> Outcome {
     assert_eq!(status["addresses"].as_array().map(Vec::len), Some(2));
     let text = host.namespace.run(&[program, "status"])?;
     assert!(text.contains("holding for"), "{text}");
-    let metrics = get(&cluster.lab, story.holder, 2112, "/metrics")?;
+    let metrics = cluster.lab.host(story.holder).namespace.http_get(2112, "/metrics")?;
     let leader =
         format!("kube_vip_is_leader{{node=\"{}\",lease_name=\"kube-system/plndr-cp-lock\"}} 1", host.name);
     assert!(metrics.contains(&leader), "{metrics}");
@@ -391,18 +390,4 @@ fn visibility() -> Outcome {
         agent.log().contains("END OF CONFIGURATION DUMP").then_some(())
     })?;
     Ok(())
-}
-
-/// The answer to a GET, headers included.
-pub(crate) fn get(lab: &Lab, host: usize, port: u16, path: &'static str) -> Result<String, Failed> {
-    let answer = lab.host(host).namespace.block_on(async move {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let address: IpAddr = std::net::Ipv4Addr::LOCALHOST.into();
-        let mut stream = tokio::net::TcpStream::connect((address, port)).await?;
-        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await?;
-        std::io::Result::Ok(text)
-    })?;
-    Ok(answer)
 }

@@ -54,7 +54,7 @@ fn story() -> Outcome {
         value.filter(|value| value == "10.42.0.100_fd420000000000000000000000000100")
     })?;
     for path in ["/healthz", "/readyz"] {
-        let answer = crate::faults::get(&lab, 0, 2113, path)?;
+        let answer = lab.host(0).namespace.http_get(2113, path)?;
         assert!(answer.starts_with("HTTP/1.0 200") && answer.ends_with("OK"), "{answer}");
     }
     agent.terminate();

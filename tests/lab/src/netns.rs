@@ -2,10 +2,13 @@
 
 use std::fs::File;
 use std::future::Future;
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
 use nix::sched::{CloneFlags, setns};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
@@ -61,6 +64,22 @@ impl Namespace {
     /// If the kernel refuses.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         self.run(&["sysctl", "-qw", &format!("{key}={value}")]).map(drop)
+    }
+
+    /// The answer to a GET on the loopback address, headers included.
+    ///
+    /// # Errors
+    /// If nothing listens there.
+    pub fn http_get(&self, port: u16, path: &str) -> Result<String> {
+        let request = format!("GET {path} HTTP/1.0\r\n\r\n");
+        let answer = self.block_on(async move {
+            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+            stream.write_all(request.as_bytes()).await?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await?;
+            std::io::Result::Ok(text)
+        });
+        answer.map_err(io(format!("GET {path} on port {port}")))
     }
 
     /// Do something on this thread inside, then come back.

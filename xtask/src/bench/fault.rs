@@ -75,6 +75,11 @@ impl Fault {
         !matches!(self, Self::QuorumLost | Self::Overwritten)
     }
 
+    /// The next holder has to wait for the end of the Lease.
+    fn lets_the_lease_expire(self) -> bool {
+        matches!(self, Self::Kill | Self::HostLost | Self::CableCut | Self::CutOff | Self::Frozen)
+    }
+
     /// Make the fault, wait until it is over, and say what a client saw.
     pub(crate) fn play(self, cluster: &mut Cluster, running: &mut Running) -> Result<Sample> {
         let holder = cluster.sampler.wait_for_holder(20)?;
@@ -142,21 +147,29 @@ impl Fault {
                     cluster.lab.host_mut(other).restart_etcd()?;
                 }
             }
-            // The address outlives its holder by up to a lease duration.
-            Self::Kill => std::thread::sleep(Duration::from_secs(6)),
-            _ => std::thread::sleep(Duration::from_secs(1)),
+            Self::RemovedByHand => std::thread::sleep(Duration::from_secs(1)),
+            // The address may outlive its holder by a lease duration; keepalived's stays for good.
+            _ => drop(wait_until_lost(cluster, holder)),
         }
         settle(cluster)?;
         let sample = Sample {
-            outage_v4: cluster.v4.outage(start),
-            outage_v6: cluster.v6.outage(start),
-            overlap: cluster.sampler.overlap(start),
+            reaction: if self.lets_the_lease_expire() { running.reaction(cluster, start) } else { None },
+            ..Sample::taken(cluster, start)
         };
         if matches!(self, Self::Sigterm | Self::Kill | Self::HostLost) {
             running.forget(holder);
         }
         Ok(sample)
     }
+}
+
+/// The host has neither VIP any more.
+fn wait_until_lost(cluster: &Cluster, host: usize) -> Result<()> {
+    let bare = || {
+        let held = cluster.sampler.latest()?.holds.into_iter().nth(host)?;
+        held.is_empty().then_some(())
+    };
+    kube_vip_lab::wait_for("the former holder to lose the address", 8, bare)
 }
 
 fn others(cluster: &Cluster, holder: usize) -> Vec<usize> {
@@ -198,6 +211,6 @@ fn started(cluster: &mut Cluster, running: &mut Running) -> Result<Sample> {
     }
     let v4 = cluster.v4.wait_for_answer(start, 40)?;
     let v6 = cluster.v6.wait_for_answer(start, 40)?;
-    let took = |answer: kube_vip_lab::probe::Answer| answer.done.since(start);
-    Ok(Sample { outage_v4: took(v4), outage_v6: took(v6), overlap: cluster.sampler.overlap(start) })
+    let took = |answer: kube_vip_lab::probe::Answer| answer.done.since(start).as_secs_f64();
+    Ok(Sample { outage_v4: took(v4), outage_v6: took(v6), ..Sample::taken(cluster, start) })
 }

@@ -53,8 +53,8 @@ pub(crate) fn failover(options: &Options) -> Outcome {
     setup::all()?;
     run("cargo", &["build", "--release", "--locked"], &[])?;
     let program = built("release")?;
-    let binary = std::fs::metadata(&program).map(|meta| meta.len()).unwrap_or_default();
-    let mut report = Report { binary, ..Report::default() };
+    let binary_bytes = std::fs::metadata(&program).map(|meta| meta.len()).unwrap_or_default();
+    let mut report = Report { binary_bytes, ..Report::default() };
     println!("\nbringing up three hosts …");
     let mut cluster = Cluster::start(&program).map_err(words)?;
     measure(&mut cluster, Subject::KubeVip, options, &mut report).map_err(words)?;
@@ -69,7 +69,8 @@ pub(crate) fn failover(options: &Options) -> Outcome {
     }
     println!("\n{}", report.table());
     let path = options.json.clone().unwrap_or_else(|| "target/bench-failover.json".to_owned());
-    std::fs::write(root().join(&path), report.json()).map_err(|error| format!("{path}: {error}"))?;
+    let json = serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?;
+    std::fs::write(root().join(&path), json).map_err(|error| format!("{path}: {error}"))?;
     println!("as JSON in {path}");
     Ok(())
 }
@@ -90,7 +91,13 @@ fn measure(
         if !wanted || (subject == Subject::Keepalived && !fault.concerns_keepalived()) {
             continue;
         }
-        let mut row = Row::new(subject.name(), fault.key(), fault.title());
+        let mut row = Row {
+            subject: subject.name(),
+            fault: fault.key(),
+            title: fault.title(),
+            samples: Vec::new(),
+            lost: 0,
+        };
         let mut running = subject.start(cluster)?;
         for number in 0..options.runs {
             running.heal(cluster)?;

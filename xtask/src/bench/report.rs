@@ -1,53 +1,73 @@
 //! Tables and JSON.
 
 use std::fmt::Write;
-use std::time::Duration;
 
-use super::subject::{Cost, Idle};
+use kube_vip::announce::layer2::Act;
+use kube_vip::model::BootTime;
+use kube_vip_lab::Cluster;
+use serde::Serialize;
 
-/// One run of one fault.
-#[derive(Debug, Clone, Copy)]
+use super::subject::Idle;
+
+/// One run of one fault. Times are in seconds.
+#[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Sample {
-    pub(crate) outage_v4: Duration,
-    pub(crate) outage_v6: Duration,
+    pub(crate) outage_v4: f64,
+    pub(crate) outage_v6: f64,
     /// More than one host had the address.
-    pub(crate) overlap: Duration,
+    pub(crate) two_holders: f64,
+    /// Frames on the segment that say who has the VIPs, the kernels' own answers among them.
+    pub(crate) announcements: usize,
+    /// From the expiry of the Lease to the first announcement, where a Lease expired.
+    pub(crate) reaction: Option<f64>,
 }
 
 impl Sample {
-    pub(crate) fn outage(&self) -> Duration {
+    /// What the observers saw since `start`.
+    pub(crate) fn taken(cluster: &Cluster, start: BootTime) -> Self {
+        let heard = cluster.recorder.since(start);
+        Self {
+            outage_v4: cluster.v4.outage(start).as_secs_f64(),
+            outage_v6: cluster.v6.outage(start).as_secs_f64(),
+            two_holders: cluster.sampler.overlap(start).as_secs_f64(),
+            announcements: heard.iter().filter(|(_, sighting)| sighting.act == Act::Claims).count(),
+            reaction: None,
+        }
+    }
+
+    fn outage(&self) -> f64 {
         self.outage_v4.max(self.outage_v6)
     }
 
     pub(crate) fn line(&self) -> String {
+        let reaction = self.reaction.map(|reaction| format!(", announced {reaction:.3} s after expiry"));
         format!(
-            "outage {:6.3} s (IPv4 {:.3}, IPv6 {:.3}), two holders {:.3} s",
-            self.outage().as_secs_f64(),
-            self.outage_v4.as_secs_f64(),
-            self.outage_v6.as_secs_f64(),
-            self.overlap.as_secs_f64()
+            "outage {:6.3} s (IPv4 {:.3}, IPv6 {:.3}), two holders {:.3} s, {} announcements{}",
+            self.outage(),
+            self.outage_v4,
+            self.outage_v6,
+            self.two_holders,
+            self.announcements,
+            reaction.unwrap_or_default()
         )
     }
 }
 
 /// All runs of one fault.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct Row {
-    subject: &'static str,
-    fault: &'static str,
-    title: &'static str,
+    pub(crate) subject: &'static str,
+    pub(crate) fault: &'static str,
+    #[serde(skip)]
+    pub(crate) title: &'static str,
     pub(crate) samples: Vec<Sample>,
     /// Runs without recovery.
     pub(crate) lost: u32,
 }
 
 impl Row {
-    pub(crate) fn new(subject: &'static str, fault: &'static str, title: &'static str) -> Self {
-        Self { subject, fault, title, samples: Vec::new(), lost: 0 }
-    }
-
-    fn sorted(&self, value: impl Fn(&Sample) -> Duration) -> Vec<f64> {
-        let mut values: Vec<f64> = self.samples.iter().map(|sample| value(sample).as_secs_f64()).collect();
+    fn sorted(&self, value: impl Fn(&Sample) -> Option<f64>) -> Vec<f64> {
+        let mut values: Vec<f64> = self.samples.iter().filter_map(value).collect();
         values.sort_by(f64::total_cmp);
         values
     }
@@ -62,34 +82,39 @@ fn worst(sorted: &[f64]) -> f64 {
 }
 
 /// Everything measured.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Report {
     pub(crate) rows: Vec<Row>,
     pub(crate) idle: Option<Idle>,
-    pub(crate) binary: u64,
+    pub(crate) binary_bytes: u64,
 }
 
 impl Report {
     /// For people.
     pub(crate) fn table(&self) -> String {
         let mut text = format!(
-            "{:<10} {:<44} {:>5} {:>9} {:>9} {:>13}\n",
-            "", "fault", "runs", "median s", "worst s", "two holders s"
+            "{:<10} {:<44} {:>4} {:>8} {:>8} {:>13} {:>13} {:>15}\n",
+            "", "fault", "runs", "median s", "worst s", "two holders s", "announcements", "after expiry s"
         );
         for row in &self.rows {
-            let outages = row.sorted(Sample::outage);
-            let overlaps = row.sorted(|sample| sample.overlap);
+            let outages = row.sorted(|sample| Some(sample.outage()));
+            let overlaps = row.sorted(|sample| Some(sample.two_holders));
+            let announcements = row.sorted(|sample| Some(sample.announcements as f64));
+            let reactions = row.sorted(|sample| sample.reaction);
+            let reaction = reactions.last().map(|worst| format!("{worst:.3}")).unwrap_or_default();
             let lost =
                 if row.lost > 0 { format!("  ({} runs without recovery)", row.lost) } else { String::new() };
             let _infallible = writeln!(
                 text,
-                "{:<10} {:<44} {:>5} {:>9.3} {:>9.3} {:>13.3}{lost}",
+                "{:<10} {:<44} {:>4} {:>8.3} {:>8.3} {:>13.3} {:>13.0} {:>15}{lost}",
                 row.subject,
                 row.title,
                 row.samples.len(),
                 median(&outages),
                 worst(&outages),
-                worst(&overlaps)
+                worst(&overlaps),
+                median(&announcements),
+                reaction,
             );
         }
         if let Some(idle) = &self.idle {
@@ -101,37 +126,7 @@ impl Report {
                 );
             }
         }
-        let _infallible = writeln!(text, "binary: {:.1} MB", self.binary as f64 / 1e6);
+        let _infallible = writeln!(text, "binary: {:.1} MB", self.binary_bytes as f64 / 1e6);
         text
-    }
-
-    /// For programs.
-    pub(crate) fn json(&self) -> String {
-        let rows: Vec<String> = self
-            .rows
-            .iter()
-            .map(|row| {
-                let list = |values: Vec<f64>| values.iter().map(|value| format!("{value:.4}")).collect::<Vec<_>>().join(",");
-                format!(
-                    "{{\"subject\":\"{}\",\"fault\":\"{}\",\"outage_v4\":[{}],\"outage_v6\":[{}],\"two_holders\":[{}],\"unrecovered\":{}}}",
-                    row.subject,
-                    row.fault,
-                    list(row.sorted(|sample| sample.outage_v4)),
-                    list(row.sorted(|sample| sample.outage_v6)),
-                    list(row.sorted(|sample| sample.overlap)),
-                    row.lost
-                )
-            })
-            .collect();
-        let cost = |cost: Cost| {
-            format!(
-                "{{\"rss_mb\":{:.2},\"private_mb\":{:.2},\"cpu_seconds_per_minute\":{:.3},\"requests_per_minute\":{:.1}}}",
-                cost.rss_mb, cost.private_mb, cost.cpu_seconds_per_minute, cost.requests_per_minute
-            )
-        };
-        let idle = self.idle.map_or("null".to_owned(), |idle| {
-            format!("{{\"holder\":{},\"standby\":{}}}", cost(idle.holder), cost(idle.standby))
-        });
-        format!("{{\"rows\":[{}],\"idle\":{idle},\"binary_bytes\":{}}}\n", rows.join(","), self.binary)
     }
 }

@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
+use kube_vip::announce::layer2::Act;
+use kube_vip::model::BootTime;
+use kube_vip::telemetry::status::Status;
 use kube_vip_lab::keepalived::Keepalived;
+use kube_vip_lab::recorder::Recorder;
 use kube_vip_lab::{Cluster, Result};
+use serde::Serialize;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,20 +94,45 @@ impl Running {
     }
 }
 
+impl Running {
+    /// From the expiry of the Lease to the first announcement by the next holder.
+    ///
+    /// The next holder tells how long after the last renewal it gained the VIP, and how long ago that was.
+    pub(crate) fn reaction(&self, cluster: &Cluster, start: BootTime) -> Option<f64> {
+        let Self::KubeVip = self else { return None };
+        let holder = cluster.sampler.holder().ok()?;
+        let station = Recorder::station(&cluster.lab, holder).ok()?;
+        let heard = cluster.recorder.since(start);
+        let (announced, _) =
+            heard.iter().find(|(_, sighting)| sighting.station == station && sighting.act == Act::Claims)?;
+        let metrics = cluster.lab.host(holder).namespace.http_get(METRICS_PORT, "/metrics").ok()?;
+        let line = metrics.lines().find(|line| line.starts_with("kube_vip_last_failover_seconds"))?;
+        let since_renewal: f64 = line.rsplit(' ').next()?.parse().ok()?;
+        let asked = kube_vip_lab::now();
+        let program = cluster.options.program.to_string_lossy();
+        let report = cluster.lab.host(holder).namespace.run(&[&program, "status", "-o", "json"]).ok()?;
+        let reports: Vec<Status> = serde_json::from_str(&report).ok()?;
+        let held_for = reports.first()?.for_seconds;
+        let (lease, _, _) = cluster.options.lease;
+        let announced_after_gain = held_for - asked.since(*announced).as_secs_f64();
+        Some(since_renewal - f64::from(lease) + announced_after_gain)
+    }
+}
+
 /// End kube-vip on every host.
 pub(crate) fn stop_agents(cluster: &mut Cluster) {
     cluster.agents.iter_mut().for_each(|agent| *agent = None);
 }
 
 /// What an idle agent costs.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Idle {
     pub(crate) holder: Cost,
     pub(crate) standby: Cost,
 }
 
 /// What one process costs.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Cost {
     pub(crate) rss_mb: f64,
     pub(crate) private_mb: f64,
@@ -110,6 +140,8 @@ pub(crate) struct Cost {
     pub(crate) requests_per_minute: f64,
 }
 
+/// Where agents serve their metrics.
+pub(crate) const METRICS_PORT: u16 = 2112;
 const IDLE: Duration = Duration::from_secs(60);
 
 /// Leave everything alone for a minute and see what it costs.
@@ -161,7 +193,7 @@ fn usage(cluster: &mut Cluster, host: usize) -> Usage {
         after.split_whitespace().nth(field).and_then(|text| text.parse().ok()).unwrap_or(0.0)
     };
     // Requests for the Lease, as the agent itself counts them; the probes of /livez are not among them.
-    let metrics = cluster.lab.host(host).namespace.run(&["curl", "-s", "http://127.0.0.1:2112/metrics"]);
+    let metrics = cluster.lab.host(host).namespace.http_get(METRICS_PORT, "/metrics");
     let metrics = metrics.unwrap_or_default();
     let requests = metrics
         .lines()
