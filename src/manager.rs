@@ -14,7 +14,7 @@ use crate::api::{Api, Environment};
 use crate::config::{Config, Target};
 use crate::health::driver::Report;
 use crate::leader::driver::LeaseName;
-use crate::leader::elector::Input;
+use crate::leader::elector::{DrainReason, Input};
 use crate::leader::{self, Health, Settings};
 use crate::model::hash::fnv1a;
 use crate::model::{BootTime, Link};
@@ -276,7 +276,11 @@ async fn judge(
             .is_some_and(|patience| down_for.is_some_and(|down| down >= patience));
         if give_up != given_up {
             given_up = give_up;
-            let command = if give_up { Input::Drain } else { Input::Undrain };
+            let command = if give_up {
+                Input::Drain(DrainReason::LinkDown)
+            } else {
+                Input::Undrain(DrainReason::LinkDown)
+            };
             if commands.send(command).await.is_err() {
                 return;
             }

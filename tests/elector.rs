@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube_vip::leader::elector::{Answer, Call, Elector, Input, Output};
+use kube_vip::leader::elector::{Answer, Call, DrainReason, Elector, Input, Output};
 use kube_vip::leader::{Basis, Health, Record, Settings, Standing, Stored};
 use kube_vip::model::BootTime;
 
@@ -360,12 +360,16 @@ fn a_host_with_a_failing_api_server_lets_the_others_go_first() {
 #[test]
 fn a_drained_host_stays_away() {
     let mut script = holder();
-    script.tell_at(5500, Input::Drain);
+    script.tell_at(5500, Input::Drain(DrainReason::Operator));
     script.outputs();
     script.answer(5500, 5510, Answer::Stored(lease("", 9)));
     script.wait_until(30_000);
     assert_eq!(script.outputs(), []);
-    script.tell_at(31_000, Input::Undrain);
+    // A link that comes back does not undo what the operator wanted.
+    script.tell_at(30_100, Input::Drain(DrainReason::LinkDown));
+    script.tell_at(30_200, Input::Undrain(DrainReason::LinkDown));
+    assert_eq!(script.outputs(), []);
+    script.tell_at(31_000, Input::Undrain(DrainReason::Operator));
     assert_eq!(script.outputs(), [put(ME, 9)]);
 }
 

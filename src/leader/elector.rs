@@ -16,7 +16,7 @@
 //! Contract: after every call to `handle_input` or `handle_timeout`, drain `poll_output`, then read `standing`
 //! and `poll_timeout` again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -127,12 +127,21 @@ pub enum Input {
     StationSeen,
     /// The successor was seen to announce everything that this host was still keeping.
     Succeeded,
-    /// Hand over, and stay away until [`Input::Undrain`].
-    Drain,
-    /// Take part again.
-    Undrain,
+    /// Hand over, and stay away until [`Input::Undrain`] for the same reason.
+    Drain(DrainReason),
+    /// Take part again, unless another reason is left.
+    Undrain(DrainReason),
     /// Hand over and end.
     Stop,
+}
+
+/// Who wants this host to stay away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DrainReason {
+    /// `kube-vip drain`.
+    Operator,
+    /// `vip_loseleadership`.
+    LinkDown,
 }
 
 /// What the machine asks for.
@@ -235,7 +244,7 @@ pub struct Elector {
     /// Until when nobody can have what we have just lost.
     lost_fence: Option<BootTime>,
     handover_not_before: BootTime,
-    drained: bool,
+    drains: BTreeSet<DrainReason>,
     stopping: Option<BootTime>,
     outputs: VecDeque<Output>,
 }
@@ -265,7 +274,7 @@ impl Elector {
             refused: None,
             lost_fence: None,
             handover_not_before: zero,
-            drained: false,
+            drains: BTreeSet::new(),
             stopping: None,
             outputs: VecDeque::new(),
         }
@@ -351,11 +360,13 @@ impl Elector {
                     self.role = Role::Following;
                 }
             }
-            Input::Drain => {
-                self.drained = true;
+            Input::Drain(reason) => {
+                self.drains.insert(reason);
                 self.leave(now);
             }
-            Input::Undrain => self.drained = false,
+            Input::Undrain(reason) => {
+                self.drains.remove(&reason);
+            }
             Input::Stop => {
                 self.stopping.get_or_insert(now + STOP_PATIENCE);
                 self.leave(now);
@@ -419,7 +430,7 @@ impl Elector {
                 (Some(released), Decision::Take { .. })
                     if self.seen.record().is_some_and(Record::is_released)
                         && self.stopping.is_none()
-                        && !self.drained =>
+                        && self.drains.is_empty() =>
                 {
                     soonest(released + HANDOVER_WINDOW / 2, Kind::Hold)
                 }
@@ -429,7 +440,7 @@ impl Elector {
                 self.is_ours().then_some((self.not_before, Kind::Release))
             }
             (_, Decision::Read) => soonest(self.not_before, Kind::Read),
-            (Role::Following, _) if self.drained => self.poll(),
+            (Role::Following, _) if !self.drains.is_empty() => self.poll(),
             (Role::Holding(held), Decision::Renew) if held.claim.basis == Basis::Lease => {
                 soonest(held.renewed + self.settings.retry_period, Kind::Hold)
             }
@@ -659,7 +670,7 @@ impl Elector {
             && self.refused.is_some()
             && self.seen.holder().is_none()
             && !self.familiar
-            && !self.drained
+            && self.drains.is_empty()
             && self.stopping.is_none()
             && !(self.readable && self.seen == Seen::Nothing)
     }

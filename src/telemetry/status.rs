@@ -14,7 +14,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use super::Telemetry;
-use crate::leader::elector::Input;
+use crate::leader::elector::{DrainReason, Input};
 use crate::leader::{Basis, Standing};
 use crate::model::BootTime;
 use crate::net::clock;
@@ -193,8 +193,8 @@ async fn answer(stream: UnixStream, telemetry: Arc<Telemetry>, commands: mpsc::S
     let Ok(_) = BufReader::new(read).read_line(&mut line).await else { return };
     let command = match line.trim() {
         _ if !privileged => return,
-        "drain" => Some(Input::Drain),
-        "undrain" => Some(Input::Undrain),
+        "drain" => Some(Input::Drain(DrainReason::Operator)),
+        "undrain" => Some(Input::Undrain(DrainReason::Operator)),
         _ => None,
     };
     if let Some(command) = command {

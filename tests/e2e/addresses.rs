@@ -22,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_host_without_ipv4_needs_no_interface_name", ipv6_only),
         trial("on_the_loopback_link_the_scope_follows_the_configuration", loopback),
         trial("a_link_that_is_down_is_refused_unless_it_may_be", down),
+        trial("a_link_that_stays_down_costs_the_claim_where_that_is_wanted", lost_link),
         trial("an_overloaded_api_server_does_not_make_the_address_wander", overloaded),
         trial("a_station_that_answers_keeps_a_fresh_lease_from_its_address", occupied),
     ]
@@ -216,6 +217,34 @@ fn down() -> Outcome {
     })?;
     let holds = || tolerated.sampler.latest().filter(|sample| sample.holds[0].len() == 2);
     kube_vip_lab::wait_for("the address on the link that is down", 10, holds)?;
+    Ok(())
+}
+
+/// The API is reached by another link, so that nothing but `vip_loseleadership` asks for the claim.
+fn lost_link() -> Outcome {
+    for (wanted, standing) in [("true", "following"), ("false", "holding")] {
+        let scene = scene(|lab, _, options| {
+            let namespace = &lab.host(0).namespace;
+            namespace.ip(&["link", "add", "spare", "type", "veth", "peer", "name", "far"])?;
+            namespace.ip(&["link", "set", "far", "up"])?;
+            namespace.ip(&["link", "set", "spare", "up"])?;
+            Ok(options
+                .with("vip_interface", "spare")
+                .with("vip_allow_interface_not_up", "true")
+                .with("vip_loseleadership", wanted)
+                .with("vip_loseleadership_timeout_seconds", "1"))
+        })?;
+        scene.sampler.wait_for_holder(10)?;
+        let namespace = &scene.lab.host(0).namespace;
+        let status = || namespace.run(&[PROGRAM, "status"]).unwrap_or_default();
+        namespace.ip(&["link", "set", "spare", "down"])?;
+        // A second of grace, and as long again for what must not happen.
+        std::thread::sleep(Duration::from_secs(2));
+        kube_vip_lab::wait_for(&format!("`{standing}`"), 5, || status().contains(standing).then_some(()))
+            .map_err(|error| format!("{error}\n{}", status()))?;
+        namespace.ip(&["link", "set", "spare", "up"])?;
+        scene.sampler.wait_for_holder(10)?;
+    }
     Ok(())
 }
 

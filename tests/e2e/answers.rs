@@ -15,6 +15,7 @@ type Outcome = Result<(), Failed>;
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("every_answer_is_survived_without_a_restart_or_two_holders", bad_days),
+        trial("a_black_hole_of_any_length_costs_the_claim_and_nothing_more", black_holes),
         trial("standbys_ask_nothing_and_the_holder_writes_once_per_retry_period", quiet),
     ]
 }
@@ -82,6 +83,40 @@ fn bad_days() -> Outcome {
         assert!(agent.ended().is_none(), "{}", agent.log());
     }
     assert_eq!(scene.server.holder(), Some(scene.lab.host(holder).name.clone()));
+    Ok(())
+}
+
+/// Three labs side by side, each with a hole of its own length between the agents and their only API server.
+fn black_holes() -> Outcome {
+    let holes = [5, 20, 60].map(|seconds| {
+        std::thread::spawn(move || black_hole(seconds).map_err(|failed| format!("{seconds} s: {failed:?}")))
+    });
+    for hole in holes {
+        match hole.join() {
+            Ok(outcome) => outcome?,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+    Ok(())
+}
+
+fn black_hole(seconds: u64) -> Outcome {
+    let mut scene = scene()?;
+    let start = kube_vip_lab::now();
+    scene.lab.client_host.black_hole("eth0", scene.server.address.port())?;
+    let gone = || scene.sampler.latest()?.holds.iter().all(Vec::is_empty).then_some(());
+    kube_vip_lab::wait_for("the address to go", 5, gone)?;
+    let left = Duration::from_secs(seconds).saturating_sub(kube_vip_lab::now().since(start));
+    std::thread::sleep(left);
+    assert!(gone().is_some(), "an address is held without a Lease");
+    scene.lab.client_host.fill_black_hole()?;
+    let healed = kube_vip_lab::now();
+    scene.sampler.wait_for_holder(20)?;
+    println!("  {seconds} s: back {:?} after the end of the black hole", kube_vip_lab::now().since(healed));
+    assert_eq!(scene.sampler.overlap(start), Duration::ZERO);
+    for agent in &mut scene.agents {
+        assert!(agent.ended().is_none(), "{}", agent.log());
+    }
     Ok(())
 }
 

@@ -36,6 +36,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_holder_cut_off_from_the_other_hosts_gives_up_first", partition),
         trial("a_frozen_agent_wakes_up_without_the_address_and_silent", freeze),
         trial("a_lost_quorum_takes_the_address_away_and_it_comes_back", quorum_lost),
+        trial("a_cluster_that_reboots_has_no_holder_before_its_quorum_and_one_after", rebooted),
         trial("an_address_removed_by_hand_comes_back_at_once", removed_by_hand),
         trial("a_link_that_goes_down_and_up_has_its_address_again", link_bounced),
         trial("a_renamed_link_keeps_its_address", link_renamed),
@@ -212,13 +213,11 @@ fn black_hole() -> Outcome {
     let cluster = cluster()?;
     let story = Story::begin(&cluster)?;
     let namespace = &cluster.lab.host(story.holder).namespace;
-    namespace.run(&["nft", "add table inet hole"])?;
-    namespace.run(&["nft", "add chain inet hole out { type filter hook output priority 0 ; }"])?;
-    namespace.run(&["nft", "add rule inet hole out oifname lo tcp dport 6443 drop"])?;
+    namespace.black_hole("lo", 6443)?;
     let lost = wait_until_lost(&cluster, story.holder, 10);
     let moved = lost.and_then(|()| story.moved(&cluster, PLANNED_OVERLAP));
     std::thread::sleep(Duration::from_secs(5));
-    namespace.run(&["nft", "delete table inet hole"])?;
+    namespace.fill_black_hole()?;
     moved?;
     story.moved(&cluster, PLANNED_OVERLAP)
 }
@@ -287,6 +286,40 @@ fn quorum_lost() -> Outcome {
         cluster.lab.host_mut(*other).restart_etcd()?;
     }
     story.end(&cluster, NEVER)?;
+    Ok(())
+}
+
+/// Power fails everywhere at once. The Lease in the store still names the former holder, whose agent comes up first.
+fn rebooted() -> Outcome {
+    let mut cluster = cluster()?;
+    let story = Story::begin(&cluster)?;
+    let all = 0..cluster.lab.hosts.len();
+    for index in all.clone() {
+        cluster.agent(index).kill();
+        let host = cluster.lab.host_mut(index);
+        host.kill_api_server();
+        host.etcd = None;
+        for vip in [format!("{}/32", cluster.lab.vip_v4), format!("{}/128", cluster.lab.vip_v6)] {
+            // Only the former holder has them.
+            drop(cluster.lab.host(index).namespace.ip(&["addr", "del", &vip, "dev", "eth0"]));
+        }
+    }
+    let down = kube_vip_lab::now();
+    cluster.start_agents()?;
+    cluster.lab.host_mut(story.holder).restart_etcd()?;
+    cluster.lab.start_api_server(story.holder)?;
+    std::thread::sleep(Duration::from_secs(6));
+    let early =
+        cluster.sampler.since(down).iter().any(|sample| sample.holds.iter().any(|held| !held.is_empty()));
+    assert!(!early, "a host took the address before there was a quorum");
+    for index in all {
+        if index != story.holder {
+            cluster.lab.host_mut(index).restart_etcd()?;
+        }
+    }
+    cluster.heal_hosts()?;
+    // API servers come up one after the other: the first holder may hand over to a host whose own is further.
+    story.end(&cluster, PLANNED_OVERLAP)?;
     Ok(())
 }
 

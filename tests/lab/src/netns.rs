@@ -82,6 +82,24 @@ impl Namespace {
         answer.map_err(io(format!("GET {path} on port {port}")))
     }
 
+    /// Drop what comes in on a link for a TCP port, without a word: nothing is refused, nobody hangs up.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn black_hole(&self, link: &str, port: u16) -> Result<()> {
+        self.run(&["nft", "add table inet hole"])?;
+        self.run(&["nft", "add chain inet hole in { type filter hook input priority 0 ; }"])?;
+        self.run(&["nft", &format!("add rule inet hole in iifname {link} tcp dport {port} drop")]).map(drop)
+    }
+
+    /// Let it through again.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn fill_black_hole(&self) -> Result<()> {
+        self.run(&["nft", "delete table inet hole"]).map(drop)
+    }
+
     /// Do something on this thread inside, then come back.
     ///
     /// # Errors
