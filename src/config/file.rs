@@ -4,8 +4,8 @@ use serde::Deserialize;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
+use super::origin::Origin;
 use super::problem::{Problem, nearest};
-use super::raw::Origin;
 use super::settings::{Key, SETTINGS};
 
 /// A node of the document. JSON is read as the YAML that it is.

@@ -6,6 +6,7 @@
 
 pub mod duration;
 pub mod file;
+pub mod origin;
 pub mod problem;
 pub mod raw;
 pub mod settings;
@@ -16,8 +17,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+pub use origin::Origin;
 pub use problem::Problem;
-pub use raw::{Origin, Raw, Sources};
+pub use raw::{Raw, Sources};
 pub use settings::{Key, Kind, SETTINGS, Setting};
 pub use validate::{Facts, check, check_common};
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::raw::Origin;
+use super::origin::Origin;
 use super::settings::{Key, Kind};
 
 /// Something wrong with the configuration.

@@ -1,42 +1,11 @@
 //! What was typed: flags, environment and file, merged, with the origin of every value.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use super::file;
+use super::origin::Origin;
 use super::problem::{Problem, nearest};
 use super::settings::{Key, Kind, SETTINGS};
-
-/// Where a value came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// Nobody set it.
-    Default,
-    /// A key of the configuration file.
-    File {
-        /// The file's path.
-        path: String,
-        /// Counted from 1.
-        line: u64,
-        /// The key, with dots.
-        key: String,
-    },
-    /// A flag, without dashes.
-    Flag(String),
-    /// An environment variable.
-    Variable(String),
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => f.write_str("default"),
-            Self::File { path, line, key } => write!(f, "{path}, line {line}, key `{key}`"),
-            Self::Flag(name) => write!(f, "flag --{name}"),
-            Self::Variable(name) => write!(f, "variable {name}"),
-        }
-    }
-}
 
 /// The values that were typed. Precedence: environment over flag over file over default.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

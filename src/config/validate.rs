@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::origin::Origin;
 use super::problem::{Problem, nearest};
-use super::raw::{Origin, Raw};
+use super::raw::Raw;
 use super::settings::Key;
 use super::{Api, Config, DnsMode, Election, Health, Layer2, LogFormat, Mode, Prefixes, Target, Telemetry};
 

@@ -12,7 +12,6 @@ use kube::api::{PostParams, WatchEvent, WatchParams};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use super::decide::Seen;
 use super::elector::{Answer, Call, Elector, Input, Output};
 use super::record::{Acquired, Record, Stored, WallTime, Write};
 use super::{Settings, Standing};
@@ -355,9 +354,4 @@ async fn follow(
             tokio::time::sleep(WATCH_PAUSE).await;
         }
     }
-}
-
-/// What the Lease says, for people.
-pub fn holder_of(seen: &Seen) -> &str {
-    seen.holder().unwrap_or("nobody")
 }

@@ -102,7 +102,7 @@ impl Telemetry {
 
     /// The standing changed its kind.
     pub fn standing_changed(&self, before: &Standing, after: &Standing, seen: &Seen, now: BootTime) {
-        let holder = crate::leader::driver::holder_of(seen);
+        let holder = seen.holder().unwrap_or("nobody");
         match (before, after) {
             (_, Standing::Holding(claim)) => {
                 let provisional = claim.basis == Basis::Provisional;

@@ -63,8 +63,10 @@ fn client_go() -> Outcome {
     assert!(nobody());
 
     // It dies: we wait for the lease to expire, no longer, no shorter.
-    let _agent = Agent::start(lab.host(0), &options)?;
-    std::thread::sleep(Duration::from_secs(2));
+    let agent = Agent::start(lab.host(0), &options)?;
+    let followed =
+        || agent.log().matches("following the holder of the VIP holder=\"go-program-2\"").next().map(drop);
+    kube_vip_lab::wait_for("kube-vip to follow client-go", 10, followed)?;
     go.kill();
     let killed = kube_vip_lab::now();
     sampler.wait_for_holder(10)?;
