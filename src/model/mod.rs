@@ -1,10 +1,15 @@
 //! Plain values that every layer shares: no client, no clock, no IO.
 
+pub mod annotation;
+pub mod family;
 pub mod hash;
 pub mod link;
+pub mod service;
 pub mod time;
 pub mod vip;
 
+pub use family::Family;
 pub use link::Link;
+pub use service::{ServiceKey, ServiceView};
 pub use time::BootTime;
 pub use vip::Vip;

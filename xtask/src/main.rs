@@ -17,7 +17,7 @@ cargo xtask test                  every check of the project
 cargo xtask sim --seeds N         the simulation of the election, N times
 cargo xtask sim --seed N          one run of it, with its story
 cargo xtask bench failover        every fault, measured by a client: --runs N (10), --only FAULT,
-                                  --json FILE, --without-keepalived
+                                  --json FILE, --subject kube-vip|keepalived
 cargo xtask fuzz [SECONDS]        every fuzz target, for so many seconds each
 cargo xtask manifests             write manifests/ anew
 cargo xtask docs                  write docs/configuration.md anew

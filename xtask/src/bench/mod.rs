@@ -22,14 +22,14 @@ use subject::Subject;
 pub(crate) struct Options {
     runs: u32,
     only: Option<String>,
-    keepalived: bool,
+    subjects: Vec<Subject>,
     json: Option<String>,
 }
 
 impl Options {
     /// From the words behind `bench failover`.
     pub(crate) fn parse(words: &[&str]) -> Result<Self, String> {
-        let mut options = Self { runs: 10, only: None, keepalived: true, json: None };
+        let mut options = Self { runs: 10, only: None, subjects: Subject::ALL.into(), json: None };
         let mut words = words.iter();
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
@@ -40,7 +40,11 @@ impl Options {
                 }
                 "--only" => options.only = Some((*value()?).to_owned()),
                 "--json" => options.json = Some((*value()?).to_owned()),
-                "--without-keepalived" => options.keepalived = false,
+                "--subject" => {
+                    let name = *value()?;
+                    let named = Subject::ALL.into_iter().find(|subject| subject.name() == name);
+                    options.subjects = vec![named.ok_or_else(|| format!("--subject: {name} is none"))?];
+                }
                 _ => return Err(format!("bench failover does not know {word}")),
             }
         }
@@ -57,15 +61,8 @@ pub(crate) fn failover(options: &Options) -> Outcome {
     let mut report = Report { binary_bytes, ..Report::default() };
     println!("\nbringing up three hosts …");
     let mut cluster = Cluster::start(&program).map_err(words)?;
-    measure(&mut cluster, Subject::KubeVip, options, &mut report).map_err(words)?;
-    let wanted = options.only.is_none() || options.only.as_deref() == Some("idle");
-    if wanted {
-        cluster.heal().map_err(words)?;
-        report.idle = Some(subject::idle(&mut cluster).map_err(words)?);
-    }
-    subject::stop_agents(&mut cluster);
-    if options.keepalived {
-        measure(&mut cluster, Subject::Keepalived, options, &mut report).map_err(words)?;
+    for subject in &options.subjects {
+        measure(&mut cluster, *subject, options, &mut report).map_err(words)?;
     }
     println!("\n{}", report.table());
     let path = options.json.clone().unwrap_or_else(|| "target/bench-failover.json".to_owned());
@@ -100,10 +97,12 @@ fn measure(
         };
         let mut running = subject.start(cluster)?;
         for number in 0..options.runs {
-            running.heal(cluster)?;
-            // Meet the renewals at every phase.
-            std::thread::sleep(Duration::from_millis(u64::from(number) * 137 % 1000));
-            match fault.play(cluster, &mut running) {
+            let played = running.heal(cluster).and_then(|()| {
+                // Meet the renewals at every phase.
+                std::thread::sleep(Duration::from_millis(u64::from(number) * 137 % 1000));
+                fault.play(cluster, &mut running)
+            });
+            match played {
                 Ok(sample) => {
                     println!("{:<10} {:<44} {}", subject.name(), fault.title(), sample.line());
                     row.samples.push(sample);
@@ -115,6 +114,13 @@ fn measure(
             }
         }
         report.rows.push(row);
+    }
+    if subject == Subject::KubeVip {
+        if options.only.as_deref().is_none_or(|only| only == "idle") {
+            cluster.heal()?;
+            report.idle = Some(subject::idle(cluster)?);
+        }
+        subject::stop_agents(cluster);
     }
     Ok(())
 }

@@ -24,6 +24,8 @@ pub(crate) enum Running {
 }
 
 impl Subject {
+    pub(crate) const ALL: [Self; 2] = [Self::KubeVip, Self::Keepalived];
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::KubeVip => "kube-vip",

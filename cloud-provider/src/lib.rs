@@ -1,0 +1,14 @@
+//! Gives Services of type LoadBalancer their addresses: the only writer of that fact in a cluster.
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        reason = "a test that panics has failed"
+    )
+)]
+
+pub mod ipam;
+pub mod plan;
+pub mod pools;

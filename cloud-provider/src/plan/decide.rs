@@ -1,0 +1,375 @@
+//! What is to be done about one Service.
+
+use std::net::IpAddr;
+
+use kube_vip::model::annotation::{
+    ALLOCATED, CLEANUP_FINALIZER, IMPLEMENTATION, LEGACY_ADDRESS, LOAD_BALANCER_IPS, SERVICE_INTERFACE,
+    SHARING_KEY,
+};
+use kube_vip::model::family::number;
+use kube_vip::model::service::{FamilyPolicy, TrafficPolicy};
+use kube_vip::model::{Family, ServiceKey, ServiceView};
+
+use super::patch::Patch;
+use super::reason::Reason;
+use super::request::{Field, Request, copied, is_labelled, request};
+use crate::ipam::{Circle, Group, Ipam, Tenancy};
+use crate::pools::{Pool, PoolId, Pools};
+
+/// Which Services are looked after.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Class {
+    /// Those without a class.
+    #[default]
+    Unnamed,
+    /// Those of this class.
+    Named(String),
+}
+
+impl Class {
+    /// Whether a Service of type LoadBalancer is ours.
+    pub fn covers(&self, view: &ServiceView) -> bool {
+        match self {
+            Self::Unnamed => view.class.is_none(),
+            Self::Named(name) => view.class.as_ref() == Some(name),
+        }
+    }
+}
+
+/// What is to be done about a Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// It is none of ours, or it is on its way out and somebody else's finalizer keeps it.
+    Leave,
+    /// It was ours: take our marks off it.
+    Release(Patch),
+    /// It has these addresses, or names; the patch is empty when all that is written already.
+    Serve {
+        /// Addresses and names, as they stand in the annotation.
+        addresses: Vec<String>,
+        /// What is to be written.
+        patch: Patch,
+        /// Something its user should know.
+        remark: Option<String>,
+        /// It would take another address if there were one.
+        incomplete: bool,
+    },
+    /// It gets nothing now. The patch takes away what it must not keep.
+    Wait {
+        /// Why.
+        reason: Reason,
+        /// What is to be written.
+        patch: Patch,
+    },
+}
+
+/// What decisions are made from.
+#[derive(Debug)]
+pub struct World<'a> {
+    /// The ConfigMap.
+    pub pools: &'a Pools,
+    /// Who has what.
+    pub ipam: &'a mut Ipam,
+    /// Which Services are looked after.
+    pub class: &'a Class,
+}
+
+/// With whom a Service may share an address.
+pub fn tenancy(pools: &Pools, key: &ServiceKey, view: &ServiceView) -> Tenancy {
+    let group = match view.annotation(SHARING_KEY) {
+        Some(word) => Some(Group::Key(word.to_owned())),
+        None => pools.shares(&key.namespace).then_some(Group::Pool),
+    };
+    let selector = match view.traffic_policy {
+        TrafficPolicy::Cluster => Default::default(),
+        TrafficPolicy::Local => view.selector.clone(),
+    };
+    let circle = group.map(|group| Circle { group, policy: view.traffic_policy, selector });
+    Tenancy { circle, ports: view.ports.clone() }
+}
+
+impl World<'_> {
+    /// Decide, and hold what is decided at once: whoever is decided on next finds it taken.
+    pub fn decide(&mut self, key: &ServiceKey, view: &ServiceView) -> Decision {
+        let mut patch = Patch::of(view);
+        if view.deleting {
+            // The address is free when the object is gone, not before.
+            if is_labelled(view) {
+                patch.finalizer(view, CLEANUP_FINALIZER, false);
+            }
+            return if patch.is_empty() { Decision::Leave } else { Decision::Release(patch) };
+        }
+        if !view.load_balancer {
+            self.ipam.hold(key, &[], &Tenancy::default());
+            return retire(view, patch);
+        }
+        if !self.class.covers(view) {
+            self.ipam.hold(key, &super::request::mentioned(view), &Tenancy::default());
+            return Decision::Leave;
+        }
+        let tenancy = tenancy(self.pools, key, view);
+        mark(view, &mut patch);
+        match request(view) {
+            Request::Fixed { text, by } => self.fixed(key, view, &tenancy, &text, by, patch),
+            Request::Any(before) => self.any(key, view, &tenancy, before, patch),
+        }
+    }
+
+    /// The user chose.
+    fn fixed(
+        &mut self,
+        key: &ServiceKey,
+        view: &ServiceView,
+        tenancy: &Tenancy,
+        text: &str,
+        by: Field,
+        mut patch: Patch,
+    ) -> Decision {
+        let elements: Vec<&str> =
+            text.split(',').map(str::trim).filter(|element| !element.is_empty()).collect();
+        let mut addresses = Vec::new();
+        for element in &elements {
+            match self.check(key, tenancy, element, by) {
+                Ok(found) => addresses.extend(found),
+                Err(reason) => {
+                    self.ipam.hold(key, &[], tenancy);
+                    return Decision::Wait { reason, patch: Patch::of(view) };
+                }
+            }
+        }
+        self.ipam.hold(key, &addresses, tenancy);
+        match by {
+            Field::Spec => {
+                patch.annotate(view, LOAD_BALANCER_IPS, Some(text));
+                patch.annotate(view, ALLOCATED, Some(&copied(text)));
+            }
+            Field::Annotation => patch.annotate(view, ALLOCATED, None),
+        }
+        let outside = addresses.iter().filter(|address| !address.is_unspecified());
+        let outside =
+            outside.filter(|address| !self.pools.contains(Family::of(**address), number(**address)));
+        let outside: Vec<String> = outside.map(ToString::to_string).collect();
+        let remark = (!outside.is_empty()).then(|| {
+            format!(
+                "{}: {} is outside every pool: it is reserved for this Service, but make sure that nobody else on \
+                 the network has it",
+                by.name(),
+                outside.join(", ")
+            )
+        });
+        let addresses = elements.into_iter().map(str::to_owned).collect();
+        Decision::Serve { addresses, patch, remark, incomplete: false }
+    }
+
+    /// One element of what the user typed: an address that can be given, or a name.
+    fn check(
+        &self,
+        key: &ServiceKey,
+        tenancy: &Tenancy,
+        text: &str,
+        by: Field,
+    ) -> Result<Option<IpAddr>, Reason> {
+        let field = by.name();
+        let Ok(address) = text.parse::<IpAddr>() else {
+            return if is_name(text) {
+                Ok(None)
+            } else {
+                Err(Reason::Malformed { field, text: text.to_owned() })
+            };
+        };
+        if let Some(kind) = unusable(address) {
+            return Err(Reason::Unusable { field, address, kind });
+        }
+        if let Some(owner) = self.ipam.blocked(address) {
+            return Err(Reason::Blocked { field, address, owner: owner.to_owned() });
+        }
+        match self.ipam.conflict(address, key, tenancy) {
+            Some(holder) => Err(Reason::Taken { field, address, holder: holder.clone() }),
+            None => Ok(Some(address)),
+        }
+    }
+
+    /// We choose.
+    fn any(
+        &mut self,
+        key: &ServiceKey,
+        view: &ServiceView,
+        tenancy: &Tenancy,
+        before: Vec<IpAddr>,
+        mut patch: Patch,
+    ) -> Decision {
+        // A decision whose write is not known to have failed still stands: its addresses are held.
+        let before = if before.is_empty() { self.ipam.held(key) } else { before };
+        let mut kept: Vec<IpAddr> = Vec::new();
+        for address in before {
+            let once = kept.iter().all(|other| Family::of(*other) != Family::of(address));
+            let ours =
+                self.ipam.conflict(address, key, tenancy).is_none() && self.ipam.blocked(address).is_none();
+            if once && ours {
+                kept.push(address);
+            }
+        }
+        let fresh = self.choose(key, view, tenancy, &kept);
+        let (addresses, incomplete) = match fresh {
+            Ok(chosen) => chosen,
+            Err(reason) => {
+                let mut patch = Patch::of(view);
+                self.ipam.hold(key, &[], tenancy);
+                if !matches!(request(view), Request::Any(before) if before.is_empty()) {
+                    patch.annotate(view, LOAD_BALANCER_IPS, None);
+                    patch.annotate(view, ALLOCATED, None);
+                    patch.load_balancer_ip(view, None);
+                }
+                return Decision::Wait { reason, patch };
+            }
+        };
+        self.ipam.hold(key, &addresses, tenancy);
+        let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        let joined = texts.join(",");
+        patch.annotate(view, LOAD_BALANCER_IPS, Some(&joined));
+        patch.load_balancer_ip(view, texts.first().map(String::as_str));
+        // What the Go program allocated is understood as it is: taking over writes nothing.
+        if !patch.is_empty() || view.annotations.contains_key(ALLOCATED) {
+            patch.annotate(view, ALLOCATED, Some(&joined));
+        }
+        let new = addresses != kept;
+        if new && !view.annotations.contains_key(SERVICE_INTERFACE) {
+            patch.annotate(view, SERVICE_INTERFACE, self.pools.interface(&key.namespace));
+        }
+        Decision::Serve { addresses: texts, patch, remark: None, incomplete }
+    }
+
+    /// The addresses that a Service should have: of what it has, whatever fits, and what is missing.
+    fn choose(
+        &mut self,
+        key: &ServiceKey,
+        view: &ServiceView,
+        tenancy: &Tenancy,
+        kept: &[IpAddr],
+    ) -> Result<(Vec<IpAddr>, bool), Reason> {
+        let has = |family: Family| kept.iter().copied().find(|address| Family::of(*address) == family);
+        let pool = self.pools.of(&key.namespace);
+        let serves = |family: Family| {
+            has(family).is_some() || pool.as_ref().is_ok_and(|(_, pool)| pool.addresses.serves(family))
+        };
+        let first = view.families.first().copied();
+        let dual = |first: Option<Family>| {
+            let first = first.unwrap_or(Family::V4);
+            [first, first.other()]
+        };
+        let keys = |pool: &Pool| pool.keys.join(", ");
+        let wanted: Vec<Family> = match view.family_policy {
+            FamilyPolicy::Single => {
+                vec![first.unwrap_or(if serves(Family::V4) { Family::V4 } else { Family::V6 })]
+            }
+            FamilyPolicy::PreferDual => dual(first).into_iter().filter(|family| serves(*family)).collect(),
+            FamilyPolicy::RequireDual => {
+                if !Family::BOTH.into_iter().all(serves) {
+                    return Err(Reason::NotDual(keys(pool?.1)));
+                }
+                dual(first).into()
+            }
+        };
+        let prefix = match view.family_policy {
+            FamilyPolicy::Single => "",
+            FamilyPolicy::PreferDual => "could not allocate any IP address for PreferDualStack service: ",
+            FamilyPolicy::RequireDual => {
+                "could not allocate required IP addresses for RequireDualStack service: "
+            }
+        };
+        let mut found = Vec::new();
+        let mut missing = None;
+        for family in &wanted {
+            let address = match has(*family) {
+                Some(address) => Some(address),
+                None => {
+                    let (id, pool) = self.pools.of(&key.namespace)?;
+                    if !pool.addresses.serves(*family) {
+                        return Err(Reason::Family { pool: keys(pool), family: *family });
+                    }
+                    let given = self.give(id, pool, *family, tenancy);
+                    if given.is_none() {
+                        let (size, _) = self.ipam.fill(id, *family);
+                        missing.get_or_insert_with(|| Reason::exhausted(pool, *family, size, prefix));
+                    }
+                    given
+                }
+            };
+            found.extend(address);
+        }
+        match missing {
+            Some(reason) if found.is_empty() || view.family_policy == FamilyPolicy::RequireDual => {
+                Err(reason)
+            }
+            _ if found.is_empty() => {
+                let (_, pool) = self.pools.of(&key.namespace)?;
+                Err(Reason::Family { pool: keys(pool), family: first.unwrap_or(Family::V4) })
+            }
+            missing => Ok((found, missing.is_some())),
+        }
+    }
+
+    fn give(&mut self, id: PoolId, pool: &Pool, family: Family, tenancy: &Tenancy) -> Option<IpAddr> {
+        if pool.addresses.by_dhcp(family) {
+            return Some(family.address(0));
+        }
+        // As in the Go program, the pool's switch is about IPv4, which is scarce; a key is about both.
+        let by_pool = tenancy.circle.as_ref().is_some_and(|circle| circle.group == Group::Pool);
+        let shared = (family == Family::V4 || !by_pool).then(|| self.ipam.shareable(id, family, tenancy));
+        shared.flatten().or_else(|| self.ipam.free(id, family, self.pools.descending))
+    }
+}
+
+/// Label and finalizer of a Service that is looked after.
+fn mark(view: &ServiceView, patch: &mut Patch) {
+    patch.label(view, IMPLEMENTATION.0, Some(IMPLEMENTATION.1));
+    patch.label(view, LEGACY_ADDRESS, None);
+    patch.finalizer(view, CLEANUP_FINALIZER, true);
+}
+
+/// Its type changed: take off what we put there, and leave what its user typed.
+fn retire(view: &ServiceView, mut patch: Patch) -> Decision {
+    if !is_labelled(view) {
+        return Decision::Leave;
+    }
+    patch.label(view, IMPLEMENTATION.0, None);
+    patch.finalizer(view, CLEANUP_FINALIZER, false);
+    match request(view) {
+        Request::Any(_) => {
+            patch.annotate(view, LOAD_BALANCER_IPS, None);
+            patch.load_balancer_ip(view, None);
+        }
+        Request::Fixed { by: Field::Spec, .. } if view.annotations.contains_key(ALLOCATED) => {
+            patch.annotate(view, LOAD_BALANCER_IPS, None);
+        }
+        Request::Fixed { .. } => {}
+    }
+    patch.annotate(view, ALLOCATED, None);
+    Decision::Release(patch)
+}
+
+/// What kind of address it is, if no Service can have it. The unspecified ones ask for DHCP.
+fn unusable(address: IpAddr) -> Option<&'static str> {
+    match address {
+        _ if address.is_loopback() => Some("loopback"),
+        _ if address.is_multicast() => Some("multicast"),
+        IpAddr::V4(v4) if v4.is_broadcast() => Some("broadcast"),
+        IpAddr::V4(v4) if v4.is_link_local() => Some("link-local"),
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("link-local"),
+        _ => None,
+    }
+}
+
+/// A DNS name, and no address with a typo: the last label of a name is not a number (RFC 3696, section 2).
+fn is_name(text: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let text = text.strip_suffix('.').unwrap_or(text);
+    text.len() <= 253
+        && text.split('.').all(label)
+        && text.rsplit('.').next().is_some_and(|last| !last.bytes().all(|byte| byte.is_ascii_digit()))
+}

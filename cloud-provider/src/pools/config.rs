@@ -1,0 +1,360 @@
+//! The keys of the ConfigMap.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use kube_vip::config::problem::nearest;
+use kube_vip::model::Family;
+
+use super::value::Addresses;
+
+/// The namespace part of keys that are for everybody.
+const GLOBAL: &str = "global";
+/// What comes before the namespace in a key.
+const PREFIXES: [&str; 5] = ["cidr", "range", "exclude", "allow-share", "interface"];
+const SEARCH_ORDER: &str = "search-order";
+const SKIP_ENDS: &str = "skip-end-ips-in-cidr";
+const COMPAT: &str = "compat-precedence";
+const WHOLE_KEYS: [&str; 3] = [SEARCH_ORDER, SKIP_ENDS, COMPAT];
+
+/// Something in the ConfigMap that cannot be used, or is likely not meant.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// The key.
+    pub key: String,
+    /// What is wrong and what to do.
+    pub text: String,
+    /// The pools of this key cannot be given addresses from as they stand.
+    pub fatal: bool,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.text)
+    }
+}
+
+/// Index of a pool in [`Pools::pools`].
+pub type PoolId = usize;
+
+/// Addresses that are given to the Services of one namespace, or of all that have no pool of their own.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pool {
+    /// The namespace, or `global`.
+    pub name: String,
+    /// The keys that make it.
+    pub keys: Vec<String>,
+    /// Their values, as typed.
+    pub text: String,
+    /// What may be given, exclusions taken out.
+    pub addresses: Addresses,
+    /// A key is wrong, and there is no earlier good value to go on with.
+    pub broken: bool,
+}
+
+impl Pool {
+    /// `cidr` or `range`, as the Go program calls it in its messages.
+    pub fn kind(&self) -> &'static str {
+        if self.text.contains('/') { "cidr" } else { "range" }
+    }
+
+    /// Every key has an empty value.
+    pub fn is_unspecified(&self) -> bool {
+        self.text.trim().is_empty() && !self.broken
+    }
+}
+
+/// Why a namespace has no usable pool.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// No key is for it.
+    #[error(
+        "no address pools could be found for namespace {0}: add cidr-{0}, range-{0}, cidr-global or range-global \
+         to the ConfigMap"
+    )]
+    NoPool(String),
+    /// The key is there and empty.
+    #[error("could not discover address: pool is not specified: give {0} a value in the ConfigMap")]
+    Unspecified(String),
+    /// The key's value is wrong.
+    #[error("the value of {0} in the ConfigMap cannot be used: see the Events of the ConfigMap")]
+    Broken(String),
+}
+
+/// Everything the ConfigMap says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pools {
+    /// The pools, namespaces' first.
+    pub pools: Vec<Pool>,
+    /// Take the highest free address rather than the lowest.
+    pub descending: bool,
+    by_namespace: BTreeMap<String, PoolId>,
+    fallback: Option<PoolId>,
+    share: BTreeMap<String, bool>,
+    interfaces: BTreeMap<String, String>,
+    /// The values that were good, by key, so that a bad edit does not lose them.
+    good: BTreeMap<String, (String, Addresses)>,
+}
+
+struct Reader<'a> {
+    data: &'a BTreeMap<String, String>,
+    before: &'a Pools,
+    skip_ends: bool,
+    good: BTreeMap<String, (String, Addresses)>,
+    problems: Vec<Problem>,
+}
+
+impl Pools {
+    /// Read all keys. What is wrong stops only the pool it belongs to, and not even that when `before` has a good
+    /// value for the same key.
+    pub fn parse(data: &BTreeMap<String, String>, before: &Self) -> (Self, Vec<Problem>) {
+        let mut reader =
+            Reader { data, before, skip_ends: false, good: BTreeMap::new(), problems: Vec::new() };
+        reader.skip_ends = reader.flag(SKIP_ENDS, false);
+        let compat = reader.flag(COMPAT, false);
+        let mut pools = Self { descending: reader.descending(), ..Self::default() };
+        reader.unknown_keys();
+        let everywhere = reader.exclusions(GLOBAL);
+        for namespace in reader.namespaces() {
+            if let Some(mut pool) = reader.pool(&namespace, compat) {
+                pool.addresses.exclude(&everywhere);
+                pool.addresses.exclude(&reader.exclusions(&namespace));
+                let id = pools.pools.len();
+                pools.pools.push(pool);
+                match namespace.as_str() {
+                    GLOBAL => pools.fallback = Some(id),
+                    _ => drop(pools.by_namespace.insert(namespace, id)),
+                }
+            }
+        }
+        for key in data.keys() {
+            match key.split_once("allow-share-") {
+                Some(("", namespace)) => {
+                    let before = before.share.get(namespace).copied().unwrap_or(false);
+                    let shares = reader.flag(key, before);
+                    pools.share.insert(namespace.to_owned(), shares);
+                }
+                _ => {
+                    if let Some(("", namespace)) = key.split_once("interface-")
+                        && let Some(value) = data.get(key)
+                    {
+                        pools.interfaces.insert(namespace.to_owned(), value.trim().to_owned());
+                    }
+                }
+            }
+        }
+        reader.overlaps(&pools);
+        pools.good = reader.good;
+        reader.problems.sort();
+        // In the old order of precedence a global key is read for every namespace.
+        reader.problems.dedup();
+        (pools, reader.problems)
+    }
+
+    /// The pool for Services of a namespace: its own, else everybody's. A namespace's own pool never overflows
+    /// into the other.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be used.
+    pub fn of(&self, namespace: &str) -> Result<(PoolId, &Pool), Unavailable> {
+        let id = self.by_namespace.get(namespace).copied().or(self.fallback);
+        let found = id.and_then(|id| Some((id, self.pools.get(id)?)));
+        let (id, pool) = found.ok_or_else(|| Unavailable::NoPool(namespace.to_owned()))?;
+        if pool.broken {
+            return Err(Unavailable::Broken(pool.keys.join(", ")));
+        }
+        if pool.is_unspecified() {
+            return Err(Unavailable::Unspecified(pool.keys.join(", ")));
+        }
+        Ok((id, pool))
+    }
+
+    /// Whether Services of a namespace share addresses: its own key, else everybody's.
+    pub fn shares(&self, namespace: &str) -> bool {
+        self.share.get(namespace).or_else(|| self.share.get(GLOBAL)).copied().unwrap_or(false)
+    }
+
+    /// The link for Services of a namespace. As in the Go program, an empty value hides the global one.
+    pub fn interface(&self, namespace: &str) -> Option<&str> {
+        let found = self.interfaces.get(namespace).or_else(|| self.interfaces.get(GLOBAL));
+        found.map(String::as_str).filter(|name| !name.is_empty())
+    }
+
+    /// The namespaces that have a pool of their own.
+    pub fn namespaces(&self) -> impl Iterator<Item = &str> {
+        self.by_namespace.keys().map(String::as_str)
+    }
+
+    /// Whether any pool has this address.
+    pub fn contains(&self, family: Family, number: u128) -> bool {
+        self.pools.iter().any(|pool| pool.addresses.set(family).contains(number))
+    }
+}
+
+impl Reader<'_> {
+    fn problem(&mut self, key: &str, text: impl fmt::Display, fatal: bool) {
+        self.problems.push(Problem { key: key.to_owned(), text: text.to_string(), fatal });
+    }
+
+    /// Go's `ParseBool`, in any case.
+    fn flag(&mut self, key: &str, before: bool) -> bool {
+        match self.data.get(key).map(|text| text.trim().to_ascii_lowercase()).as_deref() {
+            None | Some("" | "0" | "f" | "false") => false,
+            Some("1" | "t" | "true") => true,
+            Some(other) => {
+                self.problem(key, format!("`{other}` is neither true nor false; {before} is used"), false);
+                before
+            }
+        }
+    }
+
+    fn descending(&mut self) -> bool {
+        match self.data.get(SEARCH_ORDER).map(|text| text.trim().to_ascii_lowercase()).as_deref() {
+            Some("desc") => true,
+            None | Some("" | "asc") => false,
+            Some(other) => {
+                self.problem(SEARCH_ORDER, format!("`{other}` is neither asc nor desc; asc is used"), false);
+                false
+            }
+        }
+    }
+
+    fn unknown_keys(&mut self) {
+        let unknown: Vec<&String> = self.data.keys().filter(|key| !is_known(key)).collect();
+        for key in unknown {
+            let hint = suggestion(key);
+            self.problem(key, format!("this key is not known{hint}"), false);
+        }
+    }
+
+    /// Every namespace that has a pool key, `global` last.
+    fn namespaces(&self) -> Vec<String> {
+        let pools = self.data.keys().filter_map(|key| {
+            key.strip_prefix("cidr-").or_else(|| key.strip_prefix("range-")).filter(|name| !name.is_empty())
+        });
+        let names: BTreeSet<&str> = pools.collect();
+        let own = names.iter().filter(|name| **name != GLOBAL);
+        own.chain(names.get(GLOBAL)).map(|name| (*name).to_owned()).collect()
+    }
+
+    /// The good value of a key, now or before.
+    fn value(&mut self, key: &str) -> Option<Result<(String, Addresses), ()>> {
+        let text = self.data.get(key)?;
+        match Addresses::parse(text, self.skip_ends) {
+            Ok(addresses) => {
+                self.good.insert(key.to_owned(), (text.clone(), addresses.clone()));
+                Some(Ok((text.clone(), addresses)))
+            }
+            Err(errors) => {
+                let before = self.before.good.get(key).cloned();
+                let note = match &before {
+                    Some((text, _)) => format!("; {text} stays in force"),
+                    None => String::new(),
+                };
+                for error in errors {
+                    self.problem(key, format!("{error}{note}"), before.is_none());
+                }
+                if let Some(before) = &before {
+                    self.good.insert(key.to_owned(), before.clone());
+                }
+                Some(before.ok_or(()))
+            }
+        }
+    }
+
+    fn exclusions(&mut self, namespace: &str) -> Addresses {
+        match self.value(&format!("exclude-{namespace}")) {
+            Some(Ok((_, addresses))) => addresses,
+            // Nothing is known to be excluded: the pools go on, and the problem is reported.
+            _ => Addresses::default(),
+        }
+    }
+
+    /// The pool of a namespace from the keys that count for it.
+    fn pool(&mut self, namespace: &str, compat: bool) -> Option<Pool> {
+        let (cidr, range) = (format!("cidr-{namespace}"), format!("range-{namespace}"));
+        let present = |key: &String| self.data.contains_key(key);
+        let keys: Vec<String> = if compat {
+            // The Go program's order, in which a global CIDR hides a namespace's range: first present key wins.
+            let order = [cidr, "cidr-global".to_owned(), range, "range-global".to_owned()];
+            order.into_iter().find(present).into_iter().collect()
+        } else {
+            [cidr, range].into_iter().filter(present).collect()
+        };
+        let mut pool = Pool { name: namespace.to_owned(), ..Pool::default() };
+        let mut texts = Vec::new();
+        for key in &keys {
+            match self.value(key)? {
+                Ok((text, addresses)) => {
+                    pool.addresses.add(&addresses);
+                    texts.push(text);
+                }
+                Err(()) => pool.broken = true,
+            }
+        }
+        texts.retain(|text| !text.trim().is_empty());
+        pool.text = texts.join(",");
+        // What is good in one key is given even if another one is wrong.
+        pool.broken &= pool.text.is_empty();
+        pool.keys = keys;
+        Some(pool)
+    }
+
+    /// Pools that have addresses in common: nothing is given twice, but one may eat up the other.
+    fn overlaps(&mut self, pools: &Pools) {
+        for family in Family::BOTH {
+            let mut ranges: Vec<(u128, u128, &Pool)> = Vec::new();
+            for pool in &pools.pools {
+                ranges.extend(pool.addresses.set(family).ranges().map(|(first, last)| (first, last, pool)));
+            }
+            ranges.sort_by_key(|(first, last, _)| (*first, *last));
+            let mut told = BTreeSet::new();
+            let mut furthest: Option<(u128, &Pool)> = None;
+            for (first, last, pool) in ranges {
+                if let Some((end, other)) = furthest
+                    && first <= end
+                    && other.name != pool.name
+                    && other.keys != pool.keys
+                    && told.insert((other.name.clone(), pool.name.clone()))
+                {
+                    let text = format!(
+                        "has {} in common with {}: no address is given twice, but each pool takes from the other",
+                        span(family, first, last.min(end)),
+                        other.keys.join(", ")
+                    );
+                    self.problem(&pool.keys.join(", "), text, false);
+                }
+                if furthest.is_none_or(|(end, _)| last > end) {
+                    furthest = Some((last, pool));
+                }
+            }
+        }
+    }
+}
+
+/// A range as people write it.
+pub fn span(family: Family, first: u128, last: u128) -> String {
+    match (family.address(first), family.address(last)) {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first}-{last}"),
+    }
+}
+
+fn is_known(key: &str) -> bool {
+    WHOLE_KEYS.contains(&key)
+        || PREFIXES.iter().any(|prefix| {
+            key.strip_prefix(prefix)
+                .and_then(|rest| rest.strip_prefix('-'))
+                .is_some_and(|name| !name.is_empty())
+        })
+}
+
+/// `: did you mean …?` for the nearest known key.
+fn suggestion(key: &str) -> String {
+    let mut known: Vec<String> = WHOLE_KEYS.iter().map(|key| (*key).to_owned()).collect();
+    for (position, _) in key.match_indices(['-', '_', '.']) {
+        let namespace = key.get(position + 1..).unwrap_or_default();
+        known.extend(PREFIXES.iter().map(|prefix| format!("{prefix}-{namespace}")));
+    }
+    nearest(key, known.iter().map(String::as_str)).to_string()
+}

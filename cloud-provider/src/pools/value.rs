@@ -1,0 +1,265 @@
+//! The value of a pool key: CIDRs, ranges and single addresses, separated by commas.
+
+use std::net::IpAddr;
+
+use kube_vip::model::Family;
+use kube_vip::model::family::number;
+
+use super::set::RangeSet;
+
+/// What a value names, by family (IPv4, IPv6).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Addresses {
+    v4: RangeSet,
+    v6: RangeSet,
+    dhcp: Vec<Family>,
+}
+
+/// An element that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ValueError {
+    /// Neither an address, a CIDR nor a range.
+    #[error("`{0}` is no address, CIDR or range: write 192.0.2.10, 192.0.2.0/24 or 192.0.2.10-192.0.2.20")]
+    Malformed(String),
+    /// The prefix length does not fit.
+    #[error("`{text}` has a prefix length that {family} does not have: use 0 to {longest}", longest = .family.bits())]
+    Prefix {
+        /// The element.
+        text: String,
+        /// Its family.
+        family: Family,
+    },
+    /// The ends of a range are of different families.
+    #[error("`{0}` begins with one family and ends with the other: make both ends IPv4 or both IPv6")]
+    Mixed(String),
+    /// The range is upside down.
+    #[error("`{0}` ends before it begins: swap its ends")]
+    Reversed(String),
+}
+
+/// IPv4 networks at least this large lose their first and last address to `skip-end-ips-in-cidr`.
+const SMALLEST_WITH_ENDS: u8 = 30;
+
+impl Addresses {
+    /// Read a value. More lenient than the Go program: blanks, trailing commas, single addresses, and CIDRs beside
+    /// ranges are fine; `dhcp` stands for both placeholders, `0.0.0.0/32` and `::/128`.
+    ///
+    /// # Errors
+    /// Every element that cannot be used.
+    pub fn parse(text: &str, skip_ends: bool) -> Result<Self, Vec<ValueError>> {
+        let (mut found, mut networks, mut errors) = (Self::default(), RangeSet::default(), Vec::new());
+        for element in text.split(',').map(str::trim).filter(|element| !element.is_empty()) {
+            match parse_element(element) {
+                Ok(Element::Dhcp(families)) => found.dhcp.extend(families),
+                Ok(Element::Network { first, last, prefix, family: Family::V4 })
+                    if skip_ends && prefix <= SMALLEST_WITH_ENDS =>
+                {
+                    networks.insert(first, last);
+                }
+                Ok(Element::Network { first, last, family, .. } | Element::Range { first, last, family }) => {
+                    found.set_mut(family).insert(first, last);
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        // Networks that touch are one before their ends are cut off, as in the Go program.
+        networks.ranges().for_each(|(first, last)| found.v4.insert(first + 1, last - 1));
+        if errors.is_empty() { Ok(found) } else { Err(errors) }
+    }
+
+    /// The addresses of a family.
+    pub fn set(&self, family: Family) -> &RangeSet {
+        match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        }
+    }
+
+    fn set_mut(&mut self, family: Family) -> &mut RangeSet {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        }
+    }
+
+    /// Addresses of this family come from a DHCP server.
+    pub fn by_dhcp(&self, family: Family) -> bool {
+        self.dhcp.contains(&family)
+    }
+
+    /// There is a way to an address of this family.
+    pub fn serves(&self, family: Family) -> bool {
+        self.by_dhcp(family) || !self.set(family).is_empty()
+    }
+
+    /// Add everything in `other`.
+    pub fn add(&mut self, other: &Self) {
+        self.v4.add_all(&other.v4);
+        self.v6.add_all(&other.v6);
+        self.dhcp.extend(
+            other.dhcp.iter().copied().filter(|family| !self.dhcp.contains(family)).collect::<Vec<_>>(),
+        );
+    }
+
+    /// Take out everything in `other`.
+    pub fn exclude(&mut self, other: &Self) {
+        self.v4.remove_all(&other.v4);
+        self.v6.remove_all(&other.v6);
+    }
+}
+
+enum Element {
+    Dhcp(Vec<Family>),
+    Network { first: u128, last: u128, prefix: u8, family: Family },
+    Range { first: u128, last: u128, family: Family },
+}
+
+fn parse_element(text: &str) -> Result<Element, ValueError> {
+    let malformed = || ValueError::Malformed(text.to_owned());
+    let address = |part: &str| part.trim().parse::<IpAddr>().map_err(|_| malformed());
+    if text.eq_ignore_ascii_case("dhcp") {
+        return Ok(Element::Dhcp(Family::BOTH.into()));
+    }
+    if let Some((base, prefix)) = text.split_once('/') {
+        let base = address(base)?;
+        let family = Family::of(base);
+        let prefix: u8 = prefix.trim().parse().map_err(|_| malformed())?;
+        let host_bits = family
+            .bits()
+            .checked_sub(prefix)
+            .ok_or_else(|| ValueError::Prefix { text: text.to_owned(), family })?;
+        if base.is_unspecified() && host_bits == 0 {
+            return Ok(Element::Dhcp(vec![family]));
+        }
+        let span = u128::MAX.checked_shr((128 - u32::from(host_bits)).min(128)).unwrap_or(0);
+        let first = number(base) & !span;
+        return Ok(Element::Network { first, last: first | span, prefix, family });
+    }
+    if let Some((first, last)) = text.split_once('-') {
+        let (first, last) = (address(first)?, address(last)?);
+        let family = Family::of(first);
+        if Family::of(last) != family {
+            return Err(ValueError::Mixed(text.to_owned()));
+        }
+        let (first, last) = (number(first), number(last));
+        if first > last {
+            return Err(ValueError::Reversed(text.to_owned()));
+        }
+        return Ok(Element::Range { first, last, family });
+    }
+    let single = address(text)?;
+    Ok(Element::Range { first: number(single), last: number(single), family: Family::of(single) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The ranges of a value, as people write them.
+    fn shown(text: &str, skip_ends: bool) -> Vec<String> {
+        let found = Addresses::parse(text, skip_ends).unwrap();
+        let family = |family: Family| {
+            let ranges = found.set(family).ranges().collect::<Vec<_>>();
+            ranges.into_iter().map(move |(first, last)| match (family.address(first), family.address(last)) {
+                (first, last) if first == last => first.to_string(),
+                (first, last) => format!("{first}-{last}"),
+            })
+        };
+        Family::BOTH.into_iter().flat_map(family).collect()
+    }
+
+    #[test]
+    fn ranges_networks_and_single_addresses() {
+        let table: [(&str, &[&str]); 27] = [
+            ("192.168.1.1-192.168.1.1", &["192.168.1.1"]),
+            ("192.168.1.10-192.168.1.12", &["192.168.1.10-192.168.1.12"]),
+            ("192.168.0.254-192.168.1.1", &["192.168.0.254-192.168.1.1"]),
+            ("10.0.0.1-10.0.0.2,10.0.1.1-10.0.1.2", &["10.0.0.1-10.0.0.2", "10.0.1.1-10.0.1.2"]),
+            ("10.0.0.1-10.0.0.4,10.0.0.3-10.0.0.6", &["10.0.0.1-10.0.0.6"]),
+            ("fe80::1-fe80::2", &["fe80::1-fe80::2"]),
+            ("fe80::fffe-fe80::1:1", &["fe80::fffe-fe80::1:1"]),
+            ("fe80::1-fe80::2,fe80::5-fe80::6", &["fe80::1-fe80::2", "fe80::5-fe80::6"]),
+            ("fe80::1-fe80::4,fe80::3-fe80::6", &["fe80::1-fe80::6"]),
+            ("192.168.0.200/32", &["192.168.0.200"]),
+            ("192.168.0.10/24", &["192.168.0.0-192.168.0.255"]),
+            ("192.168.0.200/30", &["192.168.0.200-192.168.0.203"]),
+            ("192.168.0.200/31", &["192.168.0.200-192.168.0.201"]),
+            ("192.168.0.200/30,192.168.0.200/29", &["192.168.0.200-192.168.0.207"]),
+            ("fd00::1/127", &["fd00::-fd00::1"]),
+            ("fd00::/127,fd00::10/127", &["fd00::-fd00::1", "fd00::10-fd00::11"]),
+            ("fd00::/126,fd00::/127", &["fd00::-fd00::3"]),
+            ("::/0", &["::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"]),
+            ("0.0.0.0/0", &["0.0.0.0-255.255.255.255"]),
+            // More lenient than the Go program.
+            (" 10.0.0.1 , 10.0.0.3 - 10.0.0.4 ,", &["10.0.0.1", "10.0.0.3-10.0.0.4"]),
+            ("10.0.0.0/30,10.0.1.1-10.0.1.2", &["10.0.0.0-10.0.0.3", "10.0.1.1-10.0.1.2"]),
+            ("10.0.0.1,fd00::1", &["10.0.0.1", "fd00::1"]),
+            ("", &[]),
+            (",", &[]),
+            ("0.0.0.0/32", &[]),
+            ("dhcp", &[]),
+            ("0.0.0.0/32,fd00::10/127", &["fd00::10-fd00::11"]),
+        ];
+        for (text, expected) in table {
+            assert_eq!(shown(text, false), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn ends_are_skipped_in_networks_of_ipv4_only() {
+        let table: [(&str, &[&str]); 9] = [
+            ("192.168.0.200/32", &["192.168.0.200"]),
+            ("192.168.0.200/31", &["192.168.0.200-192.168.0.201"]),
+            ("192.168.0.200/30", &["192.168.0.201-192.168.0.202"]),
+            ("192.168.0.200/30,192.168.0.204/30", &["192.168.0.201-192.168.0.206"]),
+            ("192.168.0.200/29,192.168.0.200/30", &["192.168.0.201-192.168.0.206"]),
+            ("192.168.0.200/30,10.0.0.0-10.0.0.3", &["10.0.0.0-10.0.0.3", "192.168.0.201-192.168.0.202"]),
+            ("192.168.0.0/24", &["192.168.0.1-192.168.0.254"]),
+            ("fd00::/126", &["fd00::-fd00::3"]),
+            ("0.0.0.0/0", &["0.0.0.1-255.255.255.254"]),
+        ];
+        for (text, expected) in table {
+            assert_eq!(shown(text, true), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn dhcp_has_three_spellings() {
+        let served = |text: &str| {
+            let found = Addresses::parse(text, false).unwrap();
+            Family::BOTH.map(|family| found.by_dhcp(family))
+        };
+        assert_eq!(served("0.0.0.0/32"), [true, false]);
+        assert_eq!(served("::/128"), [false, true]);
+        assert_eq!(served("DHCP"), [true, true]);
+        // As in the Go program, the range form is no placeholder.
+        assert_eq!(served("0.0.0.0-0.0.0.0"), [false, false]);
+    }
+
+    #[test]
+    fn every_bad_element_is_told() {
+        let errors = |text: &str| -> Vec<String> {
+            Addresses::parse(text, false).unwrap_err().iter().map(ToString::to_string).collect()
+        };
+        let table: [(&str, &[&str]); 8] = [
+            ("10.0.0.1-", &["`10.0.0.1-` is no address"]),
+            ("ten", &["`ten` is no address"]),
+            ("10.0.0.0/33", &["`10.0.0.0/33` has a prefix length that IPv4 does not have: use 0 to 32"]),
+            ("fd00::/129", &["that IPv6 does not have: use 0 to 128"]),
+            ("10.0.0.1-fd00::1", &["begins with one family"]),
+            ("10.0.0.2-10.0.0.1", &["ends before it begins"]),
+            (
+                "10.0.0.0/-1,10.0.0.1-10.0.0.2-10.0.0.3",
+                &["`10.0.0.0/-1` is no", "`10.0.0.1-10.0.0.2-10.0.0.3` is no"],
+            ),
+            ("10.0.0.1;10.0.0.2", &["is no address"]),
+        ];
+        for (text, expected) in table {
+            let found = errors(text);
+            assert_eq!(found.len(), expected.len(), "{found:?}");
+            for (found, expected) in found.iter().zip(expected) {
+                assert!(found.contains(expected), "{found}");
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! A Service as the rest of the program sees it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+
+use super::Family;
+
+/// Namespace and name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceKey {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A port's protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+/// How many families a Service wants (`ipFamilyPolicy`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FamilyPolicy {
+    /// One.
+    #[default]
+    Single,
+    /// Two if they are to be had.
+    PreferDual,
+    /// Two.
+    RequireDual,
+}
+
+/// Where packets for a Service may go (`externalTrafficPolicy`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum TrafficPolicy {
+    /// To any endpoint.
+    #[default]
+    Cluster,
+    /// To endpoints on the node that got the packet.
+    Local,
+}
+
+/// What of a Service matters here.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServiceView {
+    /// Tells it from an earlier one of the same name.
+    pub uid: String,
+    /// For optimistic locking.
+    pub resource_version: String,
+    /// When it was made, in seconds since 1970.
+    pub created: i64,
+    /// It is being deleted.
+    pub deleting: bool,
+    /// Its type is LoadBalancer.
+    pub load_balancer: bool,
+    /// `spec.loadBalancerClass`.
+    pub class: Option<String>,
+    /// `spec.loadBalancerIP`.
+    pub load_balancer_ip: Option<String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Finalizers, in their order.
+    pub finalizers: Vec<String>,
+    /// `spec.ipFamilies`.
+    pub families: Vec<Family>,
+    /// `spec.ipFamilyPolicy`.
+    pub family_policy: FamilyPolicy,
+    /// Ports, by protocol.
+    pub ports: Vec<(Protocol, u16)>,
+    /// `spec.externalTrafficPolicy`.
+    pub traffic_policy: TrafficPolicy,
+    /// `spec.selector`.
+    pub selector: BTreeMap<String, String>,
+    /// Addresses in `status.loadBalancer.ingress`.
+    pub status: Vec<IpAddr>,
+}
+
+impl ServiceView {
+    /// An annotation's value, blanks at its ends removed; none if that leaves nothing.
+    pub fn annotation(&self, name: &str) -> Option<&str> {
+        self.annotations.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+    }
+}
+
+/// The key and the view of a Service; none for an object without a name, which no server sends.
+pub fn view(service: Service) -> Option<(ServiceKey, ServiceView)> {
+    let meta = service.metadata;
+    let key = ServiceKey { namespace: meta.namespace?, name: meta.name? };
+    let spec = service.spec.unwrap_or_default();
+    let ingress = service.status.and_then(|status| status.load_balancer?.ingress).unwrap_or_default();
+    let view = ServiceView {
+        uid: meta.uid.unwrap_or_default(),
+        resource_version: meta.resource_version.unwrap_or_default(),
+        created: meta.creation_timestamp.map_or(0, |time| time.0.as_second()),
+        deleting: meta.deletion_timestamp.is_some(),
+        annotations: meta.annotations.unwrap_or_default(),
+        labels: meta.labels.unwrap_or_default(),
+        finalizers: meta.finalizers.unwrap_or_default(),
+        status: ingress.into_iter().filter_map(|ingress| ingress.ip?.parse().ok()).collect(),
+        ..of_spec(spec)
+    };
+    Some((key, view))
+}
+
+fn of_spec(spec: ServiceSpec) -> ServiceView {
+    let families = spec.ip_families.unwrap_or_default();
+    let ports = spec.ports.unwrap_or_default().into_iter();
+    ServiceView {
+        load_balancer: spec.type_.as_deref() == Some("LoadBalancer"),
+        class: spec.load_balancer_class,
+        load_balancer_ip: spec.load_balancer_ip.filter(|ip| !ip.trim().is_empty()),
+        families: families.iter().filter_map(|family| family_of(family)).collect(),
+        family_policy: match spec.ip_family_policy.as_deref() {
+            Some("PreferDualStack") => FamilyPolicy::PreferDual,
+            Some("RequireDualStack") => FamilyPolicy::RequireDual,
+            _ => FamilyPolicy::Single,
+        },
+        ports: ports
+            .filter_map(|port| {
+                let protocol = match port.protocol.as_deref() {
+                    None | Some("TCP") => Protocol::Tcp,
+                    Some("UDP") => Protocol::Udp,
+                    Some("SCTP") => Protocol::Sctp,
+                    Some(_) => return None,
+                };
+                Some((protocol, u16::try_from(port.port).ok()?))
+            })
+            .collect(),
+        traffic_policy: match spec.external_traffic_policy.as_deref() {
+            Some("Local") => TrafficPolicy::Local,
+            _ => TrafficPolicy::Cluster,
+        },
+        selector: spec.selector.unwrap_or_default(),
+        ..ServiceView::default()
+    }
+}
+
+fn family_of(text: &str) -> Option<Family> {
+    Family::BOTH.into_iter().find(|family| family.to_string() == text)
+}
