@@ -35,6 +35,10 @@ impl Keepalived {
         let path = |name: &str| host.folder.join(name).to_string_lossy().into_owned();
         let config = config.to_string_lossy();
         let (pid, vrrp) = (path("keepalived.pid"), path("keepalived-vrrp.pid"));
+        for left_over in [&pid, &vrrp] {
+            // A killed one leaves them, and its successor believes them.
+            drop(std::fs::remove_file(left_over));
+        }
         let command =
             ["keepalived", "--dont-fork", "--log-console", "-f", &config, "-p", &pid, "-r", &vrrp, "--vrrp"];
         let process = Process::start(&host.namespace, &command, &[], &host.folder.join("keepalived.log"))?;
