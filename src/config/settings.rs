@@ -222,7 +222,7 @@ settings! {
             "Address or URL of the API server, instead of the one in the kubeconfig.";
         DetectControlPlane: Kind::Bool, default "false",
             flags ["autodetectcp"], env ["cp_detect"], file ["detectControlPlane"],
-            "Use the first address in the local API server's certificate that answers.";
+            "Reach the local API server by the first of this host's addresses that answers and stands in its certificate.";
         HealthAddress: Kind::Url, default "",
             flags ["controlPlaneHealthCheckAddress"], env ["control_plane_health_check_address"], file ["controlPlaneHealthCheck.address"],
             "URL to judge the local API server by. Empty: its own /livez.";

@@ -1,0 +1,129 @@
+//! Several Services with one address.
+
+use kube_vip::model::Family::{V4, V6};
+use kube_vip::model::ServiceView;
+use kube_vip::model::annotation::SHARING_KEY;
+use kube_vip::model::service::{FamilyPolicy, Protocol, TrafficPolicy};
+
+use crate::store::{Store, dual, service};
+
+const TCP: Protocol = Protocol::Tcp;
+const UDP: Protocol = Protocol::Udp;
+
+fn with_ports(ports: &[(Protocol, u16)]) -> ServiceView {
+    ServiceView { ports: ports.into(), ..service(&[V4]) }
+}
+
+fn pool() -> Store {
+    Store::new(&[("range-global", "10.0.0.1-10.0.0.9"), ("allow-share-global", "true")])
+}
+
+#[test]
+fn different_ports_or_protocols_share_the_lowest_address_with_room() {
+    let mut store = pool();
+    let table: &[(&str, &[(Protocol, u16)], &str)] = &[
+        ("a", &[(TCP, 80)], "10.0.0.1"),
+        ("b", &[(TCP, 443)], "10.0.0.1"),
+        ("c", &[(TCP, 80)], "10.0.0.2"),
+        ("dns-tcp", &[(TCP, 53)], "10.0.0.1"),
+        ("dns-udp", &[(UDP, 53)], "10.0.0.1"),
+        ("d", &[(TCP, 443), (TCP, 8443)], "10.0.0.2"),
+        ("e", &[(TCP, 443)], "10.0.0.3"),
+        ("f", &[(TCP, 80), (TCP, 53)], "10.0.0.3"),
+        ("g", &[(Protocol::Sctp, 80)], "10.0.0.1"),
+    ];
+    for (name, ports, expected) in table {
+        store.put(name, with_ports(ports));
+        assert_eq!(store.addresses(name), *expected, "{name}");
+    }
+    store.delete("a");
+    store.put("h", with_ports(&[(TCP, 80)]));
+    assert_eq!(store.addresses("h"), "10.0.0.1");
+}
+
+#[test]
+fn packets_have_to_go_the_same_way() {
+    let mut store = pool();
+    let local = |port: u16, app: &str| ServiceView {
+        traffic_policy: TrafficPolicy::Local,
+        selector: [("app".to_owned(), app.to_owned())].into(),
+        ..with_ports(&[(TCP, port)])
+    };
+    let expected = [
+        ("cluster", with_ports(&[(TCP, 1)]), "10.0.0.1"),
+        ("local", local(2, "x"), "10.0.0.2"),
+        ("same endpoints", local(3, "x"), "10.0.0.2"),
+        ("other endpoints", local(4, "y"), "10.0.0.3"),
+    ];
+    for (name, view, address) in expected {
+        store.put(name, view);
+        assert_eq!(store.addresses(name), address, "{name}");
+    }
+}
+
+#[test]
+fn a_key_lets_its_holders_share_where_the_pool_does_not() {
+    let mut store = Store::new(&[("range-global", "10.0.0.1-10.0.0.9,fd00::1-fd00::9")]);
+    let keyed = |port: u16, word: Option<&str>| {
+        let mut view = dual(FamilyPolicy::RequireDual, &[V4, V6]);
+        view.ports = vec![(TCP, port)];
+        view.annotations.extend(word.map(|word| (SHARING_KEY.to_owned(), word.to_owned())));
+        view
+    };
+    let expected = [
+        ("a", keyed(1, Some("x")), "10.0.0.1,fd00::1"),
+        ("b", keyed(2, None), "10.0.0.2,fd00::2"),
+        ("c", keyed(3, Some("y")), "10.0.0.3,fd00::3"),
+        ("d", keyed(4, Some("x")), "10.0.0.1,fd00::1"),
+        ("e", keyed(1, Some("x")), "10.0.0.4,fd00::4"),
+    ];
+    for (name, view, addresses) in expected {
+        store.put(name, view);
+        assert_eq!(store.addresses(name), addresses, "{name}");
+    }
+}
+
+#[test]
+fn with_the_pools_switch_only_ipv4_is_shared() {
+    let mut store =
+        Store::new(&[("range-global", "10.0.0.1-10.0.0.9,fd00::1-fd00::9"), ("allow-share-global", "true")]);
+    for (name, port, addresses) in [("a", 1, "10.0.0.1,fd00::1"), ("b", 2, "10.0.0.1,fd00::2")] {
+        let view = dual(FamilyPolicy::RequireDual, &[V4, V6]);
+        store.put(name, ServiceView { ports: vec![(TCP, port)], ..view });
+        assert_eq!(store.addresses(name), addresses);
+    }
+}
+
+#[test]
+fn only_addresses_of_the_own_pool_are_shared_and_never_a_placeholder() {
+    let mut store = Store::new(&[
+        ("range-global", "10.0.0.1-10.0.0.9"),
+        ("range-a", "10.1.0.1-10.1.0.9"),
+        ("cidr-d", "0.0.0.0/32"),
+        ("allow-share-global", "true"),
+    ]);
+    for (name, port, address) in
+        [("a/web", 1, "10.1.0.1"), ("b/web", 2, "10.0.0.1"), ("d/web", 3, "0.0.0.0"), ("c/web", 4, "10.0.0.1")]
+    {
+        store.put(name, with_ports(&[(TCP, port)]));
+        assert_eq!(store.addresses(name), address, "{name}");
+    }
+}
+
+#[test]
+fn whoever_takes_a_neighbours_port_moves() {
+    let mut store = pool();
+    store.put("a", with_ports(&[(TCP, 1)]));
+    store.put("b", with_ports(&[(TCP, 2)]));
+    store.edit("b", |view| view.ports.push((TCP, 1)));
+    assert_eq!((store.addresses("a"), store.addresses("b")), ("10.0.0.1".into(), "10.0.0.2".into()));
+    // Nowhere to go: it must not keep what collides.
+    let mut store = Store::new(&[("range-global", "10.0.0.1"), ("allow-share-global", "true")]);
+    store.put("a", with_ports(&[(TCP, 1)]));
+    store.put("b", with_ports(&[(TCP, 2)]));
+    store.edit("b", |view| view.ports.push((TCP, 1)));
+    assert_eq!(store.addresses("b"), "");
+    assert!(store.waits("b").contains("no addresses available"));
+    store.edit("a", |view| view.ports = vec![(TCP, 3)]);
+    assert_eq!(store.addresses("b"), "10.0.0.1");
+}
