@@ -150,9 +150,11 @@ impl Ipam {
         for address in &wanted {
             let users = self.users.entry(*address).or_default();
             let first = users.is_empty();
-            let changed = users.insert(key.clone(), tenancy.clone()).as_ref() != Some(tenancy);
-            if changed {
+            let before = users.insert(key.clone(), tenancy.clone());
+            if before.as_ref() != Some(tenancy) {
                 self.shares.update(*address, users);
+                // A port that was given up may be what somebody waits for.
+                self.releases += u64::from(before.is_some());
             }
             if first {
                 self.occupy(*address);

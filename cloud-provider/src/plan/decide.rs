@@ -72,6 +72,8 @@ pub struct World<'a> {
     pub ipam: &'a mut Ipam,
     /// Which Services are looked after.
     pub class: &'a Class,
+    /// A write to this Service may still come about: what was decided for it is not given to others.
+    pub unsure: bool,
 }
 
 /// With whom a Service may share an address.
@@ -198,8 +200,15 @@ impl World<'_> {
         before: Vec<IpAddr>,
         mut patch: Patch,
     ) -> Decision {
-        // A decision whose write is not known to have failed still stands: its addresses are held.
-        let before = if before.is_empty() { self.ipam.held(key) } else { before };
+        let before = match before.is_empty() {
+            true if self.unsure => self.ipam.held(key),
+            true => {
+                // What it had is as free for it as for others.
+                self.ipam.hold(key, &[], tenancy);
+                before
+            }
+            false => before,
+        };
         let mut kept: Vec<IpAddr> = Vec::new();
         for address in before {
             let once = kept.iter().all(|other| Family::of(*other) != Family::of(address));

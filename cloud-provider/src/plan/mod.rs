@@ -82,6 +82,8 @@ struct Entry {
     view: ServiceView,
     /// A write is under way.
     writing: Option<News>,
+    /// A write may have come about or not; the next version of the Service tells.
+    unsure: bool,
     state: State,
     /// What its user was told last.
     told: Option<News>,
@@ -157,7 +159,10 @@ impl Planner {
             self.enter(&key, &view);
         }
         self.due.insert((view.created, key.clone()));
-        self.services.entry(key).or_default().view = view;
+        let entry = self.services.entry(key).or_default();
+        // A write is bound to the version it was decided on: with the next one it came about, or never will.
+        entry.unsure &= entry.view.resource_version == view.resource_version;
+        entry.view = view;
     }
 
     /// A Service is gone.
@@ -225,7 +230,8 @@ impl Planner {
             // Its end brings the Service back here.
             return Vec::new();
         }
-        let mut world = World { pools: &self.pools, ipam: &mut self.ipam, class: &self.class };
+        let mut world =
+            World { pools: &self.pools, ipam: &mut self.ipam, class: &self.class, unsure: entry.unsure };
         let decision = world.decide(key, &entry.view);
         let slot = (entry.view.created, key.clone());
         let waits = match &decision {
@@ -284,7 +290,10 @@ impl Planner {
                 self.remove(key);
                 None
             }
-            Written::Failed => None,
+            Written::Failed => {
+                entry.unsure = true;
+                None
+            }
             Written::Done(view) => {
                 let news = news.filter(|news| {
                     matches!(news, News::Ensured(addresses) if !addresses.is_empty())

@@ -5,6 +5,8 @@ use kube_vip::model::service::FamilyPolicy::{PreferDual, RequireDual, Single};
 
 use crate::store::{Store, dual, service};
 
+type Config = &'static [(&'static str, &'static str)];
+
 const DUAL_POOL: (&str, &str) = ("cidr-global", "10.0.0.1/32,fd00::1/128");
 
 #[test]
@@ -24,14 +26,29 @@ fn a_family_policy_gets_what_the_pool_has() {
         ("10.0.0.1,fd00::1", PreferDual, &[V6, V4], Ok("fd00::1,10.0.0.1")),
         ("10.0.0.1,fd00::1", PreferDual, &[], Ok("10.0.0.1,fd00::1")),
         ("10.0.0.1,fd00::1", RequireDual, &[V6, V4], Ok("fd00::1,10.0.0.1")),
-        ("10.0.0.1", RequireDual, &[V4, V6], Err("service requires dual-stack, but the configuration does not have both")),
-        ("fd00::1", RequireDual, &[V4, V6], Err("service requires dual-stack, but the configuration does not have both")),
+        (
+            "10.0.0.1",
+            RequireDual,
+            &[V4, V6],
+            Err("service requires dual-stack, but the configuration does not have both"),
+        ),
+        (
+            "fd00::1",
+            RequireDual,
+            &[V4, V6],
+            Err("service requires dual-stack, but the configuration does not have both"),
+        ),
         ("0.0.0.0/32", Single, &[V4], Ok("0.0.0.0")),
         ("::/128", Single, &[V6], Ok("::")),
         ("0.0.0.0/32,fd00::10", PreferDual, &[V4, V6], Ok("0.0.0.0,fd00::10")),
         ("dhcp", RequireDual, &[V6, V4], Ok("::,0.0.0.0")),
         // Only the ends of a /24 are left: they are not given unasked.
-        ("10.0.0.255,10.0.1.0", Single, &[V4], Err("no addresses available in [global] range [10.0.0.255,10.0.1.0]")),
+        (
+            "10.0.0.255,10.0.1.0",
+            Single,
+            &[V4],
+            Err("no addresses available in [global] range [10.0.0.255,10.0.1.0]"),
+        ),
     ];
     for (pool, policy, families, expected) in table {
         let mut store = Store::new(&[("cidr-global", pool)]);
@@ -86,12 +103,8 @@ fn namespaces_come_before_everybody() {
         ("range-both", "10.3.0.1-10.3.0.2"),
         ("cidr-empty", ""),
     ];
-    let expected = [
-        ("development/a", "10.1.0.1"),
-        ("other/a", "10.2.0.1"),
-        ("both/a", "10.3.0.1"),
-        ("empty/a", ""),
-    ];
+    let expected =
+        [("development/a", "10.1.0.1"), ("other/a", "10.2.0.1"), ("both/a", "10.3.0.1"), ("empty/a", "")];
     let mut store = Store::new(&config);
     for (name, address) in expected {
         store.put(name, service(&[V4]));
@@ -109,14 +122,33 @@ fn namespaces_come_before_everybody() {
 
 #[test]
 fn the_order_the_exclusions_and_the_ends() {
-    let table: &[(&[(&str, &str)], &[&str])] = &[
+    let table: &[(Config, &[&str])] = &[
         (&[("cidr-global", "10.0.0.0/30")], &["10.0.0.1", "10.0.0.2", "10.0.0.3", ""]),
-        (&[("cidr-global", "10.0.0.0/30"), ("search-order", "desc")], &["10.0.0.3", "10.0.0.2", "10.0.0.1", ""]),
-        (&[("cidr-global", "10.0.0.0/29"), ("skip-end-ips-in-cidr", "true"), ("search-order", "desc")], &["10.0.0.6"]),
+        (
+            &[("cidr-global", "10.0.0.0/30"), ("search-order", "desc")],
+            &["10.0.0.3", "10.0.0.2", "10.0.0.1", ""],
+        ),
+        (
+            &[("cidr-global", "10.0.0.0/29"), ("skip-end-ips-in-cidr", "true"), ("search-order", "desc")],
+            &["10.0.0.6"],
+        ),
         (&[("range-global", "10.0.0.254-10.0.1.2")], &["10.0.0.254", "10.0.1.1", "10.0.1.2", ""]),
-        (&[("range-global", "10.0.0.254-10.0.1.2"), ("search-order", "desc")], &["10.0.1.2", "10.0.1.1", "10.0.0.254", ""]),
-        (&[("range-global", "10.0.0.1-10.0.0.4"), ("exclude-global", "10.0.0.1-10.0.0.2")], &["10.0.0.3", "10.0.0.4", ""]),
-        (&[("range-default", "10.0.0.1-10.0.0.3"), ("exclude-default", "10.0.0.2"), ("exclude-global", "10.0.0.1")], &["10.0.0.3", ""]),
+        (
+            &[("range-global", "10.0.0.254-10.0.1.2"), ("search-order", "desc")],
+            &["10.0.1.2", "10.0.1.1", "10.0.0.254", ""],
+        ),
+        (
+            &[("range-global", "10.0.0.1-10.0.0.4"), ("exclude-global", "10.0.0.1-10.0.0.2")],
+            &["10.0.0.3", "10.0.0.4", ""],
+        ),
+        (
+            &[
+                ("range-default", "10.0.0.1-10.0.0.3"),
+                ("exclude-default", "10.0.0.2"),
+                ("exclude-global", "10.0.0.1"),
+            ],
+            &["10.0.0.3", ""],
+        ),
         (&[("cidr-global", "10.0.0.0/8")], &["10.0.0.1", "10.0.0.2"]),
     ];
     for (config, expected) in table {
@@ -134,8 +166,12 @@ fn the_order_the_exclusions_and_the_ends() {
 
 #[test]
 fn the_link_is_the_namespaces_or_everybodys() {
-    let config =
-        [("cidr-global", "10.0.0.0/24"), ("interface-global", "eth1"), ("interface-a", "eth2"), ("interface-b", "")];
+    let config = [
+        ("cidr-global", "10.0.0.0/24"),
+        ("interface-global", "eth1"),
+        ("interface-a", "eth2"),
+        ("interface-b", ""),
+    ];
     let mut store = Store::new(&config);
     for (namespace, expected) in [("a", Some("eth2")), ("b", None), ("c", Some("eth1"))] {
         let name = format!("{namespace}/web");

@@ -7,6 +7,8 @@ use kube_vip::model::service::{FamilyPolicy, Protocol, TrafficPolicy};
 
 use crate::store::{Store, dual, service};
 
+type Ports = &'static [(Protocol, u16)];
+
 const TCP: Protocol = Protocol::Tcp;
 const UDP: Protocol = Protocol::Udp;
 
@@ -21,7 +23,7 @@ fn pool() -> Store {
 #[test]
 fn different_ports_or_protocols_share_the_lowest_address_with_room() {
     let mut store = pool();
-    let table: &[(&str, &[(Protocol, u16)], &str)] = &[
+    let table: &[(&str, Ports, &str)] = &[
         ("a", &[(TCP, 80)], "10.0.0.1"),
         ("b", &[(TCP, 443)], "10.0.0.1"),
         ("c", &[(TCP, 80)], "10.0.0.2"),
@@ -102,9 +104,12 @@ fn only_addresses_of_the_own_pool_are_shared_and_never_a_placeholder() {
         ("cidr-d", "0.0.0.0/32"),
         ("allow-share-global", "true"),
     ]);
-    for (name, port, address) in
-        [("a/web", 1, "10.1.0.1"), ("b/web", 2, "10.0.0.1"), ("d/web", 3, "0.0.0.0"), ("c/web", 4, "10.0.0.1")]
-    {
+    for (name, port, address) in [
+        ("a/web", 1, "10.1.0.1"),
+        ("b/web", 2, "10.0.0.1"),
+        ("d/web", 3, "0.0.0.0"),
+        ("c/web", 4, "10.0.0.1"),
+    ] {
         store.put(name, with_ports(&[(TCP, port)]));
         assert_eq!(store.addresses(name), address, "{name}");
     }

@@ -1,0 +1,280 @@
+//! Services, pools and requests that change.
+
+use std::collections::BTreeMap;
+
+use kube_vip::model::Family::{V4, V6};
+use kube_vip::model::ServiceView;
+use kube_vip::model::annotation::{
+    ALLOCATED, CLEANUP_FINALIZER, IMPLEMENTATION, LEGACY_ADDRESS, LOAD_BALANCER_IPS,
+};
+use kube_vip::model::service::FamilyPolicy::{RequireDual, Single};
+use kube_vip_cloud_provider::plan::{News, Step, Written};
+
+use crate::store::{Store, key, service};
+
+fn pool() -> Store {
+    Store::new(&[("range-global", "10.0.0.1-10.0.0.3,fd00::1-fd00::3")])
+}
+
+fn fixed(text: &str) -> ServiceView {
+    let mut view = service(&[V4]);
+    view.annotations.insert(LOAD_BALANCER_IPS.into(), text.into());
+    view
+}
+
+fn by_spec(text: &str) -> ServiceView {
+    ServiceView { load_balancer_ip: Some(text.into()), ..service(&[V4]) }
+}
+
+#[test]
+fn one_write_says_everything_and_is_told_once() {
+    let mut store = pool();
+    store.put("web", service(&[V4]));
+    assert_eq!(store.writes, 1);
+    assert_eq!(store.told, [("web".to_owned(), News::Ensured(vec!["10.0.0.1".into()]))]);
+    let view = &store.services[&key("web")];
+    assert_eq!(view.load_balancer_ip.as_deref(), Some("10.0.0.1"));
+    assert_eq!(view.labels[IMPLEMENTATION.0], IMPLEMENTATION.1);
+    assert_eq!(view.annotations[ALLOCATED], "10.0.0.1");
+    assert_eq!(view.finalizers, [CLEANUP_FINALIZER]);
+    // Nothing is written when nothing changes, not even after a restart.
+    store.restart();
+    store.edit("web", |view| drop(view.labels.insert("colour".into(), "blue".into())));
+    assert_eq!((store.writes, store.told.len()), (1, 1));
+}
+
+#[test]
+fn what_was_asked_for_is_given_reserved_and_copied() {
+    let mut store = pool();
+    store.put("a", fixed("10.0.0.1"));
+    store.put("b", by_spec("10.0.0.2"));
+    store.put("c", service(&[V4]));
+    assert_eq!(["a", "b", "c"].map(|name| store.addresses(name)), ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+    assert_eq!(store.services[&key("a")].load_balancer_ip, None);
+    // The next request wins; what it leaves is free.
+    store.edit("b", |view| view.load_balancer_ip = Some("10.0.0.9".into()));
+    assert_eq!(store.addresses("b"), "10.0.0.9");
+    store.put("d", service(&[V4]));
+    assert_eq!(store.addresses("d"), "10.0.0.2");
+    assert!(store.told.iter().any(|(name, news)| {
+        name == "b" && matches!(news, News::Remark(text) if text.contains("10.0.0.9 is outside every pool"))
+    }));
+    // Without its request it gets any address.
+    store.delete("a");
+    store.edit("b", |view| view.load_balancer_ip = None);
+    assert_eq!(store.addresses("b"), "10.0.0.1");
+}
+
+#[test]
+fn requests_that_cannot_be_met_are_explained() {
+    let mut store = pool();
+    store
+        .planner
+        .set_blocked(BTreeMap::from([("10.0.0.3".parse().unwrap(), "an address of node node-1".to_owned())]));
+    store.put("first", service(&[V4]));
+    let table = [
+        ("10.0.0.1", "10.0.0.1 is in use by Service default/first"),
+        ("10.0.0.3", "10.0.0.3 is an address of node node-1"),
+        ("127.0.0.1", "is a loopback address"),
+        ("224.0.0.1", "is a multicast address"),
+        ("169.254.1.1", "is a link-local address"),
+        ("255.255.255.255", "is a broadcast address"),
+        ("fe80::1", "is a link-local address"),
+        ("ff02::1", "is a multicast address"),
+        ("10.0.0.2,10.0.0.1", "10.0.0.1 is in use by Service default/first"),
+        ("10.0.0.300", "unable to parse IP `10.0.0.300`"),
+        ("10.0.0.2 10.0.0.3", "unable to parse IP"),
+    ];
+    for (text, expected) in table {
+        store.put("web", fixed(text));
+        let reason = store.waits("web");
+        assert!(reason.contains(expected), "{text}: {reason}");
+        assert!(reason.contains(LOAD_BALANCER_IPS), "{reason}");
+        store.delete("web");
+    }
+    // None of them keeps others from being served, nor do names.
+    store.put("bad", fixed("10.0.0.300"));
+    store.put("name", fixed("vip.example.com"));
+    store.put("web", service(&[V4]));
+    assert_eq!(store.addresses("web"), "10.0.0.2");
+    // What it waits for becomes free.
+    store.put("patient", fixed("10.0.0.1"));
+    assert!(store.waits("patient").contains("in use by"));
+    store.delete("first");
+    assert_eq!(store.planner.ipam().held(&key("patient")).len(), 1);
+}
+
+#[test]
+fn a_node_never_loses_its_own_address_to_a_service() {
+    let mut store = pool();
+    let node = ("10.0.0.1".parse().unwrap(), "an address of node node-1".to_owned());
+    store.planner.set_blocked(BTreeMap::from([node]));
+    store.put("web", service(&[V4]));
+    assert_eq!(store.addresses("web"), "10.0.0.2");
+    store.planner.set_blocked(BTreeMap::new());
+    store.put("next", service(&[V4]));
+    assert_eq!(store.addresses("next"), "10.0.0.1");
+}
+
+#[test]
+fn an_address_comes_back_by_deletion_and_by_a_change_of_type() {
+    let mut store = Store::new(&[("range-global", "10.0.0.1")]);
+    store.put("a", service(&[V4]));
+    store.put("b", service(&[V4]));
+    store.put("c", service(&[V4]));
+    assert!(store.waits("b").contains("no addresses available in [global] range [10.0.0.1]"));
+    // Until the object is gone, its address is in use.
+    store.edit("a", |view| view.deleting = true);
+    assert_eq!(store.services[&key("a")].finalizers, [""; 0]);
+    assert_eq!(store.addresses("b"), "");
+    store.delete("a");
+    assert_eq!((store.addresses("b"), store.addresses("c")), ("10.0.0.1".into(), String::new()));
+    store.edit("b", |view| view.load_balancer = false);
+    let view = &store.services[&key("b")];
+    assert_eq!((view.finalizers.len(), view.labels.len(), view.annotations.len()), (0, 0, 0));
+    assert_eq!(view.load_balancer_ip, None);
+    assert_eq!(store.addresses("c"), "10.0.0.1");
+}
+
+#[test]
+fn a_change_of_type_leaves_what_the_user_typed() {
+    let mut store = pool();
+    store.put("a", fixed("10.0.0.1"));
+    store.put("b", by_spec("10.0.0.2"));
+    for name in ["a", "b"] {
+        store.edit(name, |view| view.load_balancer = false);
+    }
+    assert_eq!(store.addresses("a"), "10.0.0.1");
+    assert_eq!(store.services[&key("b")].load_balancer_ip.as_deref(), Some("10.0.0.2"));
+    assert_eq!(store.addresses("b"), "");
+    store.put("c", service(&[V4]));
+    assert_eq!(store.addresses("c"), "10.0.0.1");
+}
+
+#[test]
+fn a_second_family_is_added_and_dropped() {
+    let mut store = pool();
+    store.put("web", service(&[V4]));
+    store.edit("web", |view| {
+        view.family_policy = RequireDual;
+        view.families = vec![V4, V6];
+    });
+    assert_eq!(store.addresses("web"), "10.0.0.1,fd00::1");
+    store.edit("web", |view| {
+        view.family_policy = Single;
+        view.families = vec![V4];
+    });
+    assert_eq!(store.addresses("web"), "10.0.0.1");
+    assert_eq!(store.planner.ipam().held(&key("web")).len(), 1);
+}
+
+#[test]
+fn a_lost_annotation_is_restored_with_both_addresses() {
+    let mut store = pool();
+    let mut view = service(&[V6, V4]);
+    view.family_policy = RequireDual;
+    store.put("web", view);
+    store.edit("web", |view| drop(view.annotations.remove(LOAD_BALANCER_IPS)));
+    assert_eq!(store.addresses("web"), "fd00::1,10.0.0.1");
+    // Both taken away by hand: that asks for anything.
+    store.edit("web", |view| {
+        view.annotations.remove(LOAD_BALANCER_IPS);
+        view.load_balancer_ip = None;
+    });
+    assert_eq!(store.addresses("web"), "fd00::1,10.0.0.1");
+}
+
+#[test]
+fn what_the_go_program_left_is_understood() {
+    let mut store = pool();
+    let mut allocated = fixed("10.0.0.2");
+    allocated.load_balancer_ip = Some("10.0.0.2".into());
+    allocated.labels.insert(IMPLEMENTATION.0.into(), IMPLEMENTATION.1.into());
+    allocated.finalizers.push(CLEANUP_FINALIZER.into());
+    let mut old = by_spec("10.0.0.1");
+    old.labels.insert(LEGACY_ADDRESS.into(), "10.0.0.1".into());
+    store.services.insert(key("allocated"), ServiceView { uid: "1".into(), ..allocated });
+    store.services.insert(key("old"), ServiceView { uid: "2".into(), ..old });
+    store.restart();
+    assert_eq!(store.writes, 1, "only the old one is written to");
+    let view = &store.services[&key("old")];
+    assert_eq!(view.annotations[LOAD_BALANCER_IPS], "10.0.0.1");
+    assert_eq!(view.labels.keys().collect::<Vec<_>>(), [IMPLEMENTATION.0]);
+    store.put("web", service(&[V4]));
+    assert_eq!(store.addresses("web"), "10.0.0.3");
+}
+
+#[test]
+fn a_pool_that_grows_helps_whoever_waits_and_a_bad_edit_hurts_nobody() {
+    let mut store = Store::new(&[("range-global", "10.0.0.1-10.0.0.2")]);
+    for number in 0..5 {
+        store.put(&format!("web-{number}"), service(&[V4]));
+    }
+    let served = |store: &Store| (0..5).filter(|n| !store.addresses(&format!("web-{n}")).is_empty()).count();
+    assert_eq!(served(&store), 2);
+    let problems =
+        store.configure(&[("range-global", "10.0.0.1-10.0.0.300"), ("cdir-global", "10.0.0.0/24")]);
+    let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert!(texts[0].contains("did you mean `cidr-global`?"), "{texts:?}");
+    assert!(texts[1].contains("10.0.0.1-10.0.0.2 stays in force"), "{texts:?}");
+    assert_eq!(served(&store), 2);
+    assert!(store.configure(&[("range-global", "10.0.0.1-10.0.0.4")]).is_empty());
+    assert_eq!(served(&store), 4);
+    assert!(store.waits("web-4").contains("all 4 IPv4 addresses are in use"));
+    // Nobody moves when the pool goes.
+    store.configure(&[]);
+    assert_eq!(served(&store), 4);
+    assert!(store.waits("web-4").contains("no address pools could be found"));
+}
+
+#[test]
+fn pools_that_overlap_give_nothing_twice_and_are_reported() {
+    let mut store = Store::new(&[]);
+    let problems = store.configure(&[("range-a", "10.0.0.1-10.0.0.2"), ("range-b", "10.0.0.2-10.0.0.3")]);
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].text.contains("10.0.0.2 in common with range-a"), "{}", problems[0]);
+    for (name, address) in [("a/1", "10.0.0.1"), ("a/2", "10.0.0.2"), ("b/1", "10.0.0.3"), ("b/2", "")] {
+        store.put(name, service(&[V4]));
+        assert_eq!(store.addresses(name), address);
+    }
+}
+
+#[test]
+fn a_duplicate_that_somebody_made_is_undone() {
+    let mut store = pool();
+    store.put("a", service(&[V4]));
+    let twin = store.services[&key("a")].clone();
+    store.put("b", twin);
+    assert_eq!((store.addresses("a"), store.addresses("b")), ("10.0.0.1".into(), "10.0.0.2".into()));
+}
+
+/// The answer to a write got lost. Whether it was carried out or not, its address is not given to others meanwhile.
+#[test]
+fn a_write_of_unknown_outcome_keeps_its_address() {
+    for carried_out in [false, true] {
+        let mut store = Store::new(&[("range-global", "10.0.0.1-10.0.0.2")]);
+        let view =
+            ServiceView { uid: "a".into(), resource_version: "1".into(), created: 1, ..service(&[V4]) };
+        store.planner.apply(key("a"), view.clone());
+        let steps = store.planner.next_steps();
+        let [Step::Write { patch, .. }] = steps.as_slice() else { panic!("{steps:?}") };
+        assert_eq!(store.planner.written(&key("a"), Written::Failed), None);
+        store.put("b", service(&[V4]));
+        assert_eq!(store.addresses("b"), "10.0.0.2");
+        store.planner.look_at(&key("a"));
+        let again = store.planner.next_steps();
+        assert!(matches!(again.as_slice(), [Step::Write { patch: same, .. }] if same == patch), "{again:?}");
+        store.planner.written(&key("a"), Written::Failed);
+        let mut now = ServiceView { resource_version: "9".into(), ..view };
+        if carried_out {
+            for (name, value) in &patch.annotations {
+                now.annotations.insert((*name).into(), value.clone().unwrap());
+            }
+            now.load_balancer_ip = patch.load_balancer_ip.clone().flatten();
+        }
+        store.services.insert(key("a"), now.clone());
+        store.planner.apply(key("a"), now);
+        store.settle();
+        assert_eq!(store.addresses("a"), "10.0.0.1");
+    }
+}
