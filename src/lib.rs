@@ -23,6 +23,7 @@ pub mod net;
 pub mod reconcile;
 pub mod resolve;
 pub mod telemetry;
+pub mod watch;
 
 /// The version of this release, as in image tags.
 pub const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));

@@ -22,8 +22,8 @@ use crate::net::clock;
 use crate::net::netlink::{Netlink, NetlinkError};
 use crate::reconcile::driver::left_over;
 use crate::telemetry::events::{Reporter, label_value};
-use crate::telemetry::http::{ListenError, Serve, listen};
-use crate::telemetry::{Telemetry, status};
+use crate::telemetry::http::{ListenError, listen};
+use crate::telemetry::{Telemetry, pages, status};
 use crate::{api, health, reconcile, resolve};
 
 /// How long the whole exit may take.
@@ -79,10 +79,13 @@ pub async fn run(config: Config) -> Result<(), ManagerError> {
         "starting"
     );
     if let Some(address) = &config.telemetry.metrics {
-        listen(Serve::Metrics, address, telemetry.clone()).await?;
+        let telemetry = telemetry.clone();
+        listen("prometheus_server", address, move |path| pages::metrics(&telemetry, path)).await?;
     }
     if let Some(port) = config.telemetry.health_port {
-        listen(Serve::Health, &format!("[::]:{port}"), telemetry.clone()).await?;
+        let telemetry = telemetry.clone();
+        let address = format!("[::]:{port}");
+        listen("health_check_port", &address, move |path| pages::health(&telemetry, path)).await?;
     }
 
     let vips = resolve::fixed(&config.targets, config.prefixes);

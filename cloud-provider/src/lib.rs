@@ -9,6 +9,11 @@
     )
 )]
 
+pub mod cli;
+pub mod controller;
+pub mod inspect;
 pub mod ipam;
+pub mod manifest;
 pub mod plan;
 pub mod pools;
+pub mod telemetry;

@@ -4,6 +4,7 @@
 //! does not depend on itself. When it fails, the servers on the other hosts, remembered from better days and held
 //! to the same CA. A server that failed once is passed over for a while, and its connections are dropped.
 
+pub mod event;
 pub mod peers;
 pub mod source;
 

@@ -12,13 +12,14 @@ use kube::api::{PostParams, WatchEvent, WatchParams};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use super::decide::Seen;
 use super::elector::{Answer, Call, Elector, Input, Output};
 use super::record::{Acquired, Record, Stored, WallTime, Write};
 use super::{Settings, Standing};
 use crate::api::{Api, Chosen};
 use crate::health::driver::Report;
+use crate::model::BootTime;
 use crate::net::clock::{self, Timer};
-use crate::telemetry::Telemetry;
 
 /// The server ends a watch after this many seconds; it is opened again at once.
 const WATCH_SECONDS: u32 = 290;
@@ -32,6 +33,20 @@ pub enum Ask {
     Probe,
     /// Announce them once.
     Assert,
+}
+
+/// Who is told how an election goes.
+pub trait Observer: Send + Sync {
+    /// Where it stands; called after every step.
+    fn election(&self, seen: &Seen, standing: &Standing, now: BootTime);
+    /// The standing changed its kind.
+    fn standing_changed(&self, before: &Standing, after: &Standing, seen: &Seen, now: BootTime);
+    /// There is no way to an API server yet.
+    fn no_access(&self, why: &str);
+    /// A call for the Lease failed.
+    fn call_failed(&self, verb: &'static str, server: &str, answer: &Answer, why: &str);
+    /// A call for the Lease succeeded.
+    fn call_succeeded(&self, verb: &'static str);
 }
 
 /// The election, as others see it.
@@ -53,7 +68,7 @@ pub struct Driver {
     api: Arc<Api>,
     lease: LeaseName,
     call_timeout: Duration,
-    telemetry: Arc<Telemetry>,
+    observer: Arc<dyn Observer>,
     standing: watch::Sender<Standing>,
     commands: mpsc::Receiver<Input>,
     asks: mpsc::Sender<Ask>,
@@ -80,7 +95,7 @@ impl Driver {
         lease: LeaseName,
         api: Arc<Api>,
         health: watch::Receiver<Report>,
-        telemetry: Arc<Telemetry>,
+        observer: Arc<dyn Observer>,
     ) -> (Self, Handles) {
         let (standing_in, standing) = watch::channel(Standing::Starting);
         let (commands, commands_out) = mpsc::channel(32);
@@ -91,7 +106,7 @@ impl Driver {
             elector: Elector::new(settings),
             api,
             lease,
-            telemetry,
+            observer,
             standing: standing_in,
             commands: commands_out,
             asks: asks_in,
@@ -175,14 +190,14 @@ impl Driver {
     fn publish(&mut self) {
         let now = clock::now();
         let standing = self.elector.standing(now);
-        self.telemetry.election(self.elector.seen(), &standing, now);
+        self.observer.election(self.elector.seen(), &standing, now);
         // A standby with a watch learns from it that its API server died; everybody else has to look.
         let wanted = !matches!(standing, Standing::Following { .. }) || !self.watching;
         self.probe_health.send_if_modified(|active| std::mem::replace(active, wanted) != wanted);
         self.standing.send_if_modified(|before| {
             let changed = *before != standing;
             if changed && std::mem::discriminant(before) != std::mem::discriminant(&standing) {
-                self.telemetry.standing_changed(before, &standing, self.elector.seen(), now);
+                self.observer.standing_changed(before, &standing, self.elector.seen(), now);
             }
             *before = standing;
             changed
@@ -191,8 +206,8 @@ impl Driver {
 
     /// One call, within its time-out; it is started now.
     fn make(&self, call: Call) -> impl Future<Output = Input> + Send + 'static {
-        let (api, lease, limit, telemetry) =
-            (self.api.clone(), self.lease.clone(), self.call_timeout, self.telemetry.clone());
+        let (api, lease, limit, observer) =
+            (self.api.clone(), self.lease.clone(), self.call_timeout, self.observer.clone());
         async move {
             let started = clock::now();
             let verb = match &call {
@@ -203,7 +218,7 @@ impl Driver {
             let chosen = match api.client().await {
                 Ok(chosen) => chosen,
                 Err(error) => {
-                    telemetry.no_access(&error.to_string());
+                    observer.no_access(&error.to_string());
                     return Input::Answer { started, answer: Answer::Failed { retry_after: None } };
                 }
             };
@@ -216,18 +231,18 @@ impl Driver {
                     if matches!(answer, Answer::Failed { .. }) {
                         api.failed(&chosen.server);
                     }
-                    telemetry.call_failed(verb, &chosen.server, &answer, &error.to_string());
+                    observer.call_failed(verb, &chosen.server, &answer, &error.to_string());
                     answer
                 }
                 Err(_elapsed) => {
                     api.failed(&chosen.server);
                     let answer = Answer::Failed { retry_after: None };
-                    telemetry.call_failed(verb, &chosen.server, &answer, "no answer in time");
+                    observer.call_failed(verb, &chosen.server, &answer, "no answer in time");
                     answer
                 }
             };
             if matches!(answer, Answer::Stored(_)) {
-                telemetry.call_succeeded(verb);
+                observer.call_succeeded(verb);
             }
             Input::Answer { started, answer }
         }

@@ -7,7 +7,7 @@ use crate::config::Problem;
 /// # Errors
 /// If it is no image reference.
 #[expect(clippy::result_large_err, reason = "it is made once, and ends the program")]
-pub(super) fn qualify(image: &str, version: &str) -> Result<String, Problem> {
+pub fn qualify(image: &str, version: &str) -> Result<String, Problem> {
     let wrong = || {
         Problem::Combination(format!(
             "flag --image: `{image}` is not an image reference such as `registry/name:tag` or `name@sha256:…`"

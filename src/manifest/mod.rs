@@ -4,7 +4,7 @@
 //! priority class, no privilege escalation, a read-only root file system, the runtime's seccomp profile.
 
 mod env;
-mod image;
+pub mod image;
 mod rbac;
 pub mod samples;
 
@@ -34,14 +34,20 @@ pub fn render(manifest: &Manifest, raw: &Raw) -> Result<String, Vec<Problem>> {
         ManifestKind::DaemonSet { taint } => vec![daemon_set(raw, &image, manifest.in_cluster, taint)],
         ManifestKind::Rbac { role, role_binding } => rbac::documents(namespace(raw), role, role_binding),
     };
+    yaml(&documents)
+        .map_err(|error| vec![Problem::Combination(format!("the manifest cannot be written: {error}"))])
+}
+
+/// Documents as YAML, each of several with a line before it.
+///
+/// # Errors
+/// If one cannot be written.
+pub fn yaml(documents: &[Value]) -> Result<String, serde_saphyr::ser::Error> {
     let separator = if documents.len() > 1 { "---\n" } else { "" };
     let mut text = String::new();
-    for document in &documents {
-        let yaml = serde_saphyr::to_string(document).map_err(|error| {
-            vec![Problem::Combination(format!("the manifest cannot be written: {error}"))]
-        })?;
+    for document in documents {
         text.push_str(separator);
-        text.push_str(yaml.trim_end());
+        text.push_str(serde_saphyr::to_string(document)?.trim_end());
         text.push('\n');
     }
     Ok(text)

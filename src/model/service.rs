@@ -73,7 +73,7 @@ pub struct ServiceView {
     pub class: Option<String>,
     /// `spec.loadBalancerIP`.
     pub load_balancer_ip: Option<String>,
-    /// Annotations.
+    /// Annotations, of those that concern kube-vip.
     pub annotations: BTreeMap<String, String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
@@ -111,13 +111,19 @@ pub fn view(service: Service) -> Option<(ServiceKey, ServiceView)> {
         resource_version: meta.resource_version.unwrap_or_default(),
         created: meta.creation_timestamp.map_or(0, |time| time.0.as_second()),
         deleting: meta.deletion_timestamp.is_some(),
-        annotations: meta.annotations.unwrap_or_default(),
+        annotations: concerning(meta.annotations.unwrap_or_default()),
         labels: meta.labels.unwrap_or_default(),
         finalizers: meta.finalizers.unwrap_or_default(),
         status: ingress.into_iter().filter_map(|ingress| ingress.ip?.parse().ok()).collect(),
         ..of_spec(spec)
     };
     Some((key, view))
+}
+
+/// Clients keep whole manifests in annotations of their own: with thousands of Services that is a lot of memory.
+fn concerning(mut annotations: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    annotations.retain(|name, _| name.contains("kube-vip.io/"));
+    annotations
 }
 
 fn of_spec(spec: ServiceSpec) -> ServiceView {

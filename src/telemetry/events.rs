@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Event, EventSource, Node, ObjectReference};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::api::{Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{Node, ObjectReference};
+use kube::api::{Patch, PatchParams};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::api::Api;
+use crate::api::event::{Author, Event};
 
 /// Something worth an Event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,11 +46,8 @@ impl Notice {
         }
     }
 
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Gained { .. } | Self::Lost { planned: true, .. } => "Normal",
-            _ => "Warning",
-        }
+    fn is_warning(&self) -> bool {
+        !matches!(self, Self::Gained { .. } | Self::Lost { planned: true, .. })
     }
 
     fn message(&self, vips: &str) -> String {
@@ -105,31 +102,16 @@ impl Reporter {
 
     async fn send(&self, notice: &Notice) -> Result<(), kube::Error> {
         let Ok(chosen) = self.api.client().await else { return Ok(()) };
-        let now = Time(jiff::Timestamp::now());
-        let event = Event {
-            metadata: ObjectMeta {
-                generate_name: Some(format!("{}.", self.node)),
-                namespace: Some("default".into()),
-                ..ObjectMeta::default()
-            },
-            involved_object: ObjectReference {
-                kind: Some("Node".into()),
-                name: Some(self.node.clone()),
-                // As the kubelet does it: Events of a Node are found by its name.
-                uid: Some(self.node.clone()),
-                ..ObjectReference::default()
-            },
-            reason: Some(notice.reason().into()),
-            message: Some(notice.message(&self.vips)),
-            type_: Some(notice.kind().into()),
-            source: Some(EventSource { component: Some("kube-vip".into()), host: Some(self.node.clone()) }),
-            first_timestamp: Some(now.clone()),
-            last_timestamp: Some(now),
-            count: Some(1),
-            ..Event::default()
+        let about = ObjectReference {
+            kind: Some("Node".into()),
+            name: Some(self.node.clone()),
+            // As the kubelet does it: Events of a Node are found by its name.
+            uid: Some(self.node.clone()),
+            ..ObjectReference::default()
         };
-        let events = kube::Api::<Event>::namespaced(chosen.client, "default");
-        events.create(&PostParams::default(), &event).await.map(drop)
+        let (reason, message) = (notice.reason(), notice.message(&self.vips));
+        let author = Author { component: "kube-vip", host: self.node.clone() };
+        author.post(chosen.client, Event { about, warning: notice.is_warning(), reason, message }).await
     }
 
     /// Set or remove the label. Tried a few times: a wrong label outlives the moment.

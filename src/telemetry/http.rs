@@ -1,4 +1,4 @@
-//! /metrics, /healthz and /readyz.
+//! A small HTTP server for metrics and probes.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -12,12 +12,6 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
-use super::Telemetry;
-use crate::net::clock;
-
-/// A main loop that has made no round for this long is stuck.
-const STUCK: Duration = Duration::from_secs(60);
-
 /// A port that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("{setting}: cannot listen on {address}: {source}{hint}")]
@@ -28,24 +22,52 @@ pub struct ListenError {
     hint: &'static str,
 }
 
-/// What a port serves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Serve {
-    /// /metrics and a page that links to it.
-    Metrics,
-    /// /healthz and /readyz.
-    Health,
+/// What is answered to a GET.
+#[derive(Debug)]
+pub struct Page {
+    /// The status.
+    pub status: StatusCode,
+    /// `Content-Type`.
+    pub kind: &'static str,
+    /// The body.
+    pub body: String,
 }
 
-/// Listen, and answer until the process ends.
+impl Page {
+    /// A page with this content.
+    pub fn found(kind: &'static str, body: String) -> Self {
+        Self { status: StatusCode::OK, kind, body }
+    }
+
+    /// The answer of a probe: OK, or why not.
+    pub fn probe(outcome: Result<(), String>) -> Self {
+        match outcome {
+            Ok(()) => Self::found("text/plain", "OK".to_owned()),
+            Err(why) => Self { status: StatusCode::SERVICE_UNAVAILABLE, kind: "text/plain", body: why },
+        }
+    }
+
+    /// Metrics in Prometheus' text format.
+    pub fn metrics(text: String) -> Self {
+        Self::found("text/plain; version=0.0.4", text)
+    }
+
+    /// There is no such page.
+    pub fn missing() -> Self {
+        Self { status: StatusCode::NOT_FOUND, kind: "text/plain", body: "not found\n".to_owned() }
+    }
+}
+
+/// Listen on an address, and answer with what `pages` has at a path, until the process ends. `setting` is who asked
+/// for the port, for the message.
 ///
 /// # Errors
 /// If the port cannot be had.
-pub async fn listen(serve: Serve, address: &str, telemetry: Arc<Telemetry>) -> Result<(), ListenError> {
-    let setting = match serve {
-        Serve::Metrics => "prometheus_server",
-        Serve::Health => "health_check_port",
-    };
+pub async fn listen(
+    setting: &'static str,
+    address: &str,
+    pages: impl Fn(&str) -> Page + Send + Sync + 'static,
+) -> Result<(), ListenError> {
     let listener = bind(address).await.map_err(|source| {
         let hint = match source.kind() {
             std::io::ErrorKind::AddrInUse => "; another kube-vip on this host? Give each its own port",
@@ -53,6 +75,7 @@ pub async fn listen(serve: Serve, address: &str, telemetry: Arc<Telemetry>) -> R
         };
         ListenError { setting, address: address.to_owned(), source, hint }
     })?;
+    let pages = Arc::new(pages);
     tokio::spawn(async move {
         loop {
             let Ok((stream, _)) = listener.accept().await else {
@@ -60,9 +83,9 @@ pub async fn listen(serve: Serve, address: &str, telemetry: Arc<Telemetry>) -> R
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            let telemetry = telemetry.clone();
+            let pages = pages.clone();
             let service = service_fn(move |request: Request<Incoming>| {
-                let response = answer(serve, request.uri().path(), &telemetry);
+                let response = respond(pages(request.uri().path()));
                 async move { Ok::<_, Infallible>(response) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
@@ -89,43 +112,9 @@ async fn bind(address: &str) -> std::io::Result<TcpListener> {
     }
 }
 
-fn answer(serve: Serve, path: &str, telemetry: &Telemetry) -> Response<Full<Bytes>> {
-    let now = clock::now();
-    match (serve, path) {
-        (Serve::Metrics, "/metrics") => {
-            respond(StatusCode::OK, "text/plain; version=0.0.4", telemetry.metrics.encode(now))
-        }
-        (Serve::Metrics, "/") => {
-            let page = "<html><head><title>kube-vip</title></head><body><h1>kube-vip</h1>\
-                        <p><a href=\"/metrics\">Metrics</a></p></body></html>";
-            respond(StatusCode::OK, "text/html", page.to_owned())
-        }
-        (Serve::Health, "/healthz") => {
-            if telemetry.status(now).silent_for(now) < STUCK {
-                respond(StatusCode::OK, "text/plain", "OK".to_owned())
-            } else {
-                respond(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "text/plain",
-                    "the main loop is stuck\n".to_owned(),
-                )
-            }
-        }
-        (Serve::Health, "/readyz") => {
-            let status = telemetry.status(now);
-            if status.reconciled && status.standing != "starting" {
-                respond(StatusCode::OK, "text/plain", "OK".to_owned())
-            } else {
-                respond(StatusCode::SERVICE_UNAVAILABLE, "text/plain", status.to_text())
-            }
-        }
-        _ => respond(StatusCode::NOT_FOUND, "text/plain", "not found\n".to_owned()),
-    }
-}
-
-fn respond(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
+fn respond(page: Page) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(page.body)));
+    *response.status_mut() = page.status;
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(page.kind));
     response
 }

@@ -6,6 +6,7 @@ pub mod events;
 pub mod http;
 pub mod logging;
 pub mod metrics;
+pub mod pages;
 pub mod status;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::leader::decide::Seen;
+use crate::leader::driver::Observer;
 use crate::leader::elector::Answer;
 use crate::leader::{Basis, Standing};
 use crate::model::{BootTime, Vip};
@@ -82,91 +84,6 @@ impl Telemetry {
         let mut status = self.lock().status.clone();
         status.measure(now);
         status
-    }
-
-    /// Where the election stands; called after every step of it.
-    pub fn election(&self, seen: &Seen, standing: &Standing, now: BootTime) {
-        let mut inner = self.lock();
-        if let Seen::Stored { lease, first_seen } = seen
-            && lease.record.holder != inner.status.node
-        {
-            inner.held_elsewhere = Some(*first_seen);
-        }
-        if let Seen::Stored { lease, .. } = seen {
-            inner.status.transitions = lease.record.transitions;
-        }
-        inner.status.holder = seen.holder().map(str::to_owned);
-        inner.status.set_standing(standing, now);
-        self.metrics.set_claim(standing.claim(now).map(|claim| claim.valid_until));
-    }
-
-    /// The standing changed its kind.
-    pub fn standing_changed(&self, before: &Standing, after: &Standing, seen: &Seen, now: BootTime) {
-        let holder = seen.holder().unwrap_or("nobody");
-        match (before, after) {
-            (_, Standing::Holding(claim)) => {
-                let provisional = claim.basis == Basis::Provisional;
-                let mut inner = self.lock();
-                let gap = inner.held_elsewhere.or(inner.lost_at).map(|since| now.since(since));
-                inner.held_elsewhere = None;
-                drop(inner);
-                self.metrics.gained(gap);
-                tracing::info!(
-                    provisional,
-                    failover_ms = gap.map(|gap| gap.as_millis() as u64),
-                    "this node now holds the VIP"
-                );
-                self.notice(Notice::Gained { provisional });
-            }
-            (Standing::Holding(_), Standing::Leaving { .. }) => {
-                tracing::info!("handing the VIP over");
-            }
-            (Standing::Holding(_) | Standing::Leaving { .. }, _) => {
-                let planned = matches!(before, Standing::Leaving { .. });
-                self.lock().lost_at = Some(now);
-                self.metrics.lost();
-                if planned {
-                    tracing::info!(successor = holder, "handed the VIP over");
-                } else {
-                    tracing::warn!(holder, "this node lost the VIP");
-                }
-                self.notice(Notice::Lost { planned, holder: holder.to_owned() });
-            }
-            (Standing::Starting, _) => tracing::info!(holder, "following the holder of the VIP"),
-            _ => {}
-        }
-    }
-
-    /// There is no way to an API server yet.
-    pub fn no_access(&self, why: &str) {
-        self.trouble("no access to an API server", "", why);
-    }
-
-    /// A call for the Lease failed.
-    pub fn call_failed(&self, verb: &'static str, server: &str, answer: &Answer, why: &str) {
-        let reason = match answer {
-            Answer::Conflict => "conflict",
-            Answer::Refused => "forbidden",
-            Answer::Missing => "missing",
-            _ if why == "no answer in time" => "timeout",
-            _ => "error",
-        };
-        self.metrics.api_error(verb, reason);
-        match answer {
-            // Both are the election at work.
-            Answer::Conflict | Answer::Missing => tracing::debug!(verb, server, reason, "the Lease"),
-            _ => self.trouble(&format!("cannot {verb} the Lease"), server, why),
-        }
-    }
-
-    /// A call for the Lease succeeded.
-    pub fn call_succeeded(&self, verb: &'static str) {
-        self.metrics.api_request(verb);
-        let mut inner = self.lock();
-        inner.status.trouble = None;
-        if inner.trouble.take().is_some() {
-            tracing::info!("the API server answers again");
-        }
     }
 
     /// Log trouble once, and again when it changes or after a while.
@@ -255,6 +172,88 @@ impl Telemetry {
     /// The main loop made a round.
     pub fn heartbeat(&self, now: BootTime) {
         self.lock().status.heartbeat = now;
+    }
+}
+
+impl Observer for Telemetry {
+    fn election(&self, seen: &Seen, standing: &Standing, now: BootTime) {
+        let mut inner = self.lock();
+        if let Seen::Stored { lease, first_seen } = seen
+            && lease.record.holder != inner.status.node
+        {
+            inner.held_elsewhere = Some(*first_seen);
+        }
+        if let Seen::Stored { lease, .. } = seen {
+            inner.status.transitions = lease.record.transitions;
+        }
+        inner.status.holder = seen.holder().map(str::to_owned);
+        inner.status.set_standing(standing, now);
+        self.metrics.set_claim(standing.claim(now).map(|claim| claim.valid_until));
+    }
+
+    fn standing_changed(&self, before: &Standing, after: &Standing, seen: &Seen, now: BootTime) {
+        let holder = seen.holder().unwrap_or("nobody");
+        match (before, after) {
+            (_, Standing::Holding(claim)) => {
+                let provisional = claim.basis == Basis::Provisional;
+                let mut inner = self.lock();
+                let gap = inner.held_elsewhere.or(inner.lost_at).map(|since| now.since(since));
+                inner.held_elsewhere = None;
+                drop(inner);
+                self.metrics.gained(gap);
+                tracing::info!(
+                    provisional,
+                    failover_ms = gap.map(|gap| gap.as_millis() as u64),
+                    "this node now holds the VIP"
+                );
+                self.notice(Notice::Gained { provisional });
+            }
+            (Standing::Holding(_), Standing::Leaving { .. }) => {
+                tracing::info!("handing the VIP over");
+            }
+            (Standing::Holding(_) | Standing::Leaving { .. }, _) => {
+                let planned = matches!(before, Standing::Leaving { .. });
+                self.lock().lost_at = Some(now);
+                self.metrics.lost();
+                if planned {
+                    tracing::info!(successor = holder, "handed the VIP over");
+                } else {
+                    tracing::warn!(holder, "this node lost the VIP");
+                }
+                self.notice(Notice::Lost { planned, holder: holder.to_owned() });
+            }
+            (Standing::Starting, _) => tracing::info!(holder, "following the holder of the VIP"),
+            _ => {}
+        }
+    }
+
+    fn no_access(&self, why: &str) {
+        self.trouble("no access to an API server", "", why);
+    }
+
+    fn call_failed(&self, verb: &'static str, server: &str, answer: &Answer, why: &str) {
+        let reason = match answer {
+            Answer::Conflict => "conflict",
+            Answer::Refused => "forbidden",
+            Answer::Missing => "missing",
+            _ if why == "no answer in time" => "timeout",
+            _ => "error",
+        };
+        self.metrics.api_error(verb, reason);
+        match answer {
+            // Both are the election at work.
+            Answer::Conflict | Answer::Missing => tracing::debug!(verb, server, reason, "the Lease"),
+            _ => self.trouble(&format!("cannot {verb} the Lease"), server, why),
+        }
+    }
+
+    fn call_succeeded(&self, verb: &'static str) {
+        self.metrics.api_request(verb);
+        let mut inner = self.lock();
+        inner.status.trouble = None;
+        if inner.trouble.take().is_some() {
+            tracing::info!("the API server answers again");
+        }
     }
 }
 

@@ -64,6 +64,8 @@ pub enum News {
     Failed(Reason),
     /// It has what it asked for, but.
     Remark(String),
+    /// It is not looked after any more.
+    Released,
 }
 
 /// What became of a write.
@@ -246,7 +248,7 @@ impl Planner {
         }
         let (state, news, patch) = match decision {
             Decision::Leave => (State::Other, None, None),
-            Decision::Release(patch) => (State::Other, None, Some(patch)),
+            Decision::Release(patch) => (State::Other, Some(News::Released), Some(patch)),
             Decision::Wait { reason, patch } => {
                 (State::Waiting(reason.clone()), Some(News::Failed(reason)), Some(patch))
             }
@@ -259,15 +261,15 @@ impl Planner {
         entry.state = state;
         let mut steps = Vec::new();
         let patch = patch.filter(|patch| !patch.is_empty());
-        let ensured = matches!(&news, Some(News::Ensured(_)));
+        let success = matches!(&news, Some(News::Ensured(_) | News::Released));
         if let Some(patch) = patch {
             // Success is told when it is written.
             entry.writing = Some(news.clone().unwrap_or(News::Ensured(Vec::new())));
             steps.push(Step::Write { key: key.clone(), patch });
-            if ensured {
+            if success {
                 return steps;
             }
-        } else if ensured && served_before {
+        } else if success && served_before {
             // It was so already.
             entry.told = news;
             return steps;
@@ -295,10 +297,12 @@ impl Planner {
                 None
             }
             Written::Done(view) => {
-                let news = news.filter(|news| {
-                    matches!(news, News::Ensured(addresses) if !addresses.is_empty())
-                        && entry.told.as_ref() != Some(news)
-                });
+                let is_success = |news: &News| match news {
+                    News::Ensured(addresses) => !addresses.is_empty(),
+                    News::Released => true,
+                    News::Failed(_) | News::Remark(_) => false,
+                };
+                let news = news.filter(|news| is_success(news) && entry.told.as_ref() != Some(news));
                 if let Some(news) = &news {
                     entry.told = Some(news.clone());
                 }

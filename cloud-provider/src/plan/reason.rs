@@ -95,6 +95,17 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// The family that is missing, where it is one.
+    pub fn family(&self) -> Option<Family> {
+        match self {
+            Self::Exhausted { family, .. } | Self::Family { family, .. } => Some(*family),
+            Self::Taken { address, .. } | Self::Blocked { address, .. } | Self::Unusable { address, .. } => {
+                Some(Family::of(*address))
+            }
+            Self::Pool(_) | Self::NotDual(_) | Self::Malformed { .. } => None,
+        }
+    }
+
     /// A pool without a free address of `family`.
     pub fn exhausted(pool: &Pool, family: Family, size: u128, prefix: &'static str) -> Self {
         Self::Exhausted {

@@ -185,6 +185,18 @@ impl Pools {
         self.by_namespace.keys().map(String::as_str)
     }
 
+    /// Pools for namespaces that do not exist: a typing mistake, or a namespace that is still to come.
+    pub fn without_namespace(&self, existing: &BTreeSet<String>) -> Vec<Problem> {
+        let absent = self.by_namespace.iter().filter(|(namespace, _)| !existing.contains(*namespace));
+        let keys =
+            absent.filter_map(|(namespace, id)| Some((namespace, self.pools.get(*id)?.keys.join(", "))));
+        let problem = |(namespace, key): (&String, String)| {
+            let hint = nearest(namespace, existing.iter().map(String::as_str));
+            Problem { key, text: format!("there is no namespace {namespace}{hint}"), fatal: false }
+        };
+        keys.map(problem).collect()
+    }
+
     /// Whether any pool has this address.
     pub fn contains(&self, family: Family, number: u128) -> bool {
         self.pools.iter().any(|pool| pool.addresses.set(family).contains(number))

@@ -22,9 +22,11 @@ pub mod control_plane;
 pub mod keepalived;
 pub mod lab;
 pub mod netns;
+pub mod objects;
 pub mod pki;
 pub mod probe;
 pub mod process;
+pub mod provider;
 pub mod recorder;
 pub mod sampler;
 pub mod segment;
@@ -34,6 +36,8 @@ pub use agent::{Agent, AgentOptions};
 pub use cluster::Cluster;
 pub use lab::{Host, Lab, LabOptions};
 pub use netns::Namespace;
+pub use objects::{Administrator, Objects};
+pub use provider::Provider;
 
 /// Something in the lab that went wrong.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,121 @@
+//! The objects that run the provider in a cluster. Pure.
+//!
+//! Names are the Go program's, so that applying these replaces it. New: two replicas with an election, probes,
+//! resources, a security context, and no right that is not used.
+
+use kube_vip::VERSION;
+use kube_vip::config::Problem;
+use kube_vip::manifest::{image, yaml};
+use serde_json::{Value, json};
+
+const NAMESPACE: &str = "kube-system";
+const NAME: &str = "kube-vip-cloud-provider";
+const ACCOUNT: &str = "kube-vip-cloud-controller";
+const ROLE: &str = "system:kube-vip-cloud-controller-role";
+const BINDING: &str = "system:kube-vip-cloud-controller-binding";
+const PORT: u16 = 10258;
+
+/// All of them, as YAML.
+///
+/// # Errors
+/// If the image is none.
+#[expect(clippy::result_large_err, reason = "it is made once, and ends the program")]
+pub fn render(image: &str) -> Result<String, Problem> {
+    let image = image::qualify(image, VERSION)?;
+    yaml(&documents(&image))
+        .map_err(|error| Problem::Combination(format!("the manifest cannot be written: {error}")))
+}
+
+fn documents(image: &str) -> Vec<Value> {
+    let rule = |groups: &[&str], resources: &[&str], verbs: &[&str]| json!({ "apiGroups": groups, "resources": resources, "verbs": verbs });
+    let follow = ["get", "list", "watch"];
+    vec![
+        json!({
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": { "name": ACCOUNT, "namespace": NAMESPACE },
+        }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": { "name": ROLE },
+            "rules": [
+                rule(&["coordination.k8s.io"], &["leases"], &["create", "get", "list", "update", "watch"]),
+                rule(&[""], &["services"], &["get", "list", "patch", "watch"]),
+                rule(&[""], &["configmaps", "namespaces", "nodes"], &follow),
+                rule(&[""], &["events"], &["create"]),
+            ],
+        }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": { "name": BINDING },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": ROLE },
+            "subjects": [{ "kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE }],
+        }),
+        deployment(image),
+    ]
+}
+
+fn deployment(image: &str) -> Value {
+    let labels = json!({ "app": "kube-vip", "component": NAME });
+    let prefer = |label: &str| {
+        json!({
+            "preference": { "matchExpressions": [{ "key": label, "operator": "Exists" }] },
+            "weight": 10,
+        })
+    };
+    let tolerate = |label: &str| json!({ "effect": "NoSchedule", "key": label, "operator": "Exists" });
+    let control_plane = ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
+    let probe = |path: &str| json!({ "httpGet": { "path": path, "port": "http" }, "periodSeconds": 10, "timeoutSeconds": 5 });
+    let apart = json!([{
+        "podAffinityTerm": { "labelSelector": { "matchLabels": labels }, "topologyKey": "kubernetes.io/hostname" },
+        "weight": 100,
+    }]);
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": { "labels": labels, "name": NAME, "namespace": NAMESPACE },
+        "spec": {
+            "replicas": 2,
+            "selector": { "matchLabels": labels },
+            "template": {
+                "metadata": { "labels": labels },
+                "spec": {
+                    "affinity": {
+                        "nodeAffinity": {
+                            "preferredDuringSchedulingIgnoredDuringExecution": control_plane.map(prefer),
+                        },
+                        "podAntiAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": apart },
+                    },
+                    "containers": [{
+                        "args": ["--leader-elect-resource-name=kube-vip-cloud-controller"],
+                        "image": image,
+                        "imagePullPolicy": "IfNotPresent",
+                        "livenessProbe": probe("/healthz"),
+                        "name": NAME,
+                        "ports": [{ "containerPort": PORT, "name": "http" }],
+                        "readinessProbe": probe("/readyz"),
+                        "resources": {
+                            "limits": { "memory": "128Mi" },
+                            "requests": { "cpu": "10m", "memory": "32Mi" },
+                        },
+                        "securityContext": {
+                            "allowPrivilegeEscalation": false,
+                            "capabilities": { "drop": ["ALL"] },
+                            "readOnlyRootFilesystem": true,
+                        },
+                    }],
+                    "priorityClassName": "system-cluster-critical",
+                    "securityContext": {
+                        "runAsNonRoot": true,
+                        "runAsUser": 65532,
+                        "seccompProfile": { "type": "RuntimeDefault" },
+                    },
+                    "serviceAccountName": ACCOUNT,
+                    "tolerations": control_plane.map(tolerate),
+                },
+            },
+        },
+    })
+}

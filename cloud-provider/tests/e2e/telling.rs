@@ -1,0 +1,127 @@
+//! What users see: Events, metrics, probes, the commands.
+
+use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use kube_vip_lab::objects::load_balancer;
+use kube_vip_lab::wait_for;
+use libtest_mimic::{Failed, Trial};
+use serde_json::{Value, json};
+
+use super::harness::{PROGRAM, world};
+use super::trial;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("what_is_wrong_with_the_config_map_is_told", what_is_wrong_with_the_config_map_is_told),
+        trial("addresses_of_nodes_and_of_others_are_refused", addresses_of_nodes_and_of_others_are_refused),
+        trial("metrics_and_probes_tell_how_it_goes", metrics_and_probes_tell_how_it_goes),
+        trial("the_pools_command_shows_who_waits", the_pools_command_shows_who_waits),
+    ]
+}
+
+fn what_is_wrong_with_the_config_map_is_told() -> Result<(), Failed> {
+    let world = world()?;
+    let provider = world.provider(10258)?;
+    world.configure(json!({ "cidr-default": "192.0.2.0/24", "cidr-global": "nonsense", "cird-x": "", "range-nowhere": "192.0.2.7" }))?;
+    world.create("web")?;
+    world.wait_for_addresses("web", "192.0.2.1")?;
+    world.wait_for_event("kube-system/kubevip", "InvalidPool", "cidr-global: `nonsense` is no address")?;
+    world.wait_for_event("kube-system/kubevip", "PoolWarning", "did you mean")?;
+    world.wait_for_event("kube-system/kubevip", "PoolWarning", "there is no namespace nowhere")?;
+    world.wait_for_event("kube-system/kubevip", "PoolWarning", "in common with")?;
+    assert_eq!(world.metric(&provider, "kube_vip_cloud_provider_config_problems{key=\"cidr-global\"}"), 1.0);
+    world.objects().create::<Namespace>("nowhere", json!({}))?;
+    let gone = || world.metric(&provider, "kube_vip_cloud_provider_config_problems{key=\"cird-x\"}") == 1.0;
+    wait_for("the namespace to be seen", 10, || gone().then_some(()))?;
+    // A bad edit leaves what was good in force.
+    world.configure(json!({ "cidr-default": "192.0.2.0/99" }))?;
+    world.wait_for_event("kube-system/kubevip", "PoolWarning", "192.0.2.0/24 stays in force")?;
+    world.create("more")?;
+    world.wait_for_addresses("more", "192.0.2.2")?;
+    Ok(())
+}
+
+fn addresses_of_nodes_and_of_others_are_refused() -> Result<(), Failed> {
+    let world = world()?;
+    world.objects().create::<Node>("node-1", json!({}))?;
+    let addresses = json!([{ "type": "InternalIP", "address": "192.0.2.1" }]);
+    world.objects().patch_status::<Node>("node-1", json!({ "status": { "addresses": addresses } }))?;
+    world.configure(json!({ "range-global": "192.0.2.1-192.0.2.9" }))?;
+    let _provider = world.provider(10258)?;
+    world.create("web")?;
+    world.wait_for_addresses("web", "192.0.2.2")?;
+    let asking = |address: &str| {
+        let annotations = json!({ "kube-vip.io/loadbalancerIPs": address });
+        json!({ "metadata": { "annotations": annotations }, "spec": load_balancer(80) })
+    };
+    for (name, address, text) in [
+        ("own", "192.0.2.1", "192.0.2.1 is node node-1's own"),
+        ("taken", "192.0.2.2", "192.0.2.2 is in use by Service default/web"),
+        ("multicast", "224.0.0.1", "224.0.0.1 is a multicast address"),
+        ("typo", "192.0.2.2.2", "unable to parse IP `192.0.2.2.2`"),
+    ] {
+        world.objects().create::<Service>(name, asking(address))?;
+        let text = world.wait_for_event(name, "SyncLoadBalancerFailed", text)?;
+        assert!(text.starts_with("Error syncing load balancer: failed to ensure load balancer: "), "{text}");
+    }
+    // Bad neighbours block nobody.
+    world.create("after")?;
+    world.wait_for_addresses("after", "192.0.2.3")?;
+    world.wait_for_event("after", "EnsuredLoadBalancer", "Ensured load balancer: 192.0.2.3")?;
+    world.objects().delete::<Node>("node-1")?;
+    world.create("freed")?;
+    Ok(world.wait_for_addresses("freed", "192.0.2.1")?)
+}
+
+fn metrics_and_probes_tell_how_it_goes() -> Result<(), Failed> {
+    let world = world()?;
+    world.configure(json!({ "range-global": "192.0.2.1-192.0.2.3" }))?;
+    let leader = world.provider(10258)?;
+    let namespace = &world.lab.host(0).namespace;
+    let ready = |port: u16| {
+        let answer = namespace.http_get(port, "/readyz").unwrap_or_default();
+        answer.starts_with("HTTP/1.0 200").then_some(())
+    };
+    wait_for("the leader to be ready", 20, || ready(10258))?;
+    let standby = world.provider(10259)?;
+    wait_for("the standby to be ready", 20, || ready(10259))?;
+    assert!(namespace.http_get(10258, "/healthz")?.ends_with("OK"));
+    world.objects().create_services("web", 5, &load_balancer(80))?;
+    world.wait_for_served(3)?;
+    let global = "{pool=\"global\",family=\"IPv4\"}";
+    for (name, value) in [
+        (format!("kube_vip_cloud_provider_pool_addresses{global}"), 3.0),
+        (format!("kube_vip_cloud_provider_pool_addresses_in_use{global}"), 3.0),
+        (format!("kube_vip_cloud_provider_services_waiting{global}"), 2.0),
+        ("kube_vip_cloud_provider_allocation_seconds_count".to_owned(), 3.0),
+        ("kube_vip_cloud_provider_is_leader".to_owned(), 1.0),
+    ] {
+        wait_for(&format!("{name} {value}"), 10, || (world.metric(&leader, &name) == value).then_some(()))?;
+    }
+    assert_eq!(world.metric(&standby, "kube_vip_cloud_provider_is_leader"), 0.0);
+    Ok(())
+}
+
+fn the_pools_command_shows_who_waits() -> Result<(), Failed> {
+    let world = world()?;
+    world.configure(json!({ "range-global": "192.0.2.1-192.0.2.2" }))?;
+    let mut provider = world.provider(10258)?;
+    world.objects().create_services("web", 3, &load_balancer(80))?;
+    world.wait_for_served(2)?;
+    let kubeconfig = world.lab.path("super-admin.conf");
+    let text = std::fs::read_to_string(&kubeconfig)?.replace(&world.lab.vip_v4.to_string(), "127.0.0.1");
+    std::fs::write(world.lab.path("local.conf"), text)?;
+    let flag = format!("--kubeconfig={}", world.lab.path("local.conf").display());
+    let ask =
+        |args: &[&str]| world.lab.host(0).namespace.run(&[&[PROGRAM, "pools", flag.as_str()], args].concat());
+    let text = ask(&[])?;
+    assert!(text.contains("global  IPv4    2     2     0     1        range-global"), "{text}");
+    assert!(text.contains("no addresses available in [global] range [192.0.2.1-192.0.2.2]"), "{text}");
+    let json: Value = serde_json::from_str(&ask(&["-o", "json"])?)?;
+    assert_eq!((&json["pools"][0]["used"], &json["pools"][0]["waiting"]), (&json!(2), &json!(1)));
+    // Without a provider, a Service that could be served says so.
+    provider.kill();
+    world.configure(json!({ "range-global": "192.0.2.1-192.0.2.3" }))?;
+    let text = ask(&[])?;
+    assert!(text.contains("is a kube-vip-cloud-provider running"), "{text}");
+    Ok(())
+}

@@ -1,0 +1,205 @@
+//! Kubernetes objects, as an administrator would handle them.
+
+use k8s_openapi::api::core::v1::{Event, Service};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, Resource};
+use serde_json::{Value, json};
+
+use crate::{Lab, LabError, Namespace, Result};
+
+/// Objects of a cluster, seen through the API server of one host.
+#[derive(Clone, Copy)]
+pub struct Objects<'a> {
+    client: &'a Client,
+    namespace: &'a Namespace,
+}
+
+/// A client, and the namespace it has to be used in.
+pub struct Administrator {
+    client: Client,
+    host: usize,
+}
+
+impl Administrator {
+    /// An administrator on one host.
+    ///
+    /// # Errors
+    /// If the credentials cannot be made.
+    pub fn new(lab: &Lab, host: usize) -> Result<Self> {
+        Ok(Self { client: lab.client(host)?, host })
+    }
+
+    /// The objects of the cluster.
+    pub fn objects<'a>(&'a self, lab: &'a Lab) -> Objects<'a> {
+        Objects { client: &self.client, namespace: &lab.host(self.host).namespace }
+    }
+}
+
+fn wrong(error: kube::Error) -> LabError {
+    LabError::Api(error.to_string())
+}
+
+/// `namespace/name`, or a name alone: `default` for what has a namespace.
+fn split(name: &str) -> (&str, &str) {
+    name.split_once('/').unwrap_or(("default", name))
+}
+
+impl Objects<'_> {
+    fn api<K: Resource<DynamicType = ()>>(&self, namespace: &str) -> Api<DynamicObject> {
+        let resource = ApiResource::erase::<K>(&());
+        match K::plural(&()).as_ref() {
+            "nodes" | "namespaces" | "clusterroles" | "clusterrolebindings" => {
+                Api::all_with(self.client.clone(), &resource)
+            }
+            _ => Api::namespaced_with(self.client.clone(), namespace, &resource),
+        }
+    }
+
+    fn block_on<T: Send + 'static>(
+        &self,
+        call: impl Future<Output = std::result::Result<T, kube::Error>> + Send + 'static,
+    ) -> Result<T> {
+        self.namespace.block_on(call).map_err(wrong)
+    }
+
+    /// Create an object. That it is there already is no error; `kind` and `metadata.name` are filled in.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub fn create<K: Resource<DynamicType = ()>>(&self, name: &str, mut object: Value) -> Result<()> {
+        let (namespace, name) = split(name);
+        let api = self.api::<K>(namespace);
+        object["metadata"]["name"] = json!(name);
+        let object: DynamicObject =
+            serde_json::from_value(object).map_err(|error| LabError::Api(error.to_string()))?;
+        self.block_on(async move {
+            match api.create(&PostParams::default(), &object).await {
+                Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+                result => result.map(drop),
+            }
+        })
+    }
+
+    /// Merge a change into an object.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub fn patch<K: Resource<DynamicType = ()>>(&self, name: &str, change: Value) -> Result<()> {
+        self.merge::<K>(name, change, false)
+    }
+
+    /// Merge a change into an object's status.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub fn patch_status<K: Resource<DynamicType = ()>>(&self, name: &str, change: Value) -> Result<()> {
+        self.merge::<K>(name, change, true)
+    }
+
+    fn merge<K: Resource<DynamicType = ()>>(&self, name: &str, change: Value, status: bool) -> Result<()> {
+        let (namespace, name) = split(name);
+        let (api, name) = (self.api::<K>(namespace), name.to_owned());
+        self.block_on(async move {
+            let (params, change) = (PatchParams::default(), Patch::Merge(change));
+            let changed = if status {
+                api.patch_status(&name, &params, &change).await
+            } else {
+                api.patch(&name, &params, &change).await
+            };
+            changed.map(drop)
+        })
+    }
+
+    /// Delete an object. That there is none is no error.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub fn delete<K: Resource<DynamicType = ()>>(&self, name: &str) -> Result<()> {
+        let (namespace, name) = split(name);
+        let (api, name) = (self.api::<K>(namespace), name.to_owned());
+        self.block_on(async move {
+            match api.delete(&name, &DeleteParams::default()).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+                result => result.map(drop),
+            }
+        })
+    }
+
+    /// An object, if there is one.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub fn get<K>(&self, name: &str) -> Result<Option<K>>
+    where
+        K: Resource<DynamicType = ()> + serde::de::DeserializeOwned,
+    {
+        let (namespace, name) = split(name);
+        let (api, name) = (self.api::<K>(namespace), name.to_owned());
+        let found = self.block_on(async move { api.get_opt(&name).await })?;
+        let typed = found.map(|object| object.try_parse::<K>());
+        typed.transpose().map_err(|error| LabError::Api(error.to_string()))
+    }
+
+    /// All Services of a namespace.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub fn services(&self, namespace: &str) -> Result<Vec<Service>> {
+        let api = Api::<Service>::namespaced(self.client.clone(), namespace);
+        self.block_on(async move { api.list(&ListParams::default()).await.map(|list| list.items) })
+    }
+
+    /// What was told about an object: reasons and messages, oldest first.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub fn events(&self, name: &str) -> Result<Vec<(String, String)>> {
+        let (namespace, name) = split(name);
+        let api = Api::<Event>::namespaced(self.client.clone(), namespace);
+        let params = ListParams::default().fields(&format!("involvedObject.name={name}"));
+        let mut events = self.block_on(async move { api.list(&params).await.map(|list| list.items) })?;
+        events.sort_by(|a, b| a.metadata.creation_timestamp.cmp(&b.metadata.creation_timestamp));
+        let told = |event: Event| (event.reason.unwrap_or_default(), event.message.unwrap_or_default());
+        Ok(events.into_iter().map(told).collect())
+    }
+
+    /// Create many Services of type LoadBalancer at once: `name-0`, `name-1`, … in `default`.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub fn create_services(&self, name: &str, count: usize, spec: &Value) -> Result<()> {
+        use futures::StreamExt;
+        let api = Api::<Service>::namespaced(self.client.clone(), "default");
+        let services: std::result::Result<Vec<Service>, _> = (0..count)
+            .map(|number| json!({ "metadata": { "name": format!("{name}-{number}") }, "spec": spec }))
+            .map(serde_json::from_value)
+            .collect();
+        let services = services.map_err(|error| LabError::Api(error.to_string()))?;
+        self.block_on(async move {
+            let params = PostParams::default();
+            let creation = |service: Service| {
+                let (api, params) = (&api, &params);
+                async move { api.create(params, &service).await }
+            };
+            let created: Vec<_> =
+                futures::stream::iter(services).map(creation).buffer_unordered(16).collect().await;
+            created.into_iter().try_for_each(|result| result.map(drop))
+        })
+    }
+}
+
+/// The spec of a Service of type LoadBalancer with one port and no node ports.
+pub fn load_balancer(port: u16) -> Value {
+    json!({
+        "type": "LoadBalancer",
+        "allocateLoadBalancerNodePorts": false,
+        "selector": { "app": "web" },
+        "ports": [{ "port": port, "protocol": "TCP" }],
+    })
+}
+
+/// An annotation of a Service.
+pub fn annotation(service: &Service, name: &str) -> String {
+    let annotations = service.metadata.annotations.as_ref();
+    annotations.and_then(|annotations| annotations.get(name)).cloned().unwrap_or_default()
+}
