@@ -64,7 +64,17 @@ struct Inner {
     holder: String,
     /// What a new leader still waits for; none while this process does not lead.
     missing: Option<Vec<&'static str>>,
-    trouble: String,
+    /// What is wrong at the moment, by what it concerns.
+    trouble: BTreeMap<Concern, String>,
+}
+
+/// What trouble concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Concern {
+    /// The election.
+    Lease,
+    /// Writes to Services.
+    Writes,
 }
 
 impl Default for Telemetry {
@@ -142,9 +152,9 @@ impl Telemetry {
         let inner = self.lock();
         match &inner.missing {
             Some(missing) if missing.is_empty() => Ok(()),
-            Some(missing) => Err(format!("waiting for {}; {}\n", missing.join(", "), inner.trouble)),
+            Some(missing) => Err(format!("waiting for {}; {}\n", missing.join(", "), inner.troubles())),
             None if inner.following => Ok(()),
-            None => Err(format!("the Lease could not be read yet; {}\n", inner.trouble)),
+            None => Err(format!("the Lease could not be read yet; {}\n", inner.troubles())),
         }
     }
 
@@ -174,6 +184,9 @@ impl Telemetry {
 
     /// What became of a write.
     pub fn written(&self, result: &'static str) {
+        if result == "done" {
+            self.no_trouble(Concern::Writes);
+        }
         self.writes.get_or_create(&ResultLabel { result }).inc();
     }
 
@@ -211,12 +224,24 @@ impl Telemetry {
     }
 
     /// Log trouble once, and again when it changes.
-    pub fn trouble(&self, text: String) {
+    pub fn trouble(&self, concern: Concern, text: String) {
         let mut inner = self.lock();
-        if inner.trouble != text {
+        if inner.trouble.get(&concern) != Some(&text) {
             tracing::warn!("{text}");
-            inner.trouble = text;
+            inner.trouble.insert(concern, text);
         }
+    }
+
+    fn no_trouble(&self, concern: Concern) {
+        if self.lock().trouble.remove(&concern).is_some() {
+            tracing::info!("the API server answers as it should again");
+        }
+    }
+}
+
+impl Inner {
+    fn troubles(&self) -> String {
+        self.trouble.values().map(String::as_str).collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -236,22 +261,18 @@ impl Observer for Telemetry {
     fn standing_changed(&self, _before: &Standing, _after: &Standing, _seen: &Seen, _now: BootTime) {}
 
     fn no_access(&self, why: &str) {
-        self.trouble(format!("no access to an API server: {why}"));
+        self.trouble(Concern::Lease, format!("no access to an API server: {why}"));
     }
 
     fn call_failed(&self, verb: &'static str, server: &str, answer: &Answer, why: &str) {
         match answer {
             // Both are the election at work.
             Answer::Conflict | Answer::Missing => {}
-            _ => self.trouble(format!("cannot {verb} the Lease at {server}: {why}")),
+            _ => self.trouble(Concern::Lease, format!("cannot {verb} the Lease at {server}: {why}")),
         }
     }
 
     fn call_succeeded(&self, _verb: &'static str) {
-        let mut inner = self.lock();
-        if !inner.trouble.is_empty() {
-            tracing::info!("the API server answers again");
-            inner.trouble.clear();
-        }
+        self.no_trouble(Concern::Lease);
     }
 }

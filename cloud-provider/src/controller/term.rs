@@ -26,7 +26,7 @@ use super::{Claim, blocked};
 use crate::cli::Options;
 use crate::plan::{Patch, Planner, Step, Written};
 use crate::pools::{Pools, Problem};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Concern, Telemetry};
 
 /// Pauses before a Service whose write failed is looked at again.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
@@ -279,12 +279,15 @@ impl Term {
                 ("conflict", Written::Failed)
             }
             Outcome::Refused(why) => {
-                self.telemetry.trouble(format!("the API server refuses a write to Service {key}: {why}"));
+                self.telemetry.trouble(
+                    Concern::Writes,
+                    format!("the API server refuses a write to Service {key}: {why}"),
+                );
                 self.retry(&key);
                 ("refused", Written::Failed)
             }
             Outcome::Failed(why) => {
-                self.telemetry.trouble(format!("a write to Service {key} failed: {why}"));
+                self.telemetry.trouble(Concern::Writes, format!("a write to Service {key} failed: {why}"));
                 self.retry(&key);
                 ("failed", Written::Failed)
             }

@@ -73,25 +73,43 @@ impl Writer {
         patch: &Patch,
     ) -> Result<Service, kube::Error> {
         let json = patch.to_json();
-        if !self.may_not_patch.load(Ordering::Relaxed) {
-            let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-            match services.patch(&key.name, &params, &kube::api::Patch::Merge(&json)).await {
-                Err(kube::Error::Api(status)) if status.code == 403 => {
-                    tracing::warn!(
-                        "the role has no right to `patch` services: each address costs a read more; apply the role \
-                         that `kube-vip-cloud-provider manifest` prints"
-                    );
-                    self.may_not_patch.store(true, Ordering::Relaxed);
-                }
-                result => return result,
-            }
+        if self.may_not_patch.load(Ordering::Relaxed) {
+            let replaced = replace(services, key, &json).await;
+            // The role was mended meanwhile, or it is another trouble: patch again from the next time on.
+            self.may_not_patch.store(!is_forbidden(&replaced), Ordering::Relaxed);
+            return replaced;
         }
-        let mut object =
-            serde_json::to_value(services.get(&key.name).await?).map_err(kube::Error::SerdeError)?;
-        // The patch brings the version it was decided on along: a newer Service is refused as a conflict.
-        json_patch::merge(&mut object, &json);
-        let object: Service = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
-        let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-        services.replace(&key.name, &params, &object).await
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let patched = services.patch(&key.name, &params, &kube::api::Patch::Merge(&json)).await;
+        if !is_forbidden(&patched) {
+            return patched;
+        }
+        let replaced = replace(services, key, &json).await;
+        // An API server that has just started refuses everything for a moment.
+        if replaced.is_ok() && !self.may_not_patch.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "the role has no right to `patch` services: each address costs a read more; apply the role that \
+                 `kube-vip-cloud-provider manifest` prints"
+            );
+        }
+        replaced
     }
+}
+
+fn is_forbidden(answer: &Result<Service, kube::Error>) -> bool {
+    matches!(answer, Err(kube::Error::Api(status)) if status.code == 403)
+}
+
+/// The patch as a read and a write of the whole object. The patch brings the version it was decided on along: a newer
+/// Service is refused as a conflict.
+async fn replace(
+    services: &kube::Api<Service>,
+    key: &ServiceKey,
+    json: &serde_json::Value,
+) -> Result<Service, kube::Error> {
+    let mut object = serde_json::to_value(services.get(&key.name).await?).map_err(kube::Error::SerdeError)?;
+    json_patch::merge(&mut object, json);
+    let object: Service = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
+    let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+    services.replace(&key.name, &params, &object).await
 }
