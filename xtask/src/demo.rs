@@ -13,7 +13,7 @@ pub(crate) fn run(keep: bool) -> Outcome {
     setup::all()?;
     // The whole workspace, so that this build shares its parts with that of the tests.
     sh("cargo", &["build", "--workspace", "--locked"], &[])?;
-    let program = built("debug")?;
+    let program = built("debug", "kube-vip")?;
     play(&program, keep).map_err(|error| error.to_string())
 }
 

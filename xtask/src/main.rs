@@ -18,6 +18,8 @@ cargo xtask sim --seeds N         the simulation of the election, N times
 cargo xtask sim --seed N          one run of it, with its story
 cargo xtask bench failover        every fault, measured by a client: --runs N (10), --only FAULT,
                                   --json FILE, --subject kube-vip|keepalived
+cargo xtask bench services        addresses for Services: --only WORK, --json FILE, --provider PROGRAM for
+                                  another cloud provider
 cargo xtask fuzz [SECONDS]        every fuzz target, for so many seconds each
 cargo xtask manifests             write manifests/ anew
 cargo xtask docs                  write docs/configuration.md anew
@@ -38,7 +40,10 @@ fn main() -> ExitCode {
             seconds.parse().map_err(|_| format!("{seconds} is no number of seconds")).and_then(fuzz::all)
         }
         ["bench", "failover", rest @ ..] => {
-            bench::Options::parse(rest).and_then(|options| bench::failover(&options))
+            bench::failover::Options::parse(rest).and_then(|options| bench::failover::run_all(&options))
+        }
+        ["bench", "services", rest @ ..] => {
+            bench::services::Options::parse(rest).and_then(|options| bench::services::run_all(&options))
         }
         ["manifests"] => generate::manifests(),
         ["docs"] => generate::reference(),

@@ -32,15 +32,15 @@ pub(crate) fn have(program: &str) -> bool {
     folders.map(|folder| folder.join(program)).any(|path| path.is_file())
 }
 
-/// The `kube-vip` of a profile, wherever cargo put it: the configuration names a target.
-pub(crate) fn built(profile: &str) -> Result<String, String> {
+/// A program of ours, built with a profile, wherever cargo put it: the configuration names a target.
+pub(crate) fn built(profile: &str, name: &str) -> Result<String, String> {
     let target = root().join("target");
     let below = std::fs::read_dir(&target).map_err(|error| format!("{}: {error}", target.display()))?;
-    let programs = below.filter_map(|entry| Some(entry.ok()?.path().join(profile).join("kube-vip")));
+    let programs = below.filter_map(|entry| Some(entry.ok()?.path().join(profile).join(name)));
     let found = programs
         .filter(|path| path.is_file())
         .max_by_key(|path| path.metadata().and_then(|meta| meta.modified()).ok());
     found
         .map(|path| path.to_string_lossy().into_owned())
-        .ok_or_else(|| format!("the {profile} build is not there"))
+        .ok_or_else(|| format!("the {profile} build of {name} is not there"))
 }

@@ -19,6 +19,7 @@ pub mod agent;
 pub mod binaries;
 pub mod cluster;
 pub mod control_plane;
+pub mod follower;
 pub mod keepalived;
 pub mod lab;
 pub mod netns;
@@ -34,6 +35,7 @@ pub mod stand_in;
 
 pub use agent::{Agent, AgentOptions};
 pub use cluster::Cluster;
+pub use follower::Follower;
 pub use lab::{Host, Lab, LabOptions};
 pub use netns::Namespace;
 pub use objects::{Administrator, Objects};

@@ -163,6 +163,17 @@ impl Objects<'_> {
         Ok(events.into_iter().map(told).collect())
     }
 
+    /// The answer to a GET of any path.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub fn raw(&self, path: &str) -> Result<String> {
+        let client = self.client.clone();
+        let request = http::Request::get(path).body(Vec::new());
+        let request = request.map_err(|error| LabError::Api(error.to_string()))?;
+        self.block_on(async move { client.request_text(request).await })
+    }
+
     /// Create many Services of type LoadBalancer at once: `name-0`, `name-1`, … in `default`.
     ///
     /// # Errors

@@ -90,3 +90,39 @@ impl Drop for Process {
         self.kill();
     }
 }
+
+/// What a process uses.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Usage {
+    /// Resident memory in MiB.
+    pub rss_mb: f64,
+    /// The part of it that no other process shares.
+    pub private_mb: f64,
+    /// The most resident memory it ever had.
+    pub peak_mb: f64,
+    /// Seconds of processor time since it began.
+    pub cpu: f64,
+}
+
+/// What a process uses now; nothing if there is none.
+pub fn usage(pid: u32) -> Usage {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let mebibytes = |text: &str, name: &str| -> f64 {
+        let lines = text.lines().filter_map(|line| {
+            line.strip_prefix(name)?.trim_start_matches(':').split_whitespace().next()?.parse::<f64>().ok()
+        });
+        lines.sum::<f64>() / 1024.0
+    };
+    let (rollup, status, stat) = (read("smaps_rollup"), read("status"), read("stat"));
+    let ticks = |field: usize| -> f64 {
+        let after = stat.rsplit(')').next().unwrap_or_default();
+        after.split_whitespace().nth(field).and_then(|text| text.parse().ok()).unwrap_or(0.0)
+    };
+    Usage {
+        rss_mb: mebibytes(&rollup, "Rss"),
+        private_mb: mebibytes(&rollup, "Private_Clean") + mebibytes(&rollup, "Private_Dirty"),
+        peak_mb: mebibytes(&status, "VmHWM"),
+        // utime and stime, in ticks of 10 ms.
+        cpu: (ticks(11) + ticks(12)) / 100.0,
+    }
+}

@@ -30,17 +30,26 @@ impl Provider {
         args: &[&str],
     ) -> Result<Self> {
         let host: &Host = lab.host(host);
-        let kubeconfig = host.folder.join(format!("{group}.conf"));
-        if !kubeconfig.exists() {
-            let text = lab.pki.kubeconfig("provider", group, "https://127.0.0.1:6443")?;
-            std::fs::write(&kubeconfig, text).map_err(io("provider.conf"))?;
-        }
-        let kubeconfig = format!("--kubeconfig={}", kubeconfig.to_string_lossy());
+        let kubeconfig = kubeconfig(lab, host, group)?;
         let http = format!("--http-port={port}");
         let log = host.folder.join(format!("provider-{port}.log"));
         let command = [&[program, &kubeconfig, &http], args].concat();
         let process = Process::start(&host.namespace, &command, &[], &log)?;
         Ok(Self { process, log, port })
+    }
+
+    /// Start somebody else's provider, with all rights.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn foreign(lab: &Lab, host: usize, program: &str, args: &[&str]) -> Result<Self> {
+        let host: &Host = lab.host(host);
+        let kubeconfig = kubeconfig(lab, host, "system:masters")?;
+        let log = host.folder.join("provider.log");
+        let lease = "--leader-elect-resource-name=kube-vip-cloud-controller";
+        let command = [&[program, &kubeconfig, lease], args].concat();
+        let process = Process::start(&host.namespace, &command, &[], &log)?;
+        Ok(Self { process, log, port: 0 })
     }
 
     /// Ask it to stop.
@@ -85,4 +94,14 @@ impl Provider {
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
+}
+
+/// The flag that names a kubeconfig for the API server of a host, with the rights of a group.
+fn kubeconfig(lab: &Lab, host: &Host, group: &str) -> Result<String> {
+    let path = host.folder.join(format!("{}.conf", group.replace(':', "-")));
+    if !path.exists() {
+        let text = lab.pki.kubeconfig("provider", group, "https://127.0.0.1:6443")?;
+        std::fs::write(&path, text).map_err(io("a kubeconfig"))?;
+    }
+    Ok(format!("--kubeconfig={}", path.to_string_lossy()))
 }

@@ -8,6 +8,7 @@ use kube_vip_lab::Cluster;
 use serde::Serialize;
 
 use super::subject::Idle;
+use crate::bench::{median, worst};
 
 /// One run of one fault. Times are in seconds.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -71,14 +72,6 @@ impl Row {
         values.sort_by(f64::total_cmp);
         values
     }
-}
-
-fn median(sorted: &[f64]) -> f64 {
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn worst(sorted: &[f64]) -> f64 {
-    sorted.last().copied().unwrap_or(f64::NAN)
 }
 
 /// Everything measured.

@@ -6,6 +6,7 @@ use kube_vip::announce::layer2::Act;
 use kube_vip::model::BootTime;
 use kube_vip::telemetry::status::Status;
 use kube_vip_lab::keepalived::Keepalived;
+use kube_vip_lab::process;
 use kube_vip_lab::recorder::Recorder;
 use kube_vip_lab::{Cluster, Result};
 use serde::Serialize;
@@ -158,9 +159,9 @@ pub(crate) fn idle(cluster: &mut Cluster) -> Result<Idle> {
     let cost = |index: usize| {
         let (Some(before), Some(after)) = (before.get(index), after.get(index)) else { return Cost::NONE };
         Cost {
-            rss_mb: after.rss_mb,
-            private_mb: after.private_mb,
-            cpu_seconds_per_minute: after.cpu - before.cpu,
+            rss_mb: after.process.rss_mb,
+            private_mb: after.process.private_mb,
+            cpu_seconds_per_minute: after.process.cpu - before.process.cpu,
             requests_per_minute: after.requests - before.requests,
         }
     };
@@ -173,27 +174,11 @@ impl Cost {
 }
 
 struct Usage {
-    rss_mb: f64,
-    private_mb: f64,
-    cpu: f64,
+    process: process::Usage,
     requests: f64,
 }
 
 fn usage(cluster: &mut Cluster, host: usize) -> Usage {
-    let pid = cluster.agent(host).pid();
-    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-    let kilobytes = |text: &str, name: &str| -> f64 {
-        let lines = text.lines().filter_map(|line| {
-            line.strip_prefix(name)?.trim_start_matches(':').split_whitespace().next()?.parse::<f64>().ok()
-        });
-        lines.sum()
-    };
-    let rollup = read("smaps_rollup");
-    let stat = read("stat");
-    let ticks = |field: usize| -> f64 {
-        let after = stat.rsplit(')').next().unwrap_or_default();
-        after.split_whitespace().nth(field).and_then(|text| text.parse().ok()).unwrap_or(0.0)
-    };
     // Requests for the Lease, as the agent itself counts them; the probes of /livez are not among them.
     let metrics = cluster.lab.host(host).namespace.http_get(METRICS_PORT, "/metrics");
     let metrics = metrics.unwrap_or_default();
@@ -202,11 +187,5 @@ fn usage(cluster: &mut Cluster, host: usize) -> Usage {
         .filter(|line| line.starts_with("kube_vip_api_requests_total"))
         .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
         .sum();
-    Usage {
-        rss_mb: kilobytes(&rollup, "Rss") / 1024.0,
-        private_mb: (kilobytes(&rollup, "Private_Clean") + kilobytes(&rollup, "Private_Dirty")) / 1024.0,
-        // utime and stime, in ticks of 10 ms.
-        cpu: (ticks(11) + ticks(12)) / 100.0,
-        requests,
-    }
+    Usage { process: process::usage(cluster.agent(host).pid()), requests }
 }

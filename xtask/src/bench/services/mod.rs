@@ -1,0 +1,101 @@
+//! `cargo xtask bench services`: how fast Services get their addresses, and what that costs.
+
+mod allocation;
+
+use serde::Serialize;
+
+use super::{median, save, words, worst};
+use crate::setup;
+use crate::sh::{Outcome, built, run};
+
+/// What to run.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Options {
+    only: Option<String>,
+    json: Option<String>,
+    /// Another cloud provider to measure.
+    provider: Option<String>,
+}
+
+impl Options {
+    /// From the words behind `bench services`.
+    pub(crate) fn parse(words: &[&str]) -> Result<Self, String> {
+        let mut options = Self::default();
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let mut value =
+                || words.next().map(|value| (*value).to_owned()).ok_or(format!("{word} wants a value"));
+            match *word {
+                "--only" => options.only = Some(value()?),
+                "--json" => options.json = Some(value()?),
+                "--provider" => options.provider = Some(value()?),
+                _ => return Err(format!("bench services does not know {word}")),
+            }
+        }
+        Ok(options)
+    }
+
+    fn wants(&self, key: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| key.starts_with(only))
+    }
+}
+
+/// One measured figure.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Figure {
+    pub(crate) work: String,
+    pub(crate) value: f64,
+    pub(crate) unit: &'static str,
+    /// What was aimed at.
+    pub(crate) mark: String,
+}
+
+/// Figures, printed as they come.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Report {
+    pub(crate) figures: Vec<Figure>,
+}
+
+impl Report {
+    pub(crate) fn add(
+        &mut self,
+        work: impl Into<String>,
+        value: f64,
+        unit: &'static str,
+        mark: impl Into<String>,
+    ) {
+        let figure = Figure { work: work.into(), value, unit, mark: mark.into() };
+        println!("{}", figure.line());
+        self.figures.push(figure);
+    }
+
+    /// Several measurements of the same: the middle one and the worst.
+    pub(crate) fn add_all(&mut self, work: &str, mut values: Vec<f64>, unit: &'static str, mark: &str) {
+        values.sort_by(f64::total_cmp);
+        self.add(format!("{work}, median of {}", values.len()), median(&values), unit, mark);
+        self.add(format!("{work}, worst"), worst(&values), unit, "");
+    }
+}
+
+impl Figure {
+    fn line(&self) -> String {
+        let mark = if self.mark.is_empty() { String::new() } else { format!("   mark: {}", self.mark) };
+        format!("{:<66} {:>10.3} {:<5}{mark}", self.work, self.value, self.unit)
+    }
+}
+
+/// All of it.
+pub(crate) fn run_all(options: &Options) -> Outcome {
+    setup::all()?;
+    run("cargo", &["build", "--release", "--workspace", "--locked"], &[])?;
+    let mut report = Report::default();
+    allocation::measure(options, &mut report).map_err(words)?;
+    println!();
+    report.figures.iter().for_each(|figure| println!("{}", figure.line()));
+    save(&report, options.json.as_deref(), "target/bench-services.json")
+}
+
+/// The program to measure: a given one, or ours.
+fn provider(options: &Options) -> Result<String, String> {
+    options.provider.clone().map_or_else(|| built("release", "kube-vip-cloud-provider"), Ok)
+}
