@@ -111,7 +111,11 @@ pub async fn follow<K, T, M>(
                     listing.get_or_insert_default().extend(convert(object));
                     continue;
                 }
-                Event::InitDone => Some(Change::Reset(listing.take().unwrap_or_default())),
+                Event::InitDone => {
+                    let all = listing.take().unwrap_or_default();
+                    tracing::debug!(kind = %K::kind(&()), count = all.len(), "listed");
+                    Some(Change::Reset(all))
+                }
                 Event::Apply(object) => convert(object).map(Change::Applied),
                 Event::Delete(object) => convert(object).map(Change::Deleted),
             };

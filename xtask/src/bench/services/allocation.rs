@@ -136,7 +136,7 @@ impl Bench {
         let running = self.start()?;
         let leading = || {
             let metrics = self.lab.host(0).namespace.http_get(PORT, "/metrics").unwrap_or_default();
-            metrics.contains("kube_vip_cloud_provider_is_leader 1").then(kube_vip_lab::now)
+            metrics.contains("\nkube_vip_cloud_provider_is_leader 1\n").then(kube_vip_lab::now)
         };
         let start = if self.foreign { kube_vip_lab::now() } else { wait_for("a leader", 60, leading)? };
         self.served(count + 1)?;
