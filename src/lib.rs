@@ -22,6 +22,7 @@ pub mod ndp;
 pub mod net;
 pub mod reconcile;
 pub mod resolve;
+pub mod services;
 pub mod telemetry;
 pub mod watch;
 

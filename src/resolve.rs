@@ -35,6 +35,21 @@ pub fn fixed(targets: &[Target], prefixes: Prefixes) -> BTreeSet<Vip> {
     addresses.map(|address| Vip { address, prefix: prefixes.of(address) }).collect()
 }
 
+/// The addresses of a name: those it had, as long as they are among the answers, or if there is no answer.
+pub async fn lookup(name: &str, mode: DnsMode, known: &[IpAddr]) -> Vec<IpAddr> {
+    let answers: Vec<IpAddr> = match timeout(PATIENCE, tokio::net::lookup_host((name, 0))).await {
+        Ok(Ok(answers)) => answers.map(|answer| answer.ip()).collect(),
+        Ok(Err(error)) => {
+            tracing::debug!(name, %error, "cannot resolve the name");
+            Vec::new()
+        }
+        Err(_elapsed) => Vec::new(),
+    };
+    let found = select(mode, &answers);
+    let still = known.iter().all(|address| answers.contains(address));
+    if found.is_empty() || (still && !known.is_empty()) { known.to_vec() } else { found }
+}
+
 /// Look the names up for ever. A name that cannot be resolved keeps the addresses it had.
 pub async fn run(
     targets: Vec<Target>,
@@ -52,19 +67,7 @@ pub async fn run(
     let mut resolved: Vec<Vec<IpAddr>> = vec![Vec::new(); names.len()];
     loop {
         for (name, known) in names.iter().zip(&mut resolved) {
-            let found = match timeout(PATIENCE, tokio::net::lookup_host((name.as_str(), 0))).await {
-                Ok(Ok(addresses)) => {
-                    let addresses: Vec<IpAddr> = addresses.map(|address| address.ip()).collect();
-                    // An address that is among the answers still is kept, whatever their order.
-                    let still = !known.is_empty() && known.iter().all(|address| addresses.contains(address));
-                    if still { known.clone() } else { select(mode, &addresses) }
-                }
-                Ok(Err(error)) => {
-                    tracing::debug!(name, %error, "cannot resolve the VIP's name");
-                    Vec::new()
-                }
-                Err(_) => Vec::new(),
-            };
+            let found = lookup(name, mode, known).await;
             if found.is_empty() && known.is_empty() {
                 tracing::warn!(name, "the VIP's name cannot be resolved yet; trying again");
             } else if !found.is_empty() && *known != found {

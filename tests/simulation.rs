@@ -649,9 +649,7 @@ impl World {
         let now = self.boot_time(agent);
         let a = &self.agents[agent];
         let inputs = Inputs {
-            standing: a.elector.standing(now),
-            vips: [vip()].into(),
-            link: Some(2),
+            groups: vec![(a.elector.standing(now), [(2, vip())].into())],
             succeeded: a.succeeded.clone(),
             preserve: false,
         };
@@ -678,9 +676,9 @@ impl World {
                 Action::Silence { .. } => a.silenced = true,
                 Action::Unsilence { .. } => a.silenced = false,
                 Action::Remove { .. } => a.address = None,
-                Action::Hold { seconds, fence_until, .. } => {
+                Action::Hold { seconds, until, .. } => {
                     a.address = Some(self.now + u64::from(seconds) * 1_000_000 + lateness);
-                    a.fences.insert((2, vip()), fence_until);
+                    a.fences.insert((2, vip()), until);
                 }
                 Action::Announce { .. } => {
                     a.announcing = true;

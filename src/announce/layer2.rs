@@ -51,29 +51,51 @@ pub enum OpenError {
 }
 
 impl Layer2 {
-    /// Open what the families of `addresses` need on `link`.
+    /// Nothing is open yet on `link`.
+    pub fn new(link: &Link) -> Self {
+        Self { link: link.clone(), arp: None, ndp: None }
+    }
+
+    /// Open what the families of `addresses` need on `link`, and hear when others ask for them.
     ///
     /// # Errors
     /// Without NET_RAW, or if the link cannot carry IPv6 announcements.
-    pub fn open(link: &Link, addresses: impl Iterator<Item = IpAddr> + Clone) -> Result<Self, OpenError> {
-        let mut layer2 = Self { link: link.clone(), arp: None, ndp: None };
-        if !link.has_neighbours() {
-            return Ok(layer2);
-        }
-        if addresses.clone().any(|address| address.is_ipv4()) {
-            let opened = arp::driver::Driver::open(link);
-            layer2.arp = Some(opened.map_err(|source| OpenError::Arp { link: link.name.clone(), source })?);
-        }
-        if addresses.clone().any(|address| address.is_ipv6()) {
-            let mut driver = ndp::driver::Driver::open(link)?;
-            for address in addresses {
-                if let IpAddr::V6(address) = address {
-                    driver.listen_for(address);
-                }
-            }
-            layer2.ndp = Some(driver);
+    pub fn open(link: &Link, addresses: impl Iterator<Item = IpAddr>) -> Result<Self, OpenError> {
+        let mut layer2 = Self::new(link);
+        for address in addresses {
+            layer2.listen_for(address)?;
         }
         Ok(layer2)
+    }
+
+    /// Open what the family of an address needs, unless it is open.
+    ///
+    /// # Errors
+    /// As for [`Layer2::open`].
+    pub fn carry(&mut self, address: IpAddr) -> Result<(), OpenError> {
+        let link = &self.link;
+        match address {
+            _ if !link.has_neighbours() => {}
+            IpAddr::V4(_) if self.arp.is_none() => {
+                let opened = arp::driver::Driver::open(link);
+                self.arp = Some(opened.map_err(|source| OpenError::Arp { link: link.name.clone(), source })?);
+            }
+            IpAddr::V6(_) if self.ndp.is_none() => self.ndp = Some(ndp::driver::Driver::open(link)?),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Hear when others ask for an address, which this host need not have.
+    ///
+    /// # Errors
+    /// As for [`Layer2::open`].
+    pub fn listen_for(&mut self, address: IpAddr) -> Result<(), OpenError> {
+        self.carry(address)?;
+        if let (IpAddr::V6(address), Some(ndp)) = (address, &mut self.ndp) {
+            ndp.listen_for(address);
+        }
+        Ok(())
     }
 
     /// The link.

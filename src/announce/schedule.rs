@@ -25,11 +25,14 @@ struct Entry {
     defended: Option<BootTime>,
 }
 
+/// An address on a link, by its index.
+pub type Target = (u32, IpAddr);
+
 /// What is announced, and when next.
 #[derive(Debug, Clone)]
 pub struct Schedule {
     refresh: Duration,
-    entries: BTreeMap<IpAddr, Entry>,
+    entries: BTreeMap<Target, Entry>,
 }
 
 impl Schedule {
@@ -38,33 +41,43 @@ impl Schedule {
         Self { refresh, entries: BTreeMap::new() }
     }
 
-    /// Announce `address` from now on, from the beginning.
-    pub fn start(&mut self, address: IpAddr, now: BootTime) {
-        let defended = self.entries.get(&address).and_then(|entry| entry.defended);
-        self.entries.insert(address, Entry { started: now, sent: 0, next: now, defended });
+    /// Announce `target` from now on, from the beginning.
+    pub fn start(&mut self, target: Target, now: BootTime) {
+        let defended = self.entries.get(&target).and_then(|entry| entry.defended);
+        self.entries.insert(target, Entry { started: now, sent: 0, next: now, defended });
     }
 
     /// Announce everything from the beginning: the link is back.
     pub fn restart(&mut self, now: BootTime) {
-        for address in self.addresses() {
-            self.start(address, now);
+        for target in self.targets() {
+            self.start(target, now);
         }
     }
 
-    /// Fall silent about `address`.
-    pub fn stop(&mut self, address: IpAddr) {
-        self.entries.remove(&address);
+    /// Fall silent about `target`.
+    pub fn stop(&mut self, target: Target) {
+        self.entries.remove(&target);
     }
 
     /// What is announced.
-    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+    pub fn targets(&self) -> BTreeSet<Target> {
         self.entries.keys().copied().collect()
     }
 
-    /// Another station announces `address`. Says whether to announce it now in defence: at most once in
+    /// Nothing is announced.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether `target` is announced.
+    pub fn contains(&self, target: Target) -> bool {
+        self.entries.contains_key(&target)
+    }
+
+    /// Another station announces `target`. Says whether to announce it now in defence: at most once in
     /// [`DEFEND_INTERVAL`], so that two stations that both insist do not shout at each other.
-    pub fn defend(&mut self, address: IpAddr, now: BootTime) -> bool {
-        let Some(entry) = self.entries.get_mut(&address) else { return false };
+    pub fn defend(&mut self, target: Target, now: BootTime) -> bool {
+        let Some(entry) = self.entries.get_mut(&target) else { return false };
         let due = entry.defended.is_none_or(|last| now.since(last) >= DEFEND_INTERVAL);
         if due {
             entry.defended = Some(now);
@@ -78,7 +91,7 @@ impl Schedule {
     }
 
     /// What has to be announced now.
-    pub fn handle_timeout(&mut self, now: BootTime) -> Vec<IpAddr> {
+    pub fn handle_timeout(&mut self, now: BootTime) -> Vec<Target> {
         let mut due = Vec::new();
         for (address, entry) in &mut self.entries {
             if entry.next > now {
@@ -106,8 +119,8 @@ mod tests {
         BootTime::from_boot(Duration::from_millis(millis))
     }
 
-    fn a() -> IpAddr {
-        "192.0.2.1".parse().unwrap()
+    fn a() -> Target {
+        (2, "192.0.2.1".parse().unwrap())
     }
 
     fn times(schedule: &mut Schedule, until: u64) -> Vec<u64> {

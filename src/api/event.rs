@@ -1,9 +1,17 @@
 //! Kubernetes Events: what users read with `kubectl describe`.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Event as Object, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Client;
 use kube::api::PostParams;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::Api;
 
 /// Something to tell about an object.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +28,9 @@ pub struct Event {
 
 /// The API server takes no more than this many bytes.
 const LONGEST_MESSAGE: usize = 1024;
+/// Events under way at once, and how long each may take.
+const AT_ONCE: usize = 4;
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whom Events come from.
 #[derive(Debug, Clone)]
@@ -60,6 +71,26 @@ impl Author {
         };
         let events = kube::Api::<Object>::namespaced(client, &namespace);
         events.create(&PostParams::default(), &object).await.map(drop)
+    }
+}
+
+impl Author {
+    /// Write Events as they come, a few at a time, until nobody has any to tell. One that cannot be written is
+    /// dropped: Events are a courtesy.
+    pub async fn post_all(self, api: Arc<Api>, mut queue: mpsc::Receiver<Event>) {
+        let events = futures::stream::poll_fn(|context| queue.poll_recv(context));
+        let post = |event| {
+            let (api, author) = (&api, &self);
+            async move {
+                let Ok(chosen) = api.client().await else { return };
+                match timeout(PATIENCE, author.post(chosen.client, event)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::debug!(%error, "the Event could not be written"),
+                    Err(_elapsed) => api.failed(&chosen.server),
+                }
+            }
+        };
+        events.for_each_concurrent(AT_ONCE, post).await;
     }
 }
 

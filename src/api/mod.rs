@@ -7,6 +7,7 @@
 pub mod event;
 pub mod peers;
 pub mod source;
+pub mod write;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};

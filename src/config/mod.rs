@@ -40,8 +40,10 @@ pub struct Config {
     pub dns_mode: DnsMode,
     /// The link that carries them; none means the default route's.
     pub interface: Option<String>,
-    /// The election for them.
+    /// The election for them; its timings are those of all elections.
     pub election: Election,
+    /// How Services are announced, if they are.
+    pub services: Option<Services>,
     /// How they are held on the link.
     pub layer2: Layer2,
     /// How the local API server is judged.
@@ -135,6 +137,60 @@ pub struct Election {
     pub retry_period: Duration,
     /// Annotations for the Lease.
     pub annotations: BTreeMap<String, String>,
+}
+
+/// How Services of type LoadBalancer are announced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Services {
+    /// Only this namespace.
+    pub namespace: Option<String>,
+    /// Only these classes.
+    pub class: ClassRule,
+    /// How they are elected.
+    pub election: ServiceElection,
+    /// Namespace and name of the Lease, or the beginning of the name where there are several.
+    pub lease: (String, String),
+    /// Services may ask for an election of their own.
+    pub on_demand: bool,
+    /// The link for their addresses; `auto` is the one whose subnet contains the address.
+    pub interface: Option<String>,
+    /// Prefix lengths for IPv4 and IPv6.
+    pub prefixes: (SubnetPrefix, SubnetPrefix),
+    /// Write status and annotations.
+    pub publish: bool,
+    /// Follow Endpoints instead of EndpointSlices.
+    pub endpoints: bool,
+}
+
+/// Which load balancer classes are looked after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClassRule {
+    /// This class, and Services without one (the Go program's default).
+    NamedOrNone(String),
+    /// This class alone.
+    Named(String),
+    /// Services without a class alone.
+    None,
+}
+
+/// How Services are elected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceElection {
+    /// One election for all.
+    Global,
+    /// One for each Service.
+    PerService,
+    /// So many, Services spread over them.
+    Groups(usize),
+}
+
+/// A prefix length for the addresses of Services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubnetPrefix {
+    /// This one.
+    Fixed(u8),
+    /// That of the link's subnet.
+    Auto,
 }
 
 /// How VIPs are held on a link.

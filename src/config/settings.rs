@@ -263,6 +263,9 @@ settings! {
         ServicesElection: Kind::Bool, default "false",
             flags ["servicesElection"], env ["svc_election"], file ["enableServicesElection"],
             "One election per Service.";
+        ServicesElectionGroups: Kind::Int(0, 1024), default "0",
+            flags ["servicesElectionGroups"], env ["svc_election_groups"], file ["servicesElectionGroups"],
+            "Spread Services over this many elections, by their addresses; 0 holds one for all of them.";
         ServicesLeaseName: Kind::Text, default "plndr-svcs-lock",
             flags ["servicesLeaseName"], env ["svc_leasename"], file ["servicesLeaseName"],
             "Lease of the election for all Services; may be `namespace/name`.";

@@ -7,7 +7,10 @@ use super::origin::Origin;
 use super::problem::{Problem, nearest};
 use super::raw::Raw;
 use super::settings::Key;
-use super::{Api, Config, DnsMode, Election, Health, Layer2, LogFormat, Mode, Prefixes, Target, Telemetry};
+use super::{
+    Api, ClassRule, Config, DnsMode, Election, Health, Layer2, LogFormat, Mode, Prefixes, ServiceElection,
+    Services, SubnetPrefix, Target, Telemetry,
+};
 
 /// What validation has to know about this host.
 #[derive(Debug, Clone, Default)]
@@ -70,6 +73,13 @@ pub fn check_common(raw: &Raw) -> Vec<Problem> {
     }
     if let Err(problem) = prefixes(raw) {
         problems.push(problem);
+    }
+    if raw.bool(Key::ServicesElection) && raw.int(Key::ServicesElectionGroups) > 0 {
+        problems.push(Problem::Combination(format!(
+            "svc_election ({}) and svc_election_groups ({}) exclude each other: keep one",
+            raw.origin(Key::ServicesElection),
+            raw.origin(Key::ServicesElectionGroups)
+        )));
     }
     problems
 }
@@ -144,13 +154,7 @@ fn build(
         "" => facts.hostname.to_lowercase(),
         name => name.to_lowercase(),
     };
-    let lease = match raw.text(Key::LeaseName).split_once('/') {
-        Some((namespace, name)) => (namespace.to_owned(), name.to_owned()),
-        None => {
-            let namespace = facts.service_account_namespace.as_deref().unwrap_or(raw.text(Key::Namespace));
-            (namespace.to_owned(), raw.text(Key::LeaseName).to_owned())
-        }
-    };
+    let lease = lease(&raw, Key::LeaseName, facts);
     let annotations = serde_json::from_str(raw.text(Key::LeaseAnnotations)).unwrap_or_default();
     let health = match raw.text(Key::HealthAddress) {
         "" => Health::Local,
@@ -198,6 +202,7 @@ fn build(
             retry_period: seconds(Key::RetryPeriod),
             annotations,
         },
+        services: raw.bool(Key::Services).then(|| services(&raw, facts)),
         layer2: Layer2 {
             announce_every,
             skip_dad: raw.bool(Key::SkipDad),
@@ -222,6 +227,49 @@ fn build(
         },
         notes,
         raw,
+    }
+}
+
+/// Namespace and name of a Lease: the name may bring its namespace along.
+fn lease(raw: &Raw, key: Key, facts: &Facts) -> (String, String) {
+    match raw.text(key).split_once('/') {
+        Some((namespace, name)) => (namespace.to_owned(), name.to_owned()),
+        None => {
+            let namespace = facts.service_account_namespace.as_deref().unwrap_or(raw.text(Key::Namespace));
+            (namespace.to_owned(), raw.text(key).to_owned())
+        }
+    }
+}
+
+fn services(raw: &Raw, facts: &Facts) -> Services {
+    let optional = |key| Some(raw.text(key)).filter(|text| !text.is_empty()).map(str::to_owned);
+    let class = raw.text(Key::ClassName).to_owned();
+    let groups = usize::try_from(raw.int(Key::ServicesElectionGroups)).unwrap_or(0);
+    let prefix = |item: Option<&&str>, host: u8| match item.map(|item| item.trim_start_matches('/')) {
+        Some("auto") => SubnetPrefix::Auto,
+        Some(length) => SubnetPrefix::Fixed(length.parse().unwrap_or(host).min(host)),
+        None => SubnetPrefix::Fixed(host),
+    };
+    let subnets = raw.list(Key::VipSubnet);
+    Services {
+        namespace: optional(Key::ServiceNamespace),
+        class: match (raw.bool(Key::ClassLegacy), class.is_empty()) {
+            (true, _) if raw.bool(Key::ClassOnly) => ClassRule::Named(class),
+            (true, _) => ClassRule::NamedOrNone(class),
+            (false, true) => ClassRule::None,
+            (false, false) => ClassRule::Named(class),
+        },
+        election: match (raw.bool(Key::ServicesElection), groups) {
+            (true, _) => ServiceElection::PerService,
+            (false, 0) => ServiceElection::Global,
+            (false, groups) => ServiceElection::Groups(groups),
+        },
+        lease: lease(raw, Key::ServicesLeaseName, facts),
+        on_demand: raw.bool(Key::OnDemandElection),
+        interface: optional(Key::ServicesInterface),
+        prefixes: (prefix(subnets.first(), 32), prefix(subnets.get(1), 128)),
+        publish: !raw.bool(Key::DisableServiceUpdates),
+        endpoints: raw.bool(Key::EnableEndpoints),
     }
 }
 
@@ -345,7 +393,9 @@ fn not_built(raw: &Raw) -> Vec<Problem> {
         (on(Key::Bgp), Key::Bgp, "BGP mode"),
         (on(Key::RoutingTable), Key::RoutingTable, "routing-table mode"),
         (on(Key::Wireguard), Key::Wireguard, "WireGuard mode"),
-        (on(Key::Services), Key::Services, "announcing Services"),
+        (on(Key::Upnp), Key::Upnp, "opening ports on a router by UPnP"),
+        (on(Key::ServiceSecurity), Key::ServiceSecurity, "dropping traffic to other ports"),
+        (!raw.text(Key::MirrorInterface).is_empty(), Key::MirrorInterface, "mirroring traffic"),
         (on(Key::LoadBalancer), Key::LoadBalancer, "balancing control-plane connections"),
         (on(Key::Ddns), Key::Ddns, "getting the VIP by DHCP for a DNS name"),
         (wants_dhcp, Key::Address, "getting the VIP by DHCP"),
@@ -356,7 +406,7 @@ fn not_built(raw: &Raw) -> Vec<Problem> {
         .filter(|(wanted, ..)| *wanted)
         .map(|(_, key, what)| {
             Problem::Combination(format!(
-                "{what} ({}) is not built into this version yet; it runs the control-plane VIP in ARP mode",
+                "{what} ({}) is not built into this version yet; it runs the control-plane VIP and Services in ARP mode",
                 describe(raw, key)
             ))
         })
@@ -408,6 +458,44 @@ mod tests {
         let config = with(&[("address", " 192.0.2.1, [2001:db8::1] ,vip.example.com")]).unwrap();
         assert_eq!(config.targets.len(), 3);
         assert_eq!(config.targets[2], Target::Name("vip.example.com".into()));
+    }
+
+    #[test]
+    fn how_services_are_announced() {
+        let services = |more: &[(&'static str, &'static str)]| {
+            let all = [&[("svc_enable", "true")], more].concat();
+            with(&all).unwrap().services.unwrap()
+        };
+        let plain = services(&[]);
+        assert_eq!(plain.lease, ("kube-system".to_owned(), "plndr-svcs-lock".to_owned()));
+        assert_eq!(plain.class, ClassRule::NamedOrNone("kube-vip.io/kube-vip-class".into()));
+        assert_eq!(plain.election, ServiceElection::Global);
+        assert_eq!(plain.prefixes, (SubnetPrefix::Fixed(32), SubnetPrefix::Fixed(128)));
+        assert!(plain.publish && !plain.endpoints && !plain.on_demand);
+        let modern = [("lb_class_legacy_handling", "false")];
+        let table = [
+            (&[("lb_class_only", "true")][..], ClassRule::Named("kube-vip.io/kube-vip-class".into())),
+            (&modern, ClassRule::Named("kube-vip.io/kube-vip-class".into())),
+            (&[modern[0], ("lb_class_name", "")], ClassRule::None),
+        ];
+        for (env, expected) in table {
+            assert_eq!(services(env).class, expected, "{env:?}");
+        }
+        assert_eq!(services(&[("svc_election", "true")]).election, ServiceElection::PerService);
+        assert_eq!(services(&[("svc_election_groups", "16")]).election, ServiceElection::Groups(16));
+        assert_eq!(
+            services(&[("vip_subnet", "24")]).prefixes,
+            (SubnetPrefix::Fixed(24), SubnetPrefix::Fixed(128))
+        );
+        let both = with(&[("svc_enable", "true"), ("svc_election", "true"), ("svc_election_groups", "4")]);
+        assert!(both.unwrap_err()[0].contains("exclude each other"));
+        let auto = with(&[
+            ("svc_enable", "true"),
+            ("cp_enable", "false"),
+            ("address", ""),
+            ("vip_subnet", "auto,auto"),
+        ]);
+        assert_eq!(auto.unwrap().services.unwrap().prefixes, (SubnetPrefix::Auto, SubnetPrefix::Auto));
     }
 
     #[test]
@@ -470,11 +558,11 @@ mod tests {
 
     #[test]
     fn what_is_not_built_yet_is_refused_in_one_sentence() {
-        let problems = with(&[("svc_enable", "true")]).unwrap_err();
+        let problems = with(&[("lb_enable", "true")]).unwrap_err();
         assert_eq!(
             problems,
             [
-                "announcing Services (svc_enable by variable svc_enable) is not built into this version yet; it runs the control-plane VIP in ARP mode"
+                "balancing control-plane connections (lb_enable by variable lb_enable) is not built into this version yet; it runs the control-plane VIP and Services in ARP mode"
             ]
         );
     }

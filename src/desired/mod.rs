@@ -1,20 +1,19 @@
 //! What should exist on this host, computed from everything the process knows.
 
+pub mod board;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::leader::Standing;
 use crate::model::{BootTime, Vip};
+pub use board::{Board, Group, LinkChoice, Place, Prefix, Unplaced};
 
 /// Everything that decides what should exist on this host. One value; the latest wins.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inputs {
-    /// Where this host stands in the election for the control-plane VIPs.
-    pub standing: Standing,
-    /// The control-plane VIPs.
-    pub vips: BTreeSet<Vip>,
-    /// The link they live on, where it exists.
-    pub link: Option<u32>,
+    /// Addresses that move as one: by link, and where this host stands in their election.
+    pub groups: Vec<(Standing, BTreeSet<(u32, Vip)>)>,
     /// Addresses that a successor announced while this host was leaving.
     pub succeeded: BTreeSet<IpAddr>,
     /// Whether an IPv4 address may stay, silently, after the claim ran out, until the kernel drops it
@@ -30,43 +29,53 @@ pub struct Desired {
 }
 
 /// How an address should exist.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Presence {
-    /// On the link until this moment, extended while the claim is, and announced.
-    Held {
-        /// The kernel must have dropped it by then.
-        fence_until: BootTime,
-    },
     /// Left as it is if it is there: neither added, extended nor announced.
     Kept {
         /// Whether to suppress the kernel's own answers to ARP and ND. If not, they are left as they are.
         silent: bool,
     },
+    /// On the link while the claim lasts, and announced.
+    Held {
+        /// The kernel must have dropped it by then.
+        fence_until: BootTime,
+        /// The kernel must not drop it before: the end of the claim.
+        valid_until: BootTime,
+    },
 }
 
 /// What should exist at `now`. A claim is judged here, at the moment of use.
 pub fn desired(inputs: &Inputs, now: BootTime) -> Desired {
-    let Some(link) = inputs.link else { return Desired::default() };
-    let presence = |vip: &Vip| -> Option<Presence> {
-        if let Some(claim) = inputs.standing.claim(now) {
-            return Some(Presence::Held { fence_until: claim.fence_until });
+    let mut desired = Desired::default();
+    for (standing, addresses) in &inputs.groups {
+        for (link, vip) in addresses {
+            let Some(presence) = presence(inputs, standing, vip, now) else { continue };
+            // An address in two groups is held if either is.
+            let entry = desired.addresses.entry((*link, *vip)).or_insert(presence);
+            *entry = presence.max(*entry);
         }
-        match &inputs.standing {
-            Standing::Starting => Some(Presence::Kept { silent: false }),
-            Standing::Leaving { until } if now < *until && !inputs.succeeded.contains(&vip.address) => {
-                Some(Presence::Kept { silent: true })
-            }
-            // An IPv6 address would make the next holder's duplicate detection fail.
-            Standing::Following { fence_until: Some(fence_until), .. }
-                if now < *fence_until && inputs.preserve && vip.address.is_ipv4() =>
-            {
-                Some(Presence::Kept { silent: true })
-            }
-            _ => None,
+    }
+    desired
+}
+
+fn presence(inputs: &Inputs, standing: &Standing, vip: &Vip, now: BootTime) -> Option<Presence> {
+    if let Some(claim) = standing.claim(now) {
+        return Some(Presence::Held { fence_until: claim.fence_until, valid_until: claim.valid_until });
+    }
+    match standing {
+        Standing::Starting => Some(Presence::Kept { silent: false }),
+        Standing::Leaving { until } if now < *until && !inputs.succeeded.contains(&vip.address) => {
+            Some(Presence::Kept { silent: true })
         }
-    };
-    let addresses = inputs.vips.iter().filter_map(|vip| Some(((link, *vip), presence(vip)?))).collect();
-    Desired { addresses }
+        // An IPv6 address would make the next holder's duplicate detection fail.
+        Standing::Following { fence_until: Some(fence_until), .. }
+            if now < *fence_until && inputs.preserve && vip.address.is_ipv4() =>
+        {
+            Some(Presence::Kept { silent: true })
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -82,7 +91,8 @@ mod tests {
 
     fn inputs(standing: Standing) -> Inputs {
         let vips = ["192.0.2.1", "2001:db8::1"].map(|address| Vip::host(address.parse().unwrap()));
-        Inputs { standing, vips: vips.into(), link: Some(2), succeeded: BTreeSet::new(), preserve: false }
+        let addresses = vips.map(|vip| (2, vip)).into();
+        Inputs { groups: vec![(standing, addresses)], succeeded: BTreeSet::new(), preserve: false }
     }
 
     fn claim() -> Standing {
@@ -100,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_valid_claim_holds_every_address_until_its_fence() {
-        let held = Presence::Held { fence_until: at(4700) };
+        let held = Presence::Held { fence_until: at(4700), valid_until: at(3000) };
         assert_eq!(presences(&inputs(claim()), at(2999)), [held, held]);
     }
 
@@ -135,7 +145,16 @@ mod tests {
     }
 
     #[test]
-    fn without_a_link_nothing_can_exist() {
-        assert_eq!(desired(&Inputs { link: None, ..inputs(claim()) }, at(0)), Desired::default());
+    fn an_address_of_two_groups_is_held_if_either_is() {
+        let following = Standing::Following { holder: None, fence_until: None };
+        let leaving = Standing::Leaving { until: at(500) };
+        let held = Presence::Held { fence_until: at(4700), valid_until: at(3000) };
+        for other in [following, leaving, Standing::Starting] {
+            for order in [[claim(), other.clone()], [other, claim()]] {
+                let groups = order.map(|standing| inputs(standing).groups.remove(0)).into();
+                let both = Inputs { groups, ..inputs(claim()) };
+                assert_eq!(presences(&both, at(0)), [held, held]);
+            }
+        }
     }
 }

@@ -6,19 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
-use kube::api::{PostParams, WatchEvent, WatchParams};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{WatchEvent, WatchParams};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use super::call::{self, stored_of};
 use super::decide::Seen;
 use super::elector::{Answer, Call, Elector, Input, Output};
-use super::record::{Acquired, Record, Stored, WallTime, Write};
 use super::{Settings, Standing};
-use crate::api::{Api, Chosen};
+use crate::api::Api;
 use crate::health::driver::Report;
-use crate::model::BootTime;
+use crate::model::{BootTime, LeaseName};
 use crate::net::clock::{self, Timer};
 
 /// The server ends a watch after this many seconds; it is opened again at once.
@@ -75,15 +74,6 @@ pub struct Driver {
     probe_health: watch::Sender<bool>,
     health: watch::Receiver<Report>,
     watching: bool,
-}
-
-/// Namespace and name of a Lease.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeaseName {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
 }
 
 type Flight = Pin<Box<dyn Future<Output = Input> + Send>>;
@@ -182,6 +172,11 @@ impl Driver {
         }
     }
 
+    /// One call, within its time-out.
+    fn make(&self, call: Call) -> impl Future<Output = Input> + Send + 'static {
+        call::make(self.api.clone(), self.lease.clone(), self.call_timeout, self.observer.clone(), call)
+    }
+
     /// The segment is asked at most a few things at a time; more than that means that nobody listens any more.
     fn ask(&self, ask: Ask) {
         self.asks.try_send(ask).ok();
@@ -202,113 +197,6 @@ impl Driver {
             *before = standing;
             changed
         });
-    }
-
-    /// One call, within its time-out; it is started now.
-    fn make(&self, call: Call) -> impl Future<Output = Input> + Send + 'static {
-        let (api, lease, limit, observer) =
-            (self.api.clone(), self.lease.clone(), self.call_timeout, self.observer.clone());
-        async move {
-            let started = clock::now();
-            let verb = match &call {
-                Call::Read => "get",
-                Call::Create(_) => "create",
-                Call::Replace { .. } => "update",
-            };
-            let chosen = match api.client().await {
-                Ok(chosen) => chosen,
-                Err(error) => {
-                    observer.no_access(&error.to_string());
-                    return Input::Answer { started, answer: Answer::Failed { retry_after: None } };
-                }
-            };
-            let creating = matches!(call, Call::Create(_));
-            let outcome = timeout(limit, perform(&chosen, &lease, call)).await;
-            let answer = match outcome {
-                Ok(Ok(stored)) => Answer::Stored(Box::new(stored)),
-                Ok(Err(error)) => {
-                    let answer = answer_of(&error, creating);
-                    if matches!(answer, Answer::Failed { .. }) {
-                        api.failed(&chosen.server);
-                    }
-                    observer.call_failed(verb, &chosen.server, &answer, &error.to_string());
-                    answer
-                }
-                Err(_elapsed) => {
-                    api.failed(&chosen.server);
-                    let answer = Answer::Failed { retry_after: None };
-                    observer.call_failed(verb, &chosen.server, &answer, "no answer in time");
-                    answer
-                }
-            };
-            if matches!(answer, Answer::Stored(_)) {
-                observer.call_succeeded(verb);
-            }
-            Input::Answer { started, answer }
-        }
-    }
-}
-
-async fn perform(chosen: &Chosen, lease: &LeaseName, call: Call) -> Result<Stored, kube::Error> {
-    let leases = kube::Api::<Lease>::namespaced(chosen.client.clone(), &lease.namespace);
-    let stored = match call {
-        Call::Read => leases.get(&lease.name).await?,
-        Call::Create(write) => {
-            let meta = ObjectMeta { name: Some(lease.name.clone()), ..ObjectMeta::default() };
-            leases.create(&PostParams::default(), &object(write, meta)).await?
-        }
-        Call::Replace { write, meta } => {
-            leases.replace(&lease.name, &PostParams::default(), &object(write, *meta)).await?
-        }
-    };
-    Ok(stored_of(stored))
-}
-
-/// The Lease that a write makes. `renewTime` is now.
-fn object(write: Write, metadata: ObjectMeta) -> Lease {
-    let now = jiff::Timestamp::now();
-    let acquired = match write.acquired {
-        Acquired::Now => Some(now),
-        Acquired::Keep(before) => before.and_then(|wall| jiff::Timestamp::from_microsecond(wall).ok()),
-    };
-    let spec = LeaseSpec {
-        holder_identity: Some(write.holder),
-        lease_duration_seconds: Some(write.duration_seconds),
-        acquire_time: acquired.map(MicroTime),
-        renew_time: Some(MicroTime(now)),
-        lease_transitions: Some(write.transitions),
-        ..LeaseSpec::default()
-    };
-    Lease { metadata, spec: Some(spec) }
-}
-
-fn stored_of(lease: Lease) -> Stored {
-    let spec = lease.spec.unwrap_or_default();
-    let wall = |time: Option<MicroTime>| -> Option<WallTime> { time.map(|time| time.0.as_microsecond()) };
-    let record = Record {
-        holder: spec.holder_identity.unwrap_or_default(),
-        duration_seconds: spec.lease_duration_seconds.unwrap_or_default(),
-        acquired: wall(spec.acquire_time),
-        renewed: wall(spec.renew_time),
-        transitions: spec.lease_transitions.unwrap_or_default(),
-    };
-    let mut meta = lease.metadata;
-    meta.managed_fields = None;
-    Stored { record, meta }
-}
-
-fn answer_of(error: &kube::Error, creating: bool) -> Answer {
-    let kube::Error::Api(status) = error else { return Answer::Failed { retry_after: None } };
-    match status.code {
-        // Creating something cannot fail for want of it: it is the namespace that is missing.
-        404 if creating => Answer::Refused,
-        404 => Answer::Missing,
-        409 => Answer::Conflict,
-        403 => Answer::Refused,
-        _ => {
-            let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
-            Answer::Failed { retry_after: (seconds > 0).then(|| Duration::from_secs(seconds.into())) }
-        }
     }
 }
 

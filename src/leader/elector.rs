@@ -142,6 +142,8 @@ pub enum DrainReason {
     Operator,
     /// `vip_loseleadership`.
     LinkDown,
+    /// Nothing here can serve the address any more.
+    NotEligible,
 }
 
 /// What the machine asks for.
@@ -244,6 +246,8 @@ pub struct Elector {
     /// Until when nobody can have what we have just lost.
     lost_fence: Option<BootTime>,
     handover_not_before: BootTime,
+    /// How long a free Lease is left to others.
+    delay: Duration,
     drains: BTreeSet<DrainReason>,
     stopping: Option<BootTime>,
     outputs: VecDeque<Output>,
@@ -274,6 +278,7 @@ impl Elector {
             refused: None,
             lost_fence: None,
             handover_not_before: zero,
+            delay: Duration::ZERO,
             drains: BTreeSet::new(),
             stopping: None,
             outputs: VecDeque::new(),
@@ -301,6 +306,16 @@ impl Elector {
             let idle = self.in_flight.is_none() && self.role == Role::Following && !self.is_ours();
             idle || now >= deadline
         })
+    }
+
+    /// Leave a free Lease to others for this long.
+    pub fn set_delay(&mut self, delay: Duration) {
+        self.delay = delay;
+    }
+
+    /// Nothing is under way, and the Lease is not ours.
+    pub fn is_idle(&self) -> bool {
+        self.in_flight.is_none() && !self.is_ours()
     }
 
     /// What the Lease looked like last.
@@ -460,7 +475,8 @@ impl Elector {
 
     /// A host whose own API server is down lets the others go first.
     fn deferral(&self) -> Duration {
-        if self.health == Health::Failing { self.settings.retry_period * 2 } else { Duration::ZERO }
+        let ailing = self.health == Health::Failing;
+        self.delay + if ailing { self.settings.retry_period * 2 } else { Duration::ZERO }
     }
 
     fn call(&self, kind: Kind) -> Option<(Kind, Call)> {

@@ -1,11 +1,14 @@
 //! Who may hold the VIP: a claim that expires, won in an election.
 //!
 //! `record` is the Lease as client-go reads and writes it, `decide` says what a record allows, `elector` is the
-//! state machine around both, `driver` carries its calls to the API server. Everything but the driver is pure.
+//! state machine around both, `driver` carries its calls (`call`) to the API server, `elections` does so for many
+//! Leases at once. Those three touch the world; everything else is pure.
 //! Nothing outside this folder knows that a claim came from a Lease: it sees a [`Standing`].
 
+pub mod call;
 pub mod decide;
 pub mod driver;
+pub mod elections;
 pub mod elector;
 pub mod record;
 

@@ -16,3 +16,24 @@ pub const LEGACY_ADDRESS: &str = "ipam-address";
 pub const CLEANUP_FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
 /// The label of the node that holds the control-plane VIP.
 pub const HAS_IP: &str = "kube-vip.io/has-ip";
+/// `"true"`: kube-vip leaves the Service alone.
+pub const IGNORE: &str = "kube-vip.io/ignore";
+/// The Lease that several Services are elected on together: `name` or `namespace/name`.
+pub const LEASE_NAME: &str = "kube-vip.io/leaseName";
+/// `"true"`: an election of its own for this Service, where that is on demand.
+pub const FORCE_ELECTION: &str = "kube-vip.io/forcePerServiceElection";
+/// `"true"`: announce the Service even if nothing stands behind it.
+pub const WITHOUT_ENDPOINTS: &str = "kube-vip.io/allow-reconcile-without-endpoints";
+/// The 802.1Q link that a Service's addresses go on: `parent.tag`.
+pub const SERVICE_VLAN: &str = "kube-vip.io/serviceVLAN";
+/// The node that announces a Service.
+pub const VIP_HOST: &str = "kube-vip.io/vipHost";
+/// What a node holds for a Service: this, a slash, `service.namespace`.
+pub const SERVICE_PROVIDED: &str = "service-provided.kube-vip.io";
+/// Annotations that ask for something this version does not do, and what that is.
+pub const NOT_YET: [(&str, &str); 4] = [
+    ("kube-vip.io/forwardUPNP", "opening ports on a router by UPnP"),
+    ("kube-vip.io/egress", "egress through the Service's address"),
+    ("kube-vip.io/ddns", "DNS names by DHCP"),
+    ("kube-vip.io/loadbalancerHostname", "a hostname for DHCP"),
+];

@@ -3,12 +3,15 @@
 pub mod annotation;
 pub mod family;
 pub mod hash;
+pub mod lease;
 pub mod link;
+pub mod node;
 pub mod service;
 pub mod time;
 pub mod vip;
 
 pub use family::Family;
+pub use lease::LeaseName;
 pub use link::Link;
 pub use service::{ServiceKey, ServiceView};
 pub use time::BootTime;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServiceSpec};
 
 use super::Family;
 
@@ -32,6 +32,16 @@ pub enum Protocol {
     Udp,
     /// SCTP.
     Sctp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        })
+    }
 }
 
 /// How many families a Service wants (`ipFamilyPolicy`).
@@ -89,8 +99,21 @@ pub struct ServiceView {
     pub traffic_policy: TrafficPolicy,
     /// `spec.selector`.
     pub selector: BTreeMap<String, String>,
-    /// Addresses in `status.loadBalancer.ingress`.
-    pub status: Vec<IpAddr>,
+    /// `status.loadBalancer.ingress`.
+    pub status: Vec<Ingress>,
+}
+
+/// One entry of `status.loadBalancer.ingress`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ingress {
+    /// Its address.
+    pub ip: Option<IpAddr>,
+    /// Its name.
+    pub hostname: Option<String>,
+    /// `ipMode`, as it stands there.
+    pub ip_mode: Option<String>,
+    /// Its ports.
+    pub ports: Vec<(Protocol, u16)>,
 }
 
 impl ServiceView {
@@ -114,10 +137,31 @@ pub fn view(service: Service) -> Option<(ServiceKey, ServiceView)> {
         annotations: concerning(meta.annotations.unwrap_or_default()),
         labels: meta.labels.unwrap_or_default(),
         finalizers: meta.finalizers.unwrap_or_default(),
-        status: ingress.into_iter().filter_map(|ingress| ingress.ip?.parse().ok()).collect(),
+        status: ingress.into_iter().map(ingress_of).collect(),
         ..of_spec(spec)
     };
     Some((key, view))
+}
+
+fn ingress_of(ingress: LoadBalancerIngress) -> Ingress {
+    let ports = ingress.ports.unwrap_or_default();
+    let ports = ports.into_iter().filter_map(|port| port_of(Some(&port.protocol), port.port));
+    Ingress {
+        ip: ingress.ip.and_then(|ip| ip.parse().ok()),
+        hostname: ingress.hostname,
+        ip_mode: ingress.ip_mode,
+        ports: ports.collect(),
+    }
+}
+
+fn port_of(protocol: Option<&str>, port: i32) -> Option<(Protocol, u16)> {
+    let protocol = match protocol {
+        None | Some("TCP") => Protocol::Tcp,
+        Some("UDP") => Protocol::Udp,
+        Some("SCTP") => Protocol::Sctp,
+        Some(_) => return None,
+    };
+    Some((protocol, u16::try_from(port).ok()?))
 }
 
 /// Clients keep whole manifests in annotations of their own: with thousands of Services that is a lot of memory.
@@ -139,17 +183,7 @@ fn of_spec(spec: ServiceSpec) -> ServiceView {
             Some("RequireDualStack") => FamilyPolicy::RequireDual,
             _ => FamilyPolicy::Single,
         },
-        ports: ports
-            .filter_map(|port| {
-                let protocol = match port.protocol.as_deref() {
-                    None | Some("TCP") => Protocol::Tcp,
-                    Some("UDP") => Protocol::Udp,
-                    Some("SCTP") => Protocol::Sctp,
-                    Some(_) => return None,
-                };
-                Some((protocol, u16::try_from(port.port).ok()?))
-            })
-            .collect(),
+        ports: ports.filter_map(|port| port_of(port.protocol.as_deref(), port.port)).collect(),
         traffic_policy: match spec.external_traffic_policy.as_deref() {
             Some("Local") => TrafficPolicy::Local,
             _ => TrafficPolicy::Cluster,

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use super::Family;
+use super::family::number;
+
 /// A virtual IP address and the prefix length it gets on the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Vip {
@@ -19,6 +22,19 @@ impl Vip {
     }
 }
 
+impl Vip {
+    /// Whether `address` is in the subnet that the prefix length spans. A host route spans none.
+    pub fn covers(&self, address: IpAddr) -> bool {
+        let bits = Family::of(self.address).bits();
+        if Family::of(address) != Family::of(self.address) || self.prefix >= bits {
+            return false;
+        }
+        let shift = u32::from(bits - self.prefix);
+        let network = |address| number(address).checked_shr(shift).unwrap_or(0);
+        network(self.address) == network(address)
+    }
+}
+
 impl fmt::Display for Vip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.prefix)
@@ -30,5 +46,27 @@ pub fn host_prefix(address: IpAddr) -> u8 {
     match address {
         IpAddr::V4(_) => 32,
         IpAddr::V6(_) => 128,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subnet_covers_its_own_family_only() {
+        let table = [
+            (("192.0.2.1", 24), "192.0.2.255", true),
+            (("192.0.2.1", 24), "192.0.3.0", false),
+            (("192.0.2.1", 32), "192.0.2.1", false),
+            (("192.0.2.1", 0), "8.8.8.8", true),
+            (("fd00::1", 64), "fd00::ffff", true),
+            (("fd00::1", 64), "192.0.2.1", false),
+            (("::1", 0), "fd00::1", true),
+        ];
+        for ((address, prefix), other, expected) in table {
+            let vip = Vip { address: address.parse().unwrap(), prefix };
+            assert_eq!(vip.covers(other.parse().unwrap()), expected, "{vip} {other}");
+        }
     }
 }

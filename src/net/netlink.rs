@@ -12,6 +12,7 @@ use rtnetlink::packet_route::address::{
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, State};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::sys::AsyncSocket;
 use rtnetlink::{Handle, IpVersion, MulticastGroup, RouteMessageBuilder};
 
 use crate::model::{Link, Vip};
@@ -40,21 +41,25 @@ pub enum Change {
     Address,
 }
 
-/// Changes as they happen.
+/// Changes as they happen, but for those that this process made itself.
 #[derive(Debug)]
-pub struct Changes(
-    futures::channel::mpsc::UnboundedReceiver<(
+pub struct Changes {
+    messages: futures::channel::mpsc::UnboundedReceiver<(
         rtnetlink::packet_core::NetlinkMessage<RouteNetlinkMessage>,
         rtnetlink::sys::SocketAddr,
     )>,
-);
+    /// The kernel's number for our socket: it says in each message whose request caused it.
+    own: u32,
+}
 
 impl Changes {
     /// The next change; none when the connection to the kernel ended.
     pub async fn next(&mut self) -> Option<Change> {
         loop {
-            let (message, _) = self.0.next().await?;
+            let (message, _) = self.messages.next().await?;
+            let by_us = self.own != 0 && message.header.port_number == self.own;
             match message.payload {
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(_)) if by_us => {}
                 NetlinkPayload::InnerMessage(
                     RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_),
                 ) => return Some(Change::Link),
@@ -91,9 +96,11 @@ impl Netlink {
     /// What the kernel says.
     pub fn open() -> std::io::Result<(Self, Changes)> {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
-        let (connection, handle, messages) = rtnetlink::new_multicast_connection(&groups)?;
+        let (mut connection, handle, messages) = rtnetlink::new_multicast_connection(&groups)?;
+        let mut address = rtnetlink::sys::SocketAddr::new(0, 0);
+        connection.socket_mut().socket_mut().get_address(&mut address)?;
         tokio::spawn(connection);
-        Ok((Self { handle }, Changes(messages)))
+        Ok((Self { handle }, Changes { messages, own: address.port_number() }))
     }
 
     /// All links.

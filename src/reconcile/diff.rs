@@ -19,7 +19,7 @@ pub struct Actual {
     pub announcing: BTreeSet<(u32, IpAddr)>,
     /// The addresses for which the kernel's answers to ARP and ND are suppressed.
     pub silenced: BTreeSet<IpAddr>,
-    /// The fence last applied to an address by this process.
+    /// When the kernel will drop an address, by what this process last told it.
     pub fences: BTreeMap<(u32, Vip), BootTime>,
     /// Addresses this process is responsible for: configured now, or held earlier.
     pub managed: BTreeSet<IpAddr>,
@@ -79,8 +79,8 @@ pub enum Action {
         vip: Vip,
         /// Valid lifetime in whole seconds.
         seconds: u32,
-        /// The moment that the lifetime was computed from.
-        fence_until: BootTime,
+        /// When the kernel drops it then.
+        until: BootTime,
         /// Whether it is missing now.
         missing: bool,
     },
@@ -118,10 +118,10 @@ pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
     let mut silent = BTreeSet::new();
     for (key, presence) in &desired.addresses {
         match presence {
-            Presence::Held { fence_until } if !blocked.contains(&key.1.address) => {
+            Presence::Held { fence_until, valid_until } if !blocked.contains(&key.1.address) => {
                 let seconds = whole_seconds(fence_until.since(now));
                 if seconds > 0 {
-                    hold.insert(*key, (seconds, *fence_until));
+                    hold.insert(*key, (seconds, *fence_until, *valid_until));
                 }
             }
             Presence::Held { .. } => {}
@@ -160,13 +160,18 @@ pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
         }
     }
     let mut announce = Vec::new();
-    for (&(link, vip), &(seconds, fence_until)) in &hold {
+    for (&(link, vip), &(seconds, fence_until, valid_until)) in &hold {
         let missing = !present.contains_key(&(link, vip));
-        let applied = actual.fences.get(&(link, vip)).copied();
         let current = present.get(&(link, vip)).copied().flatten();
-        let right = applied == Some(fence_until) && current.is_some_and(|left| is_close(left, seconds));
-        if missing || !right {
-            plan.actions.push(Action::Hold { link, vip, seconds, fence_until, missing });
+        let until = now + Duration::from_secs(seconds.into());
+        let applied = actual.fences.get(&(link, vip)).copied();
+        let agrees = applied.zip(current).is_some_and(|(applied, left)| is_close(left, applied.since(now)));
+        // A lifetime that reaches beyond the claim is extended with a later renewal, and never by next to nothing:
+        // with many addresses each extension counts.
+        let lasts = applied.is_some_and(|applied| applied <= fence_until && applied >= valid_until + SPARE);
+        let gains = applied.is_none_or(|applied| applied > fence_until || until > applied + LEAST_GAIN);
+        if missing || !agrees || (!lasts && gains) {
+            plan.actions.push(Action::Hold { link, vip, seconds, until, missing });
         }
         if missing || !actual.announcing.contains(&(link, vip.address)) {
             announce.push(Action::Announce { link, address: vip.address });
@@ -181,9 +186,14 @@ fn whole_seconds(left: Duration) -> u32 {
     u32::try_from(left.as_secs()).unwrap_or(u32::MAX)
 }
 
+/// What is left of a lifetime when the claim ends, at the least.
+const SPARE: Duration = Duration::from_millis(100);
+/// What an extension has to bring.
+const LEAST_GAIN: Duration = Duration::from_millis(200);
+
 /// Whether what is left agrees with what it should be, as far as whole seconds tell.
-fn is_close(left: Duration, seconds: u32) -> bool {
-    left.as_secs().abs_diff(u64::from(seconds)) <= 1
+fn is_close(left: Duration, wanted: Duration) -> bool {
+    left.as_secs().abs_diff(wanted.as_secs()) <= 1
 }
 
 #[cfg(test)]
@@ -199,7 +209,7 @@ mod tests {
     }
 
     fn held(vips: &[&str], fence: u64) -> Desired {
-        let presence = Presence::Held { fence_until: at(fence) };
+        let presence = Presence::Held { fence_until: at(fence), valid_until: at(fence - 1700) };
         Desired { addresses: vips.iter().map(|text| ((2, vip(text)), presence)).collect() }
     }
 
@@ -218,12 +228,12 @@ mod tests {
         Actual { managed: vips.iter().map(|text| vip(text).address).collect(), ..Actual::default() }
     }
 
-    /// As a host is when it holds `text` and all is well.
-    fn holding(text: &str, fence: u64, seconds: u64) -> Actual {
+    /// As a host is when it holds `text` until a moment, by the kernel's count in so many seconds.
+    fn holding(text: &str, until: u64, seconds: u64) -> Actual {
         let mut actual = managing(&[text]);
         actual.addresses.push(on_link(text, seconds));
         actual.announcing.insert((2, vip(text).address));
-        actual.fences.insert((2, vip(text)), at(fence));
+        actual.fences.insert((2, vip(text)), at(until));
         actual
     }
 
@@ -234,14 +244,14 @@ mod tests {
     fn a_gain_adds_before_it_announces() {
         let plan = plan(&held(&[A, B], 4700), &managing(&[A, B]), at(10));
         let hold =
-            |text| Action::Hold { link: 2, vip: vip(text), seconds: 4, fence_until: at(4700), missing: true };
+            |text| Action::Hold { link: 2, vip: vip(text), seconds: 4, until: at(4010), missing: true };
         let announce = |text| Action::Announce { link: 2, address: vip(text).address };
         assert_eq!(plan.actions, [hold(A), hold(B), announce(A), announce(B)]);
     }
 
     #[test]
     fn a_loss_falls_silent_before_it_removes() {
-        let plan = plan(&Desired::default(), &holding(A, 4700, 4), at(10));
+        let plan = plan(&Desired::default(), &holding(A, 4010, 4), at(10));
         let address = vip(A).address;
         assert_eq!(
             plan.actions,
@@ -251,13 +261,32 @@ mod tests {
 
     #[test]
     fn nothing_is_done_when_all_is_well() {
-        assert_eq!(plan(&held(&[A], 4700), &holding(A, 4700, 3), at(1200)), Plan::default());
+        assert_eq!(plan(&held(&[A], 4700), &holding(A, 4010, 3), at(1200)), Plan::default());
     }
 
     #[test]
     fn a_renewed_claim_extends_the_lifetime_without_a_new_announcement() {
-        let plan = plan(&held(&[A], 5700), &holding(A, 4700, 3), at(1010));
-        let hold = Action::Hold { link: 2, vip: vip(A), seconds: 4, fence_until: at(5700), missing: false };
+        let plan = plan(&held(&[A], 5700), &holding(A, 4010, 3), at(1010));
+        let hold = Action::Hold { link: 2, vip: vip(A), seconds: 4, until: at(5010), missing: false };
+        assert_eq!(plan.actions, [hold]);
+    }
+
+    #[test]
+    fn a_lifetime_that_reaches_beyond_the_claim_is_left_for_now() {
+        let presence = |renewed: u64| Presence::Held {
+            fence_until: at(renewed + 14_700),
+            valid_until: at(renewed + 10_000),
+        };
+        let wanted = |renewed| Desired { addresses: [((2, vip(A)), presence(renewed))].into() };
+        let actual = holding(A, 14_000, 12);
+        assert_eq!(plan(&wanted(2000), &actual, at(2000)), Plan::default());
+        assert_eq!(plan(&wanted(4000), &holding(A, 14_000, 10), at(4000)).actions.len(), 1);
+    }
+
+    #[test]
+    fn a_lifetime_beyond_the_fence_is_shortened() {
+        let plan = plan(&held(&[A], 4700), &holding(A, 6000, 5), at(1000));
+        let hold = Action::Hold { link: 2, vip: vip(A), seconds: 3, until: at(4000), missing: false };
         assert_eq!(plan.actions, [hold]);
     }
 
@@ -274,7 +303,7 @@ mod tests {
 
     #[test]
     fn an_address_removed_by_hand_comes_back_with_an_announcement() {
-        let mut actual = holding(A, 4700, 4);
+        let mut actual = holding(A, 4010, 4);
         actual.addresses.clear();
         let plan = plan(&held(&[A], 4700), &actual, at(10));
         assert!(matches!(
@@ -333,7 +362,7 @@ mod tests {
 
     #[test]
     fn failed_duplicate_detection_is_repaired_by_adding_again() {
-        let mut actual = holding("2001:db8::1", 4700, 4);
+        let mut actual = holding("2001:db8::1", 4010, 4);
         actual.addresses[0].dad_failed = true;
         let plan = plan(&held(&["2001:db8::1"], 4700), &actual, at(10));
         assert!(matches!(
@@ -347,7 +376,7 @@ mod tests {
         let key = (2, vip(A));
         let leaving = Desired { addresses: [(key, Presence::Kept { silent: true })].into() };
         let address = vip(A).address;
-        let mut actual = holding(A, 4700, 4);
+        let mut actual = holding(A, 4010, 4);
         let first = plan(&leaving, &actual, at(10));
         assert_eq!(
             first.actions,

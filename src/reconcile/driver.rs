@@ -1,7 +1,7 @@
 //! The main loop: look at the host, compare with what should be, act; announce; notice others.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,14 +9,15 @@ use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
 
 use super::diff::{Action, Actual, plan};
-use crate::announce::layer2::{Act, Layer2, Sighting};
-use crate::announce::probe::{Probe, Step, yields_to};
+use super::links::Links;
+use crate::announce::layer2::Sighting;
+use crate::announce::probe::Probe;
 use crate::announce::schedule::Schedule;
-use crate::desired::{Inputs, desired};
+use crate::desired::{Board, Group, Inputs, Place, desired};
+use crate::leader::Standing;
 use crate::leader::driver::Ask;
 use crate::leader::elector::Input;
-use crate::leader::{Basis, Standing};
-use crate::model::{BootTime, Link, Vip};
+use crate::model::{BootTime, LeaseName, Link, Vip};
 use crate::net::clock::{self, Timer};
 use crate::net::netlink::{Change, Changes, Netlink, NetlinkError, Scope};
 use crate::net::nft;
@@ -27,11 +28,13 @@ use crate::telemetry::status::Held;
 const RESYNC: Duration = Duration::from_secs(30);
 /// How soon a step that failed is tried again.
 const RETRY: Duration = Duration::from_millis(200);
+/// Looks take at most one part in so many of the time: with thousands of addresses each look is work.
+const SHARE: u32 = 5;
 
-/// How this host holds VIPs.
+/// How this host holds addresses.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The link's name.
+    /// The main link's name: others may be better when it is down.
     pub link: String,
     /// See [`Inputs::preserve`].
     pub preserve: bool,
@@ -41,42 +44,60 @@ pub struct Options {
     pub lo_global: bool,
     /// Time between announcements after the burst.
     pub refresh: Duration,
+    /// The group of the control plane: its addresses are listened for even while others hold them.
+    pub control_plane: Option<LeaseName>,
 }
 
 /// What flows into the loop and out of it.
 #[derive(Debug)]
 pub struct Channels {
-    /// Where this host stands.
-    pub standing: watch::Receiver<Standing>,
-    /// The VIPs.
-    pub vips: watch::Receiver<BTreeSet<Vip>>,
-    /// What the election asks of the segment.
-    pub asks: mpsc::Receiver<Ask>,
-    /// What the election is told.
-    pub commands: mpsc::Sender<Input>,
-    /// Since when the link is down, if it is.
+    /// What this host may have to hold. The loop ends when nobody writes to it any more.
+    pub board: watch::Receiver<Board>,
+    /// What the elections ask of the segment.
+    pub asks: mpsc::Receiver<(LeaseName, Ask)>,
+    /// What the elections are told.
+    pub commands: mpsc::Sender<(LeaseName, Input)>,
+    /// Since when the main link is down, if it is.
     pub link_down: watch::Sender<Option<BootTime>>,
+    /// What came of it.
+    pub outcome: watch::Sender<Outcome>,
+}
+
+/// What this host holds, and what keeps it from holding more.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outcome {
+    /// On a link and announced.
+    pub held: BTreeSet<IpAddr>,
+    /// Why an address cannot be held here, in words.
+    pub obstacles: BTreeMap<IpAddr, String>,
 }
 
 /// The main loop and its memory.
 #[derive(Debug)]
 pub struct Driver {
-    options: Options,
-    channels: Channels,
-    telemetry: Arc<Telemetry>,
+    pub(super) options: Options,
+    pub(super) channels: Channels,
+    pub(super) telemetry: Arc<Telemetry>,
     netlink: Netlink,
     changes: Changes,
-    links: Vec<Link>,
-    /// The VIPs' link, as last seen.
+    pub(super) links: Links,
+    /// The main link, as last seen.
     link: Option<Link>,
-    layer2: Option<Layer2>,
-    /// Where IPv6 announcements come from.
-    link_local: Option<Ipv6Addr>,
-    schedule: Schedule,
-    probe: Option<Probe>,
+    /// Where each group's addresses go on this host.
+    pub(super) placed: BTreeMap<LeaseName, BTreeSet<(u32, Vip)>>,
+    /// Whose an address is.
+    pub(super) owners: BTreeMap<IpAddr, LeaseName>,
+    pub(super) schedule: Schedule,
+    pub(super) probes: BTreeMap<LeaseName, Probe>,
     /// What the plan has to know besides the kernel's report.
     memory: Actual,
-    succeeded: BTreeSet<IpAddr>,
+    pub(super) succeeded: BTreeSet<IpAddr>,
+    obstacles: BTreeMap<IpAddr, String>,
+    told: bool,
+    /// The host has to be looked at.
+    dirty: bool,
+    /// Not before this moment.
+    not_before: BootTime,
     /// When to look again because a step failed.
     retry_at: Option<BootTime>,
     /// The error logged last, so that a lasting one is logged once.
@@ -86,9 +107,9 @@ pub struct Driver {
 enum Wake {
     Look,
     LookAtLinks,
-    Seen(Sighting),
-    SocketFailed(std::io::Error),
-    Asked(Ask),
+    Seen(u32, Sighting),
+    SocketFailed(u32, std::io::Error),
+    Asked(LeaseName, Ask),
     Deadline,
     Closed,
 }
@@ -109,202 +130,284 @@ impl Driver {
             telemetry,
             netlink,
             changes,
-            links: Vec::new(),
+            links: Links::default(),
             link: None,
-            layer2: None,
-            link_local: None,
-            probe: None,
+            placed: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            probes: BTreeMap::new(),
             memory: Actual::default(),
             succeeded: BTreeSet::new(),
+            obstacles: BTreeMap::new(),
+            told: false,
+            dirty: true,
+            not_before: BootTime::default(),
             retry_at: None,
             last_error: None,
         }
     }
 
-    /// Run until the election ends; then remove what is still held.
+    /// Run until the elections end; then remove what is still held.
     ///
     /// # Errors
     /// If the kernel gives us no timer.
     pub async fn run(mut self) -> std::io::Result<()> {
         let mut timer = Timer::new()?;
         // An earlier process may have been killed while it handed over: what it silenced is unknown.
-        self.memory.silenced = self.vips().iter().map(|vip| vip.address).collect();
+        self.memory.silenced = self.channels.board.borrow().groups.values().flat_map(addresses_of).collect();
         self.look_at_links().await;
-        self.reconcile(None).await;
         let mut resync_at = clock::now() + RESYNC;
         loop {
+            if self.dirty && clock::now() >= self.not_before {
+                self.reconcile(None).await;
+            }
             self.announce_what_is_due();
-            self.step_probe();
+            self.step_probes();
             self.telemetry.heartbeat(clock::now());
             let deadline = self.poll_timeout().min(resync_at);
             match self.wait(&mut timer, deadline).await {
-                Wake::Look => self.reconcile(None).await,
-                Wake::LookAtLinks => {
-                    self.look_at_links().await;
-                    self.reconcile(None).await;
-                }
-                Wake::Seen(sighting) => {
-                    if self.handle_sighting(sighting) {
-                        self.reconcile(None).await;
-                    }
-                }
-                Wake::SocketFailed(error) => {
+                Wake::Look => self.dirty = true,
+                Wake::LookAtLinks => self.look_at_links().await,
+                Wake::Seen(link, sighting) => self.dirty |= self.handle_sighting(link, sighting),
+                Wake::SocketFailed(link, error) => {
                     self.report(&format!("a packet socket failed: {error}"));
-                    self.layer2 = None;
+                    self.links.close(link);
                     self.look_at_links().await;
                     tokio::time::sleep(RETRY).await;
                 }
-                Wake::Asked(ask) => self.handle_ask(ask),
+                Wake::Asked(group, ask) => self.handle_ask(group, ask),
                 Wake::Deadline => {
                     let now = clock::now();
                     if now >= resync_at {
                         resync_at = now + RESYNC;
                         self.look_at_links().await;
                     }
-                    if self.standing_deadline().is_none_or(|at| now >= at) || self.retry_at.is_some() {
-                        self.reconcile(None).await;
-                    }
+                    self.dirty |= self.standing_deadline().is_some_and(|at| now >= at)
+                        || self.retry_at.is_some_and(|at| now >= at);
                 }
                 Wake::Closed => break,
             }
         }
-        self.reconcile(Some(Standing::Following { holder: None, fence_until: None })).await;
+        self.reconcile(Some(Board::default())).await;
         Ok(())
     }
 
     async fn wait(&mut self, timer: &mut Timer, deadline: BootTime) -> Wake {
-        let sighting = next_sighting(self.layer2.as_ref());
+        let sighting = self.links.next_sighting();
         let wake = tokio::select! {
             biased;
-            changed = self.channels.standing.changed() => if changed.is_ok() { Wake::Look } else { Wake::Closed },
+            changed = self.channels.board.changed() => if changed.is_ok() { Wake::Look } else { Wake::Closed },
             change = self.changes.next() => match change {
                 Some(Change::Address) => Wake::Look,
                 Some(Change::Link) => Wake::LookAtLinks,
                 None => Wake::Closed,
             },
-            Ok(()) = self.channels.vips.changed() => Wake::LookAtLinks,
-            Some(ask) = self.channels.asks.recv() => Wake::Asked(ask),
+            Some((group, ask)) = self.channels.asks.recv() => Wake::Asked(group, ask),
             () = timer.until(Some(deadline)) => Wake::Deadline,
-            seen = sighting => match seen {
-                Ok(sighting) => Wake::Seen(sighting),
-                Err(error) => Wake::SocketFailed(error),
+            (link, seen) = sighting => match seen {
+                Ok(sighting) => Wake::Seen(link, sighting),
+                Err(error) => Wake::SocketFailed(link, error),
             },
         };
         // One look answers for all that the kernel has reported by now.
         let mut wake = wake;
         while let Some(Some(change)) = self.changes.next().now_or_never() {
+            self.dirty = true;
             wake = match (wake, change) {
                 (Wake::Look | Wake::Deadline, Change::Link) => Wake::LookAtLinks,
-                (Wake::Deadline, Change::Address) => Wake::Look,
                 (wake, _) => wake,
             };
         }
         wake
     }
 
-    fn vips(&self) -> BTreeSet<Vip> {
-        self.channels.vips.borrow().clone()
+    /// The standing of a group; nobody's who left the board.
+    pub(super) fn standing(&self, group: &LeaseName) -> Standing {
+        let board = self.channels.board.borrow();
+        board.groups.get(group).map_or(NOBODY, |group| group.standing.clone())
     }
 
-    fn standing(&self) -> Standing {
-        self.channels.standing.borrow().clone()
-    }
-
-    fn inputs(&self, standing: Standing) -> Inputs {
-        Inputs {
-            standing,
-            vips: self.vips(),
-            link: self.link.as_ref().map(|link| link.index),
-            succeeded: self.succeeded.clone(),
-            preserve: self.options.preserve,
-        }
-    }
-
-    /// When the standing by itself changes what is desired.
+    /// When the standings by themselves change what is desired.
     fn standing_deadline(&self) -> Option<BootTime> {
-        match &*self.channels.standing.borrow() {
+        let now = clock::now();
+        let board = self.channels.board.borrow();
+        let deadlines = board.groups.values().filter_map(|group| match &group.standing {
             Standing::Holding(claim) => Some(claim.valid_until),
             Standing::Leaving { until } => Some(*until),
             Standing::Following { fence_until, .. } => *fence_until,
             Standing::Starting => None,
-        }
-        .filter(|at| *at > clock::now() || !self.memory.announcing.is_empty())
+        });
+        deadlines.filter(|at| *at > now || !self.schedule.is_empty()).min()
     }
 
     fn poll_timeout(&self) -> BootTime {
-        let probe = self.probe.as_ref().map(Probe::poll_timeout);
-        let all = [self.schedule.poll_timeout(), probe, self.standing_deadline(), self.retry_at];
+        let probe = self.probes.values().map(Probe::poll_timeout).min();
+        let look = self.dirty.then_some(self.not_before);
+        let all = [self.schedule.poll_timeout(), probe, self.standing_deadline(), self.retry_at, look];
         all.into_iter().flatten().min().unwrap_or(clock::now() + RESYNC)
     }
 
-    /// Look at the host, and make it as it should be. `standing` overrides the election's at the end.
-    async fn reconcile(&mut self, standing: Option<Standing>) {
+    /// Look at the host, and make it as it should be. `board` overrides the elections' at the end.
+    async fn reconcile(&mut self, board: Option<Board>) {
+        let began = clock::now();
         self.retry_at = None;
-        let standing = standing.unwrap_or_else(|| self.channels.standing.borrow_and_update().clone());
-        if !matches!(standing, Standing::Leaving { .. }) {
-            self.succeeded.clear();
-        }
-        self.memory.managed.extend(self.vips().iter().map(|vip| vip.address));
+        self.dirty = false;
         match self.netlink.addresses().await {
             Ok(addresses) => self.memory.addresses = addresses,
             Err(error) => return self.failed(&error),
         }
-        self.link_local = self.find_link_local();
-        self.memory.announcing = match &self.link {
-            Some(link) => {
-                self.schedule.addresses().into_iter().map(|address| (link.index, address)).collect()
-            }
-            None => BTreeSet::new(),
-        };
+        self.links.learn(&self.memory.addresses);
+        let board = board.unwrap_or_else(|| self.channels.board.borrow_and_update().clone());
+        self.place(&board);
+        let leaving =
+            board.groups.values().filter(|group| matches!(group.standing, Standing::Leaving { .. }));
+        let leaving: BTreeSet<IpAddr> = leaving.flat_map(addresses_of).collect();
+        self.succeeded.retain(|address| leaving.contains(address));
+        self.memory.announcing = self.schedule.targets();
         let now = clock::now();
-        let inputs = self.inputs(standing);
+        let groups = board.groups.into_iter();
+        let groups =
+            groups.map(|(name, group)| (group.standing, self.placed.get(&name).cloned().unwrap_or_default()));
+        let inputs = Inputs {
+            groups: groups.collect(),
+            succeeded: self.succeeded.clone(),
+            preserve: self.options.preserve,
+        };
         let plan = plan(&desired(&inputs, now), &self.memory, now);
-        let changed = !plan.actions.is_empty();
-        for action in plan.actions {
-            if let Err(error) = self.perform(action).await {
-                self.failed(&error);
-            }
-        }
-        if changed || !plan.foreign.is_empty() || !self.telemetry.status(now).reconciled {
-            self.tell(&plan.foreign.iter().map(|(_, vip)| *vip).collect());
+        let foreign: BTreeSet<Vip> = plan.foreign.iter().map(|(_, vip)| *vip).collect();
+        let changed =
+            plan.actions.iter().any(|action| !matches!(action, Action::Hold { missing: false, .. }));
+        self.perform(plan.actions).await;
+        if changed || !foreign.is_empty() || !self.told {
+            self.tell(&foreign);
         }
         self.announce_what_is_due();
+        let took = clock::now().since(began);
+        self.not_before = if self.owners.len() > 1 { clock::now() + took * (SHARE - 1) } else { began };
     }
 
-    async fn perform(&mut self, action: Action) -> Result<(), NetlinkError> {
-        match action {
-            Action::Withdraw { address, .. } => self.schedule.stop(address),
-            Action::Silence { address, .. } => {
-                if let Err(error) = nft::silence(address) {
-                    tracing::debug!(%address, %error, "the kernel cannot be kept from answering for the address");
+    /// Find out where everything on the board goes.
+    fn place(&mut self, board: &Board) {
+        self.placed.clear();
+        self.owners.clear();
+        self.obstacles.clear();
+        for (name, group) in &board.groups {
+            for place in &group.places {
+                match place.find(self.links.all(), &self.memory.addresses) {
+                    Ok(target) => drop(self.placed.entry(name.clone()).or_default().insert(target)),
+                    Err(error) => drop(self.obstacles.insert(place.address, error.to_string())),
                 }
-                self.memory.silenced.insert(address);
+                self.owners.insert(place.address, name.clone());
             }
-            Action::Unsilence { address } => {
-                if let Err(error) = nft::unsilence(address) {
-                    tracing::debug!(%address, %error, "the kernel cannot be told to answer for the address");
-                }
-                self.memory.silenced.remove(&address);
-            }
-            Action::Remove { link, vip } => {
-                self.netlink.remove(link, vip).await?;
-                self.memory.fences.remove(&(link, vip));
-                self.telemetry.address_removed(vip, &self.link_name(link));
-            }
-            Action::Hold { link, vip, seconds, fence_until, missing } => {
-                let name = self.link_name(link);
-                let host_scope = name == "lo" && !self.options.lo_global;
-                let scope = if host_scope { Scope::Host } else { Scope::Global };
-                self.netlink.hold(link, vip, seconds, scope).await?;
-                let before = self.memory.fences.insert((link, vip), fence_until);
-                if missing {
-                    let repaired = before.is_some_and(|fence| clock::now() < fence);
-                    self.telemetry.address_added(vip, &name, repaired);
-                }
-            }
-            Action::Announce { address, .. } => self.schedule.start(address, clock::now()),
         }
-        Ok(())
+        let there: BTreeSet<IpAddr> =
+            self.memory.addresses.iter().map(|address| address.vip.address).collect();
+        self.memory.managed.retain(|address| there.contains(address));
+        self.memory.managed.extend(self.owners.keys().copied());
+        self.open_links();
+    }
+
+    fn open_links(&mut self) {
+        let mut opened = BTreeSet::new();
+        let mut failure = None;
+        for (name, targets) in &self.placed {
+            let listen = self.options.control_plane.as_ref() == Some(name);
+            for (link, vip) in targets {
+                match self.links.carry(*link, vip.address, listen) {
+                    Ok(fresh) => opened.extend(fresh.then_some(*link)),
+                    Err(error) => failure = Some(error),
+                }
+            }
+        }
+        if !opened.is_empty() {
+            self.schedule.restart(clock::now());
+        }
+        if let Some(error) = failure {
+            self.retry_at = Some(clock::now() + RETRY);
+            self.report(&error.to_string());
+        }
+    }
+
+    /// Carry out the steps in their order; those of one kind side by side.
+    async fn perform(&mut self, actions: Vec<Action>) {
+        let (mut holds, mut removals) = (Vec::new(), Vec::new());
+        for action in actions {
+            match action {
+                Action::Withdraw { link, address } => self.schedule.stop((link, address)),
+                Action::Silence { address, .. } => {
+                    if let Err(error) = nft::silence(address) {
+                        tracing::debug!(%address, %error, "the kernel cannot be kept from answering for the address");
+                    }
+                    self.memory.silenced.insert(address);
+                }
+                Action::Remove { link, vip } => removals.push((link, vip)),
+                Action::Unsilence { address } => {
+                    self.remove(&mut removals).await;
+                    if let Err(error) = nft::unsilence(address) {
+                        tracing::debug!(%address, %error, "the kernel cannot be told to answer for the address");
+                    }
+                    self.memory.silenced.remove(&address);
+                }
+                Action::Hold { .. } => {
+                    self.remove(&mut removals).await;
+                    holds.push(action);
+                }
+                Action::Announce { link, address } => {
+                    self.hold(&mut holds).await;
+                    self.schedule.start((link, address), clock::now());
+                }
+            }
+        }
+        self.remove(&mut removals).await;
+        self.hold(&mut holds).await;
+    }
+
+    async fn remove(&mut self, removals: &mut Vec<(u32, Vip)>) {
+        let removals = std::mem::take(removals);
+        let removed = removals.iter().map(|(link, vip)| self.netlink.remove(*link, *vip));
+        let removed = futures::future::join_all(removed).await;
+        for ((link, vip), outcome) in removals.into_iter().zip(removed) {
+            match outcome {
+                Ok(()) => {
+                    self.memory.fences.remove(&(link, vip));
+                    self.telemetry.address_removed(vip, &self.links.name(link));
+                }
+                Err(error) => self.failed(&error),
+            }
+        }
+    }
+
+    async fn hold(&mut self, holds: &mut Vec<Action>) {
+        let holds = std::mem::take(holds);
+        let netlink = &self.netlink;
+        let scopes: BTreeMap<u32, Scope> = self
+            .links
+            .all()
+            .iter()
+            .map(|link| {
+                let host = link.name == "lo" && !self.options.lo_global;
+                (link.index, if host { Scope::Host } else { Scope::Global })
+            })
+            .collect();
+        let held = holds.iter().filter_map(|action| match *action {
+            Action::Hold { link, vip, seconds, until, missing } => Some((link, vip, seconds, until, missing)),
+            _ => None,
+        });
+        let held = held.map(|(link, vip, seconds, until, missing)| {
+            let scope = scopes.get(&link).copied().unwrap_or(Scope::Global);
+            async move { (link, vip, until, missing, netlink.hold(link, vip, seconds, scope).await) }
+        });
+        for (link, vip, until, missing, outcome) in futures::future::join_all(held).await {
+            match outcome {
+                Ok(()) => {
+                    let before = self.memory.fences.insert((link, vip), until);
+                    if missing {
+                        let repaired = before.is_some_and(|before| clock::now() < before);
+                        self.telemetry.address_added(vip, &self.links.name(link), repaired);
+                    }
+                }
+                Err(error) => self.failed(&error),
+            }
+        }
     }
 
     fn failed(&mut self, error: &NetlinkError) {
@@ -320,137 +423,59 @@ impl Driver {
     }
 
     /// Tell what is held here.
-    fn tell(&self, foreign: &BTreeSet<Vip>) {
-        let announcing = self.schedule.addresses();
+    fn tell(&mut self, foreign: &BTreeSet<Vip>) {
+        self.told = true;
+        let announcing = self.schedule.targets();
         let held = self.memory.fences.keys().map(|(link, vip)| Held {
             address: vip.to_string(),
-            link: self.link_name(*link),
-            announced: announcing.contains(&vip.address),
+            link: self.links.name(*link),
+            announced: announcing.contains(&(*link, vip.address)),
         });
         self.telemetry.held(held.collect(), foreign);
+        let mut obstacles = self.obstacles.clone();
+        for vip in foreign {
+            obstacles
+                .insert(vip.address, format!("{} is configured on this host by somebody else", vip.address));
+        }
+        let held = announcing.into_iter().map(|(_, address)| address).collect();
+        let outcome = Outcome { held, obstacles };
+        self.channels
+            .outcome
+            .send_if_modified(|before| std::mem::replace(before, outcome.clone()) != outcome);
     }
 
     fn announce_what_is_due(&mut self) {
         let now = clock::now();
-        let due = self.schedule.handle_timeout(now);
-        if due.is_empty() {
-            return;
-        }
-        // The claim is checked where it is used: a process that was stopped for a while wakes up right here.
-        if self.standing().claim(now).is_none() {
-            return;
-        }
-        for address in due {
-            self.announce(address);
+        for (link, address) in self.schedule.handle_timeout(now) {
+            // The claim is checked where it is used: a process that was stopped for a while wakes up right here.
+            let owner = self.owners.get(&address);
+            if owner.is_some_and(|group| self.standing(group).claim(now).is_some()) {
+                self.announce(link, address);
+            }
         }
     }
 
-    fn announce(&mut self, address: IpAddr) {
-        let Some(layer2) = &self.layer2 else { return };
-        match layer2.announce(address, self.link_local) {
+    pub(super) fn announce(&mut self, link: u32, address: IpAddr) {
+        match self.links.announce(link, address) {
             Ok(()) => {
                 self.telemetry.announced(address);
                 self.last_error = None;
             }
             Err(error) => {
-                let text = format!("cannot announce {address} on {}: {error}", layer2.link().name);
+                let text = format!("cannot announce {address} on {}: {error}", self.links.name(link));
                 self.report(&text);
             }
         }
     }
 
-    fn handle_ask(&mut self, ask: Ask) {
-        let now = clock::now();
-        let vips = self.vips();
-        match ask {
-            Ask::Probe => {
-                let skip = |address: &IpAddr| !(self.options.skip_dad && address.is_ipv6());
-                let addresses = vips.iter().map(|vip| vip.address).filter(skip).collect();
-                self.probe = Some(Probe::new(addresses, now));
-            }
-            Ask::Assert => vips.iter().for_each(|vip| self.announce(vip.address)),
-        }
-    }
-
-    fn step_probe(&mut self) {
-        let Some(probe) = &mut self.probe else { return };
-        match probe.handle_timeout(clock::now()) {
-            Step::Wait => {}
-            Step::Send(addresses) => {
-                for address in addresses {
-                    if let Some(layer2) = &self.layer2
-                        && let Err(error) = layer2.probe(address)
-                    {
-                        tracing::debug!(%address, %error, "cannot probe");
-                    }
-                }
-            }
-            Step::Free => self.end_probe(false),
-        }
-    }
-
-    fn end_probe(&mut self, taken: bool) {
-        self.probe = None;
-        self.command(Input::Probed { taken });
-    }
-
-    /// The election's queue is longer than everything it is ever told at once; what does not fit is told again.
-    fn command(&self, command: Input) {
-        self.channels.commands.try_send(command).ok();
-    }
-
-    /// Another station was seen. Says whether the host has to be looked at.
-    fn handle_sighting(&mut self, sighting: Sighting) -> bool {
-        let Sighting { address, station, act } = sighting;
-        let vips = self.vips();
-        if !vips.iter().any(|vip| vip.address == address) {
-            return false;
-        }
-        let probing = self.probe.as_ref().is_some_and(|probe| probe.concerns(address));
-        let ours = self.link.as_ref().map(|link| link.hardware_address.clone()).unwrap_or_default();
-        match (act, self.standing()) {
-            (Act::Claims, Standing::Leaving { .. }) => {
-                self.succeeded.insert(address);
-                if vips.iter().all(|vip| self.succeeded.contains(&vip.address)) {
-                    self.command(Input::Succeeded);
-                }
-                return true;
-            }
-            (Act::Claims, Standing::Holding(claim)) if self.schedule.addresses().contains(&address) => {
-                if claim.basis == Basis::Provisional {
-                    self.command(Input::StationSeen);
-                    self.telemetry.conflict(address, &station, false);
-                } else {
-                    let defend = self.schedule.defend(address, clock::now());
-                    self.telemetry.conflict(address, &station, defend);
-                    if defend {
-                        self.announce(address);
-                    }
-                }
-            }
-            (Act::Claims, _) if probing => {
-                self.telemetry.taken(address, &station);
-                self.end_probe(true);
-            }
-            (Act::Probes, _) if probing && (station.is_empty() || yields_to(&ours, &station)) => {
-                self.end_probe(true);
-            }
-            _ => {}
-        }
-        false
-    }
-
     async fn look_at_links(&mut self) {
+        self.dirty = true;
         match self.netlink.links().await {
-            Ok(links) => self.links = links,
+            Ok(links) => self.links.set(links),
             Err(error) => return self.failed(&error),
         }
         let now = clock::now();
-        let by_name = self.links.iter().find(|link| link.name == self.options.link);
-        // A link that was renamed is still the same link.
-        let by_index =
-            || self.links.iter().find(|link| self.link.as_ref().is_some_and(|old| old.index == link.index));
-        let found = by_name.or_else(by_index).cloned();
+        let found = self.links.by_name(&self.options.link);
         self.tell_about_link(found.as_ref());
         let came_up =
             found.as_ref().is_some_and(|link| link.up) && self.channels.link_down.borrow().is_some();
@@ -463,36 +488,11 @@ impl Driver {
         if came_up {
             self.schedule.restart(now);
         }
-        let families: Vec<IpAddr> = self.vips().iter().map(|vip| vip.address).collect();
-        let fits = match (&self.layer2, &found) {
-            (Some(layer2), Some(link)) => {
-                layer2.link().index == link.index && layer2.link().hardware_address == link.hardware_address
-            }
-            (None, None) => true,
-            _ => false,
-        };
-        if !fits || self.channels.vips.has_changed().unwrap_or(false) {
-            self.layer2 = None;
-            if let Some(link) = &found {
-                match Layer2::open(link, families.into_iter()) {
-                    Ok(layer2) => self.layer2 = Some(layer2),
-                    Err(error) => {
-                        self.retry_at = Some(now + RETRY);
-                        self.report(&error.to_string());
-                    }
-                }
-                self.schedule.restart(now);
-            }
-            drop(self.channels.vips.borrow_and_update());
-        }
         self.link = found;
     }
 
     fn tell_about_link(&self, found: Option<&Link>) {
         match (&self.link, found) {
-            (Some(old), Some(new)) if old.name != new.name => {
-                tracing::warn!(from = old.name, to = new.name, "the link was renamed");
-            }
             (Some(old), Some(new)) if old.up != new.up => {
                 tracing::warn!(link = new.name, up = new.up, "the link changed its state");
             }
@@ -501,34 +501,18 @@ impl Driver {
             _ => {}
         }
     }
-
-    fn link_name(&self, index: u32) -> String {
-        let link = self.links.iter().find(|link| link.index == index);
-        link.map_or_else(|| format!("link {index}"), |link| link.name.clone())
-    }
-
-    fn find_link_local(&self) -> Option<Ipv6Addr> {
-        let index = self.link.as_ref()?.index;
-        self.memory.addresses.iter().filter(|address| address.link == index).find_map(|address| match address
-            .vip
-            .address
-        {
-            IpAddr::V6(v6) if v6.is_unicast_link_local() => Some(v6),
-            _ => None,
-        })
-    }
 }
 
-async fn next_sighting(layer2: Option<&Layer2>) -> std::io::Result<Sighting> {
-    match layer2 {
-        Some(layer2) => layer2.next_sighting().await,
-        None => std::future::pending().await,
-    }
+/// Somebody else's, or nobody's.
+const NOBODY: Standing = Standing::Following { holder: None, fence_until: None };
+
+fn addresses_of(group: &Group) -> impl Iterator<Item = IpAddr> + '_ {
+    group.places.iter().map(|place: &Place| place.address)
 }
 
 /// Whether this host still has all of `vips` from an earlier process.
-pub fn left_over(actual: &[super::diff::ActualAddress], vips: &BTreeSet<Vip>) -> bool {
+pub fn left_over(actual: &[super::diff::ActualAddress], vips: &BTreeSet<IpAddr>) -> bool {
     let held: BTreeMap<IpAddr, bool> =
         actual.iter().map(|address| (address.vip.address, address.tagged || address.deprecated)).collect();
-    !vips.is_empty() && vips.iter().all(|vip| held.get(&vip.address) == Some(&true))
+    !vips.is_empty() && vips.iter().all(|vip| held.get(vip) == Some(&true))
 }

@@ -5,3 +5,5 @@
 
 pub mod diff;
 pub mod driver;
+pub mod links;
+mod neighbours;

@@ -64,6 +64,7 @@ pub struct Metrics {
     repairs: Family<Address, Counter>,
     requests: Family<Verb, Counter>,
     errors: Family<VerbReason, Counter>,
+    services: Gauge,
     claim_until: Arc<Mutex<Option<BootTime>>>,
 }
 
@@ -91,6 +92,7 @@ impl Metrics {
             repairs: Family::default(),
             requests: Family::default(),
             errors: Family::default(),
+            services: Gauge::default(),
             claim_until: Arc::default(),
             registry: Registry::default(),
         };
@@ -123,6 +125,7 @@ impl Metrics {
         );
         registry.register("api_requests", "Calls for the Lease that succeeded", metrics.requests.clone());
         registry.register("api_errors", "Calls for the Lease that failed", metrics.errors.clone());
+        registry.register("services", "Services that are looked after", metrics.services.clone());
         metrics.is_leader.get_or_create(&metrics.node_lease).set(0);
         metrics.transitions.get_or_create(&metrics.lease).inc_by(0);
         Self { registry, ..metrics }
@@ -167,6 +170,10 @@ impl Metrics {
 
     pub(super) fn repaired(&self, address: IpAddr) {
         self.repairs.get_or_create(&label(address)).inc();
+    }
+
+    pub(super) fn services(&self, count: usize) {
+        self.services.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     pub(super) fn api_request(&self, verb: &'static str) {

@@ -169,6 +169,12 @@ impl Telemetry {
         inner.status.reconciled = true;
     }
 
+    /// So many Services are looked after.
+    pub fn services(&self, count: usize) {
+        self.metrics.services(count);
+        self.lock().status.services = count;
+    }
+
     /// The main loop made a round.
     pub fn heartbeat(&self, now: BootTime) {
         self.lock().status.heartbeat = now;

@@ -11,10 +11,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 
 use super::Telemetry;
-use crate::leader::elector::{DrainReason, Input};
 use crate::leader::{Basis, Standing};
 use crate::model::BootTime;
 use crate::net::clock;
@@ -49,6 +48,9 @@ pub struct Status {
     pub claim_remaining_seconds: Option<f64>,
     /// What is held and announced here.
     pub addresses: Vec<Held>,
+    /// Services that are looked after.
+    #[serde(default)]
+    pub services: usize,
     /// The local API server: `unknown`, `serving`, `refusing`, `failing`.
     pub api_server: String,
     /// What is wrong with the API server at the moment.
@@ -91,6 +93,7 @@ impl Status {
             for_seconds: 0.0,
             claim_remaining_seconds: None,
             addresses: Vec::new(),
+            services: 0,
             api_server: "unknown".to_owned(),
             trouble: None,
             obstacle: None,
@@ -146,6 +149,9 @@ impl Status {
             let announced = if held.announced { "announced" } else { "silent" };
             line("address", format!("{} on {}, {announced}", held.address, held.link));
         }
+        if self.services > 0 {
+            line("Services", self.services.to_string());
+        }
         line("API server", self.api_server.clone());
         if let Some(trouble) = &self.trouble {
             line("trouble", trouble.clone());
@@ -173,32 +179,29 @@ impl Status {
 }
 
 /// Answers questions until the process ends: `status`, `drain`, `undrain`, each a line.
-pub async fn serve(telemetry: Arc<Telemetry>, commands: mpsc::Sender<Input>) -> std::io::Result<()> {
+pub async fn serve(telemetry: Arc<Telemetry>, drained: Arc<watch::Sender<bool>>) -> std::io::Result<()> {
     let name = format!("{PREFIX}{}", std::process::id());
     let listener = StdListener::bind_addr(&SocketAddr::from_abstract_name(name)?)?;
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
     loop {
         let (stream, _) = listener.accept().await?;
-        let (telemetry, commands) = (telemetry.clone(), commands.clone());
-        tokio::spawn(tokio::time::timeout(PATIENCE, answer(stream, telemetry, commands)));
+        let (telemetry, drained) = (telemetry.clone(), drained.clone());
+        tokio::spawn(tokio::time::timeout(PATIENCE, answer(stream, telemetry, drained)));
     }
 }
 
-async fn answer(stream: UnixStream, telemetry: Arc<Telemetry>, commands: mpsc::Sender<Input>) {
+async fn answer(stream: UnixStream, telemetry: Arc<Telemetry>, drained: Arc<watch::Sender<bool>>) {
     let privileged = stream.peer_cred().is_ok_and(|peer| peer.uid() == 0);
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     // Whoever goes away before the answer does not want it.
     let Ok(_) = BufReader::new(read).read_line(&mut line).await else { return };
-    let command = match line.trim() {
+    match line.trim() {
         _ if !privileged => return,
-        "drain" => Some(Input::Drain(DrainReason::Operator)),
-        "undrain" => Some(Input::Undrain(DrainReason::Operator)),
-        _ => None,
-    };
-    if let Some(command) = command {
-        commands.send(command).await.ok();
+        "drain" => drop(drained.send_replace(true)),
+        "undrain" => drop(drained.send_replace(false)),
+        _ => {}
     }
     if let Ok(json) = serde_json::to_string(&telemetry.status(clock::now())) {
         write.write_all(json.as_bytes()).await.ok();

@@ -3,22 +3,16 @@
 //! The Go program's reasons and texts are kept as parts of ours: people search for them, and scripts wait for them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures::StreamExt;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube_vip::api::Api;
 use kube_vip::api::event::{Author, Event};
 use kube_vip::model::ServiceKey;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 
 use crate::plan::News;
 use crate::pools::Problem;
 
-/// Events under way at once, and how long each may take.
-const AT_ONCE: usize = 4;
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Events that wait: as many as Services may be served in one go.
 const QUEUE: usize = 20_000;
 
@@ -71,34 +65,19 @@ impl Told {
 
 /// Takes Events, and never waits.
 #[derive(Debug, Clone)]
-pub struct Teller(mpsc::Sender<Told>);
+pub struct Teller(mpsc::Sender<Event>);
 
 impl Teller {
     /// Events are a courtesy: when too many wait they are dropped.
     pub fn tell(&self, told: Told) {
-        self.0.try_send(told).ok();
+        self.0.try_send(told.0).ok();
     }
 }
 
 /// A teller, and the task that writes for it until all tellers are gone.
 pub fn start(api: Arc<Api>, host: String) -> (Teller, impl Future<Output = ()>) {
-    let (teller, mut queue) = mpsc::channel::<Told>(QUEUE);
+    let (teller, queue) = mpsc::channel(QUEUE);
     // As the Go program's framework calls itself: scripts select Events by it.
     let author = Author { component: "service-controller", host };
-    let write = async move {
-        let events = futures::stream::poll_fn(|context| queue.poll_recv(context));
-        let post = |Told(event)| {
-            let (api, author) = (&api, &author);
-            async move {
-                let Ok(chosen) = api.client().await else { return };
-                match timeout(PATIENCE, author.post(chosen.client, event)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::debug!(%error, "the Event could not be written"),
-                    Err(_elapsed) => api.failed(&chosen.server),
-                }
-            }
-        };
-        events.for_each_concurrent(AT_ONCE, post).await;
-    };
-    (Teller(teller), write)
+    (Teller(teller), author.post_all(api, queue))
 }

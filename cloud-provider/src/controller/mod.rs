@@ -11,16 +11,17 @@ pub mod blocked;
 pub mod events;
 pub mod feed;
 pub mod term;
-pub mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use kube_vip::api::write::{Part, Writer};
 use kube_vip::api::{Api, Environment};
 use kube_vip::health::driver::Report;
-use kube_vip::leader::driver::{Ask, Driver, Handles, LeaseName};
+use kube_vip::leader::driver::{Ask, Driver, Handles};
 use kube_vip::leader::elector::Input;
 use kube_vip::leader::{Settings, Standing};
+use kube_vip::model::LeaseName;
 use kube_vip::model::hash::fnv1a;
 use kube_vip::net::clock;
 use kube_vip::telemetry::http::{ListenError, Page, listen};
@@ -31,7 +32,6 @@ use tokio::time::timeout;
 use crate::cli::{Election, Options};
 use crate::telemetry::Telemetry;
 use term::Term;
-use write::Writer;
 
 /// How long the last Events may take.
 const FAREWELL_PATIENCE: Duration = Duration::from_millis(800);
@@ -130,7 +130,7 @@ pub async fn run(options: Options) -> Result<(), ControllerError> {
     };
     tokio::spawn(stop_on_signal(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, stop));
 
-    let writer = Arc::new(Writer::default());
+    let writer = Arc::new(Writer::new("kube-vip-cloud-provider", Part::Object));
     while !*stopping.borrow() {
         if claim.is_valid() {
             tracing::info!("giving addresses from now on");

@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use kube_vip::api::Api;
+use kube_vip::api::write::{Outcome, Writer};
 use kube_vip::model::{BootTime, ServiceKey, ServiceView};
 use kube_vip::net::clock;
 use kube_vip::watch::Change;
@@ -21,7 +22,6 @@ use tokio::time::{Instant, sleep_until};
 
 use super::events::{Teller, Told};
 use super::feed::{self, Config, Seen};
-use super::write::{Outcome, Writer};
 use super::{Claim, blocked};
 use crate::cli::Options;
 use crate::plan::{Patch, Planner, Step, Written};
@@ -250,7 +250,7 @@ impl Term {
             Step::Write { key, patch } => {
                 let (api, writer) = (self.api.clone(), self.writer.clone());
                 self.flights.push(Box::pin(async move {
-                    let outcome = writer.write(&api, &key, &patch).await;
+                    let outcome = writer.write(&api, &key, &patch.to_json()).await;
                     (key, patch, outcome)
                 }));
             }

@@ -105,7 +105,10 @@ pub fn mentioned(view: &ServiceView) -> Vec<IpAddr> {
     let annotation = view.annotation(LOAD_BALANCER_IPS).unwrap_or_default();
     let spec = view.load_balancer_ip.as_deref().unwrap_or_default();
     let texts = annotation.split(',').chain([spec]);
-    texts.filter_map(|text| text.trim().parse().ok()).chain(view.status.iter().copied()).collect()
+    texts
+        .filter_map(|text| text.trim().parse().ok())
+        .chain(view.status.iter().filter_map(|ingress| ingress.ip))
+        .collect()
 }
 
 #[cfg(test)]

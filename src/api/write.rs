@@ -1,19 +1,18 @@
-//! One write to one Service.
+//! Writes to Services: as a patch, and where an older role has no right to that, as whole objects.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{PatchParams, PostParams};
-use kube_vip::api::Api;
-use kube_vip::model::{ServiceKey, ServiceView, service};
+use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::plan::Patch;
+use super::Api;
+use crate::model::{ServiceKey, ServiceView, service};
 
 /// How long a write may take. Shorter than what lies between the end of a claim and another's beginning.
 pub const PATIENCE: Duration = Duration::from_secs(4);
-const MANAGER: &str = "kube-vip-cloud-provider";
 
 /// What became of it.
 #[derive(Debug)]
@@ -30,21 +29,37 @@ pub enum Outcome {
     Failed(String),
 }
 
-/// Writes patches, and where the role is an old one that lacks the right to, whole objects.
-#[derive(Debug, Default)]
+/// What is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The Service itself.
+    Object,
+    /// Its status, and with it annotations.
+    Status,
+}
+
+/// Writes for one program.
+#[derive(Debug)]
 pub struct Writer {
+    manager: &'static str,
+    part: Part,
     may_not_patch: AtomicBool,
 }
 
 impl Writer {
-    /// Write, on the condition that the Service is as it was when the patch was decided on.
-    pub async fn write(&self, api: &Api, key: &ServiceKey, patch: &Patch) -> Outcome {
+    /// Nothing was written yet. `manager` is the name in `managedFields`.
+    pub fn new(manager: &'static str, part: Part) -> Self {
+        Self { manager, part, may_not_patch: AtomicBool::new(false) }
+    }
+
+    /// Merge a change into a Service. The change names the version that it was decided on.
+    pub async fn write(&self, api: &Api, key: &ServiceKey, change: &Value) -> Outcome {
         let chosen = match api.client().await {
             Ok(chosen) => chosen,
             Err(error) => return Outcome::Failed(error.to_string()),
         };
         let services = kube::Api::<Service>::namespaced(chosen.client, &key.namespace);
-        let Ok(written) = timeout(PATIENCE, self.attempt(&services, key, patch)).await else {
+        let Ok(written) = timeout(PATIENCE, self.attempt(&services, &key.name, change)).await else {
             api.failed(&chosen.server);
             return Outcome::Failed("no answer in time".to_owned());
         };
@@ -69,47 +84,56 @@ impl Writer {
     async fn attempt(
         &self,
         services: &kube::Api<Service>,
-        key: &ServiceKey,
-        patch: &Patch,
+        name: &str,
+        change: &Value,
     ) -> Result<Service, kube::Error> {
-        let json = patch.to_json();
         if self.may_not_patch.load(Ordering::Relaxed) {
-            let replaced = replace(services, key, &json).await;
+            let replaced = self.replace(services, name, change).await;
             // The role was mended meanwhile, or it is another trouble: patch again from the next time on.
             self.may_not_patch.store(!is_forbidden(&replaced), Ordering::Relaxed);
             return replaced;
         }
-        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        let patched = services.patch(&key.name, &params, &kube::api::Patch::Merge(&json)).await;
+        let params = PatchParams { field_manager: Some(self.manager.to_owned()), ..PatchParams::default() };
+        let merge = kube::api::Patch::Merge(change);
+        let patched = match self.part {
+            Part::Object => services.patch(name, &params, &merge).await,
+            Part::Status => services.patch_status(name, &params, &merge).await,
+        };
         if !is_forbidden(&patched) {
             return patched;
         }
-        let replaced = replace(services, key, &json).await;
+        let replaced = self.replace(services, name, change).await;
         // An API server that has just started refuses everything for a moment.
         if replaced.is_ok() && !self.may_not_patch.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "the role has no right to `patch` services: each address costs a read more; apply the role that \
-                 `kube-vip-cloud-provider manifest` prints"
+                "the role has no right to `patch` services: each write costs a read more; apply the role that \
+                 `{} manifest` prints",
+                self.manager
             );
         }
         replaced
+    }
+
+    /// The change as a read and writes of the whole object. It brings the version that it was decided on along: a
+    /// newer Service is refused as a conflict.
+    async fn replace(
+        &self,
+        services: &kube::Api<Service>,
+        name: &str,
+        change: &Value,
+    ) -> Result<Service, kube::Error> {
+        let serde = kube::Error::SerdeError;
+        let mut object = serde_json::to_value(services.get(name).await?).map_err(serde)?;
+        json_patch::merge(&mut object, change);
+        let object: Service = serde_json::from_value(object).map_err(serde)?;
+        let params = PostParams { field_manager: Some(self.manager.to_owned()), ..PostParams::default() };
+        match self.part {
+            Part::Object => services.replace(name, &params, &object).await,
+            Part::Status => services.replace_status(name, &params, &object).await,
+        }
     }
 }
 
 fn is_forbidden(answer: &Result<Service, kube::Error>) -> bool {
     matches!(answer, Err(kube::Error::Api(status)) if status.code == 403)
-}
-
-/// The patch as a read and a write of the whole object. The patch brings the version it was decided on along: a newer
-/// Service is refused as a conflict.
-async fn replace(
-    services: &kube::Api<Service>,
-    key: &ServiceKey,
-    json: &serde_json::Value,
-) -> Result<Service, kube::Error> {
-    let mut object = serde_json::to_value(services.get(&key.name).await?).map_err(kube::Error::SerdeError)?;
-    json_patch::merge(&mut object, json);
-    let object: Service = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
-    let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-    services.replace(&key.name, &params, &object).await
 }

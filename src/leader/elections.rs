@@ -1,0 +1,362 @@
+//! Many elections in one task: a Lease for each, one watch for all of a namespace.
+//!
+//! Calls under way are limited, and renewals go first, those of the claims that end soonest before the others: a host
+//! that wants a thousand Leases at once still keeps those that it has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::runtime::watcher;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::call::{self, stored_of};
+use super::driver::{Ask, Observer};
+use super::elector::{Call, DrainReason, Elector, Input, Output};
+use super::record::Stored;
+use super::{Settings, Standing};
+use crate::api::Api;
+use crate::desired::Board;
+use crate::model::{BootTime, LeaseName};
+use crate::net::clock::{self, Timer};
+use crate::watch::{Change, follow};
+
+/// Calls under way at once.
+const AT_ONCE: usize = 24;
+
+/// Whether and how this host takes part in an election.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Candidacy {
+    /// It may hold what the election is about. Without that it hands over, or stays away.
+    pub eligible: bool,
+    /// How long it leaves a free Lease to others that are to have it first.
+    pub delay: Duration,
+    /// It still holds the addresses from an earlier process.
+    pub resuming: bool,
+}
+
+/// What the elections are told, and tell.
+pub struct Channels {
+    /// What this host takes part in.
+    pub candidacies: watch::Receiver<BTreeMap<LeaseName, Candidacy>>,
+    /// Where the standings go.
+    pub board: Arc<watch::Sender<Board>>,
+    /// What happened on the segment, or what an operator wants of one of them.
+    pub commands: mpsc::Receiver<(LeaseName, Input)>,
+    /// What they ask of the segment.
+    pub asks: mpsc::Sender<(LeaseName, Ask)>,
+    /// Whom each Lease names, of those that are followed.
+    pub holders: watch::Sender<BTreeMap<LeaseName, String>>,
+    /// What an operator wants of all of them: hand over and stay away.
+    pub drained: watch::Receiver<bool>,
+    /// The end: hand over everything.
+    pub stopping: watch::Receiver<bool>,
+}
+
+/// All elections of a kind.
+pub struct Elections {
+    api: Arc<Api>,
+    /// What they have in common.
+    settings: Settings,
+    observer: Arc<dyn Observer>,
+    call_timeout: Duration,
+    channels: Channels,
+    entries: BTreeMap<LeaseName, Entry>,
+    /// Every Lease of the namespaces that are followed.
+    known: BTreeMap<LeaseName, Stored>,
+    /// Namespaces that are followed, and whether all their Leases are known.
+    namespaces: BTreeMap<String, bool>,
+    watches: JoinSet<()>,
+    leases_in: mpsc::Sender<(String, Change<(LeaseName, Box<Stored>)>)>,
+    waiting: BTreeMap<LeaseName, Call>,
+    flights: FuturesUnordered<Flight>,
+    stopping: bool,
+}
+
+struct Entry {
+    elector: Elector,
+    wanted: bool,
+    standing: Standing,
+}
+
+type Flight = Pin<Box<dyn Future<Output = (LeaseName, Input)> + Send>>;
+
+impl Elections {
+    /// Elections that have not begun. `settings` are those of each; the seed is spread by the Lease's name.
+    pub fn new(
+        settings: Settings,
+        api: Arc<Api>,
+        observer: Arc<dyn Observer>,
+        channels: Channels,
+    ) -> (Self, mpsc::Receiver<(String, Change<(LeaseName, Box<Stored>)>)>) {
+        let (leases_in, leases) = mpsc::channel(256);
+        let elections = Self {
+            api,
+            call_timeout: settings.retry_period.mul_f64(0.8),
+            settings,
+            observer,
+            channels,
+            entries: BTreeMap::new(),
+            known: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
+            watches: JoinSet::new(),
+            leases_in,
+            waiting: BTreeMap::new(),
+            flights: FuturesUnordered::new(),
+            stopping: false,
+        };
+        (elections, leases)
+    }
+
+    /// Take part until told to stop, and every Lease is given up.
+    ///
+    /// # Errors
+    /// If the kernel gives us no timer.
+    pub async fn run(
+        mut self,
+        mut leases: mpsc::Receiver<(String, Change<(LeaseName, Box<Stored>)>)>,
+    ) -> std::io::Result<()> {
+        let mut timer = Timer::new()?;
+        self.set_candidacies();
+        loop {
+            self.start_calls();
+            let now = clock::now();
+            if self.stopping && self.entries.values().all(|entry| entry.elector.is_stopped(now)) {
+                return Ok(());
+            }
+            let deadline = self.entries.values().filter_map(|entry| entry.elector.poll_timeout()).min();
+            tokio::select! {
+                biased;
+                Some((lease, input)) = self.flights.next() => self.input(&lease, input),
+                Some((lease, input)) = self.channels.commands.recv() => self.input(&lease, input),
+                Some((namespace, change)) = leases.recv() => self.leases_changed(namespace, change),
+                Ok(()) = self.channels.candidacies.changed(), if !self.stopping => self.set_candidacies(),
+                Ok(()) = self.channels.drained.changed() => self.set_drained(),
+                Ok(()) = self.channels.stopping.changed(), if !self.stopping => self.stop(),
+                () = timer.until(deadline) => self.on_time(),
+            }
+        }
+    }
+
+    fn set_candidacies(&mut self) {
+        let wanted = self.channels.candidacies.borrow_and_update().clone();
+        let namespaces: BTreeSet<String> = wanted.keys().map(|lease| lease.namespace.clone()).collect();
+        for namespace in namespaces {
+            self.follow(namespace);
+        }
+        let gone: Vec<LeaseName> = self
+            .entries
+            .keys()
+            .filter(|lease| wanted.get(lease).is_none_or(|candidacy| !candidacy.eligible))
+            .cloned()
+            .collect();
+        for lease in gone {
+            if let Some(entry) = self.entries.get_mut(&lease) {
+                entry.wanted = false;
+            }
+            self.input(&lease, Input::Drain(DrainReason::NotEligible));
+        }
+        for (lease, candidacy) in wanted.into_iter().filter(|(_, candidacy)| candidacy.eligible) {
+            match self.entries.get_mut(&lease) {
+                Some(entry) => {
+                    entry.wanted = true;
+                    entry.elector.set_delay(candidacy.delay);
+                    self.input(&lease, Input::Undrain(DrainReason::NotEligible));
+                }
+                None => self.enter(lease, candidacy),
+            }
+        }
+    }
+
+    /// Take part in one more election.
+    fn enter(&mut self, lease: LeaseName, candidacy: Candidacy) {
+        let name = lease.to_string();
+        let settings = Settings {
+            seed: self.settings.seed ^ crate::model::hash::fnv1a(name.as_bytes()),
+            resuming: candidacy.resuming,
+            ..self.settings.clone()
+        };
+        let mut elector = Elector::new(settings);
+        elector.set_delay(candidacy.delay);
+        let standing = elector.standing(clock::now());
+        self.entries.insert(lease.clone(), Entry { elector, wanted: true, standing });
+        if *self.channels.drained.borrow() {
+            self.input(&lease, Input::Drain(DrainReason::Operator));
+        }
+        if self.namespaces.get(&lease.namespace) == Some(&true) {
+            self.input(&lease, Input::Watching(true));
+            let known = self.known.get(&lease).cloned();
+            self.input(
+                &lease,
+                known.map_or(Input::WatchedDeletion, |stored| Input::Watched(Box::new(stored))),
+            );
+        }
+        self.publish(&lease);
+    }
+
+    fn set_drained(&mut self) {
+        let drained = *self.channels.drained.borrow_and_update();
+        let leases: Vec<LeaseName> = self.entries.keys().cloned().collect();
+        for lease in leases {
+            let reason = DrainReason::Operator;
+            self.input(&lease, if drained { Input::Drain(reason) } else { Input::Undrain(reason) });
+        }
+    }
+
+    fn stop(&mut self) {
+        self.channels.stopping.borrow_and_update();
+        self.stopping = true;
+        let leases: Vec<LeaseName> = self.entries.keys().cloned().collect();
+        for lease in leases {
+            self.input(&lease, Input::Stop);
+        }
+    }
+
+    /// Follow the Leases of one more namespace.
+    fn follow(&mut self, namespace: String) {
+        if self.namespaces.contains_key(&namespace) {
+            return;
+        }
+        self.namespaces.insert(namespace.clone(), false);
+        let (place, wrap) = (namespace.clone(), namespace);
+        let convert = |lease: Lease| {
+            let meta = &lease.metadata;
+            let name = LeaseName { namespace: meta.namespace.clone()?, name: meta.name.clone()? };
+            Some((name, Box::new(stored_of(lease))))
+        };
+        self.watches.spawn(follow(
+            self.api.clone(),
+            move |client| kube::Api::<Lease>::namespaced(client, &place),
+            watcher::Config::default(),
+            convert,
+            move |change| (wrap.clone(), change),
+            self.leases_in.clone(),
+        ));
+    }
+
+    fn leases_changed(&mut self, namespace: String, change: Change<(LeaseName, Box<Stored>)>) {
+        match change {
+            Change::Reset(all) => {
+                self.known.retain(|lease, _| lease.namespace != namespace);
+                self.known.extend(all.into_iter().map(|(lease, stored)| (lease, *stored)));
+                self.namespaces.insert(namespace.clone(), true);
+                let here: Vec<LeaseName> =
+                    self.entries.keys().filter(|lease| lease.namespace == namespace).cloned().collect();
+                for lease in here {
+                    self.input(&lease, Input::Watching(false));
+                    self.input(&lease, Input::Watching(true));
+                    let known = self.known.get(&lease).cloned();
+                    let input =
+                        known.map_or(Input::WatchedDeletion, |stored| Input::Watched(Box::new(stored)));
+                    self.input(&lease, input);
+                }
+                self.tell_holders();
+            }
+            Change::Applied((lease, stored)) => {
+                let holder = stored.record.holder.clone();
+                let before = self.known.insert(lease.clone(), (*stored).clone());
+                self.input(&lease, Input::Watched(stored));
+                if before.is_none_or(|before| before.record.holder != holder) {
+                    self.tell_holders();
+                }
+            }
+            Change::Deleted((lease, _)) => {
+                self.known.remove(&lease);
+                self.input(&lease, Input::WatchedDeletion);
+                self.tell_holders();
+            }
+        }
+    }
+
+    fn tell_holders(&self) {
+        let named = self.known.iter().filter(|(_, stored)| !stored.record.holder.is_empty());
+        let holders = named.map(|(lease, stored)| (lease.clone(), stored.record.holder.clone())).collect();
+        self.channels.holders.send_if_modified(|before| {
+            let changed = *before != holders;
+            *before = holders;
+            changed
+        });
+    }
+
+    fn on_time(&mut self) {
+        let now = clock::now();
+        let due = |entry: &Entry| entry.elector.poll_timeout().is_some_and(|at| at <= now);
+        let leases: Vec<LeaseName> =
+            self.entries.iter().filter(|(_, entry)| due(entry)).map(|(lease, _)| lease.clone()).collect();
+        for lease in leases {
+            if let Some(entry) = self.entries.get_mut(&lease) {
+                entry.elector.handle_timeout(now);
+            }
+            self.step(&lease);
+        }
+    }
+
+    fn input(&mut self, lease: &LeaseName, input: Input) {
+        let Some(entry) = self.entries.get_mut(lease) else { return };
+        entry.elector.handle_input(clock::now(), input);
+        self.step(lease);
+    }
+
+    /// Do what an elector asks for, and tell where it stands.
+    fn step(&mut self, lease: &LeaseName) {
+        let Some(entry) = self.entries.get_mut(lease) else { return };
+        while let Some(output) = entry.elector.poll_output() {
+            match output {
+                Output::Call(call) => drop(self.waiting.insert(lease.clone(), call)),
+                // No health is judged here: nothing is ever abandoned. The watch is everybody's.
+                Output::Abandon | Output::RenewWatch => {}
+                Output::Probe => drop(self.channels.asks.try_send((lease.clone(), Ask::Probe))),
+                Output::Assert => drop(self.channels.asks.try_send((lease.clone(), Ask::Assert))),
+            }
+        }
+        self.publish(lease);
+    }
+
+    fn publish(&mut self, lease: &LeaseName) {
+        let now = clock::now();
+        let Some(entry) = self.entries.get_mut(lease) else { return };
+        let standing = entry.elector.standing(now);
+        let over = !entry.wanted
+            && matches!(standing, Standing::Following { .. } | Standing::Starting)
+            && entry.elector.is_idle();
+        if entry.standing != standing {
+            if std::mem::discriminant(&entry.standing) != std::mem::discriminant(&standing) {
+                self.observer.standing_changed(&entry.standing, &standing, entry.elector.seen(), now);
+                tracing::debug!(%lease, before = ?entry.standing, after = ?standing, "election");
+            }
+            entry.standing = standing.clone();
+        }
+        self.channels.board.send_if_modified(|board| {
+            let Some(group) = board.groups.get_mut(lease) else { return false };
+            let changed = group.standing != standing;
+            group.standing = standing;
+            changed
+        });
+        if over {
+            self.entries.remove(lease);
+        }
+    }
+
+    /// Start calls as far as there is room, the most urgent ones first.
+    fn start_calls(&mut self) {
+        while self.flights.len() < AT_ONCE && !self.waiting.is_empty() {
+            let urgency = |lease: &LeaseName| -> (bool, BootTime) {
+                match self.entries.get(lease).map(|entry| &entry.standing) {
+                    Some(Standing::Holding(claim)) => (false, claim.valid_until),
+                    Some(Standing::Leaving { until }) => (false, *until),
+                    _ => (true, BootTime::default()),
+                }
+            };
+            let Some(lease) = self.waiting.keys().min_by_key(|lease| urgency(lease)).cloned() else { return };
+            let Some(call) = self.waiting.remove(&lease) else { return };
+            let made =
+                call::make(self.api.clone(), lease.clone(), self.call_timeout, self.observer.clone(), call);
+            self.flights.push(Box::pin(async move { (lease, made.await) }));
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! A Node as the rest of the program sees it, and where the control plane is.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr};
+
+use k8s_openapi::api::core::v1::Node;
+
+use super::annotation::HAS_IP;
+
+/// What of a Node matters here.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeView {
+    /// Its name.
+    pub name: String,
+    /// Its own addresses.
+    pub own: BTreeSet<IpAddr>,
+    /// What it holds for the control plane, by its label.
+    pub vips: BTreeSet<IpAddr>,
+}
+
+/// The view of a Node; none for an object without a name, which no server sends.
+pub fn view(node: Node) -> Option<NodeView> {
+    let name = node.metadata.name?;
+    let labels = node.metadata.labels.unwrap_or_default();
+    let addresses = node.status.and_then(|status| status.addresses).unwrap_or_default();
+    let own = addresses.iter().filter(|address| address.type_.ends_with("IP"));
+    let vips: BTreeSet<IpAddr> = labels.get(HAS_IP).into_iter().flat_map(|value| vips_of(value)).collect();
+    let own = own.filter_map(|address| address.address.parse().ok());
+    // What a node holds for the control plane may be listed among its own addresses.
+    let own = own.filter(|address| !vips.contains(address)).collect();
+    Some(NodeView { name, own, vips })
+}
+
+/// The label's value: IPv6 addresses as 32 hexadecimal digits, several with an underscore between them.
+fn vips_of(value: &str) -> impl Iterator<Item = IpAddr> + '_ {
+    value.split('_').filter_map(|part| match part.len() {
+        32 => u128::from_str_radix(part, 16).ok().map(|bits| Ipv6Addr::from_bits(bits).into()),
+        _ => part.parse().ok(),
+    })
+}
+
+/// The server in the kubeconfig that kubeadm publishes in `kube-public/cluster-info`, where it is given by address.
+pub fn of_cluster_info(kubeconfig: &str) -> Option<IpAddr> {
+    let server = kubeconfig.lines().find_map(|line| line.trim().strip_prefix("server:"))?;
+    let rest = server.trim().trim_matches('"').split_once("://")?.1;
+    let authority = rest.split('/').next()?;
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    host.trim_matches(['[', ']']).parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nodes_addresses_and_what_it_holds_for_the_control_plane() {
+        let node: Node = serde_json::from_value(serde_json::json!({
+            "metadata": { "name": "a", "labels": { HAS_IP: "192.0.2.9_fd000000000000000000000000000009" } },
+            "status": { "addresses": [
+                { "type": "InternalIP", "address": "192.0.2.1" },
+                { "type": "ExternalIP", "address": "fd00::1" },
+                { "type": "InternalIP", "address": "192.0.2.9" },
+                { "type": "Hostname", "address": "a" },
+            ] },
+        }))
+        .unwrap();
+        let view = view(node).unwrap();
+        let text = |set: BTreeSet<IpAddr>| set.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        assert_eq!(
+            (text(view.own).as_str(), text(view.vips).as_str()),
+            ("192.0.2.1 fd00::1", "192.0.2.9 fd00::9")
+        );
+    }
+
+    #[test]
+    fn the_server_that_kubeadm_published() {
+        let table = [
+            ("    server: https://192.0.2.1:6443", Some("192.0.2.1")),
+            ("server: \"https://[fd00::1]:6443/\"", Some("fd00::1")),
+            ("server: https://api.example.com:6443", None),
+            ("nothing", None),
+        ];
+        for (line, expected) in table {
+            let text = format!("clusters:\n- cluster:\n{line}\n");
+            assert_eq!(of_cluster_info(&text), expected.map(|text| text.parse().unwrap()), "{line}");
+        }
+    }
+}

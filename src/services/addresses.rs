@@ -1,0 +1,208 @@
+//! Which addresses a Service has, and which of them can be announced.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::model::annotation::LOAD_BALANCER_IPS;
+use crate::model::{Family, ServiceView};
+
+/// An address as it stands in a Service.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wanted {
+    /// An address.
+    Ip(IpAddr),
+    /// A name to look up.
+    Name(String),
+}
+
+/// The addresses of a Service, in the Go program's order of sources: the annotation; what the status has, unless
+/// `spec.loadBalancerIP` says otherwise; `spec.loadBalancerIP`.
+pub fn wanted(view: &ServiceView) -> Vec<Wanted> {
+    let one = |text: &str| match text.parse() {
+        Ok(address) => Wanted::Ip(address),
+        Err(_) => Wanted::Name(text.to_owned()),
+    };
+    if let Some(text) = view.annotation(LOAD_BALANCER_IPS) {
+        let elements = text.split(',').map(str::trim).filter(|element| !element.is_empty());
+        return elements.map(one).collect();
+    }
+    let spec = view.load_balancer_ip.as_deref().map(|text| one(text.trim()));
+    let differs = match &spec {
+        Some(Wanted::Ip(address)) => {
+            let mut same_family = view.status.iter().filter_map(|ingress| ingress.ip);
+            same_family.any(|ip| Family::of(ip) == Family::of(*address) && ip != *address)
+        }
+        _ => false,
+    };
+    if !view.status.is_empty() && !differs {
+        let entries = view.status.iter();
+        return entries
+            .filter_map(|ingress| {
+                let name = || ingress.hostname.clone().map(Wanted::Name);
+                ingress.ip.map(Wanted::Ip).or_else(name)
+            })
+            .collect();
+    }
+    spec.into_iter().collect()
+}
+
+/// What is known of addresses that are not for Services.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reserved {
+    /// The nodes' own, each with the node.
+    pub nodes: BTreeMap<IpAddr, String>,
+    /// The control plane's, where this process does not hold it itself.
+    pub control_plane: BTreeSet<IpAddr>,
+}
+
+/// Why an address cannot be announced.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Refusal {
+    /// It is of a kind that no Service can have.
+    #[error("{address} is a {kind} address, which no Service can have: ask for another address")]
+    Kind {
+        /// The address.
+        address: IpAddr,
+        /// What is wrong with it.
+        kind: &'static str,
+    },
+    /// It is a node's.
+    #[error("{address} is node {node}'s own: ask for another address")]
+    Node {
+        /// The address.
+        address: IpAddr,
+        /// The node.
+        node: String,
+    },
+    /// It is the control plane's.
+    #[error(
+        "{0} is the control plane's: let the kube-vip that holds it serve Services, too, or ask for another address"
+    )]
+    ControlPlane(IpAddr),
+    /// It comes from a DHCP server.
+    #[error("{0} asks for an address by DHCP, which this version does not do yet: give it an address")]
+    Dhcp(IpAddr),
+    /// It is no name.
+    #[error("`{0}` is neither an address nor a DNS name: correct the annotation {LOAD_BALANCER_IPS}")]
+    Malformed(String),
+}
+
+impl Reserved {
+    /// Whether an address can be announced.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(&self, address: IpAddr) -> Result<(), Refusal> {
+        let kind = match address {
+            _ if address.is_unspecified() => return Err(Refusal::Dhcp(address)),
+            _ if address.is_loopback() => Some("loopback"),
+            _ if address.is_multicast() => Some("multicast"),
+            IpAddr::V4(v4) if v4.is_broadcast() => Some("broadcast"),
+            IpAddr::V4(v4) if v4.is_link_local() => Some("link-local"),
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("link-local"),
+            IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Some("mapped IPv4"),
+            _ => None,
+        };
+        if let Some(kind) = kind {
+            return Err(Refusal::Kind { address, kind });
+        }
+        if self.control_plane.contains(&address) {
+            return Err(Refusal::ControlPlane(address));
+        }
+        match self.nodes.get(&address) {
+            Some(node) => Err(Refusal::Node { address, node: node.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether a text can be a DNS name: the last label is not a number (RFC 3696, section 2).
+pub fn is_name(text: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let last = text.rsplit('.').next().unwrap_or_default();
+    text.len() <= 253 && text.split('.').all(label) && !last.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::service::Ingress;
+
+    fn seen(annotation: Option<&str>, spec: Option<&str>, status: &[&str]) -> Vec<String> {
+        let mut view = ServiceView { load_balancer_ip: spec.map(str::to_owned), ..ServiceView::default() };
+        if let Some(text) = annotation {
+            view.annotations.insert(LOAD_BALANCER_IPS.into(), text.into());
+        }
+        view.status = status
+            .iter()
+            .map(|text| match text.parse() {
+                Ok(ip) => Ingress { ip: Some(ip), ..Ingress::default() },
+                Err(_) => Ingress { hostname: Some((*text).into()), ..Ingress::default() },
+            })
+            .collect();
+        let text = |wanted| match wanted {
+            Wanted::Ip(ip) => ip.to_string(),
+            Wanted::Name(name) => name,
+        };
+        wanted(&view).into_iter().map(text).collect()
+    }
+
+    #[test]
+    fn sources_have_an_order() {
+        let none: [&str; 0] = [];
+        assert_eq!(
+            seen(Some("192.0.2.1, fd00::1,"), Some("192.0.2.9"), &["192.0.2.8"]),
+            ["192.0.2.1", "fd00::1"]
+        );
+        assert_eq!(seen(Some("web.example.com"), None, &[]), ["web.example.com"]);
+        assert_eq!(seen(None, Some("192.0.2.9"), &["192.0.2.8"]), ["192.0.2.9"]);
+        assert_eq!(seen(None, Some("192.0.2.9"), &["192.0.2.9", "fd00::9"]), ["192.0.2.9", "fd00::9"]);
+        assert_eq!(seen(None, Some("192.0.2.9"), &["fd00::9"]), ["fd00::9"]);
+        assert_eq!(seen(None, None, &["192.0.2.8", "name.example"]), ["192.0.2.8", "name.example"]);
+        assert_eq!(seen(None, Some("192.0.2.9"), &[]), ["192.0.2.9"]);
+        assert_eq!(seen(None, None, &[]), none);
+    }
+
+    #[test]
+    fn what_cannot_be_announced() {
+        let reserved = Reserved {
+            nodes: [("192.0.2.1".parse().unwrap(), "node-1".to_owned())].into(),
+            control_plane: ["192.0.2.2".parse().unwrap()].into(),
+        };
+        for (address, part) in [
+            ("192.0.2.1", "node node-1's own"),
+            ("192.0.2.2", "the control plane's"),
+            ("127.0.0.1", "loopback"),
+            ("::1", "loopback"),
+            ("224.0.0.1", "multicast"),
+            ("ff02::1", "multicast"),
+            ("255.255.255.255", "broadcast"),
+            ("169.254.1.1", "link-local"),
+            ("fe80::1", "link-local"),
+            ("::ffff:192.0.2.1", "mapped"),
+            ("0.0.0.0", "DHCP"),
+        ] {
+            let error = reserved.check(address.parse().unwrap()).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+        assert_eq!(reserved.check("192.0.2.3".parse().unwrap()), Ok(()));
+    }
+
+    #[test]
+    fn names_are_not_addresses_with_a_typing_mistake() {
+        for (text, expected) in [
+            ("a.example", true),
+            ("a_b", true),
+            ("192.0.2.256", false),
+            ("", false),
+            ("a..b", false),
+            ("x y", false),
+        ] {
+            assert_eq!(is_name(text), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,462 @@
+//! Follows Services and what stands behind them, computes the plan, and writes what it asks for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use k8s_openapi::api::core::v1::{Endpoints as OldEndpoints, Node, ObjectReference, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::watcher;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::endpoints::{Slice, of_endpoints, of_slice};
+use super::plan::{Handled, Plan, Remark, Seen, World, plan};
+use super::status::{Change as Write, change};
+use crate::api::Api;
+use crate::api::event::Event;
+use crate::api::write::{Outcome as Written, Part, Writer};
+use crate::config::DnsMode;
+use crate::desired::{Board, Group, Place};
+use crate::leader::Standing;
+use crate::leader::elections::Candidacy;
+use crate::model::{BootTime, LeaseName, ServiceKey, ServiceView, Vip, annotation, node, service};
+use crate::net::clock::{self, Timer};
+use crate::reconcile::driver::Outcome;
+use crate::resolve::lookup;
+use crate::telemetry::Telemetry;
+use crate::watch::{Change, follow};
+
+/// Status writes under way at once.
+const WRITES_AT_ONCE: usize = 16;
+/// Pauses before a Service whose write failed is written to again.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Planning takes at most one part in so many of the time.
+const SHARE: u32 = 5;
+/// How often names are looked up, as for the control plane's.
+const LOOK_UP: Duration = Duration::from_secs(3);
+
+/// What was seen in the cluster.
+#[derive(Debug)]
+enum Observed {
+    Services(Change<(ServiceKey, ServiceView)>),
+    Slices(Change<Slice>),
+    Nodes(Change<node::NodeView>),
+    Names(BTreeMap<String, Vec<IpAddr>>),
+}
+
+/// What flows in and out.
+pub struct Channels {
+    /// Where addresses are laid out.
+    pub board: Arc<watch::Sender<Board>>,
+    /// Which elections this host takes part in.
+    pub candidacies: watch::Sender<BTreeMap<LeaseName, Candidacy>>,
+    /// Addresses that go with the control plane's election.
+    pub shared: watch::Sender<BTreeSet<Place>>,
+    /// What came of it all.
+    pub outcome: watch::Receiver<Outcome>,
+    /// Whom each Lease names.
+    pub holders: watch::Receiver<BTreeMap<LeaseName, String>>,
+    /// The control plane's addresses, where this process takes part in holding them.
+    pub vips: watch::Receiver<BTreeSet<Vip>>,
+    /// Where Events go.
+    pub events: mpsc::Sender<Event>,
+}
+
+/// How to go about it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Write status and annotations.
+    pub publish: bool,
+    /// Follow Endpoints instead of EndpointSlices.
+    pub endpoints: bool,
+    /// Which addresses of a name are used.
+    pub dns_mode: DnsMode,
+    /// Only Services of this namespace are followed.
+    pub namespace: Option<String>,
+}
+
+type Flight = Pin<Box<dyn Future<Output = (ServiceKey, Write, Written)> + Send>>;
+
+/// The task and its memory.
+pub struct Driver {
+    api: Arc<Api>,
+    world: World,
+    options: Options,
+    channels: Channels,
+    telemetry: Arc<Telemetry>,
+    writer: Arc<Writer>,
+    seen: Seen,
+    nodes: BTreeMap<String, node::NodeView>,
+    /// Services and endpoints were listed.
+    listed: (bool, bool),
+    plan: Plan,
+    dirty: bool,
+    not_before: BootTime,
+    names: watch::Sender<BTreeSet<String>>,
+    writing: BTreeSet<ServiceKey>,
+    flights: FuturesUnordered<Flight>,
+    failures: BTreeMap<ServiceKey, (u32, BootTime)>,
+    told: BTreeMap<ServiceKey, BTreeSet<Remark>>,
+}
+
+impl Driver {
+    /// A driver that has seen nothing. `left_over` are addresses of ours that were on this host before.
+    pub fn new(
+        api: Arc<Api>,
+        world: World,
+        options: Options,
+        channels: Channels,
+        telemetry: Arc<Telemetry>,
+        left_over: BTreeSet<IpAddr>,
+    ) -> Self {
+        Self {
+            api,
+            world,
+            options,
+            channels,
+            telemetry,
+            writer: Arc::new(Writer::new("kube-vip", Part::Status)),
+            seen: Seen { left_over, ..Seen::default() },
+            nodes: BTreeMap::new(),
+            listed: (false, false),
+            plan: Plan::default(),
+            dirty: false,
+            not_before: BootTime::default(),
+            names: watch::Sender::new(BTreeSet::new()),
+            writing: BTreeSet::new(),
+            flights: FuturesUnordered::new(),
+            failures: BTreeMap::new(),
+            told: BTreeMap::new(),
+        }
+    }
+
+    /// Run for ever.
+    ///
+    /// # Errors
+    /// If the kernel gives us no timer.
+    pub async fn run(mut self) -> std::io::Result<()> {
+        let mut timer = Timer::new()?;
+        let (observed_in, mut observed) = mpsc::channel(256);
+        let _watches = self.start(&observed_in);
+        loop {
+            if self.dirty && self.listed == (true, true) && clock::now() >= self.not_before {
+                self.replan();
+            }
+            self.publish();
+            let deadline = self.deadline();
+            tokio::select! {
+                biased;
+                Ok(()) = self.channels.outcome.changed() => drop(self.channels.outcome.borrow_and_update()),
+                Some((key, write, written)) = self.flights.next() => self.landed(key, &write, written),
+                Ok(()) = self.channels.holders.changed() => {
+                    self.seen.holders = self.channels.holders.borrow_and_update().clone();
+                    self.dirty = true;
+                }
+                Ok(()) = self.channels.vips.changed() => self.dirty = true,
+                Some(change) = observed.recv() => {
+                    self.see(change);
+                    // Whatever else has been seen by now is taken along before anything is computed.
+                    while let Ok(change) = observed.try_recv() {
+                        self.see(change);
+                    }
+                }
+                () = timer.until(deadline) => {}
+            }
+        }
+    }
+
+    fn start(&self, observed: &mpsc::Sender<Observed>) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        let all = watcher::Config::default;
+        let api = || self.api.clone();
+        let namespace = self.options.namespace.clone();
+        let here = move |client| within::<Service>(client, namespace.as_deref());
+        tasks.spawn(follow(api(), here, all(), service::view, Observed::Services, observed.clone()));
+        let namespace = self.options.namespace.clone();
+        if self.options.endpoints {
+            let here = move |client| within::<OldEndpoints>(client, namespace.as_deref());
+            tasks.spawn(follow(api(), here, all(), of_endpoints, Observed::Slices, observed.clone()));
+        } else {
+            let here = move |client| within::<EndpointSlice>(client, namespace.as_deref());
+            tasks.spawn(follow(api(), here, all(), of_slice, Observed::Slices, observed.clone()));
+        }
+        tasks.spawn(follow(
+            api(),
+            kube::Api::<Node>::all,
+            all(),
+            node::view,
+            Observed::Nodes,
+            observed.clone(),
+        ));
+        tasks.spawn(look_up(self.names.subscribe(), self.options.dns_mode, observed.clone()));
+        tasks
+    }
+
+    fn see(&mut self, observed: Observed) {
+        self.dirty = true;
+        match observed {
+            Observed::Services(change) => {
+                self.listed.0 = true;
+                match change {
+                    Change::Reset(all) => self.seen.services = all.into_iter().collect(),
+                    Change::Applied((key, view)) => drop(self.seen.services.insert(key, view)),
+                    Change::Deleted((key, _)) => {
+                        self.seen.services.remove(&key);
+                        self.failures.remove(&key);
+                        self.told.remove(&key);
+                    }
+                }
+            }
+            Observed::Slices(change) => {
+                self.listed.1 = true;
+                match change {
+                    Change::Reset(all) => self.seen.endpoints.reset(all),
+                    Change::Applied(slice) => self.seen.endpoints.apply(slice),
+                    Change::Deleted(slice) => self.seen.endpoints.remove(&slice),
+                }
+            }
+            Observed::Nodes(change) => {
+                match change {
+                    Change::Reset(all) => {
+                        self.nodes = all.into_iter().map(|node| (node.name.clone(), node)).collect();
+                    }
+                    Change::Applied(node) => drop(self.nodes.insert(node.name.clone(), node)),
+                    Change::Deleted(node) => drop(self.nodes.remove(&node.name)),
+                }
+                self.reserve();
+            }
+            Observed::Names(names) => self.seen.names = names,
+        }
+    }
+
+    fn reserve(&mut self) {
+        let nodes = self.nodes.values();
+        let own = nodes.clone().flat_map(|node| node.own.iter().map(|address| (*address, node.name.clone())));
+        self.seen.reserved.nodes = own.collect();
+        let vips = nodes.flat_map(|node| node.vips.iter().copied());
+        self.seen.reserved.control_plane =
+            vips.filter(|address| !self.seen.reserved.nodes.contains_key(address)).collect();
+        for address in &self.seen.reserved.control_plane {
+            self.seen.reserved.nodes.remove(address);
+        }
+    }
+
+    fn replan(&mut self) {
+        let began = clock::now();
+        self.dirty = false;
+        self.seen.vips = self.channels.vips.borrow_and_update().iter().map(|vip| vip.address).collect();
+        let mut plan = plan(&self.world, &self.seen);
+        let shared = self.world.control_plane.as_ref().and_then(|lease| plan.groups.remove(lease));
+        let shared = shared.map(|(_, places)| places).unwrap_or_default();
+        self.channels.shared.send_if_modified(|before| {
+            let changed = *before != shared;
+            *before = shared;
+            changed
+        });
+        self.lay_out(&plan);
+        let candidacies: BTreeMap<LeaseName, Candidacy> =
+            plan.groups.iter().map(|(lease, (candidacy, _))| (lease.clone(), *candidacy)).collect();
+        self.channels.candidacies.send_if_modified(|before| {
+            let changed = *before != candidacies;
+            *before = candidacies;
+            changed
+        });
+        self.names.send_if_modified(|before| {
+            let changed = *before != plan.names;
+            before.clone_from(&plan.names);
+            changed
+        });
+        self.plan = plan;
+        self.tell();
+        self.not_before = clock::now() + clock::now().since(began) * (SHARE - 1);
+    }
+
+    /// Put the plan's groups on the board, next to the control plane's.
+    fn lay_out(&self, plan: &Plan) {
+        let control_plane = self.world.control_plane.as_ref();
+        self.channels.board.send_if_modified(|board| {
+            let before = board.groups.len();
+            board.groups.retain(|lease, _| control_plane == Some(lease) || plan.groups.contains_key(lease));
+            let mut changed = board.groups.len() != before;
+            for (lease, (candidacy, places)) in &plan.groups {
+                let group = board.groups.entry(lease.clone()).or_insert_with(|| {
+                    changed = true;
+                    let standing = if candidacy.eligible {
+                        Standing::Starting
+                    } else {
+                        Standing::Following { holder: None, fence_until: None }
+                    };
+                    Group { standing, places: BTreeSet::new() }
+                });
+                if group.places != *places {
+                    group.places.clone_from(places);
+                    changed = true;
+                }
+            }
+            changed
+        });
+    }
+
+    /// Tell users what they should know, once.
+    fn tell(&mut self) {
+        self.telemetry.services(self.plan.services.len());
+        for (key, handled) in &self.plan.services {
+            let remarks: BTreeSet<Remark> = handled.remarks.iter().cloned().collect();
+            let told = self.told.get(key);
+            for remark in remarks.iter().filter(|remark| told.is_none_or(|told| !told.contains(remark))) {
+                let (reason, message) = match remark {
+                    Remark::Refused(refusal) => ("AddressRefused", refusal.to_string()),
+                    Remark::Annotation(text) => ("AnnotationIgnored", text.clone()),
+                };
+                tracing::warn!(service = %key, "{message}");
+                self.event(key, true, reason, message);
+            }
+            if remarks.is_empty() {
+                self.told.remove(key);
+            } else {
+                self.told.insert(key.clone(), remarks);
+            }
+        }
+    }
+
+    /// Events are a courtesy: when too many wait they are dropped.
+    fn event(&self, key: &ServiceKey, warning: bool, reason: &'static str, message: String) {
+        let about = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Service".into()),
+            namespace: Some(key.namespace.clone()),
+            name: Some(key.name.clone()),
+            uid: self.seen.services.get(key).map(|view| view.uid.clone()),
+            ..ObjectReference::default()
+        };
+        self.channels.events.try_send(Event { about, warning, reason, message }).ok();
+    }
+
+    /// Start status writes as far as there is room.
+    fn publish(&mut self) {
+        if !self.options.publish || self.flights.len() >= WRITES_AT_ONCE {
+            return;
+        }
+        let now = clock::now();
+        let outcome = self.channels.outcome.borrow();
+        let mut writes = Vec::new();
+        for (key, handled) in &self.plan.services {
+            if self.flights.len() + writes.len() >= WRITES_AT_ONCE {
+                break;
+            }
+            let paused = self.failures.get(key).is_some_and(|(_, until)| now < *until);
+            if paused || self.writing.contains(key) {
+                continue;
+            }
+            let Some(view) = self.seen.services.get(key) else { continue };
+            if let Some(write) = change(view, handled, &outcome.held, &self.world.me) {
+                writes.push((key.clone(), write));
+            }
+        }
+        drop(outcome);
+        for (key, write) in writes {
+            self.writing.insert(key.clone());
+            let (api, writer) = (self.api.clone(), self.writer.clone());
+            self.flights.push(Box::pin(async move {
+                let written = writer.write(&api, &key, &write.to_json()).await;
+                (key, write, written)
+            }));
+        }
+    }
+
+    fn landed(&mut self, key: ServiceKey, write: &Write, written: Written) {
+        self.writing.remove(&key);
+        let before = self.seen.services.get(&key);
+        match written {
+            Written::Done(view) => {
+                self.failures.remove(&key);
+                let was_ours = before
+                    .and_then(|before| before.annotation(annotation::VIP_HOST))
+                    .is_some_and(|host| host == self.world.me);
+                self.seen.services.insert(key.clone(), *view);
+                self.dirty = true;
+                let addresses = |handled: Option<&Handled>| {
+                    let addresses = handled.map(|handled| handled.addresses.as_slice()).unwrap_or_default();
+                    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+                };
+                let addresses = addresses(self.plan.services.get(&key));
+                match &write.host {
+                    Some(me) if !was_ours => {
+                        self.event(&key, false, "AddressGained", format!("node {me} announces {addresses}"));
+                    }
+                    None => {
+                        let text =
+                            format!("nobody announces {addresses}: nothing ready stands behind the Service");
+                        self.event(&key, true, "AddressWithdrawn", text);
+                    }
+                    Some(_) => {}
+                }
+            }
+            Written::Gone => drop(self.failures.remove(&key)),
+            Written::Conflict => self.pause(key),
+            Written::Refused(why) | Written::Failed(why) => {
+                tracing::debug!(service = %key, "cannot write the status: {why}");
+                self.pause(key);
+            }
+        }
+    }
+
+    fn pause(&mut self, key: ServiceKey) {
+        let entry = self.failures.entry(key).or_insert((0, clock::now()));
+        let pause = SHORTEST_PAUSE.saturating_mul(1 << entry.0.min(10)).min(LONGEST_PAUSE);
+        *entry = (entry.0 + 1, clock::now() + pause);
+    }
+
+    fn deadline(&self) -> Option<BootTime> {
+        let now = clock::now();
+        let replan = (self.dirty && self.listed == (true, true)).then_some(self.not_before);
+        let retry = self.failures.values().map(|(_, until)| *until).filter(|until| *until > now);
+        retry.chain(replan).min()
+    }
+}
+
+fn within<K>(client: kube::Client, namespace: Option<&str>) -> kube::Api<K>
+where
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+{
+    match namespace {
+        Some(namespace) => kube::Api::namespaced(client, namespace),
+        None => kube::Api::all(client),
+    }
+}
+
+/// Look names up for as long as there are any. A name that cannot be resolved keeps the addresses it had.
+async fn look_up(
+    mut names: watch::Receiver<BTreeSet<String>>,
+    mode: DnsMode,
+    observed: mpsc::Sender<Observed>,
+) {
+    let mut known: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+    loop {
+        let wanted = names.borrow_and_update().clone();
+        let mut found: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+        for name in &wanted {
+            let before = known.get(name).cloned().unwrap_or_default();
+            found.insert(name.clone(), lookup(name, mode, &before).await);
+        }
+        if found != known {
+            known = found;
+            if observed.send(Observed::Names(known.clone())).await.is_err() {
+                return;
+            }
+        }
+        let pause = async {
+            if wanted.is_empty() { std::future::pending().await } else { tokio::time::sleep(LOOK_UP).await }
+        };
+        tokio::select! {
+            changed = names.changed() => if changed.is_err() { return },
+            () = pause => {}
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What stands behind a Service, from all its EndpointSlices together.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::Endpoints as OldEndpoints;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use crate::model::ServiceKey;
+
+/// An endpoint, as far as it matters here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The node it is on, if it says so.
+    pub node: Option<String>,
+    /// It takes new connections.
+    pub ready: bool,
+    /// It would still answer, though it may be on its way out.
+    pub serving: bool,
+}
+
+/// A part of a Service's endpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slice {
+    /// Whose.
+    pub service: ServiceKey,
+    /// Its own name.
+    pub name: String,
+    /// Them.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// The part that an EndpointSlice has; none for one that belongs to no Service.
+pub fn of_slice(slice: EndpointSlice) -> Option<Slice> {
+    let labels = slice.metadata.labels.unwrap_or_default();
+    let service = ServiceKey {
+        namespace: slice.metadata.namespace?,
+        name: labels.get("kubernetes.io/service-name")?.clone(),
+    };
+    let endpoints = slice.endpoints.into_iter().map(|endpoint| {
+        let conditions = endpoint.conditions.unwrap_or_default();
+        // Absent means ready, and serving as much as it is ready (discovery.k8s.io/v1).
+        let ready = conditions.ready.unwrap_or(true);
+        let serving = conditions.serving.unwrap_or(ready);
+        Endpoint { node: endpoint.node_name.or(endpoint.hostname), ready, serving }
+    });
+    Some(Slice { service, name: slice.metadata.name?, endpoints: endpoints.collect() })
+}
+
+/// The older object, which has all of a Service's endpoints (`enable_endpoints`).
+pub fn of_endpoints(endpoints: OldEndpoints) -> Option<Slice> {
+    let service = ServiceKey { namespace: endpoints.metadata.namespace?, name: endpoints.metadata.name? };
+    let subsets = endpoints.subsets.unwrap_or_default();
+    let addresses = subsets.into_iter().flat_map(|subset| subset.addresses.unwrap_or_default());
+    let endpoints = addresses.map(|address| Endpoint {
+        node: address.node_name.or(address.hostname),
+        ready: true,
+        serving: true,
+    });
+    Some(Slice { service, name: String::new(), endpoints: endpoints.collect() })
+}
+
+/// Every Service's endpoints.
+#[derive(Debug, Default)]
+pub struct Endpoints {
+    slices: BTreeMap<ServiceKey, BTreeMap<String, Vec<Endpoint>>>,
+}
+
+impl Endpoints {
+    /// These are all slices there are.
+    pub fn reset(&mut self, all: Vec<Slice>) {
+        self.slices.clear();
+        all.into_iter().for_each(|slice| self.apply(slice));
+    }
+
+    /// A slice came or changed.
+    pub fn apply(&mut self, slice: Slice) {
+        self.slices.entry(slice.service).or_default().insert(slice.name, slice.endpoints);
+    }
+
+    /// A slice is gone.
+    pub fn remove(&mut self, slice: &Slice) {
+        if let Some(slices) = self.slices.get_mut(&slice.service) {
+            slices.remove(&slice.name);
+            if slices.is_empty() {
+                self.slices.remove(&slice.service);
+            }
+        }
+    }
+
+    fn of(&self, service: &ServiceKey) -> impl Iterator<Item = &Endpoint> {
+        self.slices.get(service).into_iter().flat_map(BTreeMap::values).flatten()
+    }
+
+    /// Whether anything answers behind a Service.
+    pub fn any(&self, service: &ServiceKey) -> bool {
+        self.of(service).any(|endpoint| endpoint.serving)
+    }
+
+    /// Whether this node answers for a Service by itself: it has a ready endpoint, or, where no node has, one that
+    /// still serves.
+    pub fn on(&self, service: &ServiceKey, node: &str) -> bool {
+        let here = |endpoint: &&Endpoint| {
+            endpoint.node.as_deref().is_some_and(|name| name.eq_ignore_ascii_case(node))
+        };
+        if self.of(service).any(|endpoint| endpoint.ready) {
+            return self.of(service).filter(here).any(|endpoint| endpoint.ready);
+        }
+        self.of(service).filter(here).any(|endpoint| endpoint.serving)
+    }
+
+    /// The nodes of a Service's endpoints, for tests and reports.
+    pub fn nodes(&self, service: &ServiceKey) -> BTreeSet<&str> {
+        self.of(service).filter_map(|endpoint| endpoint.node.as_deref()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> ServiceKey {
+        ServiceKey { namespace: "default".into(), name: "web".into() }
+    }
+
+    fn slice(name: &str, endpoints: &[(&str, bool, bool)]) -> Slice {
+        let endpoints = endpoints.iter().map(|(node, ready, serving)| Endpoint {
+            node: Some((*node).into()),
+            ready: *ready,
+            serving: *serving,
+        });
+        Slice { service: key(), name: name.into(), endpoints: endpoints.collect() }
+    }
+
+    #[test]
+    fn all_slices_count_together() {
+        let mut endpoints = Endpoints::default();
+        endpoints.reset(vec![slice("a", &[("one", true, true)]), slice("b", &[("two", true, true)])]);
+        endpoints.apply(slice("b", &[]));
+        assert!(endpoints.any(&key()) && endpoints.on(&key(), "ONE") && !endpoints.on(&key(), "two"));
+        endpoints.remove(&slice("a", &[]));
+        assert!(!endpoints.any(&key()));
+    }
+
+    #[test]
+    fn an_endpoint_on_its_way_out_counts_where_no_other_is_ready() {
+        let mut endpoints = Endpoints::default();
+        endpoints.apply(slice("a", &[("one", false, true), ("two", true, true), ("three", false, false)]));
+        assert_eq!(["one", "two", "three"].map(|node| endpoints.on(&key(), node)), [false, true, false]);
+        endpoints.apply(slice("a", &[("one", false, true), ("three", false, false)]));
+        assert_eq!(["one", "two", "three"].map(|node| endpoints.on(&key(), node)), [true, false, false]);
+    }
+
+    #[test]
+    fn conditions_that_are_absent_mean_ready() {
+        let json = serde_json::json!({
+            "metadata": { "namespace": "default", "name": "web-1", "labels": { "kubernetes.io/service-name": "web" } },
+            "addressType": "IPv4",
+            "endpoints": [
+                { "addresses": ["10.0.0.1"], "nodeName": "one" },
+                { "addresses": ["10.0.0.2"], "conditions": { "ready": false, "serving": true, "terminating": true } },
+                { "addresses": ["10.0.0.3"], "conditions": { "ready": false } },
+            ],
+        });
+        let slice = of_slice(serde_json::from_value(json).unwrap()).unwrap();
+        let seen: Vec<_> =
+            slice.endpoints.iter().map(|endpoint| (endpoint.ready, endpoint.serving)).collect();
+        assert_eq!(seen, [(true, true), (false, true), (false, false)]);
+    }
+}

@@ -1,0 +1,18 @@
+//! Services of type LoadBalancer: which of them this host may announce, by which election, and what their status says.
+//!
+//! ```text
+//! Services, EndpointSlices, Nodes ─► driver ─► plan ─┬─► board (places)      ─► reconcile
+//!                                      ▲             ├─► candidacies         ─► leader/elections
+//!                    held addresses ───┘             └─► status, Events      ─► cluster
+//! ```
+//!
+//! `select`, `addresses`, `endpoints`, `balance` and `plan` compute, `status` says what is to be written, `driver`
+//! follows the cluster and writes.
+
+pub mod addresses;
+pub mod balance;
+pub mod driver;
+pub mod endpoints;
+pub mod plan;
+pub mod select;
+pub mod status;

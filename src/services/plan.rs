@@ -1,0 +1,392 @@
+//! From what the cluster says to what this host may hold: groups of addresses, and its part in their elections.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::addresses::{Refusal, Reserved, Wanted, is_name, wanted};
+use super::balance;
+use super::endpoints::Endpoints;
+use super::select::Rules;
+use crate::desired::{LinkChoice, Place, Prefix};
+use crate::leader::elections::Candidacy;
+use crate::model::annotation::{LEASE_NAME, NOT_YET, SERVICE_INTERFACE, SERVICE_VLAN, WITHOUT_ENDPOINTS};
+use crate::model::family::number;
+use crate::model::service::TrafficPolicy;
+use crate::model::{LeaseName, ServiceKey, ServiceView};
+
+/// How much later each further candidate of a group takes what is free.
+const HEAD_START: Duration = Duration::from_millis(500);
+
+/// What does not change while the process runs.
+#[derive(Debug, Clone)]
+pub struct World {
+    /// This node.
+    pub me: String,
+    /// Which Services are looked after.
+    pub rules: Rules,
+    /// How they are elected.
+    pub mode: Mode,
+    /// The control plane's Lease, where this process takes part in its election.
+    pub control_plane: Option<LeaseName>,
+    /// Where addresses go that say nothing.
+    pub link: LinkChoice,
+    /// The link that `auto` falls back to.
+    pub main_link: String,
+    /// Prefix length for IPv4.
+    pub v4: Prefix,
+    /// Prefix length for IPv6.
+    pub v6: Prefix,
+}
+
+/// How Services are elected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mode {
+    /// One election for all.
+    Global(LeaseName),
+    /// One for each Service.
+    PerService,
+    /// A fixed number, Services spread over them by address.
+    Groups {
+        /// Their Leases are this one's name with a number.
+        base: LeaseName,
+        /// How many.
+        count: usize,
+        /// Candidates for each.
+        most: usize,
+    },
+}
+
+/// What was seen.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// All Services.
+    pub services: BTreeMap<ServiceKey, ServiceView>,
+    /// What stands behind them.
+    pub endpoints: Endpoints,
+    /// Addresses that are not for Services.
+    pub reserved: Reserved,
+    /// The control plane's addresses that this process takes part in holding.
+    pub vips: BTreeSet<IpAddr>,
+    /// What names were resolved to.
+    pub names: BTreeMap<String, Vec<IpAddr>>,
+    /// Whom each Lease names that is not expired.
+    pub holders: BTreeMap<LeaseName, String>,
+    /// Addresses of ours that were on this host when the process began.
+    pub left_over: BTreeSet<IpAddr>,
+}
+
+impl Seen {
+    /// Whether this host still has all of these from an earlier process.
+    fn has_all(&self, places: &BTreeSet<Place>) -> bool {
+        !places.is_empty() && places.iter().all(|place| self.left_over.contains(&place.address))
+    }
+}
+
+/// What is to be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Every election, this host's part in it, and the addresses that go with it here.
+    pub groups: BTreeMap<LeaseName, (Candidacy, BTreeSet<Place>)>,
+    /// Every Service that is looked after.
+    pub services: BTreeMap<ServiceKey, Handled>,
+    /// Names to look up.
+    pub names: BTreeSet<String>,
+}
+
+/// How a Service that is looked after stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Handled {
+    /// Its addresses that can be announced.
+    pub addresses: Vec<IpAddr>,
+    /// The election that they go with, once there are any.
+    pub lease: Option<LeaseName>,
+    /// Whether this host could serve it.
+    pub servable: bool,
+    /// Whether any host could.
+    pub alive: bool,
+    /// What its user should know.
+    pub remarks: Vec<Remark>,
+}
+
+/// What a Service's user should know.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Remark {
+    /// An address is not announced.
+    Refused(Refusal),
+    /// An annotation cannot be followed.
+    Annotation(String),
+}
+
+impl Mode {
+    /// The Lease of a group.
+    fn lease_of(base: &LeaseName, number: usize) -> LeaseName {
+        LeaseName { namespace: base.namespace.clone(), name: format!("{}-{number}", base.name) }
+    }
+
+    /// The Lease by which a node says that it is there.
+    fn member_of(base: &LeaseName, node: &str) -> LeaseName {
+        LeaseName { namespace: base.namespace.clone(), name: format!("{}{node}", Self::member_prefix(base)) }
+    }
+
+    fn member_prefix(base: &LeaseName) -> String {
+        format!("{}-member-", base.name)
+    }
+}
+
+/// Services that share an address or a Lease move together.
+#[derive(Debug, Default)]
+struct Component {
+    services: Vec<ServiceKey>,
+}
+
+/// Compute everything.
+pub fn plan(world: &World, seen: &Seen) -> Plan {
+    let mut plan = Plan::default();
+    let mut own_election = Vec::new();
+    let mut by_mode = Vec::new();
+    for (key, view) in &seen.services {
+        if !world.rules.covers(key, view) {
+            continue;
+        }
+        let handled = look_at(world, seen, key, view, &mut plan.names);
+        let rides_along = !handled.addresses.is_empty()
+            && world.control_plane.is_some()
+            && handled.addresses.iter().all(|address| seen.vips.contains(address));
+        let local = view.traffic_policy == TrafficPolicy::Local;
+        match &world.mode {
+            _ if handled.addresses.is_empty() => {}
+            // Sharing the control plane's address, it goes where that goes.
+            _ if rides_along => {}
+            Mode::Global(_) if !world.rules.elects_alone(view) => by_mode.push(key.clone()),
+            // What only some nodes can serve cannot go with the rest.
+            Mode::Groups { .. } if !local && !world.rules.elects_alone(view) => by_mode.push(key.clone()),
+            _ => own_election.push(key.clone()),
+        }
+        let lease = rides_along.then(|| world.control_plane.clone()).flatten();
+        plan.services.insert(key.clone(), Handled { lease, ..handled });
+    }
+    for component in components(seen, &plan, &own_election) {
+        place_alone(world, seen, &mut plan, &component);
+    }
+    match &world.mode {
+        Mode::PerService => {}
+        Mode::Global(lease) => {
+            let places = places_of(world, seen, &plan, &by_mode);
+            assign_lease(&mut plan, &by_mode, |_| lease.clone());
+            if world.control_plane.as_ref() == Some(lease) {
+                plan.groups.entry(lease.clone()).or_default().1.extend(places);
+            } else {
+                let candidacy =
+                    Candidacy { eligible: true, delay: Duration::ZERO, resuming: seen.has_all(&places) };
+                plan.groups.insert(lease.clone(), (candidacy, places));
+            }
+        }
+        Mode::Groups { base, count, most } => {
+            place_in_groups(world, seen, &mut plan, &by_mode, (base, *count, *most))
+        }
+    }
+    plan
+}
+
+/// A Service's addresses, and whether they can be served.
+fn look_at(
+    world: &World,
+    seen: &Seen,
+    key: &ServiceKey,
+    view: &ServiceView,
+    names: &mut BTreeSet<String>,
+) -> Handled {
+    let mut handled = Handled::default();
+    for wanted in wanted(view) {
+        let found = match wanted {
+            Wanted::Ip(address) => vec![address],
+            Wanted::Name(name) if is_name(&name) => {
+                names.insert(name.clone());
+                seen.names.get(&name).cloned().unwrap_or_default()
+            }
+            Wanted::Name(name) => {
+                handled.remarks.push(Remark::Refused(Refusal::Malformed(name)));
+                continue;
+            }
+        };
+        for address in found {
+            // What this process itself holds for the control plane is shared on purpose.
+            let own = seen.vips.contains(&address);
+            match seen.reserved.check(address) {
+                Err(refusal) if !own => handled.remarks.push(Remark::Refused(refusal)),
+                _ if handled.addresses.contains(&address) => {}
+                _ => handled.addresses.push(address),
+            }
+        }
+    }
+    let forced = view.annotation(WITHOUT_ENDPOINTS).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let any = seen.endpoints.any(key);
+    (handled.alive, handled.servable) = match view.traffic_policy {
+        TrafficPolicy::Cluster => (any || forced, any || forced),
+        TrafficPolicy::Local => (any, seen.endpoints.on(key, &world.me)),
+    };
+    let not_yet =
+        NOT_YET.iter().filter(|(name, _)| view.annotation(name).is_some_and(|value| value != "false"));
+    handled.remarks.extend(not_yet.map(|(name, what)| {
+        Remark::Annotation(format!(
+            "{name}: {what} is not available in this version yet; the Service is announced without"
+        ))
+    }));
+    if view.annotation(LEASE_NAME).is_some() && view.traffic_policy == TrafficPolicy::Local {
+        handled.remarks.push(Remark::Annotation(format!(
+            "{LEASE_NAME}: Services with externalTrafficPolicy Local are elected alone, since only some nodes can \
+             serve them; remove the annotation, or set the policy to Cluster"
+        )));
+    }
+    handled
+}
+
+/// Where an address goes.
+fn place(world: &World, view: &ServiceView, address: IpAddr) -> Place {
+    let link = match (view.annotation(SERVICE_VLAN), view.annotation(SERVICE_INTERFACE)) {
+        (Some(vlan), _) => LinkChoice::Named(vlan.to_owned()),
+        (None, Some("auto")) => LinkChoice::OfSubnet(world.main_link.clone()),
+        (None, Some(name)) => LinkChoice::Named(name.to_owned()),
+        (None, None) => world.link.clone(),
+    };
+    Place { address, prefix: if address.is_ipv4() { world.v4 } else { world.v6 }, link }
+}
+
+/// The addresses of those Services among these that this host can serve.
+fn places_of(world: &World, seen: &Seen, plan: &Plan, keys: &[ServiceKey]) -> BTreeSet<Place> {
+    let mut places: BTreeMap<IpAddr, Place> = BTreeMap::new();
+    for key in keys {
+        let (Some(handled), Some(view)) = (plan.services.get(key), seen.services.get(key)) else { continue };
+        if handled.servable {
+            // Of Services that share an address the first by name says where it goes.
+            for address in handled.addresses.iter().filter(|address| !seen.vips.contains(address)) {
+                places.entry(*address).or_insert_with(|| place(world, view, *address));
+            }
+        }
+    }
+    places.into_values().collect()
+}
+
+fn assign_lease(plan: &mut Plan, keys: &[ServiceKey], lease: impl Fn(&Handled) -> LeaseName) {
+    for key in keys {
+        if let Some(handled) = plan.services.get_mut(key) {
+            handled.lease = Some(lease(handled));
+        }
+    }
+}
+
+/// The Lease of a Service that is elected alone.
+fn lease_of(key: &ServiceKey, view: &ServiceView) -> LeaseName {
+    let own = || LeaseName { namespace: key.namespace.clone(), name: format!("kubevip-{}", key.name) };
+    match view.annotation(LEASE_NAME).filter(|_| view.traffic_policy == TrafficPolicy::Cluster) {
+        None => own(),
+        Some(text) => match text.split_once('/') {
+            Some((namespace, name)) => LeaseName { namespace: namespace.to_owned(), name: name.to_owned() },
+            None => LeaseName { namespace: key.namespace.clone(), name: text.to_owned() },
+        },
+    }
+}
+
+/// Services that share an address or a Lease, together; oldest first in each.
+fn components(seen: &Seen, plan: &Plan, keys: &[ServiceKey]) -> Vec<Component> {
+    let mut keys: Vec<&ServiceKey> = keys.iter().collect();
+    let age = |key: &ServiceKey| seen.services.get(key).map_or(0, |view| view.created);
+    keys.sort_by(|a, b| (age(a), a).cmp(&(age(b), b)));
+    let mut components: Vec<Component> = Vec::new();
+    let mut by_address: BTreeMap<IpAddr, usize> = BTreeMap::new();
+    let mut by_lease: BTreeMap<LeaseName, usize> = BTreeMap::new();
+    for key in keys {
+        let (Some(handled), Some(view)) = (plan.services.get(key), seen.services.get(key)) else { continue };
+        let lease = lease_of(key, view);
+        let linked = handled.addresses.iter().filter_map(|address| by_address.get(address));
+        let linked: BTreeSet<usize> = linked.chain(by_lease.get(&lease)).copied().collect();
+        let home = linked.first().copied().unwrap_or(components.len());
+        if home == components.len() {
+            components.push(Component::default());
+        }
+        for other in linked.into_iter().filter(|other| *other != home) {
+            let moved = components.get_mut(other).map(std::mem::take).unwrap_or_default();
+            if let Some(component) = components.get_mut(home) {
+                component.services.extend(moved.services);
+            }
+            by_address.values_mut().chain(by_lease.values_mut()).for_each(|index| {
+                if *index == other {
+                    *index = home;
+                }
+            });
+        }
+        if let Some(component) = components.get_mut(home) {
+            component.services.push(key.clone());
+        }
+        by_address.extend(handled.addresses.iter().map(|address| (*address, home)));
+        by_lease.insert(lease, home);
+    }
+    components.retain(|component| !component.services.is_empty());
+    components
+}
+
+/// An election for Services that go together: on the Lease of the oldest.
+fn place_alone(world: &World, seen: &Seen, plan: &mut Plan, component: &Component) {
+    let age = |key: &&ServiceKey| (seen.services.get(*key).map_or(0, |view| view.created), (*key).clone());
+    let Some(oldest) = component.services.iter().min_by_key(age) else { return };
+    let Some(view) = seen.services.get(oldest) else { return };
+    let lease = lease_of(oldest, view);
+    let places = places_of(world, seen, plan, &component.services);
+    let handled = component.services.iter().filter_map(|key| plan.services.get(key));
+    let eligible = handled.clone().any(|handled| handled.servable);
+    let candidacy = Candidacy { eligible, delay: Duration::ZERO, resuming: seen.has_all(&places) };
+    assign_lease(plan, &component.services, |_| lease.clone());
+    plan.groups.insert(lease, (candidacy, places));
+}
+
+/// Services spread over a fixed number of elections.
+fn place_in_groups(
+    world: &World,
+    seen: &Seen,
+    plan: &mut Plan,
+    keys: &[ServiceKey],
+    (base, count, most): (&LeaseName, usize, usize),
+) {
+    let prefix = Mode::member_prefix(base);
+    let here = seen.holders.iter().filter(|(lease, _)| lease.namespace == base.namespace);
+    let mut members: BTreeSet<String> =
+        here.filter(|(lease, _)| lease.name.starts_with(&prefix)).map(|(_, node)| node.clone()).collect();
+    members.insert(world.me.clone());
+    let holders =
+        (0..count).filter_map(|group| Some((group, seen.holders.get(&Mode::lease_of(base, group))?.clone())));
+    let holders: BTreeMap<usize, String> = holders.collect();
+    let mut by_group: BTreeMap<usize, Vec<ServiceKey>> = BTreeMap::new();
+    for component in components(seen, plan, keys) {
+        let group = group_of(plan, &component, count);
+        by_group.entry(group).or_default().extend(component.services);
+    }
+    for (group, list) in balance::candidates(count, &members, &holders, most).into_iter().enumerate() {
+        let lease = Mode::lease_of(base, group);
+        let keys = by_group.remove(&group).unwrap_or_default();
+        let places = places_of(world, seen, plan, &keys);
+        assign_lease(plan, &keys, |_| lease.clone());
+        let rank = list.iter().position(|node| *node == world.me);
+        let mine = holders.get(&group) == Some(&world.me);
+        // Whoever holds more than its share hands over to whoever has less.
+        let eligible = rank.is_some_and(|rank| rank == 0 || !mine);
+        let delay = HEAD_START * u32::try_from(rank.unwrap_or(0)).unwrap_or(0);
+        let resuming = seen.has_all(&places);
+        plan.groups.insert(lease, (Candidacy { eligible, delay, resuming }, places));
+    }
+    let member = Candidacy { eligible: true, delay: Duration::ZERO, resuming: true };
+    plan.groups.insert(Mode::member_of(base, &world.me), (member, BTreeSet::new()));
+}
+
+/// The group of Services that go together, by their lowest address: pools are given away in order, so that
+/// neighbours fall into different groups.
+fn group_of(plan: &Plan, component: &Component, count: usize) -> usize {
+    let addresses = component.services.iter().filter_map(|key| plan.services.get(key));
+    let lowest = addresses.flat_map(|handled| &handled.addresses).min();
+    let count = u128::try_from(count.max(1)).unwrap_or(1);
+    let folded = lowest.map_or(0, |address| {
+        let number = number(*address);
+        number ^ (number >> 64)
+    });
+    usize::try_from(folded % count).unwrap_or(0)
+}

@@ -1,0 +1,77 @@
+//! Which Services are looked after, and by what kind of election.
+
+use crate::config::ClassRule;
+use crate::model::annotation::{FORCE_ELECTION, IGNORE};
+use crate::model::{ServiceKey, ServiceView};
+
+/// What the configuration says of Services.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    /// Only this namespace.
+    pub namespace: Option<String>,
+    /// Only these classes.
+    pub class: ClassRule,
+    /// Services may ask for an election of their own.
+    pub on_demand: bool,
+}
+
+impl Rules {
+    /// Whether a Service is looked after.
+    pub fn covers(&self, key: &ServiceKey, view: &ServiceView) -> bool {
+        let class = view.class.as_deref();
+        let class_fits = match &self.class {
+            ClassRule::NamedOrNone(name) => class.is_none_or(|class| class == name),
+            ClassRule::Named(name) => class == Some(name.as_str()),
+            ClassRule::None => class.is_none(),
+        };
+        view.load_balancer
+            && !view.deleting
+            && class_fits
+            && self.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace)
+            && view.annotation(IGNORE) != Some("true")
+    }
+
+    /// Whether a Service has an election of its own whatever the others have.
+    pub fn elects_alone(&self, view: &ServiceView) -> bool {
+        self.on_demand && view.annotation(FORCE_ELECTION) == Some("true")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn covers(class: &ClassRule, of: Option<&str>, change: impl FnOnce(&mut ServiceView)) -> bool {
+        let rules = Rules { namespace: Some("shop".into()), class: class.clone(), on_demand: false };
+        let mut view =
+            ServiceView { load_balancer: true, class: of.map(str::to_owned), ..ServiceView::default() };
+        change(&mut view);
+        rules.covers(&ServiceKey { namespace: "shop".into(), name: "web".into() }, &view)
+    }
+
+    #[test]
+    fn classes() {
+        let ours = || "ours".to_owned();
+        let table = [
+            (ClassRule::NamedOrNone(ours()), [true, true, false]),
+            (ClassRule::Named(ours()), [false, true, false]),
+            (ClassRule::None, [true, false, false]),
+        ];
+        for (rule, expected) in table {
+            let found = [None, Some("ours"), Some("theirs")].map(|class| covers(&rule, class, |_| {}));
+            assert_eq!(found, expected, "{rule:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_alone() {
+        let none = ClassRule::None;
+        assert!(!covers(&none, None, |view| view.load_balancer = false));
+        assert!(!covers(&none, None, |view| view.deleting = true));
+        assert!(!covers(&none, None, |view| drop(view.annotations.insert(IGNORE.into(), "true".into()))));
+        assert!(covers(&none, None, |view| drop(view.annotations.insert(IGNORE.into(), "false".into()))));
+        let elsewhere = Rules { namespace: Some("a".into()), class: none, on_demand: false };
+        let view = ServiceView { load_balancer: true, ..ServiceView::default() };
+        assert!(!elsewhere.covers(&ServiceKey { namespace: "b".into(), name: "web".into() }, &view));
+    }
+}

@@ -1,0 +1,111 @@
+//! What the status of a Service should say, and who says it: the node that announces it, and nobody else.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use super::plan::Handled;
+use crate::model::ServiceView;
+use crate::model::annotation::VIP_HOST;
+use crate::model::service::Ingress;
+
+/// What to write to a Service: its status, and the node in an annotation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The version that it was decided on.
+    pub resource_version: String,
+    /// `status.loadBalancer.ingress`.
+    pub ingress: Vec<Ingress>,
+    /// The annotation that names the node; none removes it.
+    pub host: Option<String>,
+}
+
+/// What is to be written about a Service from this node; none if nothing, or nothing by us.
+///
+/// The holder of its addresses writes. Whoever was the last to announce it clears it when nobody can serve it any more.
+pub fn change(view: &ServiceView, handled: &Handled, held: &BTreeSet<IpAddr>, me: &str) -> Option<Change> {
+    let mine = view.annotation(VIP_HOST) == Some(me);
+    let announced: Vec<IpAddr> =
+        handled.addresses.iter().copied().filter(|address| held.contains(address)).collect();
+    let (ingress, host) = if handled.servable && !announced.is_empty() {
+        (announced.iter().map(|address| entry(view, *address)).collect(), Some(me.to_owned()))
+    } else if mine && !handled.alive {
+        (Vec::new(), None)
+    } else {
+        return None;
+    };
+    let same = view.status == ingress && view.annotation(VIP_HOST) == host.as_deref();
+    let resource_version = view.resource_version.clone();
+    (!same).then_some(Change { resource_version, ingress, host })
+}
+
+fn entry(view: &ServiceView, address: IpAddr) -> Ingress {
+    Ingress { ip: Some(address), hostname: None, ip_mode: Some("VIP".to_owned()), ports: view.ports.clone() }
+}
+
+impl Change {
+    /// As a merge patch of the Service's status; it fails when the Service has changed.
+    pub fn to_json(&self) -> Value {
+        let entries: Vec<Value> = self.ingress.iter().map(entry_to_json).collect();
+        let ingress = if entries.is_empty() { Value::Null } else { json!(entries) };
+        json!({
+            "metadata": {
+                "resourceVersion": self.resource_version,
+                "annotations": { VIP_HOST: self.host },
+            },
+            "status": { "loadBalancer": { "ingress": ingress } },
+        })
+    }
+}
+
+fn entry_to_json(entry: &Ingress) -> Value {
+    let ports: Vec<Value> = entry
+        .ports
+        .iter()
+        .map(|(protocol, port)| json!({ "port": port, "protocol": protocol.to_string() }))
+        .collect();
+    json!({ "ip": entry.ip, "ipMode": entry.ip_mode, "ports": ports })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::service::Protocol;
+
+    const A: &str = "192.0.2.1";
+
+    fn view() -> ServiceView {
+        ServiceView { ports: vec![(Protocol::Tcp, 80)], ..ServiceView::default() }
+    }
+
+    fn handled(servable: bool, alive: bool) -> Handled {
+        Handled { addresses: vec![A.parse().unwrap()], servable, alive, ..Handled::default() }
+    }
+
+    fn published(mut view: ServiceView, host: &str) -> ServiceView {
+        view.status = vec![entry(&view, A.parse().unwrap())];
+        view.annotations.insert(VIP_HOST.into(), host.into());
+        view
+    }
+
+    #[test]
+    fn who_writes_what() {
+        let held: BTreeSet<IpAddr> = [A.parse().unwrap()].into();
+        let none = BTreeSet::new();
+        let writes = |view: &ServiceView, handled: &Handled, held: &BTreeSet<IpAddr>| {
+            change(view, handled, held, "me").map(|change| (change.ingress.len(), change.host))
+        };
+        let mine = Some((1, Some("me".to_owned())));
+        assert_eq!(writes(&view(), &handled(true, true), &held), mine);
+        assert_eq!(writes(&published(view(), "other"), &handled(true, true), &held), mine);
+        assert_eq!(writes(&published(view(), "me"), &handled(true, true), &held), None);
+        // Ports follow.
+        let changed = ServiceView { ports: vec![(Protocol::Tcp, 81)], ..published(view(), "me") };
+        assert_eq!(writes(&changed, &handled(true, true), &held), mine);
+        // Not held here: not our business, unless nobody can hold it.
+        assert_eq!(writes(&published(view(), "me"), &handled(true, true), &none), None);
+        assert_eq!(writes(&published(view(), "me"), &handled(false, false), &none), Some((0, None)));
+        assert_eq!(writes(&published(view(), "other"), &handled(false, false), &none), None);
+    }
+}
