@@ -74,13 +74,6 @@ pub fn check_common(raw: &Raw) -> Vec<Problem> {
     if let Err(problem) = prefixes(raw) {
         problems.push(problem);
     }
-    if raw.bool(Key::ServicesElection) && raw.int(Key::ServicesElectionGroups) > 0 {
-        problems.push(Problem::Combination(format!(
-            "svc_election ({}) and svc_election_groups ({}) exclude each other: keep one",
-            raw.origin(Key::ServicesElection),
-            raw.origin(Key::ServicesElectionGroups)
-        )));
-    }
     problems
 }
 
@@ -175,6 +168,12 @@ fn build(
         }
         rate => Some(Duration::from_millis(rate.try_into().unwrap_or(3000))),
     };
+    if raw.bool(Key::ServicesElection) && raw.int(Key::ServicesElectionGroups) > 0 {
+        notes.push(
+            "svc_election_groups has no effect beside svc_election, which elects each Service".to_owned(),
+        );
+    }
+    notes.extend(without_effect(&raw));
     let port = |key| u16::try_from(raw.int(key)).unwrap_or_default();
     let mode = MODES
         .into_iter()
@@ -228,6 +227,13 @@ fn build(
         notes,
         raw,
     }
+}
+
+/// Settings that are accepted, and change nothing in what this configuration runs.
+fn without_effect(raw: &Raw) -> Vec<String> {
+    let keys = [Key::DebounceTime, Key::DhcpMode, Key::SingleNode, Key::StartLeader, Key::ConfigMap];
+    let set = keys.into_iter().filter(|key| raw.text(*key) != key.setting().default);
+    set.map(|key| format!("{} has no effect in this version ({})", key.name(), raw.origin(key))).collect()
 }
 
 /// Namespace and name of a Lease: the name may bring its namespace along.
@@ -487,8 +493,10 @@ mod tests {
             services(&[("vip_subnet", "24")]).prefixes,
             (SubnetPrefix::Fixed(24), SubnetPrefix::Fixed(128))
         );
-        let both = with(&[("svc_enable", "true"), ("svc_election", "true"), ("svc_election_groups", "4")]);
-        assert!(both.unwrap_err()[0].contains("exclude each other"));
+        let both =
+            with(&[("svc_enable", "true"), ("svc_election", "true"), ("svc_election_groups", "4")]).unwrap();
+        assert_eq!(both.services.unwrap().election, ServiceElection::PerService);
+        assert!(both.notes[0].contains("no effect beside svc_election"));
         let auto = with(&[
             ("svc_enable", "true"),
             ("cp_enable", "false"),

@@ -1,5 +1,8 @@
 //! The daemon: starts everything in order, and stops it in order.
 
+mod control_plane;
+mod services;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,25 +14,21 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::api::{Api, Environment};
-use crate::config::{Config, ServiceElection, SubnetPrefix, Target};
-use crate::desired::{Board, Group, LinkChoice, Place, Prefix};
-use crate::health::driver::Report;
-use crate::leader::driver::{Ask, Handles};
-use crate::leader::elections::{self, Candidacy, Elections};
-use crate::leader::elector::{DrainReason, Input};
-use crate::leader::{self, Health, Settings, Standing};
+use crate::config::{Config, Target};
+use crate::desired::Board;
+use crate::leader::Settings;
+use crate::leader::driver::Ask;
+use crate::leader::elector::Input;
 use crate::model::hash::fnv1a;
-use crate::model::{BootTime, LeaseName, Link, Vip};
+use crate::model::{LeaseName, Link, Vip};
 use crate::net::clock;
 use crate::net::netlink::{Netlink, NetlinkError};
 use crate::reconcile::diff::ActualAddress;
-use crate::reconcile::driver::{Outcome, left_over};
-use crate::services::plan::{Mode, World};
-use crate::services::select::Rules;
+use crate::reconcile::driver::Outcome;
 use crate::telemetry::events::{Reporter, label_value};
 use crate::telemetry::http::{ListenError, listen};
 use crate::telemetry::{Telemetry, pages, status};
-use crate::{api, health, reconcile, resolve, services};
+use crate::{api, health, reconcile, resolve};
 
 /// How long the whole exit may take.
 const EXIT_PATIENCE: Duration = Duration::from_millis(4500);
@@ -37,10 +36,6 @@ const EXIT_PATIENCE: Duration = Duration::from_millis(4500);
 const FAREWELL_PATIENCE: Duration = Duration::from_millis(800);
 /// A link that is down for this long counts as a failure of this host.
 const LINK_PATIENCE: Duration = Duration::from_secs(1);
-/// Candidates for each group of Services.
-const CANDIDATES: usize = 3;
-/// Events that wait to be written.
-const EVENTS: usize = 4096;
 
 /// Why the daemon cannot run, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -213,155 +208,6 @@ impl Common {
             seed: fnv1a(self.config.node_name.as_bytes()),
         }
     }
-
-    /// The control plane's election, and all that feeds it.
-    fn start_control_plane(
-        &self,
-        lease: &LeaseName,
-        shared: watch::Receiver<BTreeSet<Place>>,
-        link_down: watch::Receiver<Option<BootTime>>,
-        parts: &mut Parts,
-    ) -> Result<mpsc::Sender<Input>, ManagerError> {
-        let vips: BTreeSet<IpAddr> = self.vips.borrow().iter().map(|vip| vip.address).collect();
-        let (health_in, health_out) = watch::channel(Report::default());
-        let (combined_in, combined) = watch::channel(Report::default());
-        let (election, handles) = leader::driver::Driver::new(
-            self.settings(true, left_over(&self.addresses, &vips)),
-            lease.clone(),
-            self.api.clone(),
-            combined,
-            self.telemetry.clone(),
-        );
-        let Handles { standing, commands, asks, probe_health } = handles;
-        let prober =
-            health::driver::Driver::new(&self.config.health, self.api.clone(), probe_health, health_in)?;
-        parts.spawn(async move { (Part::Election("the election"), election.run().await) });
-        // The board has the group before the main loop first looks at it.
-        let layout = Layout {
-            lease: lease.clone(),
-            link: self.link.name.clone(),
-            standing,
-            vips: self.vips.clone(),
-            shared,
-        };
-        layout.put_on(&self.board);
-        parts.spawn(layout.keep_on(self.board.clone()));
-        tokio::spawn(prober.run());
-        tokio::spawn(judge(
-            self.config.layer2.clone(),
-            health_out,
-            link_down,
-            combined_in,
-            commands.clone(),
-            self.telemetry.clone(),
-        ));
-        tokio::spawn(forward_asks(lease.clone(), asks, self.asks.clone()));
-        tokio::spawn(command(self.drained.clone(), self.stopping.clone(), commands.clone()));
-        Ok(commands)
-    }
-
-    /// The elections for Services, and what plans them.
-    fn start_services(
-        &self,
-        control_plane: Option<&LeaseName>,
-        shared: watch::Sender<BTreeSet<Place>>,
-        outcome: watch::Receiver<Outcome>,
-        link_down: watch::Receiver<Option<BootTime>>,
-        parts: &mut Parts,
-    ) -> Option<mpsc::Sender<(LeaseName, Input)>> {
-        let config = self.config.services.as_ref()?;
-        let (candidacies_in, candidacies) = watch::channel(BTreeMap::<LeaseName, Candidacy>::new());
-        let (holders_in, holders) = watch::channel(BTreeMap::new());
-        let (commands, commands_out) = mpsc::channel(1024);
-        let (drained_in, drained) = watch::channel(false);
-        let channels = elections::Channels {
-            candidacies,
-            board: self.board.clone(),
-            commands: commands_out,
-            asks: self.asks.clone(),
-            holders: holders_in,
-            drained,
-            stopping: self.stopping.clone(),
-        };
-        let observer = Arc::new(Muted(self.telemetry.clone()));
-        let (elections, leases) =
-            Elections::new(self.settings(false, false), self.api.clone(), observer, channels);
-        parts.spawn(
-            async move { (Part::Election("the elections for Services"), elections.run(leases).await) },
-        );
-        let (events, events_out) = mpsc::channel(EVENTS);
-        let author = api::event::Author { component: "kube-vip", host: self.config.node_name.clone() };
-        tokio::spawn(author.post_all(self.api.clone(), events_out));
-        let ours = self.addresses.iter().filter(|address| address.tagged || address.deprecated);
-        let driver = services::driver::Driver::new(
-            self.api.clone(),
-            world(&self.config, config, &self.link, control_plane),
-            services::driver::Options {
-                publish: config.publish,
-                endpoints: config.endpoints,
-                dns_mode: self.config.dns_mode,
-                namespace: config.namespace.clone(),
-            },
-            services::driver::Channels {
-                board: self.board.clone(),
-                candidacies: candidacies_in,
-                shared,
-                outcome,
-                holders,
-                vips: self.vips.clone(),
-                events,
-            },
-            self.telemetry.clone(),
-            ours.map(|address| address.vip.address).collect(),
-        );
-        parts.spawn(async move { (Part::Other("the planning of Services"), driver.run().await) });
-        let tolerate_down = self.config.layer2.tolerate_down;
-        tokio::spawn(stay_away(self.drained.clone(), link_down, tolerate_down, drained_in));
-        Some(commands)
-    }
-}
-
-/// Where the control plane's addresses go.
-struct Layout {
-    lease: LeaseName,
-    link: String,
-    standing: watch::Receiver<Standing>,
-    vips: watch::Receiver<BTreeSet<Vip>>,
-    /// Addresses of Services that go with them.
-    shared: watch::Receiver<BTreeSet<Place>>,
-}
-
-impl Layout {
-    fn put_on(&self, board: &watch::Sender<Board>) {
-        let place = |vip: &Vip| Place {
-            address: vip.address,
-            prefix: Prefix::Fixed(vip.prefix),
-            link: LinkChoice::Named(self.link.clone()),
-        };
-        let mut places = self.shared.borrow().clone();
-        places.extend(self.vips.borrow().iter().map(place));
-        let group = Group { standing: self.standing.borrow().clone(), places };
-        board.send_if_modified(|board| {
-            board.groups.insert(self.lease.clone(), group.clone()).as_ref() != Some(&group)
-        });
-    }
-
-    /// Until the election ends.
-    async fn keep_on(mut self, board: Arc<watch::Sender<Board>>) -> (Part, std::io::Result<()>) {
-        loop {
-            self.standing.borrow_and_update();
-            self.vips.borrow_and_update();
-            self.shared.borrow_and_update();
-            self.put_on(&board);
-            tokio::select! {
-                changed = self.standing.changed() => if changed.is_err() {
-                    return (Part::Election("the layout of the control plane"), Ok(()));
-                },
-                Ok(()) = self.vips.changed() => {}
-                Ok(()) = self.shared.changed() => {}
-            }
-        }
-    }
 }
 
 /// The elections that the main loop talks to.
@@ -380,88 +226,6 @@ impl Routes {
                 (_, Some(Some(elections))) => drop(elections.try_send((lease, input))),
                 _ => {}
             }
-        }
-    }
-}
-
-/// An observer that tells of calls, not of each of many elections.
-struct Muted(Arc<Telemetry>);
-
-impl leader::driver::Observer for Muted {
-    fn election(&self, _: &leader::decide::Seen, _: &Standing, _: BootTime) {}
-
-    fn standing_changed(&self, _: &Standing, _: &Standing, _: &leader::decide::Seen, _: BootTime) {}
-
-    fn no_access(&self, why: &str) {
-        self.0.no_access(why);
-    }
-
-    fn call_failed(&self, verb: &'static str, server: &str, answer: &leader::elector::Answer, why: &str) {
-        self.0.call_failed(verb, server, answer, why);
-    }
-
-    fn call_succeeded(&self, verb: &'static str) {
-        self.0.call_succeeded(verb);
-    }
-}
-
-async fn forward_asks(lease: LeaseName, mut asks: mpsc::Receiver<Ask>, to: mpsc::Sender<(LeaseName, Ask)>) {
-    while let Some(ask) = asks.recv().await {
-        to.try_send((lease.clone(), ask)).ok();
-    }
-}
-
-/// Tell the control plane's election what an operator wants.
-async fn command(
-    mut drained: watch::Receiver<bool>,
-    mut stopping: watch::Receiver<bool>,
-    commands: mpsc::Sender<Input>,
-) {
-    let mut known = false;
-    loop {
-        if *stopping.borrow_and_update() {
-            // The queue is only closed when the election has ended.
-            commands.send(Input::Stop).await.ok();
-            return;
-        }
-        let wanted = *drained.borrow_and_update();
-        if wanted != known {
-            known = wanted;
-            let reason = DrainReason::Operator;
-            let input = if wanted { Input::Drain(reason) } else { Input::Undrain(reason) };
-            if commands.send(input).await.is_err() {
-                return;
-            }
-        }
-        tokio::select! {
-            changed = drained.changed() => if changed.is_err() { return },
-            changed = stopping.changed() => if changed.is_err() { return },
-        }
-    }
-}
-
-/// Whether Services are to be left to others: an operator says so, or the main link is down.
-async fn stay_away(
-    mut drained: watch::Receiver<bool>,
-    mut link_down: watch::Receiver<Option<BootTime>>,
-    tolerate_down: bool,
-    away: watch::Sender<bool>,
-) {
-    loop {
-        let wanted = *drained.borrow_and_update();
-        let down_for = (*link_down.borrow_and_update()).map(|since| clock::now().since(since));
-        let cut_off = !tolerate_down && down_for.is_some_and(|down| down >= LINK_PATIENCE);
-        away.send_if_modified(|before| std::mem::replace(before, wanted || cut_off) != (wanted || cut_off));
-        let due = async {
-            match down_for {
-                Some(down) if down < LINK_PATIENCE => tokio::time::sleep(LINK_PATIENCE - down).await,
-                _ => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            changed = drained.changed() => if changed.is_err() { return },
-            changed = link_down.changed() => if changed.is_err() { return },
-            () = due => {}
         }
     }
 }
@@ -545,43 +309,6 @@ fn services_lease(config: &Config) -> String {
         .map_or_else(String::new, |(namespace, name)| LeaseName { namespace, name }.to_string())
 }
 
-/// What the planning of Services is based on.
-fn world(
-    config: &Config,
-    services: &crate::config::Services,
-    link: &Link,
-    control_plane: Option<&LeaseName>,
-) -> World {
-    let (namespace, name) = services.lease.clone();
-    let lease = LeaseName { namespace, name };
-    let prefix = |prefix: SubnetPrefix| match prefix {
-        SubnetPrefix::Fixed(length) => Prefix::Fixed(length),
-        SubnetPrefix::Auto => Prefix::OfSubnet,
-    };
-    World {
-        me: config.node_name.clone(),
-        rules: Rules {
-            namespace: services.namespace.clone(),
-            class: services.class.clone(),
-            on_demand: services.on_demand,
-        },
-        mode: match services.election {
-            ServiceElection::Global => Mode::Global(lease),
-            ServiceElection::PerService => Mode::PerService,
-            ServiceElection::Groups(count) => Mode::Groups { base: lease, count, most: CANDIDATES },
-        },
-        control_plane: control_plane.cloned(),
-        link: match services.interface.as_deref() {
-            Some("auto") => LinkChoice::OfSubnet(link.name.clone()),
-            Some(name) => LinkChoice::Named(name.to_owned()),
-            None => LinkChoice::Named(link.name.clone()),
-        },
-        main_link: link.name.clone(),
-        v4: prefix(services.prefixes.0),
-        v6: prefix(services.prefixes.1),
-    }
-}
-
 fn environment(config: &Config, vips: &BTreeSet<Vip>, addresses: &[ActualAddress]) -> Environment {
     Environment {
         home: std::env::var_os("HOME").map(Into::into),
@@ -615,55 +342,5 @@ fn reporter(config: &Config, api: Arc<Api>) -> Reporter {
         node: config.node_name.clone(),
         vips: config.targets.iter().map(shown).collect::<Vec<_>>().join(", "),
         label: config.telemetry.label_node.then(|| label_value(&addresses)),
-    }
-}
-
-/// Brings the API server's health and the link's state together, for the election.
-async fn judge(
-    layer2: crate::config::Layer2,
-    mut health: watch::Receiver<Report>,
-    mut link_down: watch::Receiver<Option<BootTime>>,
-    combined: watch::Sender<Report>,
-    commands: mpsc::Sender<Input>,
-    telemetry: Arc<Telemetry>,
-) {
-    let mut given_up = false;
-    loop {
-        let report = *health.borrow_and_update();
-        let down_for = (*link_down.borrow_and_update()).map(|since| clock::now().since(since));
-        let cut_off = !layer2.tolerate_down && down_for.is_some_and(|down| down >= LINK_PATIENCE);
-        let local = if cut_off { Health::Failing } else { report.local };
-        telemetry.health(local);
-        // Whoever has no link cannot ask the others; that they are better is a safe guess.
-        let new = Report { local, peer_serving: report.peer_serving || cut_off };
-        combined.send_if_modified(|before| std::mem::replace(before, new) != new);
-        let give_up = layer2
-            .give_up_when_down_for
-            .is_some_and(|patience| down_for.is_some_and(|down| down >= patience));
-        if give_up != given_up {
-            given_up = give_up;
-            let command = if give_up {
-                Input::Drain(DrainReason::LinkDown)
-            } else {
-                Input::Undrain(DrainReason::LinkDown)
-            };
-            if commands.send(command).await.is_err() {
-                return;
-            }
-        }
-        let tick = async {
-            match down_for {
-                Some(_) => tokio::time::sleep(Duration::from_millis(250)).await,
-                None => std::future::pending().await,
-            }
-        };
-        let alive = tokio::select! {
-            changed = health.changed() => changed.is_ok(),
-            changed = link_down.changed() => changed.is_ok(),
-            () = tick => true,
-        };
-        if !alive {
-            return;
-        }
     }
 }

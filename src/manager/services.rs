@@ -1,0 +1,171 @@
+//! The elections for Services, and what plans them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+use super::{Common, LINK_PATIENCE, Part, Parts};
+use crate::config::{Config, ServiceElection, SubnetPrefix};
+use crate::desired::{LinkChoice, Place, Prefix};
+use crate::leader::elections::{self, Candidacy, Elections};
+use crate::leader::elector::Input;
+use crate::leader::{self, Standing};
+use crate::model::{BootTime, LeaseName, Link};
+use crate::net::clock;
+use crate::reconcile::driver::Outcome;
+use crate::services::plan::{Mode, World};
+use crate::services::select::Rules;
+use crate::telemetry::Telemetry;
+use crate::{api, services};
+
+/// Candidates for each group of Services.
+const CANDIDATES: usize = 3;
+/// Events that wait to be written.
+const EVENTS: usize = 4096;
+
+impl Common {
+    /// The elections for Services, and what plans them.
+    pub(super) fn start_services(
+        &self,
+        control_plane: Option<&LeaseName>,
+        shared: watch::Sender<BTreeSet<Place>>,
+        outcome: watch::Receiver<Outcome>,
+        link_down: watch::Receiver<Option<BootTime>>,
+        parts: &mut Parts,
+    ) -> Option<mpsc::Sender<(LeaseName, Input)>> {
+        let config = self.config.services.as_ref()?;
+        let (candidacies_in, candidacies) = watch::channel(BTreeMap::<LeaseName, Candidacy>::new());
+        let (holders_in, holders) = watch::channel(BTreeMap::new());
+        let (commands, commands_out) = mpsc::channel(1024);
+        let (drained_in, drained) = watch::channel(false);
+        let channels = elections::Channels {
+            candidacies,
+            board: self.board.clone(),
+            commands: commands_out,
+            asks: self.asks.clone(),
+            holders: holders_in,
+            drained,
+            stopping: self.stopping.clone(),
+        };
+        let observer = Arc::new(Muted(self.telemetry.clone()));
+        let (elections, leases) =
+            Elections::new(self.settings(false, false), self.api.clone(), observer, channels);
+        parts.spawn(
+            async move { (Part::Election("the elections for Services"), elections.run(leases).await) },
+        );
+        let (events, events_out) = mpsc::channel(EVENTS);
+        let author = api::event::Author { component: "kube-vip", host: self.config.node_name.clone() };
+        tokio::spawn(author.post_all(self.api.clone(), events_out));
+        let ours = self.addresses.iter().filter(|address| address.tagged || address.deprecated);
+        let driver = services::driver::Driver::new(
+            self.api.clone(),
+            world(&self.config, config, &self.link, control_plane),
+            services::driver::Options {
+                publish: config.publish,
+                endpoints: config.endpoints,
+                dns_mode: self.config.dns_mode,
+                namespace: config.namespace.clone(),
+            },
+            services::driver::Channels {
+                board: self.board.clone(),
+                candidacies: candidacies_in,
+                shared,
+                outcome,
+                holders,
+                vips: self.vips.clone(),
+                events,
+            },
+            self.telemetry.clone(),
+            ours.map(|address| address.vip.address).collect(),
+        );
+        parts.spawn(async move { (Part::Other("the planning of Services"), driver.run().await) });
+        let tolerate_down = self.config.layer2.tolerate_down;
+        tokio::spawn(stay_away(self.drained.clone(), link_down, tolerate_down, drained_in));
+        Some(commands)
+    }
+}
+
+/// What the planning of Services is based on.
+fn world(
+    config: &Config,
+    services: &crate::config::Services,
+    link: &Link,
+    control_plane: Option<&LeaseName>,
+) -> World {
+    let (namespace, name) = services.lease.clone();
+    let lease = LeaseName { namespace, name };
+    let prefix = |prefix: SubnetPrefix| match prefix {
+        SubnetPrefix::Fixed(length) => Prefix::Fixed(length),
+        SubnetPrefix::Auto => Prefix::OfSubnet,
+    };
+    World {
+        me: config.node_name.clone(),
+        rules: Rules {
+            namespace: services.namespace.clone(),
+            class: services.class.clone(),
+            on_demand: services.on_demand,
+        },
+        mode: match services.election {
+            ServiceElection::Global => Mode::Global(lease),
+            ServiceElection::PerService => Mode::PerService,
+            ServiceElection::Groups(count) => Mode::Groups { base: lease, count, most: CANDIDATES },
+        },
+        control_plane: control_plane.cloned(),
+        link: match services.interface.as_deref() {
+            Some("auto") => LinkChoice::OfSubnet(link.name.clone()),
+            Some(name) => LinkChoice::Named(name.to_owned()),
+            None => LinkChoice::Named(link.name.clone()),
+        },
+        main_link: link.name.clone(),
+        v4: prefix(services.prefixes.0),
+        v6: prefix(services.prefixes.1),
+    }
+}
+
+/// Whether Services are to be left to others: an operator says so, or the main link is down.
+async fn stay_away(
+    mut drained: watch::Receiver<bool>,
+    mut link_down: watch::Receiver<Option<BootTime>>,
+    tolerate_down: bool,
+    away: watch::Sender<bool>,
+) {
+    loop {
+        let wanted = *drained.borrow_and_update();
+        let down_for = (*link_down.borrow_and_update()).map(|since| clock::now().since(since));
+        let cut_off = !tolerate_down && down_for.is_some_and(|down| down >= LINK_PATIENCE);
+        away.send_if_modified(|before| std::mem::replace(before, wanted || cut_off) != (wanted || cut_off));
+        let due = async {
+            match down_for {
+                Some(down) if down < LINK_PATIENCE => tokio::time::sleep(LINK_PATIENCE - down).await,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = drained.changed() => if changed.is_err() { return },
+            changed = link_down.changed() => if changed.is_err() { return },
+            () = due => {}
+        }
+    }
+}
+
+/// An observer that tells of calls, not of each of many elections.
+struct Muted(Arc<Telemetry>);
+
+impl leader::driver::Observer for Muted {
+    fn election(&self, _: &leader::decide::Seen, _: &Standing, _: BootTime) {}
+
+    fn standing_changed(&self, _: &Standing, _: &Standing, _: &leader::decide::Seen, _: BootTime) {}
+
+    fn no_access(&self, why: &str) {
+        self.0.no_access(why);
+    }
+
+    fn call_failed(&self, verb: &'static str, server: &str, answer: &leader::elector::Answer, why: &str) {
+        self.0.call_failed(verb, server, answer, why);
+    }
+
+    fn call_succeeded(&self, verb: &'static str) {
+        self.0.call_succeeded(verb);
+    }
+}
