@@ -16,6 +16,7 @@ mod bootstrap;
 mod election;
 mod faults;
 mod harness;
+mod services;
 mod telemetry;
 
 fn main() {
@@ -27,6 +28,7 @@ fn main() {
         election::trials(),
         bootstrap::trials(),
         telemetry::trials(),
+        services::trials(),
     ];
     let trials: Vec<Trial> = groups.into_iter().flatten().collect();
     // The tests of a group share a lab, and the machine has few cores.

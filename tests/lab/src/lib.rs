@@ -31,6 +31,7 @@ pub mod provider;
 pub mod recorder;
 pub mod sampler;
 pub mod segment;
+pub mod services;
 pub mod stand_in;
 
 pub use agent::{Agent, AgentOptions};
@@ -40,6 +41,7 @@ pub use lab::{Host, Lab, LabOptions};
 pub use netns::Namespace;
 pub use objects::{Administrator, Objects};
 pub use provider::Provider;
+pub use services::ServiceLab;
 
 /// Something in the lab that went wrong.
 #[derive(Debug, thiserror::Error)]

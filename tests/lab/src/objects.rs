@@ -149,6 +149,23 @@ impl Objects<'_> {
         self.block_on(async move { api.list(&ListParams::default()).await.map(|list| list.items) })
     }
 
+    /// The Leases of `default`, and those for Services in `kube-system`.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub fn leases(&self) -> Result<Vec<String>> {
+        use k8s_openapi::api::coordination::v1::Lease;
+        let api = Api::<Lease>::all(self.client.clone());
+        let all =
+            self.block_on(async move { api.list(&ListParams::default()).await.map(|list| list.items) })?;
+        let names = all.into_iter().filter_map(|lease| {
+            let (namespace, name) = (lease.metadata.namespace?, lease.metadata.name?);
+            let ours = namespace == "default" || name.starts_with("plndr-");
+            ours.then(|| format!("{namespace}/{name}"))
+        });
+        Ok(names.collect())
+    }
+
     /// What was told about an object: reasons and messages, oldest first.
     ///
     /// # Errors

@@ -47,7 +47,15 @@ impl Sampler {
     /// # Errors
     /// If the system refuses a socket.
     pub fn start(lab: &Lab) -> Result<Self> {
-        let addresses = vec![lab.vip_v4.into(), lab.vip_v6.into()];
+        Self::watching(lab, &[lab.vip_v4.into(), lab.vip_v6.into()])
+    }
+
+    /// Watch these addresses on all hosts of a lab.
+    ///
+    /// # Errors
+    /// If the system refuses a socket.
+    pub fn watching(lab: &Lab, addresses: &[IpAddr]) -> Result<Self> {
+        let addresses = addresses.to_vec();
         let samples = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let runtime =

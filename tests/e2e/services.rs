@@ -1,0 +1,380 @@
+//! Services of type LoadBalancer: who has their addresses, and what their status says.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube_vip_lab::objects::annotation;
+use kube_vip_lab::{ServiceLab, wait_for};
+use libtest_mimic::{Failed, Trial};
+use serde_json::json;
+
+use crate::harness::{PROGRAM, services};
+use crate::trial;
+
+type Outcome = Result<(), Failed>;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("one_election_for_all_services", global),
+        trial("an_address_of_two_services_leaves_with_the_last", shared),
+        trial("without_endpoints_there_is_no_address", endpoints),
+        trial("one_election_for_each_service", per_service),
+        trial("a_local_service_is_where_its_endpoint_is", local),
+        trial("an_election_on_demand_is_exclusive", on_demand),
+        trial("a_live_service_changes", changes),
+        trial("addresses_that_nobody_may_announce_are_refused", refused),
+        trial("groups_spread_the_load_and_a_loss_moves_the_lost_ones", groups),
+        trial("a_planned_move_leaves_no_gap", planned),
+        trial("leases_that_somebody_edits_leave_one_holder", edited_leases),
+        trial("what_is_deleted_while_the_api_is_away_is_gone_afterwards", api_away),
+    ]
+}
+
+/// The addresses that the tests watch.
+pub(crate) fn watched() -> Vec<IpAddr> {
+    let v4 = (1..=24).map(|number| format!("10.43.0.{number}"));
+    let v6 = (1..=4).map(|number| format!("fd43::{number}"));
+    v4.chain(v6).map(|address| address.parse().unwrap()).collect()
+}
+
+const LOCK: &str = "kube-system/plndr-svcs-lock";
+
+fn host_named(name: &str) -> usize {
+    name.trim_start_matches("node-").parse::<usize>().unwrap() - 1
+}
+
+/// Until a Lease names a node.
+fn wait_for_lease(lab: &ServiceLab, lease: &str) -> Result<usize, Failed> {
+    let holder = wait_for(&format!("a holder of {lease}"), 20, || {
+        lab.lease_holder(lease).ok().filter(|holder| !holder.is_empty())
+    })?;
+    Ok(host_named(&holder))
+}
+
+fn global() -> Outcome {
+    let mut lab = services(&[])?;
+    lab.serve("web", "10.43.0.1,fd43::1")?;
+    lab.start_agents()?;
+    let holder = lab.wait_for_holder("10.43.0.1")?;
+    lab.wait_for_holder_to_be("fd43::1", holder)?;
+    assert_eq!(holder, wait_for_lease(&lab, LOCK)?);
+    let service = lab.wait_for_status("web", &["10.43.0.1", "fd43::1"])?;
+    assert_eq!(annotation(&service, "kube-vip.io/vipHost"), format!("node-{}", holder + 1));
+    let status = service.status.unwrap().load_balancer.unwrap().ingress.unwrap();
+    assert_eq!(status[0].ip_mode.as_deref(), Some("VIP"));
+    assert_eq!(status[0].ports.as_ref().unwrap()[0].port, 80);
+    let events = lab.objects().events("web")?;
+    assert!(events.iter().any(|(reason, _)| reason == "AddressGained"), "{events:?}");
+    // A second one joins, without the first being touched; one without an address disturbs nobody.
+    lab.create("empty", "", json!({}))?;
+    lab.serve("more", "10.43.0.2")?;
+    lab.wait_for_holder_to_be("10.43.0.2", holder)?;
+    lab.delete("web")?;
+    lab.wait_until_nobody_has("10.43.0.1")?;
+    lab.wait_until_nobody_has("fd43::1")?;
+    assert_eq!(lab.holders("10.43.0.2"), [holder]);
+    Ok(())
+}
+
+fn shared() -> Outcome {
+    for env in [&[][..], &[("svc_election", "true")]] {
+        let mut lab = services(env)?;
+        lab.start_agents()?;
+        lab.serve("first", "10.43.0.3")?;
+        lab.create("second", "10.43.0.3", json!({ "ports": [{ "port": 81 }] }))?;
+        lab.set_endpoints("second", "a", &["node-2"])?;
+        lab.wait_for_holder("10.43.0.3")?;
+        lab.wait_for_status("first", &["10.43.0.3"])?;
+        lab.wait_for_status("second", &["10.43.0.3"])?;
+        lab.delete("first")?;
+        std::thread::sleep(Duration::from_secs(1));
+        lab.wait_for_holder("10.43.0.3")?;
+        lab.delete("second")?;
+        lab.wait_until_nobody_has("10.43.0.3")?;
+        assert_eq!(lab.sampler.overlap(lab.started()), Duration::ZERO);
+    }
+    Ok(())
+}
+
+fn endpoints() -> Outcome {
+    for env in [&[][..], &[("svc_election", "true")], &[("svc_election_groups", "4")]] {
+        let mut lab = services(env)?;
+        lab.start_agents()?;
+        lab.create("web", "10.43.0.4", json!({}))?;
+        lab.set_endpoints("web", "a", &["node-1"])?;
+        lab.wait_for_holder("10.43.0.4")?;
+        lab.wait_for_status("web", &["10.43.0.4"])?;
+        // One that is not ready counts for nothing; a second slice counts as much as the first.
+        lab.set_endpoints("web", "a", &["-node-1"])?;
+        lab.wait_until_nobody_has("10.43.0.4")?;
+        lab.wait_for_status("web", &[])?;
+        lab.set_endpoints("web", "b", &["node-3"])?;
+        lab.wait_for_holder("10.43.0.4")?;
+        lab.set_endpoints("web", "a", &["node-2"])?;
+        lab.set_endpoints("web", "b", &[])?;
+        std::thread::sleep(Duration::from_millis(500));
+        lab.wait_for_holder("10.43.0.4")?;
+        // A slice that is deleted and made again is seen again.
+        lab.objects().delete::<EndpointSlice>("web-a")?;
+        lab.wait_until_nobody_has("10.43.0.4")?;
+        lab.set_endpoints("web", "a", &["node-2"])?;
+        lab.wait_for_holder("10.43.0.4")?;
+        lab.wait_for_status("web", &["10.43.0.4"])?;
+        lab.set_endpoints("web", "a", &[])?;
+        lab.wait_until_nobody_has("10.43.0.4")?;
+        let forced = json!({ "metadata": { "annotations": { "kube-vip.io/allow-reconcile-without-endpoints": "true" } } });
+        lab.objects().patch::<Service>("web", forced)?;
+        lab.wait_for_holder("10.43.0.4")?;
+    }
+    Ok(())
+}
+
+fn per_service() -> Outcome {
+    let mut lab = services(&[("svc_election", "true")])?;
+    lab.start_agents()?;
+    lab.serve("web", "10.43.0.5")?;
+    lab.serve("more", "10.43.0.6")?;
+    let holder = lab.wait_for_holder("10.43.0.5")?;
+    assert_eq!(holder, wait_for_lease(&lab, "kubevip-web")?);
+    lab.wait_for_holder("10.43.0.6")?;
+    wait_for_lease(&lab, "kubevip-more")?;
+    // A common Lease brings Services together.
+    let common = json!({ "metadata": { "annotations": { "kube-vip.io/leaseName": "together" } } });
+    lab.objects().patch::<Service>("web", common.clone())?;
+    lab.objects().patch::<Service>("more", common)?;
+    wait_for("both in one place", 20, || {
+        let together = lab.lease_holder("together").ok().filter(|name| !name.is_empty())?;
+        let place = vec![host_named(&together)];
+        (lab.holders("10.43.0.5") == place && lab.holders("10.43.0.6") == place).then_some(())
+    })?;
+    // The death of the holder's agent.
+    let holder = lab.wait_for_holder("10.43.0.5")?;
+    lab.agent(holder).kill();
+    wait_for("another holder", 20, || {
+        let holders = lab.holders("10.43.0.5");
+        (holders.len() == 1 && holders != [holder] && lab.holders("10.43.0.6") == holders).then_some(())
+    })?;
+    Ok(())
+}
+
+fn local() -> Outcome {
+    for env in [&[("svc_election", "true")][..], &[("svc_election_groups", "4")]] {
+        let mut lab = services(env)?;
+        lab.start_agents()?;
+        lab.create("web", "10.43.0.7", json!({ "externalTrafficPolicy": "Local" }))?;
+        lab.set_endpoints("web", "a", &["node-2"])?;
+        lab.wait_for_holder_to_be("10.43.0.7", 1)?;
+        lab.set_endpoints("web", "a", &["node-3"])?;
+        lab.wait_for_holder_to_be("10.43.0.7", 2)?;
+        let service = lab.wait_for_status("web", &["10.43.0.7"])?;
+        assert_eq!(annotation(&service, "kube-vip.io/vipHost"), "node-3");
+        // With Cluster it need not move, and with Local again it has to be where the endpoint is.
+        lab.objects().patch::<Service>("web", json!({ "spec": { "externalTrafficPolicy": "Cluster" } }))?;
+        lab.set_endpoints("web", "a", &["node-1"])?;
+        std::thread::sleep(Duration::from_millis(500));
+        lab.wait_for_holder("10.43.0.7")?;
+        lab.objects().patch::<Service>("web", json!({ "spec": { "externalTrafficPolicy": "Local" } }))?;
+        lab.wait_for_holder_to_be("10.43.0.7", 0)?;
+    }
+    Ok(())
+}
+
+fn on_demand() -> Outcome {
+    let mut lab = services(&[("per_service_election_on_demand", "true")])?;
+    lab.start_agents()?;
+    lab.serve("plain", "10.43.0.8")?;
+    lab.serve("own", "10.43.0.9")?;
+    let force = json!({ "metadata": { "annotations": { "kube-vip.io/forcePerServiceElection": "true" } } });
+    lab.objects().patch::<Service>("own", force)?;
+    let holder = lab.wait_for_holder("10.43.0.8")?;
+    assert_eq!(holder, wait_for_lease(&lab, LOCK)?);
+    wait_for_lease(&lab, "kubevip-own")?;
+    wait_for("its own holder", 20, || {
+        let named = host_named(&lab.lease_holder("kubevip-own").ok().filter(|name| !name.is_empty())?);
+        (lab.holders("10.43.0.9") == [named]).then_some(())
+    })?;
+    std::thread::sleep(Duration::from_secs(2));
+    let since = kube_vip_lab::now() - Duration::from_secs(2);
+    assert_eq!(lab.sampler.overlap(since), Duration::ZERO);
+    Ok(())
+}
+
+fn changes() -> Outcome {
+    for env in [&[][..], &[("svc_election", "true")]] {
+        let mut lab = services(env)?;
+        lab.start_agents()?;
+        lab.serve("web", "10.43.0.10")?;
+        let holder = lab.wait_for_holder("10.43.0.10")?;
+        lab.wait_for_status("web", &["10.43.0.10"])?;
+        let annotate =
+            |name: &str, value: Option<&str>| json!({ "metadata": { "annotations": { name: value } } });
+        // Ports: the status follows, the address stays.
+        let start = kube_vip_lab::now();
+        lab.objects().patch::<Service>("web", json!({ "spec": { "ports": [{ "port": 90 }] } }))?;
+        wait_for("the status to have the new port", 20, || {
+            let service: Service = lab.objects().get("web").unwrap()?;
+            let ingress = service.status?.load_balancer?.ingress?;
+            (ingress.first()?.ports.as_ref()?.first()?.port == 90).then_some(())
+        })?;
+        let watched: IpAddr = "10.43.0.10".parse().unwrap();
+        assert!(lab.sampler.since(start).iter().all(|sample| sample.holders(watched) == [holder]));
+        // The address.
+        lab.objects().patch::<Service>("web", annotate("kube-vip.io/loadbalancerIPs", Some("10.43.0.11")))?;
+        lab.wait_for_holder("10.43.0.11")?;
+        lab.wait_until_nobody_has("10.43.0.10")?;
+        lab.wait_for_status("web", &["10.43.0.11"])?;
+        // Ignored, and not.
+        lab.objects().patch::<Service>("web", annotate("kube-vip.io/ignore", Some("true")))?;
+        lab.wait_until_nobody_has("10.43.0.11")?;
+        lab.objects().patch::<Service>("web", annotate("kube-vip.io/ignore", None))?;
+        lab.wait_for_holder("10.43.0.11")?;
+        // The type.
+        let change = json!({ "spec": { "type": "ClusterIP", "allocateLoadBalancerNodePorts": null } });
+        lab.objects().patch::<Service>("web", change)?;
+        lab.wait_until_nobody_has("10.43.0.11")?;
+        let classed = json!({ "spec": { "type": "LoadBalancer", "loadBalancerClass": "somebody/else" } });
+        lab.objects().patch::<Service>("web", classed)?;
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(lab.holders("10.43.0.11").is_empty());
+    }
+    Ok(())
+}
+
+fn refused() -> Outcome {
+    let mut lab = services(&[])?;
+    lab.start_agents()?;
+    lab.serve("good", "10.43.0.12")?;
+    for (name, address, part) in [
+        ("node", "10.42.0.12", "node node-2's own"),
+        ("loopback", "127.0.0.5", "loopback"),
+        ("multicast", "224.0.0.9", "multicast"),
+        ("broadcast", "255.255.255.255", "broadcast"),
+        ("link-local", "169.254.7.7", "link-local"),
+        ("typo", "10.43.0.500", "neither an address nor a DNS name"),
+        ("dhcp", "0.0.0.0", "DHCP"),
+    ] {
+        lab.serve(name, address)?;
+        wait_for(&format!("{name} to be refused"), 20, || {
+            let events = lab.objects().events(name).unwrap();
+            events.into_iter().find(|(reason, text)| reason == "AddressRefused" && text.contains(part))
+        })?;
+    }
+    lab.wait_for_holder("10.43.0.12")?;
+    // A status that somebody filled with a node's address is no reason to announce it.
+    lab.create("filled", "", json!({}))?;
+    lab.set_endpoints("filled", "a", &["node-1"])?;
+    let status = json!({ "status": { "loadBalancer": { "ingress": [{ "ip": "10.42.0.13" }] } } });
+    lab.objects().patch_status::<Service>("filled", status)?;
+    wait_for("the filled status to be refused", 20, || {
+        let events = lab.objects().events("filled").unwrap();
+        events.into_iter().find(|(reason, _)| reason == "AddressRefused")
+    })?;
+    Ok(())
+}
+
+fn groups() -> Outcome {
+    let mut lab = services(&[("svc_election_groups", "9")])?;
+    lab.start_agents()?;
+    for number in 1..=18 {
+        lab.serve(&format!("web-{number}"), &format!("10.43.0.{number}"))?;
+    }
+    let counts = |lab: &ServiceLab| {
+        let holders = (1..=18).map(|number| lab.holders(&format!("10.43.0.{number}")));
+        holders.fold([0; 3], |mut counts, holders| {
+            if let [only] = holders.as_slice() {
+                counts[*only] += 1;
+            }
+            counts
+        })
+    };
+    wait_for("an even spread", 40, || (counts(&lab) == [6, 6, 6]).then_some(()))?;
+    let before: Vec<Vec<usize>> = (1..=18).map(|number| lab.holders(&format!("10.43.0.{number}"))).collect();
+    lab.agent(1).kill();
+    wait_for("the others to take over", 30, || (counts(&lab) == [9, 0, 9]).then_some(()))?;
+    for (number, before) in (1..=18).zip(before) {
+        let now = lab.holders(&format!("10.43.0.{number}"));
+        assert!(before == [1] || now == before, "10.43.0.{number} moved without need: {before:?}, {now:?}");
+    }
+    lab.start_agent(1)?;
+    wait_for("an even spread again", 40, || (counts(&lab) == [6, 6, 6]).then_some(()))?;
+    Ok(())
+}
+
+fn planned() -> Outcome {
+    for env in [&[][..], &[("svc_election", "true")], &[("svc_election_groups", "4")]] {
+        let mut lab = services(env)?;
+        lab.start_agents()?;
+        lab.serve("web", "10.43.0.13,fd43::2")?;
+        let holder = lab.wait_for_holder("10.43.0.13")?;
+        lab.wait_for_holder_to_be("fd43::2", holder)?;
+        lab.wait_for_status("web", &["10.43.0.13", "fd43::2"])?;
+        let start = kube_vip_lab::now();
+        lab.agent(holder).terminate();
+        assert!(lab.agent(holder).wait(10)?.success());
+        let next = lab.wait_for_holder("10.43.0.13")?;
+        assert_ne!(next, holder);
+        lab.wait_for_holder_to_be("fd43::2", next)?;
+        // Somebody had it at every moment: the old holder kept it, silently, until the new one was there.
+        for address in ["10.43.0.13", "fd43::2"] {
+            let watched: IpAddr = address.parse().unwrap();
+            let gap =
+                lab.sampler.since(start).iter().filter(|sample| sample.holders(watched).is_empty()).count();
+            assert!(gap <= 2, "{env:?}: {address} was nowhere in {gap} samples");
+        }
+        wait_for("the status to name the new node", 20, || {
+            let service: Service = lab.objects().get("web").unwrap()?;
+            (annotation(&service, "kube-vip.io/vipHost") == format!("node-{}", next + 1)).then_some(())
+        })?;
+    }
+    Ok(())
+}
+
+fn edited_leases() -> Outcome {
+    let mut lab = services(&[("svc_election", "true")])?;
+    lab.start_agents()?;
+    lab.serve("web", "10.43.0.14")?;
+    lab.wait_for_holder("10.43.0.14")?;
+    wait_for_lease(&lab, "kubevip-web")?;
+    let start = kube_vip_lab::now();
+    lab.objects().delete::<Lease>("kubevip-web")?;
+    std::thread::sleep(Duration::from_secs(6));
+    lab.wait_for_holder("10.43.0.14")?;
+    lab.objects().patch::<Lease>("kubevip-web", json!({ "spec": { "holderIdentity": "" } }))?;
+    std::thread::sleep(Duration::from_secs(6));
+    lab.wait_for_holder("10.43.0.14")?;
+    assert_eq!(lab.sampler.overlap(start), Duration::ZERO);
+    Ok(())
+}
+
+fn api_away() -> Outcome {
+    let mut lab = services(&[])?;
+    lab.start_agents()?;
+    lab.serve("goes", "10.43.0.15")?;
+    lab.serve("stays", "10.43.0.16")?;
+    lab.wait_for_holder("10.43.0.15")?;
+    let holder = lab.wait_for_holder("10.43.0.16")?;
+    // The API server of the holder's host is away while the Service is deleted through another.
+    if holder == 0 {
+        lab.agent(0).terminate();
+        lab.agent(0).wait(10)?;
+        lab.start_agent(0)?;
+    }
+    let holder = lab.wait_for_holder("10.43.0.16")?;
+    lab.lab.host_mut(holder).kill_api_server();
+    lab.delete("goes")?;
+    lab.wait_until_nobody_has("10.43.0.15")?;
+    lab.lab.start_api_server(holder)?;
+    lab.lab.wait_for_api_server(holder)?;
+    lab.wait_for_holder("10.43.0.16")?;
+    lab.serve("new", "10.43.0.17")?;
+    lab.wait_for_holder("10.43.0.17")?;
+    Ok(())
+}
+
+/// A lab of its own, when a test changes what the others need.
+pub(crate) fn fresh() -> Result<ServiceLab, kube_vip_lab::LabError> {
+    ServiceLab::start(PROGRAM, &watched())
+}

@@ -1,0 +1,279 @@
+//! Three hosts with agents that announce Services: what tests, demo and benchmarks of those work with.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use serde_json::{Value, json};
+
+use crate::lab::Lab;
+use crate::sampler::Sampler;
+use crate::{Administrator, Agent, AgentOptions, Follower, LabOptions, Objects, Result, io, run, wait_for};
+
+/// Addresses for Services: routed to the segment by every host, on no subnet of theirs.
+pub const NETWORK_V4: &str = "10.43.0.0/16";
+/// The same for IPv6.
+pub const NETWORK_V6: &str = "fd43::/64";
+/// Whose rights the agents have.
+const GROUP: &str = "kube-vip";
+
+/// Hosts whose agents announce Services.
+pub struct ServiceLab {
+    /// The agent on each host, where one was started.
+    pub agents: Vec<Option<Agent>>,
+    /// Watches who has which address, of those that were named at the start.
+    pub sampler: Sampler,
+    /// Follows the Services.
+    pub follower: Follower,
+    /// How agents are started.
+    pub options: AgentOptions,
+    plain: AgentOptions,
+    admin: Administrator,
+    /// The hosts.
+    pub lab: Lab,
+}
+
+impl ServiceLab {
+    /// Bring up hosts and API servers, but no agents yet. Those will have the rights that the program's own role
+    /// gives.
+    ///
+    /// # Errors
+    /// If something does not come up.
+    pub fn start(program: &str, watched: &[IpAddr]) -> Result<Self> {
+        let lab = Lab::start(LabOptions { hosts: 3, control_plane: true })?;
+        let admin = Administrator::new(&lab, 0)?;
+        grant(&lab, &admin, program)?;
+        for host in &lab.hosts {
+            let node = json!({ "status": {} });
+            admin.objects(&lab).create::<Node>(&host.name, node)?;
+            let addresses = json!([
+                { "type": "InternalIP", "address": host.v4 },
+                { "type": "InternalIP", "address": host.v6 },
+                { "type": "Hostname", "address": host.name },
+            ]);
+            admin
+                .objects(&lab)
+                .patch_status::<Node>(&host.name, json!({ "status": { "addresses": addresses } }))?;
+        }
+        for namespace in lab.hosts.iter().map(|host| &host.namespace).chain([&lab.client_host]) {
+            namespace.ip(&["route", "add", NETWORK_V4, "dev", "eth0"])?;
+            namespace.ip(&["-6", "route", "add", NETWORK_V6, "dev", "eth0"])?;
+        }
+        let kubeconfig = lab.path("services.conf");
+        let text = lab.pki.kubeconfig("kube-vip", GROUP, "https://127.0.0.1:6443")?;
+        std::fs::write(&kubeconfig, text).map_err(io("services.conf"))?;
+        let options = AgentOptions {
+            kubeconfig: Some(kubeconfig),
+            address: String::new(),
+            ..AgentOptions::new(&lab, program)
+        };
+        let options = options.with("cp_enable", "false").with("svc_enable", "true");
+        let plain = options.clone();
+        let sampler = Sampler::watching(&lab, watched)?;
+        let follower = Follower::start(&lab, 0)?;
+        let agents = lab.hosts.iter().map(|_| None).collect();
+        Ok(Self { agents, sampler, follower, options, plain, admin, lab })
+    }
+
+    /// How agents are started when nothing else is said: Services alone, one election.
+    pub fn plain_options(&self) -> AgentOptions {
+        self.plain.clone()
+    }
+
+    /// Start an agent on every host that has none.
+    ///
+    /// # Errors
+    /// If one cannot be started.
+    pub fn start_agents(&mut self) -> Result<()> {
+        for index in 0..self.lab.hosts.len() {
+            self.start_agent(index)?;
+        }
+        Ok(())
+    }
+
+    /// Start an agent on a host, unless one runs there.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start_agent(&mut self, index: usize) -> Result<()> {
+        let host = self.lab.host(index);
+        if let Some(slot) = self.agents.get_mut(index) {
+            drop(slot.take_if(|agent| agent.ended().is_some()));
+            if slot.is_none() {
+                *slot = Some(Agent::start(host, &self.options)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The agent on a host.
+    ///
+    /// # Panics
+    /// If none was started there.
+    #[expect(clippy::expect_used, reason = "a test that asks for an agent it did not start is wrong")]
+    pub fn agent(&mut self, index: usize) -> &mut Agent {
+        self.agents.get_mut(index).and_then(Option::as_mut).expect("an agent on that host")
+    }
+
+    /// End all agents in good order.
+    ///
+    /// # Errors
+    /// If one does not end in time.
+    pub fn stop_agents(&mut self) -> Result<()> {
+        self.agents.iter().flatten().for_each(Agent::terminate);
+        self.agents.iter_mut().flatten().try_for_each(|agent| agent.wait(10).map(drop))?;
+        self.agents.iter_mut().for_each(|slot| *slot = None);
+        Ok(())
+    }
+
+    /// The objects of the cluster.
+    pub fn objects(&self) -> Objects<'_> {
+        self.admin.objects(&self.lab)
+    }
+
+    /// Create a Service of type LoadBalancer with these addresses in its annotation, and port 80.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub fn create(&self, name: &str, addresses: &str, spec: Value) -> Result<()> {
+        let mut full = json!({
+            "type": "LoadBalancer",
+            "allocateLoadBalancerNodePorts": false,
+            "ports": [{ "port": 80, "protocol": "TCP" }],
+        });
+        if let (Some(full), Some(more)) = (full.as_object_mut(), spec.as_object()) {
+            full.extend(more.clone());
+        }
+        let annotations = match addresses {
+            "" => json!({}),
+            _ => json!({ "kube-vip.io/loadbalancerIPs": addresses }),
+        };
+        let object = json!({ "metadata": { "annotations": annotations }, "spec": full });
+        self.objects().create::<Service>(name, object)
+    }
+
+    /// Say which nodes have an endpoint of a Service, in one of its slices. A leading `-` marks one that is not ready.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub fn set_endpoints(&self, service: &str, slice: &str, nodes: &[&str]) -> Result<()> {
+        let endpoint = |(number, node): (usize, &&str)| {
+            let name = node.trim_start_matches('-');
+            let ready = name.len() == node.len();
+            json!({
+                "addresses": [format!("10.244.0.{}", number + 2)],
+                "conditions": { "ready": ready, "serving": ready, "terminating": false },
+                "nodeName": name,
+            })
+        };
+        let endpoints: Vec<Value> = nodes.iter().enumerate().map(endpoint).collect();
+        let name = format!("{service}-{slice}");
+        let object = json!({
+            "metadata": { "labels": { "kubernetes.io/service-name": service } },
+            "addressType": "IPv4",
+            "endpoints": endpoints,
+            "ports": [{ "port": 8080, "protocol": "TCP" }],
+        });
+        self.objects().create::<EndpointSlice>(&name, object)?;
+        self.objects().patch::<EndpointSlice>(&name, json!({ "endpoints": endpoints }))
+    }
+
+    /// A Service with an address and an endpoint on every node.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub fn serve(&self, name: &str, addresses: &str) -> Result<()> {
+        self.create(name, addresses, json!({}))?;
+        self.set_endpoints(name, "a", &["node-1", "node-2", "node-3"])
+    }
+
+    /// Delete a Service and all its slices.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub fn delete(&self, name: &str) -> Result<()> {
+        self.objects().delete::<Service>(name)?;
+        for slice in ["a", "b"] {
+            self.objects().delete::<EndpointSlice>(&format!("{name}-{slice}"))?;
+        }
+        Ok(())
+    }
+
+    /// Wait until exactly one host has an address, and say which.
+    ///
+    /// # Errors
+    /// If that does not come about.
+    pub fn wait_for_holder(&self, address: &str) -> Result<usize> {
+        self.sampler.wait_for_holders(&[parsed(address)], 20)
+    }
+
+    /// Wait until this host alone has an address.
+    ///
+    /// # Errors
+    /// If that does not come about.
+    pub fn wait_for_holder_to_be(&self, address: &str, host: usize) -> Result<()> {
+        let what = format!("{address} on host {}", host + 1);
+        wait_for(&what, 20, || (self.holders(address) == [host]).then_some(()))
+    }
+
+    /// Wait until no host has an address.
+    ///
+    /// # Errors
+    /// If that does not come about.
+    pub fn wait_until_nobody_has(&self, address: &str) -> Result<()> {
+        wait_for(&format!("nobody to have {address}"), 20, || self.holders(address).is_empty().then_some(()))
+    }
+
+    /// Who has an address now.
+    pub fn holders(&self, address: &str) -> Vec<usize> {
+        self.sampler.latest().map(|sample| sample.holders(parsed(address))).unwrap_or_default()
+    }
+
+    /// Wait until the status of a Service names exactly these addresses.
+    ///
+    /// # Errors
+    /// If that does not come about.
+    pub fn wait_for_status(&self, name: &str, addresses: &[&str]) -> Result<Service> {
+        let wanted: BTreeSet<&str> = addresses.iter().copied().collect();
+        wait_for(&format!("the status of {name} to name {addresses:?}"), 20, || {
+            let service: Service = self.objects().get(name).ok().flatten()?;
+            let status = service.status.clone().unwrap_or_default().load_balancer.unwrap_or_default();
+            let ingress = status.ingress.unwrap_or_default();
+            let named: BTreeSet<&str> = ingress.iter().filter_map(|entry| entry.ip.as_deref()).collect();
+            (named == wanted).then_some(service.clone())
+        })
+    }
+
+    /// Whom a Lease names.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub fn lease_holder(&self, lease: &str) -> Result<String> {
+        use k8s_openapi::api::coordination::v1::Lease;
+        let lease = self.objects().get::<Lease>(lease)?;
+        Ok(lease.and_then(|lease| lease.spec?.holder_identity).unwrap_or_default())
+    }
+}
+
+#[expect(clippy::expect_used, reason = "a test's own address")]
+fn parsed(address: &str) -> IpAddr {
+    address.parse().expect("an address")
+}
+
+/// Give the agents' group what the program's own role allows.
+fn grant(lab: &Lab, admin: &Administrator, program: &str) -> Result<()> {
+    let yaml = run(&[program, "manifest", "rbac"])?;
+    let wrong = |error: &dyn std::fmt::Display| crate::LabError::Api(error.to_string());
+    let role = yaml.split("---\n").find(|document| document.contains("kind: ClusterRole\n"));
+    let role: Value = serde_saphyr::from_str(role.unwrap_or_default()).map_err(|error| wrong(&error))?;
+    admin.objects(lab).create::<ClusterRole>(GROUP, json!({ "rules": role.get("rules") }))?;
+    admin.objects(lab).create::<ClusterRoleBinding>(
+        GROUP,
+        json!({
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": GROUP },
+            "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": GROUP }],
+        }),
+    )
+}
