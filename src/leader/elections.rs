@@ -67,8 +67,10 @@ pub struct Elections {
     call_timeout: Duration,
     channels: Channels,
     entries: BTreeMap<LeaseName, Entry>,
-    /// Every Lease of the namespaces that are followed.
-    known: BTreeMap<LeaseName, Stored>,
+    /// Every Lease of the namespaces that are followed, and since when it looks as it does.
+    known: BTreeMap<LeaseName, (Stored, BootTime)>,
+    /// When the next of them may expire.
+    next_expiry: Option<BootTime>,
     /// Namespaces that are followed, and whether all their Leases are known.
     namespaces: BTreeMap<String, bool>,
     watches: JoinSet<()>,
@@ -103,6 +105,7 @@ impl Elections {
             channels,
             entries: BTreeMap::new(),
             known: BTreeMap::new(),
+            next_expiry: None,
             namespaces: BTreeMap::new(),
             watches: JoinSet::new(),
             leases_in,
@@ -130,6 +133,7 @@ impl Elections {
                 return Ok(());
             }
             let deadline = self.entries.values().filter_map(|entry| entry.elector.poll_timeout()).min();
+            let deadline = deadline.into_iter().chain(self.next_expiry).min();
             tokio::select! {
                 biased;
                 Some((lease, input)) = self.flights.next() => self.input(&lease, input),
@@ -190,11 +194,7 @@ impl Elections {
         }
         if self.namespaces.get(&lease.namespace) == Some(&true) {
             self.input(&lease, Input::Watching(true));
-            let known = self.known.get(&lease).cloned();
-            self.input(
-                &lease,
-                known.map_or(Input::WatchedDeletion, |stored| Input::Watched(Box::new(stored))),
-            );
+            self.input(&lease, self.known_as_input(&lease));
         }
         self.publish(&lease);
     }
@@ -242,26 +242,25 @@ impl Elections {
     fn leases_changed(&mut self, namespace: String, change: Change<(LeaseName, Box<Stored>)>) {
         match change {
             Change::Reset(all) => {
-                self.known.retain(|lease, _| lease.namespace != namespace);
-                self.known.extend(all.into_iter().map(|(lease, stored)| (lease, *stored)));
+                let listed: BTreeSet<LeaseName> = all.iter().map(|(lease, _)| lease.clone()).collect();
+                self.known.retain(|lease, _| lease.namespace != namespace || listed.contains(lease));
+                for (lease, stored) in all {
+                    self.learn(lease, *stored);
+                }
                 self.namespaces.insert(namespace.clone(), true);
                 let here: Vec<LeaseName> =
                     self.entries.keys().filter(|lease| lease.namespace == namespace).cloned().collect();
                 for lease in here {
                     self.input(&lease, Input::Watching(false));
                     self.input(&lease, Input::Watching(true));
-                    let known = self.known.get(&lease).cloned();
-                    let input =
-                        known.map_or(Input::WatchedDeletion, |stored| Input::Watched(Box::new(stored)));
-                    self.input(&lease, input);
+                    self.input(&lease, self.known_as_input(&lease));
                 }
                 self.tell_holders();
             }
             Change::Applied((lease, stored)) => {
-                let holder = stored.record.holder.clone();
-                let before = self.known.insert(lease.clone(), (*stored).clone());
+                let other_holder = self.learn(lease.clone(), (*stored).clone());
                 self.input(&lease, Input::Watched(stored));
-                if before.is_none_or(|before| before.record.holder != holder) {
+                if other_holder {
                     self.tell_holders();
                 }
             }
@@ -273,9 +272,47 @@ impl Elections {
         }
     }
 
-    fn tell_holders(&self) {
-        let named = self.known.iter().filter(|(_, stored)| !stored.record.holder.is_empty());
-        let holders = named.map(|(lease, stored)| (lease.clone(), stored.record.holder.clone())).collect();
+    /// Take note of a Lease. Says whether it names somebody else than before.
+    fn learn(&mut self, lease: LeaseName, stored: Stored) -> bool {
+        let now = clock::now();
+        match self.known.get_mut(&lease) {
+            Some((before, since)) => {
+                // Expiry is judged by our own clock, from the moment we first saw the record in this form. Whoever
+                // comes back after that has not been away for others.
+                let expired = now >= *since + before.record.duration(self.settings.lease_duration);
+                let other = before.record.holder != stored.record.holder;
+                let renewed = before.record != stored.record;
+                if renewed {
+                    *since = now;
+                }
+                *before = stored;
+                other || (renewed && expired)
+            }
+            None => {
+                self.known.insert(lease, (stored, now));
+                true
+            }
+        }
+    }
+
+    fn known_as_input(&self, lease: &LeaseName) -> Input {
+        let known = self.known.get(lease);
+        known.map_or(Input::WatchedDeletion, |(stored, _)| Input::Watched(Box::new(stored.clone())))
+    }
+
+    /// Tell whom each Lease names, unless it is expired.
+    fn tell_holders(&mut self) {
+        let now = clock::now();
+        let mut holders = BTreeMap::new();
+        self.next_expiry = None;
+        for (lease, (stored, since)) in &self.known {
+            let expiry = *since + stored.record.duration(self.settings.lease_duration);
+            if stored.record.holder.is_empty() || expiry <= now {
+                continue;
+            }
+            self.next_expiry = Some(self.next_expiry.map_or(expiry, |next| next.min(expiry)));
+            holders.insert(lease.clone(), stored.record.holder.clone());
+        }
         self.channels.holders.send_if_modified(|before| {
             let changed = *before != holders;
             *before = holders;
@@ -285,6 +322,9 @@ impl Elections {
 
     fn on_time(&mut self) {
         let now = clock::now();
+        if self.next_expiry.is_some_and(|at| at <= now) {
+            self.tell_holders();
+        }
         let due = |entry: &Entry| entry.elector.poll_timeout().is_some_and(|at| at <= now);
         let leases: Vec<LeaseName> =
             self.entries.iter().filter(|(_, entry)| due(entry)).map(|(lease, _)| lease.clone()).collect();

@@ -54,6 +54,15 @@ fn wait_for_lease(lab: &ServiceLab, lease: &str) -> Result<usize, Failed> {
     Ok(host_named(&holder))
 }
 
+/// Until a Service names the node that announces it.
+fn wait_for_host(lab: &ServiceLab, service: &str, host: usize) -> Outcome {
+    wait_for(&format!("{service} to name host {}", host + 1), 20, || {
+        let service: Service = lab.objects().get(service).unwrap()?;
+        (annotation(&service, "kube-vip.io/vipHost") == format!("node-{}", host + 1)).then_some(())
+    })?;
+    Ok(())
+}
+
 fn global() -> Outcome {
     let mut lab = services(&[])?;
     lab.serve("web", "10.43.0.1,fd43::1")?;
@@ -66,8 +75,10 @@ fn global() -> Outcome {
     let status = service.status.unwrap().load_balancer.unwrap().ingress.unwrap();
     assert_eq!(status[0].ip_mode.as_deref(), Some("VIP"));
     assert_eq!(status[0].ports.as_ref().unwrap()[0].port, 80);
-    let events = lab.objects().events("web")?;
-    assert!(events.iter().any(|(reason, _)| reason == "AddressGained"), "{events:?}");
+    wait_for("an Event of the gain", 10, || {
+        let events = lab.objects().events("web").unwrap();
+        events.into_iter().find(|(reason, _)| reason == "AddressGained")
+    })?;
     // A second one joins, without the first being touched; one without an address disturbs nobody.
     lab.create("empty", "", json!({}))?;
     lab.serve("more", "10.43.0.2")?;
@@ -169,8 +180,7 @@ fn local() -> Outcome {
         lab.wait_for_holder_to_be("10.43.0.7", 1)?;
         lab.set_endpoints("web", "a", &["node-3"])?;
         lab.wait_for_holder_to_be("10.43.0.7", 2)?;
-        let service = lab.wait_for_status("web", &["10.43.0.7"])?;
-        assert_eq!(annotation(&service, "kube-vip.io/vipHost"), "node-3");
+        wait_for_host(&lab, "web", 2)?;
         // With Cluster it need not move, and with Local again it has to be where the endpoint is.
         lab.objects().patch::<Service>("web", json!({ "spec": { "externalTrafficPolicy": "Cluster" } }))?;
         lab.set_endpoints("web", "a", &["node-1"])?;
@@ -293,7 +303,11 @@ fn groups() -> Outcome {
     wait_for("an even spread", 40, || (counts(&lab) == [6, 6, 6]).then_some(()))?;
     let before: Vec<Vec<usize>> = (1..=18).map(|number| lab.holders(&format!("10.43.0.{number}"))).collect();
     lab.agent(1).kill();
-    wait_for("the others to take over", 30, || (counts(&lab) == [9, 0, 9]).then_some(()))?;
+    // Nine groups of two addresses do not divide evenly by two.
+    wait_for("the others to take over", 30, || {
+        let counts = counts(&lab);
+        ([[10, 0, 8], [8, 0, 10]].contains(&counts)).then_some(())
+    })?;
     for (number, before) in (1..=18).zip(before) {
         let now = lab.holders(&format!("10.43.0.{number}"));
         assert!(before == [1] || now == before, "10.43.0.{number} moved without need: {before:?}, {now:?}");
@@ -324,10 +338,7 @@ fn planned() -> Outcome {
                 lab.sampler.since(start).iter().filter(|sample| sample.holders(watched).is_empty()).count();
             assert!(gap <= 2, "{env:?}: {address} was nowhere in {gap} samples");
         }
-        wait_for("the status to name the new node", 20, || {
-            let service: Service = lab.objects().get("web").unwrap()?;
-            (annotation(&service, "kube-vip.io/vipHost") == format!("node-{}", next + 1)).then_some(())
-        })?;
+        wait_for_host(&lab, "web", next)?;
     }
     Ok(())
 }
