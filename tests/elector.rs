@@ -373,6 +373,18 @@ fn a_drained_host_stays_away() {
     assert_eq!(script.outputs(), [put(ME, 9)]);
 }
 
+#[test]
+fn a_lease_that_is_won_after_being_told_to_stay_away_is_given_up() {
+    let mut script = Script::new(settings());
+    script.outputs();
+    script.answer(0, 10, Answer::Stored(lease("", 7)));
+    assert_eq!(script.outputs(), [put(ME, 7)]);
+    script.tell_at(20, Input::Drain(DrainReason::NotEligible));
+    script.answer(10, 30, Answer::Stored(lease(ME, 8)));
+    assert!(!script.holds());
+    assert_eq!(script.outputs(), [put("", 8)]);
+}
+
 /// As in kubeadm's first minute: the server is healthy and refuses us.
 fn refused() -> Script {
     let mut script = Script::new(settings());

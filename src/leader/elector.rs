@@ -637,6 +637,10 @@ impl Elector {
             (started + self.settings.lease_duration).max(valid_until + FENCE_MARGIN) - FENCE_MARGIN;
         let claim = Claim { since, valid_until, fence_until, basis: Basis::Lease };
         self.role = Role::Holding(Held { claim, renewed: started, clear });
+        // Told to stay away while the write was under way.
+        if !self.drains.is_empty() || self.stopping.is_some() {
+            self.leave(now);
+        }
     }
 
     fn released(&mut self, now: BootTime) {

@@ -1,4 +1,4 @@
-//! The ServiceAccount and its rights: what the Go program has, and Events.
+//! The ServiceAccount and its rights: what the Go program has, Events, and patches of a Service's status.
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ pub(super) fn documents(namespace: &str, role: bool, role_binding: bool) -> Vec<
     };
     let rule = |groups: &[&str], resources: &[&str], verbs: &[&str]| json!({ "apiGroups": groups, "resources": resources, "verbs": verbs });
     let mut rules = vec![
-        rule(&[""], &["services/status"], &["update"]),
+        rule(&[""], &["services/status"], &["update", "patch"]),
         rule(&[""], &["services", "endpoints"], &["list", "get", "watch", "update"]),
         rule(&[""], &["nodes"], &["list", "get", "watch", "update", "patch"]),
         rule(&["coordination.k8s.io"], &["leases"], &["list", "get", "watch", "update", "create"]),

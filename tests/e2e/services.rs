@@ -286,7 +286,7 @@ fn refused() -> Outcome {
 }
 
 fn groups() -> Outcome {
-    let mut lab = services(&[("svc_election_groups", "9")])?;
+    let mut lab = services(&[("svc_election_groups", "9"), ("vip_loglevel", "-4")])?;
     lab.start_agents()?;
     for number in 1..=18 {
         lab.serve(&format!("web-{number}"), &format!("10.43.0.{number}"))?;

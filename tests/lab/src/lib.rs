@@ -33,6 +33,7 @@ pub mod sampler;
 pub mod segment;
 pub mod services;
 pub mod stand_in;
+pub mod sweep;
 
 pub use agent::{Agent, AgentOptions};
 pub use cluster::Cluster;

@@ -196,21 +196,28 @@ impl Objects<'_> {
     /// # Errors
     /// What the API server says.
     pub fn create_services(&self, name: &str, count: usize, spec: &Value) -> Result<()> {
+        let one = |number| json!({ "metadata": { "name": format!("{name}-{number}") }, "spec": spec });
+        self.create_all::<Service>((0..count).map(one).collect())
+    }
+
+    /// Create many objects at once, in `default`.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub fn create_all<K: Resource<DynamicType = ()>>(&self, objects: Vec<Value>) -> Result<()> {
         use futures::StreamExt;
-        let api = Api::<Service>::namespaced(self.client.clone(), "default");
-        let services: std::result::Result<Vec<Service>, _> = (0..count)
-            .map(|number| json!({ "metadata": { "name": format!("{name}-{number}") }, "spec": spec }))
-            .map(serde_json::from_value)
-            .collect();
-        let services = services.map_err(|error| LabError::Api(error.to_string()))?;
+        let api = self.api::<K>("default");
+        let objects: std::result::Result<Vec<DynamicObject>, _> =
+            objects.into_iter().map(serde_json::from_value).collect();
+        let objects = objects.map_err(|error| LabError::Api(error.to_string()))?;
         self.block_on(async move {
             let params = PostParams::default();
-            let creation = |service: Service| {
+            let creation = |object: DynamicObject| {
                 let (api, params) = (&api, &params);
-                async move { api.create(params, &service).await }
+                async move { api.create(params, &object).await }
             };
             let created: Vec<_> =
-                futures::stream::iter(services).map(creation).buffer_unordered(16).collect().await;
+                futures::stream::iter(objects).map(creation).buffer_unordered(16).collect().await;
             created.into_iter().try_for_each(|result| result.map(drop))
         })
     }

@@ -189,6 +189,45 @@ impl ServiceLab {
         self.set_endpoints(name, "a", &["node-1", "node-2", "node-3"])
     }
 
+    /// The same for many Services at once, each with its address.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub fn serve_all(&self, services: &[(String, String)]) -> Result<()> {
+        let endpoints: Vec<Value> = (1..=3)
+            .map(|number| json!({ "addresses": [format!("10.244.0.{number}")], "nodeName": format!("node-{number}") }))
+            .collect();
+        let slices = services.iter().map(|(name, _)| {
+            json!({
+                "metadata": { "name": format!("{name}-a"), "labels": { "kubernetes.io/service-name": name } },
+                "addressType": "IPv4",
+                "endpoints": endpoints,
+                "ports": [{ "port": 8080 }],
+            })
+        });
+        self.objects().create_all::<EndpointSlice>(slices.collect())?;
+        let services = services.iter().map(|(name, address)| {
+            json!({
+                "metadata": { "name": name, "annotations": { "kube-vip.io/loadbalancerIPs": address } },
+                "spec": {
+                    "type": "LoadBalancer",
+                    "allocateLoadBalancerNodePorts": false,
+                    "ports": [{ "port": 80 }],
+                },
+            })
+        });
+        self.objects().create_all::<Service>(services.collect())
+    }
+
+    /// The answer of one host's API server to a GET of any path.
+    ///
+    /// # Errors
+    /// What it says.
+    pub fn raw(&self, host: usize, path: &str) -> Result<String> {
+        let admin = Administrator::new(&self.lab, host)?;
+        admin.objects(&self.lab).raw(path)
+    }
+
     /// Delete a Service and all its slices.
     ///
     /// # Errors

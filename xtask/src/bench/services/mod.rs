@@ -1,5 +1,6 @@
 //! `cargo xtask bench services`: how fast Services get their addresses, and what that costs.
 
+mod agents;
 mod allocation;
 
 use serde::Serialize;
@@ -15,6 +16,8 @@ pub(crate) struct Options {
     json: Option<String>,
     /// Another cloud provider to measure.
     provider: Option<String>,
+    /// Another agent to measure.
+    agent: Option<String>,
 }
 
 impl Options {
@@ -28,6 +31,7 @@ impl Options {
             match *word {
                 "--only" => options.only = Some(value()?),
                 "--json" => options.json = Some(value()?),
+                "--agent" => options.agent = Some(value()?),
                 "--provider" => options.provider = Some(value()?),
                 _ => return Err(format!("bench services does not know {word}")),
             }
@@ -90,12 +94,18 @@ pub(crate) fn run_all(options: &Options) -> Outcome {
     run("cargo", &["build", "--release", "--workspace", "--locked"], &[])?;
     let mut report = Report::default();
     allocation::measure(options, &mut report).map_err(words)?;
+    agents::measure(options, &mut report).map_err(words)?;
     println!();
     report.figures.iter().for_each(|figure| println!("{}", figure.line()));
     save(&report, options.json.as_deref(), "target/bench-services.json")
 }
 
-/// The program to measure: a given one, or ours.
+/// The agent to measure: a given one, or ours.
+fn agent(options: &Options) -> Result<String, String> {
+    options.agent.clone().map_or_else(|| built("release", "kube-vip"), Ok)
+}
+
+/// The provider to measure: a given one, or ours.
 fn provider(options: &Options) -> Result<String, String> {
     options.provider.clone().map_or_else(|| built("release", "kube-vip-cloud-provider"), Ok)
 }

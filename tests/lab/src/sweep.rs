@@ -1,0 +1,130 @@
+//! Asks the segment who has each of many addresses, until somebody answers.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kube_vip::announce::layer2::{Act, Layer2};
+use kube_vip::model::BootTime;
+use kube_vip::net::netlink::Netlink;
+use tokio::task::JoinHandle;
+
+use crate::lab::Lab;
+use crate::{LabError, Result, io, now};
+
+/// Time between two rounds of questions.
+const ROUND: Duration = Duration::from_millis(20);
+/// Questions in a round, so that they do not drown the answers.
+const QUESTIONS: usize = 400;
+
+#[derive(Debug, Default)]
+struct State {
+    /// Who is asked for.
+    wanted: Vec<IpAddr>,
+    /// Stations that do not count.
+    except: Vec<u8>,
+    answered: BTreeMap<IpAddr, (BootTime, Vec<u8>)>,
+}
+
+/// Asks from the client host until it is dropped.
+#[derive(Debug)]
+pub struct Sweep {
+    state: Arc<Mutex<State>>,
+    task: JoinHandle<()>,
+}
+
+impl Sweep {
+    /// Nobody is asked for yet.
+    ///
+    /// # Errors
+    /// If the system refuses a socket.
+    pub fn start(lab: &Lab) -> Result<Self> {
+        let opened = lab.client_host.block_on(async move {
+            let (netlink, _changes) = Netlink::open()?;
+            let links = netlink.links().await.map_err(std::io::Error::other)?;
+            let link = links.into_iter().find(|link| link.name == "eth0");
+            let link = link.ok_or_else(|| std::io::Error::other("the client host has no eth0"))?;
+            let both: [IpAddr; 2] =
+                [std::net::Ipv4Addr::UNSPECIFIED.into(), std::net::Ipv6Addr::UNSPECIFIED.into()];
+            Layer2::open(&link, both.into_iter()).map_err(std::io::Error::other)
+        });
+        let layer2 = opened.map_err(io("asking the segment"))?;
+        let state = Arc::new(Mutex::new(State::default()));
+        let shared = state.clone();
+        let task = lab.client_host.spawn(async move {
+            let mut tick = tokio::time::interval(ROUND);
+            tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    sighting = layer2.next_sighting() => {
+                        let Ok(sighting) = sighting else { return };
+                        if sighting.act == Act::Claims {
+                            lock(&shared).hear(sighting.address, sighting.station);
+                        }
+                    }
+                    _ = tick.tick() => {
+                        for address in lock(&shared).open().into_iter().take(QUESTIONS) {
+                            // The next round asks again.
+                            layer2.probe(address).ok();
+                        }
+                    }
+                }
+            }
+        });
+        Ok(Self { state, task })
+    }
+
+    /// Ask for these from now on; answers of this station do not count.
+    pub fn ask(&self, wanted: &[IpAddr], except: &[u8]) {
+        *lock(&self.state) =
+            State { wanted: wanted.to_vec(), except: except.to_vec(), answered: BTreeMap::new() };
+    }
+
+    /// Wait until each has an answer, and say when the last one came.
+    ///
+    /// # Errors
+    /// If that does not come about in time.
+    pub fn wait(&self, seconds: u64) -> Result<BootTime> {
+        let waited = crate::wait_for("every address to be answered for", seconds, || {
+            let state = lock(&self.state);
+            let last = state.answered.values().map(|(at, _)| *at).max();
+            (state.answered.len() >= state.wanted.len()).then_some(last.unwrap_or_else(now))
+        });
+        waited.map_err(|error| {
+            let state = lock(&self.state);
+            LabError::Api(format!("{error}: {} of {}", state.answered.len(), state.wanted.len()))
+        })
+    }
+
+    /// How many addresses each station answered for.
+    pub fn shares(&self) -> BTreeMap<Vec<u8>, usize> {
+        let mut shares = BTreeMap::new();
+        for (_, station) in lock(&self.state).answered.values() {
+            *shares.entry(station.clone()).or_default() += 1;
+        }
+        shares
+    }
+}
+
+impl State {
+    fn hear(&mut self, address: IpAddr, station: Vec<u8>) {
+        if station != self.except && self.wanted.contains(&address) {
+            self.answered.entry(address).or_insert_with(|| (now(), station));
+        }
+    }
+
+    fn open(&self) -> Vec<IpAddr> {
+        self.wanted.iter().filter(|address| !self.answered.contains_key(address)).copied().collect()
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Sweep {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
