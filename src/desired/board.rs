@@ -57,6 +57,13 @@ pub enum LinkChoice {
     Named(String),
     /// The first one whose subnet contains the address, else the one of this name.
     OfSubnet(String),
+    /// An 802.1Q link on another one; it is made where it is missing.
+    Vlan {
+        /// The other one.
+        parent: String,
+        /// The VLAN's number.
+        tag: u16,
+    },
 }
 
 /// Why an address cannot go anywhere on this host.
@@ -65,6 +72,16 @@ pub enum Unplaced {
     /// There is no such link.
     #[error("there is no link {0} on this host")]
     NoLink(String),
+    /// The 802.1Q link is not there, and its parent is.
+    #[error("there is no link {parent}.{tag} on this host yet")]
+    NoVlan {
+        /// The parent's name.
+        parent: String,
+        /// The parent's index.
+        index: u32,
+        /// The VLAN's number.
+        tag: u16,
+    },
     /// The subnet was asked for, and there is none.
     #[error(
         "no subnet of link {link} contains {address}: set vip_subnet to a number, or choose another link"
@@ -95,7 +112,14 @@ impl Place {
             let found = links.iter().find(|link| link.name == *name);
             found.map(|link| link.index).ok_or_else(|| Unplaced::NoLink(name.clone()))
         };
+        let vlan;
         let (link, name) = match &self.link {
+            LinkChoice::Vlan { parent, tag } => {
+                vlan = format!("{parent}.{tag}");
+                let index = named(parent)?;
+                let missing = |_| Unplaced::NoVlan { parent: parent.clone(), index, tag: *tag };
+                (named(&vlan).map_err(missing)?, &vlan)
+            }
             LinkChoice::Named(name) => (named(name)?, name),
             LinkChoice::OfSubnet(name) => match addresses.iter().find(subnet) {
                 Some(found) => (found.link, name),

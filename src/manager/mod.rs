@@ -175,6 +175,7 @@ pub async fn run(config: Config) -> Result<(), ManagerError> {
     let socket = status::serve(telemetry.clone(), drained);
     parts.spawn(async move { (Part::Other("the status socket"), socket.await) });
     tokio::spawn(resolve::run(targets, config.prefixes, config.dns_mode, vips_in));
+    let farewell_api = api.clone();
     tokio::spawn(api::peers::follow(api));
     let farewell = tokio::spawn(reporter.run(notices));
 
@@ -184,7 +185,12 @@ pub async fn run(config: Config) -> Result<(), ManagerError> {
     while parts.join_next().await.is_some() {}
     let cleaned = timeout(EXIT_PATIENCE, host).await;
     telemetry.close();
-    drop(timeout(FAREWELL_PATIENCE, farewell).await);
+    let labels = async {
+        if config.services.is_some() && config.telemetry.label_node {
+            crate::services::labels::clear(&farewell_api, &config.node_name).await;
+        }
+    };
+    drop(timeout(FAREWELL_PATIENCE, futures::future::join(farewell, labels)).await);
     stopped?;
     match cleaned {
         Ok(Ok(Ok(()))) => Ok(()),

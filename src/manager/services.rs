@@ -66,6 +66,7 @@ impl Common {
                 endpoints: config.endpoints,
                 dns_mode: self.config.dns_mode,
                 namespace: config.namespace.clone(),
+                label_node: self.config.telemetry.label_node,
             },
             services::driver::Channels {
                 board: self.board.clone(),

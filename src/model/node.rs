@@ -1,11 +1,11 @@
 //! A Node as the rest of the program sees it, and where the control plane is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
 use k8s_openapi::api::core::v1::Node;
 
-use super::annotation::HAS_IP;
+use super::annotation::{HAS_IP, SERVICE_PROVIDED};
 
 /// What of a Node matters here.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -16,6 +16,8 @@ pub struct NodeView {
     pub own: BTreeSet<IpAddr>,
     /// What it holds for the control plane, by its label.
     pub vips: BTreeSet<IpAddr>,
+    /// Its labels for Services that it announces.
+    pub provided: BTreeMap<String, String>,
 }
 
 /// The view of a Node; none for an object without a name, which no server sends.
@@ -28,7 +30,9 @@ pub fn view(node: Node) -> Option<NodeView> {
     let own = own.filter_map(|address| address.address.parse().ok());
     // What a node holds for the control plane may be listed among its own addresses.
     let own = own.filter(|address| !vips.contains(address)).collect();
-    Some(NodeView { name, own, vips })
+    let ours = |name: &String| name.split_once('/').is_some_and(|(prefix, _)| prefix == SERVICE_PROVIDED);
+    let provided = labels.into_iter().filter(|(name, _)| ours(name)).collect();
+    Some(NodeView { name, own, vips, provided })
 }
 
 /// The label's value: IPv6 addresses as 32 hexadecimal digits, several with an underscore between them.

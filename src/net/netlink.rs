@@ -13,7 +13,7 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, State
 use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::AsyncSocket;
-use rtnetlink::{Handle, IpVersion, MulticastGroup, RouteMessageBuilder};
+use rtnetlink::{Handle, IpVersion, LinkVlan, MulticastGroup, RouteMessageBuilder};
 
 use crate::model::{Link, Vip};
 use crate::reconcile::diff::ActualAddress;
@@ -167,6 +167,16 @@ impl Netlink {
                 result.map_err(|source| NetlinkError { what: what(), source })
             }
         }
+    }
+
+    /// Make an 802.1Q link on another one, and set it up.
+    ///
+    /// # Errors
+    /// What the kernel says: it may not know 802.1Q.
+    pub async fn add_vlan(&self, parent: u32, name: &str, tag: u16) -> Result<(), NetlinkError> {
+        let vlan = LinkVlan::new(&format!("{name}.{tag}"), parent, tag).up().build();
+        let made = self.handle.link().add(vlan).execute().await;
+        made.map_err(|source| NetlinkError { what: format!("make link {name}.{tag}"), source })
     }
 
     /// The link of the default route: IPv4's, else IPv6's.

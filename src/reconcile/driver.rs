@@ -13,7 +13,7 @@ use super::links::Links;
 use crate::announce::layer2::Sighting;
 use crate::announce::probe::Probe;
 use crate::announce::schedule::Schedule;
-use crate::desired::{Board, Group, Inputs, Place, desired};
+use crate::desired::{Board, Group, Inputs, Place, Unplaced, desired};
 use crate::leader::Standing;
 use crate::leader::driver::Ask;
 use crate::leader::elector::Input;
@@ -152,8 +152,10 @@ impl Driver {
     /// If the kernel gives us no timer.
     pub async fn run(mut self) -> std::io::Result<()> {
         let mut timer = Timer::new()?;
-        // An earlier process may have been killed while it handed over: what it silenced is unknown.
-        self.memory.silenced = self.channels.board.borrow().groups.values().flat_map(addresses_of).collect();
+        // An earlier process may have been killed while it handed over.
+        if let Err(error) = nft::clear() {
+            tracing::debug!(%error, "the kernel's nftables cannot be used");
+        }
         self.look_at_links().await;
         let mut resync_at = clock::now() + RESYNC;
         loop {
@@ -257,7 +259,7 @@ impl Driver {
         }
         self.links.learn(&self.memory.addresses);
         let board = board.unwrap_or_else(|| self.channels.board.borrow_and_update().clone());
-        self.place(&board);
+        self.place(&board).await;
         let leaving =
             board.groups.values().filter(|group| matches!(group.standing, Standing::Leaving { .. }));
         let leaving: BTreeSet<IpAddr> = leaving.flat_map(addresses_of).collect();
@@ -277,7 +279,11 @@ impl Driver {
         let changed =
             plan.actions.iter().any(|action| !matches!(action, Action::Hold { missing: false, .. }));
         self.perform(plan.actions).await;
-        if changed || !foreign.is_empty() || !self.told {
+        if changed
+            || !foreign.is_empty()
+            || !self.told
+            || self.obstacles != self.channels.outcome.borrow().obstacles
+        {
             self.tell(&foreign);
         }
         self.announce_what_is_due();
@@ -286,7 +292,9 @@ impl Driver {
     }
 
     /// Find out where everything on the board goes.
-    fn place(&mut self, board: &Board) {
+    async fn place(&mut self, board: &Board) {
+        let now = clock::now();
+        let mut vlans = BTreeMap::new();
         self.placed.clear();
         self.owners.clear();
         self.obstacles.clear();
@@ -294,9 +302,23 @@ impl Driver {
             for place in &group.places {
                 match place.find(self.links.all(), &self.memory.addresses) {
                     Ok(target) => drop(self.placed.entry(name.clone()).or_default().insert(target)),
+                    Err(error) if group.standing.claim(now).is_none() => drop(error),
+                    Err(Unplaced::NoVlan { parent, index, tag }) => {
+                        drop(vlans.insert((index, tag), (parent, place.address)));
+                    }
                     Err(error) => drop(self.obstacles.insert(place.address, error.to_string())),
                 }
                 self.owners.insert(place.address, name.clone());
+            }
+        }
+        for ((index, tag), (parent, address)) in vlans {
+            match self.netlink.add_vlan(index, &parent, tag).await {
+                // The kernel's report of the new link brings us back here.
+                Ok(()) => tracing::info!(parent, tag, "made a link for a VLAN"),
+                Err(error) => {
+                    let hint = "; does this kernel have 802.1Q (module 8021q)?";
+                    self.obstacles.insert(address, format!("{error}{hint}"));
+                }
             }
         }
         let there: BTreeSet<IpAddr> =
@@ -327,42 +349,35 @@ impl Driver {
         }
     }
 
-    /// Carry out the steps in their order; those of one kind side by side.
+    /// Carry out the steps, kind by kind: the plan has them in this order, and those of one kind go side by side.
     async fn perform(&mut self, actions: Vec<Action>) {
-        let (mut holds, mut removals) = (Vec::new(), Vec::new());
+        let (mut silences, mut removals, mut unsilences) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut holds, mut announcements) = (Vec::new(), Vec::new());
         for action in actions {
             match action {
                 Action::Withdraw { link, address } => self.schedule.stop((link, address)),
-                Action::Silence { address, .. } => {
-                    if let Err(error) = nft::silence(address) {
-                        tracing::debug!(%address, %error, "the kernel cannot be kept from answering for the address");
-                    }
-                    self.memory.silenced.insert(address);
-                }
+                Action::Silence { address, .. } => silences.push(address),
                 Action::Remove { link, vip } => removals.push((link, vip)),
-                Action::Unsilence { address } => {
-                    self.remove(&mut removals).await;
-                    if let Err(error) = nft::unsilence(address) {
-                        tracing::debug!(%address, %error, "the kernel cannot be told to answer for the address");
-                    }
-                    self.memory.silenced.remove(&address);
-                }
-                Action::Hold { .. } => {
-                    self.remove(&mut removals).await;
-                    holds.push(action);
-                }
-                Action::Announce { link, address } => {
-                    self.hold(&mut holds).await;
-                    self.schedule.start((link, address), clock::now());
-                }
+                Action::Unsilence { address } => unsilences.push(address),
+                Action::Hold { .. } => holds.push(action),
+                Action::Announce { link, address } => announcements.push((link, address)),
             }
         }
-        self.remove(&mut removals).await;
-        self.hold(&mut holds).await;
+        if let Err(error) = nft::silence(&silences) {
+            tracing::debug!(%error, "the kernel cannot be kept from answering");
+        }
+        self.memory.silenced.extend(silences);
+        self.remove(removals).await;
+        if let Err(error) = nft::unsilence(&unsilences) {
+            tracing::debug!(%error, "the kernel cannot be told to answer");
+        }
+        self.memory.silenced.retain(|address| !unsilences.contains(address));
+        self.hold(holds).await;
+        let now = clock::now();
+        announcements.into_iter().for_each(|target| self.schedule.start(target, now));
     }
 
-    async fn remove(&mut self, removals: &mut Vec<(u32, Vip)>) {
-        let removals = std::mem::take(removals);
+    async fn remove(&mut self, removals: Vec<(u32, Vip)>) {
         let removed = removals.iter().map(|(link, vip)| self.netlink.remove(*link, *vip));
         let removed = futures::future::join_all(removed).await;
         for ((link, vip), outcome) in removals.into_iter().zip(removed) {
@@ -376,8 +391,7 @@ impl Driver {
         }
     }
 
-    async fn hold(&mut self, holds: &mut Vec<Action>) {
-        let holds = std::mem::take(holds);
+    async fn hold(&mut self, holds: Vec<Action>) {
         let netlink = &self.netlink;
         let scopes: BTreeMap<u32, Scope> = self
             .links

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::endpoints::{Slice, of_endpoints, of_slice};
+use super::labels;
 use super::plan::{Handled, Plan, Remark, Seen, World, plan};
 use super::status::{Change as Write, change};
 use crate::api::Api;
@@ -79,8 +80,11 @@ pub struct Options {
     pub dns_mode: DnsMode,
     /// Only Services of this namespace are followed.
     pub namespace: Option<String>,
+    /// Label the node for each Service that it announces.
+    pub label_node: bool,
 }
 
+type Labelling = Pin<Box<dyn Future<Output = bool> + Send>>;
 type Flight = Pin<Box<dyn Future<Output = (ServiceKey, Write, Written)> + Send>>;
 
 /// The task and its memory.
@@ -102,6 +106,8 @@ pub struct Driver {
     writing: BTreeSet<ServiceKey>,
     flights: FuturesUnordered<Flight>,
     failures: BTreeMap<ServiceKey, (u32, BootTime)>,
+    labelling: Option<Labelling>,
+    label_not_before: BootTime,
     told: BTreeMap<ServiceKey, BTreeSet<Remark>>,
 }
 
@@ -132,6 +138,8 @@ impl Driver {
             writing: BTreeSet::new(),
             flights: FuturesUnordered::new(),
             failures: BTreeMap::new(),
+            labelling: None,
+            label_not_before: BootTime::default(),
             told: BTreeMap::new(),
         }
     }
@@ -149,10 +157,26 @@ impl Driver {
                 self.replan();
             }
             self.publish();
+            self.label();
             let deadline = self.deadline();
+            let labelled = async {
+                match &mut self.labelling {
+                    Some(labelling) => labelling.await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
-                Ok(()) = self.channels.outcome.changed() => drop(self.channels.outcome.borrow_and_update()),
+                Ok(()) = self.channels.outcome.changed() => {
+                    self.channels.outcome.borrow_and_update();
+                    self.tell();
+                }
+                written = labelled => {
+                    self.labelling = None;
+                    // The node's next version tells what came of it; until then, or after a failure, not again.
+                    let pause = if written { Duration::from_millis(500) } else { LONGEST_PAUSE };
+                    self.label_not_before = clock::now() + pause;
+                }
                 Some((key, write, written)) = self.flights.next() => self.landed(key, &write, written),
                 Ok(()) = self.channels.holders.changed() => {
                     self.seen.holders = self.channels.holders.borrow_and_update().clone();
@@ -306,13 +330,19 @@ impl Driver {
     /// Tell users what they should know, once.
     fn tell(&mut self) {
         self.telemetry.services(self.plan.services.len());
+        let obstacles = self.channels.outcome.borrow().obstacles.clone();
         for (key, handled) in &self.plan.services {
-            let remarks: BTreeSet<Remark> = handled.remarks.iter().cloned().collect();
+            let mut remarks: BTreeSet<Remark> = handled.remarks.iter().cloned().collect();
+            let here = handled.addresses.iter().filter_map(|address| obstacles.get(address));
+            remarks.extend(here.cloned().map(Remark::Obstacle));
             let told = self.told.get(key);
             for remark in remarks.iter().filter(|remark| told.is_none_or(|told| !told.contains(remark))) {
                 let (reason, message) = match remark {
                     Remark::Refused(refusal) => ("AddressRefused", refusal.to_string()),
                     Remark::Annotation(text) => ("AnnotationIgnored", text.clone()),
+                    Remark::Obstacle(text) => {
+                        ("AddressBlocked", format!("node {} cannot announce it: {text}", self.world.me))
+                    }
                 };
                 tracing::warn!(service = %key, "{message}");
                 self.event(key, true, reason, message);
@@ -370,6 +400,19 @@ impl Driver {
         }
     }
 
+    /// Label this node, if it is known and lacks something.
+    fn label(&mut self) {
+        if !self.options.label_node || self.labelling.is_some() || clock::now() < self.label_not_before {
+            return;
+        }
+        let Some(node) = self.nodes.get(&self.world.me) else { return };
+        let wanted = labels::wanted(&self.plan, &self.channels.outcome.borrow().held);
+        if let Some(change) = labels::difference(&node.provided, &wanted) {
+            let (api, me) = (self.api.clone(), self.world.me.clone());
+            self.labelling = Some(Box::pin(async move { labels::write(&api, &me, &change).await }));
+        }
+    }
+
     fn landed(&mut self, key: ServiceKey, write: &Write, written: Written) {
         self.writing.remove(&key);
         let before = self.seen.services.get(&key);
@@ -416,8 +459,9 @@ impl Driver {
     fn deadline(&self) -> Option<BootTime> {
         let now = clock::now();
         let replan = (self.dirty && self.listed == (true, true)).then_some(self.not_before);
+        let label = (self.options.label_node && self.label_not_before > now).then_some(self.label_not_before);
         let retry = self.failures.values().map(|(_, until)| *until).filter(|until| *until > now);
-        retry.chain(replan).min()
+        retry.chain(replan).chain(label).min()
     }
 }
 

@@ -6,13 +6,14 @@
 //!                    held addresses ───┘             └─► status, Events      ─► cluster
 //! ```
 //!
-//! `select`, `addresses`, `endpoints`, `balance` and `plan` compute, `status` says what is to be written, `driver`
-//! follows the cluster and writes.
+//! `select`, `addresses`, `endpoints`, `balance` and `plan` compute, `status` and `labels` say what is to be written,
+//! `driver` follows the cluster and writes.
 
 pub mod addresses;
 pub mod balance;
 pub mod driver;
 pub mod endpoints;
+pub mod labels;
 pub mod plan;
 pub mod select;
 pub mod status;

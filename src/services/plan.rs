@@ -116,6 +116,8 @@ pub enum Remark {
     Refused(Refusal),
     /// An annotation cannot be followed.
     Annotation(String),
+    /// The host that is to announce an address cannot.
+    Obstacle(String),
 }
 
 impl Mode {
@@ -233,6 +235,11 @@ fn look_at(
             "{name}: {what} is not available in this version yet; the Service is announced without"
         ))
     }));
+    if let Some(vlan) = view.annotation(SERVICE_VLAN).filter(|vlan| vlan_of(vlan).is_none()) {
+        handled.remarks.push(Remark::Annotation(format!(
+            "{SERVICE_VLAN}: `{vlan}` is not a link with a VLAN's number, such as eth0.200, from 1 to 4094"
+        )));
+    }
     if view.annotation(LEASE_NAME).is_some() && view.traffic_policy == TrafficPolicy::Local {
         handled.remarks.push(Remark::Annotation(format!(
             "{LEASE_NAME}: Services with externalTrafficPolicy Local are elected alone, since only some nodes can \
@@ -242,10 +249,21 @@ fn look_at(
     handled
 }
 
+/// `parent.tag`, with a tag from 1 to 4094 (IEEE 802.1Q).
+fn vlan_of(text: &str) -> Option<(&str, u16)> {
+    let (parent, tag) = text.rsplit_once('.')?;
+    let tag = tag.parse().ok().filter(|tag| (1..=4094).contains(tag))?;
+    (!parent.is_empty()).then_some((parent, tag))
+}
+
 /// Where an address goes.
 fn place(world: &World, view: &ServiceView, address: IpAddr) -> Place {
     let link = match (view.annotation(SERVICE_VLAN), view.annotation(SERVICE_INTERFACE)) {
-        (Some(vlan), _) => LinkChoice::Named(vlan.to_owned()),
+        (Some(vlan), _) => match vlan_of(vlan) {
+            Some((parent, tag)) => LinkChoice::Vlan { parent: parent.to_owned(), tag },
+            // There is no such link: the user is told so.
+            None => LinkChoice::Named(vlan.to_owned()),
+        },
         (None, Some("auto")) => LinkChoice::OfSubnet(world.main_link.clone()),
         (None, Some(name)) => LinkChoice::Named(name.to_owned()),
         (None, None) => world.link.clone(),

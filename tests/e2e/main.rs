@@ -18,6 +18,7 @@ mod faults;
 mod harness;
 mod services;
 mod telemetry;
+mod traffic;
 
 fn main() {
     let args = Arguments::from_args();
@@ -29,6 +30,7 @@ fn main() {
         bootstrap::trials(),
         telemetry::trials(),
         services::trials(),
+        traffic::trials(),
     ];
     let trials: Vec<Trial> = groups.into_iter().flatten().collect();
     // The tests of a group share a lab, and the machine has few cores.

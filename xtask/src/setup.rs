@@ -21,9 +21,10 @@ const PACKAGES: [(&str, &str); 8] = [
 ];
 
 /// A Go program of the lab, the module it is built in, and its package there.
-const PROGRAMS: [(&str, &str, &str); 3] = [
+const PROGRAMS: [(&str, &str, &str); 4] = [
     ("etcd", "etcd", "."),
     ("kube-apiserver", "kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver"),
+    ("kube-proxy", "kubernetes", "k8s.io/kubernetes/cmd/kube-proxy"),
     ("elector", "kubernetes", "./elector"),
 ];
 
@@ -86,7 +87,7 @@ fn program(name: &str, module: &str, package: &str) -> Outcome {
     std::fs::create_dir_all(&cache).map_err(|error| format!("{}: {error}", cache.display()))?;
     println!("building {name}; the first time this takes minutes");
     let began = kube_vip::net::clock::now();
-    let flags = if name == "kube-apiserver" { format!("-s -w {KUBERNETES}") } else { "-s -w".to_owned() };
+    let flags = if name.starts_with("kube-") { format!("-s -w {KUBERNETES}") } else { "-s -w".to_owned() };
     let (folder, output) = (folder.to_string_lossy(), binary.to_string_lossy());
     let args = ["-C", &folder, "build", "-trimpath", "-ldflags", &flags, "-o", &output, package];
     run("go", &args, &[("CGO_ENABLED", "0")])?;

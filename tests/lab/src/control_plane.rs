@@ -50,7 +50,7 @@ impl Lab {
             "--secure-port=6443".into(),
             "--bind-address=::".into(),
             format!("--advertise-address={}", host.v4),
-            "--service-cluster-ip-range=10.96.0.0/16".into(),
+            "--service-cluster-ip-range=10.96.0.0/16,fd96::/112".into(),
             format!("--tls-cert-file={}", path(&files.certificate)),
             format!("--tls-private-key-file={}", path(&files.key)),
             format!("--client-ca-file={}", self.pki.path("ca.crt")),

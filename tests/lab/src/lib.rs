@@ -34,6 +34,7 @@ pub mod segment;
 pub mod services;
 pub mod stand_in;
 pub mod sweep;
+pub mod workload;
 
 pub use agent::{Agent, AgentOptions};
 pub use cluster::Cluster;

@@ -91,7 +91,9 @@ impl Figure {
 /// All of it.
 pub(crate) fn run_all(options: &Options) -> Outcome {
     setup::all()?;
-    run("cargo", &["build", "--release", "--workspace", "--locked"], &[])?;
+    if options.provider.is_none() || options.agent.is_none() {
+        run("cargo", &["build", "--release", "--workspace", "--locked"], &[])?;
+    }
     let mut report = Report::default();
     allocation::measure(options, &mut report).map_err(words)?;
     agents::measure(options, &mut report).map_err(words)?;
