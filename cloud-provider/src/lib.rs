@@ -16,4 +16,5 @@ pub mod ipam;
 pub mod manifest;
 pub mod plan;
 pub mod pools;
+pub mod reference;
 pub mod telemetry;

@@ -26,6 +26,14 @@ pub fn render(image: &str) -> Result<String, Problem> {
         .map_err(|error| Problem::Combination(format!("the manifest cannot be written: {error}")))
 }
 
+/// The file in manifests/: the objects behind a line that says what they are.
+pub fn sample(text: &str) -> String {
+    format!(
+        "# The cloud provider: two replicas, one of which gives addresses. Then apply a ConfigMap kube-system/kubevip.\n\
+         # kube-vip-cloud-provider manifest\n{text}"
+    )
+}
+
 fn documents(image: &str) -> Vec<Value> {
     let rule = |groups: &[&str], resources: &[&str], verbs: &[&str]| json!({ "apiGroups": groups, "resources": resources, "verbs": verbs });
     let follow = ["get", "list", "watch"];

@@ -19,7 +19,7 @@ use super::call::{self, stored_of};
 use super::driver::{Ask, Observer};
 use super::elector::{Call, DrainReason, Elector, Input, Output};
 use super::record::Stored;
-use super::{Settings, Standing};
+use super::{Candidacy, Settings, Standing};
 use crate::api::Api;
 use crate::desired::Board;
 use crate::model::{BootTime, LeaseName};
@@ -28,17 +28,6 @@ use crate::watch::{Change, follow};
 
 /// Calls under way at once.
 const AT_ONCE: usize = 24;
-
-/// Whether and how this host takes part in an election.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Candidacy {
-    /// It may hold what the election is about. Without that it hands over, or stays away.
-    pub eligible: bool,
-    /// How long it leaves a free Lease to others that are to have it first.
-    pub delay: Duration,
-    /// It still holds the addresses from an earlier process.
-    pub resuming: bool,
-}
 
 /// What the elections are told, and tell.
 pub struct Channels {

@@ -74,6 +74,17 @@ impl Standing {
     }
 }
 
+/// Whether and how this host takes part in an election.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Candidacy {
+    /// It may hold what the election is about. Without that it hands over, or stays away.
+    pub eligible: bool,
+    /// How long it leaves a free Lease to others that are to have it first.
+    pub delay: Duration,
+    /// It still holds the addresses from an earlier process.
+    pub resuming: bool,
+}
+
 /// How the local API server does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Health {

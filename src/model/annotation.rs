@@ -37,3 +37,83 @@ pub const NOT_YET: [(&str, &str); 4] = [
     ("kube-vip.io/ddns", "DNS names by DHCP"),
     ("kube-vip.io/loadbalancerHostname", "a hostname for DHCP"),
 ];
+
+/// An annotation or label, who uses it, and what it means: the documentation is written from this.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    /// Its name.
+    pub name: &'static str,
+    /// Who reads or writes it.
+    pub used: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+const fn entry(name: &'static str, used: &'static str, meaning: &'static str) -> Entry {
+    Entry { name, used, meaning }
+}
+
+/// Every annotation of a Service that one of the programs reads or writes.
+pub const SERVICE_ANNOTATIONS: &[Entry] = &[
+    entry(
+        LOAD_BALANCER_IPS,
+        "user, provider; read by both",
+        "Addresses, separated by commas; kube-vip also takes DNS names. What a user writes is a request, what the provider writes its answer.",
+    ),
+    entry(
+        ALLOCATED,
+        "provider",
+        "What the provider chose itself, so that it can tell a request from its own answer.",
+    ),
+    entry(
+        SHARING_KEY,
+        "user; read by the provider",
+        "Services with the same value may share an address if their ports differ.",
+    ),
+    entry(
+        SERVICE_INTERFACE,
+        "user, provider; read by kube-vip",
+        "The link for the addresses; `auto` is the first whose subnet contains the address.",
+    ),
+    entry(
+        SERVICE_VLAN,
+        "user; read by kube-vip",
+        "`parent.tag`, such as `eth0.200`: an 802.1Q link, made where it is missing. Wins over the link above.",
+    ),
+    entry(IGNORE, "user; read by kube-vip", "`\"true\"`: kube-vip leaves the Service alone."),
+    entry(
+        LEASE_NAME,
+        "user; read by kube-vip",
+        "`name` or `namespace/name`: the Lease that Services are elected on together, with `externalTrafficPolicy: Cluster`.",
+    ),
+    entry(
+        FORCE_ELECTION,
+        "user; read by kube-vip",
+        "`\"true\"`: an election of its own, with `per_service_election_on_demand`.",
+    ),
+    entry(
+        WITHOUT_ENDPOINTS,
+        "user; read by kube-vip",
+        "`\"true\"`: announce the Service though nothing stands behind it, with `externalTrafficPolicy: Cluster`.",
+    ),
+    entry(VIP_HOST, "kube-vip", "The node that announces the Service."),
+    entry(NOT_YET[0].0, "user", "Not available in this version; an Event says so."),
+    entry(NOT_YET[1].0, "user", "Not available in this version; an Event says so."),
+    entry(NOT_YET[2].0, "user", "Not available in this version; an Event says so."),
+    entry(NOT_YET[3].0, "user", "Not available in this version; an Event says so."),
+];
+
+/// Labels, on whatever object.
+pub const LABELS: &[Entry] = &[
+    entry(IMPLEMENTATION.0, "provider, on Services", "`kube-vip`: the provider looks after this Service."),
+    entry(
+        HAS_IP,
+        "kube-vip, on Nodes",
+        "What the node holds for the control plane, with `enable_node_labeling`.",
+    ),
+    entry(
+        "service-provided.kube-vip.io/<service>.<namespace>",
+        "kube-vip, on Nodes",
+        "The addresses of a Service that the node announces, with `enable_node_labeling`. IPv6 addresses are 32 hexadecimal digits.",
+    ),
+];

@@ -9,7 +9,7 @@ use super::balance;
 use super::endpoints::Endpoints;
 use super::select::Rules;
 use crate::desired::{LinkChoice, Place, Prefix};
-use crate::leader::elections::Candidacy;
+use crate::leader::Candidacy;
 use crate::model::annotation::{LEASE_NAME, NOT_YET, SERVICE_INTERFACE, SERVICE_VLAN, WITHOUT_ENDPOINTS};
 use crate::model::family::number;
 use crate::model::service::TrafficPolicy;

@@ -1,6 +1,7 @@
 //! Files that are written by the program itself.
 
 use kube_vip::manifest::samples;
+use kube_vip_cloud_provider as provider;
 
 use crate::sh::{Outcome, root};
 
@@ -11,12 +12,15 @@ pub(crate) fn manifests() -> Outcome {
         let text = samples::render(&sample)?;
         write(&folder.join(sample.file), &text)?;
     }
-    Ok(())
+    let image = "ghcr.io/kube-vip/kube-vip-cloud-provider";
+    let provider = provider::manifest::render(image).map_err(|error| error.to_string())?;
+    write(&folder.join("cloud-provider.yaml"), &provider::manifest::sample(&provider))
 }
 
-/// The reference of all settings.
+/// The references of all settings, annotations and keys.
 pub(crate) fn reference() -> Outcome {
-    write(&root().join("docs/configuration.md"), &kube_vip::config::show::reference())
+    write(&root().join("docs/configuration.md"), &kube_vip::config::show::reference())?;
+    write(&root().join("docs/services-reference.md"), &provider::reference::page())
 }
 
 fn write(path: &std::path::Path, text: &str) -> Outcome {

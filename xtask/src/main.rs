@@ -22,7 +22,7 @@ cargo xtask bench services        addresses for Services: --only WORK, --json FI
                                   another cloud provider
 cargo xtask fuzz [SECONDS]        every fuzz target, for so many seconds each
 cargo xtask manifests             write manifests/ anew
-cargo xtask docs                  write docs/configuration.md anew
+cargo xtask docs                  write the references in docs/ anew
 ";
 
 fn main() -> ExitCode {

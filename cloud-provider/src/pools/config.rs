@@ -17,6 +17,41 @@ const SKIP_ENDS: &str = "skip-end-ips-in-cidr";
 const COMPAT: &str = "compat-precedence";
 const WHOLE_KEYS: [&str; 3] = [SEARCH_ORDER, SKIP_ENDS, COMPAT];
 
+/// Every key, what it takes, and what it means: the documentation is written from this.
+pub const KEYS: [(&str, &str, &str); 11] = [
+    (
+        "cidr-<namespace>, range-<namespace>",
+        "networks, ranges and addresses",
+        "The pool of a namespace; both keys together make it.",
+    ),
+    (
+        "cidr-global, range-global",
+        "networks, ranges and addresses",
+        "The pool for all namespaces without one of their own.",
+    ),
+    ("exclude-<namespace>", "networks, ranges and addresses", "Taken out of the namespace's pool."),
+    ("exclude-global", "networks, ranges and addresses", "Taken out of every pool."),
+    (
+        "allow-share-<namespace>",
+        "true or false",
+        "Services of the namespace share IPv4 addresses where ports allow it.",
+    ),
+    ("allow-share-global", "true or false", "The same for namespaces without a key of their own."),
+    (
+        "interface-<namespace>",
+        "a link's name",
+        "Written to new Services as `kube-vip.io/serviceInterface`, unless they have one; an empty value hides the global one.",
+    ),
+    ("interface-global", "a link's name", "The same for namespaces without a key of their own."),
+    (SEARCH_ORDER, "asc or desc", "Give the lowest free address, or the highest."),
+    (SKIP_ENDS, "true or false", "Never give the first and last address of an IPv4 network."),
+    (
+        COMPAT,
+        "true or false",
+        "The Go program's order of keys, in which `cidr-global` hides a namespace's `range-`.",
+    ),
+];
+
 /// Something in the ConfigMap that cannot be used, or is likely not meant.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {

@@ -6,6 +6,6 @@ pub mod config;
 pub mod set;
 pub mod value;
 
-pub use config::{Pool, PoolId, Pools, Problem, Unavailable};
+pub use config::{KEYS, Pool, PoolId, Pools, Problem, Unavailable};
 pub use set::RangeSet;
 pub use value::Addresses;

@@ -1,0 +1,27 @@
+//! What is generated is up to date.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+use kube_vip_cloud_provider::{manifest, reference};
+
+fn file(path: &str) -> String {
+    std::fs::read_to_string(format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+#[test]
+fn the_manifest_of_the_project_is_up_to_date() {
+    let text = manifest::render("ghcr.io/kube-vip/kube-vip-cloud-provider").unwrap();
+    assert_eq!(file("manifests/cloud-provider.yaml"), manifest::sample(&text), "run `cargo xtask manifests`");
+}
+
+#[test]
+fn the_reference_of_the_project_is_up_to_date() {
+    assert!(file("docs/services-reference.md") == reference::page(), "run `cargo xtask docs`");
+}
+
+#[test]
+fn the_role_has_no_right_that_the_go_programs_has_not_but_to_patch_and_to_follow() {
+    let text = manifest::render("ghcr.io/kube-vip/kube-vip-cloud-provider:v1").unwrap();
+    for right in ["services/status", "secrets", "delete", "\"*\""] {
+        assert!(!text.contains(right), "{right}");
+    }
+}
