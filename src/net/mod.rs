@@ -4,4 +4,5 @@ pub mod clock;
 pub mod netlink;
 pub mod nft;
 pub mod packet_socket;
+pub mod requests;
 mod sys;

@@ -1,10 +1,12 @@
 //! Links, addresses and routes of this host, by rtnetlink. The only file that knows that crate.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
-use rtnetlink::packet_core::NetlinkPayload;
+use nix::sys::socket::SockProtocol;
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope,
     CacheInfo,
@@ -15,21 +17,45 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::AsyncSocket;
 use rtnetlink::{Handle, IpVersion, LinkVlan, MulticastGroup, RouteMessageBuilder};
 
+use super::requests::Requests;
 use crate::model::{Link, Vip};
 use crate::reconcile::diff::ActualAddress;
 
 /// Marks an address as ours (`IFA_PROTO`, Linux 5.18). The Go program marks its routes with the same number.
 const TAG: AddressProtocol = AddressProtocol::Other(248);
 const FOREVER: u32 = u32::MAX;
-const NO_SUCH_ADDRESS: i32 = -libc::EADDRNOTAVAIL;
-const NO_SUCH_DEVICE: i32 = -libc::ENODEV;
+const REQUEST: u16 = 0x1;
+const ACK: u16 = 0x4;
+/// Create, or replace what is there.
+const REPLACE: u16 = 0x100 | 0x400;
 
 /// A request to the kernel that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("the kernel refuses to {what}: {source}")]
 pub struct NetlinkError {
     what: String,
-    source: rtnetlink::Error,
+    source: Refused,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error(transparent)]
+    Netlink(#[from] rtnetlink::Error),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// An address to be held on a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    /// The link's index.
+    pub link: u32,
+    /// The address and its prefix length.
+    pub vip: Vip,
+    /// For how long, in seconds.
+    pub seconds: u32,
+    /// Its scope.
+    pub scope: Scope,
 }
 
 /// A change the kernel reports.
@@ -48,8 +74,8 @@ pub struct Changes {
         rtnetlink::packet_core::NetlinkMessage<RouteNetlinkMessage>,
         rtnetlink::sys::SocketAddr,
     )>,
-    /// The kernel's number for our socket: it says in each message whose request caused it.
-    own: u32,
+    /// The kernel's numbers for our sockets: it says in each message whose request caused it.
+    own: [u32; 2],
 }
 
 impl Changes {
@@ -57,7 +83,7 @@ impl Changes {
     pub async fn next(&mut self) -> Option<Change> {
         loop {
             let (message, _) = self.messages.next().await?;
-            let by_us = self.own != 0 && message.header.port_number == self.own;
+            let by_us = self.own.contains(&message.header.port_number);
             match message.payload {
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(_)) if by_us => {}
                 NetlinkPayload::InnerMessage(
@@ -87,6 +113,8 @@ pub enum Scope {
 #[derive(Debug, Clone)]
 pub struct Netlink {
     handle: Handle,
+    /// For requests by the thousand.
+    requests: Arc<Requests>,
 }
 
 impl Netlink {
@@ -100,7 +128,9 @@ impl Netlink {
         let mut address = rtnetlink::sys::SocketAddr::new(0, 0);
         connection.socket_mut().socket_mut().get_address(&mut address)?;
         tokio::spawn(connection);
-        Ok((Self { handle }, Changes { messages, own: address.port_number() }))
+        let requests = Requests::open(SockProtocol::NetlinkRoute)?;
+        let own = [address.port_number(), requests.port()];
+        Ok((Self { handle, requests: Arc::new(requests) }, Changes { messages, own }))
     }
 
     /// All links.
@@ -123,50 +153,49 @@ impl Netlink {
         Ok(messages.into_iter().filter_map(address).collect())
     }
 
-    /// Put `vip` on the link, or set its lifetime if it is there: deprecated, so that nothing uses it as a source,
-    /// tagged, without duplicate address detection, and dropped by the kernel after `seconds`.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub async fn hold(&self, link: u32, vip: Vip, seconds: u32, scope: Scope) -> Result<(), NetlinkError> {
-        let what = || format!("put {vip} on link {link}");
-        let mut request = self.handle.address().add(link, vip.address, vip.prefix).replace();
-        let message = request.message_mut();
-        message.header.scope = match scope {
-            Scope::Global => AddressScope::Universe,
-            Scope::Host => AddressScope::Host,
-        };
-        // A broadcast address would, for a /32, be the VIP itself.
-        message.attributes.retain(|attribute| !matches!(attribute, AddressAttribute::Broadcast(_)));
-        let mut cache = CacheInfo::default();
-        cache.ifa_preferred = 0;
-        cache.ifa_valid = seconds;
-        message.attributes.push(AddressAttribute::CacheInfo(cache));
-        message.attributes.push(AddressAttribute::Protocol(TAG));
-        if vip.address.is_ipv6() {
-            message.header.flags |= AddressHeaderFlags::Nodad;
-            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
-        }
-        request.execute().await.map_err(|source| NetlinkError { what: what(), source })
+    /// Put addresses on links, or set their lifetimes where they are there: deprecated, so that nothing uses them as a
+    /// source, tagged, without duplicate address detection, and dropped by the kernel after so many seconds. One
+    /// outcome for each, in their order.
+    pub fn hold(&self, holds: &[Hold]) -> Vec<Result<(), NetlinkError>> {
+        let what = |hold: &Hold| format!("put {} on link {}", hold.vip, hold.link);
+        self.change(holds, REPLACE, |hold| RouteNetlinkMessage::NewAddress(held_address(hold)), what)
     }
 
-    /// Remove `vip` from the link. That it is gone already, or the link is, counts as success.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub async fn remove(&self, link: u32, vip: Vip) -> Result<(), NetlinkError> {
-        let message = self.handle.address().add(link, vip.address, vip.prefix).message_mut().clone();
-        match self.handle.address().del(message).execute().await {
-            Err(rtnetlink::Error::NetlinkError(error))
-                if [NO_SUCH_ADDRESS, NO_SUCH_DEVICE].contains(&error.raw_code()) =>
+    /// Remove addresses from links. That one is gone already, or its link is, counts as success.
+    pub fn remove(&self, removals: &[(u32, Vip)]) -> Vec<Result<(), NetlinkError>> {
+        let what = |(link, vip): &(u32, Vip)| format!("remove {vip} from link {link}");
+        let message = |(link, vip): &(u32, Vip)| RouteNetlinkMessage::DelAddress(bare_address(*link, *vip));
+        let mut outcomes = self.change(removals, 0, message, what);
+        for outcome in &mut outcomes {
+            if let Err(NetlinkError { source: Refused::Io(error), .. }) = outcome
+                && [Some(libc::EADDRNOTAVAIL), Some(libc::ENODEV)].contains(&error.raw_os_error())
             {
-                Ok(())
-            }
-            result => {
-                let what = || format!("remove {vip} from link {link}");
-                result.map_err(|source| NetlinkError { what: what(), source })
+                *outcome = Ok(());
             }
         }
+        outcomes
+    }
+
+    /// One request for each item, all at once.
+    fn change<T>(
+        &self,
+        items: &[T],
+        flags: u16,
+        message: impl Fn(&T) -> RouteNetlinkMessage,
+        what: impl Fn(&T) -> String,
+    ) -> Vec<Result<(), NetlinkError>> {
+        let requests = items.iter().map(|item| {
+            let mut request = NetlinkMessage::from(message(item));
+            request.header.flags = REQUEST | ACK | flags;
+            request.finalize();
+            let mut bytes = vec![0; request.buffer_len()];
+            request.serialize(&mut bytes);
+            bytes
+        });
+        let outcomes = self.requests.send(requests.collect());
+        let outcomes = items.iter().zip(outcomes);
+        let failed = |item: &T, error| NetlinkError { what: what(item), source: Refused::Io(error) };
+        outcomes.map(|(item, outcome)| outcome.map_err(|error| failed(item, error))).collect()
     }
 
     /// Make an 802.1Q link on another one, and set it up.
@@ -176,7 +205,7 @@ impl Netlink {
     pub async fn add_vlan(&self, parent: u32, name: &str, tag: u16) -> Result<(), NetlinkError> {
         let vlan = LinkVlan::new(&format!("{name}.{tag}"), parent, tag).up().build();
         let made = self.handle.link().add(vlan).execute().await;
-        made.map_err(|source| NetlinkError { what: format!("make link {name}.{tag}"), source })
+        made.map_err(|source| NetlinkError { what: format!("make link {name}.{tag}"), source: source.into() })
     }
 
     /// The link of the default route: IPv4's, else IPv6's.
@@ -211,8 +240,40 @@ impl Netlink {
     }
 }
 
+fn bare_address(link: u32, vip: Vip) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.index = link;
+    message.header.prefix_len = vip.prefix;
+    message.header.family = match vip.address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
+    message.attributes.push(AddressAttribute::Address(vip.address));
+    // No broadcast address: for a /32 it would be the VIP itself.
+    message.attributes.push(AddressAttribute::Local(vip.address));
+    message
+}
+
+fn held_address(hold: &Hold) -> AddressMessage {
+    let mut message = bare_address(hold.link, hold.vip);
+    message.header.scope = match hold.scope {
+        Scope::Global => AddressScope::Universe,
+        Scope::Host => AddressScope::Host,
+    };
+    let mut cache = CacheInfo::default();
+    cache.ifa_preferred = 0;
+    cache.ifa_valid = hold.seconds;
+    message.attributes.push(AddressAttribute::CacheInfo(cache));
+    message.attributes.push(AddressAttribute::Protocol(TAG));
+    if hold.vip.address.is_ipv6() {
+        message.header.flags |= AddressHeaderFlags::Nodad;
+        message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+    }
+    message
+}
+
 fn failed(what: &'static str) -> impl Fn(rtnetlink::Error) -> NetlinkError {
-    move |source| NetlinkError { what: what.to_owned(), source }
+    move |source| NetlinkError { what: what.to_owned(), source: source.into() }
 }
 
 fn metric(route: &RouteMessage) -> u32 {

@@ -168,7 +168,7 @@ pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
         let agrees = applied.zip(current).is_some_and(|(applied, left)| is_close(left, applied.since(now)));
         // A lifetime that reaches beyond the claim is extended with a later renewal, and never by next to nothing:
         // with many addresses each extension counts.
-        let lasts = applied.is_some_and(|applied| applied <= fence_until && applied >= valid_until + SPARE);
+        let lasts = applied.is_some_and(|applied| applied <= fence_until && applied >= valid_until);
         let gains = applied.is_none_or(|applied| applied > fence_until || until > applied + LEAST_GAIN);
         if missing || !agrees || (!lasts && gains) {
             plan.actions.push(Action::Hold { link, vip, seconds, until, missing });
@@ -186,8 +186,6 @@ fn whole_seconds(left: Duration) -> u32 {
     u32::try_from(left.as_secs()).unwrap_or(u32::MAX)
 }
 
-/// What is left of a lifetime when the claim ends, at the least.
-const SPARE: Duration = Duration::from_millis(100);
 /// What an extension has to bring.
 const LEAST_GAIN: Duration = Duration::from_millis(200);
 
@@ -266,8 +264,8 @@ mod tests {
 
     #[test]
     fn a_renewed_claim_extends_the_lifetime_without_a_new_announcement() {
-        let plan = plan(&held(&[A], 5700), &holding(A, 4010, 3), at(1010));
-        let hold = Action::Hold { link: 2, vip: vip(A), seconds: 4, until: at(5010), missing: false };
+        let plan = plan(&held(&[A], 6700), &holding(A, 4010, 2), at(2010));
+        let hold = Action::Hold { link: 2, vip: vip(A), seconds: 4, until: at(6010), missing: false };
         assert_eq!(plan.actions, [hold]);
     }
 
@@ -280,7 +278,7 @@ mod tests {
         let wanted = |renewed| Desired { addresses: [((2, vip(A)), presence(renewed))].into() };
         let actual = holding(A, 14_000, 12);
         assert_eq!(plan(&wanted(2000), &actual, at(2000)), Plan::default());
-        assert_eq!(plan(&wanted(4000), &holding(A, 14_000, 10), at(4000)).actions.len(), 1);
+        assert_eq!(plan(&wanted(4001), &holding(A, 14_000, 10), at(4001)).actions.len(), 1);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::leader::driver::Ask;
 use crate::leader::elector::Input;
 use crate::model::{BootTime, LeaseName, Link, Vip};
 use crate::net::clock::{self, Timer};
-use crate::net::netlink::{Change, Changes, Netlink, NetlinkError, Scope};
+use crate::net::netlink::{Change, Changes, Hold, Netlink, NetlinkError, Scope};
 use crate::net::nft;
 use crate::telemetry::Telemetry;
 use crate::telemetry::status::Held;
@@ -278,7 +278,7 @@ impl Driver {
         let foreign: BTreeSet<Vip> = plan.foreign.iter().map(|(_, vip)| *vip).collect();
         let changed =
             plan.actions.iter().any(|action| !matches!(action, Action::Hold { missing: false, .. }));
-        self.perform(plan.actions).await;
+        self.perform(plan.actions);
         if changed
             || !foreign.is_empty()
             || !self.told
@@ -350,7 +350,7 @@ impl Driver {
     }
 
     /// Carry out the steps, kind by kind: the plan has them in this order, and those of one kind go side by side.
-    async fn perform(&mut self, actions: Vec<Action>) {
+    fn perform(&mut self, actions: Vec<Action>) {
         let (mut silences, mut removals, mut unsilences) = (Vec::new(), Vec::new(), Vec::new());
         let (mut holds, mut announcements) = (Vec::new(), Vec::new());
         for action in actions {
@@ -359,7 +359,10 @@ impl Driver {
                 Action::Silence { address, .. } => silences.push(address),
                 Action::Remove { link, vip } => removals.push((link, vip)),
                 Action::Unsilence { address } => unsilences.push(address),
-                Action::Hold { .. } => holds.push(action),
+                Action::Hold { link, vip, seconds, until, missing } => {
+                    let hold = Hold { link, vip, seconds, scope: self.scope(link) };
+                    holds.push((hold, until, missing));
+                }
                 Action::Announce { link, address } => announcements.push((link, address)),
             }
         }
@@ -367,61 +370,48 @@ impl Driver {
             tracing::debug!(%error, "the kernel cannot be kept from answering");
         }
         self.memory.silenced.extend(silences);
-        self.remove(removals).await;
+        self.remove(&removals);
         if let Err(error) = nft::unsilence(&unsilences) {
             tracing::debug!(%error, "the kernel cannot be told to answer");
         }
         self.memory.silenced.retain(|address| !unsilences.contains(address));
-        self.hold(holds).await;
+        self.hold(holds);
         let now = clock::now();
         announcements.into_iter().for_each(|target| self.schedule.start(target, now));
     }
 
-    async fn remove(&mut self, removals: Vec<(u32, Vip)>) {
-        let removed = removals.iter().map(|(link, vip)| self.netlink.remove(*link, *vip));
-        let removed = futures::future::join_all(removed).await;
-        for ((link, vip), outcome) in removals.into_iter().zip(removed) {
+    fn remove(&mut self, removals: &[(u32, Vip)]) {
+        for ((link, vip), outcome) in removals.iter().zip(self.netlink.remove(removals)) {
             match outcome {
                 Ok(()) => {
-                    self.memory.fences.remove(&(link, vip));
-                    self.telemetry.address_removed(vip, &self.links.name(link));
+                    self.memory.fences.remove(&(*link, *vip));
+                    self.telemetry.address_removed(*vip, &self.links.name(*link));
                 }
                 Err(error) => self.failed(&error),
             }
         }
     }
 
-    async fn hold(&mut self, holds: Vec<Action>) {
-        let netlink = &self.netlink;
-        let scopes: BTreeMap<u32, Scope> = self
-            .links
-            .all()
-            .iter()
-            .map(|link| {
-                let host = link.name == "lo" && !self.options.lo_global;
-                (link.index, if host { Scope::Host } else { Scope::Global })
-            })
-            .collect();
-        let held = holds.iter().filter_map(|action| match *action {
-            Action::Hold { link, vip, seconds, until, missing } => Some((link, vip, seconds, until, missing)),
-            _ => None,
-        });
-        let held = held.map(|(link, vip, seconds, until, missing)| {
-            let scope = scopes.get(&link).copied().unwrap_or(Scope::Global);
-            async move { (link, vip, until, missing, netlink.hold(link, vip, seconds, scope).await) }
-        });
-        for (link, vip, until, missing, outcome) in futures::future::join_all(held).await {
+    /// Put addresses on links, each with the moment at which the kernel drops it, and whether it was missing.
+    fn hold(&mut self, holds: Vec<(Hold, BootTime, bool)>) {
+        let requests: Vec<Hold> = holds.iter().map(|(hold, ..)| *hold).collect();
+        for ((hold, until, missing), outcome) in holds.into_iter().zip(self.netlink.hold(&requests)) {
             match outcome {
                 Ok(()) => {
-                    let before = self.memory.fences.insert((link, vip), until);
+                    let before = self.memory.fences.insert((hold.link, hold.vip), until);
                     if missing {
                         let repaired = before.is_some_and(|before| clock::now() < before);
-                        self.telemetry.address_added(vip, &self.links.name(link), repaired);
+                        self.telemetry.address_added(hold.vip, &self.links.name(hold.link), repaired);
                     }
                 }
                 Err(error) => self.failed(&error),
             }
         }
+    }
+
+    fn scope(&self, link: u32) -> Scope {
+        let host = !self.options.lo_global && self.links.name(link) == "lo";
+        if host { Scope::Host } else { Scope::Global }
     }
 
     fn failed(&mut self, error: &NetlinkError) {

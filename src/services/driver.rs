@@ -85,7 +85,8 @@ pub struct Options {
 }
 
 type Labelling = Pin<Box<dyn Future<Output = bool> + Send>>;
-type Flight = Pin<Box<dyn Future<Output = (ServiceKey, Write, Written)> + Send>>;
+/// A write, and whether it tells of a gain.
+type Flight = Pin<Box<dyn Future<Output = (ServiceKey, Write, bool, Written)> + Send>>;
 
 /// The task and its memory.
 pub struct Driver {
@@ -177,7 +178,7 @@ impl Driver {
                     let pause = if written { Duration::from_millis(500) } else { LONGEST_PAUSE };
                     self.label_not_before = clock::now() + pause;
                 }
-                Some((key, write, written)) = self.flights.next() => self.landed(key, &write, written),
+                Some((key, write, gain, written)) = self.flights.next() => self.landed(key, &write, gain, written),
                 Ok(()) = self.channels.holders.changed() => {
                     self.seen.holders = self.channels.holders.borrow_and_update().clone();
                     self.dirty = true;
@@ -386,16 +387,17 @@ impl Driver {
             }
             let Some(view) = self.seen.services.get(key) else { continue };
             if let Some(write) = change(view, handled, &outcome.held, &self.world.me) {
-                writes.push((key.clone(), write));
+                let gain = view.annotation(annotation::VIP_HOST) != write.host.as_deref();
+                writes.push((key.clone(), write, gain));
             }
         }
         drop(outcome);
-        for (key, write) in writes {
+        for (key, write, gain) in writes {
             self.writing.insert(key.clone());
             let (api, writer) = (self.api.clone(), self.writer.clone());
             self.flights.push(Box::pin(async move {
                 let written = writer.write(&api, &key, &write.to_json()).await;
-                (key, write, written)
+                (key, write, gain, written)
             }));
         }
     }
@@ -413,15 +415,11 @@ impl Driver {
         }
     }
 
-    fn landed(&mut self, key: ServiceKey, write: &Write, written: Written) {
+    fn landed(&mut self, key: ServiceKey, write: &Write, gain: bool, written: Written) {
         self.writing.remove(&key);
-        let before = self.seen.services.get(&key);
         match written {
             Written::Done(view) => {
                 self.failures.remove(&key);
-                let was_ours = before
-                    .and_then(|before| before.annotation(annotation::VIP_HOST))
-                    .is_some_and(|host| host == self.world.me);
                 self.seen.services.insert(key.clone(), *view);
                 self.dirty = true;
                 let addresses = |handled: Option<&Handled>| {
@@ -430,7 +428,7 @@ impl Driver {
                 };
                 let addresses = addresses(self.plan.services.get(&key));
                 match &write.host {
-                    Some(me) if !was_ours => {
+                    Some(me) if gain => {
                         self.event(&key, false, "AddressGained", format!("node {me} announces {addresses}"));
                     }
                     None => {
