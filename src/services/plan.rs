@@ -16,7 +16,7 @@ use crate::model::service::TrafficPolicy;
 use crate::model::{LeaseName, ServiceKey, ServiceView};
 
 /// How much later each further candidate of a group takes what is free.
-const HEAD_START: Duration = Duration::from_millis(500);
+const HEAD_START: Duration = Duration::from_millis(200);
 
 /// What does not change while the process runs.
 #[derive(Debug, Clone)]
