@@ -45,7 +45,7 @@ fn serve(lab: &ServiceLab, name: &str, addresses: &str, policy: &str, hosts: &[u
         ],
     });
     lab.create(name, addresses, spec)?;
-    Ok(set_pods(lab, name, hosts)?)
+    Ok(set_pods(lab.objects(), name, hosts)?)
 }
 
 fn wait_for_answer(lab: &ServiceLab, address: &str) -> Result<String, Failed> {
@@ -63,14 +63,14 @@ fn reached() -> Outcome {
     // Two Services on one address, told apart by their ports.
     let spec = json!({ "ports": [{ "name": "tcp", "port": 81, "targetPort": 8080 }] });
     lab.create("more", "10.43.0.20", spec)?;
-    set_pods(&lab, "more", &[1])?;
+    set_pods(lab.objects(), "more", &[1])?;
     let answer = wait_for("the second Service", 30, || get(&lab.lab, ip("10.43.0.20"), 81).ok())?;
     assert!(answer.starts_with("pod 2"), "{answer}");
     // The last pod goes, and comes back.
-    set_pods(&lab, "web", &[])?;
-    set_pods(&lab, "more", &[])?;
+    set_pods(lab.objects(), "web", &[])?;
+    set_pods(lab.objects(), "more", &[])?;
     lab.wait_until_nobody_has("10.43.0.20")?;
-    set_pods(&lab, "web", &[2])?;
+    set_pods(lab.objects(), "web", &[2])?;
     wait_for("the pod that came back", 30, || {
         get(&lab.lab, ip("10.43.0.20"), 80).ok().filter(|answer| answer.starts_with("pod 3"))
     })?;
@@ -84,7 +84,7 @@ fn sources() -> Outcome {
         assert_eq!(wait_for_answer(&lab, address)?, format!("pod 2 asked by {client}"));
     }
     // The pod moves, and the address with it.
-    set_pods(&lab, "web", &[2])?;
+    set_pods(lab.objects(), "web", &[2])?;
     lab.wait_for_holder_to_be("10.43.0.21", 2)?;
     wait_for("the new pod", 30, || {
         get(&lab.lab, ip("10.43.0.21"), 80).ok().filter(|answer| answer == "pod 3 asked by 10.42.0.101")
@@ -125,7 +125,7 @@ fn node_lost() -> Outcome {
     wait_for_answer(&lab, "10.43.0.23")?;
     let holder = lab.wait_for_holder("10.43.0.23")?;
     let others: Vec<usize> = (0..3).filter(|host| *host != holder).collect();
-    set_pods(&lab, "web", &others)?;
+    set_pods(lab.objects(), "web", &others)?;
     std::thread::sleep(Duration::from_secs(2));
     let caller = Caller::start(&lab.lab, ip("10.43.0.23"), 80);
     std::thread::sleep(Duration::from_secs(1));

@@ -1,23 +1,29 @@
 //! `cargo xtask demo`: the main job, for somebody who sees it for the first time.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
-use kube_vip_lab::{Cluster, LabError};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use kube_vip_lab::objects::annotation;
+use kube_vip_lab::services::create_nodes;
+use kube_vip_lab::workload::{Caller, Workload, get, set_pods};
+use kube_vip_lab::{Administrator, Cluster, LabError, Objects, Provider, wait_for};
+use serde_json::json;
 
 use crate::setup;
 use crate::sh::{Outcome, built, run as sh};
 
-/// Three hosts, a VIP, the death of its holder.
+/// Three hosts, a VIP, a Service, the death of the VIP's holder.
 pub(crate) fn run(keep: bool) -> Outcome {
     setup::all()?;
     // The whole workspace, so that this build shares its parts with that of the tests.
     sh("cargo", &["build", "--workspace", "--locked"], &[])?;
     let program = built("debug", "kube-vip")?;
-    play(&program, keep).map_err(|error| error.to_string())
+    let provider = built("debug", "kube-vip-cloud-provider")?;
+    play(&program, &provider, keep).map_err(|error| error.to_string())
 }
 
-fn play(program: &str, keep: bool) -> Result<(), LabError> {
+fn play(program: &str, provider: &str, keep: bool) -> Result<(), LabError> {
     println!(
         "\n1. Three hosts on one segment, each with a real etcd and kube-apiserver. This takes a few seconds."
     );
@@ -27,7 +33,17 @@ fn play(program: &str, keep: bool) -> Result<(), LabError> {
     }
 
     let vips = format!("{},{}", cluster.lab.vip_v4, cluster.lab.vip_v6);
-    let command = ["manifest", "pod", "--interface", "eth0", "--address", &vips, "--controlplane", "--arp"];
+    let command = [
+        "manifest",
+        "pod",
+        "--interface",
+        "eth0",
+        "--address",
+        &vips,
+        "--controlplane",
+        "--services",
+        "--arp",
+    ];
     let leases =
         ["--leaderElection", "--leaseDuration", "5", "--leaseRenewDuration", "3", "--leaseRetry", "1"];
     println!("\n2. The static pod for each of them, as it would go to /etc/kubernetes/manifests:");
@@ -51,9 +67,11 @@ fn play(program: &str, keep: bool) -> Result<(), LabError> {
     tell(&cluster, start, next);
     cluster.heal()?;
 
+    let (_provider, _workload) = serve(&mut cluster, provider)?;
+
     let holder = cluster.sampler.wait_for_holder(10)?;
     println!(
-        "\n5. The whole host {} dies: cable, agent, API server and etcd at once.",
+        "\n6. The whole host {} dies: cable, agent, API server and etcd at once.",
         cluster.lab.host(holder).name
     );
     let start = kube_vip_lab::now();
@@ -75,6 +93,57 @@ fn play(program: &str, keep: bool) -> Result<(), LabError> {
         linger(&cluster);
     }
     Ok(())
+}
+
+/// A Service: created, given an address, answering, moved.
+fn serve(cluster: &mut Cluster, program: &str) -> Result<(Provider, Workload), LabError> {
+    println!(
+        "\n5. A Service of type LoadBalancer, with a pod on each host, a real kube-proxy, and the cloud provider:"
+    );
+    let admin = Administrator::new(&cluster.lab, 0)?;
+    let objects = admin.objects(&cluster.lab);
+    create_nodes(&cluster.lab, objects)?;
+    let workload = Workload::start(&cluster.lab)?;
+    let provider = Provider::start(&cluster.lab, 0, program, (10258, "system:masters"), &[])?;
+    objects.create::<ConfigMap>(
+        "kube-system/kubevip",
+        json!({ "data": { "range-global": "10.42.0.200-10.42.0.210" } }),
+    )?;
+    println!("   ConfigMap kube-system/kubevip: range-global: 10.42.0.200-10.42.0.210");
+    set_pods(objects, "web", &[0, 1, 2])?;
+    let start = kube_vip_lab::now();
+    let ports = json!([{ "name": "tcp", "port": 80, "targetPort": 8080 }]);
+    objects.create::<Service>("web", json!({ "spec": { "type": "LoadBalancer", "ports": ports } }))?;
+    let published = |objects: Objects<'_>| -> Option<(IpAddr, String)> {
+        let service: Service = objects.get("web").ok()??;
+        let host = annotation(&service, "kube-vip.io/vipHost");
+        let address = service.status?.load_balancer?.ingress?.first()?.ip.clone()?.parse().ok()?;
+        Some((address, host))
+    };
+    let (address, host) = wait_for("the Service to have an address", 30, || published(objects))?;
+    let took = kube_vip_lab::now().since(start).as_secs_f64();
+    println!("   Service default/web has {address}, announced by {host}, {took:.3} s after it was created.");
+    let answer = wait_for("an answer", 30, || get(&cluster.lab, address, 80).ok())?;
+    println!("   GET http://{address}/  →  {answer}");
+    let caller = Caller::start(&cluster.lab, address, 80);
+    std::thread::sleep(Duration::from_secs(1));
+    let index = cluster.lab.hosts.iter().position(|candidate| candidate.name == host).unwrap_or(0);
+    println!("   The agent on {host} gets SIGTERM, while a client asks every 20 ms.");
+    let start = kube_vip_lab::now();
+    cluster.agent(index).terminate();
+    cluster.agent(index).wait(10)?;
+    let objects = admin.objects(&cluster.lab);
+    let moved = || published(objects).filter(|(_, now)| *now != host);
+    let (_, next) = wait_for("another node to announce it", 30, moved)?;
+    let asked = caller.since(start);
+    let lost = asked.iter().filter(|one| !one.answered).count();
+    println!(
+        "   {next} announces it now. {lost} of {} requests failed, longest time without an answer {:.3} s.",
+        asked.len(),
+        caller.outage(start).as_secs_f64()
+    );
+    cluster.heal()?;
+    Ok((provider, workload))
 }
 
 /// What a client saw that opens a TLS connection every 20 ms.
@@ -100,7 +169,7 @@ fn environment(program: &str, args: &[&str]) -> Result<std::collections::BTreeMa
 fn linger(cluster: &Cluster) {
     let client = cluster.lab.client_host.name();
     let kubeconfig = cluster.lab.path("admin.conf");
-    println!("\n6. Everything stays up until you press Enter. Look around from another terminal:");
+    println!("\n7. Everything stays up until you press Enter. Look around from another terminal:");
     println!("   ip netns exec {client} kubectl --kubeconfig {} get leases -A", kubeconfig.display());
     for host in &cluster.lab.hosts {
         println!("   ip netns exec {} ip address show eth0", host.namespace.name());

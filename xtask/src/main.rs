@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 const HELP: &str = "\
 cargo xtask setup                 install what the others need: packages, etcd and kube-apiserver
-cargo xtask demo [--keep]         three hosts, a VIP, the death of its holder; --keep leaves them up
+cargo xtask demo [--keep]         three hosts, a VIP, a Service, the death of a host; --keep leaves them up
 cargo xtask test                  every check of the project
 cargo xtask sim --seeds N         the simulation of the election, N times
 cargo xtask sim --seed N          one run of it, with its story

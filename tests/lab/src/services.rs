@@ -45,18 +45,7 @@ impl ServiceLab {
         let lab = Lab::start(LabOptions { hosts: 3, control_plane: true })?;
         let admin = Administrator::new(&lab, 0)?;
         grant(&lab, &admin, program)?;
-        for host in &lab.hosts {
-            let node = json!({ "status": {} });
-            admin.objects(&lab).create::<Node>(&host.name, node)?;
-            let addresses = json!([
-                { "type": "InternalIP", "address": host.v4 },
-                { "type": "InternalIP", "address": host.v6 },
-                { "type": "Hostname", "address": host.name },
-            ]);
-            admin
-                .objects(&lab)
-                .patch_status::<Node>(&host.name, json!({ "status": { "addresses": addresses } }))?;
-        }
+        create_nodes(&lab, admin.objects(&lab))?;
         for namespace in lab.hosts.iter().map(|host| &host.namespace).chain([&lab.client_host]) {
             namespace.ip(&["route", "add", NETWORK_V4, "dev", "eth0"])?;
             namespace.ip(&["-6", "route", "add", NETWORK_V6, "dev", "eth0"])?;
@@ -294,6 +283,23 @@ impl ServiceLab {
         let lease = self.objects().get::<Lease>(lease)?;
         Ok(lease.and_then(|lease| lease.spec?.holder_identity).unwrap_or_default())
     }
+}
+
+/// The Nodes of a lab's hosts.
+///
+/// # Errors
+/// What the API server says.
+pub fn create_nodes(lab: &Lab, objects: Objects<'_>) -> Result<()> {
+    for host in &lab.hosts {
+        objects.create::<Node>(&host.name, json!({ "status": {} }))?;
+        let addresses = json!([
+            { "type": "InternalIP", "address": host.v4 },
+            { "type": "InternalIP", "address": host.v6 },
+            { "type": "Hostname", "address": host.name },
+        ]);
+        objects.patch_status::<Node>(&host.name, json!({ "status": { "addresses": addresses } }))?;
+    }
+    Ok(())
 }
 
 #[expect(clippy::expect_used, reason = "a test's own address")]

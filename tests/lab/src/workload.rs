@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use crate::lab::Lab;
 use crate::process::Process;
-use crate::{LabError, Namespace, Result, ServiceLab, binaries, io, now};
+use crate::{LabError, Namespace, Objects, Result, binaries, io, now};
 
 /// Where the pods listen.
 pub const PORT: u16 = 8080;
@@ -160,7 +160,7 @@ async fn serve_udp(pod: usize) {
 ///
 /// # Errors
 /// What the API server says.
-pub fn set_pods(lab: &ServiceLab, service: &str, hosts: &[usize]) -> Result<()> {
+pub fn set_pods(objects: Objects<'_>, service: &str, hosts: &[usize]) -> Result<()> {
     for (family, suffix) in [("IPv4", "a"), ("IPv6", "b")] {
         let endpoint = |host: &usize| {
             let address = if family == "IPv4" { pod_v4(*host) } else { pod_v6(*host) };
@@ -179,8 +179,8 @@ pub fn set_pods(lab: &ServiceLab, service: &str, hosts: &[usize]) -> Result<()> 
             "endpoints": endpoints,
             "ports": ports,
         });
-        lab.objects().create::<EndpointSlice>(&name, object)?;
-        lab.objects().patch::<EndpointSlice>(&name, json!({ "endpoints": endpoints, "ports": ports }))?;
+        objects.create::<EndpointSlice>(&name, object)?;
+        objects.patch::<EndpointSlice>(&name, json!({ "endpoints": endpoints, "ports": ports }))?;
     }
     Ok(())
 }
