@@ -29,6 +29,9 @@ use crate::watch::{Change, follow};
 /// Calls under way at once.
 const AT_ONCE: usize = 24;
 
+/// A change among the Leases of a namespace.
+pub type LeaseChange = (String, Change<(LeaseName, Box<Stored>)>);
+
 /// What the elections are told, and tell.
 pub struct Channels {
     /// What this host takes part in.
@@ -63,7 +66,7 @@ pub struct Elections {
     /// Namespaces that are followed, and whether all their Leases are known.
     namespaces: BTreeMap<String, bool>,
     watches: JoinSet<()>,
-    leases_in: mpsc::Sender<(String, Change<(LeaseName, Box<Stored>)>)>,
+    leases_in: mpsc::Sender<LeaseChange>,
     waiting: BTreeMap<LeaseName, Call>,
     flights: FuturesUnordered<Flight>,
     stopping: bool,
@@ -84,7 +87,7 @@ impl Elections {
         api: Arc<Api>,
         observer: Arc<dyn Observer>,
         channels: Channels,
-    ) -> (Self, mpsc::Receiver<(String, Change<(LeaseName, Box<Stored>)>)>) {
+    ) -> (Self, mpsc::Receiver<LeaseChange>) {
         let (leases_in, leases) = mpsc::channel(256);
         let elections = Self {
             api,
@@ -109,10 +112,7 @@ impl Elections {
     ///
     /// # Errors
     /// If the kernel gives us no timer.
-    pub async fn run(
-        mut self,
-        mut leases: mpsc::Receiver<(String, Change<(LeaseName, Box<Stored>)>)>,
-    ) -> std::io::Result<()> {
+    pub async fn run(mut self, mut leases: mpsc::Receiver<LeaseChange>) -> std::io::Result<()> {
         let mut timer = Timer::new()?;
         self.set_candidacies();
         loop {

@@ -44,6 +44,7 @@ const LOOK_UP: Duration = Duration::from_secs(3);
 
 /// What was seen in the cluster.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "they pass by one at a time, and most are of the largest kind")]
 enum Observed {
     Services(Change<(ServiceKey, ServiceView)>),
     Slices(Change<Slice>),

@@ -16,6 +16,7 @@ use super::blocked;
 
 /// What was seen.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "they pass by one at a time, and most are of the largest kind")]
 pub enum Seen {
     /// Services.
     Services(Change<(ServiceKey, ServiceView)>),

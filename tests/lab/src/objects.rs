@@ -62,16 +62,16 @@ impl Objects<'_> {
         self.namespace.block_on(call).map_err(wrong)
     }
 
-    /// Create an object. That it is there already is no error; `kind` and `metadata.name` are filled in.
+    /// Create an object. That it is there already is no error; `metadata.name` is filled in.
     ///
     /// # Errors
     /// What the API server says.
-    pub fn create<K: Resource<DynamicType = ()>>(&self, name: &str, mut object: Value) -> Result<()> {
+    pub fn create<K: Resource<DynamicType = ()>>(&self, name: &str, object: Value) -> Result<()> {
         let (namespace, name) = split(name);
         let api = self.api::<K>(namespace);
-        object["metadata"]["name"] = json!(name);
-        let object: DynamicObject =
+        let mut object: DynamicObject =
             serde_json::from_value(object).map_err(|error| LabError::Api(error.to_string()))?;
+        object.metadata.name = Some(name.to_owned());
         self.block_on(async move {
             match api.create(&PostParams::default(), &object).await {
                 Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
