@@ -145,8 +145,7 @@ struct Component {
 /// Compute everything.
 pub fn plan(world: &World, seen: &Seen) -> Plan {
     let mut plan = Plan::default();
-    let mut own_election = Vec::new();
-    let mut by_mode = Vec::new();
+    let mut elected = Vec::new();
     for (key, view) in &seen.services {
         if !world.rules.covers(key, view) {
             continue;
@@ -155,21 +154,20 @@ pub fn plan(world: &World, seen: &Seen) -> Plan {
         let rides_along = !handled.addresses.is_empty()
             && world.control_plane.is_some()
             && handled.addresses.iter().all(|address| seen.vips.contains(address));
-        let local = view.traffic_policy == TrafficPolicy::Local;
-        match &world.mode {
-            _ if handled.addresses.is_empty() => {}
-            // Sharing the control plane's address, it goes where that goes.
-            _ if rides_along => {}
-            Mode::Global(_) if !world.rules.elects_alone(view) => by_mode.push(key.clone()),
-            // What only some nodes can serve cannot go with the rest.
-            Mode::Groups { .. } if !local && !world.rules.elects_alone(view) => by_mode.push(key.clone()),
-            _ => own_election.push(key.clone()),
+        // Sharing the control plane's address, it goes where that goes.
+        if !handled.addresses.is_empty() && !rides_along {
+            elected.push(key.clone());
         }
         let lease = rides_along.then(|| world.control_plane.clone()).flatten();
         plan.services.insert(key.clone(), Handled { lease, ..handled });
     }
-    for component in components(seen, &plan, &own_election) {
-        place_alone(world, seen, &mut plan, &component);
+    let mut by_mode = Vec::new();
+    for component in components(seen, &plan, &elected) {
+        if component.services.iter().any(|key| elects_alone(world, seen, key)) {
+            place_alone(world, seen, &mut plan, &component);
+        } else {
+            by_mode.extend(component.services);
+        }
     }
     match &world.mode {
         Mode::PerService => {}
@@ -189,6 +187,18 @@ pub fn plan(world: &World, seen: &Seen) -> Plan {
         }
     }
     plan
+}
+
+/// Whether a Service needs an election of its own, and so does everything that shares an address with it: an address
+/// belongs to one election.
+fn elects_alone(world: &World, seen: &Seen, key: &ServiceKey) -> bool {
+    let Some(view) = seen.services.get(key) else { return false };
+    match &world.mode {
+        Mode::PerService => true,
+        Mode::Global(_) => world.rules.elects_alone(view),
+        // What only some nodes can serve cannot go with the rest.
+        Mode::Groups { .. } => world.rules.elects_alone(view) || view.traffic_policy == TrafficPolicy::Local,
+    }
 }
 
 /// A Service's addresses, and whether they can be served.

@@ -179,6 +179,9 @@ mod tests {
     }
 
     proptest! {
+        // A failure prints its input; it is kept as a test of its own, not in a file.
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         /// The same as a set of single numbers.
         #[test]
         fn it_is_a_set(edits in prop::collection::vec((any::<bool>(), 0_u128..60, 0_u128..12), 0..60)) {

@@ -63,6 +63,9 @@ impl Naive {
 }
 
 proptest! {
+    // A failure prints its input; it is kept as a test of its own, not in a file.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn the_same_answers_as_a_naive_allocator(acts in acts()) {
         let mut store = Store::new(&[("range-global", &config(0))]);

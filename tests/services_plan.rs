@@ -1,0 +1,285 @@
+//! Which addresses this host may hold, and by which election: the plan for Services, as data and by property.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that panics has failed"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use kube_vip::config::ClassRule;
+use kube_vip::desired::{LinkChoice, Prefix};
+use kube_vip::model::annotation::{
+    FORCE_ELECTION, LEASE_NAME, LOAD_BALANCER_IPS, SERVICE_INTERFACE, SERVICE_VLAN, WITHOUT_ENDPOINTS,
+};
+use kube_vip::model::service::TrafficPolicy;
+use kube_vip::model::{LeaseName, ServiceKey, ServiceView};
+use kube_vip::services::endpoints::{Endpoint, Slice};
+use kube_vip::services::plan::{Mode, Plan, Seen, World, plan};
+use kube_vip::services::select::Rules;
+use proptest::prelude::*;
+
+const ME: &str = "node-1";
+
+fn lease(text: &str) -> LeaseName {
+    let (namespace, name) = text.split_once('/').unwrap();
+    LeaseName { namespace: namespace.into(), name: name.into() }
+}
+
+fn base() -> LeaseName {
+    lease("kube-system/plndr-svcs-lock")
+}
+
+fn groups(count: usize) -> Mode {
+    Mode::Groups { base: base(), count, most: 3 }
+}
+
+fn world(mode: Mode) -> World {
+    World {
+        me: ME.into(),
+        rules: Rules { namespace: None, class: ClassRule::None, on_demand: true },
+        mode,
+        control_plane: None,
+        link: LinkChoice::Named("eth0".into()),
+        main_link: "eth0".into(),
+        v4: Prefix::Fixed(32),
+        v6: Prefix::Fixed(128),
+    }
+}
+
+fn key(name: &str) -> ServiceKey {
+    ServiceKey { namespace: "default".into(), name: name.into() }
+}
+
+/// A cluster that is written down line by line.
+#[derive(Default)]
+struct Scene {
+    seen: Seen,
+    age: i64,
+}
+
+impl Scene {
+    /// A Service with these addresses, and endpoints on these nodes.
+    fn service(mut self, name: &str, addresses: &str, nodes: &[&str]) -> Self {
+        self.age += 1;
+        let mut view = ServiceView { load_balancer: true, created: self.age, ..ServiceView::default() };
+        view.annotations.insert(LOAD_BALANCER_IPS.into(), addresses.into());
+        self.seen.services.insert(key(name), view);
+        let endpoints =
+            nodes.iter().map(|node| Endpoint { node: Some((*node).into()), ready: true, serving: true });
+        self.seen.endpoints.apply(Slice {
+            service: key(name),
+            name: "a".into(),
+            endpoints: endpoints.collect(),
+        });
+        self
+    }
+
+    fn local(mut self, name: &str) -> Self {
+        self.seen.services.get_mut(&key(name)).unwrap().traffic_policy = TrafficPolicy::Local;
+        self
+    }
+
+    fn annotated(mut self, name: &str, annotation: &str, value: &str) -> Self {
+        let view = self.seen.services.get_mut(&key(name)).unwrap();
+        view.annotations.insert(annotation.into(), value.into());
+        self
+    }
+
+    fn plan(&self, mode: Mode) -> Plan {
+        plan(&world(mode), &self.seen)
+    }
+}
+
+/// Lease, whether this host is a candidate, addresses here.
+fn shown(plan: &Plan) -> Vec<String> {
+    plan.groups
+        .iter()
+        .map(|(lease, (candidacy, places))| {
+            let addresses: Vec<String> = places.iter().map(|place| place.address.to_string()).collect();
+            let part = if candidacy.eligible { "candidate" } else { "stays away" };
+            format!("{lease} {part}: {}", addresses.join(" ")).trim_end().to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn one_election_for_all() {
+    let scene = Scene::default()
+        .service("web", "10.0.0.1,fd00::1", &["node-2"])
+        .service("empty", "", &["node-1"])
+        .service("idle", "10.0.0.2", &[])
+        .service("here", "10.0.0.3", &["node-1"])
+        .service("there", "10.0.0.4", &["node-2"])
+        .local("here")
+        .local("there");
+    let plan = scene.plan(Mode::Global(base()));
+    assert_eq!(shown(&plan), ["kube-system/plndr-svcs-lock candidate: 10.0.0.1 10.0.0.3 fd00::1"]);
+    assert!(!plan.services[&key("idle")].alive && !plan.services[&key("there")].servable);
+}
+
+#[test]
+fn one_election_for_each() {
+    let scene = Scene::default()
+        .service("web", "10.0.0.1", &["node-2"])
+        .service("idle", "10.0.0.2", &[])
+        .service("forced", "10.0.0.3", &[])
+        .annotated("forced", WITHOUT_ENDPOINTS, "True")
+        .service("there", "10.0.0.4", &["node-2"])
+        .local("there");
+    assert_eq!(
+        shown(&scene.plan(Mode::PerService)),
+        [
+            "default/kubevip-forced candidate: 10.0.0.3",
+            "default/kubevip-idle stays away:",
+            "default/kubevip-there stays away:",
+            "default/kubevip-web candidate: 10.0.0.1",
+        ]
+    );
+}
+
+#[test]
+fn services_that_share_an_address_or_a_lease_go_together_on_the_oldest_ones_lease() {
+    let scene = Scene::default()
+        .service("old", "10.0.0.1", &["node-1"])
+        .service("young", "10.0.0.1,10.0.0.2", &["node-1"])
+        .service("third", "10.0.0.2", &["node-1"])
+        .service("named", "10.0.0.5", &["node-1"])
+        .annotated("named", LEASE_NAME, "shop/common")
+        .service("alike", "10.0.0.6", &["node-1"])
+        .annotated("alike", LEASE_NAME, "shop/common");
+    assert_eq!(
+        shown(&scene.plan(Mode::PerService)),
+        ["default/kubevip-old candidate: 10.0.0.1 10.0.0.2", "shop/common candidate: 10.0.0.5 10.0.0.6"]
+    );
+}
+
+#[test]
+fn a_service_that_asks_for_it_has_an_election_of_its_own() {
+    let scene = Scene::default()
+        .service("web", "10.0.0.1", &["node-1"])
+        .service("own", "10.0.0.2", &["node-1"])
+        .annotated("own", FORCE_ELECTION, "true");
+    assert_eq!(
+        shown(&scene.plan(Mode::Global(base()))),
+        ["default/kubevip-own candidate: 10.0.0.2", "kube-system/plndr-svcs-lock candidate: 10.0.0.1"]
+    );
+}
+
+#[test]
+fn groups_take_the_services_that_any_node_can_serve() {
+    let scene = Scene::default()
+        .service("a", "10.0.0.4", &["node-1"])
+        .service("b", "10.0.0.5", &["node-1"])
+        .service("local", "10.0.0.6", &["node-1"])
+        .local("local");
+    assert_eq!(
+        shown(&scene.plan(groups(2))),
+        [
+            "default/kubevip-local candidate: 10.0.0.6",
+            "kube-system/plndr-svcs-lock-0 candidate: 10.0.0.4",
+            "kube-system/plndr-svcs-lock-1 candidate: 10.0.0.5",
+            "kube-system/plndr-svcs-lock-member-node-1 candidate:",
+        ]
+    );
+}
+
+#[test]
+fn whoever_holds_more_than_its_share_hands_over() {
+    let mut scene = Scene::default();
+    let holders = [("-0", ME), ("-1", ME), ("-member-node-2", "node-2")];
+    scene.seen.holders = holders
+        .map(|(suffix, node)| (lease(&format!("kube-system/plndr-svcs-lock{suffix}")), node.to_owned()))
+        .into();
+    let plan = scene.plan(groups(2));
+    let mine: Vec<bool> = plan.groups.values().map(|(candidacy, _)| candidacy.eligible).collect();
+    // One of the two goes; the third is this node's own membership.
+    assert_eq!(mine.iter().filter(|eligible| **eligible).count(), 2, "{:?}", shown(&plan));
+}
+
+#[test]
+fn a_service_on_the_control_planes_address_goes_where_that_goes() {
+    let scene =
+        Scene::default().service("web", "10.0.0.1", &["node-1"]).service("more", "10.0.0.2", &["node-1"]);
+    let control_plane = lease("kube-system/plndr-cp-lock");
+    let world = World { control_plane: Some(control_plane.clone()), ..world(Mode::PerService) };
+    let seen = Seen { vips: ["10.0.0.1".parse().unwrap()].into(), ..scene.seen };
+    let plan = plan(&world, &seen);
+    assert_eq!(shown(&plan), ["default/kubevip-more candidate: 10.0.0.2"]);
+    assert_eq!(plan.services[&key("web")].lease, Some(control_plane));
+}
+
+#[test]
+fn where_addresses_go() {
+    let scene = Scene::default()
+        .service("plain", "10.0.0.1", &["node-1"])
+        .service("named", "10.0.0.2", &["node-1"])
+        .annotated("named", SERVICE_INTERFACE, "eth7")
+        .service("auto", "10.0.0.3", &["node-1"])
+        .annotated("auto", SERVICE_INTERFACE, "auto")
+        .service("vlan", "10.0.0.4", &["node-1"])
+        .annotated("vlan", SERVICE_VLAN, "eth1.200")
+        .annotated("vlan", SERVICE_INTERFACE, "eth7");
+    let plan = scene.plan(Mode::Global(base()));
+    let links: Vec<LinkChoice> = plan.groups[&base()].1.iter().map(|place| place.link.clone()).collect();
+    assert_eq!(
+        links,
+        [
+            LinkChoice::Named("eth0".into()),
+            LinkChoice::Named("eth7".into()),
+            LinkChoice::OfSubnet("eth0".into()),
+            LinkChoice::Vlan { parent: "eth1".into(), tag: 200 },
+        ]
+    );
+    let wrong = Scene::default().service("vlan", "10.0.0.4", &["node-1"]).annotated(
+        "vlan",
+        SERVICE_VLAN,
+        "eth1.5000",
+    );
+    let remarks = &wrong.plan(Mode::PerService).services[&key("vlan")].remarks;
+    assert_eq!(remarks.len(), 1, "{remarks:?}");
+}
+
+proptest! {
+    // A failure prints its input; it is kept as a test of its own, not in a file.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// What must never happen: one address in two elections.
+    #[test]
+    fn an_address_belongs_to_one_election(
+        services in prop::collection::vec((0..8_u8, prop::option::of(0..8_u8), any::<bool>(), any::<bool>(), 0..3_u8), 1..12),
+        mode in 0..3,
+    ) {
+        let mut scene = Scene::default();
+        for (number, (first, second, local, force, common)) in services.iter().enumerate() {
+            let name = format!("s{number}");
+            let second = second.map(|second| format!(",10.0.0.{second}")).unwrap_or_default();
+            scene = scene.service(&name, &format!("10.0.0.{first}{second}"), &["node-1"]);
+            if *local {
+                scene = scene.local(&name);
+            }
+            if *force {
+                scene = scene.annotated(&name, FORCE_ELECTION, "true");
+            }
+            if *common > 0 {
+                scene = scene.annotated(&name, LEASE_NAME, &format!("common-{common}"));
+            }
+        }
+        let plan = scene.plan(match mode {
+            0 => Mode::Global(base()),
+            1 => Mode::PerService,
+            _ => groups(3),
+        });
+        let mut owners: BTreeMap<IpAddr, BTreeSet<&LeaseName>> = BTreeMap::new();
+        for (lease, (_, places)) in &plan.groups {
+            for place in places {
+                owners.entry(place.address).or_default().insert(lease);
+            }
+        }
+        for (address, leases) in owners {
+            prop_assert_eq!(leases.len(), 1, "{} belongs to {:?}", address, leases);
+        }
+    }
+}
