@@ -22,8 +22,8 @@ use kube_vip::desired::{Inputs, desired};
 use kube_vip::leader::elector::{Answer, Call, Input, Output};
 use kube_vip::leader::record::{Acquired, Write};
 use kube_vip::leader::{Basis, Elector, Health, Record, Settings, Standing, Stored};
-use kube_vip::model::{BootTime, Vip};
-use kube_vip::reconcile::diff::{Action, Actual, ActualAddress, plan};
+use kube_vip::model::{ActualAddress, BootTime, Vip};
+use kube_vip::reconcile::diff::{Action, Actual, plan};
 
 const LEASE: Duration = Duration::from_secs(5);
 const RENEW: Duration = Duration::from_secs(3);

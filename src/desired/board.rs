@@ -5,8 +5,7 @@ use std::net::IpAddr;
 
 use crate::leader::Standing;
 use crate::model::vip::host_prefix;
-use crate::model::{LeaseName, Link, Vip};
-use crate::reconcile::diff::ActualAddress;
+use crate::model::{ActualAddress, LeaseName, Link, Vip};
 
 /// Every group of addresses that moves as one.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
 use tokio::time::timeout;
 
-use super::driver::Observer;
+use super::Observer;
 use super::elector::{Answer, Call, Input};
 use super::record::{Acquired, Record, Stored, WallTime, Write};
 use crate::api::{Api, Chosen};

@@ -12,12 +12,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::call::{self, stored_of};
-use super::decide::Seen;
-use super::elector::{Answer, Call, Elector, Input, Output};
-use super::{Settings, Standing};
+use super::elector::{Call, Elector, Input, Output};
+use super::{Observer, Settings, Standing};
 use crate::api::Api;
 use crate::health::driver::Report;
-use crate::model::{BootTime, LeaseName};
+use crate::model::LeaseName;
 use crate::net::clock::{self, Timer};
 
 /// The server ends a watch after this many seconds; it is opened again at once.
@@ -32,20 +31,6 @@ pub enum Ask {
     Probe,
     /// Announce them once.
     Assert,
-}
-
-/// Who is told how an election goes.
-pub trait Observer: Send + Sync {
-    /// Where it stands; called after every step.
-    fn election(&self, seen: &Seen, standing: &Standing, now: BootTime);
-    /// The standing changed its kind.
-    fn standing_changed(&self, before: &Standing, after: &Standing, seen: &Seen, now: BootTime);
-    /// There is no way to an API server yet.
-    fn no_access(&self, why: &str);
-    /// A call for the Lease failed.
-    fn call_failed(&self, verb: &'static str, server: &str, answer: &Answer, why: &str);
-    /// A call for the Lease succeeded.
-    fn call_succeeded(&self, verb: &'static str);
 }
 
 /// The election, as others see it.

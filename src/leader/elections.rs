@@ -16,10 +16,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::call::{self, stored_of};
-use super::driver::{Ask, Observer};
+use super::driver::Ask;
 use super::elector::{Call, DrainReason, Elector, Input, Output};
 use super::record::Stored;
-use super::{Candidacy, Settings, Standing};
+use super::{Candidacy, Observer, Settings, Standing};
 use crate::api::Api;
 use crate::desired::Board;
 use crate::model::{BootTime, LeaseName};

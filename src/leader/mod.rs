@@ -10,6 +10,7 @@ pub mod decide;
 pub mod driver;
 pub mod elections;
 pub mod elector;
+pub mod observer;
 pub mod record;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use crate::model::BootTime;
 
 pub use elector::{Elector, Settings};
+pub use observer::Observer;
 pub use record::{Record, Stored, WallTime};
 
 /// The right to hold the VIP until a moment.

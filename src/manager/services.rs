@@ -153,7 +153,7 @@ async fn stay_away(
 /// An observer that tells of calls, not of each of many elections.
 struct Muted(Arc<Telemetry>);
 
-impl leader::driver::Observer for Muted {
+impl leader::Observer for Muted {
     fn election(&self, _: &leader::decide::Seen, _: &Standing, _: BootTime) {}
 
     fn standing_changed(&self, _: &Standing, _: &Standing, _: &leader::decide::Seen, _: BootTime) {}

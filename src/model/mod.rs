@@ -1,5 +1,6 @@
 //! Plain values that every layer shares: no client, no clock, no IO.
 
+pub mod address;
 pub mod annotation;
 pub mod family;
 pub mod hash;
@@ -10,6 +11,7 @@ pub mod service;
 pub mod time;
 pub mod vip;
 
+pub use address::ActualAddress;
 pub use family::Family;
 pub use lease::LeaseName;
 pub use link::Link;

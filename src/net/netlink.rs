@@ -18,8 +18,7 @@ use rtnetlink::sys::AsyncSocket;
 use rtnetlink::{Handle, IpVersion, LinkVlan, MulticastGroup, RouteMessageBuilder};
 
 use super::requests::Requests;
-use crate::model::{Link, Vip};
-use crate::reconcile::diff::ActualAddress;
+use crate::model::{ActualAddress, Link, Vip};
 
 /// Marks an address as ours (`IFA_PROTO`, Linux 5.18). The Go program marks its routes with the same number.
 const TAG: AddressProtocol = AddressProtocol::Other(248);

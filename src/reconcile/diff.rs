@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::desired::{Desired, Presence};
-use crate::model::{BootTime, Vip};
+use crate::model::{ActualAddress, BootTime, Vip};
 
 /// What exists on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,23 +23,6 @@ pub struct Actual {
     pub fences: BTreeMap<(u32, Vip), BootTime>,
     /// Addresses this process is responsible for: configured now, or held earlier.
     pub managed: BTreeSet<IpAddr>,
-}
-
-/// An address as the kernel reports it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ActualAddress {
-    /// Index of its link.
-    pub link: u32,
-    /// The address and its prefix length.
-    pub vip: Vip,
-    /// It carries our tag (`IFA_PROTO`).
-    pub tagged: bool,
-    /// Its preferred lifetime is zero, as with every VIP of ours and of the Go program.
-    pub deprecated: bool,
-    /// The rest of its valid lifetime; none if it is forever.
-    pub valid_for: Option<Duration>,
-    /// The kernel's duplicate address detection found another station.
-    pub dad_failed: bool,
 }
 
 /// One step. See [`plan`] for the order.

@@ -17,7 +17,7 @@ use crate::desired::{Board, Group, Inputs, Place, Unplaced, desired};
 use crate::leader::Standing;
 use crate::leader::driver::Ask;
 use crate::leader::elector::Input;
-use crate::model::{BootTime, LeaseName, Link, Vip};
+use crate::model::{ActualAddress, BootTime, LeaseName, Link, Vip};
 use crate::net::clock::{self, Timer};
 use crate::net::netlink::{Change, Changes, Hold, Netlink, NetlinkError, Scope};
 use crate::net::nft;
@@ -515,7 +515,7 @@ fn addresses_of(group: &Group) -> impl Iterator<Item = IpAddr> + '_ {
 }
 
 /// Whether this host still has all of `vips` from an earlier process.
-pub fn left_over(actual: &[super::diff::ActualAddress], vips: &BTreeSet<IpAddr>) -> bool {
+pub fn left_over(actual: &[ActualAddress], vips: &BTreeSet<IpAddr>) -> bool {
     let held: BTreeMap<IpAddr, bool> =
         actual.iter().map(|address| (address.vip.address, address.tagged || address.deprecated)).collect();
     !vips.is_empty() && vips.iter().all(|vip| held.get(vip) == Some(&true))

@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::diff::ActualAddress;
 use crate::announce::layer2::{Layer2, OpenError, Sighting};
-use crate::model::Link;
+use crate::model::{ActualAddress, Link};
 
 /// Links, by index where nothing else is said.
 #[derive(Debug, Default)]
@@ -13,6 +12,8 @@ pub struct Links {
     all: Vec<Link>,
     /// A link that was renamed is still the same link.
     known: BTreeMap<String, u32>,
+    /// New names that were told of.
+    renamed: BTreeSet<String>,
     layer2: BTreeMap<u32, Layer2>,
     /// Where IPv6 announcements come from.
     link_local: BTreeMap<u32, Ipv6Addr>,
@@ -26,7 +27,10 @@ impl Links {
             if !taken.contains(name)
                 && let Some(link) = all.iter_mut().find(|link| link.index == *index)
             {
-                tracing::debug!(from = name, to = link.name, "a link was renamed");
+                if !self.renamed.contains(&link.name) {
+                    tracing::warn!(from = name, to = link.name, "the link was renamed");
+                    self.renamed.insert(link.name.clone());
+                }
                 link.name.clone_from(name);
             }
         }

@@ -17,9 +17,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::leader::decide::Seen;
-use crate::leader::driver::Observer;
 use crate::leader::elector::Answer;
-use crate::leader::{Basis, Standing};
+use crate::leader::{Basis, Observer, Standing};
 use crate::model::{BootTime, Vip};
 use events::Notice;
 use metrics::Metrics;

@@ -29,6 +29,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("groups_spread_the_load_and_a_loss_moves_the_lost_ones", groups),
         trial("a_planned_move_leaves_no_gap", planned),
         trial("leases_that_somebody_edits_leave_one_holder", edited_leases),
+        trial("refused_for_twenty_seconds_and_back_without_a_restart", forbidden),
+        trial("endpoints_that_flap_cost_neither_tasks_nor_memory", flapping),
+        trial("a_service_may_share_the_control_planes_address", control_plane),
         trial("what_is_deleted_while_the_api_is_away_is_gone_afterwards", api_away),
     ]
 }
@@ -37,7 +40,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 pub(crate) fn watched() -> Vec<IpAddr> {
     let v4 = (1..=24).map(|number| format!("10.43.0.{number}"));
     let v6 = (1..=4).map(|number| format!("fd43::{number}"));
-    v4.chain(v6).map(|address| address.parse().unwrap()).collect()
+    v4.chain(v6).chain(["10.42.0.100".to_owned()]).map(|address| address.parse().unwrap()).collect()
 }
 
 const LOCK: &str = "kube-system/plndr-svcs-lock";
@@ -357,6 +360,97 @@ fn edited_leases() -> Outcome {
     std::thread::sleep(Duration::from_secs(6));
     lab.wait_for_holder("10.43.0.14")?;
     assert_eq!(lab.sampler.overlap(start), Duration::ZERO);
+    Ok(())
+}
+
+fn forbidden() -> Outcome {
+    for env in [&[][..], &[("svc_election", "true")]] {
+        let mut lab = services(env)?;
+        lab.start_agents()?;
+        lab.serve("web", "10.43.0.18")?;
+        lab.wait_for_holder("10.43.0.18")?;
+        let start = kube_vip_lab::now();
+        lab.revoke()?;
+        // Who cannot renew cannot hold: the address goes, and comes back with the rights.
+        std::thread::sleep(Duration::from_secs(20));
+        lab.serve("late", "10.43.0.19")?;
+        lab.restore()?;
+        lab.wait_for_holder("10.43.0.18")?;
+        lab.wait_for_holder("10.43.0.19")?;
+        assert_eq!(lab.sampler.overlap(start), Duration::ZERO);
+        for host in 0..3 {
+            assert!(lab.agent(host).ended().is_none());
+        }
+    }
+    Ok(())
+}
+
+fn flapping() -> Outcome {
+    let mut lab = services(&[("svc_election", "true")])?;
+    lab.start_agents()?;
+    lab.serve("web", "10.43.0.20")?;
+    lab.serve("calm", "10.43.0.21")?;
+    lab.wait_for_holder("10.43.0.20")?;
+    let calm = lab.wait_for_holder("10.43.0.21")?;
+    let flap = |lab: &ServiceLab, seconds: u64| -> Outcome {
+        let end = kube_vip_lab::now() + Duration::from_secs(seconds);
+        while kube_vip_lab::now() < end {
+            lab.set_endpoints("web", "a", &[])?;
+            std::thread::sleep(Duration::from_millis(50));
+            lab.set_endpoints("web", "a", &["node-1", "node-3"])?;
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    };
+    let used = |lab: &mut ServiceLab| -> Vec<(usize, f64)> {
+        let pids: Vec<u32> = (0..3).map(|host| lab.agent(host).pid()).collect();
+        pids.into_iter()
+            .map(|pid| {
+                let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+                (descriptors, kube_vip_lab::process::usage(pid).rss_mb)
+            })
+            .collect()
+    };
+    // What is allocated once is allocated by then.
+    flap(&lab, 5)?;
+    let before = used(&mut lab);
+    flap(&lab, 30)?;
+    let after = used(&mut lab);
+    for ((descriptors, memory), (descriptors_after, memory_after)) in before.into_iter().zip(after) {
+        assert!(descriptors_after <= descriptors + 8, "{descriptors} descriptors became {descriptors_after}");
+        assert!(memory_after <= memory + 2.0, "{memory:.1} MiB became {memory_after:.1}");
+    }
+    lab.wait_for_holder("10.43.0.20")?;
+    assert_eq!(lab.holders("10.43.0.21"), [calm], "another Service was disturbed");
+    Ok(())
+}
+
+fn control_plane() -> Outcome {
+    let mut lab = services(&[("cp_enable", "true"), ("address", "10.42.0.100")])?;
+    lab.options.address = "10.42.0.100".into();
+    lab.start_agents()?;
+    let vip = "10.42.0.100";
+    let holder = lab.wait_for_holder(vip)?;
+    lab.serve("shares", vip)?;
+    lab.serve("other", "10.43.0.22")?;
+    lab.wait_for_status("shares", &[vip])?;
+    wait_for_host(&lab, "shares", holder)?;
+    lab.wait_for_holder("10.43.0.22")?;
+    // The Service goes; the control plane's address does not.
+    let start = kube_vip_lab::now();
+    lab.delete("shares")?;
+    std::thread::sleep(Duration::from_secs(1));
+    let watched: IpAddr = vip.parse().unwrap();
+    assert!(lab.sampler.since(start).iter().all(|sample| sample.holders(watched) == [holder]));
+    // It goes where the control plane goes.
+    lab.serve("again", vip)?;
+    wait_for_host(&lab, "again", holder)?;
+    lab.agent(holder).terminate();
+    assert!(lab.agent(holder).wait(10)?.success());
+    let next = lab.wait_for_holder(vip)?;
+    assert_ne!(next, holder);
+    wait_for_host(&lab, "again", next)?;
+    lab.stop_agents()?;
     Ok(())
 }
 

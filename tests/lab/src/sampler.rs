@@ -76,7 +76,7 @@ impl Sampler {
                     tick.tick().await;
                     let looks = links.iter().map(|(netlink, _)| netlink.addresses());
                     let looked = futures::future::join_all(looks).await;
-                    let held = |found: Vec<kube_vip::reconcile::diff::ActualAddress>| {
+                    let held = |found: Vec<kube_vip::model::ActualAddress>| {
                         let all = found.into_iter().map(|address| address.vip.address);
                         all.filter(|address| wanted.contains(address)).collect()
                     };

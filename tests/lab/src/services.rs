@@ -66,6 +66,22 @@ impl ServiceLab {
         Ok(Self { agents, sampler, follower, options, plain, admin, lab })
     }
 
+    /// Take the agents' rights away.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub fn revoke(&self) -> Result<()> {
+        self.objects().delete::<ClusterRoleBinding>(GROUP)
+    }
+
+    /// Give them back.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub fn restore(&self) -> Result<()> {
+        bind(self.objects())
+    }
+
     /// How agents are started when nothing else is said: Services alone, one election.
     pub fn plain_options(&self) -> AgentOptions {
         self.plain.clone()
@@ -314,7 +330,11 @@ fn grant(lab: &Lab, admin: &Administrator, program: &str) -> Result<()> {
     let role = yaml.split("---\n").find(|document| document.contains("kind: ClusterRole\n"));
     let role: Value = serde_saphyr::from_str(role.unwrap_or_default()).map_err(|error| wrong(&error))?;
     admin.objects(lab).create::<ClusterRole>(GROUP, json!({ "rules": role.get("rules") }))?;
-    admin.objects(lab).create::<ClusterRoleBinding>(
+    bind(admin.objects(lab))
+}
+
+fn bind(objects: Objects<'_>) -> Result<()> {
+    objects.create::<ClusterRoleBinding>(
         GROUP,
         json!({
             "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": GROUP },

@@ -98,8 +98,8 @@ fn connect(lab: &Lab, index: usize, pod: &Namespace) -> Result<()> {
     let (via_v4, via_v6) = (lab.host(index).v4.to_string(), lab.host(index).v6.to_string());
     for (other, place) in lab.hosts.iter().enumerate() {
         if other != index {
-            place.namespace.ip(&["route", "add", &format!("{v4}.0/24"), "via", &via_v4])?;
-            place.namespace.ip(&["-6", "route", "add", &format!("{v6}:/64"), "via", &via_v6])?;
+            place.namespace.ip(&["route", "replace", &format!("{v4}.0/24"), "via", &via_v4])?;
+            place.namespace.ip(&["-6", "route", "replace", &format!("{v6}:/64"), "via", &via_v6])?;
         }
     }
     Ok(())

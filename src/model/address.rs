@@ -1,0 +1,22 @@
+//! An address that exists.
+
+use std::time::Duration;
+
+use super::Vip;
+
+/// An address as the kernel reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActualAddress {
+    /// Index of its link.
+    pub link: u32,
+    /// The address and its prefix length.
+    pub vip: Vip,
+    /// It carries our tag (`IFA_PROTO`).
+    pub tagged: bool,
+    /// Its preferred lifetime is zero, as with every VIP of ours and of the Go program.
+    pub deprecated: bool,
+    /// The rest of its valid lifetime; none if it is forever.
+    pub valid_for: Option<Duration>,
+    /// The kernel's duplicate address detection found another station.
+    pub dad_failed: bool,
+}
