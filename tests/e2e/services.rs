@@ -372,7 +372,10 @@ fn forbidden() -> Outcome {
         let start = kube_vip_lab::now();
         lab.revoke()?;
         // Who cannot renew cannot hold: the address goes, and comes back with the rights.
-        std::thread::sleep(Duration::from_secs(20));
+        for _ in 0..20 {
+            std::thread::sleep(Duration::from_secs(1));
+            lab.objects().services("default")?;
+        }
         lab.serve("late", "10.43.0.19")?;
         lab.restore()?;
         lab.wait_for_holder("10.43.0.18")?;

@@ -93,7 +93,7 @@ fn sources() -> Outcome {
 }
 
 fn rolling_update() -> Outcome {
-    for env in [&[][..], &[("svc_election", "true")], &[("svc_election_groups", "4")]] {
+    for env in [&[][..], &[("svc_election", "true")]] {
         let (mut lab, _workload) = scene(env)?;
         serve(&lab, "web", "10.43.0.22,fd43::3", "Cluster", &[0, 1, 2])?;
         wait_for_answer(&lab, "10.43.0.22")?;
