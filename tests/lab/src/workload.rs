@@ -85,6 +85,8 @@ fn connect(lab: &Lab, index: usize, pod: &Namespace) -> Result<()> {
     for key in ["all", "default"] {
         pod.sysctl(&format!("net.ipv6.conf.{key}.accept_dad"), "0")?;
     }
+    // An earlier pod's end goes with its namespace, which takes the kernel a moment.
+    host.ip(&["link", "del", "pods"]).ok();
     host.ip(&["link", "add", "pods", "type", "veth", "peer", "name", "eth0", "netns", pod.name()])?;
     let (v4, v6) = (format!("10.244.{}", index + 1), format!("fd44:0:0:{}:", index + 1));
     host.ip(&["addr", "add", &format!("{v4}.1/24"), "dev", "pods"])?;
