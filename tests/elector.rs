@@ -381,8 +381,36 @@ fn a_lease_that_is_won_after_being_told_to_stay_away_is_given_up() {
     assert_eq!(script.outputs(), [put(ME, 7)]);
     script.tell_at(20, Input::Drain(DrainReason::NotEligible));
     script.answer(10, 30, Answer::Stored(lease(ME, 8)));
+    assert_eq!(script.outputs(), [Asked::Probe]);
+    script.tell_at(130, Input::Probed { taken: false });
     assert!(!script.holds());
     assert_eq!(script.outputs(), [put("", 8)]);
+}
+
+#[test]
+fn whoever_is_told_to_stay_away_while_it_probes_waits_for_the_verdict() {
+    for input in [Input::Drain(DrainReason::NotEligible), Input::Stop] {
+        for taken in [false, true] {
+            let mut script = Script::new(settings());
+            script.outputs();
+            script.answer(0, 10, Answer::Missing);
+            script.answer(10, 20, Answer::Stored(lease(ME, 1)));
+            script.outputs();
+            script.tell_at(30, input.clone());
+            assert_eq!(script.outputs(), []);
+            script.tell_at(120, Input::Probed { taken });
+            assert!(!script.holds());
+            let asked: Vec<Output> = std::iter::from_fn(|| script.elector.poll_output()).collect();
+            let durations = asked.iter().filter_map(|output| match output {
+                Output::Call(Call::Replace { write, .. }) => {
+                    Some((write.holder.as_str(), write.duration_seconds))
+                }
+                _ => None,
+            });
+            // What is known to be free is there for the next at once; what is not, when its time is over.
+            assert_eq!(durations.collect::<Vec<_>>(), [("", if taken { 5 } else { 1 })]);
+        }
+    }
 }
 
 /// As in kubeadm's first minute: the server is healthy and refuses us.

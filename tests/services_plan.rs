@@ -8,9 +8,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use kube_vip::config::ClassRule;
 use kube_vip::desired::{LinkChoice, Prefix};
+use kube_vip::leader::Holder;
 use kube_vip::model::annotation::{
     FORCE_ELECTION, LEASE_NAME, LOAD_BALANCER_IPS, SERVICE_INTERFACE, SERVICE_VLAN, WITHOUT_ENDPOINTS,
 };
@@ -186,17 +188,39 @@ fn groups_take_the_services_that_any_node_can_serve() {
     );
 }
 
+/// Whom the Leases of groups name: a suffix, a node, and whether it renews in time.
+fn held(leases: &[(&str, &str, bool)]) -> BTreeMap<LeaseName, Holder> {
+    let named = |(suffix, node, prompt): &(&str, &str, bool)| {
+        let holder = Holder { identity: (*node).to_owned(), prompt: *prompt };
+        (lease(&format!("kube-system/plndr-svcs-lock{suffix}")), holder)
+    };
+    leases.iter().map(named).collect()
+}
+
 #[test]
 fn whoever_holds_more_than_its_share_hands_over() {
     let mut scene = Scene::default();
-    let holders = [("-0", ME), ("-1", ME), ("-member-node-2", "node-2")];
-    scene.seen.holders = holders
-        .map(|(suffix, node)| (lease(&format!("kube-system/plndr-svcs-lock{suffix}")), node.to_owned()))
-        .into();
+    scene.seen.holders = held(&[("-0", ME, true), ("-1", ME, true), ("-member-node-2", "node-2", true)]);
     let plan = scene.plan(groups(2));
     let mine: Vec<bool> = plan.groups.values().map(|(candidacy, _)| candidacy.eligible).collect();
     // One of the two goes; the third is this node's own membership.
     assert_eq!(mine.iter().filter(|eligible| **eligible).count(), 2, "{:?}", shown(&plan));
+}
+
+#[test]
+fn a_node_that_is_late_with_its_renewals_is_given_nothing_and_its_groups_are_shared_out_ahead() {
+    let mut scene = Scene::default();
+    // Of the three groups of node-2 the first is free already, and taken; the others end in a moment.
+    scene.seen.holders = held(&[
+        ("-0", ME, true),
+        ("-1", "node-2", false),
+        ("-2", "node-2", false),
+        ("-member-node-2", "node-2", false),
+    ]);
+    let plan = scene.plan(groups(3));
+    for (lease, (candidacy, _)) in &plan.groups {
+        assert!(candidacy.eligible && candidacy.delay == Duration::ZERO, "{lease}: {candidacy:?}");
+    }
 }
 
 #[test]

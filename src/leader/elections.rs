@@ -19,7 +19,7 @@ use super::call::{self, stored_of};
 use super::driver::Ask;
 use super::elector::{Call, DrainReason, Elector, Input, Output};
 use super::record::Stored;
-use super::{Candidacy, Observer, Settings, Standing};
+use super::{Candidacy, Holder, Observer, Settings, Standing};
 use crate::api::Api;
 use crate::desired::Board;
 use crate::model::{BootTime, LeaseName};
@@ -42,8 +42,8 @@ pub struct Channels {
     pub commands: mpsc::Receiver<(LeaseName, Input)>,
     /// What they ask of the segment.
     pub asks: mpsc::Sender<(LeaseName, Ask)>,
-    /// Whom each Lease names, of those that are followed.
-    pub holders: watch::Sender<BTreeMap<LeaseName, String>>,
+    /// Whom each Lease names that is not expired, of those that are followed.
+    pub holders: watch::Sender<BTreeMap<LeaseName, Holder>>,
     /// What an operator wants of all of them: hand over and stay away.
     pub drained: watch::Receiver<bool>,
     /// The end: hand over everything.
@@ -61,8 +61,8 @@ pub struct Elections {
     entries: BTreeMap<LeaseName, Entry>,
     /// Every Lease of the namespaces that are followed, and since when it looks as it does.
     known: BTreeMap<LeaseName, (Stored, BootTime)>,
-    /// When the next of them may expire.
-    next_expiry: Option<BootTime>,
+    /// When the next of them is overdue, or expires.
+    next_change: Option<BootTime>,
     /// Namespaces that are followed, and whether all their Leases are known.
     namespaces: BTreeMap<String, bool>,
     watches: JoinSet<()>,
@@ -75,6 +75,8 @@ pub struct Elections {
 struct Entry {
     elector: Elector,
     wanted: bool,
+    herald: bool,
+    stopped: bool,
     standing: Standing,
 }
 
@@ -97,7 +99,7 @@ impl Elections {
             channels,
             entries: BTreeMap::new(),
             known: BTreeMap::new(),
-            next_expiry: None,
+            next_change: None,
             namespaces: BTreeMap::new(),
             watches: JoinSet::new(),
             leases_in,
@@ -116,13 +118,14 @@ impl Elections {
         let mut timer = Timer::new()?;
         self.set_candidacies();
         loop {
+            self.stop_in_turn();
             self.start_calls();
             let now = clock::now();
             if self.stopping && self.entries.values().all(|entry| entry.elector.is_stopped(now)) {
                 return Ok(());
             }
             let deadline = self.entries.values().filter_map(|entry| entry.elector.poll_timeout()).min();
-            let deadline = deadline.into_iter().chain(self.next_expiry).min();
+            let deadline = deadline.into_iter().chain(self.next_change).min();
             tokio::select! {
                 biased;
                 Some((lease, input)) = self.flights.next() => self.input(&lease, input),
@@ -177,7 +180,8 @@ impl Elections {
         let mut elector = Elector::new(settings);
         elector.set_delay(candidacy.delay);
         let standing = elector.standing(clock::now());
-        self.entries.insert(lease.clone(), Entry { elector, wanted: true, standing });
+        let herald = candidacy.herald;
+        self.entries.insert(lease.clone(), Entry { elector, wanted: true, herald, stopped: false, standing });
         if *self.channels.drained.borrow() {
             self.input(&lease, Input::Drain(DrainReason::Operator));
         }
@@ -200,8 +204,22 @@ impl Elections {
     fn stop(&mut self) {
         self.channels.stopping.borrow_and_update();
         self.stopping = true;
-        let leases: Vec<LeaseName> = self.entries.keys().cloned().collect();
+    }
+
+    /// Others share out what this host leaves behind, once they know that it goes: it says so before all else.
+    fn stop_in_turn(&mut self) {
+        if !self.stopping {
+            return;
+        }
+        let heralded =
+            self.entries.values().filter(|entry| entry.herald).all(|entry| entry.elector.is_idle());
+        let due = |entry: &Entry| !entry.stopped && (entry.herald || heralded);
+        let leases: Vec<LeaseName> =
+            self.entries.iter().filter(|(_, entry)| due(entry)).map(|(lease, _)| lease.clone()).collect();
         for lease in leases {
+            if let Some(entry) = self.entries.get_mut(&lease) {
+                entry.stopped = true;
+            }
             self.input(&lease, Input::Stop);
         }
     }
@@ -261,21 +279,20 @@ impl Elections {
         }
     }
 
-    /// Take note of a Lease. Says whether it names somebody else than before.
+    /// Take note of a Lease. Says whether that changes what is told of it.
     fn learn(&mut self, lease: LeaseName, stored: Stored) -> bool {
         let now = clock::now();
         match self.known.get_mut(&lease) {
             Some((before, since)) => {
-                // Expiry is judged by our own clock, from the moment we first saw the record in this form. Whoever
-                // comes back after that has not been away for others.
-                let expired = now >= *since + before.record.duration(self.settings.lease_duration);
                 let other = before.record.holder != stored.record.holder;
                 let renewed = before.record != stored.record;
+                let overdue = now
+                    >= *since + self.settings.overdue(before.record.duration(self.settings.lease_duration));
                 if renewed {
                     *since = now;
                 }
                 *before = stored;
-                other || (renewed && expired)
+                other || (renewed && overdue)
             }
             None => {
                 self.known.insert(lease, (stored, now));
@@ -289,18 +306,22 @@ impl Elections {
         known.map_or(Input::WatchedDeletion, |(stored, _)| Input::Watched(Box::new(stored.clone())))
     }
 
-    /// Tell whom each Lease names, unless it is expired.
+    /// Tell whom each Lease names, unless it is expired. Expiry is judged by our own clock, from the moment we first
+    /// saw the record in this form.
     fn tell_holders(&mut self) {
         let now = clock::now();
         let mut holders = BTreeMap::new();
-        self.next_expiry = None;
+        self.next_change = None;
         for (lease, (stored, since)) in &self.known {
-            let expiry = *since + stored.record.duration(self.settings.lease_duration);
+            let duration = stored.record.duration(self.settings.lease_duration);
+            let (overdue, expiry) = (*since + self.settings.overdue(duration), *since + duration);
             if stored.record.holder.is_empty() || expiry <= now {
                 continue;
             }
-            self.next_expiry = Some(self.next_expiry.map_or(expiry, |next| next.min(expiry)));
-            holders.insert(lease.clone(), stored.record.holder.clone());
+            let prompt = now < overdue;
+            let next = if prompt { overdue } else { expiry };
+            self.next_change = Some(self.next_change.map_or(next, |before| before.min(next)));
+            holders.insert(lease.clone(), Holder { identity: stored.record.holder.clone(), prompt });
         }
         self.channels.holders.send_if_modified(|before| {
             let changed = *before != holders;
@@ -311,7 +332,7 @@ impl Elections {
 
     fn on_time(&mut self) {
         let now = clock::now();
-        if self.next_expiry.is_some_and(|at| at <= now) {
+        if self.next_change.is_some_and(|at| at <= now) {
             self.tell_holders();
         }
         let due = |entry: &Entry| entry.elector.poll_timeout().is_some_and(|at| at <= now);

@@ -61,6 +61,15 @@ pub struct Settings {
     pub seed: u64,
 }
 
+impl Settings {
+    /// The time without a renewal after which a holder is likely to be gone. With a host its Leases end one after the
+    /// other, a retry period apart at most: all of them are overdue before the first, good for `duration`, ends.
+    pub fn overdue(&self, duration: Duration) -> Duration {
+        let slack = self.retry_period.mul_f64(1.5);
+        duration.saturating_sub(slack).max(slack).min(duration)
+    }
+}
+
 /// A call to the API server. One at a time.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Call {
@@ -651,6 +660,11 @@ impl Elector {
 
     fn leave(&mut self, now: BootTime) {
         let Role::Holding(held) = &self.role else { return };
+        // The verdict of the probe is near, and what is proven free is there for the next at once.
+        let answered = matches!(self.probing, Probing::Idle(again) if now < again);
+        if !held.clear && !answered {
+            return;
+        }
         self.not_before = now;
         if held.claim.basis == Basis::Provisional {
             self.role = Role::Following;
@@ -730,6 +744,9 @@ impl Elector {
                 self.role = Role::Holding(Held { claim, renewed: now, clear: true });
             }
             _ => {}
+        }
+        if !self.drains.is_empty() || self.stopping.is_some() {
+            self.leave(now);
         }
     }
 

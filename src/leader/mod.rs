@@ -85,6 +85,17 @@ pub struct Candidacy {
     pub delay: Duration,
     /// It still holds the addresses from an earlier process.
     pub resuming: bool,
+    /// The Lease tells others that this host is there. Whoever stops gives it up first.
+    pub herald: bool,
+}
+
+/// Whom a Lease names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The identity in the Lease.
+    pub identity: String,
+    /// The last renewal is not overdue.
+    pub prompt: bool,
 }
 
 /// How the local API server does.

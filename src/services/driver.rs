@@ -23,8 +23,7 @@ use crate::api::event::Event;
 use crate::api::write::{Outcome as Written, Part, Writer};
 use crate::config::DnsMode;
 use crate::desired::{Board, Group, Place};
-use crate::leader::Candidacy;
-use crate::leader::Standing;
+use crate::leader::{Candidacy, Holder, Standing};
 use crate::model::{BootTime, LeaseName, ServiceKey, ServiceView, Vip, annotation, node, service};
 use crate::net::clock::{self, Timer};
 use crate::reconcile::driver::Outcome;
@@ -63,7 +62,7 @@ pub struct Channels {
     /// What came of it all.
     pub outcome: watch::Receiver<Outcome>,
     /// Whom each Lease names.
-    pub holders: watch::Receiver<BTreeMap<LeaseName, String>>,
+    pub holders: watch::Receiver<BTreeMap<LeaseName, Holder>>,
     /// The control plane's addresses, where this process takes part in holding them.
     pub vips: watch::Receiver<BTreeSet<Vip>>,
     /// Where Events go.

@@ -9,7 +9,7 @@ use super::balance;
 use super::endpoints::Endpoints;
 use super::select::Rules;
 use crate::desired::{LinkChoice, Place, Prefix};
-use crate::leader::Candidacy;
+use crate::leader::{Candidacy, Holder};
 use crate::model::annotation::{LEASE_NAME, NOT_YET, SERVICE_INTERFACE, SERVICE_VLAN, WITHOUT_ENDPOINTS};
 use crate::model::family::number;
 use crate::model::service::TrafficPolicy;
@@ -71,7 +71,7 @@ pub struct Seen {
     /// What names were resolved to.
     pub names: BTreeMap<String, Vec<IpAddr>>,
     /// Whom each Lease names that is not expired.
-    pub holders: BTreeMap<LeaseName, String>,
+    pub holders: BTreeMap<LeaseName, Holder>,
     /// Addresses of ours that were on this host when the process began.
     pub left_over: BTreeSet<IpAddr>,
 }
@@ -177,8 +177,8 @@ pub fn plan(world: &World, seen: &Seen) -> Plan {
             if world.control_plane.as_ref() == Some(lease) {
                 plan.groups.entry(lease.clone()).or_default().1.extend(places);
             } else {
-                let candidacy =
-                    Candidacy { eligible: true, delay: Duration::ZERO, resuming: seen.has_all(&places) };
+                let resuming = seen.has_all(&places);
+                let candidacy = Candidacy { eligible: true, resuming, ..Candidacy::default() };
                 plan.groups.insert(lease.clone(), (candidacy, places));
             }
         }
@@ -363,7 +363,7 @@ fn place_alone(world: &World, seen: &Seen, plan: &mut Plan, component: &Componen
     let places = places_of(world, seen, plan, &component.services);
     let handled = component.services.iter().filter_map(|key| plan.services.get(key));
     let eligible = handled.clone().any(|handled| handled.servable);
-    let candidacy = Candidacy { eligible, delay: Duration::ZERO, resuming: seen.has_all(&places) };
+    let candidacy = Candidacy { eligible, resuming: seen.has_all(&places), ..Candidacy::default() };
     assign_lease(plan, &component.services, |_| lease.clone());
     plan.groups.insert(lease, (candidacy, places));
 }
@@ -378,12 +378,13 @@ fn place_in_groups(
 ) {
     let prefix = Mode::member_prefix(base);
     let here = seen.holders.iter().filter(|(lease, _)| lease.namespace == base.namespace);
-    let mut members: BTreeSet<String> =
-        here.filter(|(lease, _)| lease.name.starts_with(&prefix)).map(|(_, node)| node.clone()).collect();
+    // Whoever is late with its renewal is given nothing more, and what it leaves is shared out before it is free.
+    let there = here.filter(|(lease, holder)| holder.prompt && lease.name.starts_with(&prefix));
+    let mut members: BTreeSet<String> = there.map(|(_, holder)| holder.identity.clone()).collect();
     members.insert(world.me.clone());
-    let holders =
-        (0..count).filter_map(|group| Some((group, seen.holders.get(&Mode::lease_of(base, group))?.clone())));
-    let holders: BTreeMap<usize, String> = holders.collect();
+    let holder = |group| seen.holders.get(&Mode::lease_of(base, group));
+    let holders: BTreeMap<usize, String> =
+        (0..count).filter_map(|group| Some((group, holder(group)?.identity.clone()))).collect();
     let mut by_group: BTreeMap<usize, Vec<ServiceKey>> = BTreeMap::new();
     for component in components(seen, plan, keys) {
         let group = group_of(plan, &component, count);
@@ -400,9 +401,9 @@ fn place_in_groups(
         let eligible = rank.is_some_and(|rank| rank == 0 || !mine);
         let delay = HEAD_START * u32::try_from(rank.unwrap_or(0)).unwrap_or(0);
         let resuming = seen.has_all(&places);
-        plan.groups.insert(lease, (Candidacy { eligible, delay, resuming }, places));
+        plan.groups.insert(lease, (Candidacy { eligible, delay, resuming, herald: false }, places));
     }
-    let member = Candidacy { eligible: true, delay: Duration::ZERO, resuming: true };
+    let member = Candidacy { eligible: true, delay: Duration::ZERO, resuming: true, herald: true };
     plan.groups.insert(Mode::member_of(base, &world.me), (member, BTreeSet::new()));
 }
 
