@@ -1,7 +1,8 @@
 //! Telling the network where an address is.
 //!
-//! `schedule` and `probe` say when to send what, and are pure; `layer2` carries it out on one link.
+//! `schedule`, `probe` and `admission` say when to send what, and are pure; `layer2` carries it out on one link.
 
+pub mod admission;
 pub mod layer2;
 pub mod probe;
 pub mod schedule;

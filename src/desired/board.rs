@@ -12,6 +12,10 @@ use crate::model::{ActualAddress, LeaseName, Link, Vip};
 pub struct Board {
     /// By the Lease that is elected on.
     pub groups: BTreeMap<LeaseName, Group>,
+    /// Those that nobody in the cluster has announced yet, as far as is known: a station outside may have them.
+    pub fresh: BTreeSet<IpAddr>,
+    /// All Services are known: what is in no group is not wanted.
+    pub complete: bool,
 }
 
 /// Addresses that move as one, and whether this host has them.
@@ -93,6 +97,16 @@ pub enum Unplaced {
     },
 }
 
+impl LinkChoice {
+    /// The name of an 802.1Q link.
+    pub fn vlan(&self) -> Option<String> {
+        match self {
+            Self::Vlan { parent, tag } => Some(format!("{parent}.{tag}")),
+            Self::Named(_) | Self::OfSubnet(_) => None,
+        }
+    }
+}
+
 impl Place {
     /// An address as a host route on a link.
     pub fn on(address: IpAddr, link: &str) -> Self {
@@ -111,10 +125,9 @@ impl Place {
             let found = links.iter().find(|link| link.name == *name);
             found.map(|link| link.index).ok_or_else(|| Unplaced::NoLink(name.clone()))
         };
-        let vlan;
+        let vlan = self.link.vlan().unwrap_or_default();
         let (link, name) = match &self.link {
             LinkChoice::Vlan { parent, tag } => {
-                vlan = format!("{parent}.{tag}");
                 let index = named(parent)?;
                 let missing = |_| Unplaced::NoVlan { parent: parent.clone(), index, tag: *tag };
                 (named(&vlan).map_err(missing)?, &vlan)
@@ -149,6 +162,7 @@ mod tests {
             hardware_type: 1,
             hardware_address: vec![0; 6],
             broadcast: vec![255; 6],
+            made_by_us: false,
         }
     }
 

@@ -78,7 +78,7 @@ pub const SERVICE_ANNOTATIONS: &[Entry] = &[
     entry(
         SERVICE_VLAN,
         "user; read by kube-vip",
-        "`parent.tag`, such as `eth0.200`: an 802.1Q link, made where it is missing. Wins over the link above.",
+        "`parent.tag`, such as `eth0.200`: an 802.1Q link, made where it is missing, and removed when nothing uses it any more. Wins over the link above.",
     ),
     entry(IGNORE, "user; read by kube-vip", "`\"true\"`: kube-vip leaves the Service alone."),
     entry(

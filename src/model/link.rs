@@ -15,12 +15,20 @@ pub struct Link {
     pub hardware_address: Vec<u8>,
     /// The hardware address that reaches everybody.
     pub broadcast: Vec<u8>,
+    /// We made it, and may remove it.
+    pub made_by_us: bool,
 }
 
 /// ARP's number for Ethernet (RFC 826, IANA "ARP Parameters").
 pub const ETHERNET: u16 = 1;
 /// ARP's number for IP over InfiniBand (RFC 4391).
 pub const INFINIBAND: u16 = 32;
+
+/// A hardware address as people write it.
+pub fn hardware_text(bytes: &[u8]) -> String {
+    let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    if digits.is_empty() { "an unknown station".to_owned() } else { digits.join(":") }
+}
 
 impl Link {
     /// Whether neighbours are found by ARP and NDP on it, so that announcing makes sense.

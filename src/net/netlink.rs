@@ -15,13 +15,15 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, State
 use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::AsyncSocket;
-use rtnetlink::{Handle, IpVersion, LinkVlan, MulticastGroup, RouteMessageBuilder};
+use rtnetlink::{Handle, IpVersion, LinkUnspec, LinkVlan, MulticastGroup, RouteMessageBuilder};
 
 use super::requests::Requests;
 use crate::model::{ActualAddress, Link, Vip};
 
 /// Marks an address as ours (`IFA_PROTO`, Linux 5.18). The Go program marks its routes with the same number.
 const TAG: AddressProtocol = AddressProtocol::Other(248);
+/// Marks a link as ours (`IFLA_IFALIAS`; `ip link` shows it).
+const LINK_ALIAS: &str = "kube-vip";
 const FOREVER: u32 = u32::MAX;
 const REQUEST: u16 = 0x1;
 const ACK: u16 = 0x4;
@@ -197,14 +199,29 @@ impl Netlink {
         outcomes.map(|(item, outcome)| outcome.map_err(|error| failed(item, error))).collect()
     }
 
-    /// Make an 802.1Q link on another one, and set it up.
+    /// Make an 802.1Q link on another one, mark it as ours, and set it up.
     ///
     /// # Errors
     /// What the kernel says: it may not know 802.1Q.
     pub async fn add_vlan(&self, parent: u32, name: &str, tag: u16) -> Result<(), NetlinkError> {
-        let vlan = LinkVlan::new(&format!("{name}.{tag}"), parent, tag).up().build();
-        let made = self.handle.link().add(vlan).execute().await;
-        made.map_err(|source| NetlinkError { what: format!("make link {name}.{tag}"), source: source.into() })
+        let name = format!("{name}.{tag}");
+        let failed = |source: rtnetlink::Error| NetlinkError {
+            what: format!("make link {name}"),
+            source: source.into(),
+        };
+        let vlan = LinkVlan::new(&name, parent, tag).up().build();
+        self.handle.link().add(vlan).execute().await.map_err(failed)?;
+        let mark = LinkAttribute::IfAlias(LINK_ALIAS.to_owned());
+        let marked = LinkUnspec::new_with_name(&name).append_extra_attribute(mark).build();
+        self.handle.link().set(marked).execute().await.map_err(failed)
+    }
+
+    /// Remove a link.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn remove_link(&self, index: u32) -> Result<(), NetlinkError> {
+        self.handle.link().del(index).execute().await.map_err(failed("remove a link"))
     }
 
     /// The link of the default route: IPv4's, else IPv6's.
@@ -299,10 +316,12 @@ fn link(message: LinkMessage) -> Link {
         hardware_type: u16::from(message.header.link_layer_type),
         hardware_address: Vec::new(),
         broadcast: Vec::new(),
+        made_by_us: false,
     };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::IfAlias(alias) => link.made_by_us = alias == LINK_ALIAS,
             LinkAttribute::Address(bytes) => link.hardware_address = bytes,
             LinkAttribute::Broadcast(bytes) => link.broadcast = bytes,
             LinkAttribute::OperState(state) => link.up &= matches!(state, State::Up | State::Unknown),

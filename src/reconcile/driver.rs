@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::diff::{Action, Actual, plan};
 use super::links::Links;
+use crate::announce::admission::Admission;
 use crate::announce::layer2::Sighting;
 use crate::announce::probe::Probe;
 use crate::announce::schedule::Schedule;
@@ -70,6 +71,8 @@ pub struct Outcome {
     pub held: BTreeSet<IpAddr>,
     /// Why an address cannot be held here, in words.
     pub obstacles: BTreeMap<IpAddr, String>,
+    /// Which station outside announces an address that is held here, in words.
+    pub conflicts: BTreeMap<IpAddr, String>,
 }
 
 /// The main loop and its memory.
@@ -90,12 +93,16 @@ pub struct Driver {
     pub(super) schedule: Schedule,
     pub(super) probes: BTreeMap<LeaseName, Probe>,
     /// What the plan has to know besides the kernel's report.
-    memory: Actual,
+    pub(super) memory: Actual,
     pub(super) succeeded: BTreeSet<IpAddr>,
-    obstacles: BTreeMap<IpAddr, String>,
+    /// Addresses that nobody has announced yet, on their way in.
+    pub(super) admission: Admission,
+    /// Stations that announce what is held here, and until when that is told.
+    pub(super) conflicts: BTreeMap<IpAddr, (String, BootTime)>,
+    pub(super) obstacles: BTreeMap<IpAddr, String>,
     told: bool,
     /// The host has to be looked at.
-    dirty: bool,
+    pub(super) dirty: bool,
     /// Not before this moment.
     not_before: BootTime,
     /// When to look again because a step failed.
@@ -137,6 +144,8 @@ impl Driver {
             probes: BTreeMap::new(),
             memory: Actual::default(),
             succeeded: BTreeSet::new(),
+            admission: Admission::default(),
+            conflicts: BTreeMap::new(),
             obstacles: BTreeMap::new(),
             told: false,
             dirty: true,
@@ -164,6 +173,7 @@ impl Driver {
             }
             self.announce_what_is_due();
             self.step_probes();
+            self.step_admission();
             self.telemetry.heartbeat(clock::now());
             let deadline = self.poll_timeout().min(resync_at);
             match self.wait(&mut timer, deadline).await {
@@ -189,7 +199,10 @@ impl Driver {
                 Wake::Closed => break,
             }
         }
-        self.reconcile(Some(Board::default())).await;
+        // A link can go when its addresses have gone.
+        for _ in 0..2 {
+            self.reconcile(Some(Board { complete: true, ..Board::default() })).await;
+        }
         Ok(())
     }
 
@@ -244,7 +257,8 @@ impl Driver {
     fn poll_timeout(&self) -> BootTime {
         let probe = self.probes.values().map(Probe::poll_timeout).min();
         let look = self.dirty.then_some(self.not_before);
-        let all = [self.schedule.poll_timeout(), probe, self.standing_deadline(), self.retry_at, look];
+        let (schedule, admission) = (self.schedule.poll_timeout(), self.admission.poll_timeout());
+        let all = [schedule, probe, admission, self.standing_deadline(), self.retry_at, look];
         all.into_iter().flatten().min().unwrap_or(clock::now() + RESYNC)
     }
 
@@ -266,6 +280,7 @@ impl Driver {
         self.succeeded.retain(|address| leaving.contains(address));
         self.memory.announcing = self.schedule.targets();
         let now = clock::now();
+        let fresh = board.fresh;
         let groups = board.groups.into_iter();
         let groups =
             groups.map(|(name, group)| (group.standing, self.placed.get(&name).cloned().unwrap_or_default()));
@@ -274,7 +289,9 @@ impl Driver {
             succeeded: self.succeeded.clone(),
             preserve: self.options.preserve,
         };
-        let plan = plan(&desired(&inputs, now), &self.memory, now);
+        let mut desired = desired(&inputs, now);
+        self.admit(&mut desired, &fresh);
+        let plan = plan(&desired, &self.memory, now);
         let foreign: BTreeSet<Vip> = plan.foreign.iter().map(|(_, vip)| *vip).collect();
         let changed =
             plan.actions.iter().any(|action| !matches!(action, Action::Hold { missing: false, .. }));
@@ -283,6 +300,7 @@ impl Driver {
             || !foreign.is_empty()
             || !self.told
             || self.obstacles != self.channels.outcome.borrow().obstacles
+            || self.conflicts.len() != self.channels.outcome.borrow().conflicts.len()
         {
             self.tell(&foreign);
         }
@@ -298,6 +316,8 @@ impl Driver {
         self.placed.clear();
         self.owners.clear();
         self.obstacles.clear();
+        self.conflicts.retain(|_, (_, until)| now < *until);
+        self.remove_links(board).await;
         for (name, group) in &board.groups {
             for place in &group.places {
                 match place.find(self.links.all(), &self.memory.addresses) {
@@ -326,6 +346,28 @@ impl Driver {
         self.memory.managed.retain(|address| there.contains(address));
         self.memory.managed.extend(self.owners.keys().copied());
         self.open_links();
+    }
+
+    /// Remove links for VLANs that we made, where nothing of ours is on them or is to be.
+    async fn remove_links(&mut self, board: &Board) {
+        let places = board.groups.values().flat_map(|group| &group.places);
+        let wanted: BTreeSet<String> = places.filter_map(|place| place.link.vlan()).collect();
+        let used: BTreeSet<u32> = self
+            .memory
+            .addresses
+            .iter()
+            .filter(|address| address.tagged)
+            .map(|address| address.link)
+            .collect();
+        let idle = self.links.all().iter().filter(|link| link.made_by_us && !used.contains(&link.index));
+        let idle = idle.filter(|link| board.complete && !wanted.contains(&link.name));
+        let idle: Vec<Link> = idle.cloned().collect();
+        for link in idle {
+            match self.netlink.remove_link(link.index).await {
+                Ok(()) => tracing::info!(link = link.name, "removed the link of a VLAN"),
+                Err(error) => self.failed(&error),
+            }
+        }
     }
 
     fn open_links(&mut self) {
@@ -442,7 +484,8 @@ impl Driver {
                 .insert(vip.address, format!("{} is configured on this host by somebody else", vip.address));
         }
         let held = announcing.into_iter().map(|(_, address)| address).collect();
-        let outcome = Outcome { held, obstacles };
+        let conflicts = self.conflicts.iter().map(|(address, (text, _))| (*address, text.clone())).collect();
+        let outcome = Outcome { held, obstacles, conflicts };
         self.channels
             .outcome
             .send_if_modified(|before| std::mem::replace(before, outcome.clone()) != outcome);

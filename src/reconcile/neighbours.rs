@@ -1,15 +1,23 @@
 //! The main loop's dealings with other stations: probes, sightings, and what the elections hear of both.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::driver::Driver;
 use crate::announce::layer2::{Act, Sighting};
 use crate::announce::probe::{Probe, Step, yields_to};
+use crate::announce::schedule::Target;
+use crate::desired::{Desired, Presence};
 use crate::leader::driver::Ask;
 use crate::leader::elector::Input;
 use crate::leader::{Basis, Standing};
 use crate::model::LeaseName;
+use crate::model::link::hardware_text;
 use crate::net::clock;
+
+/// How long a conflict is told of after the last sign of it.
+const CONFLICT: Duration = Duration::from_secs(60);
 
 impl Driver {
     fn targets(&self, group: &LeaseName) -> Vec<(u32, IpAddr)> {
@@ -20,7 +28,11 @@ impl Driver {
     pub(super) fn handle_ask(&mut self, group: LeaseName, ask: Ask) {
         match ask {
             Ask::Probe => {
-                let skip = |address: &IpAddr| !(self.options.skip_dad && address.is_ipv6());
+                // What nobody has announced yet is asked for one by one, on its way in.
+                let fresh = self.channels.board.borrow().fresh.clone();
+                let skip = |address: &IpAddr| {
+                    !fresh.contains(address) && !(self.options.skip_dad && address.is_ipv6())
+                };
                 let addresses = self.targets(&group).into_iter().map(|(_, address)| address).filter(skip);
                 let probe = Probe::new(addresses.collect(), clock::now());
                 self.probes.insert(group, probe);
@@ -29,6 +41,42 @@ impl Driver {
                 for (link, address) in self.targets(&group) {
                     self.announce(link, address);
                 }
+            }
+        }
+    }
+
+    /// Take out of `desired` what has not been admitted, and say which stations are in the way.
+    pub(super) fn admit(&mut self, desired: &mut Desired, fresh: &BTreeSet<IpAddr>) {
+        let now = clock::now();
+        let ours = self.memory.addresses.iter().filter(|address| address.tagged || address.deprecated);
+        let there: BTreeSet<Target> = ours.map(|address| (address.link, address.vip.address)).collect();
+        let mut wanted = BTreeSet::new();
+        desired.addresses.retain(|(link, vip), presence| {
+            let exempt = self.options.skip_dad && vip.address.is_ipv6();
+            if exempt || !fresh.contains(&vip.address) || !matches!(presence, Presence::Held { .. }) {
+                return true;
+            }
+            let target = (*link, vip.address);
+            wanted.insert(target);
+            self.admission.allows(target, there.contains(&target), now)
+        });
+        self.admission.retain(&wanted);
+        for ((link, address), station) in self.admission.taken() {
+            let (station, link) = (hardware_text(station), self.links.name(link));
+            let text = format!(
+                "another station, {station}, has {address} on link {link}: give the Service another address, or take \
+                 it away there"
+            );
+            self.obstacles.insert(address, text);
+        }
+    }
+
+    pub(super) fn step_admission(&mut self) {
+        let due = self.admission.handle_timeout(clock::now());
+        self.dirty |= due.decided;
+        for (link, address) in due.ask {
+            if let Err(error) = self.links.probe(link, address) {
+                tracing::debug!(%address, %error, "cannot probe");
             }
         }
     }
@@ -69,6 +117,10 @@ impl Driver {
         let Sighting { address, station, act } = sighting;
         let Some(group) = self.owners.get(&address).cloned() else { return false };
         let probing = self.probes.get(&group).is_some_and(|probe| probe.concerns(address));
+        if act == Act::Claims && self.admission.claimed((link, address), &station, clock::now()) {
+            self.telemetry.taken(address, &station);
+            return true;
+        }
         match (act, self.standing(&group)) {
             (Act::Claims, Standing::Leaving { .. }) => {
                 self.succeeded.insert(address);
@@ -87,6 +139,12 @@ impl Driver {
                     if defend {
                         self.announce(link, address);
                     }
+                    let until = clock::now() + CONFLICT;
+                    let station = format!("another station, {}", hardware_text(&station));
+                    return self
+                        .conflicts
+                        .insert(address, (station.clone(), until))
+                        .is_none_or(|(before, _)| before != station);
                 }
             }
             (Act::Claims, _) if probing => {

@@ -110,6 +110,8 @@ pub struct Driver {
     labelling: Option<Labelling>,
     label_not_before: BootTime,
     told: BTreeMap<ServiceKey, BTreeSet<Remark>>,
+    /// What was announced here when that changed last.
+    held: BTreeSet<IpAddr>,
 }
 
 impl Driver {
@@ -142,6 +144,7 @@ impl Driver {
             labelling: None,
             label_not_before: BootTime::default(),
             told: BTreeMap::new(),
+            held: BTreeSet::new(),
         }
     }
 
@@ -170,6 +173,7 @@ impl Driver {
                 biased;
                 Ok(()) = self.channels.outcome.changed() => {
                     self.channels.outcome.borrow_and_update();
+                    self.tell_losses();
                     self.tell();
                 }
                 written = labelled => {
@@ -306,9 +310,12 @@ impl Driver {
     fn lay_out(&self, plan: &Plan) {
         let control_plane = self.world.control_plane.as_ref();
         self.channels.board.send_if_modified(|board| {
+            // Nobody has to look at the host for this alone.
+            board.fresh.clone_from(&plan.fresh);
+            let first = !std::mem::replace(&mut board.complete, true);
             let before = board.groups.len();
             board.groups.retain(|lease, _| control_plane == Some(lease) || plan.groups.contains_key(lease));
-            let mut changed = board.groups.len() != before;
+            let mut changed = first || board.groups.len() != before;
             for (lease, (candidacy, places)) in &plan.groups {
                 let group = board.groups.entry(lease.clone()).or_insert_with(|| {
                     changed = true;
@@ -331,11 +338,13 @@ impl Driver {
     /// Tell users what they should know, once.
     fn tell(&mut self) {
         self.telemetry.services(self.plan.services.len());
-        let obstacles = self.channels.outcome.borrow().obstacles.clone();
+        let Outcome { obstacles, conflicts, .. } = self.channels.outcome.borrow().clone();
         for (key, handled) in &self.plan.services {
             let mut remarks: BTreeSet<Remark> = handled.remarks.iter().cloned().collect();
             let here = handled.addresses.iter().filter_map(|address| obstacles.get(address));
             remarks.extend(here.cloned().map(Remark::Obstacle));
+            let contested = handled.addresses.iter().filter_map(|address| conflicts.get(address));
+            remarks.extend(contested.cloned().map(Remark::Conflict));
             let told = self.told.get(key);
             for remark in remarks.iter().filter(|remark| told.is_none_or(|told| !told.contains(remark))) {
                 let (reason, message) = match remark {
@@ -344,6 +353,10 @@ impl Driver {
                     Remark::Obstacle(text) => {
                         ("AddressBlocked", format!("node {} cannot announce it: {text}", self.world.me))
                     }
+                    Remark::Conflict(text) => (
+                        "AddressConflict",
+                        format!("node {} announces it, and so does {text}", self.world.me),
+                    ),
                 };
                 tracing::warn!(service = %key, "{message}");
                 self.event(key, true, reason, message);
@@ -353,6 +366,41 @@ impl Driver {
             } else {
                 self.told.insert(key.clone(), remarks);
             }
+        }
+    }
+
+    /// Tell of addresses that this node has lost without having handed them over.
+    fn tell_losses(&mut self) {
+        let held = self.channels.outcome.borrow().held.clone();
+        let lost: BTreeSet<IpAddr> = self.held.difference(&held).copied().collect();
+        self.held = held;
+        if lost.is_empty() {
+            return;
+        }
+        let served = self.plan.services.iter().filter(|(_, handled)| handled.servable);
+        for (key, handled) in served {
+            let here: Vec<String> = handled
+                .addresses
+                .iter()
+                .filter(|address| lost.contains(address))
+                .map(IpAddr::to_string)
+                .collect();
+            let board = self.channels.board.borrow();
+            let group = handled.lease.as_ref().and_then(|lease| Some((lease, board.groups.get(lease)?)));
+            let Some((lease, Group { standing: Standing::Following { holder, .. }, .. })) = group else {
+                continue;
+            };
+            if here.is_empty() {
+                continue;
+            }
+            let me = &self.world.me;
+            let why = match holder.as_ref().filter(|holder| *holder != me) {
+                Some(holder) => format!("Lease {lease} names {holder}"),
+                None => format!("Lease {lease} could not be renewed in time"),
+            };
+            let text = format!("node {me} no longer announces {}: {why}", here.join(", "));
+            drop(board);
+            self.event(key, true, "AddressLost", text);
         }
     }
 

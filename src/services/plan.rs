@@ -10,7 +10,9 @@ use super::endpoints::Endpoints;
 use super::select::Rules;
 use crate::desired::{LinkChoice, Place, Prefix};
 use crate::leader::{Candidacy, Holder};
-use crate::model::annotation::{LEASE_NAME, NOT_YET, SERVICE_INTERFACE, SERVICE_VLAN, WITHOUT_ENDPOINTS};
+use crate::model::annotation::{
+    LEASE_NAME, NOT_YET, SERVICE_INTERFACE, SERVICE_VLAN, VIP_HOST, WITHOUT_ENDPOINTS,
+};
 use crate::model::family::number;
 use crate::model::service::TrafficPolicy;
 use crate::model::{LeaseName, ServiceKey, ServiceView};
@@ -92,6 +94,8 @@ pub struct Plan {
     pub services: BTreeMap<ServiceKey, Handled>,
     /// Names to look up.
     pub names: BTreeSet<String>,
+    /// Addresses that nobody was ever seen to announce: a station outside the cluster may have them.
+    pub fresh: BTreeSet<IpAddr>,
 }
 
 /// How a Service that is looked after stands.
@@ -118,6 +122,8 @@ pub enum Remark {
     Annotation(String),
     /// The host that is to announce an address cannot.
     Obstacle(String),
+    /// A station outside the cluster announces an address too.
+    Conflict(String),
 }
 
 impl Mode {
@@ -186,7 +192,17 @@ pub fn plan(world: &World, seen: &Seen) -> Plan {
             place_in_groups(world, seen, &mut plan, &by_mode, (base, *count, *most))
         }
     }
+    plan.fresh = fresh(seen, &plan);
     plan
+}
+
+/// Whoever announces an address says so in the status and the annotation of its Service, and asked before it did.
+fn fresh(seen: &Seen, plan: &Plan) -> BTreeSet<IpAddr> {
+    let announced = |view: &&ServiceView| view.annotation(VIP_HOST).is_some();
+    let known = seen.services.values().filter(announced).flat_map(|view| &view.status);
+    let known: BTreeSet<IpAddr> = known.filter_map(|ingress| ingress.ip).collect();
+    let places = plan.groups.values().flat_map(|(_, places)| places);
+    places.map(|place| place.address).filter(|address| !known.contains(address)).collect()
 }
 
 /// Whether a Service needs an election of its own, and so does everything that shares an address with it: an address

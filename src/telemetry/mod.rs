@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use crate::leader::decide::Seen;
 use crate::leader::elector::Answer;
 use crate::leader::{Basis, Observer, Standing};
+use crate::model::link::hardware_text;
 use crate::model::{BootTime, Vip};
 use events::Notice;
 use metrics::Metrics;
@@ -129,7 +130,7 @@ impl Telemetry {
     pub fn conflict(&self, address: IpAddr, station: &[u8], defended: bool) {
         self.metrics.conflict(address);
         if defended {
-            let station = hardware(station);
+            let station = hardware_text(station);
             tracing::warn!(%address, station, "another station announces our address; announcing it again");
             self.notice(Notice::Conflict { address, station });
         }
@@ -137,7 +138,7 @@ impl Telemetry {
 
     /// A station answers for an address that we want to take.
     pub fn taken(&self, address: IpAddr, station: &[u8]) {
-        let station = hardware(station);
+        let station = hardware_text(station);
         self.metrics.conflict(address);
         let text = format!("address {address} is in use by {station}");
         let mut inner = self.lock();
@@ -260,9 +261,4 @@ impl Observer for Telemetry {
             tracing::info!("the API server answers again");
         }
     }
-}
-
-fn hardware(station: &[u8]) -> String {
-    let digits: Vec<String> = station.iter().map(|byte| format!("{byte:02x}")).collect();
-    if digits.is_empty() { "an unknown station".to_owned() } else { digits.join(":") }
 }

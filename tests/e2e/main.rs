@@ -16,6 +16,7 @@ mod bootstrap;
 mod election;
 mod faults;
 mod harness;
+mod service_faults;
 mod services;
 mod telemetry;
 mod traffic;
@@ -30,6 +31,7 @@ fn main() {
         bootstrap::trials(),
         telemetry::trials(),
         services::trials(),
+        service_faults::trials(),
         traffic::trials(),
     ];
     let trials: Vec<Trial> = groups.into_iter().flatten().collect();

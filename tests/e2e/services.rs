@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube_vip_lab::objects::annotation;
@@ -25,14 +24,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_local_service_is_where_its_endpoint_is", local),
         trial("an_election_on_demand_is_exclusive", on_demand),
         trial("a_live_service_changes", changes),
-        trial("addresses_that_nobody_may_announce_are_refused", refused),
         trial("groups_spread_the_load_and_a_loss_moves_the_lost_ones", groups),
         trial("a_planned_move_leaves_no_gap", planned),
-        trial("leases_that_somebody_edits_leave_one_holder", edited_leases),
-        trial("refused_for_twenty_seconds_and_back_without_a_restart", forbidden),
-        trial("endpoints_that_flap_cost_neither_tasks_nor_memory", flapping),
         trial("a_service_may_share_the_control_planes_address", control_plane),
-        trial("what_is_deleted_while_the_api_is_away_is_gone_afterwards", api_away),
     ]
 }
 
@@ -50,7 +44,7 @@ fn host_named(name: &str) -> usize {
 }
 
 /// Until a Lease names a node.
-fn wait_for_lease(lab: &ServiceLab, lease: &str) -> Result<usize, Failed> {
+pub(crate) fn wait_for_lease(lab: &ServiceLab, lease: &str) -> Result<usize, Failed> {
     let holder = wait_for(&format!("a holder of {lease}"), 20, || {
         lab.lease_holder(lease).ok().filter(|holder| !holder.is_empty())
     })?;
@@ -256,38 +250,6 @@ fn changes() -> Outcome {
     Ok(())
 }
 
-fn refused() -> Outcome {
-    let mut lab = services(&[])?;
-    lab.start_agents()?;
-    lab.serve("good", "10.43.0.12")?;
-    for (name, address, part) in [
-        ("node", "10.42.0.12", "node node-2's own"),
-        ("loopback", "127.0.0.5", "loopback"),
-        ("multicast", "224.0.0.9", "multicast"),
-        ("broadcast", "255.255.255.255", "broadcast"),
-        ("link-local", "169.254.7.7", "link-local"),
-        ("typo", "10.43.0.500", "neither an address nor a DNS name"),
-        ("dhcp", "0.0.0.0", "DHCP"),
-    ] {
-        lab.serve(name, address)?;
-        wait_for(&format!("{name} to be refused"), 20, || {
-            let events = lab.objects().events(name).unwrap();
-            events.into_iter().find(|(reason, text)| reason == "AddressRefused" && text.contains(part))
-        })?;
-    }
-    lab.wait_for_holder("10.43.0.12")?;
-    // A status that somebody filled with a node's address is no reason to announce it.
-    lab.create("filled", "", json!({}))?;
-    lab.set_endpoints("filled", "a", &["node-1"])?;
-    let status = json!({ "status": { "loadBalancer": { "ingress": [{ "ip": "10.42.0.13" }] } } });
-    lab.objects().patch_status::<Service>("filled", status)?;
-    wait_for("the filled status to be refused", 20, || {
-        let events = lab.objects().events("filled").unwrap();
-        events.into_iter().find(|(reason, _)| reason == "AddressRefused")
-    })?;
-    Ok(())
-}
-
 fn groups() -> Outcome {
     let mut lab = services(&[("svc_election_groups", "9"), ("vip_loglevel", "-4")])?;
     lab.start_agents()?;
@@ -346,88 +308,6 @@ fn planned() -> Outcome {
     Ok(())
 }
 
-fn edited_leases() -> Outcome {
-    let mut lab = services(&[("svc_election", "true")])?;
-    lab.start_agents()?;
-    lab.serve("web", "10.43.0.14")?;
-    lab.wait_for_holder("10.43.0.14")?;
-    wait_for_lease(&lab, "kubevip-web")?;
-    let start = kube_vip_lab::now();
-    lab.objects().delete::<Lease>("kubevip-web")?;
-    std::thread::sleep(Duration::from_secs(6));
-    lab.wait_for_holder("10.43.0.14")?;
-    lab.objects().patch::<Lease>("kubevip-web", json!({ "spec": { "holderIdentity": "" } }))?;
-    std::thread::sleep(Duration::from_secs(6));
-    lab.wait_for_holder("10.43.0.14")?;
-    assert_eq!(lab.sampler.overlap(start), Duration::ZERO);
-    Ok(())
-}
-
-fn forbidden() -> Outcome {
-    for env in [&[][..], &[("svc_election", "true")]] {
-        let mut lab = services(env)?;
-        lab.start_agents()?;
-        lab.serve("web", "10.43.0.18")?;
-        lab.wait_for_holder("10.43.0.18")?;
-        let start = kube_vip_lab::now();
-        lab.revoke()?;
-        // Who cannot renew cannot hold: the address goes, and comes back with the rights.
-        for _ in 0..20 {
-            std::thread::sleep(Duration::from_secs(1));
-            lab.objects().services("default")?;
-        }
-        lab.serve("late", "10.43.0.19")?;
-        lab.restore()?;
-        lab.wait_for_holder("10.43.0.18")?;
-        lab.wait_for_holder("10.43.0.19")?;
-        assert_eq!(lab.sampler.overlap(start), Duration::ZERO);
-        for host in 0..3 {
-            assert!(lab.agent(host).ended().is_none());
-        }
-    }
-    Ok(())
-}
-
-fn flapping() -> Outcome {
-    let mut lab = services(&[("svc_election", "true")])?;
-    lab.start_agents()?;
-    lab.serve("web", "10.43.0.20")?;
-    lab.serve("calm", "10.43.0.21")?;
-    lab.wait_for_holder("10.43.0.20")?;
-    let calm = lab.wait_for_holder("10.43.0.21")?;
-    let flap = |lab: &ServiceLab, seconds: u64| -> Outcome {
-        let end = kube_vip_lab::now() + Duration::from_secs(seconds);
-        while kube_vip_lab::now() < end {
-            lab.set_endpoints("web", "a", &[])?;
-            std::thread::sleep(Duration::from_millis(50));
-            lab.set_endpoints("web", "a", &["node-1", "node-3"])?;
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(())
-    };
-    let used = |lab: &mut ServiceLab| -> Vec<(usize, f64)> {
-        let pids: Vec<u32> = (0..3).map(|host| lab.agent(host).pid()).collect();
-        pids.into_iter()
-            .map(|pid| {
-                let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
-                (descriptors, kube_vip_lab::process::usage(pid).rss_mb)
-            })
-            .collect()
-    };
-    // What is allocated once is allocated by then.
-    flap(&lab, 5)?;
-    let before = used(&mut lab);
-    flap(&lab, 30)?;
-    let after = used(&mut lab);
-    for ((descriptors, memory), (descriptors_after, memory_after)) in before.into_iter().zip(after) {
-        assert!(descriptors_after <= descriptors + 8, "{descriptors} descriptors became {descriptors_after}");
-        assert!(memory_after <= memory + 2.0, "{memory:.1} MiB became {memory_after:.1}");
-    }
-    lab.wait_for_holder("10.43.0.20")?;
-    assert_eq!(lab.holders("10.43.0.21"), [calm], "another Service was disturbed");
-    Ok(())
-}
-
 fn control_plane() -> Outcome {
     let mut lab = services(&[("cp_enable", "true"), ("address", "10.42.0.100")])?;
     lab.options.address = "10.42.0.100".into();
@@ -454,31 +334,6 @@ fn control_plane() -> Outcome {
     assert_ne!(next, holder);
     wait_for_host(&lab, "again", next)?;
     lab.stop_agents()?;
-    Ok(())
-}
-
-fn api_away() -> Outcome {
-    let mut lab = services(&[])?;
-    lab.start_agents()?;
-    lab.serve("goes", "10.43.0.15")?;
-    lab.serve("stays", "10.43.0.16")?;
-    lab.wait_for_holder("10.43.0.15")?;
-    let holder = lab.wait_for_holder("10.43.0.16")?;
-    // The API server of the holder's host is away while the Service is deleted through another.
-    if holder == 0 {
-        lab.agent(0).terminate();
-        lab.agent(0).wait(10)?;
-        lab.start_agent(0)?;
-    }
-    let holder = lab.wait_for_holder("10.43.0.16")?;
-    lab.lab.host_mut(holder).kill_api_server();
-    lab.delete("goes")?;
-    lab.wait_until_nobody_has("10.43.0.15")?;
-    lab.lab.start_api_server(holder)?;
-    lab.lab.wait_for_api_server(holder)?;
-    lab.wait_for_holder("10.43.0.16")?;
-    lab.serve("new", "10.43.0.17")?;
-    lab.wait_for_holder("10.43.0.17")?;
     Ok(())
 }
 
