@@ -223,6 +223,48 @@ fn a_node_that_is_late_with_its_renewals_is_given_nothing_and_its_groups_are_sha
     }
 }
 
+/// The nodes in the order in which they take a Service's free Lease, where all of them are there.
+fn order(scene: &Scene, name: &str) -> Vec<(Duration, String)> {
+    let nodes = ["node-1", "node-2", "node-3"];
+    let mut order: Vec<(Duration, String)> = nodes
+        .iter()
+        .map(|me| {
+            let plan = plan(&World { me: (*me).to_owned(), ..world(Mode::PerService) }, &scene.seen);
+            (plan.groups[&lease(&format!("default/kubevip-{name}"))].0.delay, (*me).to_owned())
+        })
+        .collect();
+    order.sort();
+    order
+}
+
+#[test]
+fn of_the_nodes_that_are_there_one_goes_first_for_each_service() {
+    let mut scene = Scene::default().service("local", "10.0.1.1", &["node-2"]).local("local");
+    for number in 1..=30 {
+        scene = scene.service(&format!("web-{number}"), &format!("10.0.0.{number}"), &["node-1"]);
+    }
+    let holder = |node: &str, prompt| Holder { identity: node.to_owned(), prompt };
+    for (number, node) in [(1, "node-1"), (2, "node-2"), (3, "node-3")] {
+        scene.seen.holders.insert(lease(&format!("default/kubevip-web-{number}")), holder(node, true));
+    }
+    let steps = [0, 30, 60].map(Duration::from_millis);
+    let mut first: BTreeMap<String, usize> = BTreeMap::new();
+    for number in 1..=30 {
+        let order = order(&scene, &format!("web-{number}"));
+        assert_eq!(order.iter().map(|(delay, _)| *delay).collect::<Vec<_>>(), steps);
+        *first.entry(order[0].1.clone()).or_default() += 1;
+    }
+    assert!(first.len() == 3 && first.values().all(|count| (4..=16).contains(count)), "{first:?}");
+    // Whoever cannot serve it is not waited for, and neither is whoever is late with its renewals.
+    assert_eq!(order(&scene, "local").iter().find(|(_, node)| node == "node-2").unwrap().0, Duration::ZERO);
+    scene.seen.holders.insert(lease("default/kubevip-web-3"), holder("node-3", false));
+    for number in 1..=30 {
+        let order = order(&scene, &format!("web-{number}"));
+        let delays = order.iter().filter(|(_, node)| node != "node-3").map(|(delay, _)| *delay);
+        assert_eq!(delays.collect::<Vec<_>>(), steps[..2]);
+    }
+}
+
 #[test]
 fn a_service_on_the_control_planes_address_goes_where_that_goes() {
     let scene =

@@ -2,7 +2,7 @@
 //! it (RFC 5227 §2.1).
 //!
 //! ```text
-//!   Asking ── nobody answers for 12 ms ──► Trial ── nobody does for a second ──► Ours
+//!   Asking ── nobody answers for 8 ms ──► Trial ── nobody does for a second ──► Ours
 //!     ▲  └───────── a station answers ───────┤
 //!     └── 0.2, 0.4, 0.8 … 30 s later ── Taken ◄─┘
 //! ```
@@ -17,9 +17,9 @@ use super::schedule::Target;
 use crate::model::BootTime;
 
 /// When it is asked, counted from the beginning.
-const PROBES: [Duration; 2] = [Duration::ZERO, Duration::from_millis(5)];
+const PROBES: [Duration; 2] = [Duration::ZERO, Duration::from_millis(4)];
 /// From the first question to the verdict.
-const PATIENCE: Duration = Duration::from_millis(12);
+const PATIENCE: Duration = Duration::from_millis(8);
 /// How long an address is given back without a word when somebody else claims it.
 const TRIAL: Duration = Duration::from_secs(1);
 /// From a refusal to the next question.
@@ -175,9 +175,9 @@ mod tests {
     fn two_questions_and_a_verdict() {
         let ask = || Due { ask: vec![a()], decided: false };
         let decided = Due { ask: vec![], decided: true };
-        let (mut admission, story) = asked(12);
-        assert_eq!(story, [(0, ask()), (5, ask()), (12, decided)]);
-        assert!(admission.allows(a(), false, at(12)));
+        let (mut admission, story) = asked(8);
+        assert_eq!(story, [(0, ask()), (4, ask()), (8, decided)]);
+        assert!(admission.allows(a(), false, at(8)));
     }
 
     #[test]
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn an_answer_refuses_the_address_and_it_is_asked_for_again_later_and_later() {
-        let (mut admission, _) = asked(5);
+        let (mut admission, _) = asked(4);
         assert!(admission.claimed(a(), &STATION, at(6)));
         assert!(!admission.allows(a(), false, at(6)));
         assert_eq!(admission.taken().count(), 0, "whoever answers once may be leaving");
@@ -206,8 +206,8 @@ mod tests {
         assert_eq!(admission.taken().collect::<Vec<_>>(), [(a(), STATION.as_slice())]);
         // The station goes.
         let again = admission.poll_timeout().unwrap().since_boot().as_millis() as u64;
-        run(&mut admission, again + 12);
-        assert!(admission.allows(a(), false, at(again + 12)));
+        run(&mut admission, again + 8);
+        assert!(admission.allows(a(), false, at(again + 8)));
     }
 
     #[test]
@@ -215,14 +215,14 @@ mod tests {
         let (mut admission, _) = asked(1000);
         assert!(admission.claimed(a(), &STATION, at(1000)));
         assert!(!admission.allows(a(), true, at(1000)));
-        let (mut admission, _) = asked(1012);
-        assert!(!admission.claimed(a(), &STATION, at(1013)));
-        assert!(admission.allows(a(), true, at(1013)));
+        let (mut admission, _) = asked(1008);
+        assert!(!admission.claimed(a(), &STATION, at(1009)));
+        assert!(admission.allows(a(), true, at(1009)));
     }
 
     #[test]
     fn what_is_not_wanted_any_more_is_forgotten() {
-        let (mut admission, _) = asked(5);
+        let (mut admission, _) = asked(4);
         admission.retain(&BTreeSet::new());
         assert_eq!((admission.poll_timeout(), admission.claimed(a(), &STATION, at(6))), (None, false));
     }

@@ -172,6 +172,7 @@ impl Driver {
                 self.reconcile(None).await;
             }
             self.announce_what_is_due();
+            self.hear_before_verdicts().await;
             self.step_probes();
             self.step_admission();
             self.telemetry.heartbeat(clock::now());

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use futures::FutureExt;
+
 use super::driver::Driver;
 use crate::announce::layer2::{Act, Sighting};
 use crate::announce::probe::{Probe, Step, yields_to};
@@ -16,6 +18,8 @@ use crate::model::LeaseName;
 use crate::model::link::hardware_text;
 use crate::net::clock;
 
+/// Answers that are heard before a verdict: a flood of them does not put it off.
+const ANSWERS: usize = 256;
 /// How long a conflict is told of after the last sign of it.
 const CONFLICT: Duration = Duration::from_secs(60);
 
@@ -68,6 +72,22 @@ impl Driver {
                  it away there"
             );
             self.obstacles.insert(address, text);
+        }
+    }
+
+    /// An answer that has arrived counts, though we come to it when time is up.
+    pub(super) async fn hear_before_verdicts(&mut self) {
+        let now = clock::now();
+        let mut deadlines =
+            self.probes.values().map(Probe::poll_timeout).chain(self.admission.poll_timeout());
+        if !deadlines.any(|at| at <= now) {
+            return;
+        }
+        // The runtime looks at its sockets when everybody has had a turn.
+        tokio::task::yield_now().await;
+        for _ in 0..ANSWERS {
+            let Some((link, Ok(sighting))) = self.links.next_sighting().now_or_never() else { return };
+            self.dirty |= self.handle_sighting(link, sighting);
         }
     }
 

@@ -5,17 +5,24 @@
 //! 1998) among the nodes that have less than their share.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 
 use crate::model::hash::fnv1a;
 
-/// How strongly a node wants a group.
-fn score(node: &str, group: usize) -> u64 {
+/// How strongly a node wants something.
+fn score(node: &str, what: impl Display) -> u64 {
     // FNV's upper bits change little with the last byte: mix once more (the finalizer of MurmurHash3).
-    let mut mixed = fnv1a(format!("{node}/{group}").as_bytes());
+    let mut mixed = fnv1a(format!("{node}/{what}").as_bytes());
     for factor in [0xff51_afd7_ed55_8ccd_u64, 0xc4ce_b9fe_1a85_ec53] {
         mixed = (mixed ^ (mixed >> 33)).wrapping_mul(factor);
     }
     mixed ^ (mixed >> 33)
+}
+
+/// How many of the others go before `me` for something.
+pub fn rank<'a>(me: &str, others: impl Iterator<Item = &'a str>, what: impl Display) -> usize {
+    let mine = score(me, &what);
+    others.filter(|other| *other != me && score(other, &what) > mine).count()
 }
 
 /// For each group the nodes that may hold it, at most `most`, the one that is to hold it first.
@@ -64,7 +71,7 @@ fn assign<'a>(
     }
     let mut chosen = BTreeMap::new();
     for (node, mut list) in held {
-        list.sort_by_key(|group| std::cmp::Reverse(score(node, *group)));
+        list.sort_by_key(|group| std::cmp::Reverse(score(node, group)));
         let share = shares.get_mut(node);
         let kept = share.as_ref().map_or(0, |share| **share).min(list.len());
         chosen.extend(list.into_iter().take(kept).map(|group| (group, node)));
@@ -148,5 +155,16 @@ mod tests {
     fn a_holder_that_is_gone_counts_for_nothing() {
         let holders = (0..4).map(|group| (group, "gone".to_owned())).collect();
         assert_eq!(shares(&settled(4, &nodes(&["a", "b"]), &holders)), [2, 2]);
+    }
+
+    #[test]
+    fn everybody_ranks_all_alike() {
+        let names = ["a", "b", "c", "d"];
+        for what in 0..20 {
+            let mut ranks: Vec<usize> =
+                names.iter().map(|me| rank(me, names.iter().copied(), what)).collect();
+            ranks.sort_unstable();
+            assert_eq!(ranks, [0, 1, 2, 3]);
+        }
     }
 }

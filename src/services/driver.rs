@@ -36,6 +36,8 @@ const WRITES_AT_ONCE: usize = 16;
 /// Pauses before a Service whose write failed is written to again.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// After a change of what is announced here the elections go first for so long.
+const MOVING: Duration = Duration::from_millis(300);
 /// Planning takes at most one part in so many of the time.
 const SHARE: u32 = 5;
 /// How often names are looked up, as for the control plane's.
@@ -112,6 +114,8 @@ pub struct Driver {
     told: BTreeMap<ServiceKey, BTreeSet<Remark>>,
     /// What was announced here when that changed last.
     held: BTreeSet<IpAddr>,
+    /// Until when the elections go first: what can wait is not written before.
+    moving_until: BootTime,
 }
 
 impl Driver {
@@ -145,6 +149,7 @@ impl Driver {
             label_not_before: BootTime::default(),
             told: BTreeMap::new(),
             held: BTreeSet::new(),
+            moving_until: BootTime::default(),
         }
     }
 
@@ -373,6 +378,9 @@ impl Driver {
     fn tell_losses(&mut self) {
         let held = self.channels.outcome.borrow().held.clone();
         let lost: BTreeSet<IpAddr> = self.held.difference(&held).copied().collect();
+        if held != self.held {
+            self.moving_until = clock::now() + MOVING;
+        }
         self.held = held;
         if lost.is_empty() {
             return;
@@ -435,6 +443,10 @@ impl Driver {
             }
             let Some(view) = self.seen.services.get(key) else { continue };
             if let Some(write) = change(view, handled, &outcome.held, &self.world.me) {
+                // Where the address stays the same, only the node's name is to be written: nobody's packets wait.
+                if write.ingress == view.status && now < self.moving_until {
+                    continue;
+                }
                 let gain = view.annotation(annotation::VIP_HOST) != write.host.as_deref();
                 writes.push((key.clone(), write, gain));
             }
@@ -507,7 +519,8 @@ impl Driver {
         let replan = (self.dirty && self.listed == (true, true)).then_some(self.not_before);
         let label = (self.options.label_node && self.label_not_before > now).then_some(self.label_not_before);
         let retry = self.failures.values().map(|(_, until)| *until).filter(|until| *until > now);
-        retry.chain(replan).chain(label).min()
+        let moved = (self.moving_until > now).then_some(self.moving_until);
+        retry.chain(replan).chain(label).chain(moved).min()
     }
 }
 

@@ -19,6 +19,10 @@ use crate::model::{LeaseName, ServiceKey, ServiceView};
 
 /// How much later each further candidate of a group takes what is free.
 const HEAD_START: Duration = Duration::from_millis(200);
+/// The same where Services are elected alone: long enough for the first one's write to be seen, as a rule.
+const STEP: Duration = Duration::from_millis(30);
+/// Whoever comes later still goes along with the last of these.
+const STEPS: usize = 3;
 
 /// What does not change while the process runs.
 #[derive(Debug, Clone)]
@@ -167,14 +171,12 @@ pub fn plan(world: &World, seen: &Seen) -> Plan {
         let lease = rides_along.then(|| world.control_plane.clone()).flatten();
         plan.services.insert(key.clone(), Handled { lease, ..handled });
     }
-    let mut by_mode = Vec::new();
-    for component in components(seen, &plan, &elected) {
-        if component.services.iter().any(|key| elects_alone(world, seen, key)) {
-            place_alone(world, seen, &mut plan, &component);
-        } else {
-            by_mode.extend(component.services);
-        }
-    }
+    let elects_alone =
+        |component: &Component| component.services.iter().any(|key| elects_alone(world, seen, key));
+    let (alone, by_mode): (Vec<_>, Vec<_>) =
+        components(seen, &plan, &elected).into_iter().partition(elects_alone);
+    let by_mode: Vec<ServiceKey> = by_mode.into_iter().flat_map(|component| component.services).collect();
+    place_alone(world, seen, &mut plan, &alone);
     match &world.mode {
         Mode::PerService => {}
         Mode::Global(lease) => {
@@ -370,18 +372,39 @@ fn components(seen: &Seen, plan: &Plan, keys: &[ServiceKey]) -> Vec<Component> {
     components
 }
 
-/// An election for Services that go together: on the Lease of the oldest.
-fn place_alone(world: &World, seen: &Seen, plan: &mut Plan, component: &Component) {
+/// Elections for Services that go together: on the Lease of the oldest.
+fn place_alone(world: &World, seen: &Seen, plan: &mut Plan, components: &[Component]) {
     let age = |key: &&ServiceKey| (seen.services.get(*key).map_or(0, |view| view.created), (*key).clone());
-    let Some(oldest) = component.services.iter().min_by_key(age) else { return };
-    let Some(view) = seen.services.get(oldest) else { return };
-    let lease = lease_of(oldest, view);
-    let places = places_of(world, seen, plan, &component.services);
-    let handled = component.services.iter().filter_map(|key| plan.services.get(key));
-    let eligible = handled.clone().any(|handled| handled.servable);
-    let candidacy = Candidacy { eligible, resuming: seen.has_all(&places), ..Candidacy::default() };
-    assign_lease(plan, &component.services, |_| lease.clone());
-    plan.groups.insert(lease, (candidacy, places));
+    let lease = |component: &Component| {
+        let oldest = component.services.iter().min_by_key(age)?;
+        Some(lease_of(oldest, seen.services.get(oldest)?))
+    };
+    let leases: Vec<Option<LeaseName>> = components.iter().map(lease).collect();
+    let holders = leases.iter().flatten().filter_map(|lease| seen.holders.get(lease));
+    let present: BTreeSet<&str> =
+        holders.filter(|holder| holder.prompt).map(|holder| holder.identity.as_str()).collect();
+    for (component, lease) in components.iter().zip(leases) {
+        let Some(lease) = lease else { continue };
+        let places = places_of(world, seen, plan, &component.services);
+        let mut handled = component.services.iter().filter_map(|key| plan.services.get(key));
+        let eligible = handled.any(|handled| handled.servable);
+        // Not everybody writes at once to a Lease that is free: one of them would win, and all pay.
+        let able = present.iter().copied().filter(|node| can_serve(seen, component, node));
+        let rank = balance::rank(&world.me, able, &lease).min(STEPS);
+        let delay = STEP * u32::try_from(rank).unwrap_or(0);
+        let candidacy = Candidacy { eligible, delay, resuming: seen.has_all(&places), herald: false };
+        assign_lease(plan, &component.services, |_| lease.clone());
+        plan.groups.insert(lease, (candidacy, places));
+    }
+}
+
+/// Whether a node can serve any of these.
+fn can_serve(seen: &Seen, component: &Component, node: &str) -> bool {
+    component.services.iter().any(|key| match seen.services.get(key).map(|view| view.traffic_policy) {
+        Some(TrafficPolicy::Local) => seen.endpoints.on(key, node),
+        Some(TrafficPolicy::Cluster) => true,
+        None => false,
+    })
 }
 
 /// Services spread over a fixed number of elections.

@@ -27,6 +27,8 @@ use crate::{LabError, Namespace, Objects, Result, binaries, io, now};
 pub const PORT: u16 = 8080;
 /// Time between two requests of a [`Caller`].
 pub const INTERVAL: Duration = Duration::from_millis(20);
+/// The same for an eager one.
+const EAGER: Duration = Duration::from_millis(4);
 /// Time a request may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -267,10 +269,19 @@ pub struct Caller {
 impl Caller {
     /// Ask from the client host.
     pub fn start(lab: &Lab, address: IpAddr, port: u16) -> Self {
+        Self::every(INTERVAL, lab, address, port)
+    }
+
+    /// Ask from the client host, more often.
+    pub fn eager(lab: &Lab, address: IpAddr, port: u16) -> Self {
+        Self::every(EAGER, lab, address, port)
+    }
+
+    fn every(interval: Duration, lab: &Lab, address: IpAddr, port: u16) -> Self {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let sink = asked.clone();
         let task = lab.client_host.spawn(async move {
-            let mut tick = tokio::time::interval(INTERVAL);
+            let mut tick = tokio::time::interval(interval);
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
             loop {
                 tick.tick().await;

@@ -8,7 +8,7 @@ use kube_vip_lab::process::usage;
 use kube_vip_lab::recorder::Recorder;
 use kube_vip_lab::sweep::Sweep;
 use kube_vip_lab::{LabError, Result, ServiceLab};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Options, Report, agent};
 
@@ -16,16 +16,31 @@ use super::{Options, Report, agent};
 struct Kind {
     key: &'static str,
     env: &'static [(&'static str, &'static str)],
-    /// Services for appearance and node loss, and for a planned hand-over.
+    /// Services for appearance and steady costs, for a planned hand-over, and for the loss of a host.
     many: usize,
     some: usize,
+    lost: usize,
     appear_mark: &'static str,
 }
 
 const KINDS: [Kind; 3] = [
-    Kind { key: "global", env: &[], many: 1000, some: 500, appear_mark: "2" },
-    Kind { key: "groups", env: &[("svc_election_groups", "16")], many: 1000, some: 500, appear_mark: "2" },
-    Kind { key: "per-service", env: &[("svc_election", "true")], many: 500, some: 200, appear_mark: "20" },
+    Kind { key: "global", env: &[], many: 1000, some: 500, lost: 1000, appear_mark: "2" },
+    Kind {
+        key: "groups",
+        env: &[("svc_election_groups", "16")],
+        many: 1000,
+        some: 500,
+        lost: 1000,
+        appear_mark: "2",
+    },
+    Kind {
+        key: "per-service",
+        env: &[("svc_election", "true")],
+        many: 500,
+        some: 200,
+        lost: 200,
+        appear_mark: "20",
+    },
 ];
 
 /// How long steady costs are watched.
@@ -171,10 +186,13 @@ impl Bench {
         }
         let pid = self.lab.agent(holder).pid();
         let before = usage(pid);
+        let transitions = self.transitions()?;
         let requests = self.requests()?;
         let after = usage(pid);
+        let moved = self.transitions()?.saturating_sub(transitions);
         let mark = if kind.key == "groups" { "2 x 16" } else { "" };
         report.add(name("API requests a second"), requests, "", mark);
+        report.add(name("Leases lost"), moved as f64, "", "0");
         report.add(
             name("holder's processor time"),
             (after.cpu - before.cpu) / STEADY.as_secs_f64() * 100.0,
@@ -206,11 +224,22 @@ impl Bench {
         Ok((count()? - before) / STEADY.as_secs_f64())
     }
 
+    /// How often Leases have changed hands.
+    fn transitions(&self) -> Result<u64> {
+        let list: Value = serde_json::from_str(&self.lab.raw(0, "/apis/coordination.k8s.io/v1/leases")?)
+            .map_err(|error| LabError::Api(error.to_string()))?;
+        let items = list["items"].as_array().into_iter().flatten();
+        Ok(items.filter_map(|lease| lease["spec"]["leaseTransitions"].as_u64()).sum())
+    }
+
     /// The host that holds most is cut off and dies.
     fn lost(&mut self, kind: &Kind, report: &mut Report) -> Result<()> {
-        let (_, holder) = self.stations(kind.many)?;
+        for number in kind.lost..kind.many {
+            self.lab.delete(&format!("web-{number}"))?;
+        }
+        let (_, holder) = self.stations(kind.lost)?;
         let station = Recorder::station(&self.lab.lab, holder)?;
-        let all: Vec<IpAddr> = (0..kind.many).map(address).collect();
+        let all: Vec<IpAddr> = (0..kind.lost).map(address).collect();
         self.sweep.ask(&all, &station);
         let start = kube_vip_lab::now();
         let number = self.lab.lab.host(holder).number;
@@ -220,7 +249,7 @@ impl Bench {
         host.kill_api_server();
         host.etcd = None;
         let last = self.sweep.wait(120)?;
-        let text = format!("{} with {}: host lost, until all answer elsewhere", kind.key, kind.many);
+        let text = format!("{} with {}: host lost, until all answer elsewhere", kind.key, kind.lost);
         report.add(text, last.since(start).as_secs_f64(), "s", "6");
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 mod agents;
 mod allocation;
+mod requests;
 
 use serde::Serialize;
 
@@ -97,6 +98,7 @@ pub(crate) fn run_all(options: &Options) -> Outcome {
     let mut report = Report::default();
     allocation::measure(options, &mut report).map_err(words)?;
     agents::measure(options, &mut report).map_err(words)?;
+    requests::measure(options, &mut report).map_err(words)?;
     println!();
     report.figures.iter().for_each(|figure| println!("{}", figure.line()));
     save(&report, options.json.as_deref(), "target/bench-services.json")
