@@ -17,6 +17,7 @@ mod election;
 mod faults;
 mod harness;
 mod service_faults;
+mod service_options;
 mod services;
 mod telemetry;
 mod traffic;
@@ -32,6 +33,7 @@ fn main() {
         telemetry::trials(),
         services::trials(),
         service_faults::trials(),
+        service_options::trials(),
         traffic::trials(),
     ];
     let trials: Vec<Trial> = groups.into_iter().flatten().collect();

@@ -10,7 +10,7 @@ use libtest_mimic::{Failed, Trial};
 use serde_json::json;
 
 use crate::harness::services;
-use crate::services::wait_for_lease;
+use crate::services::{wait_for_event, wait_for_lease};
 use crate::trial;
 
 type Outcome = Result<(), Failed>;
@@ -26,15 +26,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("endpoints_that_flap_cost_neither_tasks_nor_memory", flapping),
         trial("what_is_deleted_while_the_api_is_away_is_gone_afterwards", api_away),
     ]
-}
-
-/// Until an Event about a Service has this reason, and this in its text.
-fn wait_for_event(lab: &ServiceLab, service: &str, reason: &str, part: &str) -> Outcome {
-    wait_for(&format!("{reason} of {service}, with `{part}`"), 20, || {
-        let events = lab.objects().events(service).unwrap();
-        events.into_iter().find(|(found, text)| found == reason && text.contains(part))
-    })?;
-    Ok(())
 }
 
 fn refused() -> Outcome {

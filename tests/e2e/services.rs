@@ -51,6 +51,15 @@ pub(crate) fn wait_for_lease(lab: &ServiceLab, lease: &str) -> Result<usize, Fai
     Ok(host_named(&holder))
 }
 
+/// Until an Event about a Service has this reason, and this in its text.
+pub(crate) fn wait_for_event(lab: &ServiceLab, service: &str, reason: &str, part: &str) -> Outcome {
+    wait_for(&format!("{reason} of {service}, with `{part}`"), 20, || {
+        let events = lab.objects().events(service).unwrap();
+        events.into_iter().find(|(found, text)| found == reason && text.contains(part))
+    })?;
+    Ok(())
+}
+
 /// Until a Service names the node that announces it.
 fn wait_for_host(lab: &ServiceLab, service: &str, host: usize) -> Outcome {
     wait_for(&format!("{service} to name host {}", host + 1), 20, || {
@@ -283,7 +292,10 @@ fn groups() -> Outcome {
 }
 
 fn planned() -> Outcome {
-    for env in [&[][..], &[("svc_election", "true")], &[("svc_election_groups", "4")]] {
+    // With a health port open, stopping takes no longer.
+    let kinds =
+        [&[("health_check_port", "9100")][..], &[("svc_election", "true")], &[("svc_election_groups", "4")]];
+    for env in kinds {
         let mut lab = services(env)?;
         lab.start_agents()?;
         lab.serve("web", "10.43.0.13,fd43::2")?;
@@ -319,12 +331,30 @@ fn control_plane() -> Outcome {
     lab.wait_for_status("shares", &[vip])?;
     wait_for_host(&lab, "shares", holder)?;
     lab.wait_for_holder("10.43.0.22")?;
-    // The Service goes; the control plane's address does not.
+    for number in 0..4 {
+        let name = format!("shares-{number}");
+        lab.create(&name, vip, json!({ "ports": [{ "port": 90 + number }] }))?;
+        lab.set_endpoints(&name, "a", &["node-1", "node-2", "node-3"])?;
+        wait_for_host(&lab, &name, holder)?;
+    }
+    // A Service goes; the control plane's address does not.
     let start = kube_vip_lab::now();
     lab.delete("shares")?;
     std::thread::sleep(Duration::from_secs(1));
     let watched: IpAddr = vip.parse().unwrap();
     assert!(lab.sampler.since(start).iter().all(|sample| sample.holders(watched) == [holder]));
+    // A rolling update: somebody has it all the time.
+    let start = kube_vip_lab::now();
+    for host in 0..3 {
+        lab.agent(host).terminate();
+        assert!(lab.agent(host).wait(10)?.success());
+        lab.start_agent(host)?;
+        let now = lab.wait_for_holder(vip)?;
+        wait_for_host(&lab, "shares-3", now)?;
+    }
+    let gap = lab.sampler.since(start).iter().filter(|sample| sample.holders(watched).is_empty()).count();
+    assert!(gap <= 4, "the address was nowhere in {gap} samples");
+    let holder = lab.wait_for_holder(vip)?;
     // It goes where the control plane goes.
     lab.serve("again", vip)?;
     wait_for_host(&lab, "again", holder)?;
