@@ -20,6 +20,7 @@ pub mod manifest;
 pub mod model;
 pub mod ndp;
 pub mod net;
+pub mod program;
 pub mod reconcile;
 pub mod resolve;
 pub mod services;

@@ -1,50 +1,20 @@
 //! The `kube-vip` program: read what was typed, do it, say how it went.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use kube_vip::cli::{self, Action, Cli, Manifest, Usage};
-use kube_vip::config::{self, Config, Problem, Raw, Sources};
+use kube_vip::config::{self, Config, Raw, Sources};
 use kube_vip::net::netlink::Netlink;
+use kube_vip::program::{Failure, conclude, environment, print, runtime};
 use kube_vip::telemetry::{logging, status};
 use kube_vip::{BUILD, VERSION, manager, manifest};
 
-/// What went wrong, one line each, and the exit code.
-struct Failure {
-    lines: Vec<String>,
-    code: u8,
-}
-
-impl Failure {
-    fn one(error: impl std::fmt::Display) -> Self {
-        Self { lines: vec![error.to_string()], code: 1 }
-    }
-
-    fn all(problems: &[Problem]) -> Self {
-        Self { lines: problems.iter().map(ToString::to_string).collect(), code: 1 }
-    }
-}
-
 fn main() -> ExitCode {
-    // Two TLS providers in one process panic at the first connection: choose before anything connects.
-    if rustls::crypto::ring::default_provider().install_default().is_err() {
-        eprintln!("kube-vip: another TLS provider is installed already");
-        return ExitCode::FAILURE;
-    }
-    let outcome = match cli::parse(std::env::args_os()) {
+    conclude("kube-vip", || match cli::parse(std::env::args_os()) {
         Ok(cli) => run(cli),
         Err(Usage::Text(text)) => print(&text),
         Err(Usage::Wrong(line)) => Err(Failure { lines: vec![line], code: 2 }),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            for line in failure.lines {
-                eprintln!("kube-vip: {line}");
-            }
-            ExitCode::from(failure.code)
-        }
-    }
+    })
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
@@ -70,22 +40,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-/// Write to stdout; a reader that went away is no error.
-fn print(text: &str) -> Result<(), Failure> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::one(error)),
-        _ => Ok(()),
-    }
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::one)
-}
-
 fn collect(flags: &[(String, String)]) -> Result<Raw, Failure> {
-    let env = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
+    let env = environment().into_iter().collect();
     let read = |path: &str| std::fs::read_to_string(path);
     let (raw, problems, notes) =
         Raw::collect(&Sources { flags: flags.to_vec(), env, read_file: Some(&read) });

@@ -11,22 +11,23 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-fn program() -> PathBuf {
+fn program(name: &str) -> PathBuf {
     let target = PathBuf::from(env!("CARGO_BIN_EXE_kube-vip"));
     // From …/debug/kube-vip to …/release/kube-vip.
-    target.parent().unwrap().parent().unwrap().join("release/kube-vip")
+    target.parent().unwrap().parent().unwrap().join("release").join(name)
 }
 
 #[test]
 #[ignore = "needs a release build"]
-fn it_is_static_stripped_and_small() {
-    let size = std::fs::metadata(program()).unwrap().len();
-    println!("{:.1} MB", size as f64 / 1e6);
-    assert!(size <= 15_000_000, "{size} bytes");
-    let elf = std::fs::read(program()).unwrap();
-    assert!(!entries(&elf, 32, 54).contains(&INTERPRETER), "it asks for an interpreter");
-    // Section headers begin with an offset into the names; the type comes after it.
-    assert!(!entries(&elf, 40, 58).contains(&SYMBOL_TABLE), "it is not stripped");
+fn they_are_static_stripped_and_small() {
+    for name in ["kube-vip", "kube-vip-cloud-provider"] {
+        let elf = std::fs::read(program(name)).unwrap();
+        println!("{name}: {:.1} MB", elf.len() as f64 / 1e6);
+        assert!(elf.len() <= 15_000_000, "{name}: {} bytes", elf.len());
+        assert!(!entries(&elf, 32, 54).contains(&INTERPRETER), "{name} asks for an interpreter");
+        // Section headers begin with an offset into the names; the type comes after it.
+        assert!(!entries(&elf, 40, 58).contains(&SYMBOL_TABLE), "{name} is not stripped");
+    }
 }
 
 /// `PT_INTERP`.
@@ -57,17 +58,19 @@ fn it_runs_from_an_empty_root_file_system_and_knows_names() {
     }
     let root = std::env::temp_dir().join(format!("kube-vip-root-{}", std::process::id()));
     std::fs::create_dir_all(root.join("etc")).unwrap();
-    std::fs::copy(program(), root.join("kube-vip")).unwrap();
+    for name in ["kube-vip", "kube-vip-cloud-provider"] {
+        std::fs::copy(program(name), root.join(name)).unwrap();
+    }
     std::fs::write(root.join("etc/hosts"), "192.0.2.44 vip.test\n").unwrap();
     std::fs::write(root.join("etc/resolv.conf"), "").unwrap();
-    let run = |args: &[&str], env: &[(&str, &str)]| {
+    let run = |program: &str, args: &[&str], env: &[(&str, &str)]| {
         let mut command = Command::new("timeout");
-        command.args(["3", "chroot"]).arg(&root).arg("/kube-vip").args(args);
+        command.args(["3", "chroot"]).arg(&root).arg(program).args(args);
         let path = std::env::var("PATH").unwrap();
         let output = command.env_clear().env("PATH", path).envs(env.iter().copied()).output().unwrap();
         String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
     };
-    assert!(run(&["version"], &[]).starts_with("Kube-VIP Release Information"));
+    assert!(run("/kube-vip", &["version"], &[]).starts_with("Kube-VIP Release Information"));
     let env = [
         ("vip_arp", "true"),
         ("cp_enable", "true"),
@@ -75,7 +78,9 @@ fn it_runs_from_an_empty_root_file_system_and_knows_names() {
         ("vip_interface", "lo"),
         ("prometheus_server", ""),
     ];
-    let log = run(&["manager"], &env);
+    let log = run("/kube-vip", &["manager"], &env);
+    let manifest = run("/kube-vip-cloud-provider", &["manifest"], &[]);
+    assert!(manifest.contains("kind: Deployment"), "{manifest}");
     std::fs::remove_dir_all(&root).unwrap();
     assert!(log.contains("resolved the VIP's name") && log.contains("192.0.2.44"), "{log}");
     assert!(log.contains("there is no kubeconfig at /etc/kubernetes/admin.conf yet"), "{log}");

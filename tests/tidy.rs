@@ -16,6 +16,7 @@ const PURE: &[&str] = &[
     "cloud-provider/src/plan/",
     "cloud-provider/src/pools/",
     "cloud-provider/src/reference.rs",
+    "src/announce/admission.rs",
     "src/announce/probe.rs",
     "src/announce/schedule.rs",
     "src/arp/packet.rs",

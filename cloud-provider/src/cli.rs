@@ -9,8 +9,7 @@ use std::time::Duration;
 use clap::builder::Command as Clap;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches};
-use kube_vip::config::LogFormat;
-use kube_vip::config::duration;
+use kube_vip::config::{Election, LogFormat, duration};
 
 use crate::plan::Class;
 
@@ -59,21 +58,6 @@ pub struct Options {
     pub log_level: i64,
     /// How log lines are written.
     pub log_format: LogFormat,
-}
-
-/// The election of the one process that gives addresses.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Election {
-    /// Namespace of the Lease.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// How long others stay away after the last renewal.
-    pub lease_duration: Duration,
-    /// How long the holder acts on it.
-    pub renew_deadline: Duration,
-    /// From one renewal to the next.
-    pub retry_period: Duration,
 }
 
 /// What was typed, understood.
@@ -401,6 +385,7 @@ impl Reader<'_> {
             lease_duration: self.duration("leader-elect-lease-duration"),
             renew_deadline: self.duration("leader-elect-renew-deadline"),
             retry_period: self.duration("leader-elect-retry-period"),
+            annotations: BTreeMap::new(),
         };
         // client-go's rule: jitter stretches the retry period by up to a fifth.
         let (lease, renew) = (election.lease_duration, election.renew_deadline);

@@ -8,6 +8,7 @@ use kube_vip::leader::decide::Seen;
 use kube_vip::leader::elector::Answer;
 use kube_vip::leader::{Observer, Standing};
 use kube_vip::model::BootTime;
+use kube_vip::telemetry::metrics::add;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -89,35 +90,26 @@ impl Telemetry {
         let build = Family::<Build, Gauge>::default();
         build.get_or_create(&Build { version: kube_vip::VERSION, build: kube_vip::BUILD }).set(1);
         registry.register("build_info", "Version and build of this process; always 1", build);
+        let r = &mut registry;
         let telemetry = Self {
             registry: Registry::default(),
-            is_leader: Gauge::default(),
-            size: Family::default(),
-            used: Family::default(),
-            waiting: Family::default(),
-            problems: Family::default(),
-            writes: Family::default(),
+            is_leader: add(r, "is_leader", "1 where this process gives addresses"),
+            size: add(r, "pool_addresses", "Addresses of a pool that can be given without being asked for"),
+            used: add(r, "pool_addresses_in_use", "Addresses of a pool in use"),
+            waiting: add(
+                r,
+                "services_waiting",
+                "Services that wait for an address, by their pool and what they miss",
+            ),
+            problems: add(
+                r,
+                "config_problems",
+                "1 for each key of the ConfigMap that something is wrong with",
+            ),
+            writes: add(r, "writes", "Writes to Services, by what became of them"),
             seconds: Histogram::new(exponential_buckets(0.005, 2.0, 14)),
             inner: Mutex::default(),
         };
-        registry.register("is_leader", "1 where this process gives addresses", telemetry.is_leader.clone());
-        registry.register(
-            "pool_addresses",
-            "Addresses of a pool that can be given without being asked for",
-            telemetry.size.clone(),
-        );
-        registry.register("pool_addresses_in_use", "Addresses of a pool in use", telemetry.used.clone());
-        registry.register(
-            "services_waiting",
-            "Services that wait for an address, by their pool and what they miss",
-            telemetry.waiting.clone(),
-        );
-        registry.register(
-            "config_problems",
-            "1 for each key of the ConfigMap that something is wrong with",
-            telemetry.problems.clone(),
-        );
-        registry.register("writes", "Writes to Services, by what became of them", telemetry.writes.clone());
         registry.register(
             "allocation_seconds",
             "From the first sight of a Service without an address to the write of its address",

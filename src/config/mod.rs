@@ -122,7 +122,7 @@ pub enum DnsMode {
     Dual,
 }
 
-/// The election for the control-plane VIPs.
+/// An election: for the control-plane VIPs, or of the one process that gives addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Election {
     /// Namespace of the Lease.

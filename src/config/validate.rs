@@ -1,6 +1,5 @@
 //! From what was typed to what it means. Every problem is found, not only the first.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use super::origin::Origin;
@@ -11,6 +10,7 @@ use super::{
     Api, ClassRule, Config, DnsMode, Election, Health, Layer2, LogFormat, Mode, Prefixes, ServiceElection,
     Services, SubnetPrefix, Target, Telemetry,
 };
+use crate::model::legal::{is_name, unusable};
 
 /// What validation has to know about this host.
 #[derive(Debug, Clone, Default)]
@@ -103,9 +103,10 @@ pub fn check(raw: Raw, facts: &Facts) -> Result<Config, Vec<Problem>> {
     let targets = targets(&raw);
     for target in &targets {
         if let Target::Ip(address) = target
-            && let Some(why) = unusable(*address)
+            // Hosts with a link-local IPv4 subnet of their own can have a VIP on it.
+            && let Some(kind) = unusable(*address).filter(|kind| address.is_ipv6() || *kind != "link-local")
         {
-            let allowed = format!("an address that can be announced ({why})");
+            let allowed = format!("an address that can be announced (this one is a {kind} address)");
             problems.push(Problem::unacceptable(address_origin(&raw), address.to_string(), allowed));
         }
         if let Target::Name(name) = target
@@ -330,28 +331,6 @@ fn prefixes(raw: &Raw) -> Result<Prefixes, Problem> {
     }
 }
 
-/// Why nobody can announce this address as a VIP.
-fn unusable(address: IpAddr) -> Option<&'static str> {
-    match address {
-        IpAddr::V4(v4) if v4.is_loopback() => Some("this one never leaves the host"),
-        IpAddr::V6(v6) if v6.is_loopback() => Some("this one never leaves the host"),
-        _ if address.is_multicast() => Some("this one is a multicast group"),
-        IpAddr::V4(v4) if v4.is_broadcast() => Some("this one is the broadcast address"),
-        IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("link-local addresses cannot be VIPs"),
-        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Some("write it as IPv4"),
-        _ => None,
-    }
-}
-
-fn is_name(name: &str) -> bool {
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-    };
-    let looks_like_ipv4 = name.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    name.len() <= 253 && name.trim_end_matches('.').split('.').all(label) && !looks_like_ipv4
-}
-
 fn check_link(raw: &Raw, key: Key, facts: &Facts) -> Option<Problem> {
     let name = raw.text(key);
     if name.is_empty() || (name == "auto" && key == Key::ServicesInterface) {
@@ -529,7 +508,7 @@ mod tests {
             ),
             (
                 ("address", "127.0.0.1"),
-                "variable address: `127.0.0.1` is not an address that can be announced (this one never leaves the host)",
+                "variable address: `127.0.0.1` is not an address that can be announced (this one is a loopback address)",
             ),
             (
                 ("address", "192.0.2.256"),

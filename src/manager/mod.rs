@@ -161,10 +161,7 @@ pub async fn run(config: Config) -> Result<(), ManagerError> {
             common.start_control_plane(lease, shared_out, link_down.clone(), &mut parts)?,
         ));
     }
-    if common.config.services.is_some() {
-        routes.services =
-            Some(common.start_services(control_plane.as_ref(), shared, outcome, link_down, &mut parts));
-    }
+    routes.services = common.start_services(control_plane.as_ref(), shared, outcome, link_down, &mut parts);
     let (config, targets) = (common.config.clone(), common.config.targets.clone());
     // From here on only the elections and what feeds them can write to the board.
     drop(common);
@@ -219,7 +216,7 @@ impl Common {
 #[derive(Default)]
 struct Routes {
     control_plane: Option<(LeaseName, mpsc::Sender<Input>)>,
-    services: Option<Option<mpsc::Sender<(LeaseName, Input)>>>,
+    services: Option<mpsc::Sender<(LeaseName, Input)>>,
 }
 
 impl Routes {
@@ -228,7 +225,7 @@ impl Routes {
         while let Some((lease, input)) = commands.recv().await {
             match (&self.control_plane, &self.services) {
                 (Some((name, election)), _) if *name == lease => drop(election.try_send(input)),
-                (_, Some(Some(elections))) => drop(elections.try_send((lease, input))),
+                (_, Some(elections)) => drop(elections.try_send((lease, input))),
                 _ => {}
             }
         }

@@ -5,6 +5,7 @@ pub mod annotation;
 pub mod family;
 pub mod hash;
 pub mod lease;
+pub mod legal;
 pub mod link;
 pub mod node;
 pub mod service;
@@ -12,7 +13,7 @@ pub mod time;
 pub mod vip;
 
 pub use address::ActualAddress;
-pub use family::Family;
+pub use family::{Family, PerFamily};
 pub use lease::LeaseName;
 pub use link::Link;
 pub use service::{ServiceKey, ServiceView};

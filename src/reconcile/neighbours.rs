@@ -34,10 +34,10 @@ impl Driver {
             Ask::Probe => {
                 // What nobody has announced yet is asked for one by one, on its way in.
                 let fresh = self.channels.board.borrow().fresh.clone();
-                let skip = |address: &IpAddr| {
-                    !fresh.contains(address) && !(self.options.skip_dad && address.is_ipv6())
-                };
-                let addresses = self.targets(&group).into_iter().map(|(_, address)| address).filter(skip);
+                let exempt = |address: &IpAddr| self.options.skip_dad && address.is_ipv6();
+                let concerned = |address: &IpAddr| !fresh.contains(address) && !exempt(address);
+                let addresses =
+                    self.targets(&group).into_iter().map(|(_, address)| address).filter(concerned);
                 let probe = Probe::new(addresses.collect(), clock::now());
                 self.probes.insert(group, probe);
             }

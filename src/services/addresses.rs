@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::model::annotation::LOAD_BALANCER_IPS;
+use crate::model::legal::unusable;
 use crate::model::{Family, ServiceView};
 
 /// An address as it stands in a Service.
@@ -93,17 +94,10 @@ impl Reserved {
     /// # Errors
     /// Why not.
     pub fn check(&self, address: IpAddr) -> Result<(), Refusal> {
-        let kind = match address {
-            _ if address.is_unspecified() => return Err(Refusal::Dhcp(address)),
-            _ if address.is_loopback() => Some("loopback"),
-            _ if address.is_multicast() => Some("multicast"),
-            IpAddr::V4(v4) if v4.is_broadcast() => Some("broadcast"),
-            IpAddr::V4(v4) if v4.is_link_local() => Some("link-local"),
-            IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("link-local"),
-            IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Some("mapped IPv4"),
-            _ => None,
-        };
-        if let Some(kind) = kind {
+        if address.is_unspecified() {
+            return Err(Refusal::Dhcp(address));
+        }
+        if let Some(kind) = unusable(address) {
             return Err(Refusal::Kind { address, kind });
         }
         if self.control_plane.contains(&address) {
@@ -114,17 +108,6 @@ impl Reserved {
             None => Ok(()),
         }
     }
-}
-
-/// Whether a text can be a DNS name: the last label is not a number (RFC 3696, section 2).
-pub fn is_name(text: &str) -> bool {
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-    };
-    let text = text.strip_suffix('.').unwrap_or(text);
-    let last = text.rsplit('.').next().unwrap_or_default();
-    text.len() <= 253 && text.split('.').all(label) && !last.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -190,19 +173,5 @@ mod tests {
             assert!(error.contains(part), "{error}");
         }
         assert_eq!(reserved.check("192.0.2.3".parse().unwrap()), Ok(()));
-    }
-
-    #[test]
-    fn names_are_not_addresses_with_a_typing_mistake() {
-        for (text, expected) in [
-            ("a.example", true),
-            ("a_b", true),
-            ("192.0.2.256", false),
-            ("", false),
-            ("a..b", false),
-            ("x y", false),
-        ] {
-            assert_eq!(is_name(text), expected, "{text}");
-        }
     }
 }

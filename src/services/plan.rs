@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::addresses::{Refusal, Reserved, Wanted, is_name, wanted};
+use super::addresses::{Refusal, Reserved, Wanted, wanted};
 use super::balance;
 use super::endpoints::Endpoints;
 use super::select::Rules;
@@ -14,6 +14,7 @@ use crate::model::annotation::{
     LEASE_NAME, NOT_YET, SERVICE_INTERFACE, SERVICE_VLAN, VIP_HOST, WITHOUT_ENDPOINTS,
 };
 use crate::model::family::number;
+use crate::model::legal::is_name;
 use crate::model::service::TrafficPolicy;
 use crate::model::{LeaseName, ServiceKey, ServiceView};
 

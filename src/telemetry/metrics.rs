@@ -9,7 +9,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 
 use crate::model::BootTime;
 
@@ -68,6 +68,13 @@ pub struct Metrics {
     claim_until: Arc<Mutex<Option<BootTime>>>,
 }
 
+/// Add one more to a registry: how it is written, and what it says.
+pub fn add<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
+}
+
 impl Metrics {
     /// Metrics for this node's election on this Lease.
     pub fn new(node: &str, lease: &str) -> Self {
@@ -80,52 +87,35 @@ impl Metrics {
         };
         build.get_or_create(&labels).set(1);
         registry.register("build_info", "Version and build of this process; always 1", build);
+        let r = &mut registry;
         let metrics = Self {
             lease: Lease { lease_name: lease.to_owned() },
             node_lease: NodeLease { node: node.to_owned(), lease_name: lease.to_owned() },
-            is_leader: Family::default(),
-            transitions: Family::default(),
-            claim_remaining: Family::default(),
-            last_failover: Family::default(),
-            announcements: Family::default(),
-            conflicts: Family::default(),
-            repairs: Family::default(),
-            requests: Family::default(),
-            errors: Family::default(),
-            services: Gauge::default(),
+            is_leader: add(r, "is_leader", "1 where this node holds the VIP"),
+            transitions: add(r, "leader_election_transitions", "How often this node gained or lost the VIP"),
+            claim_remaining: add(
+                r,
+                "claim_remaining_seconds",
+                "For how long this node may still hold the VIP without another renewal",
+            ),
+            last_failover: add(
+                r,
+                "last_failover_seconds",
+                "From the last sign of the former holder to this node's gain",
+            ),
+            announcements: add(r, "announcements", "Announcements sent"),
+            conflicts: add(
+                r,
+                "address_conflicts",
+                "Packets of other stations that claim one of our addresses",
+            ),
+            repairs: add(r, "address_repairs", "Addresses put back after somebody removed them"),
+            requests: add(r, "api_requests", "Calls for the Lease that succeeded"),
+            errors: add(r, "api_errors", "Calls for the Lease that failed"),
+            services: add(r, "services", "Services that are looked after"),
             claim_until: Arc::default(),
             registry: Registry::default(),
         };
-        registry.register("is_leader", "1 where this node holds the VIP", metrics.is_leader.clone());
-        registry.register(
-            "leader_election_transitions",
-            "How often this node gained or lost the VIP",
-            metrics.transitions.clone(),
-        );
-        registry.register(
-            "claim_remaining_seconds",
-            "For how long this node may still hold the VIP without another renewal",
-            metrics.claim_remaining.clone(),
-        );
-        registry.register(
-            "last_failover_seconds",
-            "From the last sign of the former holder to this node's gain",
-            metrics.last_failover.clone(),
-        );
-        registry.register("announcements", "Announcements sent", metrics.announcements.clone());
-        registry.register(
-            "address_conflicts",
-            "Packets of other stations that claim one of our addresses",
-            metrics.conflicts.clone(),
-        );
-        registry.register(
-            "address_repairs",
-            "Addresses put back after somebody removed them",
-            metrics.repairs.clone(),
-        );
-        registry.register("api_requests", "Calls for the Lease that succeeded", metrics.requests.clone());
-        registry.register("api_errors", "Calls for the Lease that failed", metrics.errors.clone());
-        registry.register("services", "Services that are looked after", metrics.services.clone());
         metrics.is_leader.get_or_create(&metrics.node_lease).set(0);
         metrics.transitions.get_or_create(&metrics.lease).inc_by(0);
         Self { registry, ..metrics }

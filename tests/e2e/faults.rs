@@ -392,7 +392,7 @@ fn conflict() -> Outcome {
     let said = client.run(&["arping", "-q", "-c", "3", "-w", "3", "-U", "-I", "eth0", &vip]);
     client.ip(&["addr", "del", &format!("{vip}/32"), "dev", "eth0"])?;
     drop(said);
-    let log = cluster.agents[story.holder].as_ref().map(kube_vip_lab::Agent::log).unwrap_or_default();
+    let log = cluster.agents[story.holder].as_ref().map(|agent| agent.log()).unwrap_or_default();
     assert!(log.contains("another station announces our address"), "{log}");
     story.stayed(&cluster)
 }

@@ -13,7 +13,8 @@ pub(crate) fn all() -> Outcome {
     run("cargo", &[&["clippy"], &strict[..]].concat(), &[])?;
     setup::all()?;
     run("cargo", &["test", "--workspace", "--locked", "--", "--test-threads=2"], &[])?;
-    run("cargo", &["build", "--release", "--locked"], &[])?;
+    let programs = ["-p", "kube-vip", "-p", "kube-vip-cloud-provider"];
+    run("cargo", &[&["build", "--release", "--locked"][..], &programs].concat(), &[])?;
     run("cargo", &["test", "--locked", "--test", "release", "--", "--ignored"], &[])?;
     fuzz::all(FUZZ_SECONDS)?;
     println!("\nevery check passed");

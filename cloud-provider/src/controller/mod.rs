@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use kube_vip::api::write::{Part, Writer};
 use kube_vip::api::{Api, Environment};
+use kube_vip::config::Election;
 use kube_vip::health::driver::Report;
 use kube_vip::leader::driver::{Ask, Driver, Handles};
 use kube_vip::leader::elector::Input;
@@ -29,7 +30,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use crate::cli::{Election, Options};
+use crate::cli::Options;
 use crate::telemetry::Telemetry;
 use term::Term;
 

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use kube_vip::model::family::number;
 use kube_vip::model::service::{Protocol, TrafficPolicy};
-use kube_vip::model::{Family, ServiceKey};
+use kube_vip::model::{Family, PerFamily, ServiceKey};
 
 use crate::pools::{PoolId, Pools, RangeSet};
 use shares::Shares;
@@ -61,15 +61,9 @@ pub struct Ipam {
     held: BTreeMap<ServiceKey, BTreeSet<IpAddr>>,
     /// Never given: the nodes' own, the control-plane VIP.
     blocked: BTreeMap<IpAddr, String>,
-    pools: Vec<PoolState>,
+    pools: Vec<PerFamily<FamilyState>>,
     shares: Shares,
     releases: u64,
-}
-
-#[derive(Debug, Default)]
-struct PoolState {
-    v4: FamilyState,
-    v6: FamilyState,
 }
 
 /// One family of one pool.
@@ -81,22 +75,6 @@ struct FamilyState {
     used: u128,
 }
 
-impl PoolState {
-    fn family(&self, family: Family) -> &FamilyState {
-        match family {
-            Family::V4 => &self.v4,
-            Family::V6 => &self.v6,
-        }
-    }
-
-    fn family_mut(&mut self, family: Family) -> &mut FamilyState {
-        match family {
-            Family::V4 => &mut self.v4,
-            Family::V6 => &mut self.v6,
-        }
-    }
-}
-
 /// IPv4 addresses that end in 0 or 255 are only given when asked for: old routers and clients take them for
 /// networks and broadcasts.
 fn only_on_request(family: Family, number: u128) -> bool {
@@ -106,11 +84,11 @@ fn only_on_request(family: Family, number: u128) -> bool {
 impl Ipam {
     /// Give from these pools from now on. What is held stays held.
     pub fn set_pools(&mut self, pools: &Pools) {
-        self.pools = pools.pools.iter().map(|_| PoolState::default()).collect();
+        self.pools = pools.pools.iter().map(|_| PerFamily::default()).collect();
         for (pool, state) in pools.pools.iter().zip(&mut self.pools) {
             for family in Family::BOTH {
                 let all = pool.addresses.set(family).clone();
-                *state.family_mut(family) = FamilyState { free: all.clone(), all, used: 0 };
+                state[family] = FamilyState { free: all.clone(), all, used: 0 };
             }
         }
         let taken: Vec<IpAddr> = self.users.keys().copied().collect();
@@ -179,7 +157,7 @@ impl Ipam {
 
     /// The lowest free address of a pool, or the highest. It is not held yet.
     pub fn free(&mut self, pool: PoolId, family: Family, descending: bool) -> Option<IpAddr> {
-        let free = &mut self.pools.get_mut(pool)?.family_mut(family).free;
+        let free = &mut self.pools.get_mut(pool)?[family].free;
         loop {
             let found = if descending { free.last() } else { free.first() }?;
             if !only_on_request(family, found) {
@@ -192,14 +170,14 @@ impl Ipam {
 
     /// The lowest address of a pool that `tenancy` can share with those who have it.
     pub fn shareable(&self, pool: PoolId, family: Family, tenancy: &Tenancy) -> Option<IpAddr> {
-        let all = &self.pools.get(pool)?.family(family).all;
+        let all = &self.pools.get(pool)?[family].all;
         self.shares.find(all, family, tenancy).map(|number| family.address(number))
     }
 
     /// How many addresses of a pool can be given without being asked for, and how many are in use.
     pub fn fill(&self, pool: PoolId, family: Family) -> (u128, u128) {
         let Some(state) = self.pools.get(pool) else { return (0, 0) };
-        let state = state.family(family);
+        let state = &state[family];
         (usable(&state.all, family), state.used)
     }
 
@@ -218,7 +196,7 @@ impl Ipam {
             self.users.remove(&address);
             let (family, number) = (Family::of(address), number(address));
             for state in &mut self.pools {
-                let state = state.family_mut(family);
+                let state = &mut state[family];
                 state.used -= u128::from(state.all.contains(number));
             }
             self.give_back_to_pools(address);
@@ -229,7 +207,7 @@ impl Ipam {
     fn occupy(&mut self, address: IpAddr) {
         let (family, number) = (Family::of(address), number(address));
         for state in &mut self.pools {
-            let state = state.family_mut(family);
+            let state = &mut state[family];
             state.used += u128::from(state.all.contains(number));
             state.free.remove(number, number);
         }
@@ -237,7 +215,7 @@ impl Ipam {
 
     fn take_from_pools(&mut self, address: IpAddr) {
         let (family, number) = (Family::of(address), number(address));
-        self.pools.iter_mut().for_each(|state| state.family_mut(family).free.remove(number, number));
+        self.pools.iter_mut().for_each(|state| state[family].free.remove(number, number));
     }
 
     fn give_back_to_pools(&mut self, address: IpAddr) {
@@ -246,7 +224,7 @@ impl Ipam {
         }
         let (family, number) = (Family::of(address), number(address));
         for state in &mut self.pools {
-            let state = state.family_mut(family);
+            let state = &mut state[family];
             if state.all.contains(number) {
                 state.free.insert(number, number);
             }

@@ -7,6 +7,7 @@ use kube_vip::model::annotation::{
     SHARING_KEY,
 };
 use kube_vip::model::family::number;
+use kube_vip::model::legal::{is_name, unusable};
 use kube_vip::model::service::{FamilyPolicy, TrafficPolicy};
 use kube_vip::model::{Family, ServiceKey, ServiceView};
 
@@ -355,30 +356,4 @@ fn retire(view: &ServiceView, mut patch: Patch) -> Decision {
     }
     patch.annotate(view, ALLOCATED, None);
     Decision::Release(patch)
-}
-
-/// What kind of address it is, if no Service can have it. The unspecified ones ask for DHCP.
-fn unusable(address: IpAddr) -> Option<&'static str> {
-    match address {
-        _ if address.is_loopback() => Some("loopback"),
-        _ if address.is_multicast() => Some("multicast"),
-        IpAddr::V4(v4) if v4.is_broadcast() => Some("broadcast"),
-        IpAddr::V4(v4) if v4.is_link_local() => Some("link-local"),
-        IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("link-local"),
-        _ => None,
-    }
-}
-
-/// A DNS name, and no address with a typo: the last label of a name is not a number (RFC 3696, section 2).
-fn is_name(text: &str) -> bool {
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    let text = text.strip_suffix('.').unwrap_or(text);
-    text.len() <= 253
-        && text.split('.').all(label)
-        && text.rsplit('.').next().is_some_and(|last| !last.bytes().all(|byte| byte.is_ascii_digit()))
 }

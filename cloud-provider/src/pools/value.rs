@@ -2,16 +2,15 @@
 
 use std::net::IpAddr;
 
-use kube_vip::model::Family;
 use kube_vip::model::family::number;
+use kube_vip::model::{Family, PerFamily};
 
 use super::set::RangeSet;
 
 /// What a value names, by family (IPv4, IPv6).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Addresses {
-    v4: RangeSet,
-    v6: RangeSet,
+    sets: PerFamily<RangeSet>,
     dhcp: Vec<Family>,
 }
 
@@ -57,29 +56,19 @@ impl Addresses {
                     networks.insert(first, last);
                 }
                 Ok(Element::Network { first, last, family, .. } | Element::Range { first, last, family }) => {
-                    found.set_mut(family).insert(first, last);
+                    found.sets[family].insert(first, last);
                 }
                 Err(error) => errors.push(error),
             }
         }
         // Networks that touch are one before their ends are cut off, as in the Go program.
-        networks.ranges().for_each(|(first, last)| found.v4.insert(first + 1, last - 1));
+        networks.ranges().for_each(|(first, last)| found.sets.v4.insert(first + 1, last - 1));
         if errors.is_empty() { Ok(found) } else { Err(errors) }
     }
 
     /// The addresses of a family.
     pub fn set(&self, family: Family) -> &RangeSet {
-        match family {
-            Family::V4 => &self.v4,
-            Family::V6 => &self.v6,
-        }
-    }
-
-    fn set_mut(&mut self, family: Family) -> &mut RangeSet {
-        match family {
-            Family::V4 => &mut self.v4,
-            Family::V6 => &mut self.v6,
-        }
+        &self.sets[family]
     }
 
     /// Addresses of this family come from a DHCP server.
@@ -94,8 +83,7 @@ impl Addresses {
 
     /// Add everything in `other`.
     pub fn add(&mut self, other: &Self) {
-        self.v4.add_all(&other.v4);
-        self.v6.add_all(&other.v6);
+        Family::BOTH.into_iter().for_each(|family| self.sets[family].add_all(&other.sets[family]));
         self.dhcp.extend(
             other.dhcp.iter().copied().filter(|family| !self.dhcp.contains(family)).collect::<Vec<_>>(),
         );
@@ -103,8 +91,7 @@ impl Addresses {
 
     /// Take out everything in `other`.
     pub fn exclude(&mut self, other: &Self) {
-        self.v4.remove_all(&other.v4);
-        self.v6.remove_all(&other.v6);
+        Family::BOTH.into_iter().for_each(|family| self.sets[family].remove_all(&other.sets[family]));
     }
 }
 

@@ -1,9 +1,8 @@
 //! `kube-vip` on a host, in a root file system that holds nothing but it.
 
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-
-use nix::sys::signal::Signal;
 
 use crate::lab::{Host, Lab};
 use crate::process::Process;
@@ -68,10 +67,7 @@ impl AgentOptions {
 
 /// A running agent.
 #[derive(Debug)]
-pub struct Agent {
-    process: Process,
-    log: PathBuf,
-}
+pub struct Agent(Process);
 
 impl Agent {
     /// Start one on a host.
@@ -88,56 +84,21 @@ impl Agent {
         }
         let root = root.to_string_lossy();
         command.extend(["chroot", &root, "/kube-vip", "manager"]);
-        let process = Process::start(&host.namespace, &command, &options.environment(host), &log)?;
-        Ok(Self { process, log })
+        Ok(Self(Process::start(&host.namespace, &command, &options.environment(host), &log)?))
     }
+}
 
-    /// Ask it to stop, as the kubelet does.
-    pub fn terminate(&self) {
-        self.process.signal(Signal::SIGTERM);
+impl Deref for Agent {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.0
     }
+}
 
-    /// Stop it in its tracks.
-    pub fn freeze(&self) {
-        self.process.signal(Signal::SIGSTOP);
-    }
-
-    /// Let it go on.
-    pub fn thaw(&self) {
-        self.process.signal(Signal::SIGCONT);
-    }
-
-    /// Send it any signal.
-    pub fn signal(&self, signal: Signal) {
-        self.process.signal(signal);
-    }
-
-    /// End it without warning.
-    pub fn kill(&mut self) {
-        self.process.kill();
-    }
-
-    /// Whether it has ended, and how.
-    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
-        self.process.ended()
-    }
-
-    /// Wait for its end.
-    ///
-    /// # Errors
-    /// If it does not end in time.
-    pub fn wait(&mut self, seconds: u64) -> Result<std::process::ExitStatus> {
-        self.process.wait(seconds)
-    }
-
-    /// Its process id.
-    pub fn pid(&self) -> u32 {
-        self.process.pid()
-    }
-
-    /// Everything agents on this host printed so far.
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
+impl DerefMut for Agent {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.0
     }
 }
 

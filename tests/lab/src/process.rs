@@ -51,6 +51,21 @@ impl Process {
         self.child.id()
     }
 
+    /// Ask it to stop, as the kubelet does.
+    pub fn terminate(&self) {
+        self.signal(Signal::SIGTERM);
+    }
+
+    /// Stop it in its tracks.
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Let it go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
     /// Send it a signal. That it is gone already is no error.
     pub fn signal(&self, signal: Signal) {
         if let Ok(pid) = i32::try_from(self.child.id()) {
@@ -72,13 +87,13 @@ impl Process {
         wait_for(&what, seconds, || self.ended())
     }
 
-    /// End it at once.
+    /// End it without warning.
     pub fn kill(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
     }
 
-    /// What it printed.
+    /// What it printed, and what others printed that had the same file before.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }

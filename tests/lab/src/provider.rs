@@ -1,8 +1,6 @@
 //! `kube-vip-cloud-provider` on a host.
 
-use std::path::PathBuf;
-
-use nix::sys::signal::Signal;
+use std::ops::{Deref, DerefMut};
 
 use crate::lab::{Host, Lab};
 use crate::process::Process;
@@ -12,7 +10,6 @@ use crate::{Result, io};
 #[derive(Debug)]
 pub struct Provider {
     process: Process,
-    log: PathBuf,
     port: u16,
 }
 
@@ -35,7 +32,7 @@ impl Provider {
         let log = host.folder.join(format!("provider-{port}.log"));
         let command = [&[program, &kubeconfig, &http], args].concat();
         let process = Process::start(&host.namespace, &command, &[], &log)?;
-        Ok(Self { process, log, port })
+        Ok(Self { process, port })
     }
 
     /// Start somebody else's provider, with all rights.
@@ -49,50 +46,26 @@ impl Provider {
         let lease = "--leader-elect-resource-name=kube-vip-cloud-controller";
         let command = [&[program, &kubeconfig, lease], args].concat();
         let process = Process::start(&host.namespace, &command, &[], &log)?;
-        Ok(Self { process, log, port: 0 })
-    }
-
-    /// Ask it to stop.
-    pub fn terminate(&self) {
-        self.process.signal(Signal::SIGTERM);
-    }
-
-    /// Stop it in its tracks.
-    pub fn freeze(&self) {
-        self.process.signal(Signal::SIGSTOP);
-    }
-
-    /// Let it go on.
-    pub fn thaw(&self) {
-        self.process.signal(Signal::SIGCONT);
-    }
-
-    /// End it without warning.
-    pub fn kill(&mut self) {
-        self.process.kill();
-    }
-
-    /// Wait for its end.
-    ///
-    /// # Errors
-    /// If it does not end in time.
-    pub fn wait(&mut self, seconds: u64) -> Result<std::process::ExitStatus> {
-        self.process.wait(seconds)
-    }
-
-    /// Its process id.
-    pub fn pid(&self) -> u32 {
-        self.process.pid()
+        Ok(Self { process, port: 0 })
     }
 
     /// Where its metrics and probes are.
     pub fn port(&self) -> u16 {
         self.port
     }
+}
 
-    /// Everything it printed so far.
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
+impl Deref for Provider {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
+
+impl DerefMut for Provider {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.process
     }
 }
 

@@ -127,7 +127,7 @@ impl ServiceLab {
     /// # Errors
     /// If one does not end in time.
     pub fn stop_agents(&mut self) -> Result<()> {
-        self.agents.iter().flatten().for_each(Agent::terminate);
+        self.agents.iter().flatten().for_each(|agent| agent.terminate());
         self.agents.iter_mut().flatten().try_for_each(|agent| agent.wait(10).map(drop))?;
         self.agents.iter_mut().for_each(|slot| *slot = None);
         Ok(())

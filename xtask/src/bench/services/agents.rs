@@ -228,8 +228,9 @@ impl Bench {
     fn transitions(&self) -> Result<u64> {
         let list: Value = serde_json::from_str(&self.lab.raw(0, "/apis/coordination.k8s.io/v1/leases")?)
             .map_err(|error| LabError::Api(error.to_string()))?;
-        let items = list["items"].as_array().into_iter().flatten();
-        Ok(items.filter_map(|lease| lease["spec"]["leaseTransitions"].as_u64()).sum())
+        let items = list.pointer("/items").and_then(Value::as_array).into_iter().flatten();
+        let count = |lease: &Value| lease.pointer("/spec/leaseTransitions").and_then(Value::as_u64);
+        Ok(items.filter_map(count).sum())
     }
 
     /// The host that holds most is cut off and dies.

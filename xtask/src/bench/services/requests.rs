@@ -33,8 +33,7 @@ pub(super) fn measure(options: &Options, report: &mut Report) -> Result<()> {
         let address = Ipv4Addr::new(10, 43, 1, number);
         lab.lab.host(0).namespace.ip(&["addr", "add", &format!("{address}/32"), "dev", "eth0"])?;
         values.push(first_answer(&lab, &format!("given-{number}"), address, || {
-            let class = json!({ "loadBalancerClass": "example.com/none" });
-            lab.create(&format!("given-{number}"), "", with_port(class))?;
+            lab.create(&format!("given-{number}"), "", with_port(Some("example.com/none")))?;
             let status =
                 json!({ "status": { "loadBalancer": { "ingress": [{ "ip": address, "ipMode": "VIP" }] } } });
             lab.objects().patch_status::<Service>(&format!("given-{number}"), status)
@@ -46,7 +45,7 @@ pub(super) fn measure(options: &Options, report: &mut Report) -> Result<()> {
     for number in 1..=COUNT {
         let (name, address) = (format!("preset-{number}"), Ipv4Addr::new(10, 43, 2, number));
         values.push(first_answer(&lab, &name, address, || {
-            lab.create(&name, &address.to_string(), with_port(json!({})))
+            lab.create(&name, &address.to_string(), with_port(None))
         })?);
     }
     report.add_all("address preset: created to first HTTP answer", values, "ms", "kube-proxy + 20");
@@ -61,15 +60,19 @@ pub(super) fn measure(options: &Options, report: &mut Report) -> Result<()> {
     for number in 1..=COUNT {
         // The next one in order.
         let (name, address) = (format!("given-away-{number}"), Ipv4Addr::new(10, 43, 3, number));
-        values.push(first_answer(&lab, &name, address, || lab.create(&name, "", with_port(json!({}))))?);
+        values.push(first_answer(&lab, &name, address, || lab.create(&name, "", with_port(None)))?);
     }
     report.add_all("our provider in front: created to first HTTP answer", values, "ms", "kube-proxy + 50");
     Ok(())
 }
 
-fn with_port(mut spec: Value) -> Value {
-    spec["ports"] = json!([{ "name": "tcp", "port": 80, "targetPort": 8080, "protocol": "TCP" }]);
-    spec
+/// A Service's spec, with this in it.
+fn with_port(class: Option<&str>) -> Value {
+    let port = json!({ "name": "tcp", "port": 80, "targetPort": 8080, "protocol": "TCP" });
+    match class {
+        Some(class) => json!({ "loadBalancerClass": class, "ports": [port] }),
+        None => json!({ "ports": [port] }),
+    }
 }
 
 /// Milliseconds from the beginning of `create` to the first answer of a request that was begun every few of them.
