@@ -163,6 +163,7 @@ mod tests {
             hardware_address: vec![0; 6],
             broadcast: vec![255; 6],
             made_by_us: false,
+            reverse_path: 0,
         }
     }
 

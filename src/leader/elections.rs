@@ -1,7 +1,7 @@
 //! Many elections in one task: a Lease for each, one watch for all of a namespace.
 //!
-//! Calls under way are limited, and renewals go first, those of the claims that end soonest before the others: a host
-//! that wants a thousand Leases at once still keeps those that it has.
+//! Calls under way are limited. Claims that are about to end are renewed before all else, so that a host that wants a
+//! thousand Leases at once still keeps those that it has; what is free is taken before the renewals that can wait.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
@@ -395,18 +395,57 @@ impl Elections {
     /// Start calls as far as there is room, the most urgent ones first.
     fn start_calls(&mut self) {
         while self.flights.len() < AT_ONCE && !self.waiting.is_empty() {
-            let urgency = |lease: &LeaseName| -> (bool, BootTime) {
-                match self.entries.get(lease).map(|entry| &entry.standing) {
-                    Some(Standing::Holding(claim)) => (false, claim.valid_until),
-                    Some(Standing::Leaving { until }) => (false, *until),
-                    _ => (true, BootTime::default()),
-                }
-            };
+            let soon = clock::now() + self.settings.renew_deadline / 2;
+            let urgency =
+                |lease: &LeaseName| urgency(self.entries.get(lease).map(|entry| &entry.standing), soon);
             let Some(lease) = self.waiting.keys().min_by_key(|lease| urgency(lease)).cloned() else { return };
             let Some(call) = self.waiting.remove(&lease) else { return };
             let made =
                 call::make(self.api.clone(), lease.clone(), self.call_timeout, self.observer.clone(), call);
             self.flights.push(Box::pin(async move { (lease, made.await) }));
         }
+    }
+}
+
+/// What a call is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Purpose {
+    /// A claim that ends soon, or a Lease that others wait for.
+    Keep,
+    /// Something that nobody holds.
+    Take,
+    /// A claim that is good for a while.
+    Prolong,
+}
+
+/// Which of the calls that wait goes first: the least. `soon` is until when claims must not end unasked.
+fn urgency(standing: Option<&Standing>, soon: BootTime) -> (Purpose, BootTime) {
+    match standing {
+        Some(Standing::Leaving { until }) => (Purpose::Keep, *until),
+        Some(Standing::Holding(claim)) if claim.valid_until <= soon => (Purpose::Keep, claim.valid_until),
+        Some(Standing::Holding(claim)) => (Purpose::Prolong, claim.valid_until),
+        Some(Standing::Following { .. } | Standing::Starting) | None => (Purpose::Take, BootTime::default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leader::{Basis, Claim};
+
+    #[test]
+    fn what_others_wait_for_goes_before_what_can_wait() {
+        let at = |seconds| BootTime::from_boot(Duration::from_secs(seconds));
+        let holding = |until| {
+            let (valid_until, fence_until) = (at(until), at(until + 1));
+            Standing::Holding(Claim { since: at(0), valid_until, fence_until, basis: Basis::Lease })
+        };
+        let following = Standing::Following { holder: None, fence_until: None };
+        let order =
+            [holding(101), Standing::Leaving { until: at(102) }, following, holding(103), holding(104)];
+        let mut sorted = order.clone();
+        sorted.reverse();
+        sorted.sort_by_key(|standing| urgency(Some(standing), at(102)));
+        assert_eq!(sorted, order);
     }
 }

@@ -17,6 +17,8 @@ pub struct Link {
     pub broadcast: Vec<u8>,
     /// We made it, and may remove it.
     pub made_by_us: bool,
+    /// Its own setting of reverse path filtering (RFC 3704): 0 for none, 1 for strict, 2 for loose.
+    pub reverse_path: i32,
 }
 
 /// ARP's number for Ethernet (RFC 826, IANA "ARP Parameters").

@@ -6,3 +6,4 @@ pub mod nft;
 pub mod packet_socket;
 pub mod requests;
 mod sys;
+pub mod sysctl;

@@ -11,7 +11,7 @@ use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope,
     CacheInfo,
 };
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, State};
+use rtnetlink::packet_route::link::{AfSpecInet, AfSpecUnspec, LinkAttribute, LinkFlags, LinkMessage, State};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::AsyncSocket;
@@ -317,6 +317,7 @@ fn link(message: LinkMessage) -> Link {
         hardware_address: Vec::new(),
         broadcast: Vec::new(),
         made_by_us: false,
+        reverse_path: 0,
     };
     for attribute in message.attributes {
         match attribute {
@@ -324,6 +325,17 @@ fn link(message: LinkMessage) -> Link {
             LinkAttribute::IfAlias(alias) => link.made_by_us = alias == LINK_ALIAS,
             LinkAttribute::Address(bytes) => link.hardware_address = bytes,
             LinkAttribute::Broadcast(bytes) => link.broadcast = bytes,
+            LinkAttribute::AfSpecUnspec(families) => {
+                let settings = families.into_iter().filter_map(|family| match family {
+                    AfSpecUnspec::Inet(settings) => Some(settings),
+                    _ => None,
+                });
+                for setting in settings.flatten() {
+                    if let AfSpecInet::DevConf(setting) = setting {
+                        link.reverse_path = setting.rp_filter;
+                    }
+                }
+            }
             LinkAttribute::OperState(state) => link.up &= matches!(state, State::Up | State::Unknown),
             _ => {}
         }

@@ -21,7 +21,7 @@ use crate::leader::elector::Input;
 use crate::model::{ActualAddress, BootTime, LeaseName, Link, Vip};
 use crate::net::clock::{self, Timer};
 use crate::net::netlink::{Change, Changes, Hold, Netlink, NetlinkError, Scope};
-use crate::net::nft;
+use crate::net::{nft, sysctl};
 use crate::telemetry::Telemetry;
 use crate::telemetry::status::Held;
 
@@ -381,6 +381,17 @@ impl Driver {
                     Ok(fresh) => opened.extend(fresh.then_some(*link)),
                     Err(error) => failure = Some(error),
                 }
+            }
+        }
+        let side = |link: &&Link| opened.contains(&link.index) && link.name != self.options.link;
+        for link in self.links.all().iter().filter(side).filter(|link| link.has_neighbours()) {
+            if link.reverse_path.max(sysctl::reverse_path_for_all()) == 1 {
+                tracing::warn!(
+                    link = link.name,
+                    "reverse path filtering is strict: packets of clients that this host answers by another link are \
+                     dropped; set net.ipv4.conf.{}.rp_filter to 2",
+                    link.name
+                );
             }
         }
         if !opened.is_empty() {

@@ -1,5 +1,6 @@
 //! What API servers say on bad days, from a stand-in that says it on request.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use kube_vip_lab::sampler::Sampler;
@@ -15,6 +16,7 @@ type Outcome = Result<(), Failed>;
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("every_answer_is_survived_without_a_restart_or_two_holders", bad_days),
+        trial("services_that_come_on_a_bad_day_are_served_after_it", bad_days_for_services),
         trial("a_black_hole_of_any_length_costs_the_claim_and_nothing_more", black_holes),
         trial("standbys_ask_nothing_and_the_holder_writes_once_per_retry_period", quiet),
     ]
@@ -83,6 +85,47 @@ fn bad_days() -> Outcome {
         assert!(agent.ended().is_none(), "{}", agent.log());
     }
     assert_eq!(scene.server.holder(), Some(scene.lab.host(holder).name.clone()));
+    Ok(())
+}
+
+/// Whatever the watches are told, what came meanwhile is served as soon as the server answers again.
+fn bad_days_for_services() -> Outcome {
+    let lab = Lab::start(LabOptions { hosts: 1, control_plane: false })?;
+    let server = StandIn::start(&lab, &lab.client_host)?;
+    let address = |number: usize| format!("10.42.0.{}", 150 + number);
+    let watched: Vec<IpAddr> = (0..8).map(|number| address(number).parse().unwrap()).collect();
+    let sampler = Sampler::watching(&lab, &watched)?;
+    let options = AgentOptions { address: String::new(), ..AgentOptions::new(&lab, PROGRAM) };
+    let options = options
+        .with("cp_enable", "false")
+        .with("svc_enable", "true")
+        .with("kubernetes_addr", &format!("https://{}", server.address));
+    let mut agent = Agent::start(lab.host(0), &options)?;
+    let serve = |number: usize| server.serve(&format!("web-{number}"), &address(number));
+    let served = |number: usize| {
+        kube_vip_lab::wait_for(&format!("Service {number} to be announced"), 20, || {
+            let sample = sampler.latest()?;
+            (!sample.holders(watched[number]).is_empty()).then_some(())
+        })
+    };
+    serve(0);
+    served(0)?;
+    // A watch that is compacted away, again and again, costs a list each time and nothing more.
+    server.set(Mode::WatchError(410));
+    serve(1);
+    served(1)?;
+    let modes = [Mode::Status(401), Mode::Status(403), Mode::Status(429), Mode::Status(500), Mode::Silent];
+    for (number, mode) in modes.into_iter().enumerate() {
+        server.set(mode);
+        std::thread::sleep(Duration::from_secs(6));
+        serve(number + 2);
+        server.set(Mode::Healthy);
+        let healed = kube_vip_lab::now();
+        served(number + 2)?;
+        served(0)?;
+        println!("  {mode:?}: served {:?} after its end", kube_vip_lab::now().since(healed));
+    }
+    assert!(agent.ended().is_none(), "{}", agent.log());
     Ok(())
 }
 

@@ -120,6 +120,7 @@ fn subnets() -> Outcome {
     host.ip(&["link", "set", "far", "up"])?;
     host.ip(&["link", "set", "spare", "up"])?;
     host.ip(&["addr", "add", "10.44.0.1/25", "dev", "spare"])?;
+    host.sysctl("net.ipv4.conf.spare.rp_filter", "1")?;
     lab.start_agent(0)?;
     let on = |link: &str| json!({ "metadata": { "annotations": { "kube-vip.io/serviceInterface": link } } });
     lab.serve("near", "10.42.0.150,fd42::150")?;
@@ -130,6 +131,8 @@ fn subnets() -> Outcome {
     lab.serve("auto", "10.44.0.9")?;
     lab.objects().patch::<Service>("auto", on("auto"))?;
     wait_for_link(&lab, 0, "spare", "10.44.0.9/25")?;
+    let log = lab.agent(0).log();
+    assert!(log.contains("set net.ipv4.conf.spare.rp_filter to 2"), "{log}");
     lab.serve("elsewhere", "10.42.0.151")?;
     lab.objects().patch::<Service>("elsewhere", on("eth7"))?;
     wait_for_event(&lab, "elsewhere", "AddressBlocked", "there is no link eth7")?;

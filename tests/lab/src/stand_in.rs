@@ -1,6 +1,7 @@
 //! An HTTP-level stand-in for an API server, for answers that a real one cannot be made to give.
 //!
-//! It keeps one Lease with optimistic locking and serves its watch. Everything else is refused as not found.
+//! It keeps one Lease with optimistic locking, and Services with their EndpointSlices, and serves lists and watches of
+//! them. Status writes are taken and forgotten. Everything else is refused as not found.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -30,7 +31,7 @@ use crate::{LabError, Namespace, Result, io};
 pub enum Mode {
     /// As a healthy API server.
     Healthy,
-    /// Every request for the Lease, watches included, gets this status.
+    /// Every request but the probes of health, watches included, gets this status.
     Status(u16),
     /// Watches end with an event that carries this status; all else works.
     WatchError(u16),
@@ -42,12 +43,18 @@ pub enum Mode {
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
+const SERVICES: &str = "/api/v1/services";
+const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
+const NODES: &str = "/api/v1/nodes";
+
 #[derive(Debug)]
 struct State {
     mode: Mode,
     lease: Option<Value>,
     version: u64,
     requests: Vec<String>,
+    /// Everything but the Lease: the kind's path, and the object.
+    objects: Vec<(&'static str, Value)>,
 }
 
 /// The server; it ends when it is dropped.
@@ -77,7 +84,8 @@ impl StandIn {
             .map_err(|error| wrong(&error))?;
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = on.block_on(TcpListener::bind(address)).map_err(io("port 7443"))?;
-        let state = State { mode: Mode::Healthy, lease: None, version: 1, requests: Vec::new() };
+        let state =
+            State { mode: Mode::Healthy, lease: None, version: 1, requests: Vec::new(), objects: Vec::new() };
         let state = Arc::new(Mutex::new(state));
         let (changes, _) = watch::channel(0);
         let shared = (state.clone(), changes.clone());
@@ -111,6 +119,33 @@ impl StandIn {
             "metadata": { "name": "plndr-cp-lock", "namespace": "kube-system", "resourceVersion": "1" },
             "spec": { "holderIdentity": holder, "leaseDurationSeconds": 5, "leaseTransitions": 0 },
         }));
+        self.changes.send_modify(|change| *change += 1);
+    }
+
+    /// Put a Service of type LoadBalancer there with this address, and something that answers behind it.
+    pub fn serve(&self, name: &str, address: &str) {
+        let service = json!({
+            "metadata": { "annotations": { "kube-vip.io/loadbalancerIPs": address } },
+            "spec": { "type": "LoadBalancer", "ports": [{ "port": 80, "protocol": "TCP" }] },
+        });
+        let slice = json!({
+            "metadata": { "labels": { "kubernetes.io/service-name": name } },
+            "addressType": "IPv4",
+            "endpoints": [{ "addresses": ["10.244.0.2"], "conditions": { "ready": true } }],
+        });
+        let mut state = lock(&self.state);
+        for (path, mut object) in [(SERVICES, service), (SLICES, slice)] {
+            state.version += 1;
+            let version = json!(state.version.to_string());
+            if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+                meta.insert("name".into(), json!(name));
+                meta.insert("namespace".into(), json!("default"));
+                meta.insert("uid".into(), json!(format!("{name}-{version}")));
+                meta.insert("resourceVersion".into(), version);
+            }
+            state.objects.push((path, object));
+        }
+        drop(state);
         self.changes.send_modify(|change| *change += 1);
     }
 
@@ -159,11 +194,19 @@ async fn answer(
         let code = if mode == Mode::Unhealthy { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };
         return Ok(text(code, "as asked"));
     }
-    if !path.contains("/leases") {
+    let listed = [SERVICES, SLICES, NODES].into_iter().find(|listed| *listed == path);
+    let written = parts.method == Method::PATCH && path.ends_with("/status");
+    if !path.contains("/leases") && listed.is_none() && !written {
         return Ok(status(404, "not here"));
     }
     if let Mode::Status(code) = mode {
         return Ok(status(code, "as asked"));
+    }
+    if let Some(listed) = listed {
+        return Ok(objects(listed, state, &changes, mode, parts.uri.query().unwrap_or_default()));
+    }
+    if written {
+        return Ok(status(403, "this server keeps no status"));
     }
     if parts.uri.query().is_some_and(|query| query.contains("watch=true")) {
         return Ok(watch_lease(state, &changes, mode));
@@ -230,6 +273,66 @@ fn watch_lease(state: Arc<Mutex<State>>, changes: &watch::Sender<u64>, mode: Mod
                     let kind = if known.is_none() { "ADDED" } else { "MODIFIED" };
                     known = version;
                     return Some((event(kind, &lease), (changes, known, mode)));
+                }
+                changes.changed().await.ok()?;
+            }
+        }
+    });
+    Response::new(BodyExt::boxed_unsync(StreamBody::new(stream.boxed())))
+}
+
+/// A list of objects, or a watch of those that came after it.
+fn objects(
+    path: &'static str,
+    state: Arc<Mutex<State>>,
+    changes: &watch::Sender<u64>,
+    mode: Mode,
+    query: &str,
+) -> Response<Body> {
+    let version_of = |object: &Value| -> u64 {
+        let version = object.pointer("/metadata/resourceVersion").and_then(Value::as_str);
+        version.and_then(|version| version.parse().ok()).unwrap_or(0)
+    };
+    let of_path = move |state: &State, after: u64| -> Vec<Value> {
+        let here = state.objects.iter().filter(|(found, _)| *found == path);
+        here.map(|(_, object)| object.clone()).filter(|object| version_of(object) > after).collect()
+    };
+    if !query.contains("watch=true") {
+        let state = lock(&state);
+        let list = json!({
+            "kind": "List",
+            "apiVersion": "v1",
+            "metadata": { "resourceVersion": state.version.to_string() },
+            "items": of_path(&state, 0),
+        });
+        return object(StatusCode::OK, &list);
+    }
+    let event = |kind: &str, object: &Value| {
+        let line = format!("{}\n", json!({ "type": kind, "object": object }));
+        Ok::<_, Infallible>(Frame::data(Bytes::from(line)))
+    };
+    if let Mode::WatchError(code) = mode {
+        let error = failure(code, "as asked");
+        let once = futures::stream::once(async move { event("ERROR", &error) });
+        return Response::new(BodyExt::boxed_unsync(StreamBody::new(once.boxed())));
+    }
+    let from = query.split('&').find_map(|part| part.strip_prefix("resourceVersion="));
+    let known: u64 = from.and_then(|version| version.parse().ok()).unwrap_or(0);
+    let begin = (changes.subscribe(), known);
+    let stream = futures::stream::unfold(begin, move |(mut changes, known)| {
+        let state = state.clone();
+        async move {
+            loop {
+                let (now, next) = {
+                    let state = lock(&state);
+                    (state.mode, of_path(&state, known).into_iter().min_by_key(version_of))
+                };
+                if now != mode {
+                    return None;
+                }
+                if let Some(next) = next {
+                    let known = version_of(&next);
+                    return Some((event("ADDED", &next), (changes, known)));
                 }
                 changes.changed().await.ok()?;
             }

@@ -37,7 +37,7 @@ const KINDS: [Kind; 3] = [
         key: "per-service",
         env: &[("svc_election", "true")],
         many: 500,
-        some: 200,
+        some: 500,
         lost: 200,
         appear_mark: "20",
     },
