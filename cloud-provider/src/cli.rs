@@ -379,6 +379,7 @@ impl Reader<'_> {
         if !self.switch("leader-elect") {
             return None;
         }
+        let before = self.problems.len();
         let election = Election {
             namespace: self.text("leader-elect-resource-namespace"),
             name: self.text("leader-elect-resource-name"),
@@ -389,7 +390,7 @@ impl Reader<'_> {
         };
         // client-go's rule: jitter stretches the retry period by up to a fifth.
         let (lease, renew) = (election.lease_duration, election.renew_deadline);
-        if self.problems.is_empty() && !(lease > renew && renew > election.retry_period.mul_f64(1.2)) {
+        if self.problems.len() == before && !(lease > renew && renew > election.retry_period.mul_f64(1.2)) {
             self.problems.push(format!(
                 "--leader-elect-lease-duration ({lease:?}) must be longer than --leader-elect-renew-deadline \
                  ({renew:?}), and that longer than 1.2 times --leader-elect-retry-period ({:?})",
@@ -490,5 +491,7 @@ mod tests {
         }
         assert!(wrong(&["--leader-elekt"], &[]).contains("leader-elect"));
         assert!(wrong(&["--leader-elect-renew-deadline=20s"], &[]).contains("must be longer"));
+        let several = wrong(&["--leader-elect-renew-deadline=20s", "--concurrent-service-syncs=zero"], &[]);
+        assert!(several.contains("must be longer") && several.contains("`zero`"), "{several}");
     }
 }

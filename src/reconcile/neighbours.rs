@@ -138,7 +138,7 @@ impl Driver {
         let Some(group) = self.owners.get(&address).cloned() else { return false };
         let probing = self.probes.get(&group).is_some_and(|probe| probe.concerns(address));
         if act == Act::Claims && self.admission.claimed((link, address), &station, clock::now()) {
-            self.telemetry.taken(address, &station);
+            self.telemetry.occupied(address, &station);
             return true;
         }
         match (act, self.standing(&group)) {

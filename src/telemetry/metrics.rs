@@ -154,6 +154,12 @@ impl Metrics {
         self.announcements.get_or_create(&label(address)).inc();
     }
 
+    /// Of thousands of addresses that come and go only those that are here are told of.
+    pub(super) fn forget(&self, address: IpAddr) {
+        self.announcements.remove(&label(address));
+        self.repairs.remove(&label(address));
+    }
+
     pub(super) fn conflict(&self, address: IpAddr) {
         self.conflicts.get_or_create(&label(address)).inc();
     }

@@ -117,6 +117,7 @@ impl Telemetry {
 
     /// The address was removed from a link.
     pub fn address_removed(&self, vip: Vip, link: &str) {
+        self.metrics.forget(vip.address);
         tracing::info!(address = %vip, link, "removed the address");
     }
 
@@ -134,6 +135,12 @@ impl Telemetry {
             tracing::warn!(%address, station, "another station announces our address; announcing it again");
             self.notice(Notice::Conflict { address, station });
         }
+    }
+
+    /// A station outside the cluster has a Service's address. Its user is told by an Event.
+    pub fn occupied(&self, address: IpAddr, station: &[u8]) {
+        self.metrics.conflict(address);
+        tracing::debug!(%address, station = hardware_text(station), "another station has the address");
     }
 
     /// A station answers for an address that we want to take.
