@@ -15,6 +15,7 @@ use crate::leader::driver::Ask;
 use crate::leader::elector::Input;
 use crate::leader::{Basis, Standing};
 use crate::model::LeaseName;
+use crate::model::hash::fnv1a;
 use crate::model::link::hardware_text;
 use crate::net::clock;
 
@@ -137,7 +138,8 @@ impl Driver {
         let Sighting { address, station, act } = sighting;
         let Some(group) = self.owners.get(&address).cloned() else { return false };
         let probing = self.probes.get(&group).is_some_and(|probe| probe.concerns(address));
-        if act == Act::Claims && self.admission.claimed((link, address), &station, clock::now()) {
+        let seed = fnv1a(self.links.hardware(link));
+        if act == Act::Claims && self.admission.claimed((link, address), &station, seed, clock::now()) {
             self.telemetry.occupied(address, &station);
             return true;
         }

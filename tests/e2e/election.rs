@@ -7,23 +7,26 @@ use kube_vip_lab::sampler::Sampler;
 use kube_vip_lab::{Agent, AgentOptions, Lab, LabOptions, binaries};
 use libtest_mimic::{Failed, Trial};
 
-use crate::harness::PROGRAM;
+use crate::harness::{PROGRAM, services};
 use crate::trial;
 
 type Outcome = Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![trial("client_go_and_kube_vip_hand_one_lease_to_each_other", client_go)]
+    vec![
+        trial("client_go_and_kube_vip_hand_one_lease_to_each_other", client_go),
+        trial("services_move_between_client_go_and_kube_vip", services_with_client_go),
+    ]
 }
 
-fn elector(lab: &Lab, identity: &str) -> Result<Process, Failed> {
+fn elector(lab: &Lab, identity: &str, more: &[&str]) -> Result<Process, Failed> {
     let host = lab.host(0);
     let kubeconfig =
         std::fs::read_to_string(lab.path("super-admin.conf"))?.replace(&lab.vip_v4.to_string(), "127.0.0.1");
     let path = lab.path("elector.conf");
     std::fs::write(&path, kubeconfig)?;
-    let command =
-        [&binaries::find("elector")?, "--identity", identity, "--kubeconfig", &path.to_string_lossy()];
+    let (program, path) = (binaries::find("elector")?, path.to_string_lossy());
+    let command = [&[program.as_str(), "--identity", identity, "--kubeconfig", &path], more].concat();
     Ok(Process::start(&host.namespace, &command, &[], &lab.path(&format!("{identity}.log")))?)
 }
 
@@ -40,7 +43,7 @@ fn client_go() -> Outcome {
     let options = AgentOptions::new(&lab, PROGRAM);
     let nobody = || sampler.latest().is_some_and(|sample| sample.holds[0].is_empty());
 
-    let mut go = elector(&lab, "go-program")?;
+    let mut go = elector(&lab, "go-program", &[])?;
     kube_vip_lab::wait_for("client-go to lead", 10, || leads(&go).then_some(()))?;
     let mut agent = Agent::start(lab.host(0), &options)?;
     std::thread::sleep(Duration::from_secs(7));
@@ -54,7 +57,7 @@ fn client_go() -> Outcome {
     println!("  taken over {:?} after client-go's release", kube_vip_lab::now().since(released));
 
     // It comes back and waits its turn.
-    let mut go = elector(&lab, "go-program-2")?;
+    let mut go = elector(&lab, "go-program-2", &[])?;
     std::thread::sleep(Duration::from_secs(7));
     assert!(!leads(&go) && sampler.holder().is_ok(), "client-go stole a healthy lease");
     agent.terminate();
@@ -73,5 +76,45 @@ fn client_go() -> Outcome {
     let took = kube_vip_lab::now().since(killed);
     println!("  taken over {took:?} after client-go's death");
     assert!(took > Duration::from_secs(3), "{took:?}");
+    Ok(())
+}
+
+/// An agent of the Go program has the Services, goes in peace, comes back, and dies: by one election and by one for each.
+fn services_with_client_go() -> Outcome {
+    let kinds = [
+        (&[][..], ["--namespace", "kube-system", "--name", "plndr-svcs-lock"], ["go-all", "go-all-2"]),
+        (
+            &[("svc_election", "true")],
+            ["--namespace", "default", "--name", "kubevip-web"],
+            ["go-each", "go-each-2"],
+        ),
+    ];
+    for (env, lease, [first, second]) in kinds {
+        let mut lab = services(env)?;
+        let lead = |go: &Process| {
+            kube_vip_lab::wait_for("client-go to lead", 10, || leads(go).then_some(())).map_err(Failed::from)
+        };
+        let mut go = elector(&lab.lab, first, &lease)?;
+        lead(&go)?;
+        lab.start_agents()?;
+        lab.serve("web", "10.43.0.1")?;
+        std::thread::sleep(Duration::from_secs(7));
+        assert!(leads(&go) && lab.holders("10.43.0.1").is_empty(), "a healthy lease was stolen");
+        go.signal(nix::sys::signal::Signal::SIGTERM);
+        go.wait(5)?;
+        lab.wait_for_holder("10.43.0.1")?;
+
+        let mut go = elector(&lab.lab, second, &lease)?;
+        lab.stop_agents()?;
+        lead(&go)?;
+        lab.wait_until_nobody_has("10.43.0.1")?;
+        lab.start_agents()?;
+        go.kill();
+        let killed = kube_vip_lab::now();
+        lab.wait_for_holder("10.43.0.1")?;
+        let took = kube_vip_lab::now().since(killed);
+        println!("  taken over {took:?} after client-go's death");
+        assert!(took > Duration::from_secs(3), "{took:?}");
+    }
     Ok(())
 }
