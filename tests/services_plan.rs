@@ -136,7 +136,7 @@ fn one_election_for_each() {
         [
             "default/kubevip-forced candidate: 10.0.0.3",
             "default/kubevip-idle stays away:",
-            "default/kubevip-there stays away:",
+            "default/kubevip-there stays away: 10.0.0.4",
             "default/kubevip-web candidate: 10.0.0.1",
         ]
     );

@@ -34,12 +34,12 @@ impl Driver {
         match ask {
             Ask::Probe => {
                 // What nobody has announced yet is asked for one by one, on its way in.
-                let fresh = self.channels.board.borrow().fresh.clone();
+                let board = self.channels.board.borrow();
                 let exempt = |address: &IpAddr| self.options.skip_dad && address.is_ipv6();
-                let concerned = |address: &IpAddr| !fresh.contains(address) && !exempt(address);
-                let addresses =
-                    self.targets(&group).into_iter().map(|(_, address)| address).filter(concerned);
-                let probe = Probe::new(addresses.collect(), clock::now());
+                let concerned = |address: &IpAddr| !board.fresh.contains(address) && !exempt(address);
+                let addresses = self.targets(&group).into_iter().map(|(_, address)| address);
+                let probe = Probe::new(addresses.filter(concerned).collect(), clock::now());
+                drop(board);
                 self.probes.insert(group, probe);
             }
             Ask::Assert => {

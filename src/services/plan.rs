@@ -181,7 +181,7 @@ pub fn plan(world: &World, seen: &Seen) -> Plan {
     match &world.mode {
         Mode::PerService => {}
         Mode::Global(lease) => {
-            let places = places_of(world, seen, &plan, &by_mode);
+            let places = places_of(world, seen, &plan, &by_mode, SERVABLE);
             assign_lease(&mut plan, &by_mode, |_| lease.clone());
             if world.control_plane.as_ref() == Some(lease) {
                 plan.groups.entry(lease.clone()).or_default().1.extend(places);
@@ -300,12 +300,18 @@ fn place(world: &World, view: &ServiceView, address: IpAddr) -> Place {
     Place { address, prefix: if address.is_ipv4() { world.v4 } else { world.v6 }, link }
 }
 
-/// The addresses of those Services among these that this host can serve.
-fn places_of(world: &World, seen: &Seen, plan: &Plan, keys: &[ServiceKey]) -> BTreeSet<Place> {
+/// The addresses of those Services among these that are `wanted`.
+fn places_of(
+    world: &World,
+    seen: &Seen,
+    plan: &Plan,
+    keys: &[ServiceKey],
+    wanted: fn(&Handled) -> bool,
+) -> BTreeSet<Place> {
     let mut places: BTreeMap<IpAddr, Place> = BTreeMap::new();
     for key in keys {
         let (Some(handled), Some(view)) = (plan.services.get(key), seen.services.get(key)) else { continue };
-        if handled.servable {
+        if wanted(handled) {
             // Of Services that share an address the first by name says where it goes.
             for address in handled.addresses.iter().filter(|address| !seen.vips.contains(address)) {
                 places.entry(*address).or_insert_with(|| place(world, view, *address));
@@ -314,6 +320,9 @@ fn places_of(world: &World, seen: &Seen, plan: &Plan, keys: &[ServiceKey]) -> BT
     }
     places.into_values().collect()
 }
+
+const SERVABLE: fn(&Handled) -> bool = |handled| handled.servable;
+const ALIVE: fn(&Handled) -> bool = |handled| handled.alive;
 
 fn assign_lease(plan: &mut Plan, keys: &[ServiceKey], lease: impl Fn(&Handled) -> LeaseName) {
     for key in keys {
@@ -386,9 +395,11 @@ fn place_alone(world: &World, seen: &Seen, plan: &mut Plan, components: &[Compon
         holders.filter(|holder| holder.prompt).map(|holder| holder.identity.as_str()).collect();
     for (component, lease) in components.iter().zip(leases) {
         let Some(lease) = lease else { continue };
-        let places = places_of(world, seen, plan, &component.services);
         let mut handled = component.services.iter().filter_map(|key| plan.services.get(key));
         let eligible = handled.any(|handled| handled.servable);
+        // Whoever cannot serve them any more keeps the addresses, silently, until a host that can has them.
+        let wanted = if eligible { SERVABLE } else { ALIVE };
+        let places = places_of(world, seen, plan, &component.services, wanted);
         // Not everybody writes at once to a Lease that is free: one of them would win, and all pay.
         let able = present.iter().copied().filter(|node| can_serve(seen, component, node));
         let rank = balance::rank(&world.me, able, &lease).min(STEPS);
@@ -433,7 +444,7 @@ fn place_in_groups(
     for (group, list) in balance::candidates(count, &members, &holders, most).into_iter().enumerate() {
         let lease = Mode::lease_of(base, group);
         let keys = by_group.remove(&group).unwrap_or_default();
-        let places = places_of(world, seen, plan, &keys);
+        let places = places_of(world, seen, plan, &keys, SERVABLE);
         assign_lease(plan, &keys, |_| lease.clone());
         let rank = list.iter().position(|node| *node == world.me);
         let mine = holders.get(&group) == Some(&world.me);

@@ -16,6 +16,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_name_in_the_annotation_is_followed", name),
         trial("nodes_are_labelled_for_what_they_announce", labels),
         trial("endpoints_of_the_older_kind_count_as_well", endpoints),
+        trial("nothing_is_written_where_updates_are_disabled", unwritten),
         trial("only_one_namespace_is_looked_after", namespace),
         trial("prefixes_and_links_follow_the_subnet", subnets),
     ]
@@ -95,6 +96,25 @@ fn endpoints() -> Outcome {
     lab.wait_for_holder("10.43.0.4")?;
     lab.objects().delete::<Endpoints>("old")?;
     lab.wait_until_nobody_has("10.43.0.4")?;
+    Ok(())
+}
+
+fn unwritten() -> Outcome {
+    let mut lab = services(&[("disable_service_updates", "true")])?;
+    lab.start_agents()?;
+    lab.serve("web", "10.43.0.8")?;
+    let holder = lab.wait_for_holder("10.43.0.8")?;
+    let written = |lab: &ServiceLab| -> Result<bool, Failed> {
+        let service: Service = lab.objects().get("web")?.ok_or("the Service is gone")?;
+        let status = service.status.and_then(|status| status.load_balancer?.ingress);
+        let named = service.metadata.annotations.unwrap_or_default().contains_key("kube-vip.io/vipHost");
+        Ok(named || status.is_some_and(|ingress| !ingress.is_empty()))
+    };
+    lab.agent(holder).terminate();
+    assert!(lab.agent(holder).wait(10)?.success());
+    lab.wait_for_holder("10.43.0.8")?;
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert!(!written(&lab)?, "the status or the annotation was written");
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube_vip::model::BootTime;
 use kube_vip_lab::objects::annotation;
 use kube_vip_lab::{ServiceLab, wait_for};
 use libtest_mimic::{Failed, Trial};
@@ -26,6 +27,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_live_service_changes", changes),
         trial("groups_spread_the_load_and_a_loss_moves_the_lost_ones", groups),
         trial("a_planned_move_leaves_no_gap", planned),
+        trial("an_endpoint_that_moves_leaves_no_gap", endpoint_moved),
+        trial("agents_that_stop_leave_nothing_behind", nothing_left),
         trial("a_service_may_share_the_control_planes_address", control_plane),
     ]
 }
@@ -291,31 +294,91 @@ fn groups() -> Outcome {
     Ok(())
 }
 
+/// Somebody had each address at every moment: the old holder kept it, silently, until the new one was there.
+fn assert_no_gap(lab: &ServiceLab, start: BootTime, addresses: &[&str], what: &str) {
+    for address in addresses {
+        let watched: IpAddr = address.parse().unwrap();
+        let gap = lab.sampler.since(start).iter().filter(|sample| sample.holders(watched).is_empty()).count();
+        assert!(gap <= 2, "{what}: {address} was nowhere in {gap} samples");
+    }
+}
+
 fn planned() -> Outcome {
     // With a health port open, stopping takes no longer.
     let kinds =
         [&[("health_check_port", "9100")][..], &[("svc_election", "true")], &[("svc_election_groups", "4")]];
+    let addresses = ["10.43.0.13", "fd43::2"];
     for env in kinds {
         let mut lab = services(env)?;
         lab.start_agents()?;
         lab.serve("web", "10.43.0.13,fd43::2")?;
-        let holder = lab.wait_for_holder("10.43.0.13")?;
-        lab.wait_for_holder_to_be("fd43::2", holder)?;
-        lab.wait_for_status("web", &["10.43.0.13", "fd43::2"])?;
+        let first = lab.wait_for_holder("10.43.0.13")?;
+        lab.wait_for_holder_to_be("fd43::2", first)?;
+        lab.wait_for_status("web", &addresses)?;
         let start = kube_vip_lab::now();
-        lab.agent(holder).terminate();
-        assert!(lab.agent(holder).wait(10)?.success());
-        let next = lab.wait_for_holder("10.43.0.13")?;
-        assert_ne!(next, holder);
-        lab.wait_for_holder_to_be("fd43::2", next)?;
-        // Somebody had it at every moment: the old holder kept it, silently, until the new one was there.
-        for address in ["10.43.0.13", "fd43::2"] {
-            let watched: IpAddr = address.parse().unwrap();
-            let gap =
-                lab.sampler.since(start).iter().filter(|sample| sample.holders(watched).is_empty()).count();
-            assert!(gap <= 2, "{env:?}: {address} was nowhere in {gap} samples");
+        lab.agent(first).terminate();
+        assert!(lab.agent(first).wait(10)?.success());
+        let second = lab.wait_for_holder("10.43.0.13")?;
+        assert_ne!(second, first);
+        lab.wait_for_holder_to_be("fd43::2", second)?;
+        assert_no_gap(&lab, start, &addresses, &format!("{env:?}, SIGTERM"));
+        wait_for_host(&lab, "web", second)?;
+
+        let third = 3 - first - second;
+        let start = kube_vip_lab::now();
+        lab.lab.host(second).namespace.run(&[PROGRAM, "drain"])?;
+        lab.wait_for_holder_to_be("10.43.0.13", third)?;
+        lab.wait_for_holder_to_be("fd43::2", third)?;
+        assert_no_gap(&lab, start, &addresses, &format!("{env:?}, drain"));
+        wait_for_host(&lab, "web", third)?;
+        lab.lab.host(second).namespace.run(&[PROGRAM, "undrain"])?;
+    }
+    Ok(())
+}
+
+fn endpoint_moved() -> Outcome {
+    for env in [&[("svc_election", "true")][..], &[("svc_election_groups", "4")]] {
+        let mut lab = services(env)?;
+        lab.start_agents()?;
+        lab.create("web", "10.43.0.14", json!({ "externalTrafficPolicy": "Local" }))?;
+        lab.set_endpoints("web", "a", &["node-1"])?;
+        lab.wait_for_holder_to_be("10.43.0.14", 0)?;
+        lab.wait_for_status("web", &["10.43.0.14"])?;
+        // As in a rolling update of what stands behind it: the new one is ready before the old one goes.
+        lab.set_endpoints("web", "a", &["node-1", "node-3"])?;
+        let start = kube_vip_lab::now();
+        lab.set_endpoints("web", "a", &["node-3"])?;
+        lab.wait_for_holder_to_be("10.43.0.14", 2)?;
+        assert_no_gap(&lab, start, &["10.43.0.14"], &format!("{env:?}"));
+        wait_for_host(&lab, "web", 2)?;
+    }
+    Ok(())
+}
+
+fn nothing_left() -> Outcome {
+    let control_plane = [("cp_enable", "true"), ("address", "10.42.0.100")];
+    let kinds: [&[(&str, &str)]; 3] = [&[], &[("svc_election", "true")], &[("svc_election_groups", "4")]];
+    for env in kinds {
+        for with in [&[][..], &control_plane] {
+            let mut lab = services(&[env, with].concat())?;
+            let mut addresses = vec!["10.43.0.15", "fd43::3"];
+            if !with.is_empty() {
+                lab.options.address = "10.42.0.100".into();
+                addresses.push("10.42.0.100");
+            }
+            lab.start_agents()?;
+            lab.serve("web", "10.43.0.15,fd43::3")?;
+            for address in &addresses {
+                lab.wait_for_holder(address)?;
+            }
+            lab.stop_agents()?;
+            for host in &lab.lab.hosts {
+                let shown = host.namespace.ip(&["addr", "show"])?;
+                for address in &addresses {
+                    assert!(!shown.contains(&format!("{address}/")), "{env:?} {with:?}: {shown}");
+                }
+            }
         }
-        wait_for_host(&lab, "web", next)?;
     }
     Ok(())
 }
