@@ -26,6 +26,8 @@ use crate::model::{BootTime, LeaseName};
 use crate::net::clock::{self, Timer};
 use crate::watch::{Change, follow};
 
+/// How long the rest waits, when this host stops, for the Lease that tells others so.
+const HERALDED: Duration = Duration::from_millis(250);
 /// Calls under way at once.
 const AT_ONCE: usize = 24;
 
@@ -69,7 +71,8 @@ pub struct Elections {
     leases_in: mpsc::Sender<LeaseChange>,
     waiting: BTreeMap<LeaseName, Call>,
     flights: FuturesUnordered<Flight>,
-    stopping: bool,
+    /// Since when this host stops.
+    stopping: Option<BootTime>,
 }
 
 struct Entry {
@@ -105,7 +108,7 @@ impl Elections {
             leases_in,
             waiting: BTreeMap::new(),
             flights: FuturesUnordered::new(),
-            stopping: false,
+            stopping: None,
         };
         (elections, leases)
     }
@@ -121,19 +124,20 @@ impl Elections {
             self.stop_in_turn();
             self.start_calls();
             let now = clock::now();
-            if self.stopping && self.entries.values().all(|entry| entry.elector.is_stopped(now)) {
+            if self.stopping.is_some() && self.entries.values().all(|entry| entry.elector.is_stopped(now)) {
                 return Ok(());
             }
             let deadline = self.entries.values().filter_map(|entry| entry.elector.poll_timeout()).min();
-            let deadline = deadline.into_iter().chain(self.next_change).min();
+            let turn = self.stopping.map(|since| since + HERALDED).filter(|at| *at > now);
+            let deadline = deadline.into_iter().chain(self.next_change).chain(turn).min();
             tokio::select! {
                 biased;
                 Some((lease, input)) = self.flights.next() => self.input(&lease, input),
                 Some((lease, input)) = self.channels.commands.recv() => self.input(&lease, input),
                 Some((namespace, change)) = leases.recv() => self.leases_changed(namespace, change),
-                Ok(()) = self.channels.candidacies.changed(), if !self.stopping => self.set_candidacies(),
+                Ok(()) = self.channels.candidacies.changed(), if self.stopping.is_none() => self.set_candidacies(),
                 Ok(()) = self.channels.drained.changed() => self.set_drained(),
-                Ok(()) = self.channels.stopping.changed(), if !self.stopping => self.stop(),
+                Ok(()) = self.channels.stopping.changed(), if self.stopping.is_none() => self.stop(),
                 () = timer.until(deadline) => self.on_time(),
             }
         }
@@ -203,16 +207,14 @@ impl Elections {
 
     fn stop(&mut self) {
         self.channels.stopping.borrow_and_update();
-        self.stopping = true;
+        self.stopping = Some(clock::now());
     }
 
     /// Others share out what this host leaves behind, once they know that it goes: it says so before all else.
     fn stop_in_turn(&mut self) {
-        if !self.stopping {
-            return;
-        }
-        let heralded =
-            self.entries.values().filter(|entry| entry.herald).all(|entry| entry.elector.is_idle());
+        let Some(since) = self.stopping else { return };
+        let mut heralds = self.entries.values().filter(|entry| entry.herald);
+        let heralded = clock::now() >= since + HERALDED || heralds.all(|entry| entry.elector.is_idle());
         let due = |entry: &Entry| !entry.stopped && (entry.herald || heralded);
         let leases: Vec<LeaseName> =
             self.entries.iter().filter(|(_, entry)| due(entry)).map(|(lease, _)| lease.clone()).collect();

@@ -371,7 +371,16 @@ fn nothing_left() -> Outcome {
             for address in &addresses {
                 lab.wait_for_holder(address)?;
             }
-            lab.stop_agents()?;
+            // Without rights nothing can be released, and that keeps nobody from stopping.
+            let refused = with.is_empty();
+            if refused {
+                lab.revoke()?;
+            }
+            let stopped = lab.stop_agents();
+            if refused {
+                lab.restore()?;
+            }
+            stopped?;
             for host in &lab.lab.hosts {
                 let shown = host.namespace.ip(&["addr", "show"])?;
                 for address in &addresses {
