@@ -223,6 +223,24 @@ fn a_node_that_is_late_with_its_renewals_is_given_nothing_and_its_groups_are_sha
     }
 }
 
+#[test]
+fn the_answer_to_a_write_brings_nothing_back() {
+    let view = |version: &str| ServiceView { resource_version: version.into(), ..ServiceView::default() };
+    let version = |seen: &Seen| seen.services.get(&key("web")).map(|view| view.resource_version.clone());
+    let mut seen = Seen::default();
+    seen.apply(key("web"), view("9"));
+    seen.written(key("web"), view("10"));
+    assert_eq!(version(&seen).as_deref(), Some("10"));
+    // Somebody changed it before the answer came.
+    seen.apply(key("web"), view("12"));
+    seen.written(key("web"), view("11"));
+    assert_eq!(version(&seen).as_deref(), Some("12"));
+    // Somebody deleted it before the answer came: its address must not be announced for ever.
+    seen.services.remove(&key("web"));
+    seen.written(key("web"), view("13"));
+    assert_eq!(version(&seen), None);
+}
+
 /// The nodes in the order in which they take a Service's free Lease, where all of them are there.
 fn order(scene: &Scene, name: &str) -> Vec<(Duration, String)> {
     let nodes = ["node-1", "node-2", "node-3"];

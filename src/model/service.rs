@@ -117,6 +117,15 @@ pub struct Ingress {
 }
 
 impl ServiceView {
+    /// Whether this is an earlier state. Versions count up through the whole store (Kubernetes API concepts, "Resource
+    /// versions": comparable since 1.35; etcd's revisions before), so that this holds for one that was made again, too.
+    pub fn is_older_than(&self, other: &Self) -> bool {
+        match (self.resource_version.parse::<u64>(), other.resource_version.parse::<u64>()) {
+            (Ok(version), Ok(known)) => version < known,
+            _ => false,
+        }
+    }
+
     /// An annotation's value, blanks at its ends removed; none if that leaves nothing.
     pub fn annotation(&self, name: &str) -> Option<&str> {
         self.annotations.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())

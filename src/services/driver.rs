@@ -239,7 +239,7 @@ impl Driver {
                 self.listed.0 = true;
                 match change {
                     Change::Reset(all) => self.seen.services = all.into_iter().collect(),
-                    Change::Applied((key, view)) => drop(self.seen.services.insert(key, view)),
+                    Change::Applied((key, view)) => self.seen.apply(key, view),
                     Change::Deleted((key, _)) => {
                         self.seen.services.remove(&key);
                         self.failures.remove(&key);
@@ -378,8 +378,10 @@ impl Driver {
     fn tell_losses(&mut self) {
         let held = self.channels.outcome.borrow().held.clone();
         let lost: BTreeSet<IpAddr> = self.held.difference(&held).copied().collect();
-        if held != self.held {
-            self.moving_until = clock::now() + MOVING;
+        let now = clock::now();
+        // Not again at once: what can wait must not wait for ever where an address comes and goes.
+        if held != self.held && now >= self.moving_until + MOVING {
+            self.moving_until = now + MOVING;
         }
         self.held = held;
         if lost.is_empty() {
@@ -480,7 +482,7 @@ impl Driver {
         match written {
             Written::Done(view) => {
                 self.failures.remove(&key);
-                self.seen.services.insert(key.clone(), *view);
+                self.seen.written(key.clone(), *view);
                 self.dirty = true;
                 let addresses = |handled: Option<&Handled>| {
                     let addresses = handled.map(|handled| handled.addresses.as_slice()).unwrap_or_default();

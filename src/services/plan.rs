@@ -84,6 +84,20 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// A Service came or changed. News that is older than what is known is no news.
+    pub fn apply(&mut self, key: ServiceKey, view: ServiceView) {
+        if !self.services.get(&key).is_some_and(|known| view.is_older_than(known)) {
+            self.services.insert(key, view);
+        }
+    }
+
+    /// A write had this result. By then the Service may have changed again, or be gone.
+    pub fn written(&mut self, key: ServiceKey, view: ServiceView) {
+        if self.services.contains_key(&key) {
+            self.apply(key, view);
+        }
+    }
+
     /// Whether this host still has all of these from an earlier process.
     fn has_all(&self, places: &BTreeSet<Place>) -> bool {
         !places.is_empty() && places.iter().all(|place| self.left_over.contains(&place.address))

@@ -149,7 +149,7 @@ impl Planner {
     /// A Service came or changed. One that is older than what is known is passed over.
     pub fn apply(&mut self, key: ServiceKey, view: ServiceView) {
         let before = self.services.get(&key);
-        if before.is_some_and(|entry| entry.view.uid == view.uid && is_older(&view, &entry.view)) {
+        if before.is_some_and(|entry| entry.view.uid == view.uid && view.is_older_than(&entry.view)) {
             return;
         }
         if before.is_some_and(|entry| entry.view.uid != view.uid) {
@@ -338,14 +338,5 @@ impl Planner {
     /// Who has what.
     pub fn ipam(&self) -> &Ipam {
         &self.ipam
-    }
-}
-
-/// Versions of one object count up (Kubernetes API concepts, "Resource versions", comparable since 1.35; etcd's
-/// revisions before).
-fn is_older(view: &ServiceView, than: &ServiceView) -> bool {
-    match (view.resource_version.parse::<u64>(), than.resource_version.parse::<u64>()) {
-        (Ok(version), Ok(known)) => version < known,
-        _ => false,
     }
 }
