@@ -115,6 +115,7 @@ impl Bench {
         );
         std::thread::sleep(Duration::from_secs(8));
         self.steady(kind, report)?;
+        self.started(kind, report)?;
         self.lost(kind, report)
     }
 
@@ -174,6 +175,20 @@ impl Bench {
         report.add(text, last.since(start).as_secs_f64(), "s", mark);
         self.lab.agent(holder).wait(15)?;
         self.lab.start_agent(holder)?;
+        std::thread::sleep(Duration::from_secs(10));
+        Ok(())
+    }
+
+    /// All agents stop and start: Services that are all there at once.
+    fn started(&mut self, kind: &Kind, report: &mut Report) -> Result<()> {
+        self.lab.stop_agents()?;
+        let all: Vec<IpAddr> = (0..kind.many).map(address).collect();
+        self.sweep.ask(&all, &[]);
+        let start = kube_vip_lab::now();
+        self.lab.start_agents()?;
+        let last = self.sweep.wait(60)?;
+        let text = format!("{} with {}: agents started, until all answer", kind.key, kind.many);
+        report.add(text, last.since(start).as_secs_f64(), "s", kind.appear_mark);
         std::thread::sleep(Duration::from_secs(10));
         Ok(())
     }
