@@ -244,15 +244,22 @@ fn serve(state: &mut State, method: &Method, sent: Value) -> Response<Body> {
     }
 }
 
+/// An event of a watch, as a line.
+fn event(kind: &str, object: &Value) -> std::result::Result<Frame<Bytes>, Infallible> {
+    let line = format!("{}\n", json!({ "type": kind, "object": object }));
+    Ok(Frame::data(Bytes::from(line)))
+}
+
+/// A watch that ends at once.
+fn watch_error(code: u16) -> Response<Body> {
+    let error = event("ERROR", &failure(code, "as asked"));
+    let once = futures::stream::once(std::future::ready(error));
+    Response::new(BodyExt::boxed_unsync(StreamBody::new(once)))
+}
+
 fn watch_lease(state: Arc<Mutex<State>>, changes: &watch::Sender<u64>, mode: Mode) -> Response<Body> {
-    let event = |kind: &str, object: &Value| {
-        let line = format!("{}\n", json!({ "type": kind, "object": object }));
-        Ok::<_, Infallible>(Frame::data(Bytes::from(line)))
-    };
     if let Mode::WatchError(code) = mode {
-        let error = failure(code, "as asked");
-        let once = futures::stream::once(async move { event("ERROR", &error) });
-        return Response::new(BodyExt::boxed_unsync(StreamBody::new(once.boxed())));
+        return watch_error(code);
     }
     let begin = (changes.subscribe(), None::<String>, mode);
     let stream = futures::stream::unfold(begin, move |(mut changes, mut known, mode)| {
@@ -307,14 +314,8 @@ fn objects(
         });
         return object(StatusCode::OK, &list);
     }
-    let event = |kind: &str, object: &Value| {
-        let line = format!("{}\n", json!({ "type": kind, "object": object }));
-        Ok::<_, Infallible>(Frame::data(Bytes::from(line)))
-    };
     if let Mode::WatchError(code) = mode {
-        let error = failure(code, "as asked");
-        let once = futures::stream::once(async move { event("ERROR", &error) });
-        return Response::new(BodyExt::boxed_unsync(StreamBody::new(once.boxed())));
+        return watch_error(code);
     }
     let from = query.split('&').find_map(|part| part.strip_prefix("resourceVersion="));
     let known: u64 = from.and_then(|version| version.parse().ok()).unwrap_or(0);

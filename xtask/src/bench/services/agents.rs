@@ -23,16 +23,11 @@ struct Kind {
     appear_mark: &'static str,
 }
 
+const GROUPS: &[(&str, &str)] = &[("svc_election_groups", "16")];
+
 const KINDS: [Kind; 3] = [
     Kind { key: "global", env: &[], many: 1000, some: 500, lost: 1000, appear_mark: "2" },
-    Kind {
-        key: "groups",
-        env: &[("svc_election_groups", "16")],
-        many: 1000,
-        some: 500,
-        lost: 1000,
-        appear_mark: "2",
-    },
+    Kind { key: "groups", env: GROUPS, many: 1000, some: 500, lost: 1000, appear_mark: "2" },
     Kind {
         key: "per-service",
         env: &[("svc_election", "true")],
@@ -58,14 +53,10 @@ pub(super) fn measure(options: &Options, report: &mut Report) -> Result<()> {
         if !options.wants(&format!("agents-{}", kind.key)) {
             continue;
         }
-        let mut lab = ServiceLab::start(&program, &[])?;
-        lab.options =
-            kind.env.iter().fold(lab.plain_options(), |options, (name, value)| options.with(name, value));
-        let sweep = Sweep::start(&lab.lab)?;
-        let mut bench = Bench { sweep, lab };
-        bench.lab.start_agents()?;
-        std::thread::sleep(Duration::from_secs(3));
-        bench.run(&kind, report)?;
+        Bench::start(&program, kind.env)?.run(&kind, report)?;
+    }
+    if options.wants("scale") {
+        Bench::start(&program, GROUPS)?.scale(report)?;
     }
     Ok(())
 }
@@ -76,6 +67,36 @@ fn address(number: usize) -> IpAddr {
 }
 
 impl Bench {
+    fn start(program: &str, env: &[(&str, &str)]) -> Result<Self> {
+        let mut lab = ServiceLab::start(program, &[])?;
+        lab.options =
+            env.iter().fold(lab.plain_options(), |options, (name, value)| options.with(name, value));
+        let sweep = Sweep::start(&lab.lab)?;
+        lab.start_agents()?;
+        std::thread::sleep(Duration::from_secs(3));
+        Ok(Self { sweep, lab })
+    }
+
+    /// Groups with few Services and with thousands: how even, and at what cost.
+    fn scale(&mut self, report: &mut Report) -> Result<()> {
+        self.create(0..100)?;
+        let (counts, _) = self.stations(100)?;
+        for (host, count) in counts.iter().enumerate() {
+            report.add(
+                format!("groups with 100: addresses on host {}", host + 1),
+                *count as f64,
+                "",
+                "27 to 40",
+            );
+        }
+        self.create(100..5000)?;
+        let (_, holder) = self.stations(5000)?;
+        report.add("groups with 5000: API requests a second", self.requests()?, "", "2 x 16");
+        let memory = usage(self.lab.agent(holder).pid()).rss_mb;
+        report.add("groups with 5000: holder's memory", memory, "MiB", "");
+        Ok(())
+    }
+
     fn run(&mut self, kind: &Kind, report: &mut Report) -> Result<()> {
         let name = |what: &str| format!("{}: {what}", kind.key);
         report.add(name("API requests a second without Services"), self.requests()?, "", "");
