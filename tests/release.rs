@@ -59,7 +59,8 @@ fn it_runs_from_an_empty_root_file_system_and_knows_names() {
     let root = std::env::temp_dir().join(format!("kube-vip-root-{}", std::process::id()));
     std::fs::create_dir_all(root.join("etc")).unwrap();
     for name in ["kube-vip", "kube-vip-cloud-provider"] {
-        std::fs::copy(program(name), root.join(name)).unwrap();
+        // By a process of its own, as a child of another test must not inherit the file while it is open for writing.
+        assert!(Command::new("cp").arg(program(name)).arg(root.join(name)).status().unwrap().success());
     }
     std::fs::write(root.join("etc/hosts"), "192.0.2.44 vip.test\n").unwrap();
     std::fs::write(root.join("etc/resolv.conf"), "").unwrap();

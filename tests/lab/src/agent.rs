@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::lab::{Host, Lab};
 use crate::process::Process;
-use crate::{Result, io};
+use crate::{Result, io, run};
 
 /// How to run an agent.
 #[derive(Debug, Clone)]
@@ -110,7 +110,9 @@ fn prepare_root(host: &Host, options: &AgentOptions) -> Result<PathBuf> {
     std::fs::create_dir_all(&etc).map_err(io(etc.to_string_lossy()))?;
     let program = root.join("kube-vip");
     if !program.exists() {
-        std::fs::copy(&options.program, &program).map_err(io("copying kube-vip"))?;
+        // By a process of its own: with the file open for writing here, a child that another thread forks at that
+        // moment would have it open as well, and the kernel refuses to run a file that somebody may write to.
+        run(&["cp", &options.program.to_string_lossy(), &program.to_string_lossy()])?;
     }
     let write = |path: &Path, text: &str| std::fs::write(path, text).map_err(io(path.to_string_lossy()));
     write(&root.join("etc/hosts"), "127.0.0.1 localhost kubernetes\n")?;
