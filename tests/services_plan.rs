@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use kube_vip::config::ClassRule;
-use kube_vip::desired::{LinkChoice, Prefix};
+use kube_vip::desired::{LinkChoice, PrefixLength};
 use kube_vip::leader::Holder;
 use kube_vip::model::annotation::{
     FORCE_ELECTION, LEASE_NAME, LOAD_BALANCER_IPS, SERVICE_INTERFACE, SERVICE_VLAN, WITHOUT_ENDPOINTS,
@@ -46,8 +46,8 @@ fn world(mode: Mode) -> World {
         control_plane: None,
         link: LinkChoice::Named("eth0".into()),
         main_link: "eth0".into(),
-        v4: Prefix::Fixed(32),
-        v6: Prefix::Fixed(128),
+        v4: PrefixLength::Fixed(32),
+        v6: PrefixLength::Fixed(128),
     }
 }
 

@@ -39,14 +39,14 @@ pub struct Place {
     /// The address.
     pub address: IpAddr,
     /// Its prefix length.
-    pub prefix: Prefix,
+    pub prefix: PrefixLength,
     /// Its link.
     pub link: LinkChoice,
 }
 
 /// A prefix length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Prefix {
+pub enum PrefixLength {
     /// This one.
     Fixed(u8),
     /// That of the link's subnet which contains the address.
@@ -110,7 +110,7 @@ impl LinkChoice {
 impl Place {
     /// An address as a host route on a link.
     pub fn on(address: IpAddr, link: &str) -> Self {
-        let prefix = Prefix::Fixed(host_prefix(address));
+        let prefix = PrefixLength::Fixed(host_prefix(address));
         Self { address, prefix, link: LinkChoice::Named(link.to_owned()) }
     }
 
@@ -139,8 +139,8 @@ impl Place {
             },
         };
         let prefix = match self.prefix {
-            Prefix::Fixed(prefix) => prefix,
-            Prefix::OfSubnet => {
+            PrefixLength::Fixed(prefix) => prefix,
+            PrefixLength::OfSubnet => {
                 let found = addresses.iter().filter(|address| address.link == link).find(subnet);
                 let none = || Unplaced::NoSubnet { address: self.address, link: name.clone() };
                 found.ok_or_else(none)?.vip.prefix
@@ -179,13 +179,18 @@ mod tests {
         let named = |name: &str| LinkChoice::Named(name.into());
         let subnet = |name: &str| LinkChoice::OfSubnet(name.into());
         let table = [
-            ("192.0.2.9", Prefix::Fixed(32), named("eth1"), Ok((3, 32))),
-            ("198.51.100.9", Prefix::Fixed(32), subnet("eth0"), Ok((3, 32))),
-            ("198.51.100.200", Prefix::Fixed(32), subnet("eth0"), Ok((2, 32))),
-            ("fd00::9", Prefix::OfSubnet, subnet("eth0"), Ok((3, 64))),
-            ("192.0.2.9", Prefix::OfSubnet, named("eth0"), Ok((2, 24))),
-            ("192.0.2.9", Prefix::OfSubnet, named("eth1"), Err("no subnet of link eth1 contains 192.0.2.9")),
-            ("192.0.2.9", Prefix::Fixed(32), named("eth7"), Err("there is no link eth7")),
+            ("192.0.2.9", PrefixLength::Fixed(32), named("eth1"), Ok((3, 32))),
+            ("198.51.100.9", PrefixLength::Fixed(32), subnet("eth0"), Ok((3, 32))),
+            ("198.51.100.200", PrefixLength::Fixed(32), subnet("eth0"), Ok((2, 32))),
+            ("fd00::9", PrefixLength::OfSubnet, subnet("eth0"), Ok((3, 64))),
+            ("192.0.2.9", PrefixLength::OfSubnet, named("eth0"), Ok((2, 24))),
+            (
+                "192.0.2.9",
+                PrefixLength::OfSubnet,
+                named("eth1"),
+                Err("no subnet of link eth1 contains 192.0.2.9"),
+            ),
+            ("192.0.2.9", PrefixLength::Fixed(32), named("eth7"), Err("there is no link eth7")),
         ];
         for (address, prefix, link, expected) in table {
             let place = Place { address: address.parse().unwrap(), prefix, link };

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use crate::leader::Standing;
 use crate::model::{BootTime, Vip};
-pub use board::{Board, Group, LinkChoice, Place, Prefix, Unplaced};
+pub use board::{Board, Group, LinkChoice, Place, PrefixLength, Unplaced};
 
 /// Everything that decides what should exist on this host. One value; the latest wins.
 #[derive(Debug, Clone, PartialEq)]

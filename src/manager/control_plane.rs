@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::{Common, LINK_PATIENCE, ManagerError, Part, Parts};
-use crate::desired::{Board, Group, LinkChoice, Place, Prefix};
+use crate::desired::{Board, Group, LinkChoice, Place, PrefixLength};
 use crate::health;
 use crate::health::driver::Report;
 use crate::leader::driver::{Ask, Handles};
@@ -81,7 +81,7 @@ impl Layout {
     fn put_on(&self, board: &watch::Sender<Board>) {
         let place = |vip: &Vip| Place {
             address: vip.address,
-            prefix: Prefix::Fixed(vip.prefix),
+            prefix: PrefixLength::Fixed(vip.prefix),
             link: LinkChoice::Named(self.link.clone()),
         };
         let mut places = self.shared.borrow().clone();

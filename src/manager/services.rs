@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Common, LINK_PATIENCE, Part, Parts};
 use crate::config::{Config, ServiceElection, SubnetPrefix};
-use crate::desired::{LinkChoice, Place, Prefix};
+use crate::desired::{LinkChoice, Place, PrefixLength};
 use crate::leader::elections::{self, Elections};
 use crate::leader::elector::Input;
 use crate::leader::{self, Candidacy, Standing};
@@ -97,8 +97,8 @@ fn world(
     let (namespace, name) = services.lease.clone();
     let lease = LeaseName { namespace, name };
     let prefix = |prefix: SubnetPrefix| match prefix {
-        SubnetPrefix::Fixed(length) => Prefix::Fixed(length),
-        SubnetPrefix::Auto => Prefix::OfSubnet,
+        SubnetPrefix::Fixed(length) => PrefixLength::Fixed(length),
+        SubnetPrefix::Auto => PrefixLength::OfSubnet,
     };
     World {
         me: config.node_name.clone(),

@@ -8,7 +8,7 @@ use super::addresses::{Refusal, Reserved, Wanted, wanted};
 use super::balance;
 use super::endpoints::Endpoints;
 use super::select::Rules;
-use crate::desired::{LinkChoice, Place, Prefix};
+use crate::desired::{LinkChoice, Place, PrefixLength};
 use crate::leader::{Candidacy, Holder};
 use crate::model::annotation::{
     LEASE_NAME, NOT_YET, SERVICE_INTERFACE, SERVICE_VLAN, VIP_HOST, WITHOUT_ENDPOINTS,
@@ -41,9 +41,9 @@ pub struct World {
     /// The link that `auto` falls back to.
     pub main_link: String,
     /// Prefix length for IPv4.
-    pub v4: Prefix,
+    pub v4: PrefixLength,
     /// Prefix length for IPv6.
-    pub v6: Prefix,
+    pub v6: PrefixLength,
 }
 
 /// How Services are elected.

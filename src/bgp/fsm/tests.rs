@@ -1,0 +1,464 @@
+//! The table of RFC 4271 §8.2.2 as data, collisions, and what holds whatever happens.
+
+use proptest::prelude::*;
+
+use super::super::packet::{Capability, Message, Open, decode};
+use super::*;
+use crate::bgp::packet::{Agreed, GracefulRestart, RestartFamily};
+
+fn at(millis: u64) -> BootTime {
+    BootTime::from_boot(Duration::from_millis(millis))
+}
+
+fn settings() -> Settings {
+    Settings {
+        local_as: 65_000,
+        peer_as: Some(65_001),
+        identifier: "192.0.2.1".parse().unwrap(),
+        hold_time: 9,
+        keepalive: Duration::from_secs(10),
+        passive: false,
+        families: Family::BOTH.to_vec(),
+        extended_next_hop: false,
+        restart: Some(Restart { seconds: 120, forwarding: true }),
+        seed: 7,
+    }
+}
+
+/// The OPEN of a peer with this identifier.
+fn open_of(identifier: &str) -> Open {
+    Open {
+        asn: 65_001,
+        hold_time: 30,
+        identifier: identifier.parse().unwrap(),
+        capabilities: vec![
+            Capability::Family(Family::V4),
+            Capability::Family(Family::V6),
+            Capability::FourOctets(65_001),
+            Capability::Refresh,
+        ],
+    }
+}
+
+fn open() -> Vec<u8> {
+    open_of("192.0.2.254").encode()
+}
+
+/// An output in a few words.
+fn words(output: &Output) -> String {
+    let side = |side: &Side| if *side == Side::Outgoing { "" } else { "in:" };
+    match output {
+        Output::Dial => "dial".into(),
+        Output::Send(from, bytes) => {
+            let agreed = Agreed { four_octets: true, internal: false };
+            let text = match decode(bytes, agreed).unwrap().unwrap().0 {
+                Message::Open(_) => "open".into(),
+                Message::Keepalive => "keepalive".into(),
+                Message::Notification(one) => format!("notify {}/{}", one.code, one.subcode),
+                other => format!("{other:?}"),
+            };
+            format!("{}{text}", side(from))
+        }
+        Output::HangUp(from) => format!("{}hang up", side(from)),
+        Output::Up(from, _) => format!("{}up", side(from)),
+        Output::Down { established: true, .. } => "down".into(),
+        Output::Down { established: false, .. } => "failed".into(),
+        Output::Routes(_) => "routes".into(),
+        Output::Refresh(family) => format!("refresh {family}"),
+        Output::Changed(..) => String::new(),
+    }
+}
+
+fn drain(peer: &mut Peer) -> String {
+    let mut texts = Vec::new();
+    while let Some(output) = peer.poll_output() {
+        texts.push(words(&output));
+    }
+    texts.retain(|text| !text.is_empty());
+    texts.join(", ")
+}
+
+fn feed(peer: &mut Peer, now: u64, inputs: &[Input<'_>]) -> String {
+    for input in inputs {
+        peer.handle_input(at(now), input.clone());
+    }
+    drain(peer)
+}
+
+use Side::{Incoming, Outgoing};
+
+/// A peer in a state, as it is at 0 ms.
+fn peer_in(state: State) -> Peer {
+    let mut peer = Peer::new(settings());
+    let open = open();
+    let keepalive = packet::keepalive();
+    let steps = [
+        (State::Connect, Input::Start),
+        (State::OpenSent, Input::Connected(Outgoing)),
+        (State::OpenConfirm, Input::Received(Outgoing, &open)),
+        (State::Established, Input::Received(Outgoing, &keepalive)),
+    ];
+    for (reached, input) in steps {
+        if state == State::Idle || (peer.state() == state) {
+            break;
+        }
+        if state == State::Active && reached == State::OpenSent {
+            peer.handle_input(at(0), Input::Failed("refused".into()));
+            break;
+        }
+        peer.handle_input(at(0), input);
+    }
+    assert_eq!(peer.state(), state);
+    drain(&mut peer);
+    peer
+}
+
+/// What happens to a peer in the table below.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Event {
+    Start,
+    Stop,
+    Connected,
+    Failed,
+    Closed,
+    Open,
+    BadHeader,
+    BadOpen,
+    WrongAs,
+    Keepalive,
+    Update,
+    BadUpdate,
+    Notification,
+    RetryTimer,
+    HoldTimer,
+    KeepaliveTimer,
+    PathDown,
+}
+
+fn apply(peer: &mut Peer, event: Event) -> String {
+    let wrong =
+        Open { asn: 65_009, capabilities: vec![Capability::FourOctets(65_009)], ..open_of("192.0.2.254") };
+    let mut bad_open = open();
+    bad_open[19] = 3;
+    let bytes: Vec<u8> = match event {
+        Event::Open => open(),
+        Event::BadHeader => vec![0; 19],
+        Event::BadOpen => bad_open,
+        Event::WrongAs => wrong.encode(),
+        Event::Keepalive => packet::keepalive(),
+        Event::Update => packet::Update::EndOfRib(Family::V4).encode(Agreed::default()).concat(),
+        // Withdrawn routes that are longer than the message.
+        Event::BadUpdate => packet::frame(2, &[0, 9, 0, 0]),
+        Event::Notification => Notification::cease(Cease::Shutdown, "maintenance").encode(),
+        _ => Vec::new(),
+    };
+    let input = match event {
+        Event::Start => Input::Start,
+        Event::Stop => Input::Stop(Cease::Shutdown, "stopping"),
+        Event::Connected => Input::Connected(Outgoing),
+        Event::Failed => Input::Failed("refused".into()),
+        Event::Closed => Input::Closed(Outgoing, "reset".into()),
+        Event::PathDown => Input::PathDown,
+        Event::RetryTimer => {
+            peer.handle_timeout(at(1_001));
+            return drain(peer);
+        }
+        Event::KeepaliveTimer => {
+            peer.handle_timeout(at(3_001));
+            return drain(peer);
+        }
+        Event::HoldTimer => {
+            peer.handle_timeout(at(30_001));
+            return drain(peer);
+        }
+        _ => Input::Received(Outgoing, &bytes),
+    };
+    feed(peer, 0, &[input])
+}
+
+#[test]
+fn the_table_of_rfc_4271() {
+    use Event::*;
+    use State::*;
+    let table = [
+        (Idle, Start, Connect, "dial"),
+        (Idle, Stop, Idle, ""),
+        (Idle, Connected, Idle, "hang up"),
+        (Idle, Open, Idle, ""),
+        (Connect, Start, Connect, ""),
+        (Connect, Stop, Idle, ""),
+        (Connect, Connected, OpenSent, "open"),
+        (Connect, Failed, Active, "failed"),
+        (Connect, RetryTimer, Connect, "dial"),
+        (Active, RetryTimer, Connect, "dial"),
+        (Active, Stop, Idle, ""),
+        (Active, Connected, Active, "hang up"),
+        (OpenSent, Start, OpenSent, ""),
+        (OpenSent, Stop, Idle, "notify 6/2, hang up, failed"),
+        (OpenSent, Closed, Idle, "failed"),
+        (OpenSent, Open, OpenConfirm, "keepalive"),
+        (OpenSent, BadHeader, Idle, "notify 1/1, hang up, failed"),
+        (OpenSent, BadOpen, Idle, "notify 2/1, hang up, failed"),
+        (OpenSent, WrongAs, Idle, "notify 2/2, hang up, failed"),
+        (OpenSent, Keepalive, Idle, "notify 5/1, hang up, failed"),
+        (OpenSent, Update, Idle, "notify 5/1, hang up, failed"),
+        (OpenSent, Notification, Idle, "hang up, failed"),
+        (OpenSent, HoldTimer, Idle, "notify 4/0, hang up, failed"),
+        (OpenSent, PathDown, Idle, "notify 6/10, hang up, failed"),
+        (OpenConfirm, Stop, Idle, "notify 6/2, hang up, failed"),
+        (OpenConfirm, Closed, Idle, "failed"),
+        (OpenConfirm, Keepalive, Established, "up"),
+        (OpenConfirm, KeepaliveTimer, OpenConfirm, "keepalive"),
+        (OpenConfirm, Open, Idle, "notify 5/2, hang up, failed"),
+        (OpenConfirm, Update, Idle, "notify 5/2, hang up, failed"),
+        (OpenConfirm, Notification, Idle, "hang up, failed"),
+        (OpenConfirm, HoldTimer, Idle, "notify 4/0, hang up, failed"),
+        (OpenConfirm, BadHeader, Idle, "notify 1/1, hang up, failed"),
+        (Established, Start, Established, ""),
+        (Established, Stop, Idle, "notify 6/2, hang up, down"),
+        (Established, Closed, Idle, "down"),
+        (Established, Keepalive, Established, ""),
+        (Established, Update, Established, "routes"),
+        (Established, BadUpdate, Idle, "notify 3/1, hang up, down"),
+        (Established, BadHeader, Idle, "notify 1/1, hang up, down"),
+        (Established, Open, Idle, "notify 5/3, hang up, down"),
+        (Established, Notification, Idle, "hang up, down"),
+        (Established, KeepaliveTimer, Established, "keepalive"),
+        (Established, HoldTimer, Idle, "notify 4/0, hang up, down"),
+        (Established, PathDown, Idle, "notify 6/10, hang up, down"),
+    ];
+    for (before, event, after, expected) in table {
+        let mut peer = peer_in(before);
+        let outputs = apply(&mut peer, event);
+        assert_eq!((peer.state(), outputs.as_str()), (after, expected), "{before} {event:?}");
+    }
+}
+
+#[test]
+fn after_a_failure_the_peer_is_left_alone_for_longer_and_longer() {
+    let mut peer = Peer::new(settings());
+    feed(&mut peer, 0, &[Input::Start]);
+    let (mut now, mut pauses) = (0, Vec::new());
+    for _ in 0..9 {
+        let refusal = Notification::bad_peer_as().encode();
+        peer.handle_input(at(now), Input::Connected(Outgoing));
+        peer.handle_input(at(now), Input::Received(Outgoing, &refusal));
+        drain(&mut peer);
+        let next = peer.poll_timeout().unwrap();
+        pauses.push(next.since(at(now)).as_millis());
+        now = u64::try_from(next.since_boot().as_millis()).unwrap() + 1;
+        peer.handle_timeout(at(now));
+        assert_eq!(drain(&mut peer), "dial");
+    }
+    assert!(pauses[0] <= 500 && pauses[8] >= 22_000 && pauses[8] <= 30_000, "{pauses:?}");
+    assert!(pauses.windows(2).all(|pair| pair[0] <= pair[1] + 8_000), "{pauses:?}");
+}
+
+#[test]
+fn a_good_session_that_is_lost_is_tried_again_at_once() {
+    let mut peer = peer_in(State::Established);
+    feed(&mut peer, 60_000, &[Input::Closed(Outgoing, "reset".into())]);
+    assert!(peer.poll_timeout().unwrap().since(at(60_000)) <= Duration::from_millis(250));
+}
+
+#[test]
+fn a_passive_peer_waits_to_be_called() {
+    let mut peer = Peer::new(Settings { passive: true, ..settings() });
+    assert_eq!(feed(&mut peer, 0, &[Input::Start]), "");
+    assert_eq!((peer.state(), peer.poll_timeout()), (State::Active, None));
+    assert_eq!(feed(&mut peer, 0, &[Input::Connected(Incoming)]), "in:open");
+    let open = open();
+    assert_eq!(feed(&mut peer, 0, &[Input::Received(Incoming, &open)]), "in:keepalive");
+    let keepalive = packet::keepalive();
+    assert_eq!(feed(&mut peer, 0, &[Input::Received(Incoming, &keepalive)]), "in:up");
+}
+
+/// RFC 4271 §6.8: the connection that the speaker with the higher identifier made is the one that stays.
+#[test]
+fn of_two_connections_one_stays() {
+    for (theirs, expected) in
+        [("192.0.2.254", "notify 6/7, hang up, in:keepalive"), ("192.0.2.0", "in:notify 6/7, in:hang up")]
+    {
+        let mut peer = peer_in(State::OpenSent);
+        let open = open_of(theirs).encode();
+        assert_eq!(feed(&mut peer, 0, &[Input::Connected(Incoming)]), "in:open");
+        assert_eq!(feed(&mut peer, 0, &[Input::Received(Outgoing, &open)]), "keepalive");
+        assert_eq!(feed(&mut peer, 0, &[Input::Received(Incoming, &open)]), expected, "{theirs}");
+        assert_eq!(peer.state(), State::OpenConfirm);
+    }
+}
+
+#[test]
+fn a_session_in_use_stays_unless_the_peer_has_restarted() {
+    let restart = Capability::GracefulRestart(GracefulRestart {
+        seconds: 120,
+        families: vec![RestartFamily { family: Family::V4, forwarding: true }],
+        ..GracefulRestart::default()
+    });
+    let mut peer = peer_in(State::Established);
+    let plain = open();
+    assert_eq!(feed(&mut peer, 0, &[Input::Connected(Incoming)]), "in:open");
+    assert_eq!(feed(&mut peer, 0, &[Input::Received(Incoming, &plain)]), "in:notify 6/7, in:hang up");
+    let mut back = open_of("192.0.2.254");
+    back.capabilities.push(restart);
+    let back = back.encode();
+    assert_eq!(feed(&mut peer, 0, &[Input::Connected(Incoming)]), "in:open");
+    assert_eq!(feed(&mut peer, 0, &[Input::Received(Incoming, &back)]), "hang up, down, in:keepalive");
+    let keepalive = packet::keepalive();
+    assert_eq!(feed(&mut peer, 0, &[Input::Received(Incoming, &keepalive)]), "in:up");
+}
+
+#[test]
+fn a_peer_that_refuses_capabilities_is_asked_without() {
+    let mut peer = peer_in(State::OpenSent);
+    let refusal = Notification::bad_parameter().encode();
+    feed(&mut peer, 0, &[Input::Received(Outgoing, &refusal)]);
+    peer.handle_timeout(at(2_000));
+    drain(&mut peer);
+    peer.handle_input(at(2_000), Input::Connected(Outgoing));
+    let opens: Vec<Output> = std::iter::from_fn(|| peer.poll_output()).collect();
+    let plain = opens.iter().any(|output| matches!(output, Output::Send(_, bytes) if bytes.len() == 29));
+    assert!(plain, "{opens:?}");
+}
+
+#[test]
+fn only_the_first_session_says_that_this_process_has_restarted() {
+    let says = |output: &Output| match output {
+        Output::Send(_, bytes) => match decode(bytes, Agreed::default()).unwrap().unwrap().0 {
+            Message::Open(open) => open.capabilities.iter().find_map(|one| match one {
+                Capability::GracefulRestart(restart) => Some(restart.restarting),
+                _ => None,
+            }),
+            _ => None,
+        },
+        _ => None,
+    };
+    let mut peer = peer_in(State::Connect);
+    peer.handle_input(at(0), Input::Connected(Outgoing));
+    let first: Vec<bool> =
+        std::iter::from_fn(|| peer.poll_output()).filter_map(|output| says(&output)).collect();
+    let mut peer = peer_in(State::Established);
+    feed(&mut peer, 0, &[Input::Closed(Outgoing, "reset".into())]);
+    peer.handle_timeout(at(5_000));
+    peer.handle_input(at(5_000), Input::Connected(Outgoing));
+    let later: Vec<bool> =
+        std::iter::from_fn(|| peer.poll_output()).filter_map(|output| says(&output)).collect();
+    assert_eq!((first, later), (vec![true], vec![false]));
+}
+
+#[test]
+fn what_is_agreed_is_the_lesser_of_both() {
+    let session = settings().negotiate(&Open { hold_time: 3, ..open_of("192.0.2.254") }, false).unwrap();
+    assert_eq!(
+        (session.hold, session.keepalive),
+        (Some(Duration::from_secs(3)), Some(Duration::from_secs(1)))
+    );
+    let never = settings().negotiate(&Open { hold_time: 0, ..open_of("192.0.2.254") }, false).unwrap();
+    assert_eq!((never.hold, never.keepalive), (None, None));
+    let v4_only = Open { capabilities: Vec::new(), ..open_of("192.0.2.254") };
+    let session = settings().negotiate(&v4_only, false).unwrap();
+    assert_eq!((session.families, session.agreed.four_octets), (vec![Family::V4], false));
+    let none = Settings { families: vec![Family::V6], ..settings() };
+    assert_eq!(none.negotiate(&v4_only, false).unwrap_err().subcode, 7);
+    let ourselves = Open { asn: 65_000, ..open_of("192.0.2.1") };
+    let internal = Settings { peer_as: None, ..settings() };
+    assert_eq!(internal.negotiate(&ourselves, false).unwrap_err().subcode, 3);
+}
+
+/// What can happen to a peer, in any order.
+#[derive(Debug, Clone)]
+enum Any {
+    Event(u8),
+    Bytes(bool, Vec<u8>),
+    Connected(bool),
+    Closed(bool),
+    Message(bool, u8),
+    Wait(u16),
+}
+
+fn anything() -> impl Strategy<Value = Any> {
+    prop_oneof![
+        (0..4_u8).prop_map(Any::Event),
+        (any::<bool>(), prop::collection::vec(any::<u8>(), 0..40))
+            .prop_map(|(side, bytes)| Any::Bytes(side, bytes)),
+        any::<bool>().prop_map(Any::Connected),
+        any::<bool>().prop_map(Any::Closed),
+        (any::<bool>(), 0..6_u8).prop_map(|(side, kind)| Any::Message(side, kind)),
+        (0..20_000_u16).prop_map(Any::Wait),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 512, ..ProptestConfig::default() })]
+
+    /// Whatever comes in whatever order: ups and downs alternate, nothing is sent on a connection that is closed, a
+    /// peer that was started always has something to wait for, and time never stands still.
+    #[test]
+    fn whatever_happens(steps in prop::collection::vec(anything(), 1..80)) {
+        let side = |incoming: bool| if incoming { Incoming } else { Outgoing };
+        let mut peer = Peer::new(settings());
+        let mut now = 0;
+        let mut up = None;
+        let mut open_sides = std::collections::BTreeSet::new();
+        let mut started = false;
+        for step in steps {
+            match step {
+                Any::Event(0) => { started = true; peer.handle_input(at(now), Input::Start) }
+                Any::Event(1) => { started = false; peer.handle_input(at(now), Input::Stop(Cease::Shutdown, "x")) }
+                Any::Event(2) => peer.handle_input(at(now), Input::Failed("refused".into())),
+                Any::Event(_) => peer.handle_input(at(now), Input::PathDown),
+                Any::Bytes(from, bytes) => {
+                    if open_sides.contains(&side(from)) {
+                        peer.handle_input(at(now), Input::Received(side(from), &bytes));
+                    }
+                }
+                Any::Connected(from) => {
+                    if open_sides.insert(side(from)) {
+                        peer.handle_input(at(now), Input::Connected(side(from)));
+                    }
+                }
+                Any::Closed(from) => {
+                    if open_sides.remove(&side(from)) {
+                        peer.handle_input(at(now), Input::Closed(side(from), "gone".into()));
+                    }
+                }
+                Any::Message(from, kind) => {
+                    let bytes = match kind {
+                        0 => open(),
+                        1 => open_of("192.0.2.0").encode(),
+                        2 => packet::keepalive(),
+                        3 => packet::Update::EndOfRib(Family::V6).encode(Agreed::default()).concat(),
+                        4 => Notification::bad_hold_time().encode(),
+                        _ => packet::refresh_message(Family::V4, 0),
+                    };
+                    if open_sides.contains(&side(from)) {
+                        peer.handle_input(at(now), Input::Received(side(from), &bytes));
+                    }
+                }
+                Any::Wait(millis) => { now += u64::from(millis); peer.handle_timeout(at(now)) }
+            }
+            while let Some(output) = peer.poll_output() {
+                match output {
+                    Output::Send(on, _) => prop_assert!(open_sides.contains(&on), "sent on a closed connection"),
+                    Output::HangUp(on) => { open_sides.remove(&on); }
+                    Output::Up(on, _) => { prop_assert!(up.is_none(), "up twice"); up = Some(on); }
+                    Output::Down { established: true, .. } => prop_assert!(up.take().is_some(), "down without up"),
+                    _ => {}
+                }
+            }
+            prop_assert_eq!(up.is_some(), peer.session().is_some());
+            prop_assert_eq!(up.is_some(), peer.state() == State::Established);
+            if started && !peer.settings.passive {
+                prop_assert!(peer.poll_timeout().is_some() || peer.session().is_some(), "nothing to wait for");
+            }
+            // What is due is done: asking again at the same moment finds nothing.
+            peer.handle_timeout(at(now));
+            while peer.poll_output().is_some_and(|output| match output {
+                Output::HangUp(on) => open_sides.remove(&on),
+                Output::Down { established: true, .. } => up.take().is_some(),
+                _ => true,
+            }) {}
+            prop_assert!(peer.poll_timeout().is_none_or(|due| due > at(now)), "due, and not done");
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! OPEN and its capabilities (RFC 4271 §4.2, RFC 5492, RFC 9072).
+//!
+//! ```text
+//!  version | my AS | hold time | identifier | length | parameters
+//!     1        2        2            4          1      type, length, capabilities …
+//! ```
+
+use std::net::Ipv4Addr;
+
+use super::cursor::Cursor;
+use super::{Notification, UNICAST, family_of, frame, number_of};
+use crate::model::Family;
+
+/// Stands in the two-octet field for an AS number that does not fit (RFC 6793).
+const AS_TRANS: u16 = 23456;
+/// The parameter that holds capabilities.
+const CAPABILITIES: u8 = 2;
+/// The length, and the parameter, that say that lengths have two octets (RFC 9072).
+const EXTENDED: u8 = 255;
+
+/// Who a speaker is, and what it can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Open {
+    /// Its AS, four octets.
+    pub asn: u32,
+    /// After so many seconds of silence the session is over; 0 for never.
+    pub hold_time: u16,
+    /// Tells it from all others.
+    pub identifier: Ipv4Addr,
+    /// What it can do, in the order it says so.
+    pub capabilities: Vec<Capability>,
+}
+
+/// Something that a speaker can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Capability {
+    /// Unicast routes of a family (RFC 4760).
+    Family(Family),
+    /// It takes requests to send everything again (RFC 2918).
+    Refresh,
+    /// And marks around the answer (RFC 7313).
+    EnhancedRefresh,
+    /// IPv4 routes may have an IPv6 next hop (RFC 8950).
+    ExtendedNextHop,
+    /// Its AS number has four octets (RFC 6793).
+    FourOctets(u32),
+    /// It restarts without routes being lost (RFC 4724).
+    GracefulRestart(GracefulRestart),
+    /// One that we do not know.
+    Other {
+        /// Its code.
+        code: u8,
+        /// Its value.
+        value: Vec<u8>,
+    },
+}
+
+/// How a speaker restarts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GracefulRestart {
+    /// It has just restarted.
+    pub restarting: bool,
+    /// A NOTIFICATION does not end the grace either (RFC 8538).
+    pub notification: bool,
+    /// Seconds until it is back.
+    pub seconds: u16,
+    /// The families that it keeps forwarding.
+    pub families: Vec<RestartFamily>,
+}
+
+/// A family that survives a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RestartFamily {
+    /// Which.
+    pub family: Family,
+    /// Forwarding went on during the restart.
+    pub forwarding: bool,
+}
+
+impl Open {
+    /// Whether it can do this.
+    pub fn has(&self, capability: &Capability) -> bool {
+        self.capabilities.contains(capability)
+    }
+
+    /// The families it speaks: IPv4 where it names none (RFC 4760 §8).
+    pub fn families(&self) -> Vec<Family> {
+        let named = |capability: &Capability| match capability {
+            Capability::Family(family) => Some(*family),
+            _ => None,
+        };
+        let families: Vec<Family> = self.capabilities.iter().filter_map(named).collect();
+        if families.is_empty() { vec![Family::V4] } else { families }
+    }
+
+    /// As bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let capabilities: Vec<u8> = self.capabilities.iter().flat_map(encode).collect();
+        let mut body = vec![4];
+        body.extend(u16::try_from(self.asn).unwrap_or(AS_TRANS).to_be_bytes());
+        body.extend(self.hold_time.to_be_bytes());
+        body.extend(self.identifier.octets());
+        match u8::try_from(capabilities.len()).ok().filter(|length| *length <= 253) {
+            None => {
+                let length = u16::try_from(capabilities.len()).unwrap_or(u16::MAX);
+                body.extend([EXTENDED, EXTENDED]);
+                body.extend(length.saturating_add(3).to_be_bytes());
+                body.push(CAPABILITIES);
+                body.extend(length.to_be_bytes());
+            }
+            Some(0) => body.push(0),
+            Some(length) => body.extend([length + 2, CAPABILITIES, length]),
+        }
+        body.extend(capabilities);
+        frame(1, &body)
+    }
+
+    pub(super) fn decode(body: &[u8]) -> Result<Self, Notification> {
+        let malformed = Notification::malformed_open;
+        let mut body = Cursor::new(body);
+        if body.u8().ok_or_else(malformed)? != 4 {
+            return Err(Notification::bad_version());
+        }
+        let short_as = body.u16().ok_or_else(malformed)?;
+        let hold_time = body.u16().ok_or_else(malformed)?;
+        let identifier = Ipv4Addr::from(body.array().ok_or_else(malformed)?);
+        if matches!(hold_time, 1 | 2) {
+            return Err(Notification::bad_hold_time());
+        }
+        if identifier.is_unspecified() {
+            return Err(Notification::bad_identifier());
+        }
+        let mut capabilities = Vec::new();
+        let (mut parameters, extended) = parameters(&mut body).ok_or_else(malformed)?;
+        if !body.is_empty() {
+            return Err(malformed());
+        }
+        while !parameters.is_empty() {
+            let kind = parameters.u8().ok_or_else(malformed)?;
+            let value = if extended { parameters.long() } else { parameters.short() };
+            let mut value = value.ok_or_else(malformed)?;
+            if kind != CAPABILITIES {
+                return Err(Notification::bad_parameter());
+            }
+            while !value.is_empty() {
+                let code = value.u8().ok_or_else(malformed)?;
+                let value = value.short().ok_or_else(malformed)?;
+                capabilities.push(decode(code, value.rest()));
+            }
+        }
+        let four = capabilities.iter().find_map(|capability| match capability {
+            Capability::FourOctets(asn) => Some(*asn),
+            _ => None,
+        });
+        let asn = four.unwrap_or(short_as.into());
+        if asn == 0 {
+            return Err(Notification::bad_peer_as());
+        }
+        Ok(Self { asn, hold_time, identifier, capabilities })
+    }
+}
+
+/// The parameters, and whether their lengths have two octets.
+fn parameters<'a>(body: &mut Cursor<'a>) -> Option<(Cursor<'a>, bool)> {
+    let before = *body;
+    let length = body.u8()?;
+    if length == EXTENDED && body.u8() == Some(EXTENDED) {
+        return Some((body.long()?, true));
+    }
+    *body = before;
+    Some((body.short()?, false))
+}
+
+fn encode(capability: &Capability) -> Vec<u8> {
+    let family = |family: Family| {
+        let [high, low] = number_of(family).to_be_bytes();
+        [high, low, 0, UNICAST]
+    };
+    let (code, value): (u8, Vec<u8>) = match capability {
+        Capability::Family(which) => (1, family(*which).into()),
+        Capability::Refresh => (2, Vec::new()),
+        // IPv4 unicast with next hops of IPv6: the family has two octets here (RFC 8950 §4).
+        Capability::ExtendedNextHop => (5, vec![0, 1, 0, UNICAST, 0, 2]),
+        Capability::GracefulRestart(restart) => {
+            let flags = u16::from(restart.restarting) << 15 | u16::from(restart.notification) << 14;
+            let mut value = (flags | (restart.seconds & 0x0fff)).to_be_bytes().to_vec();
+            for RestartFamily { family, forwarding } in &restart.families {
+                value.extend(number_of(*family).to_be_bytes());
+                value.extend([UNICAST, u8::from(*forwarding) << 7]);
+            }
+            (64, value)
+        }
+        Capability::FourOctets(asn) => (65, asn.to_be_bytes().into()),
+        Capability::EnhancedRefresh => (70, Vec::new()),
+        Capability::Other { code, value } => (*code, value.clone()),
+    };
+    let length = u8::try_from(value.len()).unwrap_or(u8::MAX);
+    [&[code, length], value.as_slice()].concat()
+}
+
+/// One capability. A value that its code does not allow makes it one that we do not know: RFC 5492 has capabilities
+/// ignored that are not understood.
+fn decode(code: u8, bytes: &[u8]) -> Capability {
+    let mut value = Cursor::new(bytes);
+    let known = match code {
+        1 => match value.array::<4>() {
+            Some([high, low, _, kind]) => {
+                family_of(u16::from_be_bytes([high, low]), kind).map(Capability::Family)
+            }
+            None => None,
+        },
+        2 => Some(Capability::Refresh),
+        5 => {
+            let mut any = false;
+            while let Some(entry) = value.array::<6>() {
+                any |= entry == [0, 1, 0, UNICAST, 0, 2];
+            }
+            any.then_some(Capability::ExtendedNextHop)
+        }
+        64 => value.u16().map(|flags| {
+            let mut families = Vec::new();
+            while let Some([high, low, kind, flags]) = value.array::<4>() {
+                let family = family_of(u16::from_be_bytes([high, low]), kind);
+                families.extend(family.map(|family| RestartFamily { family, forwarding: flags & 0x80 != 0 }));
+            }
+            Capability::GracefulRestart(GracefulRestart {
+                restarting: flags & 0x8000 != 0,
+                notification: flags & 0x4000 != 0,
+                seconds: flags & 0x0fff,
+                families,
+            })
+        }),
+        65 => value.u32().filter(|_| value.is_empty()).map(Capability::FourOctets),
+        70 => Some(Capability::EnhancedRefresh),
+        _ => None,
+    };
+    known.unwrap_or_else(|| Capability::Other { code, value: bytes.to_vec() })
+}

@@ -1,0 +1,261 @@
+//! Bytes and what they mean, both ways.
+
+use super::*;
+use crate::model::Prefix;
+
+fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> =
+        text.chars().filter_map(|digit| digit.to_digit(16)).map(|digit| digit as u8).collect();
+    digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+}
+
+/// A message with this type and body.
+fn whole(kind: u8, body: &str) -> Vec<u8> {
+    frame(kind, &hex(body))
+}
+
+const FOUR: Agreed = Agreed { four_octets: true, internal: false };
+
+fn read(bytes: &[u8]) -> Result<Message, Notification> {
+    decode(bytes, FOUR).map(|message| message.expect("a whole message").0)
+}
+
+fn prefix(text: &str) -> Prefix {
+    let (address, length) = text.split_once('/').unwrap();
+    Prefix { address: address.parse().unwrap(), length: length.parse().unwrap() }
+}
+
+fn open() -> Open {
+    Open {
+        asn: 4_200_000_001,
+        hold_time: 9,
+        identifier: "192.0.2.1".parse().unwrap(),
+        capabilities: vec![
+            Capability::Family(Family::V4),
+            Capability::Family(Family::V6),
+            Capability::Refresh,
+            Capability::ExtendedNextHop,
+            Capability::GracefulRestart(GracefulRestart {
+                restarting: true,
+                notification: true,
+                seconds: 120,
+                families: vec![RestartFamily { family: Family::V4, forwarding: true }],
+            }),
+            Capability::FourOctets(4_200_000_001),
+            Capability::EnhancedRefresh,
+        ],
+    }
+}
+
+#[test]
+fn open_both_ways() {
+    let body = "04 5ba0 0009 c0000201 28 02 26 \
+                01 04 0001 00 01  01 04 0002 00 01  02 00  05 06 0001 0001 0002 \
+                40 06 c078 0001 01 80  41 04 fa56ea01  46 00";
+    assert_eq!(open().encode(), whole(1, body));
+    assert_eq!(read(&whole(1, body)), Ok(Message::Open(open())));
+}
+
+#[test]
+fn open_with_long_parameters() {
+    let other = Capability::Other { code: 200, value: vec![7; 250] };
+    let long = Open { capabilities: vec![Capability::FourOctets(1), other], asn: 1, ..open() };
+    let bytes = long.encode();
+    // The length, and the parameter, that announce two octets.
+    assert_eq!(&bytes[28..30], [255, 255]);
+    assert_eq!(read(&bytes), Ok(Message::Open(long)));
+}
+
+#[test]
+fn an_open_that_cannot_be() {
+    let wrong = |body: &str| read(&whole(1, body)).unwrap_err();
+    for (body, expected) in [
+        ("03 0001 0009 c0000201 00", Notification::bad_version()),
+        ("04 0001 0001 c0000201 00", Notification::bad_hold_time()),
+        ("04 0001 0002 c0000201 00", Notification::bad_hold_time()),
+        ("04 0001 0009 00000000 00", Notification::bad_identifier()),
+        ("04 0000 0009 c0000201 00", Notification::bad_peer_as()),
+        ("04 0001 0009 c0000201 03 01 01 00", Notification::bad_parameter()),
+        ("04 0001 0009 c0000201 05 02 01 00", Notification::malformed_open()),
+        ("04 0001 0009 c0000201 04 02 02 41 04", Notification::malformed_open()),
+        ("04 0001 0009 c0000201 00 00", Notification::malformed_open()),
+    ] {
+        assert_eq!(wrong(body), expected, "{body}");
+    }
+}
+
+#[test]
+fn headers() {
+    assert_eq!(read(&keepalive()), Ok(Message::Keepalive));
+    assert_eq!(decode(&keepalive()[..18], FOUR), Ok(None));
+    assert_eq!(decode(&[0xff; 10], FOUR), Ok(None));
+    assert_eq!(decode(b"GET / HTTP", FOUR), Err(Notification::not_synchronized()));
+    assert_eq!(read(&whole(9, "")), Err(Notification::bad_type(9)));
+    assert_eq!(read(&whole(4, "00")), Err(Notification::bad_length(20)));
+    let giant = [&[0xff; 16][..], &[0xff, 0xff, 2]].concat();
+    assert_eq!(read(&giant), Err(Notification::bad_length(65535)));
+    let refresh = Message::Refresh { family: Some(Family::V6), kind: 1 };
+    assert_eq!(read(&whole(5, "0002 01 01")), Ok(refresh));
+}
+
+fn received(body: &str) -> Received {
+    match read(&whole(2, body)) {
+        Ok(Message::Update(received)) => *received,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn routes_of_ipv4_both_ways() {
+    let attributes = Attributes {
+        as_path: vec![Segment { ordered: true, members: vec![65001, 4_200_000_001] }],
+        med: Some(10),
+        communities: vec![WellKnown::GracefulShutdown.number()],
+        large_communities: vec![[1, 2, 3]],
+        ..Attributes::default()
+    };
+    let next_hop = NextHop { address: "192.0.2.9".parse().unwrap(), link_local: None };
+    let prefixes = vec![prefix("198.51.100.7/32"), prefix("10.0.0.0/8")];
+    let reach = Reach { next_hop, attributes: attributes.clone(), prefixes: prefixes.clone() };
+    let body = "0000 0035 40 01 01 00  40 02 0a 02 02 0000fde9 fa56ea01  40 03 04 c0000209  80 04 04 0000000a \
+                c0 08 04 ffff0000  c0 20 0c 00000001 00000002 00000003  20 c6336407  08 0a";
+    assert_eq!(Update::Reach(reach).encode(FOUR), [whole(2, body)]);
+    let found = received(body);
+    assert_eq!((found.reach, found.attributes), (prefixes.clone(), attributes));
+    assert_eq!(found.next_hop, Some(next_hop.address));
+    let gone = whole(2, "0007 20 c6336407 08 0a 0000");
+    assert_eq!(Update::Unreach(Family::V4, prefixes.clone()).encode(FOUR), std::slice::from_ref(&gone));
+    assert_eq!(received("0007 20 c6336407 08 0a 0000").unreach, prefixes);
+}
+
+#[test]
+fn routes_of_ipv6_and_of_ipv4_by_ipv6() {
+    let link_local = Some("fe80::1".parse().unwrap());
+    let next_hop = NextHop { address: "2001:db8::1".parse().unwrap(), link_local };
+    for (prefixes, family) in [
+        (vec![prefix("2001:db8:1::7/128"), prefix("2001:db8::/32")], 2),
+        (vec![prefix("198.51.100.7/32")], 1),
+    ] {
+        let reach = Reach { next_hop, attributes: Attributes::default(), prefixes: prefixes.clone() };
+        let [bytes] = &Update::Reach(reach).encode(FOUR)[..] else { panic!("one message") };
+        // The attribute comes first (RFC 7606 §5.1), with a next hop of 32 bytes.
+        assert_eq!((bytes[23], bytes[24], bytes[27], bytes[29]), (0x80, 14, family, 32));
+        let Ok(Message::Update(found)) = read(bytes) else { panic!("an UPDATE") };
+        assert_eq!((found.reach, found.next_hop), (prefixes, Some(next_hop.address)));
+    }
+    let gone = vec![prefix("2001:db8::/32")];
+    let [bytes] = &Update::Unreach(Family::V6, gone.clone()).encode(FOUR)[..] else { panic!("one message") };
+    let Ok(Message::Update(found)) = read(bytes) else { panic!("an UPDATE") };
+    assert_eq!((found.unreach, found.end_of_rib), (gone, None));
+}
+
+#[test]
+fn ends_of_ribs() {
+    for (family, body) in [(Family::V4, "0000 0000"), (Family::V6, "0000 0006 80 0f 03 0002 01")] {
+        assert_eq!(Update::EndOfRib(family).encode(FOUR), [whole(2, body)]);
+        assert_eq!(received(body).end_of_rib, Some(family));
+    }
+}
+
+#[test]
+fn thousands_of_routes_take_several_messages() {
+    let prefixes: Vec<Prefix> = (0..5000_u32)
+        .map(|number| Prefix { address: std::net::Ipv4Addr::from_bits(number).into(), length: 32 })
+        .collect();
+    let next_hop = NextHop { address: "192.0.2.9".parse().unwrap(), link_local: None };
+    let reach =
+        Update::Reach(Reach { next_hop, attributes: Attributes::default(), prefixes: prefixes.clone() });
+    for (update, gone) in [(reach, false), (Update::Unreach(Family::V4, prefixes.clone()), true)] {
+        let messages = update.encode(FOUR);
+        assert!(messages.len() < 10 && messages.iter().all(|bytes| bytes.len() <= LONGEST));
+        let mut found = Vec::new();
+        for bytes in messages {
+            let Ok(Message::Update(part)) = read(&bytes) else { panic!("an UPDATE") };
+            found.extend(if gone { part.unreach } else { part.reach });
+        }
+        assert_eq!(found, prefixes);
+    }
+}
+
+#[test]
+fn what_is_wrong_costs_its_routes_and_seldom_the_session() {
+    let origin = "40 01 01 00";
+    let path = "40 02 00";
+    let hop = "40 03 04 c0000209";
+    let route = "20 c6336407";
+    // Attributes, and what is left of the route: it comes, or it goes.
+    for (attributes, comes) in [
+        (format!("{origin} {path} {hop}"), true),
+        (format!("{origin} {path}"), false),
+        (format!("40 01 01 09 {path} {hop}"), false),
+        (format!("{origin} 40 02 03 02 01 00 {hop}"), false),
+        (format!("{origin} {path} 40 03 03 c00002"), false),
+        (format!("{origin} {path} {hop} c0 08 03 000000"), false),
+        // From another AS a local preference means nothing, wrong or not.
+        (format!("{origin} {path} {hop} 40 05 01 00"), true),
+        (format!("{origin} {path} {hop} c0 07 01 00"), true),
+        // Not known: optional ones are passed over.
+        (format!("{origin} {path} {hop} c0 63 01 00"), true),
+        (format!("{origin} {path} {hop} 40 63 01 00"), false),
+        // The same one again counts for nothing.
+        (format!("{origin} {path} {hop} 40 01 01 09"), true),
+        // The list ends in the middle of one.
+        (format!("{origin} {path} {hop} c0 08 04"), false),
+    ] {
+        let length = hex(&attributes).len();
+        let found = received(&format!("0000 {length:04x} {attributes} {route}"));
+        let route = vec![prefix("198.51.100.7/32")];
+        let expected = if comes { (route, vec![]) } else { (vec![], route) };
+        assert_eq!((found.reach, found.unreach), expected, "{attributes}");
+    }
+    let wrong = |body: &str| read(&whole(2, body)).unwrap_err();
+    assert_eq!(wrong("0000 0009 00"), Notification::malformed_attributes());
+    assert_eq!(wrong("0000 0000 21 c633640700"), Notification::bad_network_field());
+    assert_eq!(wrong("0001 20 0000"), Notification::bad_network_field());
+    let twice = "80 0e 05 0002 01 00 00 80 0e 05 0002 01 00 00";
+    assert_eq!(wrong(&format!("0000 0010 {twice}")), Notification::malformed_attributes());
+}
+
+#[test]
+fn a_stray_octet_in_a_path_does_not_loop() {
+    let found = received("0000 000f 40 01 01 00 40 02 03 02 00 01 40 03 02 c000 20 c6336407");
+    assert_eq!((found.reach.len(), found.unreach.len()), (0, 1));
+}
+
+#[test]
+fn ends_in_words() {
+    let shutdown = Notification::cease(Cease::Shutdown, "node is drained");
+    assert_eq!(shutdown.encode(), whole(3, "06 02 0f 6e6f64652069732064726169 6e6564"));
+    assert_eq!(shutdown.to_string(), "administrative shutdown (6/2): node is drained");
+    let Ok(Message::Notification(found)) = read(&shutdown.encode()) else { panic!("a NOTIFICATION") };
+    assert_eq!(found, shutdown);
+    assert_eq!(Notification::hold_timer_expired().to_string(), "hold timer expired (4/0)");
+    let long = Notification::cease(Cease::Shutdown, &"ä".repeat(200));
+    assert_eq!(usize::from(long.data[0]), 254);
+    let rude = Notification { code: 6, subcode: 2, data: b"\x05a\x1b[2J".to_vec() };
+    assert_eq!(rude.reason().as_deref(), Some("a[2J"));
+    assert_eq!(read(&whole(3, "0909")).map(|message| format!("{message:?}").contains("code: 9")), Ok(true));
+}
+
+#[test]
+fn no_bytes_make_it_fall() {
+    // A walk through what is nearly right: every byte of every message, changed to every value.
+    let next_hop = NextHop { address: "2001:db8::1".parse().unwrap(), link_local: None };
+    let reach =
+        Reach { next_hop, attributes: Attributes::default(), prefixes: vec![prefix("2001:db8::/32")] };
+    let messages = [
+        open().encode(),
+        Update::Reach(reach).encode(FOUR).remove(0),
+        Update::EndOfRib(Family::V6).encode(FOUR).remove(0),
+    ];
+    for message in messages {
+        for place in 0..message.len() {
+            for value in 0..=255 {
+                let mut bytes = message.clone();
+                bytes[place] = value;
+                decode(&bytes, FOUR).ok();
+                decode(&bytes, Agreed { four_octets: false, internal: true }).ok();
+            }
+        }
+    }
+}

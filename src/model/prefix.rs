@@ -1,0 +1,104 @@
+//! A network: an address and how many bits of it count.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use super::Family;
+use super::family::number;
+use super::vip::host_prefix;
+
+/// A network. Bits of the address that do not count are zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Prefix {
+    /// Its first address.
+    pub address: IpAddr,
+    /// How many bits of it count.
+    pub length: u8,
+}
+
+/// What is no network.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a network, such as 192.0.2.0/24 or 2001:db8::/64")]
+pub struct NoPrefix(String);
+
+impl Prefix {
+    /// The network of this length that the address is in; more bits than the family has count as all of them.
+    pub fn new(address: IpAddr, length: u8) -> Self {
+        let bits = Family::of(address).bits();
+        let length = length.min(bits);
+        let mask = u128::MAX.checked_shl(u32::from(bits - length)).unwrap_or(0);
+        Self { address: Family::of(address).address(number(address) & mask), length }
+    }
+
+    /// One address.
+    pub fn host(address: IpAddr) -> Self {
+        Self { address, length: host_prefix(address) }
+    }
+
+    /// Its family.
+    pub fn family(&self) -> Family {
+        Family::of(self.address)
+    }
+
+    /// Whether an address is in it.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.family() == Family::of(address) && Self::new(address, self.length) == *self
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.length)
+    }
+}
+
+/// `address/length`; an address alone is a network of one.
+impl FromStr for Prefix {
+    type Err = NoPrefix;
+
+    fn from_str(text: &str) -> Result<Self, NoPrefix> {
+        let wrong = || NoPrefix(text.to_owned());
+        let (address, length) = text.split_once('/').map_or((text, None), |(a, b)| (a, Some(b)));
+        let address: IpAddr = address.trim().parse().map_err(|_| wrong())?;
+        let Some(length) = length else { return Ok(Self::host(address)) };
+        let length: u8 = length.trim().parse().map_err(|_| wrong())?;
+        if length > Family::of(address).bits() {
+            return Err(wrong());
+        }
+        Ok(Self::new(address, length))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_are_read_and_written() {
+        for (text, expected) in [
+            ("192.0.2.77/24", Some("192.0.2.0/24")),
+            ("192.0.2.77", Some("192.0.2.77/32")),
+            ("0.0.0.0/0", Some("0.0.0.0/0")),
+            ("2001:db8::ff/64", Some("2001:db8::/64")),
+            ("::/0", Some("::/0")),
+            ("2001:db8::1", Some("2001:db8::1/128")),
+            ("192.0.2.0/33", None),
+            ("192.0.2.0/", None),
+            ("vip/24", None),
+        ] {
+            let read = text.parse::<Prefix>().ok().map(|prefix| prefix.to_string());
+            assert_eq!(read.as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_network_contains_its_own_family_only() {
+        let all: Prefix = "::/0".parse().unwrap();
+        assert!(all.contains("2001:db8::1".parse().unwrap()) && !all.contains("192.0.2.1".parse().unwrap()));
+        let some: Prefix = "192.0.2.128/25".parse().unwrap();
+        assert!(
+            some.contains("192.0.2.200".parse().unwrap()) && !some.contains("192.0.2.1".parse().unwrap())
+        );
+    }
+}

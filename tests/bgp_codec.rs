@@ -1,0 +1,192 @@
+//! Our BGP codec against somebody else's: what we write is read there, and written back as the same bytes; what is
+//! read there without complaint is read here.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that panics has failed"
+)]
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use kube_vip::bgp::packet::{
+    Agreed, Attributes, Capability, Cease, GracefulRestart, Message, NextHop, Notification, Open, Origin,
+    Reach, RestartFamily, Segment, Update, decode, keepalive, refresh_message,
+};
+use kube_vip::model::{Family, Prefix};
+use netgauze_bgp_pkt::BgpMessage;
+use netgauze_bgp_pkt::wire::deserializer::BgpParsingContext;
+use netgauze_parse_utils::WritablePdu;
+use netgauze_parse_utils::reader::SliceReader;
+use netgauze_parse_utils::traits::ParseFromWithOneInput;
+use proptest::prelude::*;
+
+const AGREED: Agreed = Agreed { four_octets: true, internal: true };
+
+/// What the other codec reads.
+fn theirs(bytes: &[u8]) -> Result<BgpMessage, String> {
+    let mut context = BgpParsingContext::new(true, HashMap::new(), HashMap::new(), false, false, true, true);
+    BgpMessage::parse(&mut SliceReader::new(bytes), &mut context).map_err(|error| format!("{error:?}"))
+}
+
+/// Read and written by the other codec.
+fn there_and_back(bytes: &[u8]) -> Vec<u8> {
+    let message = theirs(bytes).unwrap_or_else(|error| panic!("{error}: {bytes:02x?}"));
+    let mut written = Vec::new();
+    message.write(&mut written).unwrap();
+    written
+}
+
+fn ours(bytes: &[u8]) -> Message {
+    let (message, length) = decode(bytes, AGREED).unwrap().unwrap();
+    assert_eq!(length, bytes.len());
+    message
+}
+
+fn address(family: Family) -> impl Strategy<Value = IpAddr> {
+    // Only what can be routed: the other one passes over groups.
+    any::<u128>().prop_map(move |number| match family {
+        Family::V4 => Ipv4Addr::from_bits(0x4000_0000 | (number as u32 >> 2)).into(),
+        Family::V6 => Ipv6Addr::from_bits(0x2 << 124 | number >> 4).into(),
+    })
+}
+
+fn family() -> impl Strategy<Value = Family> {
+    prop_oneof![Just(Family::V4), Just(Family::V6)]
+}
+
+fn prefixes(family: Family) -> impl Strategy<Value = Vec<Prefix>> {
+    let prefix =
+        (address(family), 0..=family.bits()).prop_map(|(address, length)| Prefix::new(address, length));
+    prop::collection::vec(prefix, 1..40)
+}
+
+fn attributes() -> impl Strategy<Value = Attributes> {
+    let path = prop::collection::vec(1..=u32::MAX, 0..5).prop_map(|members| match members.len() {
+        0 => Vec::new(),
+        _ => vec![Segment { ordered: true, members }],
+    });
+    let origin = prop_oneof![Just(Origin::Igp), Just(Origin::Egp), Just(Origin::Incomplete)];
+    (
+        origin,
+        path,
+        any::<Option<u32>>(),
+        any::<Option<u32>>(),
+        prop::collection::vec(any::<u32>(), 0..80),
+        prop::collection::vec(any::<[u32; 3]>(), 0..30),
+    )
+        .prop_map(|(origin, as_path, med, local_pref, communities, large_communities)| Attributes {
+            origin,
+            as_path,
+            med,
+            local_pref,
+            communities,
+            large_communities,
+        })
+}
+
+fn next_hop(family: Family) -> impl Strategy<Value = NextHop> {
+    (address(family), any::<bool>()).prop_map(|(address, link_local)| NextHop {
+        link_local: (link_local && address.is_ipv6()).then(|| "fe80::1".parse().unwrap()),
+        address,
+    })
+}
+
+fn reach() -> impl Strategy<Value = Reach> {
+    family().prop_flat_map(|family| {
+        (prefixes(family), attributes(), next_hop(family))
+            .prop_map(|(prefixes, attributes, next_hop)| Reach { next_hop, attributes, prefixes })
+    })
+}
+
+fn capability() -> impl Strategy<Value = Capability> {
+    let families = prop::collection::vec((family(), any::<bool>()), 0..3).prop_map(|families| {
+        families.into_iter().map(|(family, forwarding)| RestartFamily { family, forwarding }).collect()
+    });
+    let restart = (any::<bool>(), 0..4096_u16, families).prop_map(|(restarting, seconds, families)| {
+        Capability::GracefulRestart(GracefulRestart { restarting, notification: false, seconds, families })
+    });
+    prop_oneof![
+        family().prop_map(Capability::Family),
+        Just(Capability::Refresh),
+        Just(Capability::EnhancedRefresh),
+        Just(Capability::ExtendedNextHop),
+        restart,
+    ]
+}
+
+fn open() -> impl Strategy<Value = Open> {
+    let hold = prop_oneof![Just(0_u16), 3..=u16::MAX];
+    (1..=u32::MAX, hold, 0x0100_0000..0xdfff_ffff_u32, prop::collection::vec(capability(), 0..6)).prop_map(
+        |(asn, hold_time, identifier, mut capabilities)| {
+            capabilities.push(Capability::FourOctets(asn));
+            Open { asn, hold_time, identifier: Ipv4Addr::from_bits(identifier), capabilities }
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn opens_are_understood(open in open()) {
+        let bytes = open.encode();
+        prop_assert_eq!(ours(&bytes), Message::Open(open));
+        let written = there_and_back(&bytes);
+        // The other one may put each capability into a parameter of its own.
+        prop_assert_eq!(ours(&written), ours(&bytes));
+    }
+
+    #[test]
+    fn routes_that_come_are_understood(reach in reach()) {
+        for bytes in Update::Reach(reach.clone()).encode(AGREED) {
+            prop_assert_eq!(there_and_back(&bytes), bytes.clone());
+            let Message::Update(read) = ours(&bytes) else { panic!("not an UPDATE") };
+            // Within an AS there is always a preference.
+            let local_pref = reach.attributes.local_pref.or(Some(100));
+            prop_assert_eq!(&read.attributes, &Attributes { local_pref, ..reach.attributes.clone() });
+            prop_assert_eq!(read.next_hop, Some(reach.next_hop.address));
+            prop_assert!(read.faults.is_empty() && read.unreach.is_empty());
+        }
+    }
+
+    #[test]
+    fn routes_that_go_are_understood((family, prefixes) in family().prop_flat_map(|family| (Just(family), prefixes(family)))) {
+        for bytes in Update::Unreach(family, prefixes.clone()).encode(AGREED) {
+            prop_assert_eq!(there_and_back(&bytes), bytes.clone());
+            let Message::Update(read) = ours(&bytes) else { panic!("not an UPDATE") };
+            prop_assert_eq!(&read.unreach, &prefixes);
+        }
+    }
+
+    /// Bytes that are changed somewhere: what the other one takes without complaint, this one does not end a session for.
+    #[test]
+    fn nobody_else_is_more_patient(reach in reach(), changes in prop::collection::vec((23..200_usize, any::<u8>()), 0..4)) {
+        let mut bytes = Update::Reach(reach).encode(AGREED).remove(0);
+        for (at, byte) in changes {
+            let at = at % bytes.len();
+            if at >= 19 {
+                bytes[at] = byte;
+            }
+        }
+        if theirs(&bytes).is_ok() {
+            prop_assert!(decode(&bytes, AGREED).is_ok(), "{:?} {:02x?}", decode(&bytes, AGREED), bytes);
+        }
+    }
+}
+
+#[test]
+fn what_has_no_routes_is_understood() {
+    let messages = [
+        keepalive(),
+        refresh_message(Family::V6, 0),
+        Notification::cease(Cease::Shutdown, "maintenance").encode(),
+        Notification::hold_timer_expired().encode(),
+        Update::EndOfRib(Family::V4).encode(AGREED).concat(),
+        Update::EndOfRib(Family::V6).encode(AGREED).concat(),
+    ];
+    for bytes in messages {
+        assert_eq!(there_and_back(&bytes), bytes);
+    }
+}
