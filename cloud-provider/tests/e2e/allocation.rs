@@ -122,13 +122,12 @@ fn a_second_look_writes_nothing() -> Result<(), Failed> {
     let mut provider = world.provider(10258)?;
     world.objects().create_services("web", 20, &load_balancer(80))?;
     world.wait_for_served(20)?;
-    let done = "kube_vip_cloud_provider_writes_total{result=\"done\"}";
-    assert_eq!(world.metric(&provider, done), 20.0);
+    assert_eq!(world.wait_for_writes(&provider, 20.0)?, 20.0);
     provider.terminate();
     assert!(provider.wait(10)?.success());
     let again = world.provider(10259)?;
     world.create("new")?;
     world.wait_for_served(21)?;
-    assert_eq!(world.metric(&again, done), 1.0);
+    assert_eq!(world.wait_for_writes(&again, 1.0)?, 1.0);
     Ok(())
 }

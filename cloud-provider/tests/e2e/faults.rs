@@ -35,10 +35,7 @@ fn killed_between_decision_and_write() -> Result<(), Failed> {
             &["--leader-elect=false"],
         )?;
         let some = f64::from(5 * (round + 1));
-        wait_for("a few writes", 30, || {
-            let done = world.metric(&provider, "kube_vip_cloud_provider_writes_total{result=\"done\"}");
-            (done >= some).then_some(())
-        })?;
+        world.wait_for_writes(&provider, some)?;
         provider.kill();
     }
     let _last = world.provider(10290)?;
@@ -75,16 +72,9 @@ fn a_frozen_leader_writes_nothing_when_it_wakes() -> Result<(), Failed> {
     let world = world()?;
     world.configure(json!({ "cidr-global": "192.0.2.0/24" }))?;
     let first = world.provider(10258)?;
-    // The object shows a write before the answer to it is counted.
-    let counts = |provider: &Provider, number: f64| {
-        wait_for(&format!("{number} writes to be counted"), 10, || {
-            let done = world.metric(provider, "kube_vip_cloud_provider_writes_total{result=\"done\"}");
-            (done >= number).then_some(done)
-        })
-    };
     world.create("before")?;
     world.wait_for_served(1)?;
-    counts(&first, 1.0)?;
+    world.wait_for_writes(&first, 1.0)?;
     first.freeze();
     let second = world.provider(10259)?;
     world.objects().create_services("web", 60, &load_balancer(80))?;
@@ -92,8 +82,8 @@ fn a_frozen_leader_writes_nothing_when_it_wakes() -> Result<(), Failed> {
     world.objects().create_services("more", 60, &load_balancer(80))?;
     first.thaw();
     world.wait_for_served(121)?;
-    assert_eq!(counts(&second, 120.0)?, 120.0);
-    assert_eq!(counts(&first, 1.0)?, 1.0);
+    assert_eq!(world.wait_for_writes(&second, 120.0)?, 120.0);
+    assert_eq!(world.wait_for_writes(&first, 1.0)?, 1.0);
     Ok(())
 }
 

@@ -136,6 +136,15 @@ impl World {
         })
     }
 
+    /// Wait until so many writes are counted. A write counts when its answer has come back, which is after others can
+    /// see what was written.
+    pub(crate) fn wait_for_writes(&self, provider: &Provider, number: f64) -> Result<f64> {
+        wait_for(&format!("{number} writes to be counted"), 30, || {
+            let done = self.metric(provider, "kube_vip_cloud_provider_writes_total{result=\"done\"}");
+            (done >= number).then_some(done)
+        })
+    }
+
     /// A counter or gauge of a provider.
     pub(crate) fn metric(&self, provider: &Provider, line: &str) -> f64 {
         let text = self.lab.host(0).namespace.http_get(provider.port(), "/metrics").unwrap_or_default();
