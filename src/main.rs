@@ -1,9 +1,11 @@
 //! The `kube-vip` program: read what was typed, do it, say how it went.
 
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 use kube_vip::cli::{self, Action, Cli, Manifest, Usage};
 use kube_vip::config::{self, Config, Raw, Sources};
+use kube_vip::model::ActualAddress;
 use kube_vip::net::netlink::Netlink;
 use kube_vip::program::{Failure, conclude, environment, print, runtime};
 use kube_vip::telemetry::{logging, status};
@@ -64,6 +66,7 @@ async fn manage(flags: &[(String, String)], dry_run: bool) -> Result<(), Failure
 async fn validate(raw: Raw) -> Result<Config, Failure> {
     let (netlink, _changes) = Netlink::open().map_err(Failure::one)?;
     let links = netlink.links().await.map_err(Failure::one)?;
+    let addresses = netlink.addresses().await.map_err(Failure::one)?;
     let namespace = std::fs::read_to_string("/var/run/secrets/kubernetes.io/serviceaccount/namespace");
     let facts = config::Facts {
         hostname: nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned(),
@@ -71,9 +74,20 @@ async fn validate(raw: Raw) -> Result<Config, Failure> {
             .ok()
             .map(|text| text.trim().to_owned())
             .filter(|text| !text.is_empty()),
+        addresses: links
+            .iter()
+            .map(|link| (link.name.clone(), own_addresses(link.index, &addresses)))
+            .collect(),
         links: links.into_iter().map(|link| (link.name, link.up)).collect(),
     };
     config::check(raw, &facts).map_err(|problems| Failure::all(&problems))
+}
+
+/// The addresses of a link, but for those that an earlier process of ours left there.
+fn own_addresses(link: u32, addresses: &[ActualAddress]) -> Vec<IpAddr> {
+    let own =
+        addresses.iter().filter(|address| address.link == link && !address.tagged && !address.deprecated);
+    own.map(|address| address.vip.address).collect()
 }
 
 /// What `manager --dry-run` prints.

@@ -48,6 +48,7 @@ fn world(mode: Mode) -> World {
         main_link: "eth0".into(),
         v4: PrefixLength::Fixed(32),
         v6: PrefixLength::Fixed(128),
+        routes: None,
     }
 }
 

@@ -649,6 +649,9 @@ impl World {
         let now = self.boot_time(agent);
         let a = &self.agents[agent];
         let inputs = Inputs {
+            routes: Vec::new(),
+            aggregates: Vec::new(),
+            quiet: false,
             groups: vec![(a.elector.standing(now), [(2, vip())].into())],
             succeeded: a.succeeded.clone(),
             preserve: false,

@@ -22,6 +22,7 @@ const PURE: &[&str] = &[
     "src/arp/packet.rs",
     "src/bgp/fsm/",
     "src/bgp/packet/",
+    "src/bgp/peers.rs",
     "src/bgp/rib_in.rs",
     "src/bgp/rib_out.rs",
     "src/cli.rs",
@@ -39,6 +40,7 @@ const PURE: &[&str] = &[
     "src/services/balance.rs",
     "src/services/endpoints.rs",
     "src/services/plan.rs",
+    "src/services/routes.rs",
     "src/services/select.rs",
     "src/services/status.rs",
 ];

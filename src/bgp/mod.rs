@@ -1,9 +1,27 @@
 //! BGP: telling routers which addresses this host serves (RFC 4271).
 //!
 //! `packet` is bytes, `fsm` a session with a peer, `rib_out` what the peer has been told and what not yet, `rib_in`
-//! what it told us; all four compute. `driver` owns sockets and clocks, one task for each peer.
+//! what it told us, `peers` who there is to talk to; all of these compute. `speaker` looks after peers that come and go, `driver` after one of them, with
+//! its sockets (`links`) and its clock: one task for each peer.
 
+pub mod driver;
 pub mod fsm;
+mod links;
 pub mod packet;
+pub mod peers;
 pub mod rib_in;
 pub mod rib_out;
+pub mod speaker;
+
+use std::sync::Arc;
+
+use crate::model::Routes;
+
+/// What this host announces.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Announced {
+    /// The routes.
+    pub routes: Arc<Routes>,
+    /// There are no others: whoever has more from an earlier process of ours can drop it.
+    pub complete: bool,
+}

@@ -4,6 +4,7 @@
 //! value, `validate` turns that into the one typed [`Config`], and `show` prints it. Nothing here touches the
 //! process's environment or the host: callers pass both in.
 
+pub mod bgp;
 pub mod duration;
 pub mod file;
 pub mod origin;
@@ -17,6 +18,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+pub use bgp::Bgp;
 pub use origin::Origin;
 pub use problem::Problem;
 pub use raw::{Raw, Sources};
@@ -46,6 +48,8 @@ pub struct Config {
     pub services: Option<Services>,
     /// How they are held on the link.
     pub layer2: Layer2,
+    /// Who is told of routes by BGP, in that mode.
+    pub bgp: Option<Bgp>,
     /// How the local API server is judged.
     pub health: Health,
     /// How API servers are reached.
@@ -176,6 +180,8 @@ pub enum ClassRule {
 /// How Services are elected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServiceElection {
+    /// None: every node announces what it can serve.
+    EveryNode,
     /// One election for all.
     Global,
     /// One for each Service.

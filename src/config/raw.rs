@@ -154,7 +154,7 @@ fn normal(kind: Kind, value: &str) -> Option<String> {
 }
 
 /// Go's `strconv.ParseBool`.
-fn go_bool(text: &str) -> Option<bool> {
+pub(super) fn go_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),

@@ -366,6 +366,21 @@ settings! {
         MpBgpIpv6: Kind::Text, default "",
             flags [], env ["mpbgp_ipv6"], file ["bgpConfig.mpbgpIPv6"],
             "Fixed IPv6 next hop.";
+        BgpRestartTime: Kind::Int(0, 4095), default "30",
+            flags ["bgpGracefulRestartTime"], env ["bgp_graceful_restart_time"], file ["bgpConfig.gracefulRestartTime"],
+            "Seconds for which peers keep our routes while kube-vip restarts, where nothing is elected; 0 turns it off.";
+        BgpListenPort: Kind::Int(1, 65535), default "179",
+            flags ["bgpListenPort"], env ["bgp_listen_port"], file ["bgpConfig.listenPort"],
+            "Port for peers that connect to us (`passive: true`).";
+        BgpExternalIps: Kind::Bool, default "false",
+            flags ["bgpAdvertiseExternalIPs"], env ["bgp_advertise_external_ips"], file ["bgpConfig.advertiseExternalIPs"],
+            "Announce the externalIPs of Services, too.";
+        BgpServiceCidrs: Kind::List, default "",
+            flags ["bgpAdvertiseServiceCIDRs"], env ["bgp_advertise_service_cidrs"], file ["bgpConfig.advertiseServiceCIDRs"],
+            "Announce the networks of cluster addresses: `auto` for the cluster's ServiceCIDRs, or networks.";
+        BgpAggregates: Kind::List, default "",
+            flags ["bgpAggregates"], env ["bgp_aggregates"], file ["bgpConfig.aggregates"],
+            "Networks that are announced while this node announces an address in them.";
         Zebra: Kind::Bool, default "false",
             flags ["zebra"], env ["zebra_enable"], file ["bgpConfig.zebra.enabled"],
             "Hand routes to FRR's zebra.";

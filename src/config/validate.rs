@@ -1,5 +1,6 @@
 //! From what was typed to what it means. Every problem is found, not only the first.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::origin::Origin;
@@ -8,7 +9,7 @@ use super::raw::Raw;
 use super::settings::Key;
 use super::{
     Api, ClassRule, Config, DnsMode, Election, Health, Layer2, LogFormat, Mode, Prefixes, ServiceElection,
-    Services, SubnetPrefix, Target, Telemetry,
+    Services, SubnetPrefix, Target, Telemetry, bgp,
 };
 use crate::model::legal::{is_name, unusable};
 
@@ -21,6 +22,15 @@ pub struct Facts {
     pub service_account_namespace: Option<String>,
     /// The links there are, and whether each is up (or does not say).
     pub links: Vec<(String, bool)>,
+    /// The addresses of each link, but for those that we put there.
+    pub addresses: Vec<(String, Vec<IpAddr>)>,
+}
+
+impl Facts {
+    /// The addresses of a link, if there is such a link.
+    pub fn addresses_of(&self, link: &str) -> Option<&[IpAddr]> {
+        self.addresses.iter().find(|(name, _)| name == link).map(|(_, addresses)| addresses.as_slice())
+    }
 }
 
 /// What holds for generating manifests and for running alike.
@@ -130,10 +140,19 @@ pub fn check(raw: Raw, facts: &Facts) -> Result<Config, Vec<Problem>> {
             ));
         }
     }
+    let mut notes = Vec::new();
+    let bgp = raw.bool(Key::Bgp).then(|| bgp::bgp(&raw, facts, &mut notes)).transpose();
+    let bgp = bgp.unwrap_or_else(|more| {
+        problems.extend(more);
+        None
+    });
     if !problems.is_empty() {
         return Err(problems);
     }
-    Ok(build(raw, facts, targets, prefixes, metrics))
+    let mut config = build(raw, facts, targets, prefixes, metrics);
+    config.bgp = bgp;
+    config.notes.extend(notes);
+    Ok(config)
 }
 
 fn build(
@@ -211,6 +230,7 @@ fn build(
             tolerate_down: raw.bool(Key::AllowInterfaceNotUp),
             give_up_when_down_for: raw.bool(Key::LoseLeadership).then(|| seconds(Key::LoseLeadershipTimeout)),
         },
+        bgp: None,
         health,
         api: Api {
             kubeconfig: raw.text(Key::Kubeconfig).to_owned(),
@@ -268,6 +288,7 @@ fn services(raw: &Raw, facts: &Facts) -> Services {
         },
         election: match (raw.bool(Key::ServicesElection), groups) {
             (true, _) => ServiceElection::PerService,
+            (false, 0) if raw.bool(Key::Bgp) => ServiceElection::EveryNode,
             (false, 0) => ServiceElection::Global,
             (false, groups) => ServiceElection::Groups(groups),
         },
@@ -375,7 +396,6 @@ fn not_built(raw: &Raw) -> Vec<Problem> {
     let wants_dhcp =
         targets(raw).iter().any(|target| matches!(target, Target::Ip(address) if address.is_unspecified()));
     let table = [
-        (on(Key::Bgp), Key::Bgp, "BGP mode"),
         (on(Key::RoutingTable), Key::RoutingTable, "routing-table mode"),
         (on(Key::Wireguard), Key::Wireguard, "WireGuard mode"),
         (on(Key::Upnp), Key::Upnp, "opening ports on a router by UPnP"),
@@ -391,7 +411,7 @@ fn not_built(raw: &Raw) -> Vec<Problem> {
         .filter(|(wanted, ..)| *wanted)
         .map(|(_, key, what)| {
             Problem::Combination(format!(
-                "{what} ({}) is not built into this version yet; it runs the control-plane VIP and Services in ARP mode",
+                "{what} ({}) is not built into this version yet; it runs the control-plane VIP and Services in ARP and BGP mode",
                 describe(raw, key)
             ))
         })
@@ -405,7 +425,7 @@ mod tests {
 
     fn facts() -> Facts {
         let links = [("lo", true), ("eth0", true), ("eth1", false)].map(|(name, up)| (name.to_owned(), up));
-        Facts { hostname: "Node-A".into(), service_account_namespace: None, links: links.into() }
+        Facts { hostname: "Node-A".into(), links: links.into(), ..Facts::default() }
     }
 
     fn raw(env: &[(&str, &str)]) -> Raw {
@@ -549,7 +569,7 @@ mod tests {
         assert_eq!(
             problems,
             [
-                "balancing control-plane connections (lb_enable by variable lb_enable) is not built into this version yet; it runs the control-plane VIP and Services in ARP mode"
+                "balancing control-plane connections (lb_enable by variable lb_enable) is not built into this version yet; it runs the control-plane VIP and Services in ARP and BGP mode"
             ]
         );
     }

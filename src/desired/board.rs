@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::leader::Standing;
 use crate::model::vip::host_prefix;
-use crate::model::{ActualAddress, LeaseName, Link, Vip};
+use crate::model::{ActualAddress, LeaseName, Link, Routes, Vip};
 
 /// Every group of addresses that moves as one.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -25,11 +26,13 @@ pub struct Group {
     pub standing: Standing,
     /// The addresses.
     pub places: BTreeSet<Place>,
+    /// What routers are told.
+    pub routes: Arc<Routes>,
 }
 
 impl Default for Group {
     fn default() -> Self {
-        Self { standing: Standing::Starting, places: BTreeSet::new() }
+        Self { standing: Standing::Starting, places: BTreeSet::new(), routes: Arc::default() }
     }
 }
 

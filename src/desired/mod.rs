@@ -4,9 +4,11 @@ pub mod board;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::leader::Standing;
-use crate::model::{BootTime, Vip};
+use crate::model::{BootTime, Path, Prefix, Routes, Vip};
 pub use board::{Board, Group, LinkChoice, Place, PrefixLength, Unplaced};
 
 /// Everything that decides what should exist on this host. One value; the latest wins.
@@ -14,6 +16,12 @@ pub use board::{Board, Group, LinkChoice, Place, PrefixLength, Unplaced};
 pub struct Inputs {
     /// Addresses that move as one: by link, and where this host stands in their election.
     pub groups: Vec<(Standing, BTreeSet<(u32, Vip)>)>,
+    /// Routes that routers are told of, and where this host stands in their election.
+    pub routes: Vec<(Standing, Arc<Routes>)>,
+    /// Networks that stand for the routes in them.
+    pub aggregates: Vec<Prefix>,
+    /// See [`Desired::quiet`].
+    pub quiet: bool,
     /// Addresses that a successor announced while this host was leaving.
     pub succeeded: BTreeSet<IpAddr>,
     /// Whether an IPv4 address may stay, silently, after the claim ran out, until the kernel drops it
@@ -26,6 +34,10 @@ pub struct Inputs {
 pub struct Desired {
     /// By link index and address. Whatever is ours and not in here has to go.
     pub addresses: BTreeMap<(u32, Vip), Presence>,
+    /// What routers are told.
+    pub routes: Routes,
+    /// Addresses are not announced on their links.
+    pub quiet: bool,
 }
 
 /// How an address should exist.
@@ -45,9 +57,13 @@ pub enum Presence {
     },
 }
 
+/// How long a leaving host still takes packets after it has withdrawn its routes: routers need a moment to hear of it.
+pub const LINGER: Duration = Duration::from_millis(200);
+
 /// What should exist at `now`. A claim is judged here, at the moment of use.
 pub fn desired(inputs: &Inputs, now: BootTime) -> Desired {
-    let mut desired = Desired::default();
+    let mut desired = Desired { quiet: inputs.quiet, ..Desired::default() };
+    desired.routes = aggregated(routes(inputs, now), &inputs.aggregates);
     for (standing, addresses) in &inputs.groups {
         for (link, vip) in addresses {
             let Some(presence) = presence(inputs, standing, vip, now) else { continue };
@@ -57,6 +73,45 @@ pub fn desired(inputs: &Inputs, now: BootTime) -> Desired {
         }
     }
     desired
+}
+
+/// Routes of the groups that this host may announce. One that is leaving says so of each before it goes (RFC 8326).
+fn routes(inputs: &Inputs, now: BootTime) -> Routes {
+    let mut routes = Routes::new();
+    for (standing, of_group) in &inputs.routes {
+        if standing.claim(now).is_some() {
+            routes.extend(of_group.iter().map(|(prefix, path)| (*prefix, path.clone())));
+        }
+    }
+    for (standing, of_group) in &inputs.routes {
+        if matches!(standing, Standing::Leaving { until } if now + LINGER < *until) {
+            for (prefix, path) in of_group.iter() {
+                let draining = || Arc::new(Path { draining: true, ..Path::clone(path) });
+                routes.entry(*prefix).or_insert_with(draining);
+            }
+        }
+    }
+    routes
+}
+
+/// Routes with nothing to say of themselves give way to the network that they are in. Others stay: not every node has
+/// them, or routers are to treat them in another way.
+fn aggregated(mut routes: Routes, aggregates: &[Prefix]) -> Routes {
+    for aggregate in aggregates {
+        let inside = |prefix: &Prefix| prefix.length > aggregate.length && aggregate.contains(prefix.address);
+        let (within, rest): (Routes, Routes) = routes.into_iter().partition(|(prefix, _)| inside(prefix));
+        routes = rest;
+        let plain = |path: &Path| *path == Path { draining: path.draining, ..Path::default() };
+        let (given_up, kept): (Routes, Routes) = within.into_iter().partition(|(_, path)| plain(path));
+        // As long as one of them is not about to go, neither is the network.
+        let path = given_up.values().min_by_key(|path| path.draining).or_else(|| kept.values().next());
+        if let Some(path) = path {
+            let path = Path { draining: path.draining, ..Path::default() };
+            routes.insert(*aggregate, Arc::new(path));
+        }
+        routes.extend(kept);
+    }
+    routes
 }
 
 fn presence(inputs: &Inputs, standing: &Standing, vip: &Vip, now: BootTime) -> Option<Presence> {
@@ -92,7 +147,15 @@ mod tests {
     fn inputs(standing: Standing) -> Inputs {
         let vips = ["192.0.2.1", "2001:db8::1"].map(|address| Vip::host(address.parse().unwrap()));
         let addresses = vips.map(|vip| (2, vip)).into();
-        Inputs { groups: vec![(standing, addresses)], succeeded: BTreeSet::new(), preserve: false }
+        let routes = vips.map(|vip| (Prefix::host(vip.address), Arc::default())).into();
+        Inputs {
+            groups: vec![(standing.clone(), addresses)],
+            routes: vec![(standing, Arc::new(routes))],
+            aggregates: Vec::new(),
+            succeeded: BTreeSet::new(),
+            preserve: false,
+            quiet: false,
+        }
     }
 
     fn claim() -> Standing {
@@ -142,6 +205,42 @@ mod tests {
         assert_eq!(presences(&preserving, at(4699)), [Presence::Kept { silent: true }]);
         assert_eq!(presences(&preserving, at(4700)), []);
         assert_eq!(presences(&inputs(standing), at(4699)), []);
+    }
+
+    fn announced(inputs: &Inputs, now: BootTime) -> Vec<(String, bool)> {
+        let routes = desired(inputs, now).routes;
+        routes.iter().map(|(prefix, path)| (prefix.to_string(), path.draining)).collect()
+    }
+
+    fn both(draining: bool) -> [(String, bool); 2] {
+        ["192.0.2.1/32", "2001:db8::1/128"].map(|text| (text.to_owned(), draining))
+    }
+
+    #[test]
+    fn routes_go_with_the_claim_and_say_when_they_are_about_to_go() {
+        assert_eq!(announced(&inputs(claim()), at(2999)), both(false));
+        assert_eq!(announced(&inputs(claim()), at(3000)), []);
+        assert_eq!(announced(&inputs(Standing::Starting), at(0)), []);
+        let leaving = inputs(Standing::Leaving { until: at(500) });
+        assert_eq!(announced(&leaving, at(299)), both(true));
+        // Packets are still taken for a moment.
+        assert_eq!(announced(&leaving, at(300)), []);
+        assert_eq!(presences(&leaving, at(499)).len(), 2);
+        // What another group holds does not go.
+        let mut two = inputs(claim());
+        two.routes.extend(leaving.routes);
+        assert_eq!(announced(&two, at(0)), both(false));
+    }
+
+    #[test]
+    fn an_aggregate_stands_for_routes_that_have_nothing_to_say() {
+        let mut inputs = inputs(claim());
+        inputs.aggregates = vec!["192.0.2.0/24".parse().unwrap(), "198.51.100.0/24".parse().unwrap()];
+        let path = Arc::new(Path { med: Some(1), ..Path::default() });
+        inputs.routes.push((claim(), Arc::new([("192.0.2.9/32".parse().unwrap(), path)].into())));
+        let expected =
+            ["192.0.2.0/24", "192.0.2.9/32", "2001:db8::1/128"].map(|text| (text.to_owned(), false));
+        assert_eq!(announced(&inputs, at(0)), expected);
     }
 
     #[test]

@@ -43,6 +43,16 @@ pub enum Basis {
     Lease,
     /// The API server is healthy but does not let us at the Lease yet, and nobody answers for the address.
     Provisional,
+    /// Nobody is elected: every node may have it at once, and routers choose.
+    EveryNode,
+}
+
+impl Claim {
+    /// A claim that never ends by itself.
+    pub fn of_every_node(since: BootTime) -> Self {
+        let never = BootTime::from_boot(Duration::MAX);
+        Self { since, valid_until: never, fence_until: never, basis: Basis::EveryNode }
+    }
 }
 
 /// Where this host stands in the election.

@@ -7,27 +7,68 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::{Common, LINK_PATIENCE, ManagerError, Part, Parts};
+use super::{Common, LINK_PATIENCE, ManagerError, Parts};
 use crate::desired::{Board, Group, LinkChoice, Place, PrefixLength};
 use crate::health;
 use crate::health::driver::Report;
 use crate::leader::driver::{Ask, Handles};
 use crate::leader::elector::{DrainReason, Input};
 use crate::leader::{self, Health, Standing};
-use crate::model::{BootTime, LeaseName, Vip};
+use crate::model::{BootTime, LeaseName, Prefix, Vip};
 use crate::net::clock;
 use crate::reconcile::driver::left_over;
 use crate::telemetry::Telemetry;
 
 impl Common {
-    /// The control plane's election, and all that feeds it.
+    /// The control plane's election, or the judge of every node, and all that feeds it.
     pub(super) fn start_control_plane(
         &self,
         lease: &LeaseName,
         shared: watch::Receiver<BTreeSet<Place>>,
         link_down: watch::Receiver<Option<BootTime>>,
         parts: &mut Parts,
-    ) -> Result<mpsc::Sender<Input>, ManagerError> {
+    ) -> Result<Option<mpsc::Sender<Input>>, ManagerError> {
+        let elected = self.config.bgp.as_ref().is_none_or(|bgp| bgp.elected);
+        let (standing, commands) = match elected {
+            true => {
+                let (standing, commands) = self.elect_control_plane(lease, link_down, parts)?;
+                (standing, Some(commands))
+            }
+            false => (self.judge_control_plane(parts)?, None),
+        };
+        // The board has the group before the main loop first looks at it.
+        let layout = Layout {
+            lease: lease.clone(),
+            link: self.link.name.clone(),
+            routed: self.config.bgp.is_some(),
+            standing,
+            vips: self.vips.clone(),
+            shared,
+        };
+        layout.put_on(&self.board);
+        parts.election("the layout of the control plane", layout.keep_on(self.board.clone()));
+        Ok(commands)
+    }
+
+    /// Every node announces while its API server is well.
+    fn judge_control_plane(&self, parts: &mut Parts) -> Result<watch::Receiver<Standing>, ManagerError> {
+        let (health_in, health) = watch::channel(Report::default());
+        let (_always, probe_health) = watch::channel(true);
+        let prober =
+            health::driver::Driver::new(&self.config.health, self.api.clone(), probe_health, health_in)?;
+        tokio::spawn(prober.run());
+        tokio::spawn(show(health.clone(), self.telemetry.clone()));
+        let (judge, standing) = self.judge(Some(health), Some(self.telemetry.clone()));
+        parts.election("the judge of the control plane", judge.run());
+        Ok(standing)
+    }
+
+    fn elect_control_plane(
+        &self,
+        lease: &LeaseName,
+        link_down: watch::Receiver<Option<BootTime>>,
+        parts: &mut Parts,
+    ) -> Result<(watch::Receiver<Standing>, mpsc::Sender<Input>), ManagerError> {
         let vips: BTreeSet<IpAddr> = self.vips.borrow().iter().map(|vip| vip.address).collect();
         let (health_in, health_out) = watch::channel(Report::default());
         let (combined_in, combined) = watch::channel(Report::default());
@@ -41,17 +82,7 @@ impl Common {
         let Handles { standing, commands, asks, probe_health } = handles;
         let prober =
             health::driver::Driver::new(&self.config.health, self.api.clone(), probe_health, health_in)?;
-        parts.spawn(async move { (Part::Election("the election"), election.run().await) });
-        // The board has the group before the main loop first looks at it.
-        let layout = Layout {
-            lease: lease.clone(),
-            link: self.link.name.clone(),
-            standing,
-            vips: self.vips.clone(),
-            shared,
-        };
-        layout.put_on(&self.board);
-        parts.spawn(layout.keep_on(self.board.clone()));
+        parts.election("the election", election.run());
         tokio::spawn(prober.run());
         tokio::spawn(judge(
             self.config.layer2.clone(),
@@ -63,7 +94,17 @@ impl Common {
         ));
         tokio::spawn(forward_asks(lease.clone(), asks, self.asks.clone()));
         tokio::spawn(command(self.drained.clone(), self.stopping.clone(), commands.clone()));
-        Ok(commands)
+        Ok((standing, commands))
+    }
+}
+
+/// Tell how the API server does.
+async fn show(mut health: watch::Receiver<Report>, telemetry: Arc<Telemetry>) {
+    loop {
+        telemetry.health(health.borrow_and_update().local);
+        if health.changed().await.is_err() {
+            return;
+        }
     }
 }
 
@@ -71,6 +112,8 @@ impl Common {
 struct Layout {
     lease: LeaseName,
     link: String,
+    /// Routers are told of them.
+    routed: bool,
     standing: watch::Receiver<Standing>,
     vips: watch::Receiver<BTreeSet<Vip>>,
     /// Addresses of Services that go with them.
@@ -86,14 +129,16 @@ impl Layout {
         };
         let mut places = self.shared.borrow().clone();
         places.extend(self.vips.borrow().iter().map(place));
-        let group = Group { standing: self.standing.borrow().clone(), places };
+        let hosts = places.iter().filter(|_| self.routed).map(|place| Prefix::host(place.address));
+        let routes = hosts.map(|prefix| (prefix, Arc::default())).collect();
+        let group = Group { standing: self.standing.borrow().clone(), places, routes: Arc::new(routes) };
         board.send_if_modified(|board| {
             board.groups.insert(self.lease.clone(), group.clone()).as_ref() != Some(&group)
         });
     }
 
     /// Until the election ends.
-    async fn keep_on(mut self, board: Arc<watch::Sender<Board>>) -> (Part, std::io::Result<()>) {
+    async fn keep_on(mut self, board: Arc<watch::Sender<Board>>) -> std::io::Result<()> {
         loop {
             self.standing.borrow_and_update();
             self.vips.borrow_and_update();
@@ -101,7 +146,7 @@ impl Layout {
             self.put_on(&board);
             tokio::select! {
                 changed = self.standing.changed() => if changed.is_err() {
-                    return (Part::Election("the layout of the control plane"), Ok(()));
+                    return Ok(());
                 },
                 Ok(()) = self.vips.changed() => {}
                 Ok(()) = self.shared.changed() => {}

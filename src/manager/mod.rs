@@ -1,6 +1,8 @@
 //! The daemon: starts everything in order, and stops it in order.
 
+mod bgp;
 mod control_plane;
+mod every_node;
 mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +16,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::api::{Api, Environment};
-use crate::config::{Config, Target};
+use crate::bgp::Announced;
+use crate::config::{Config, Mode, Target};
 use crate::desired::Board;
 use crate::leader::Settings;
 use crate::leader::driver::Ask;
@@ -77,7 +80,30 @@ struct Common {
     stopping: watch::Receiver<bool>,
 }
 
-type Parts = JoinSet<(Part, std::io::Result<()>)>;
+/// Everything that runs until the end.
+#[derive(Default)]
+struct Parts {
+    tasks: JoinSet<(Part, std::io::Result<()>)>,
+    /// So many of them end when they have given up what they held.
+    elections: usize,
+}
+
+impl Parts {
+    /// Something that ends when it has given up what it held.
+    fn election(
+        &mut self,
+        what: &'static str,
+        run: impl Future<Output = std::io::Result<()>> + Send + 'static,
+    ) {
+        self.elections += 1;
+        self.tasks.spawn(async move { (Part::Election(what), run.await) });
+    }
+
+    /// Something that never ends by itself.
+    fn other(&mut self, what: &'static str, run: impl Future<Output = std::io::Result<()>> + Send + 'static) {
+        self.tasks.spawn(async move { (Part::Other(what), run.await) });
+    }
+}
 
 /// A part that all depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +154,7 @@ pub async fn run(config: Config) -> Result<(), ManagerError> {
     let (commands, commands_out) = mpsc::channel(1024);
     let (link_in, link_down) = watch::channel(None);
     let (outcome_in, outcome) = watch::channel(Outcome::default());
+    let (announced_in, announced) = watch::channel(Announced::default());
     let drained = Arc::new(watch::Sender::new(false));
     let (stop, stopping) = watch::channel(false);
     let channels = reconcile::driver::Channels {
@@ -136,6 +163,7 @@ pub async fn run(config: Config) -> Result<(), ManagerError> {
         commands,
         link_down: link_in,
         outcome: outcome_in,
+        announced: announced_in,
     };
     let options = options(&config, &link, control_plane.clone());
     let reporter = reporter(&config, api.clone());
@@ -152,24 +180,24 @@ pub async fn run(config: Config) -> Result<(), ManagerError> {
         stopping,
     };
 
-    let mut parts = Parts::new();
+    let mut parts = Parts::default();
     let mut routes = Routes::default();
     let (shared, shared_out) = watch::channel(BTreeSet::new());
     if let Some(lease) = &control_plane {
-        routes.control_plane = Some((
-            lease.clone(),
-            common.start_control_plane(lease, shared_out, link_down.clone(), &mut parts)?,
-        ));
+        let commands = common.start_control_plane(lease, shared_out, link_down.clone(), &mut parts)?;
+        routes.control_plane = commands.map(|commands| (lease.clone(), commands));
     }
     routes.services = common.start_services(control_plane.as_ref(), shared, outcome, link_down, &mut parts);
     let (config, targets) = (common.config.clone(), common.config.targets.clone());
     // From here on only the elections and what feeds them can write to the board.
     drop(common);
+    let speaker = config.bgp.as_ref().map(|bgp| bgp::start(&config, bgp, announced, &telemetry));
+    let speaker = speaker.transpose()?;
     let reconciler = reconcile::driver::Driver::new(options, channels, telemetry.clone(), netlink, changes);
     let host = tokio::spawn(reconciler.run());
     tokio::spawn(routes.pass_on(commands_out));
     let socket = status::serve(telemetry.clone(), drained);
-    parts.spawn(async move { (Part::Other("the status socket"), socket.await) });
+    parts.other("the status socket", socket);
     tokio::spawn(resolve::run(targets, config.prefixes, config.dns_mode, vips_in));
     let farewell_api = api.clone();
     tokio::spawn(api::peers::follow(api));
@@ -177,9 +205,12 @@ pub async fn run(config: Config) -> Result<(), ManagerError> {
 
     let stopped = wait(&mut parts, &stop, &config, &telemetry).await;
     // The elections have ended: the host is cleaned up, then the last Events go out.
-    parts.abort_all();
-    while parts.join_next().await.is_some() {}
+    parts.tasks.abort_all();
+    while parts.tasks.join_next().await.is_some() {}
     let cleaned = timeout(EXIT_PATIENCE, host).await;
+    if let Some(speaker) = speaker {
+        speaker.stop().await;
+    }
     telemetry.close();
     let labels = async {
         if config.services.is_some() && config.telemetry.label_node {
@@ -243,7 +274,6 @@ async fn wait(
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut dump = signal(SignalKind::user_defined1())?;
     let mut stopping = false;
-    let mut elections = usize::from(!config.targets.is_empty()) * 2 + usize::from(config.services.is_some());
     loop {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -252,10 +282,10 @@ async fn wait(
                 print!("{}", crate::dump::text(config, &telemetry.status(clock::now())));
                 continue;
             }
-            ended = parts.join_next() => match ended {
+            ended = parts.tasks.join_next() => match ended {
                 Some(Ok((Part::Election(_), Ok(())))) if stopping => {
-                    elections -= 1;
-                    if elections == 0 {
+                    parts.elections -= 1;
+                    if parts.elections == 0 {
                         return Ok(());
                     }
                     continue;
@@ -328,6 +358,9 @@ fn options(config: &Config, link: &Link, control_plane: Option<LeaseName>) -> re
         skip_dad: config.layer2.skip_dad,
         lo_global: config.layer2.lo_global,
         refresh: config.layer2.announce_every.unwrap_or(crate::announce::schedule::REFRESH),
+        quiet: config.mode != Mode::Arp,
+        services: config.services.is_some(),
+        aggregates: config.bgp.as_ref().map(|bgp| bgp.extras.aggregates.clone()).unwrap_or_default(),
         control_plane,
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
-use super::{Common, LINK_PATIENCE, Part, Parts};
+use super::every_node::{group, keep};
+use super::{Common, LINK_PATIENCE, Parts};
 use crate::config::{Config, ServiceElection, SubnetPrefix};
 use crate::desired::{LinkChoice, Place, PrefixLength};
 use crate::leader::elections::{self, Elections};
@@ -15,6 +16,7 @@ use crate::model::{BootTime, LeaseName, Link};
 use crate::net::clock;
 use crate::reconcile::driver::Outcome;
 use crate::services::plan::{Mode, World};
+use crate::services::routes::RouteRules;
 use crate::services::select::Rules;
 use crate::telemetry::Telemetry;
 use crate::{api, services};
@@ -51,9 +53,7 @@ impl Common {
         let observer = Arc::new(Muted(self.telemetry.clone()));
         let (elections, leases) =
             Elections::new(self.settings(false, false), self.api.clone(), observer, channels);
-        parts.spawn(
-            async move { (Part::Election("the elections for Services"), elections.run(leases).await) },
-        );
+        parts.election("the elections for Services", elections.run(leases));
         let (events, events_out) = mpsc::channel(EVENTS);
         let author = api::event::Author { component: "kube-vip", host: self.config.node_name.clone() };
         tokio::spawn(author.post_all(self.api.clone(), events_out));
@@ -80,7 +80,12 @@ impl Common {
             self.telemetry.clone(),
             ours.map(|address| address.vip.address).collect(),
         );
-        parts.spawn(async move { (Part::Other("the planning of Services"), driver.run().await) });
+        parts.other("the planning of Services", driver.run());
+        if self.config.bgp.is_some() {
+            let (judge, standing) = self.judge(None, None);
+            parts.election("the judge of every node", judge.run());
+            parts.election("the standing of every node", keep(group(), standing, self.board.clone()));
+        }
         let tolerate_down = self.config.layer2.tolerate_down;
         tokio::spawn(stay_away(self.drained.clone(), link_down, tolerate_down, drained_in));
         Some(commands)
@@ -110,6 +115,7 @@ fn world(
         mode: match services.election {
             ServiceElection::Global => Mode::Global(lease),
             ServiceElection::PerService => Mode::PerService,
+            ServiceElection::EveryNode => Mode::EveryNode(group()),
             ServiceElection::Groups(count) => Mode::Groups { base: lease, count, most: CANDIDATES },
         },
         control_plane: control_plane.cloned(),
@@ -121,6 +127,13 @@ fn world(
         main_link: link.name.clone(),
         v4: prefix(services.prefixes.0),
         v6: prefix(services.prefixes.1),
+        routes: config.bgp.as_ref().map(|bgp| RouteRules {
+            every_node: group(),
+            attach: bgp.attach,
+            external_ips: bgp.extras.external_ips,
+            networks: bgp.extras.networks.clone(),
+            service_cidrs: bgp.extras.service_cidrs,
+        }),
     }
 }
 

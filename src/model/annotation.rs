@@ -30,6 +30,16 @@ pub const SERVICE_VLAN: &str = "kube-vip.io/serviceVLAN";
 pub const VIP_HOST: &str = "kube-vip.io/vipHost";
 /// What a node holds for a Service: this, a slash, `service.namespace`.
 pub const SERVICE_PROVIDED: &str = "service-provided.kube-vip.io";
+/// Communities of the routes to a Service, separated by commas.
+pub const BGP_COMMUNITIES: &str = "kube-vip.io/bgp-communities";
+/// Large communities of the routes to a Service, separated by commas.
+pub const BGP_LARGE_COMMUNITIES: &str = "kube-vip.io/bgp-large-communities";
+/// The local preference of the routes to a Service.
+pub const BGP_LOCAL_PREF: &str = "kube-vip.io/bgp-local-pref";
+/// The MED of the routes to a Service.
+pub const BGP_MED: &str = "kube-vip.io/bgp-med";
+/// How often our AS stands in the path of the routes to a Service once more.
+pub const BGP_PREPEND: &str = "kube-vip.io/bgp-as-path-prepend";
 /// Annotations that ask for something this version does not do, and what that is.
 pub const NOT_YET: [(&str, &str); 4] = [
     ("kube-vip.io/forwardUPNP", "opening ports on a router by UPnP"),
@@ -96,7 +106,32 @@ pub const SERVICE_ANNOTATIONS: &[Entry] = &[
         "user; read by kube-vip",
         "`\"true\"`: announce the Service though nothing stands behind it, with `externalTrafficPolicy: Cluster`.",
     ),
-    entry(VIP_HOST, "kube-vip", "The node that announces the Service."),
+    entry(
+        VIP_HOST,
+        "kube-vip",
+        "The node that announces the Service; where every node does, the one that wrote the status.",
+    ),
+    entry(
+        BGP_COMMUNITIES,
+        "user; read by kube-vip",
+        "BGP mode: communities of its routes, separated by commas: `65000:100`, `no-export`, `no-advertise`.",
+    ),
+    entry(
+        BGP_LARGE_COMMUNITIES,
+        "user; read by kube-vip",
+        "BGP mode: large communities, such as `65000:1:2`.",
+    ),
+    entry(
+        BGP_LOCAL_PREF,
+        "user; read by kube-vip",
+        "BGP mode: the local preference, for peers in the same AS.",
+    ),
+    entry(BGP_MED, "user; read by kube-vip", "BGP mode: the MED (metric) of its routes."),
+    entry(
+        BGP_PREPEND,
+        "user; read by kube-vip",
+        "BGP mode: how often our AS stands in the path once more, from 0 to 32.",
+    ),
     entry(NOT_YET[0].0, "user", "Not available in this version; an Event says so."),
     entry(NOT_YET[1].0, "user", "Not available in this version; an Event says so."),
     entry(NOT_YET[2].0, "user", "Not available in this version; an Event says so."),

@@ -24,3 +24,27 @@ pub struct Path {
 
 /// Routes by prefix. Most have the same path.
 pub type Routes = BTreeMap<Prefix, Arc<Path>>;
+
+/// A community: `65000:100`, a number, or the name of a well-known one (RFC 1997, RFC 8326).
+pub fn community(text: &str) -> Option<u32> {
+    match text.to_lowercase().as_str() {
+        "no-export" => return Some(0xffff_ff01),
+        "no-advertise" => return Some(0xffff_ff02),
+        "no-export-subconfed" => return Some(0xffff_ff03),
+        "graceful-shutdown" => return Some(0xffff_0000),
+        _ => {}
+    }
+    match text.split_once(':') {
+        Some((high, low)) => {
+            let (high, low): (u16, u16) = (high.parse().ok()?, low.parse().ok()?);
+            Some(u32::from(high) << 16 | u32::from(low))
+        }
+        None => text.parse().ok(),
+    }
+}
+
+/// A large community: `65000:1:2` (RFC 8092).
+pub fn large_community(text: &str) -> Option<[u32; 3]> {
+    let parts = text.split(':').map(|part| part.parse().ok()).collect::<Option<Vec<u32>>>()?;
+    parts.try_into().ok()
+}

@@ -97,6 +97,8 @@ pub struct ServiceView {
     pub ports: Vec<(Protocol, u16)>,
     /// `spec.externalTrafficPolicy`.
     pub traffic_policy: TrafficPolicy,
+    /// `spec.externalIPs`.
+    pub external_ips: Vec<IpAddr>,
     /// `spec.selector`.
     pub selector: BTreeMap<String, String>,
     /// `status.loadBalancer.ingress`.
@@ -197,6 +199,7 @@ fn of_spec(spec: ServiceSpec) -> ServiceView {
             Some("Local") => TrafficPolicy::Local,
             _ => TrafficPolicy::Cluster,
         },
+        external_ips: spec.external_ips.iter().flatten().filter_map(|address| address.parse().ok()).collect(),
         selector: spec.selector.unwrap_or_default(),
         ..ServiceView::default()
     }

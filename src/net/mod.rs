@@ -7,3 +7,4 @@ pub mod packet_socket;
 pub mod requests;
 mod sys;
 pub mod sysctl;
+pub mod tcp;

@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "this is the file that the rest of the program is free of it for")]
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use socket2::{SockAddr, SockAddrStorage};
@@ -50,4 +51,57 @@ pub(super) fn link_address(link: u32, ethertype: u16, hardware: &[u8]) -> io::Re
     let length = FIXED + hardware.len().max(8);
     // SAFETY: the storage holds an address of family AF_PACKET, and `length` does not exceed what was written.
     Ok(unsafe { SockAddr::new(storage, length as libc::socklen_t) })
+}
+
+/// Sign every segment to and from a station with a password (TCP_MD5SIG, RFC 2385); without one, no more.
+pub(super) fn sign(socket: &impl AsRawFd, station: SocketAddr, password: &[u8]) -> io::Result<()> {
+    /// As `struct tcp_md5sig` of linux/tcp.h.
+    #[repr(C)]
+    struct Signature {
+        station: libc::sockaddr_storage,
+        flags: u8,
+        prefix: u8,
+        length: u16,
+        link: i32,
+        key: [u8; 80],
+    }
+    const TCP_MD5SIG: i32 = 14;
+    let too_long = || io::Error::new(io::ErrorKind::InvalidInput, "the password has more than 80 bytes");
+    let mut key = [0; 80];
+    key.get_mut(..password.len()).ok_or_else(too_long)?.copy_from_slice(password);
+    let station = SockAddr::from(station);
+    // SAFETY: `sockaddr_storage` is plain data for which all zeroes is a valid value.
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    // SAFETY: the address is of that length, and no address is longer than the storage; the two do not overlap.
+    unsafe {
+        std::ptr::copy_nonoverlapping(
+            station.as_ptr().cast::<u8>(),
+            (&raw mut storage).cast::<u8>(),
+            station.len() as usize,
+        );
+    }
+    let value =
+        Signature { station: storage, flags: 0, prefix: 0, length: password.len() as u16, link: 0, key };
+    set_option(socket, libc::IPPROTO_TCP, TCP_MD5SIG, &value)
+}
+
+/// Drop packets that have come through more routers than this leaves hops for (IP_MINTTL, IPV6_MINHOPCOUNT).
+pub(super) fn least_hops(socket: &impl AsRawFd, ipv4: bool, hops: u8) -> io::Result<()> {
+    const IP_MINTTL: i32 = 21;
+    const IPV6_MINHOPCOUNT: i32 = 73;
+    let hops = i32::from(hops);
+    if ipv4 {
+        set_option(socket, libc::IPPROTO_IP, IP_MINTTL, &hops)
+    } else {
+        set_option(socket, libc::IPPROTO_IPV6, IPV6_MINHOPCOUNT, &hops)
+    }
+}
+
+/// `T` has to be what the kernel expects for this option.
+fn set_option<T>(socket: &impl AsRawFd, level: i32, name: i32, value: &T) -> io::Result<()> {
+    let length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the pointer is to `length` readable bytes that live as long as the call; the descriptor is the socket's.
+    let outcome =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const *value).cast(), length) };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -153,10 +153,12 @@ pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
         // with many addresses each extension counts.
         let lasts = applied.is_some_and(|applied| applied <= fence_until && applied >= valid_until);
         let gains = applied.is_none_or(|applied| applied > fence_until || until > applied + LEAST_GAIN);
-        if missing || !agrees || (!lasts && gains) {
+        // What never ends is not extended.
+        let settled = seconds == FOREVER && applied.is_some() && current.is_none();
+        if missing || (!settled && (!agrees || (!lasts && gains))) {
             plan.actions.push(Action::Hold { link, vip, seconds, until, missing });
         }
-        if missing || !actual.announcing.contains(&(link, vip.address)) {
+        if !desired.quiet && (missing || !actual.announcing.contains(&(link, vip.address))) {
             announce.push(Action::Announce { link, address: vip.address });
         }
     }
@@ -168,6 +170,9 @@ pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
 fn whole_seconds(left: Duration) -> u32 {
     u32::try_from(left.as_secs()).unwrap_or(u32::MAX)
 }
+
+/// As many seconds as never end, for the kernel.
+const FOREVER: u32 = u32::MAX;
 
 /// What an extension has to bring.
 const LEAST_GAIN: Duration = Duration::from_millis(200);
@@ -191,7 +196,8 @@ mod tests {
 
     fn held(vips: &[&str], fence: u64) -> Desired {
         let presence = Presence::Held { fence_until: at(fence), valid_until: at(fence - 1700) };
-        Desired { addresses: vips.iter().map(|text| ((2, vip(text)), presence)).collect() }
+        let addresses = vips.iter().map(|text| ((2, vip(text)), presence)).collect();
+        Desired { addresses, ..Desired::default() }
     }
 
     fn on_link(text: &str, seconds: u64) -> ActualAddress {
@@ -231,6 +237,24 @@ mod tests {
     }
 
     #[test]
+    fn what_routers_are_told_of_is_not_announced_on_the_link_and_may_stay_for_ever() {
+        let never = BootTime::from_boot(Duration::MAX);
+        let presence = Presence::Held { fence_until: never, valid_until: never };
+        let quiet =
+            Desired { addresses: [((2, vip(A)), presence)].into(), quiet: true, ..Desired::default() };
+        let first = plan(&quiet, &managing(&[A]), at(10));
+        let [Action::Hold { seconds: FOREVER, until, missing: true, .. }] = first.actions.as_slice() else {
+            panic!("{first:?}")
+        };
+        let mut actual = managing(&[A]);
+        actual.addresses.push(ActualAddress { valid_for: None, ..on_link(A, 0) });
+        actual.fences.insert((2, vip(A)), *until);
+        assert_eq!(plan(&quiet, &actual, at(60_000)), Plan::default());
+        actual.addresses[0].valid_for = Some(Duration::from_secs(9));
+        assert_eq!(plan(&quiet, &actual, at(60_000)).actions.len(), 1);
+    }
+
+    #[test]
     fn a_loss_falls_silent_before_it_removes() {
         let plan = plan(&Desired::default(), &holding(A, 4010, 4), at(10));
         let address = vip(A).address;
@@ -258,7 +282,8 @@ mod tests {
             fence_until: at(renewed + 14_700),
             valid_until: at(renewed + 10_000),
         };
-        let wanted = |renewed| Desired { addresses: [((2, vip(A)), presence(renewed))].into() };
+        let wanted =
+            |renewed| Desired { addresses: [((2, vip(A)), presence(renewed))].into(), ..Desired::default() };
         let actual = holding(A, 14_000, 12);
         assert_eq!(plan(&wanted(2000), &actual, at(2000)), Plan::default());
         assert_eq!(plan(&wanted(4001), &holding(A, 14_000, 10), at(4001)).actions.len(), 1);
@@ -355,7 +380,8 @@ mod tests {
     #[test]
     fn a_leaving_host_is_silenced_and_a_removed_address_is_not_left_silenced() {
         let key = (2, vip(A));
-        let leaving = Desired { addresses: [(key, Presence::Kept { silent: true })].into() };
+        let leaving =
+            Desired { addresses: [(key, Presence::Kept { silent: true })].into(), ..Desired::default() };
         let address = vip(A).address;
         let mut actual = holding(A, 4010, 4);
         let first = plan(&leaving, &actual, at(10));
@@ -373,7 +399,8 @@ mod tests {
     #[test]
     fn keeping_neither_adds_nor_extends() {
         let key = (2, vip(A));
-        let kept = Desired { addresses: [(key, Presence::Kept { silent: false })].into() };
+        let kept =
+            Desired { addresses: [(key, Presence::Kept { silent: false })].into(), ..Desired::default() };
         assert_eq!(plan(&kept, &managing(&[A]), at(10)), Plan::default());
         let mut actual = managing(&[A]);
         actual.addresses.push(on_link(A, 2));

@@ -14,11 +14,12 @@ use crate::announce::admission::Admission;
 use crate::announce::layer2::Sighting;
 use crate::announce::probe::Probe;
 use crate::announce::schedule::Schedule;
-use crate::desired::{Board, Group, Inputs, Place, Unplaced, desired};
+use crate::bgp::Announced;
+use crate::desired::{Board, Group, Inputs, LINGER, Place, Unplaced, desired};
 use crate::leader::Standing;
 use crate::leader::driver::Ask;
 use crate::leader::elector::Input;
-use crate::model::{ActualAddress, BootTime, LeaseName, Link, Vip};
+use crate::model::{ActualAddress, BootTime, LeaseName, Link, Prefix, Routes, Vip};
 use crate::net::clock::{self, Timer};
 use crate::net::netlink::{Change, Changes, Hold, Netlink, NetlinkError, Scope};
 use crate::net::{nft, sysctl};
@@ -45,6 +46,12 @@ pub struct Options {
     pub lo_global: bool,
     /// Time between announcements after the burst.
     pub refresh: Duration,
+    /// Routers are told of addresses: nothing is announced on links.
+    pub quiet: bool,
+    /// There are Services on the board, once they are known.
+    pub services: bool,
+    /// See [`Inputs::aggregates`].
+    pub aggregates: Vec<Prefix>,
     /// The group of the control plane: its addresses are listened for even while others hold them.
     pub control_plane: Option<LeaseName>,
 }
@@ -62,6 +69,8 @@ pub struct Channels {
     pub link_down: watch::Sender<Option<BootTime>>,
     /// What came of it.
     pub outcome: watch::Sender<Outcome>,
+    /// What routers are told.
+    pub announced: watch::Sender<Announced>,
 }
 
 /// What this host holds, and what keeps it from holding more.
@@ -248,6 +257,7 @@ impl Driver {
         let board = self.channels.board.borrow();
         let deadlines = board.groups.values().filter_map(|group| match &group.standing {
             Standing::Holding(claim) => Some(claim.valid_until),
+            Standing::Leaving { until } if now + LINGER < *until => Some(*until - LINGER),
             Standing::Leaving { until } => Some(*until),
             Standing::Following { fence_until, .. } => *fence_until,
             Standing::Starting => None,
@@ -282,21 +292,34 @@ impl Driver {
         self.memory.announcing = self.schedule.targets();
         let now = clock::now();
         let fresh = board.fresh;
+        // Nothing is missing that is only not known yet.
+        let known = board.groups.values().all(|group| group.standing != Standing::Starting);
+        let complete = known && (board.complete || !self.options.services);
+        let routes = board.groups.values().filter(|group| !group.routes.is_empty());
+        let routes = routes.map(|group| (group.standing.clone(), group.routes.clone())).collect();
         let groups = board.groups.into_iter();
         let groups =
             groups.map(|(name, group)| (group.standing, self.placed.get(&name).cloned().unwrap_or_default()));
         let inputs = Inputs {
             groups: groups.collect(),
+            routes,
+            aggregates: self.options.aggregates.clone(),
             succeeded: self.succeeded.clone(),
             preserve: self.options.preserve,
+            quiet: self.options.quiet,
         };
         let mut desired = desired(&inputs, now);
-        self.admit(&mut desired, &fresh);
+        if !self.options.quiet {
+            self.admit(&mut desired, &fresh);
+        }
+        // What goes, goes before its address; what comes, comes after it.
+        self.withdraw(&desired.routes);
         let plan = plan(&desired, &self.memory, now);
         let foreign: BTreeSet<Vip> = plan.foreign.iter().map(|(_, vip)| *vip).collect();
         let changed =
             plan.actions.iter().any(|action| !matches!(action, Action::Hold { missing: false, .. }));
         self.perform(plan.actions);
+        let changed = self.advertise(desired.routes, complete) || changed;
         if changed
             || !foreign.is_empty()
             || !self.told
@@ -308,6 +331,29 @@ impl Driver {
         self.announce_what_is_due();
         let took = clock::now().since(began);
         self.not_before = if self.owners.len() > 1 { clock::now() + took * (SHARE - 1) } else { began };
+    }
+
+    /// Routers are no longer told of what is not in `routes`.
+    fn withdraw(&self, routes: &Routes) {
+        self.channels.announced.send_if_modified(|announced| {
+            if announced.routes.keys().all(|prefix| routes.contains_key(prefix)) {
+                return false;
+            }
+            let kept = announced.routes.iter().filter(|(prefix, _)| routes.contains_key(prefix));
+            announced.routes = Arc::new(kept.map(|(prefix, path)| (*prefix, path.clone())).collect());
+            true
+        });
+    }
+
+    /// Routers are told of `routes`. Says whether that is news.
+    fn advertise(&self, routes: Routes, complete: bool) -> bool {
+        self.channels.announced.send_if_modified(|announced| {
+            if *announced.routes == routes && announced.complete == complete {
+                return false;
+            }
+            *announced = Announced { routes: Arc::new(routes), complete };
+            true
+        })
     }
 
     /// Find out where everything on the board goes.
@@ -346,7 +392,9 @@ impl Driver {
             self.memory.addresses.iter().map(|address| address.vip.address).collect();
         self.memory.managed.retain(|address| there.contains(address));
         self.memory.managed.extend(self.owners.keys().copied());
-        self.open_links();
+        if !self.options.quiet {
+            self.open_links();
+        }
     }
 
     /// Remove links for VLANs that we made, where nothing of ours is on them or is to be.
@@ -495,7 +543,10 @@ impl Driver {
             obstacles
                 .insert(vip.address, format!("{} is configured on this host by somebody else", vip.address));
         }
-        let held = announcing.into_iter().map(|(_, address)| address).collect();
+        let routes = self.channels.announced.borrow().routes.clone();
+        let hosts = routes.keys().filter(|prefix| **prefix == Prefix::host(prefix.address));
+        let held = announcing.into_iter().map(|(_, address)| address);
+        let held = held.chain(hosts.map(|prefix| prefix.address)).collect();
         let conflicts = self.conflicts.iter().map(|(address, (text, _))| (*address, text.clone())).collect();
         let outcome = Outcome { held, obstacles, conflicts };
         self.channels

@@ -24,6 +24,7 @@ use crate::api::write::{Outcome as Written, Part, Writer};
 use crate::config::DnsMode;
 use crate::desired::{Board, Group, Place};
 use crate::leader::{Candidacy, Holder, Standing};
+use crate::model::hash::{fnv1a, spread};
 use crate::model::{BootTime, LeaseName, ServiceKey, ServiceView, Vip, annotation, node, service};
 use crate::net::clock::{self, Timer};
 use crate::reconcile::driver::Outcome;
@@ -38,6 +39,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// After a change of what is announced here the elections go first for so long.
 const MOVING: Duration = Duration::from_millis(300);
+/// Within so long the nodes take turns to write what every one of them could.
+const TURN: Duration = Duration::from_millis(300);
 /// Planning takes at most one part in so many of the time.
 const SHARE: u32 = 5;
 /// How often names are looked up, as for the control plane's.
@@ -109,6 +112,8 @@ pub struct Driver {
     writing: BTreeSet<ServiceKey>,
     flights: FuturesUnordered<Flight>,
     failures: BTreeMap<ServiceKey, (u32, BootTime)>,
+    /// When it is this node's turn to write what every node could.
+    postponed: BTreeMap<ServiceKey, BootTime>,
     labelling: Option<Labelling>,
     label_not_before: BootTime,
     told: BTreeMap<ServiceKey, BTreeSet<Remark>>,
@@ -145,6 +150,7 @@ impl Driver {
             writing: BTreeSet::new(),
             flights: FuturesUnordered::new(),
             failures: BTreeMap::new(),
+            postponed: BTreeMap::new(),
             labelling: None,
             label_not_before: BootTime::default(),
             told: BTreeMap::new(),
@@ -243,6 +249,7 @@ impl Driver {
                     Change::Deleted((key, _)) => {
                         self.seen.services.remove(&key);
                         self.failures.remove(&key);
+                        self.postponed.remove(&key);
                         self.told.remove(&key);
                     }
                 }
@@ -294,8 +301,11 @@ impl Driver {
             changed
         });
         self.lay_out(&plan);
+        // Nobody is elected for what every node has.
+        let every_node = self.world.every_node();
+        let elected = plan.groups.iter().filter(|(lease, _)| every_node != Some(lease));
         let candidacies: BTreeMap<LeaseName, Candidacy> =
-            plan.groups.iter().map(|(lease, (candidacy, _))| (lease.clone(), *candidacy)).collect();
+            elected.map(|(lease, (candidacy, _))| (lease.clone(), *candidacy)).collect();
         self.channels.candidacies.send_if_modified(|before| {
             let changed = *before != candidacies;
             *before = candidacies;
@@ -319,7 +329,10 @@ impl Driver {
             board.fresh.clone_from(&plan.fresh);
             let first = !std::mem::replace(&mut board.complete, true);
             let before = board.groups.len();
-            board.groups.retain(|lease, _| control_plane == Some(lease) || plan.groups.contains_key(lease));
+            let every_node = self.world.every_node();
+            board.groups.retain(|lease, _| {
+                [control_plane, every_node].contains(&Some(lease)) || plan.groups.contains_key(lease)
+            });
             let mut changed = first || board.groups.len() != before;
             for (lease, (candidacy, places)) in &plan.groups {
                 let group = board.groups.entry(lease.clone()).or_insert_with(|| {
@@ -329,10 +342,17 @@ impl Driver {
                     } else {
                         Standing::Following { holder: None, fence_until: None }
                     };
-                    Group { standing, places: BTreeSet::new() }
+                    Group { standing, ..Group::default() }
                 });
                 if group.places != *places {
                     group.places.clone_from(places);
+                    changed = true;
+                }
+            }
+            for (lease, routes) in &plan.routes {
+                let Some(group) = board.groups.get_mut(lease) else { continue };
+                if *group.routes != *routes {
+                    group.routes = Arc::new(routes.clone());
                     changed = true;
                 }
             }
@@ -444,14 +464,26 @@ impl Driver {
                 continue;
             }
             let Some(view) = self.seen.services.get(key) else { continue };
-            if let Some(write) = change(view, handled, &outcome.held, &self.world.me) {
-                // Where the address stays the same, only the node's name is to be written: nobody's packets wait.
-                if write.ingress == view.status && now < self.moving_until {
+            let everybody = handled.lease.is_some() && handled.lease.as_ref() == self.world.every_node();
+            let Some(write) = change(view, handled, &outcome.held, &self.world.me, everybody) else {
+                self.postponed.remove(key);
+                continue;
+            };
+            // Not all at once: the first one's write is enough.
+            let mine = view.annotation(annotation::VIP_HOST) == Some(&self.world.me);
+            if everybody && !mine {
+                let seed = fnv1a(format!("{}/{key}", self.world.me).as_bytes());
+                let due = self.postponed.entry(key.clone()).or_insert(now + TURN.mul_f64(spread(seed, 0)));
+                if now < *due {
                     continue;
                 }
-                let gain = view.annotation(annotation::VIP_HOST) != write.host.as_deref();
-                writes.push((key.clone(), write, gain));
             }
+            // Where the address stays the same, only the node's name is to be written: nobody's packets wait.
+            if write.ingress == view.status && now < self.moving_until {
+                continue;
+            }
+            let gain = view.annotation(annotation::VIP_HOST) != write.host.as_deref();
+            writes.push((key.clone(), write, gain));
         }
         drop(outcome);
         for (key, write, gain) in writes {
@@ -522,6 +554,8 @@ impl Driver {
         let label = (self.options.label_node && self.label_not_before > now).then_some(self.label_not_before);
         let retry = self.failures.values().map(|(_, until)| *until).filter(|until| *until > now);
         let moved = (self.moving_until > now).then_some(self.moving_until);
+        let turn = self.postponed.values().copied().filter(|due| *due > now);
+        let retry = retry.chain(turn);
         retry.chain(replan).chain(label).chain(moved).min()
     }
 }

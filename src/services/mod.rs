@@ -1,12 +1,12 @@
 //! Services of type LoadBalancer: which of them this host may announce, by which election, and what their status says.
 //!
 //! ```text
-//! Services, EndpointSlices, Nodes ─► driver ─► plan ─┬─► board (places)      ─► reconcile
+//! Services, EndpointSlices, Nodes ─► driver ─► plan ─┬─► board (places, routes) ─► reconcile
 //!                                      ▲             ├─► candidacies         ─► leader/elections
 //!                    held addresses ───┘             └─► status, Events      ─► cluster
 //! ```
 //!
-//! `select`, `addresses`, `endpoints`, `balance` and `plan` compute, `status` and `labels` say what is to be written,
+//! `select`, `addresses`, `endpoints`, `balance`, `routes` and `plan` compute, `status` and `labels` say what is to be written,
 //! `driver` follows the cluster and writes.
 
 pub mod addresses;
@@ -15,5 +15,6 @@ pub mod driver;
 pub mod endpoints;
 pub mod labels;
 pub mod plan;
+pub mod routes;
 pub mod select;
 pub mod status;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::addresses::{Refusal, Reserved, Wanted, wanted};
 use super::balance;
 use super::endpoints::Endpoints;
+use super::routes::{RouteRules, path, routes};
 use super::select::Rules;
 use crate::desired::{LinkChoice, Place, PrefixLength};
 use crate::leader::{Candidacy, Holder};
@@ -16,7 +17,7 @@ use crate::model::annotation::{
 use crate::model::family::number;
 use crate::model::legal::is_name;
 use crate::model::service::TrafficPolicy;
-use crate::model::{LeaseName, ServiceKey, ServiceView};
+use crate::model::{LeaseName, Prefix, Routes, ServiceKey, ServiceView};
 
 /// How much later each further candidate of a group takes what is free.
 const HEAD_START: Duration = Duration::from_millis(200);
@@ -44,6 +45,8 @@ pub struct World {
     pub v4: PrefixLength,
     /// Prefix length for IPv6.
     pub v6: PrefixLength,
+    /// How routers are told of Services, where they are.
+    pub routes: Option<RouteRules>,
 }
 
 /// How Services are elected.
@@ -53,6 +56,8 @@ pub enum Mode {
     Global(LeaseName),
     /// One for each Service.
     PerService,
+    /// None: every node has all that it can serve. This group has them.
+    EveryNode(LeaseName),
     /// A fixed number, Services spread over them by address.
     Groups {
         /// Their Leases are this one's name with a number.
@@ -81,6 +86,8 @@ pub struct Seen {
     pub holders: BTreeMap<LeaseName, Holder>,
     /// Addresses of ours that were on this host when the process began.
     pub left_over: BTreeSet<IpAddr>,
+    /// The cluster's own networks for Services.
+    pub service_cidrs: BTreeSet<Prefix>,
 }
 
 impl Seen {
@@ -109,6 +116,10 @@ impl Seen {
 pub struct Plan {
     /// Every election, this host's part in it, and the addresses that go with it here.
     pub groups: BTreeMap<LeaseName, (Candidacy, BTreeSet<Place>)>,
+    /// What routers are told, by the group that it goes with.
+    pub routes: BTreeMap<LeaseName, Routes>,
+    /// This node.
+    pub me: String,
     /// Every Service that is looked after.
     pub services: BTreeMap<ServiceKey, Handled>,
     /// Names to look up.
@@ -145,6 +156,13 @@ pub enum Remark {
     Conflict(String),
 }
 
+impl World {
+    /// The group of what every node announces.
+    pub fn every_node(&self) -> Option<&LeaseName> {
+        self.routes.as_ref().map(|rules| &rules.every_node)
+    }
+}
+
 impl Mode {
     /// The Lease of a group.
     fn lease_of(base: &LeaseName, number: usize) -> LeaseName {
@@ -169,7 +187,7 @@ struct Component {
 
 /// Compute everything.
 pub fn plan(world: &World, seen: &Seen) -> Plan {
-    let mut plan = Plan::default();
+    let mut plan = Plan { me: world.me.clone(), ..Plan::default() };
     let mut elected = Vec::new();
     for (key, view) in &seen.services {
         if !world.rules.covers(key, view) {
@@ -194,6 +212,11 @@ pub fn plan(world: &World, seen: &Seen) -> Plan {
     place_alone(world, seen, &mut plan, &alone);
     match &world.mode {
         Mode::PerService => {}
+        Mode::EveryNode(lease) => {
+            let places = places_of(world, seen, &plan, &by_mode, SERVABLE);
+            assign_lease(&mut plan, &by_mode, |_| lease.clone());
+            plan.groups.insert(lease.clone(), (Candidacy::default(), places));
+        }
         Mode::Global(lease) => {
             let places = places_of(world, seen, &plan, &by_mode, SERVABLE);
             assign_lease(&mut plan, &by_mode, |_| lease.clone());
@@ -207,6 +230,12 @@ pub fn plan(world: &World, seen: &Seen) -> Plan {
         }
         Mode::Groups { base, count, most } => {
             place_in_groups(world, seen, &mut plan, &by_mode, (base, *count, *most))
+        }
+    }
+    if let Some(rules) = &world.routes {
+        plan.routes = routes(rules, seen, &plan);
+        if !rules.attach {
+            plan.groups.values_mut().for_each(|(_, places)| places.clear());
         }
     }
     plan.fresh = fresh(seen, &plan);
@@ -228,7 +257,7 @@ fn elects_alone(world: &World, seen: &Seen, key: &ServiceKey) -> bool {
     let Some(view) = seen.services.get(key) else { return false };
     match &world.mode {
         Mode::PerService => true,
-        Mode::Global(_) => world.rules.elects_alone(view),
+        Mode::Global(_) | Mode::EveryNode(_) => world.rules.elects_alone(view),
         // What only some nodes can serve cannot go with the rest.
         Mode::Groups { .. } => world.rules.elects_alone(view) || view.traffic_policy == TrafficPolicy::Local,
     }
@@ -278,6 +307,9 @@ fn look_at(
             "{name}: {what} is not available in this version yet; the Service is announced without"
         ))
     }));
+    if world.routes.is_some() {
+        handled.remarks.extend(path(view).1.into_iter().map(Remark::Annotation));
+    }
     if let Some(vlan) = view.annotation(SERVICE_VLAN).filter(|vlan| vlan_of(vlan).is_none()) {
         handled.remarks.push(Remark::Annotation(format!(
             "{SERVICE_VLAN}: `{vlan}` is not a link with a VLAN's number, such as eth0.200, from 1 to 4094"

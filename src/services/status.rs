@@ -24,12 +24,21 @@ pub struct Change {
 /// What is to be written about a Service from this node; none if nothing, or nothing by us.
 ///
 /// The holder of its addresses writes. Whoever was the last to announce it clears it when nobody can serve it any more.
-pub fn change(view: &ServiceView, handled: &Handled, held: &BTreeSet<IpAddr>, me: &str) -> Option<Change> {
-    let mine = view.annotation(VIP_HOST) == Some(me);
+/// Of what `everybody` announces the same holds for all: whoever comes first writes, and the others are content.
+pub fn change(
+    view: &ServiceView,
+    handled: &Handled,
+    held: &BTreeSet<IpAddr>,
+    me: &str,
+    everybody: bool,
+) -> Option<Change> {
+    let host = view.annotation(VIP_HOST);
+    let mine = host == Some(me) || (everybody && host.is_some());
     let announced: Vec<IpAddr> =
         handled.addresses.iter().copied().filter(|address| held.contains(address)).collect();
     let (ingress, host) = if handled.servable && !announced.is_empty() {
-        (announced.iter().map(|address| entry(view, *address)).collect(), Some(me.to_owned()))
+        let host = if everybody { host.unwrap_or(me) } else { me };
+        (announced.iter().map(|address| entry(view, *address)).collect(), Some(host.to_owned()))
     } else if mine && !handled.alive {
         (Vec::new(), None)
     } else {
@@ -94,7 +103,7 @@ mod tests {
         let held: BTreeSet<IpAddr> = [A.parse().unwrap()].into();
         let none = BTreeSet::new();
         let writes = |view: &ServiceView, handled: &Handled, held: &BTreeSet<IpAddr>| {
-            change(view, handled, held, "me").map(|change| (change.ingress.len(), change.host))
+            change(view, handled, held, "me", false).map(|change| (change.ingress.len(), change.host))
         };
         let mine = Some((1, Some("me".to_owned())));
         assert_eq!(writes(&view(), &handled(true, true), &held), mine);
@@ -107,5 +116,21 @@ mod tests {
         assert_eq!(writes(&published(view(), "me"), &handled(true, true), &none), None);
         assert_eq!(writes(&published(view(), "me"), &handled(false, false), &none), Some((0, None)));
         assert_eq!(writes(&published(view(), "other"), &handled(false, false), &none), None);
+    }
+
+    #[test]
+    fn what_everybody_announces_is_written_once() {
+        let held: BTreeSet<IpAddr> = [A.parse().unwrap()].into();
+        let writes = |view: &ServiceView, handled: &Handled| {
+            let change = change(view, handled, &held, "me", true);
+            change.map(|change| (change.ingress.len(), change.host))
+        };
+        assert_eq!(writes(&view(), &handled(true, true)), Some((1, Some("me".to_owned()))));
+        assert_eq!(writes(&published(view(), "other"), &handled(true, true)), None);
+        let changed = ServiceView { ports: vec![(Protocol::Tcp, 81)], ..published(view(), "other") };
+        assert_eq!(writes(&changed, &handled(true, true)), Some((1, Some("other".to_owned()))));
+        // The one that wrote it may be gone.
+        assert_eq!(writes(&published(view(), "other"), &handled(false, false)), Some((0, None)));
+        assert_eq!(writes(&view(), &handled(false, false)), None);
     }
 }

@@ -34,6 +34,18 @@ pub enum Notice {
         /// Its hardware address.
         station: String,
     },
+    /// A BGP session is up.
+    PeerUp {
+        /// The peer.
+        peer: String,
+    },
+    /// It is down.
+    PeerDown {
+        /// The peer.
+        peer: String,
+        /// Why.
+        why: String,
+    },
 }
 
 impl Notice {
@@ -43,11 +55,13 @@ impl Notice {
             Self::Lost { planned: true, .. } => "VIPHandedOver",
             Self::Lost { .. } => "VIPLost",
             Self::Conflict { .. } => "VIPConflict",
+            Self::PeerUp { .. } => "BGPSessionUp",
+            Self::PeerDown { .. } => "BGPSessionDown",
         }
     }
 
     fn is_warning(&self) -> bool {
-        !matches!(self, Self::Gained { .. } | Self::Lost { planned: true, .. })
+        !matches!(self, Self::Gained { .. } | Self::Lost { planned: true, .. } | Self::PeerUp { .. })
     }
 
     fn message(&self, vips: &str) -> String {
@@ -61,6 +75,8 @@ impl Notice {
             Self::Conflict { address, station } => format!(
                 "{station} claims {address}, which kube-vip manages: find that station and take the address from it"
             ),
+            Self::PeerUp { peer } => format!("the BGP session with {peer} is up"),
+            Self::PeerDown { peer, why } => format!("the BGP session with {peer} is down: {why}"),
         }
     }
 }
@@ -92,7 +108,7 @@ impl Reporter {
             let label = match &notice {
                 Notice::Gained { .. } => self.label.clone(),
                 Notice::Lost { .. } => None,
-                Notice::Conflict { .. } => continue,
+                Notice::Conflict { .. } | Notice::PeerUp { .. } | Notice::PeerDown { .. } => continue,
             };
             if self.label.is_some() {
                 self.label_node(label).await;

@@ -2,6 +2,7 @@
 //!
 //! The rest of the program says what happened; this folder decides how it is told.
 
+pub mod bgp;
 pub mod events;
 pub mod http;
 pub mod logging;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::bgp::speaker::Question;
 use crate::leader::decide::Seen;
 use crate::leader::elector::Answer;
 use crate::leader::{Basis, Observer, Standing};
@@ -41,6 +43,8 @@ struct Inner {
     status: Status,
     /// None once no more Events are wanted.
     notices: Option<mpsc::Sender<Notice>>,
+    /// Who answers questions about BGP peers.
+    speaker: Option<mpsc::Sender<Question>>,
     /// What was logged last about the API, and when.
     trouble: Option<(String, BootTime)>,
     /// When somebody else was last seen to hold the Lease.
@@ -55,6 +59,7 @@ impl Telemetry {
         let inner = Inner {
             status: Status::new(node, lease, mode),
             notices: Some(notices),
+            speaker: None,
             trouble: None,
             held_elsewhere: None,
             lost_at: None,

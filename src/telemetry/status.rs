@@ -3,6 +3,7 @@
 //! The running process answers on a socket in the abstract namespace. Such a name belongs to the network
 //! namespace, needs no file system, and goes with the process; only root may ask.
 
+use std::collections::BTreeMap;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener as StdListener, UnixStream as StdStream};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
 use super::Telemetry;
+use super::bgp::PeerStatus;
 use crate::leader::{Basis, Standing};
 use crate::model::BootTime;
 use crate::net::clock;
@@ -51,6 +53,9 @@ pub struct Status {
     /// Services that are looked after.
     #[serde(default)]
     pub services: usize,
+    /// BGP peers, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub peers: BTreeMap<String, PeerStatus>,
     /// The local API server: `unknown`, `serving`, `refusing`, `failing`.
     pub api_server: String,
     /// What is wrong with the API server at the moment.
@@ -94,6 +99,7 @@ impl Status {
             claim_remaining_seconds: None,
             addresses: Vec::new(),
             services: 0,
+            peers: BTreeMap::new(),
             api_server: "unknown".to_owned(),
             trouble: None,
             obstacle: None,
@@ -122,6 +128,7 @@ impl Status {
     /// Fill in what depends on the moment of asking.
     pub(super) fn measure(&mut self, now: BootTime) {
         self.for_seconds = now.since(self.since).as_secs_f64();
+        self.peers.values_mut().for_each(|peer| peer.measure(now));
         self.claim_remaining_seconds = self.valid_until.map(|until| until.since(now).as_secs_f64());
     }
 
@@ -151,6 +158,9 @@ impl Status {
         }
         if self.services > 0 {
             line("Services", self.services.to_string());
+        }
+        for peer in self.peers.values() {
+            line("BGP peer", peer.to_text());
         }
         line("API server", self.api_server.clone());
         if let Some(trouble) = &self.trouble {
@@ -203,7 +213,14 @@ async fn answer(stream: UnixStream, telemetry: Arc<Telemetry>, drained: Arc<watc
         "undrain" => drop(drained.send_replace(false)),
         _ => {}
     }
-    if let Ok(json) = serde_json::to_string(&telemetry.status(clock::now())) {
+    let mut status = telemetry.status(clock::now());
+    if line.trim() == "bgp-routes" {
+        for mut peer in telemetry.peers_with_routes().await {
+            peer.measure(clock::now());
+            status.peers.insert(peer.peer.clone(), peer);
+        }
+    }
+    if let Ok(json) = serde_json::to_string(&status) {
         write.write_all(json.as_bytes()).await.ok();
     }
 }

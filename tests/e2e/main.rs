@@ -12,6 +12,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 mod addresses;
 mod answers;
+mod bgp;
 mod bootstrap;
 mod election;
 mod faults;
@@ -35,6 +36,7 @@ fn main() {
         service_faults::trials(),
         service_options::trials(),
         traffic::trials(),
+        bgp::trials(),
     ];
     let trials: Vec<Trial> = groups.into_iter().flatten().collect();
     // The tests of a group share a lab, and the machine has few cores.

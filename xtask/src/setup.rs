@@ -9,13 +9,17 @@ use kube_vip_lab::binaries;
 use crate::sh::{Outcome, have, root, run};
 
 /// A program, and the Debian package that brings it.
-const PACKAGES: [(&str, &str); 8] = [
+const PACKAGES: [(&str, &str); 12] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("sysctl", "procps"),
     ("setpriv", "util-linux"),
     ("arping", "iputils-arping"),
     ("keepalived", "keepalived"),
+    ("vtysh", "frr"),
+    ("bird", "bird2"),
+    ("gobgpd", "gobgpd"),
+    ("exabgp", "exabgp"),
     ("python3", "python3"),
     ("g++", "g++"),
 ];

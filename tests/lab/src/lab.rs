@@ -15,6 +15,9 @@ pub const PREFIX_V4: &str = "10.42.0";
 /// The beginning of every IPv6 address of a lab.
 pub const PREFIX_V6: &str = "fd42:";
 
+/// The number of the machine that everybody's default route leads to.
+pub const GATEWAY: u8 = 254;
+
 /// What a lab should have.
 #[derive(Debug, Clone, Copy)]
 pub struct LabOptions {
@@ -139,6 +142,19 @@ impl Lab {
         Ok(())
     }
 
+    /// A machine on the segment besides the hosts, such as a router. Its addresses end in `number`.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn machine(&self, name: &str, number: u8) -> Result<Namespace> {
+        let label = self.folder.0.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let namespace = Namespace::new(&format!("{label}{name}"))?;
+        attach(&self.segment, &namespace, number)?;
+        // Its successor is known to the hosts by the same hardware address.
+        namespace.ip(&["link", "set", "eth0", "address", &format!("02:42:00:00:00:{number:02x}")])?;
+        Ok(namespace)
+    }
+
     /// The path of a file in the lab's own folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.0.join(name)
@@ -190,10 +206,12 @@ fn hexadecimal(number: u8) -> u16 {
     u16::from_str_radix(&number.to_string(), 16).unwrap_or(number.into())
 }
 
-fn attach(segment: &Segment, host: &Namespace, number: u8) -> Result<()> {
+pub(crate) fn attach(segment: &Segment, host: &Namespace, number: u8) -> Result<()> {
     segment.connect(host, number)?;
     host.ip(&["addr", "add", &format!("{PREFIX_V4}.{number}/24"), "dev", "eth0"])?;
     host.ip(&["addr", "add", &format!("{PREFIX_V6}:{number}/64"), "dev", "eth0", "nodad"])?;
-    host.ip(&["route", "add", "default", "via", &format!("{PREFIX_V4}.254"), "dev", "eth0"])?;
+    if number != GATEWAY {
+        host.ip(&["route", "add", "default", "via", &format!("{PREFIX_V4}.{GATEWAY}"), "dev", "eth0"])?;
+    }
     Ok(())
 }

@@ -29,6 +29,7 @@ pub mod probe;
 pub mod process;
 pub mod provider;
 pub mod recorder;
+pub mod router;
 pub mod sampler;
 pub mod segment;
 pub mod services;
@@ -43,6 +44,7 @@ pub use lab::{Host, Lab, LabOptions};
 pub use netns::Namespace;
 pub use objects::{Administrator, Objects};
 pub use provider::Provider;
+pub use router::{Neighbour, Router, RouterKind, RouterOptions};
 pub use services::ServiceLab;
 
 /// Something in the lab that went wrong.

@@ -1,0 +1,133 @@
+//! Where nobody is elected: every node may announce, and routers choose.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::Common;
+use crate::desired::{Board, LINGER};
+use crate::health::driver::Report;
+use crate::leader::decide::Seen;
+use crate::leader::{Claim, Health, Observer, Standing};
+use crate::model::{BootTime, LeaseName};
+use crate::net::clock;
+use crate::telemetry::Telemetry;
+
+/// How long routes that are about to go say so before they go.
+const DRAIN: Duration = Duration::from_millis(500);
+/// How long an API server that has never answered is waited for: there may be none on this host.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The group of what every node has, besides the control plane's. No Lease has this name.
+pub(super) fn group() -> LeaseName {
+    LeaseName { namespace: String::new(), name: "every-node".to_owned() }
+}
+
+/// Finds out whether this node may announce.
+pub(super) struct Judge {
+    /// How the API server does, where that matters.
+    health: Option<watch::Receiver<Report>>,
+    drained: watch::Receiver<bool>,
+    stopping: watch::Receiver<bool>,
+    standing: watch::Sender<Standing>,
+    /// Who is told, where somebody is.
+    telemetry: Option<Arc<Telemetry>>,
+    began: BootTime,
+}
+
+impl Common {
+    /// Where this node stands; the judge ends when it has withdrawn.
+    pub(super) fn judge(
+        &self,
+        health: Option<watch::Receiver<Report>>,
+        telemetry: Option<Arc<Telemetry>>,
+    ) -> (Judge, watch::Receiver<Standing>) {
+        let (standing, out) = watch::channel(Standing::Starting);
+        let (drained, stopping) = (self.drained.clone(), self.stopping.clone());
+        (Judge { health, drained, stopping, standing, telemetry, began: clock::now() }, out)
+    }
+}
+
+impl Judge {
+    pub(super) async fn run(mut self) -> std::io::Result<()> {
+        loop {
+            let now = clock::now();
+            let stopping = *self.stopping.borrow_and_update();
+            let away = stopping || *self.drained.borrow_and_update();
+            let health = self.health.as_mut().map(|health| health.borrow_and_update().local);
+            let before = self.standing.borrow().clone();
+            let after = self.next(&before, health, away, now);
+            if after != before {
+                self.tell(&before, &after, now);
+                self.standing.send_replace(after.clone());
+            }
+            if stopping && !matches!(after, Standing::Leaving { .. }) {
+                return Ok(());
+            }
+            let due = async {
+                match (&after, health) {
+                    (Standing::Leaving { until }, _) => tokio::time::sleep(until.since(now)).await,
+                    (Standing::Starting, _) => {
+                        tokio::time::sleep((self.began + PATIENCE).since(now)).await;
+                    }
+                    _ => std::future::pending().await,
+                }
+            };
+            let changed = async {
+                match &mut self.health {
+                    Some(health) => health.changed().await.is_ok(),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                alive = changed => if !alive { self.health = None },
+                Ok(()) = self.drained.changed() => {}
+                Ok(()) = self.stopping.changed() => {}
+                () = due => {}
+            }
+        }
+    }
+
+    /// Where this node stands next.
+    fn next(&self, before: &Standing, health: Option<Health>, away: bool, now: BootTime) -> Standing {
+        let nobody = Standing::Following { holder: None, fence_until: None };
+        match before {
+            Standing::Leaving { until } if away && now < *until => before.clone(),
+            Standing::Holding(_) if away => Standing::Leaving { until: now + DRAIN + LINGER },
+            _ if away => nobody,
+            _ => match health {
+                None | Some(Health::Serving | Health::Refusing) if matches!(before, Standing::Holding(_)) => {
+                    before.clone()
+                }
+                None | Some(Health::Serving | Health::Refusing) => {
+                    Standing::Holding(Claim::of_every_node(now))
+                }
+                Some(Health::Unknown) if now < self.began + PATIENCE => Standing::Starting,
+                Some(Health::Unknown | Health::Failing) => nobody,
+            },
+        }
+    }
+
+    fn tell(&self, before: &Standing, after: &Standing, now: BootTime) {
+        if let Some(telemetry) = &self.telemetry {
+            telemetry.standing_changed(before, after, &Seen::Nothing, now);
+            telemetry.election(&Seen::Nothing, after, now);
+        }
+    }
+}
+
+/// Keep a group's standing on the board, until its judge ends.
+pub(super) async fn keep(
+    group: LeaseName,
+    mut standing: watch::Receiver<Standing>,
+    board: Arc<watch::Sender<Board>>,
+) -> std::io::Result<()> {
+    loop {
+        let now = standing.borrow_and_update().clone();
+        board.send_modify(|board| board.groups.entry(group.clone()).or_default().standing = now);
+        if standing.changed().await.is_err() {
+            return Ok(());
+        }
+    }
+}

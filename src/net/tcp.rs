@@ -1,0 +1,116 @@
+//! TCP connections as BGP needs them: from an address or link, signed, and no further than so many hops.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use super::sys::{least_hops, sign};
+
+/// How far away the other end may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hops {
+    /// On the same link, as RFC 4271 has it for peers in another AS.
+    Direct,
+    /// Anywhere.
+    Any,
+    /// At most so many hops away; what comes from further away is dropped by the kernel (GTSM, RFC 5082).
+    Secured(u8),
+}
+
+/// How to reach a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The address to come from.
+    pub source: Option<IpAddr>,
+    /// The link to go by.
+    pub link: Option<String>,
+    /// How far away the peer may be.
+    pub hops: Hops,
+    /// Signs every segment (RFC 2385).
+    pub password: Option<String>,
+}
+
+/// DSCP CS6, for routing protocols (RFC 4594 §3.1).
+const NETWORK_CONTROL: u32 = 0xc0;
+/// For peers that may be anywhere, as the Go program has it.
+const FAR: u32 = 64;
+
+/// Connect to a peer.
+///
+/// # Errors
+/// What the kernel says.
+pub async fn connect(peer: SocketAddr, route: &Route) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    if let Some(link) = &route.link {
+        socket.bind_device(Some(link.as_bytes()))?;
+    }
+    if let Some(source) = route.source.filter(|source| source.is_ipv4() == peer.is_ipv4()) {
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    prepare(&socket, peer, route)?;
+    TcpSocket::from_std_stream(socket.into()).connect(peer).await
+}
+
+/// Make an accepted connection like one of our own.
+///
+/// # Errors
+/// What the kernel says.
+pub fn adopt(stream: &TcpStream, peer: SocketAddr, route: &Route) -> io::Result<()> {
+    limit(&socket2::SockRef::from(stream), peer, route)
+}
+
+fn prepare(socket: &Socket, peer: SocketAddr, route: &Route) -> io::Result<()> {
+    if let Some(password) = &route.password {
+        sign_for(socket, peer, password)?;
+    }
+    limit(socket, peer, route)
+}
+
+fn sign_for(socket: &Socket, peer: SocketAddr, password: &str) -> io::Result<()> {
+    sign(socket, peer, password.as_bytes()).map_err(|error| {
+        let hint = "does this kernel have TCP MD5 signatures (CONFIG_TCP_MD5SIG)?";
+        io::Error::new(error.kind(), format!("cannot sign with the password: {error}; {hint}"))
+    })
+}
+
+fn limit(socket: &Socket, peer: SocketAddr, route: &Route) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    let (ttl, least) = match route.hops {
+        Hops::Direct => (1, None),
+        Hops::Any => (FAR, None),
+        Hops::Secured(hops) => (255, Some(256 - u16::from(hops.max(1)))),
+    };
+    if peer.is_ipv4() {
+        socket.set_ttl_v4(ttl)?;
+        socket.set_tos_v4(NETWORK_CONTROL)?;
+    } else {
+        socket.set_unicast_hops_v6(ttl)?;
+        socket.set_tclass_v6(NETWORK_CONTROL)?;
+    }
+    if let Some(least) = least.and_then(|least| u8::try_from(least).ok()) {
+        least_hops(socket, peer.is_ipv4(), least)?;
+    }
+    Ok(())
+}
+
+/// Wait for connections of peers. Those with a password are only heard with it.
+///
+/// # Errors
+/// If the port is taken, or a password cannot be used.
+pub fn listen(address: SocketAddr, passwords: &[(IpAddr, String)]) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    for (peer, password) in passwords.iter().filter(|(peer, _)| peer.is_ipv4() == address.is_ipv4()) {
+        sign_for(&socket, SocketAddr::new(*peer, 0), password)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(16)?;
+    TcpListener::from_std(socket.into())
+}
