@@ -30,6 +30,13 @@ pub enum Action {
         /// As JSON.
         json: bool,
     },
+    /// Ask the running process about its BGP peers.
+    StatusBgp {
+        /// As JSON.
+        json: bool,
+        /// With all routes.
+        routes: bool,
+    },
     /// Tell the running process to hand over and stay away.
     Drain,
     /// Tell it to take part again.
@@ -134,7 +141,13 @@ fn command() -> Command {
         )
         .subcommand(sub("service", "Run the daemon (older name)"))
         .subcommand(sub("config", "Print the effective configuration, with the origin of each value"))
-        .subcommand(sub("status", "Ask the running process who holds what, and why").arg(output))
+        .subcommand(
+            sub("status", "Ask the running process who holds what, and why").arg(output.clone()).subcommand(
+                sub("bgp", "Ask the running process how it goes with its BGP peers")
+                    .arg(switch("routes", "Show the routes that each was told of, and has told us of"))
+                    .arg(output),
+            ),
+        )
         .subcommand(sub("drain", "Make the running process hand over and stay away"))
         .subcommand(sub("undrain", "Let the running process take part again"))
         .subcommand(manifest)
@@ -221,6 +234,10 @@ fn action(path: &[&str], matches: &ArgMatches, command: &mut Command) -> Action 
         ["config"] => Action::Config,
         ["status"] => Action::Status {
             json: matches.get_one::<String>("output").is_some_and(|format| format == "json"),
+        },
+        ["status", "bgp"] => Action::StatusBgp {
+            json: matches.get_one::<String>("output").is_some_and(|format| format == "json"),
+            routes: on("routes"),
         },
         ["drain"] => Action::Drain,
         ["undrain"] => Action::Undrain,

@@ -9,6 +9,7 @@
 pub mod announce;
 pub mod api;
 pub mod arp;
+pub mod bfd;
 pub mod bgp;
 pub mod cli;
 pub mod config;

@@ -8,6 +8,7 @@ use kube_vip::config::{self, Config, Raw, Sources};
 use kube_vip::model::ActualAddress;
 use kube_vip::net::netlink::Netlink;
 use kube_vip::program::{Failure, conclude, environment, print, runtime};
+use kube_vip::telemetry::bgp::PeerStatus;
 use kube_vip::telemetry::{logging, status};
 use kube_vip::{BUILD, VERSION, manager, manifest};
 
@@ -27,6 +28,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             print(&config::show::yaml(&raw))
         }
         Action::Status { json } => ask("status", json),
+        Action::StatusBgp { json, routes } => ask_bgp(json, routes),
         Action::Drain => ask("drain", false),
         Action::Undrain => ask("undrain", false),
         Action::Version => {
@@ -137,13 +139,31 @@ fn check_kubeadm(flags: &[(String, String)], join: Option<&str>) -> Result<(), F
     if lines.is_empty() { Ok(()) } else { Err(Failure { lines, code: 1 }) }
 }
 
-fn ask(question: &str, json: bool) -> Result<(), Failure> {
+fn answers(question: &str) -> Result<Vec<status::Status>, Failure> {
     let answers = status::ask(question).map_err(Failure::one)?;
     if answers.is_empty() {
         let line =
             "no running kube-vip answers on this host (only root may ask, in the host's network namespace)";
         return Err(Failure::one(line));
     }
+    Ok(answers)
+}
+
+fn ask_bgp(json: bool, routes: bool) -> Result<(), Failure> {
+    let answers = answers(if routes { "bgp-routes" } else { "status" })?;
+    let peers: Vec<PeerStatus> = answers.into_iter().flat_map(|status| status.peers.into_values()).collect();
+    if json {
+        let text = serde_json::to_string_pretty(&peers).map_err(Failure::one)?;
+        return print(&format!("{text}\n"));
+    }
+    if peers.is_empty() {
+        return print("no BGP peers on this node\n");
+    }
+    print(&peers.iter().map(|peer| format!("{}\n", peer.to_text())).collect::<String>())
+}
+
+fn ask(question: &str, json: bool) -> Result<(), Failure> {
+    let answers = answers(question)?;
     if json {
         let text = serde_json::to_string_pretty(&answers).map_err(Failure::one)?;
         return print(&format!("{text}\n"));

@@ -17,6 +17,7 @@ use super::packet::{Cease, NextHop};
 use super::peers::Config;
 use super::rib_in::RibIn;
 use super::rib_out::{Export, RibOut};
+use crate::bfd::driver::{Bfd, Path};
 use crate::model::{Family, PerFamily};
 use crate::net::clock::{self, Timer};
 use crate::net::tcp::{self, Hops};
@@ -58,14 +59,23 @@ pub(super) struct Driver {
     rib_in: RibIn,
     links: Links,
     dialling: Option<Dialling>,
+    /// What BFD says of the way to the peer, where it is used.
+    path: Option<watch::Receiver<Path>>,
     /// The connection that routes are exchanged on.
     up: Option<(Side, Session)>,
     status: PeerStatus,
 }
 
 impl Driver {
-    pub(super) fn new(config: Config, channels: Channels, telemetry: Arc<Telemetry>) -> Self {
-        let status = PeerStatus::new(&config.name, config.settings.peer_as);
+    pub(super) fn new(
+        config: Config,
+        channels: Channels,
+        telemetry: Arc<Telemetry>,
+        bfd: Option<&Bfd>,
+    ) -> Self {
+        let path = bfd.zip(config.bfd_target()).map(|(bfd, target)| bfd.watch(target));
+        let mut status = PeerStatus::new(&config.name, config.settings.peer_as);
+        status.bfd = path.as_ref().map(|_| "not up yet".to_owned());
         Self {
             peer: Peer::new(config.settings.clone()),
             config,
@@ -75,6 +85,7 @@ impl Driver {
             rib_in: RibIn::default(),
             links: Links::default(),
             dialling: None,
+            path,
             up: None,
             status,
         }
@@ -96,7 +107,14 @@ impl Driver {
                     None => std::future::pending().await,
                 }
             };
+            let path = async {
+                match &mut self.path {
+                    Some(path) => path.changed().await.is_ok(),
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
+                alive = path => if alive { self.follow_path() } else { self.path = None },
                 farewell = said(&mut self.channels.farewell) => return self.say(farewell).await,
                 Ok(()) = self.channels.announced.changed() => self.learn_routes(),
                 event = self.links.next() => self.handle(event),
@@ -211,6 +229,21 @@ impl Driver {
                 Output::Changed(before, after) => self.changed(before, after),
             }
         }
+    }
+
+    /// A way that was there and is not any more takes the session with it, at once. One that has never been seen to be
+    /// there says nothing (RFC 5882 §4.3): the peer may not have BFD.
+    fn follow_path(&mut self) {
+        let Some(path) = self.path.as_mut().map(|path| *path.borrow_and_update()) else { return };
+        self.status.bfd = Some(match path {
+            Path::Unknown => "not up yet".to_owned(),
+            Path::Up => "up".to_owned(),
+            Path::Down(why) => format!("down: {why}"),
+        });
+        if matches!(path, Path::Down(_)) {
+            self.peer.handle_input(clock::now(), Input::PathDown);
+        }
+        self.telemetry.peer(&self.status);
     }
 
     fn dial(&mut self) {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use super::fsm::{Restart, Settings};
+use crate::bfd::driver::Target;
 use crate::config::Bgp;
 use crate::config::bgp::{Bfd, NextHopMode, NextHops, Peer, PeerTarget};
 use crate::model::hash::fnv1a;
@@ -33,9 +34,27 @@ pub struct Config {
     pub defaults: Path,
     /// BFD, where it is used.
     pub bfd: Option<Bfd>,
+    /// BFD is to reach further than the link.
+    pub multihop: bool,
 }
 
 impl Config {
+    /// How BFD watches the way there, where it is to.
+    pub fn bfd_target(&self) -> Option<Target> {
+        let Bfd { receive, transmit, multiplier } = self.bfd?;
+        Some(Target {
+            address: self.address,
+            scope: self.scope,
+            source: self.route.source,
+            link: self.route.link.clone(),
+            // RFC 5882 §4.4: as the session itself.
+            multihop: self.multihop,
+            transmit,
+            receive,
+            multiplier,
+        })
+    }
+
     /// The peer's address and port.
     pub fn address(&self) -> SocketAddr {
         match self.address {
@@ -199,6 +218,7 @@ fn config(bgp: &Bgp, peer: &Peer, host: &Host, elected: bool) -> Result<(Config,
         next_hops,
         defaults: peer.defaults.clone(),
         bfd: peer.bfd,
+        multihop: peer.multihop,
         address,
         scope,
         name,

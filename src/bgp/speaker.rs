@@ -16,6 +16,7 @@ use super::Announced;
 use super::driver::{Channels, Driver, Farewell, said};
 use super::packet::Cease;
 use super::peers::Config;
+use crate::bfd::driver::Bfd;
 use crate::model::Family;
 use crate::net::tcp;
 use crate::telemetry::Telemetry;
@@ -65,6 +66,7 @@ pub struct Speaker {
     feeds: Feeds,
     telemetry: Arc<Telemetry>,
     peers: BTreeMap<String, Handle>,
+    bfd: Option<Bfd>,
     leaving: JoinSet<()>,
     listening: JoinSet<()>,
     accepted_in: mpsc::Sender<Accepted>,
@@ -79,6 +81,7 @@ impl Speaker {
             feeds,
             telemetry,
             peers: BTreeMap::new(),
+            bfd: None,
             leaving: JoinSet::new(),
             listening: JoinSet::new(),
             accepted_in,
@@ -138,7 +141,7 @@ impl Speaker {
         self.listen();
     }
 
-    fn start(&self, config: Config) -> Handle {
+    fn start(&mut self, config: Config) -> Handle {
         let (accepted, accepted_out) = mpsc::channel(4);
         let (asked, asked_out) = mpsc::channel(4);
         let (farewell, farewell_out) = watch::channel(None);
@@ -148,8 +151,19 @@ impl Speaker {
             asked: asked_out,
             farewell: farewell_out,
         };
-        let driver = Driver::new(config.clone(), channels, self.telemetry.clone());
+        let driver = Driver::new(config.clone(), channels, self.telemetry.clone(), self.bfd(&config));
         Handle { config, accepted, asked, farewell, task: tokio::spawn(driver.run()) }
+    }
+
+    /// BFD, where the peer is watched by it. Its thread is there once somebody needs it.
+    fn bfd(&mut self, config: &Config) -> Option<&Bfd> {
+        if config.bfd.is_some() && self.bfd.is_none() {
+            match Bfd::start() {
+                Ok(bfd) => self.bfd = Some(bfd),
+                Err(error) => tracing::error!("BFD cannot be used: {error}"),
+            }
+        }
+        self.bfd.as_ref()
     }
 
     /// Listen where a peer is to connect to us.

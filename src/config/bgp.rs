@@ -147,7 +147,7 @@ pub struct Extras {
 const POSITIONS: [&str; 7] =
     ["address", "AS", "password", "multihop", "port", "MP-BGP options", "BFD options"];
 /// The keys of a peer that is written as a map.
-pub const PEER_KEYS: [&str; 28] = [
+pub const PEER_KEYS: [&str; 27] = [
     "address",
     "as",
     "password",
@@ -175,7 +175,22 @@ pub const PEER_KEYS: [&str; 28] = [
     "prepend",
     "passwordSecret",
     "nodeSelector",
-    "bfd",
+];
+/// Those that the other form has a place for.
+pub(super) const PLAIN_PEER_KEYS: [&str; 13] = [
+    "address",
+    "as",
+    "password",
+    "multiHop",
+    "port",
+    "interface",
+    "mpbgpNexthop",
+    "mpbgpIPv4",
+    "mpbgpIPv6",
+    "bfdEnabled",
+    "bfdReceiveInterval",
+    "bfdTransmitInterval",
+    "bfdDetectMultiplier",
 ];
 /// From so much on, an interval was meant to be in microseconds: the way round upstream's mistake.
 const MICROSECONDS: u32 = 10_000;
@@ -252,7 +267,7 @@ pub(super) fn bgp(raw: &Raw, facts: &Facts, notes: &mut Vec<String>) -> Result<B
         peers,
         annotations,
         attach: raw.bool(Key::BgpAttach),
-        elected: raw.bool(Key::LeaderElection),
+        elected: raw.bool(Key::LeaderElection) && raw.bool(Key::ControlPlane),
         extras,
     })
 }

@@ -2,8 +2,10 @@
 
 use serde::Deserialize;
 use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
 use serde_saphyr::Spanned;
 
+use super::bgp::{PEER_KEYS, PLAIN_PEER_KEYS};
 use super::origin::Origin;
 use super::problem::{Problem, nearest};
 use super::settings::{Key, SETTINGS};
@@ -143,56 +145,62 @@ impl Reader<'_> {
         }
     }
 
-    /// Peers may be written as strings in the form of `bgp_peers`, or as maps.
+    /// Peers may be written as strings in the form of `bgp_peers`, or as maps. What that form cannot say makes the value
+    /// a list in JSON.
     fn peers(&mut self, path: &str, origin: Origin, peers: Vec<Spanned<Node>>) {
-        const FIELDS: [&str; 12] = [
-            "address",
-            "as",
-            "password",
-            "multiHop",
-            "port",
-            "interface",
-            "mpbgpNexthop",
-            "mpbgpIPv4",
-            "mpbgpIPv6",
-            "bfdEnabled",
-            "bfdReceiveInterval",
-            "bfdTransmitInterval",
-        ];
-        const LAST: &str = "bfdDetectMultiplier";
-        let mut texts = Vec::new();
+        let mut values = Vec::new();
         for peer in peers {
             let entries = match peer.value {
                 Node::Scalar(text) => {
-                    texts.push(text);
+                    values.push(Value::String(text));
                     continue;
                 }
                 Node::Map(entries) => entries,
                 _ => continue,
             };
-            let mut fields = std::collections::BTreeMap::new();
+            let mut fields = serde_json::Map::new();
             for (key, value) in entries {
                 let line = key.referenced.line();
-                match FIELDS.iter().chain([&LAST]).find(|field| field.eq_ignore_ascii_case(&key.value)) {
-                    Some(field) => {
-                        fields.extend(scalar(value.value).map(|text| (*field, text)));
-                    }
+                match PEER_KEYS.iter().find(|field| field.eq_ignore_ascii_case(&key.value)) {
+                    Some(field) => drop(fields.insert((*field).to_owned(), json(value.value))),
                     None => self.problems.push(Problem::UnknownKey {
                         file: self.path.to_owned(),
                         line,
-                        hint: nearest(&key.value, FIELDS.into_iter().chain([LAST])),
+                        hint: nearest(&key.value, PEER_KEYS),
                         key: format!("{path}[].{}", key.value),
                     }),
                 }
             }
-            texts.push(peer_text(|field| fields.get(field).map(String::as_str)));
+            values.push(Value::Object(fields));
         }
-        self.found.push((Key::BgpPeers, texts.join(","), origin));
+        let texts: Option<Vec<String>> = values.iter().map(peer_text).collect();
+        let text = texts.map_or_else(|| Value::Array(values).to_string(), |texts| texts.join(","));
+        self.found.push((Key::BgpPeers, text, origin));
     }
 }
 
-/// A peer in the form of `bgp_peers`.
-fn peer_text<'a>(field: impl Fn(&str) -> Option<&'a str>) -> String {
+fn json(node: Node) -> Value {
+    match node {
+        Node::Null => Value::Null,
+        Node::Scalar(text) => Value::String(text),
+        Node::List(items) => items.into_iter().map(|item| json(item.value)).collect(),
+        Node::Map(entries) => {
+            entries.into_iter().map(|(key, value)| (key.value, json(value.value))).collect()
+        }
+    }
+}
+
+/// A peer in the form of `bgp_peers`; none if that cannot say it.
+fn peer_text(peer: &Value) -> Option<String> {
+    let fields = match peer {
+        Value::String(text) => return Some(text.clone()),
+        Value::Object(fields) => fields,
+        _ => return None,
+    };
+    if fields.iter().any(|(key, value)| !PLAIN_PEER_KEYS.contains(&key.as_str()) || !value.is_string()) {
+        return None;
+    }
+    let field = |key: &str| fields.get(key).and_then(Value::as_str);
     let or_empty = |name: &str| field(name).unwrap_or_default().to_owned();
     let address = match (field("interface"), field("address")) {
         (Some(interface), None) => format!("unnumbered:{interface}"),
@@ -218,7 +226,7 @@ fn peer_text<'a>(field: impl Fn(&str) -> Option<&'a str>) -> String {
         options.join(";"),
         bfd.unwrap_or_default(),
     ];
-    fields.join(":").trim_end_matches(':').to_owned()
+    Some(fields.join(":").trim_end_matches(':').to_owned())
 }
 
 fn scalar(node: Node) -> Option<String> {
@@ -294,6 +302,14 @@ mod tests {
         let text = "bgpConfig:\n  peers:\n  - 192.0.2.1:65000::false\n  - {address: 'fd00::1', as: 65001, port: 1179}\n  - {interface: eth1, bfdEnabled: true}\n";
         let peers = "192.0.2.1:65000::false,[fd00::1]:65001:::1179,unnumbered:eth1::::::true;300;300;3";
         assert_eq!(found(text), [(Key::BgpPeers, peers.to_owned())]);
+        // What the form of the variable has no place for.
+        let text = "bgpConfig:\n  peers:\n  - {address: 192.0.2.1, as: 65001, holdTime: 3, nodeSelector: {rack: a}, communities: ['65000:1']}\n";
+        let (peers, problems) = super::super::bgp::peers(&found(text)[0].1, &mut Vec::new());
+        assert!(problems.is_empty(), "{problems:?}");
+        assert_eq!(
+            (peers[0].hold_time, peers[0].defaults.communities.len(), peers[0].node_selector.len()),
+            (Some(3), 1, 1)
+        );
     }
 
     #[test]

@@ -2,15 +2,19 @@
 
 use std::fmt::Write;
 
+use super::bgp::is_json;
 use super::raw::Raw;
 use super::settings::{Key, Kind, SETTINGS, Setting};
+
+/// Stands for a secret.
+const MASK: &str = "********";
 
 /// The value of `key` as it may be shown.
 pub fn masked(raw: &Raw, key: Key) -> String {
     let value = raw.text(key);
     match key.setting().kind {
         _ if value.is_empty() => String::new(),
-        Kind::Secret => "********".to_owned(),
+        Kind::Secret => MASK.to_owned(),
         Kind::SecretList => mask_peers(value),
         _ => value.to_owned(),
     }
@@ -18,6 +22,23 @@ pub fn masked(raw: &Raw, key: Key) -> String {
 
 /// Blank the password, the third field of each peer. Colons inside brackets belong to an IPv6 address.
 fn mask_peers(peers: &str) -> String {
+    if is_json(peers) {
+        // What cannot be read is not shown either.
+        let Ok(mut values) = serde_json::from_str::<Vec<serde_json::Value>>(peers) else {
+            return MASK.to_owned();
+        };
+        for value in &mut values {
+            if let serde_json::Value::String(text) = value {
+                *text = mask_peers(text);
+            }
+            for (key, value) in value.as_object_mut().into_iter().flatten() {
+                if key.eq_ignore_ascii_case("password") {
+                    *value = MASK.into();
+                }
+            }
+        }
+        return serde_json::Value::Array(values).to_string();
+    }
     let mask = |peer: &str| {
         let (mut field, mut depth, mut masked, mut hidden) = (0, 0_u32, String::new(), false);
         // An unnumbered peer's address takes up two fields: `unnumbered:eth0`.
@@ -31,7 +52,7 @@ fn mask_peers(peers: &str) -> String {
             }
             if field == password && !(c == ':' && depth == 0) {
                 if !hidden {
-                    masked.push_str("********");
+                    masked.push_str(MASK);
                 }
                 hidden = true;
             } else {

@@ -8,3 +8,4 @@ pub mod requests;
 mod sys;
 pub mod sysctl;
 pub mod tcp;
+pub mod udp;

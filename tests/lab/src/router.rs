@@ -314,7 +314,7 @@ impl Router {
         let keepalive = (hold / 3).max(1);
         let mut text = format!(
             "hostname router\nrouter bgp {asn}\n bgp router-id {}\n no bgp ebgp-requires-policy\n \
-             no bgp default ipv4-unicast\n no bgp network import-check\n bgp bestpath as-path multipath-relax\n \
+             no bgp default ipv4-unicast\n no bgp network import-check\n bgp bestpath as-path multipath-relax\n bgp log-neighbor-changes\n \
              timers bgp {keepalive} {hold}\n",
             self.identifier()
         );
@@ -333,6 +333,7 @@ impl Router {
                 }
             };
             line(!neighbour.connects && how.is_empty(), "passive");
+            line(address.contains(':'), "capability extended-nexthop");
             line(neighbour.multihop, "ebgp-multihop 8");
             line(neighbour.ttl_security, "ttl-security hops 1");
             line(
@@ -364,7 +365,7 @@ impl Router {
     fn bird(&self) -> String {
         let RouterOptions { asn, hold, neighbours, networks, .. } = &self.options;
         let mut text = format!(
-            "log stderr all;\nrouter id {};\nprotocol device {{ scan time 1; }}\nprotocol direct {{ ipv4; ipv6; }}\n\
+            "log stderr all;\ndebug protocols {{ states, events }};\nrouter id {};\nprotocol device {{ scan time 1; }}\nprotocol direct {{ ipv4; ipv6; }}\n\
              protocol bfd {{}}\n\
              protocol kernel {{ ipv4 {{ export where source = RTS_BGP; }}; merge paths on; graceful restart; }}\n\
              protocol kernel {{ ipv6 {{ export where source = RTS_BGP; }}; merge paths on; graceful restart; }}\n",

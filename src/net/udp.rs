@@ -1,0 +1,59 @@
+//! UDP sockets as BFD needs them: packets with 255 hops left, on ports of our choice.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+pub use std::net::UdpSocket as Sender;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::UdpSocket;
+
+use super::sys::least_hops;
+
+/// DSCP CS6, for routing protocols (RFC 4594 §3.1).
+const NETWORK_CONTROL: u32 = 0xc0;
+
+/// Receive on a port what has at least so many hops left.
+///
+/// # Errors
+/// If the port is taken.
+pub fn listen(address: SocketAddr, least: Option<u8>) -> io::Result<UdpSocket> {
+    let socket = socket(address)?;
+    if let Some(least) = least {
+        least_hops(&socket, address.is_ipv4(), least)?;
+    }
+    socket.bind(&address.into())?;
+    UdpSocket::from_std(socket.into())
+}
+
+/// A socket that sends to one place alone, from this port, and never waits.
+///
+/// # Errors
+/// If the port is taken, or there is no way there.
+pub fn connect(to: SocketAddr, from: Option<IpAddr>, port: u16, link: Option<&str>) -> io::Result<Sender> {
+    let socket = socket(to)?;
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let from = from.filter(|from| from.is_ipv4() == to.is_ipv4()).unwrap_or(any);
+    if let Some(link) = link {
+        socket.bind_device(Some(link.as_bytes()))?;
+    }
+    if to.is_ipv4() {
+        socket.set_ttl_v4(255)?;
+        socket.set_tos_v4(NETWORK_CONTROL)?;
+    } else {
+        socket.set_unicast_hops_v6(255)?;
+        socket.set_tclass_v6(NETWORK_CONTROL)?;
+    }
+    socket.bind(&SocketAddr::new(from, port).into())?;
+    socket.connect(&to.into())?;
+    Ok(socket.into())
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
