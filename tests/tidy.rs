@@ -22,6 +22,7 @@ const PURE: &[&str] = &[
     "src/arp/packet.rs",
     "src/bfd/fsm.rs",
     "src/bfd/packet.rs",
+    "src/bgp/annotations.rs",
     "src/bgp/fsm/",
     "src/bgp/packet/",
     "src/bgp/peers.rs",

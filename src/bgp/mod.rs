@@ -1,9 +1,11 @@
 //! BGP: telling routers which addresses this host serves (RFC 4271).
 //!
 //! `packet` is bytes, `fsm` a session with a peer, `rib_out` what the peer has been told and what not yet, `rib_in`
-//! what it told us, `peers` who there is to talk to; all of these compute. `speaker` looks after peers that come and go, `driver` after one of them, with
+//! what it told us, `peers` and `annotations` who there is to talk to; all of these
+//! compute. `speaker` looks after peers that come and go, `driver` after one of them, with
 //! its sockets (`links`) and its clock: one task for each peer.
 
+pub mod annotations;
 pub mod driver;
 pub mod fsm;
 mod links;

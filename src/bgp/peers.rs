@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::fsm::{Restart, Settings};
 use crate::bfd::driver::Target;
 use crate::config::Bgp;
-use crate::config::bgp::{Bfd, NextHopMode, NextHops, Peer, PeerTarget};
+use crate::config::bgp::{Bfd, NextHopMode, NextHops, Peer, PeerTarget, SecretName};
 use crate::model::hash::fnv1a;
 use crate::model::{ActualAddress, Family, Link, Path, PerFamily};
 use crate::net::tcp::{Hops, Route};
@@ -77,9 +77,10 @@ pub struct Host {
     pub addresses: Vec<ActualAddress>,
     /// Routers that advertise themselves, by the index of the link.
     pub routers: BTreeMap<u32, Ipv6Addr>,
-    /// Passwords from Secrets, by `namespace/name`.
-    pub passwords: BTreeMap<String, String>,
-    /// How long the host has been up: peers that still keep our routes have not seen it restart.
+    /// Passwords from Secrets.
+    pub passwords: BTreeMap<SecretName, String>,
+    /// How long the host had been up when this process began: peers that still kept our routes then had not seen it
+    /// restart.
     pub up_for: Duration,
 }
 
@@ -249,12 +250,12 @@ fn next_hops(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::bgp::{Extras, peers};
     use crate::model::Vip;
 
-    fn bgp(text: &str) -> Bgp {
+    pub(crate) fn bgp(text: &str) -> Bgp {
         let (peers, problems) = peers(text, &mut Vec::new());
         assert!(problems.is_empty(), "{problems:?}");
         Bgp {

@@ -58,6 +58,21 @@ pub enum PeerTarget {
     Unnumbered(String),
 }
 
+/// Where a Secret is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SecretName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl std::fmt::Display for SecretName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
 /// A peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
@@ -67,8 +82,8 @@ pub struct Peer {
     pub asn: Option<u32>,
     /// Signs the connection.
     pub password: Option<String>,
-    /// A Secret that has the password: `namespace/name`.
-    pub password_secret: Option<String>,
+    /// The Secret that has the password under the key `password`.
+    pub password_secret: Option<SecretName>,
     /// It is more than one hop away.
     pub multihop: bool,
     /// It is at most so many hops away, and what comes from further away is dropped (RFC 5082).
@@ -95,6 +110,13 @@ pub struct Peer {
     pub defaults: Path,
     /// Only nodes with these labels talk to it.
     pub node_selector: BTreeMap<String, String>,
+}
+
+impl Peer {
+    /// A peer of which nothing else is said.
+    pub fn new(target: PeerTarget, asn: Option<u32>) -> Self {
+        Fields::default().peer(target, asn, &mut Vec::new())
+    }
 }
 
 /// Everything about BGP.
@@ -385,8 +407,7 @@ fn single(raw: &Raw) -> Result<Option<Peer>, Problem> {
     }
     let address = address.trim_start_matches('[').trim_end_matches(']').parse();
     let address: IpAddr = address.map_err(|_| unacceptable(Key::BgpPeerAddress, "an IP address"))?;
-    let fields = Fields::default();
-    let mut peer = fields.peer(PeerTarget::Address(address), asn, &mut Vec::new());
+    let mut peer = Peer::new(PeerTarget::Address(address), asn);
     peer.password = Some(raw.text(Key::BgpPeerPass)).filter(|text| !text.is_empty()).map(str::to_owned);
     peer.multihop = raw.bool(Key::BgpMultihop);
     Ok(Some(peer))
@@ -624,7 +645,16 @@ impl Fields {
             target,
             asn,
             password: self.text("password").map(str::to_owned),
-            password_secret: self.text("passwordSecret").map(str::to_owned),
+            password_secret: self.get(
+                "passwordSecret",
+                wrong,
+                "the name of a Secret: `namespace/name`",
+                |text| {
+                    let (namespace, name) = text.split_once('/')?;
+                    let given = !namespace.is_empty() && !name.is_empty();
+                    given.then(|| SecretName { namespace: namespace.to_owned(), name: name.to_owned() })
+                },
+            ),
             multihop: self.get("multiHop", wrong, "true or false", boolean).unwrap_or(false),
             ttl_security: self.get("ttlSecurityHops", wrong, "a number of hops from 1 to 254", |text| {
                 text.parse().ok().filter(|hops| (1..=254).contains(hops))

@@ -1,27 +1,41 @@
 //! The BGP speaker, and what it has to know of this host.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use k8s_openapi::api::core::v1::{Node, Secret};
+use kube::runtime::watcher;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
+use crate::api::Api;
 use crate::bgp::Announced;
+use crate::bgp::annotations::apply;
 use crate::bgp::driver::Farewell;
 use crate::bgp::packet::Cease;
 use crate::bgp::peers::{self, Host, resolve};
 use crate::bgp::speaker::{Feeds, Speaker};
+use crate::config::bgp::SecretName;
 use crate::config::{Bgp, Config};
+use crate::model::BootTime;
 use crate::net::clock;
 use crate::net::netlink::{Changes, Netlink};
 use crate::telemetry::Telemetry;
+use crate::watch::{Change, follow};
 
 /// How often this host is looked at.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// How long changes of this host are collected.
 const CROWD: Duration = Duration::from_millis(200);
+
+/// How often passwords are read again.
+const SECRETS: Duration = Duration::from_secs(60);
+/// How long reading one may take.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A running speaker.
 pub(super) struct Running {
@@ -42,6 +56,7 @@ impl Running {
 pub(super) fn start(
     config: &Config,
     bgp: &Bgp,
+    api: &Arc<Api>,
     announced: watch::Receiver<Announced>,
     telemetry: &Arc<Telemetry>,
 ) -> std::io::Result<Running> {
@@ -58,12 +73,21 @@ pub(super) fn start(
             .services
             .as_ref()
             .is_some_and(|services| services.election != crate::config::ServiceElection::EveryNode);
+    let wants_node = bgp.annotations.is_some() || bgp.peers.iter().any(|peer| !peer.node_selector.is_empty());
+    let (node_in, node) = mpsc::channel(16);
+    if wants_node {
+        tokio::spawn(follow_node(api.clone(), config.node_name.clone(), node_in));
+    }
     let scout = Scout {
-        node: config.node_name.clone(),
         bgp: bgp.clone(),
         elected,
         netlink,
         changes,
+        node,
+        host: Host { node: config.node_name.clone(), up_for: clock::now().since_boot(), ..Host::default() },
+        annotations: None,
+        api: api.clone(),
+        passwords_due: BootTime::default(),
         peers: peers_in,
         told: Vec::new(),
     };
@@ -72,13 +96,26 @@ pub(super) fn start(
     Ok(Running { farewell, task: tokio::spawn(speaker.run()) })
 }
 
+/// This host's Node, whenever it changes.
+async fn follow_node(api: Arc<Api>, name: String, node: mpsc::Sender<Change<Node>>) {
+    let this = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    follow(api, kube::Api::<Node>::all, this, Some, |change| change, node).await;
+}
+
 /// Finds out who the peers are, and how they are reached, for as long as there is a speaker.
 struct Scout {
-    node: String,
     bgp: Bgp,
     elected: bool,
     netlink: Netlink,
     changes: Changes,
+    /// This host's Node.
+    node: mpsc::Receiver<Change<Node>>,
+    host: Host,
+    /// The annotations of the Node, once it is known.
+    annotations: Option<BTreeMap<String, String>>,
+    api: Arc<Api>,
+    /// When the Secrets are read again.
+    passwords_due: BootTime,
     peers: watch::Sender<Arc<Vec<peers::Config>>>,
     /// What was said about peers that cannot be talked to.
     told: Vec<String>,
@@ -96,35 +133,86 @@ impl Scout {
             tokio::select! {
                 // Changes come in crowds.
                 () = changed => tokio::time::sleep(CROWD).await,
+                Some(change) = self.node.recv() => self.learn(change),
                 () = tokio::time::sleep(LOOK) => {}
             }
             while let Some(Some(_)) = self.changes.next().now_or_never() {}
         }
     }
 
+    fn learn(&mut self, change: Change<Node>) {
+        let node = match change {
+            Change::Reset(nodes) => nodes.into_iter().next(),
+            Change::Applied(node) => Some(node),
+            // A Node that is gone for a moment takes no session with it.
+            Change::Deleted(_) => None,
+        };
+        if let Some(node) = node {
+            self.host.labels = Some(node.metadata.labels.unwrap_or_default());
+            self.annotations = Some(node.metadata.annotations.unwrap_or_default());
+        }
+    }
+
     async fn look(&mut self) {
-        let (links, addresses) = match (self.netlink.links().await, self.netlink.addresses().await) {
-            (Ok(links), Ok(addresses)) => (links, addresses),
+        match (self.netlink.links().await, self.netlink.addresses().await) {
+            (Ok(links), Ok(addresses)) => (self.host.links, self.host.addresses) = (links, addresses),
             (Err(error), _) | (_, Err(error)) => return tracing::error!("{error}; trying again"),
+        }
+        self.read_passwords().await;
+        let configured = match (&self.bgp.annotations, &self.annotations) {
+            (None, _) => Ok(self.bgp.clone()),
+            (Some(prefix), Some(annotations)) => apply(&self.bgp, prefix, annotations),
+            (Some(_), None) => Err(vec![format!("waiting for Node {}", self.host.node)]),
         };
-        let host = Host {
-            node: self.node.clone(),
-            links,
-            addresses,
-            up_for: clock::now().since_boot(),
-            ..Host::default()
-        };
-        let (peers, troubles) = resolve(&self.bgp, &host, self.elected);
+        match configured {
+            Ok(bgp) => {
+                let (peers, troubles) = resolve(&bgp, &self.host, self.elected);
+                self.tell(troubles);
+                self.peers.send_if_modified(|before| {
+                    let changed = **before != peers;
+                    if changed {
+                        *before = Arc::new(peers);
+                    }
+                    changed
+                });
+            }
+            // Annotations that are wrong for a moment take no session with them.
+            Err(troubles) => self.tell(troubles),
+        }
+    }
+
+    /// Read the Secrets that hold passwords. One that cannot be read keeps the password that it had.
+    async fn read_passwords(&mut self) {
+        let secrets: BTreeSet<SecretName> =
+            self.bgp.peers.iter().filter_map(|peer| peer.password_secret.clone()).collect();
+        let missing = secrets.iter().any(|secret| !self.host.passwords.contains_key(secret));
+        if secrets.is_empty() || (!missing && clock::now() < self.passwords_due) {
+            return;
+        }
+        self.passwords_due = clock::now() + SECRETS;
+        let Ok(chosen) = self.api.client().await else { return };
+        for secret in secrets {
+            let all = kube::Api::<Secret>::namespaced(chosen.client.clone(), &secret.namespace);
+            match timeout(PATIENCE, all.get(&secret.name)).await {
+                Ok(Ok(found)) => {
+                    let bytes = found.data.unwrap_or_default().remove("password").map(|value| value.0);
+                    match bytes.and_then(|bytes| String::from_utf8(bytes).ok()) {
+                        Some(password) => {
+                            drop(self.host.passwords.insert(secret, password.trim().to_owned()))
+                        }
+                        None => tracing::warn!("BGP: Secret {secret} has no key `password`"),
+                    }
+                }
+                Ok(Err(error)) => tracing::warn!("BGP: Secret {secret} cannot be read: {error}"),
+                Err(_elapsed) => tracing::debug!("BGP: Secret {secret} cannot be read: no answer in time"),
+            }
+        }
+    }
+
+    fn tell(&mut self, troubles: Vec<String>) {
         for trouble in troubles.iter().filter(|trouble| !self.told.contains(trouble)) {
             tracing::warn!("BGP: {trouble}");
         }
         self.told = troubles;
-        self.peers.send_if_modified(|before| {
-            let changed = **before != peers;
-            if changed {
-                *before = Arc::new(peers);
-            }
-            changed
-        });
     }
 }

@@ -191,7 +191,7 @@ pub async fn run(config: Config) -> Result<(), ManagerError> {
     let (config, targets) = (common.config.clone(), common.config.targets.clone());
     // From here on only the elections and what feeds them can write to the board.
     drop(common);
-    let speaker = config.bgp.as_ref().map(|bgp| bgp::start(&config, bgp, announced, &telemetry));
+    let speaker = config.bgp.as_ref().map(|bgp| bgp::start(&config, bgp, &api, announced, &telemetry));
     let speaker = speaker.transpose()?;
     let reconciler = reconcile::driver::Driver::new(options, channels, telemetry.clone(), netlink, changes);
     let host = tokio::spawn(reconciler.run());

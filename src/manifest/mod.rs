@@ -32,7 +32,9 @@ pub fn render(manifest: &Manifest, raw: &Raw) -> Result<String, Vec<Problem>> {
     let documents = match manifest.kind {
         ManifestKind::Pod => vec![pod(raw, &image, manifest.in_cluster)],
         ManifestKind::DaemonSet { taint } => vec![daemon_set(raw, &image, manifest.in_cluster, taint)],
-        ManifestKind::Rbac { role, role_binding } => rbac::documents(namespace(raw), role, role_binding),
+        ManifestKind::Rbac { role, role_binding } => {
+            rbac::documents(namespace(raw), role, role_binding, &password_secrets(raw))
+        }
     };
     yaml(&documents)
         .map_err(|error| vec![Problem::Combination(format!("the manifest cannot be written: {error}"))])
@@ -51,6 +53,14 @@ pub fn yaml(documents: &[Value]) -> Result<String, serde_saphyr::ser::Error> {
         text.push('\n');
     }
     Ok(text)
+}
+
+/// The names of Secrets that hold passwords of BGP peers.
+fn password_secrets(raw: &Raw) -> Vec<String> {
+    let (peers, _) = crate::config::bgp::peers(raw.text(Key::BgpPeers), &mut Vec::new());
+    let secrets = peers.into_iter().filter_map(|peer| peer.password_secret);
+    let names: std::collections::BTreeSet<String> = secrets.map(|secret| secret.name).collect();
+    names.into_iter().collect()
 }
 
 /// Where the objects live: `svc_namespace`, or kube-system. `cp_namespace` is about Leases.

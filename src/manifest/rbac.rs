@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-/// ServiceAccount, role, binding.
-pub(super) fn documents(namespace: &str, role: bool, role_binding: bool) -> Vec<Value> {
+/// ServiceAccount, role, binding. `secrets` are the names of those that hold passwords of BGP peers.
+pub(super) fn documents(namespace: &str, role: bool, role_binding: bool, secrets: &[String]) -> Vec<Value> {
     let account = json!({
         "apiVersion": "v1",
         "kind": "ServiceAccount",
@@ -27,6 +27,9 @@ pub(super) fn documents(namespace: &str, role: bool, role_binding: bool) -> Vec<
     ];
     if !role {
         rules.push(rule(&["networking.k8s.io"], &["servicecidrs"], &["list", "get", "watch"]));
+    }
+    if !secrets.is_empty() {
+        rules.push(json!({ "apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourceNames": secrets }));
     }
     let role_object = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1",

@@ -10,6 +10,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::{Endpoints as OldEndpoints, Node, ObjectReference, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::runtime::watcher;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -25,7 +26,7 @@ use crate::config::DnsMode;
 use crate::desired::{Board, Group, Place};
 use crate::leader::{Candidacy, Holder, Standing};
 use crate::model::hash::{fnv1a, spread};
-use crate::model::{BootTime, LeaseName, ServiceKey, ServiceView, Vip, annotation, node, service};
+use crate::model::{BootTime, LeaseName, Prefix, ServiceKey, ServiceView, Vip, annotation, node, service};
 use crate::net::clock::{self, Timer};
 use crate::reconcile::driver::Outcome;
 use crate::resolve::lookup;
@@ -54,6 +55,7 @@ enum Observed {
     Slices(Change<Slice>),
     Nodes(Change<node::NodeView>),
     Names(BTreeMap<String, Vec<IpAddr>>),
+    Cidrs(Change<(String, Vec<Prefix>)>),
 }
 
 /// What flows in and out.
@@ -103,6 +105,8 @@ pub struct Driver {
     writer: Arc<Writer>,
     seen: Seen,
     nodes: BTreeMap<String, node::NodeView>,
+    /// The cluster's own networks for Services, by the object that names them.
+    cidrs: BTreeMap<String, Vec<Prefix>>,
     /// Services and endpoints were listed.
     listed: (bool, bool),
     plan: Plan,
@@ -142,6 +146,7 @@ impl Driver {
             writer: Arc::new(Writer::new("kube-vip", Part::Status)),
             seen: Seen { left_over, ..Seen::default() },
             nodes: BTreeMap::new(),
+            cidrs: BTreeMap::new(),
             listed: (false, false),
             plan: Plan::default(),
             dirty: false,
@@ -234,6 +239,10 @@ impl Driver {
             Observed::Nodes,
             observed.clone(),
         ));
+        if self.world.routes.as_ref().is_some_and(|rules| rules.service_cidrs) {
+            let select = kube::Api::<ServiceCIDR>::all;
+            tasks.spawn(follow(api(), select, all(), networks, Observed::Cidrs, observed.clone()));
+        }
         tasks.spawn(look_up(self.names.subscribe(), self.options.dns_mode, observed.clone()));
         tasks
     }
@@ -273,6 +282,14 @@ impl Driver {
                 self.reserve();
             }
             Observed::Names(names) => self.seen.names = names,
+            Observed::Cidrs(change) => {
+                match change {
+                    Change::Reset(all) => self.cidrs = all.into_iter().collect(),
+                    Change::Applied((name, prefixes)) => drop(self.cidrs.insert(name, prefixes)),
+                    Change::Deleted((name, _)) => drop(self.cidrs.remove(&name)),
+                }
+                self.seen.service_cidrs = self.cidrs.values().flatten().copied().collect();
+            }
         }
     }
 
@@ -558,6 +575,12 @@ impl Driver {
         let retry = retry.chain(turn);
         retry.chain(replan).chain(label).chain(moved).min()
     }
+}
+
+/// The networks that a ServiceCIDR names; none for an object without a name, which no server sends.
+fn networks(object: ServiceCIDR) -> Option<(String, Vec<Prefix>)> {
+    let cidrs = object.spec.and_then(|spec| spec.cidrs).unwrap_or_default();
+    Some((object.metadata.name?, cidrs.iter().filter_map(|cidr| cidr.parse().ok()).collect()))
 }
 
 fn within<K>(client: kube::Client, namespace: Option<&str>) -> kube::Api<K>

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Node, Service};
 use kube_vip_lab::{Neighbour, Router, RouterKind, RouterOptions, ServiceLab, now, wait_for};
 use libtest_mimic::{Failed, Trial};
 use serde_json::json;
@@ -23,6 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("what_changed_while_the_api_was_away_is_caught_up", api_away),
         trial("routes_say_what_annotations_ask_for", annotations),
         trial("what_is_elected_is_announced_by_its_holder", elected),
+        trial("peers_come_from_node_annotations_selectors_and_secrets", found_peers),
         trial("a_router_that_comes_back_learns_everything_again", router_back),
     ]
 }
@@ -153,7 +154,8 @@ fn control_plane() -> Outcome {
 /// IPv6 alone; IPv6 routes over an IPv4 session and the other way round, with fixed next hops and with those of a
 /// link; and IPv4 routes with IPv6 next hops (RFC 8950).
 fn families() -> Outcome {
-    let table: [(&str, &[(&str, &str)], &[&str]); 5] = [
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
+    let table: [Case<'_>; 5] = [
         ("[fd42::254]:65001", &[], &HOSTS_V6),
         ("10.42.0.254:65001::::mpbgp_nexthop=auto_sourceif", &[("bgp_sourceif", "eth0")], &HOSTS),
         ("[fd42::254]:65001", &[("bgp_sourceif", "eth0"), ("mpbgp_nexthop", "auto_sourceif")], &HOSTS_V6),
@@ -384,6 +386,76 @@ fn elected() -> Outcome {
         (host != holder).then_some(host)
     })?;
     router.wait_for_next_hops("10.43.0.1/32", &HOSTS[next..=next])?;
+    Ok(())
+}
+
+/// Annotations of the Node are waited for and followed; labels choose the peers of a node; a Secret has a password; the
+/// cluster's own networks are announced.
+fn found_peers() -> Outcome {
+    let env = [
+        ("annotation", "test"),
+        ("bgp_advertise_service_cidrs", "auto"),
+        // Routes go with the agents that this test kills.
+        ("bgp_graceful_restart_time", "0"),
+    ];
+    let lab = agents("", &env)?;
+    let router_1 = router(&lab, RouterKind::Frr, 65_001, &HOSTS)?;
+    let neighbours = HOSTS.iter().map(|host| Neighbour::new(host, 65_000)).collect();
+    let options = RouterOptions::new(RouterKind::Bird, 65_001, neighbours);
+    let router_2 = Router::start_as(&lab.lab, "router2", 253, options)?;
+    lab.serve("web", "10.43.0.1")?;
+    let annotate = |host: usize, peers: &str| {
+        lab.objects().patch::<Node>(
+            &format!("node-{host}"),
+            json!({ "metadata": { "labels": { "rack": format!("rack-{host}") }, "annotations": {
+                "test/bgp-peers-0-node-asn": "65000",
+                "test/bgp-peers-0-src-ip": format!("10.42.0.1{host}"),
+                "test/bgp-peers-0-peer-asn": "65001",
+                "test/bgp-peers-0-peer-ip": peers,
+            } } }),
+        )
+    };
+    for host in 1..=3 {
+        lab.objects().patch::<Node>(
+            &format!("node-{host}"),
+            json!({ "metadata": { "annotations": {
+            "test/bgp-peers-0-node-asn": null, "test/bgp-peers-0-src-ip": null,
+            "test/bgp-peers-0-peer-asn": null, "test/bgp-peers-0-peer-ip": null,
+        } } }),
+        )?;
+    }
+    for host in 0..3 {
+        let started = kube_vip_lab::Agent::start(lab.lab.host(host), &lab.options)?;
+        wait_for("the agent to say what is missing", 20, || {
+            started.log().contains("the annotation test/node-asn").then_some(())
+        })?;
+        annotate(host + 1, "10.42.0.254")?;
+        router_1.wait_for_established(1)?;
+        // Followed without a restart.
+        annotate(host + 1, "10.42.0.253")?;
+        router_2.wait_for_next_hops("10.43.0.1/32", &HOSTS[host..=host])?;
+        router_1.wait_for_next_hops("10.43.0.1/32", &[])?;
+        router_2.wait_for_next_hops("10.96.0.0/16", &HOSTS[host..=host])?;
+        drop(started);
+        wait_for("the session to end", 20, || (router_2.established() == 0).then_some(()))?;
+    }
+    drop((router_1, router_2, lab));
+
+    let peers = r#"[{"address": "10.42.0.254", "as": 65001, "passwordSecret": "kube-system/bgp", "nodeSelector": {"rack": "rack-2"}}]"#;
+    let mut lab = agents(peers, &[])?;
+    let router = router_with(&lab, RouterKind::Frr, 65_001, &HOSTS, |neighbour| {
+        neighbour.password = Some("s3cret".into())
+    })?;
+    lab.serve("web", "10.43.0.1")?;
+    let yaml = kube_vip_lab::run(&[PROGRAM, "manifest", "rbac", "--bgppeers", peers])?;
+    assert!(yaml.contains("resourceNames:\n  - bgp\n"), "{yaml}");
+    lab.start_agents()?;
+    wait_for("the agent to say what it lacks", 20, || {
+        lab.agent(1).log().contains("Secret kube-system/bgp cannot be read").then_some(())
+    })?;
+    lab.allow_secret("kube-system", "bgp", json!({ "password": "s3cret" }))?;
+    router.wait_for_next_hops("10.43.0.1/32", &HOSTS[1..2])?;
+    assert_eq!(router.established(), 1);
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::{Node, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use serde_json::{Value, json};
@@ -72,6 +72,23 @@ impl ServiceLab {
     /// What the API server says.
     pub fn revoke(&self) -> Result<()> {
         self.objects().delete::<ClusterRoleBinding>(GROUP)
+    }
+
+    /// Make a Secret in a namespace, and let the agents read it.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub fn allow_secret(&self, namespace: &str, name: &str, data: Value) -> Result<()> {
+        let rules = json!([{ "apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourceNames": [name] }]);
+        self.objects().create::<ClusterRole>("kube-vip-secret", json!({ "rules": rules }))?;
+        self.objects().create::<ClusterRoleBinding>(
+            "kube-vip-secret",
+            json!({
+                "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "kube-vip-secret" },
+                "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": GROUP }],
+            }),
+        )?;
+        self.objects().create::<Secret>(&format!("{namespace}/{name}"), json!({ "stringData": data }))
     }
 
     /// Give them back.

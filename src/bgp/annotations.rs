@@ -1,0 +1,193 @@
+//! BGP from the annotations of this host's Node (`annotation`), as providers of bare metal write them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use k8s_openapi::ByteString;
+
+use crate::config::Bgp;
+use crate::config::bgp::{Peer, PeerTarget};
+
+/// What stands before the number of a peer: the first one's keys may also stand alone.
+const PEERS: &str = "bgp-peers-";
+
+/// What was configured, with what the annotations say in its place.
+///
+/// The keys behind the prefix and a slash, alone or behind `bgp-peers-0-`: `node-asn`, `src-ip` (our identifier, and
+/// the address to come from), `peer-asn`, `peer-ip`, and where they are given `bgp-pass` (in base64) and
+/// `peer-multi-hop`. Addresses of further peers stand behind their numbers.
+///
+/// # Errors
+/// What is missing or wrong, each in a sentence.
+pub fn apply(bgp: &Bgp, prefix: &str, annotations: &BTreeMap<String, String>) -> Result<Bgp, Vec<String>> {
+    let reader = Reader { prefix: prefix.trim_end_matches('/'), annotations };
+    let mut wrong = Vec::new();
+    let local_as = reader.number("node-asn", &mut wrong);
+    let asn = reader.number("peer-asn", &mut wrong);
+    let source = reader.required("src-ip", &mut wrong).and_then(|(key, text)| {
+        let address = text.parse::<IpAddr>().ok();
+        if address.is_none() {
+            wrong.push(format!("{key}: `{text}` is not an IP address"));
+        }
+        address
+    });
+    let router_id = match source {
+        Some(IpAddr::V4(address)) => Some(address),
+        Some(IpAddr::V6(_)) => {
+            if bgp.router_id.is_none() {
+                wrong.push("src-ip is an IPv6 address: set bgp_routerid as well".to_owned());
+            }
+            bgp.router_id
+        }
+        None => None,
+    };
+    let addresses = reader.peers(&mut wrong);
+    let password = reader.find("bgp-pass").and_then(|(key, text)| {
+        let decoded = serde_json::from_value::<ByteString>(text.into()).ok();
+        let password = decoded.and_then(|ByteString(bytes)| String::from_utf8(bytes).ok());
+        if password.is_none() {
+            // The value is a secret.
+            wrong.push(format!("{key} is not base64"));
+        }
+        password
+    });
+    let multihop = match reader.find("peer-multi-hop") {
+        None => false,
+        Some((_, text)) if text == "true" || text == "false" => text == "true",
+        Some((key, text)) => {
+            wrong.push(format!("{key}: `{text}` is not true or false"));
+            false
+        }
+    };
+    let (Some(local_as), Some(asn), Some(source), true) = (local_as, asn, source, wrong.is_empty()) else {
+        return Err(wrong);
+    };
+    let peer = |address: IpAddr| Peer {
+        password: password.clone().filter(|password| !password.is_empty()),
+        multihop,
+        ..Peer::new(PeerTarget::Address(address), Some(asn))
+    };
+    Ok(Bgp {
+        local_as,
+        router_id,
+        source_address: Some(source),
+        source_link: None,
+        peers: addresses.into_iter().map(peer).collect(),
+        ..bgp.clone()
+    })
+}
+
+struct Reader<'a> {
+    prefix: &'a str,
+    annotations: &'a BTreeMap<String, String>,
+}
+
+impl<'a> Reader<'a> {
+    fn find(&self, name: &str) -> Option<(String, &'a str)> {
+        let keys = [format!("{}/{name}", self.prefix), format!("{}/{PEERS}0-{name}", self.prefix)];
+        keys.into_iter().find_map(|key| {
+            let text = self.annotations.get(&key)?.trim();
+            (!text.is_empty()).then_some((key, text))
+        })
+    }
+
+    fn required(&self, name: &str, wrong: &mut Vec<String>) -> Option<(String, &'a str)> {
+        let found = self.find(name);
+        if found.is_none() {
+            wrong.push(format!(
+                "the annotation {}/{name} (or {}/{PEERS}0-{name}) is missing",
+                self.prefix, self.prefix
+            ));
+        }
+        found
+    }
+
+    fn number(&self, name: &str, wrong: &mut Vec<String>) -> Option<u32> {
+        let (key, text) = self.required(name, wrong)?;
+        let number = text.parse().ok().filter(|number| *number != 0);
+        if number.is_none() {
+            wrong.push(format!("{key}: `{text}` is not an AS number from 1 to 4294967295"));
+        }
+        number
+    }
+
+    /// The addresses of all peers; each entry may be a list.
+    fn peers(&self, wrong: &mut Vec<String>) -> BTreeSet<IpAddr> {
+        let ours = |key: &&String| {
+            let Some((prefix, name)) = key.rsplit_once('/') else { return false };
+            let numbered = name.strip_prefix(PEERS).and_then(|rest| rest.strip_suffix("-peer-ip"));
+            let numbered = numbered.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
+            prefix == self.prefix && (name == "peer-ip" || numbered)
+        };
+        let mut addresses = BTreeSet::new();
+        for key in self.annotations.keys().filter(ours) {
+            let texts = self.annotations.get(key).map(String::as_str).unwrap_or_default().split(',');
+            for text in texts.map(str::trim).filter(|text| !text.is_empty()) {
+                match text.parse() {
+                    Ok(address) => drop(addresses.insert(address)),
+                    Err(_) => wrong.push(format!("{key}: `{text}` is not an IP address")),
+                }
+            }
+        }
+        if addresses.is_empty() && wrong.is_empty() {
+            wrong.push(format!("the annotation {}/{PEERS}0-peer-ip is missing", self.prefix));
+        }
+        addresses
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bgp::peers::tests::bgp;
+
+    fn annotations(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| (format!("test/{key}"), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn what_providers_write() {
+        let annotations = annotations(&[
+            ("bgp-peers-0-node-asn", "65010"),
+            ("bgp-peers-0-src-ip", "10.0.0.2"),
+            ("bgp-peers-0-peer-asn", "65530"),
+            ("bgp-peers-0-peer-ip", "169.254.255.1, 169.254.255.2"),
+            ("bgp-peers-1-peer-ip", "169.254.255.3"),
+            ("bgp-peers-0-bgp-pass", "czNjcmV0"),
+            ("bgp-peers-0-peer-multi-hop", "true"),
+        ]);
+        let found = apply(&bgp("192.0.2.254:65001"), "test", &annotations).unwrap();
+        assert_eq!((found.local_as, found.router_id), (65_010, Some("10.0.0.2".parse().unwrap())));
+        assert_eq!(found.source_address, Some("10.0.0.2".parse().unwrap()));
+        assert_eq!(found.peers.len(), 3);
+        let first = &found.peers[0];
+        assert_eq!(
+            (first.asn, first.password.as_deref(), first.multihop),
+            (Some(65_530), Some("s3cret"), true)
+        );
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_told_together() {
+        let bgp = bgp("192.0.2.254:65001");
+        let nothing = apply(&bgp, "test/", &BTreeMap::new()).unwrap_err();
+        assert_eq!(nothing.len(), 3, "{nothing:?}");
+        assert!(nothing[0].contains("test/node-asn"), "{nothing:?}");
+        let some = annotations(&[
+            ("node-asn", "x"),
+            ("src-ip", "10.0.0.2"),
+            ("peer-asn", "1"),
+            ("peer-ip", "y"),
+            ("bgp-pass", "!"),
+        ]);
+        let wrong = apply(&bgp, "test", &some).unwrap_err();
+        assert_eq!(
+            wrong,
+            [
+                "test/node-asn: `x` is not an AS number from 1 to 4294967295",
+                "test/peer-ip: `y` is not an IP address",
+                "test/bgp-pass is not base64",
+            ]
+        );
+    }
+}
