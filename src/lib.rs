@@ -26,6 +26,7 @@ pub mod program;
 pub mod reconcile;
 pub mod resolve;
 pub mod services;
+pub mod table;
 pub mod telemetry;
 pub mod watch;
 

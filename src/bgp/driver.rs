@@ -155,7 +155,7 @@ impl Driver {
     }
 
     fn learn_routes(&mut self) {
-        let Announced { routes, complete } = self.channels.announced.borrow_and_update().clone();
+        let Announced { routes, complete, .. } = self.channels.announced.borrow_and_update().clone();
         self.rib_out.desire(routes, complete);
     }
 

@@ -50,6 +50,8 @@ pub struct Config {
     pub layer2: Layer2,
     /// Who is told of routes by BGP, in that mode.
     pub bgp: Option<Bgp>,
+    /// Where routes go, in routing-table mode.
+    pub table: Option<RoutingTable>,
     /// How the local API server is judged.
     pub health: Health,
     /// How API servers are reached.
@@ -60,6 +62,28 @@ pub struct Config {
     pub notes: Vec<String>,
     /// Every value with its origin.
     pub raw: Raw,
+}
+
+impl Config {
+    /// Whether routers are told of addresses, instead of the neighbours on a link.
+    pub fn is_routed(&self) -> bool {
+        self.bgp.is_some() || self.table.is_some()
+    }
+}
+
+/// A table of the kernel, and how our routes in it are marked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoutingTable {
+    /// The table.
+    pub id: u32,
+    /// The protocol number of our routes.
+    pub protocol: u8,
+    /// Their type: 1 is unicast, 2 local.
+    pub kind: u8,
+    /// Remove whatever else has that number.
+    pub clean: bool,
+    /// Put the control plane's routes there again so often, each time with another realm.
+    pub reassert: Option<Duration>,
 }
 
 /// How addresses are announced.

@@ -404,6 +404,9 @@ settings! {
         RoutingProtocol: Kind::Int(0, 255), default "248",
             flags ["routingProtocol"], env ["vip_routingprotocol"], file ["routingProtocol"],
             "Protocol number that marks our routes; 0 means 1.";
+        RouteRealms: Kind::Bool, default "false",
+            flags ["routingRealms"], env ["vip_routingrealms"], file ["routingRealms"],
+            "Put the control plane's IPv4 routes there again after each health check interval, with another realm, for daemons that miss changes.";
         CleanRoutingTable: Kind::Bool, default "false",
             flags ["cleanRoutingTable"], env ["vip_cleanroutingtable"], file ["cleanRoutingTable"],
             "Remove unknown routes of that table and protocol after the start.";

@@ -8,8 +8,8 @@ use super::problem::{Problem, nearest};
 use super::raw::Raw;
 use super::settings::Key;
 use super::{
-    Api, ClassRule, Config, DnsMode, Election, Health, Layer2, LogFormat, Mode, Prefixes, ServiceElection,
-    Services, SubnetPrefix, Target, Telemetry, bgp,
+    Api, ClassRule, Config, DnsMode, Election, Health, Layer2, LogFormat, Mode, Prefixes, RoutingTable,
+    ServiceElection, Services, SubnetPrefix, Target, Telemetry, bgp,
 };
 use crate::model::legal::{is_name, unusable};
 
@@ -231,6 +231,7 @@ fn build(
             give_up_when_down_for: raw.bool(Key::LoseLeadership).then(|| seconds(Key::LoseLeadershipTimeout)),
         },
         bgp: None,
+        table: raw.bool(Key::RoutingTable).then(|| routing_table(&raw)),
         health,
         api: Api {
             kubeconfig: raw.text(Key::Kubeconfig).to_owned(),
@@ -247,6 +248,18 @@ fn build(
         },
         notes,
         raw,
+    }
+}
+
+fn routing_table(raw: &Raw) -> RoutingTable {
+    let every = Duration::from_secs(raw.int(Key::BackendHealthInterval).try_into().unwrap_or(5));
+    RoutingTable {
+        id: raw.int(Key::TableId).try_into().unwrap_or(198),
+        // As the Go program has it: none is the kernel's own number for redirects, which no daemon takes.
+        protocol: u8::try_from(raw.int(Key::RoutingProtocol)).unwrap_or(248).max(1),
+        kind: raw.int(Key::TableType).try_into().unwrap_or(1),
+        clean: raw.bool(Key::CleanRoutingTable),
+        reassert: raw.bool(Key::RouteRealms).then_some(every),
     }
 }
 
@@ -289,6 +302,9 @@ fn services(raw: &Raw, facts: &Facts) -> Services {
         election: match (raw.bool(Key::ServicesElection), groups) {
             (true, _) => ServiceElection::PerService,
             (false, 0) if raw.bool(Key::Bgp) => ServiceElection::EveryNode,
+            (false, 0) if raw.bool(Key::RoutingTable) && !raw.bool(Key::LeaderElection) => {
+                ServiceElection::EveryNode
+            }
             (false, 0) => ServiceElection::Global,
             (false, groups) => ServiceElection::Groups(groups),
         },
@@ -396,7 +412,6 @@ fn not_built(raw: &Raw) -> Vec<Problem> {
     let wants_dhcp =
         targets(raw).iter().any(|target| matches!(target, Target::Ip(address) if address.is_unspecified()));
     let table = [
-        (on(Key::RoutingTable), Key::RoutingTable, "routing-table mode"),
         (on(Key::Wireguard), Key::Wireguard, "WireGuard mode"),
         (on(Key::Upnp), Key::Upnp, "opening ports on a router by UPnP"),
         (on(Key::ServiceSecurity), Key::ServiceSecurity, "dropping traffic to other ports"),
@@ -411,7 +426,7 @@ fn not_built(raw: &Raw) -> Vec<Problem> {
         .filter(|(wanted, ..)| *wanted)
         .map(|(_, key, what)| {
             Problem::Combination(format!(
-                "{what} ({}) is not built into this version yet; it runs the control-plane VIP and Services in ARP and BGP mode",
+                "{what} ({}) is not built into this version yet; it runs the control-plane VIP and Services in ARP, BGP and routing-table mode",
                 describe(raw, key)
             ))
         })
@@ -569,7 +584,7 @@ mod tests {
         assert_eq!(
             problems,
             [
-                "balancing control-plane connections (lb_enable by variable lb_enable) is not built into this version yet; it runs the control-plane VIP and Services in ARP and BGP mode"
+                "balancing control-plane connections (lb_enable by variable lb_enable) is not built into this version yet; it runs the control-plane VIP and Services in ARP, BGP and routing-table mode"
             ]
         );
     }

@@ -15,6 +15,8 @@ pub struct Board {
     pub groups: BTreeMap<LeaseName, Group>,
     /// Those that nobody in the cluster has announced yet, as far as is known: a station outside may have them.
     pub fresh: BTreeSet<IpAddr>,
+    /// The addresses of all Services, whether they can be served here or not.
+    pub known: Arc<BTreeSet<IpAddr>>,
     /// All Services are known: what is in no group is not wanted.
     pub complete: bool,
 }

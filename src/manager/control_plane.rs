@@ -28,7 +28,10 @@ impl Common {
         link_down: watch::Receiver<Option<BootTime>>,
         parts: &mut Parts,
     ) -> Result<Option<mpsc::Sender<Input>>, ManagerError> {
-        let elected = self.config.bgp.as_ref().is_none_or(|bgp| bgp.elected);
+        let elected = match &self.config.bgp {
+            Some(bgp) => bgp.elected,
+            None => !self.config.is_routed(),
+        };
         let (standing, commands) = match elected {
             true => {
                 let (standing, commands) = self.elect_control_plane(lease, link_down, parts)?;
@@ -40,7 +43,7 @@ impl Common {
         let layout = Layout {
             lease: lease.clone(),
             link: self.link.name.clone(),
-            routed: self.config.bgp.is_some(),
+            routed: self.config.is_routed(),
             standing,
             vips: self.vips.clone(),
             shared,

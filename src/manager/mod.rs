@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use crate::api::{Api, Environment};
@@ -30,7 +30,7 @@ use crate::reconcile::driver::Outcome;
 use crate::telemetry::events::{Reporter, label_value};
 use crate::telemetry::http::{ListenError, listen};
 use crate::telemetry::{Telemetry, pages, status};
-use crate::{api, health, reconcile, resolve};
+use crate::{api, health, reconcile, resolve, table};
 
 /// How long the whole exit may take.
 const EXIT_PATIENCE: Duration = Duration::from_millis(4500);
@@ -149,6 +149,7 @@ pub async fn run(config: Config) -> Result<(), ManagerError> {
     let addresses = netlink.addresses().await?;
     let api = Api::new(config.api.clone(), environment(&config, &vips, &addresses));
     let (vips_in, vips) = watch::channel(vips);
+    let (routed_vips, link_name) = (vips.clone(), link.name.clone());
     let board = Arc::new(watch::Sender::new(Board::default()));
     let (asks, asks_out) = mpsc::channel(1024);
     let (commands, commands_out) = mpsc::channel(1024);
@@ -191,6 +192,7 @@ pub async fn run(config: Config) -> Result<(), ManagerError> {
     let (config, targets) = (common.config.clone(), common.config.targets.clone());
     // From here on only the elections and what feeds them can write to the board.
     drop(common);
+    let table = table(&config, &link_name, announced.clone(), routed_vips)?;
     let speaker = config.bgp.as_ref().map(|bgp| bgp::start(&config, bgp, &api, announced, &telemetry));
     let speaker = speaker.transpose()?;
     let reconciler = reconcile::driver::Driver::new(options, channels, telemetry.clone(), netlink, changes);
@@ -210,6 +212,9 @@ pub async fn run(config: Config) -> Result<(), ManagerError> {
     let cleaned = timeout(EXIT_PATIENCE, host).await;
     if let Some(speaker) = speaker {
         speaker.stop().await;
+    }
+    if let Some(table) = table {
+        drop(timeout(FAREWELL_PATIENCE, table).await);
     }
     telemetry.close();
     let labels = async {
@@ -306,6 +311,22 @@ async fn wait(
             stop.send_replace(true);
         }
     }
+}
+
+/// Start what keeps the routing table, in that mode. It ends when nothing is announced any more.
+fn table(
+    config: &Config,
+    main: &str,
+    announced: watch::Receiver<Announced>,
+    vips: watch::Receiver<BTreeSet<Vip>>,
+) -> std::io::Result<Option<JoinHandle<()>>> {
+    let Some(table) = config.table.clone() else { return Ok(None) };
+    let named = config.services.as_ref().and_then(|services| services.interface.clone());
+    let services = named.filter(|name| name != "auto").unwrap_or_else(|| main.to_owned());
+    let links = table::driver::Links { main: main.to_owned(), services };
+    // The kernel answers one question at a time on a connection: this one must not be in the main loop's way.
+    let driver = table::driver::Driver::new(table, links, announced, vips, Netlink::connect()?);
+    Ok(Some(tokio::spawn(driver.run())))
 }
 
 /// The link for the VIP: the configured one, else the default route's.

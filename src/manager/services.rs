@@ -81,7 +81,7 @@ impl Common {
             ours.map(|address| address.vip.address).collect(),
         );
         parts.other("the planning of Services", driver.run());
-        if self.config.bgp.is_some() {
+        if self.config.is_routed() {
             let (judge, standing) = self.judge(None, None);
             parts.election("the judge of every node", judge.run());
             parts.election("the standing of every node", keep(group(), standing, self.board.clone()));
@@ -127,12 +127,15 @@ fn world(
         main_link: link.name.clone(),
         v4: prefix(services.prefixes.0),
         v6: prefix(services.prefixes.1),
-        routes: config.bgp.as_ref().map(|bgp| RouteRules {
-            every_node: group(),
-            attach: bgp.attach,
-            external_ips: bgp.extras.external_ips,
-            networks: bgp.extras.networks.clone(),
-            service_cidrs: bgp.extras.service_cidrs,
+        routes: config.is_routed().then(|| {
+            let extras = config.bgp.as_ref().map(|bgp| bgp.extras.clone()).unwrap_or_default();
+            RouteRules {
+                every_node: group(),
+                attach: config.bgp.as_ref().is_some_and(|bgp| bgp.attach),
+                external_ips: extras.external_ips,
+                networks: extras.networks,
+                service_cidrs: extras.service_cidrs,
+            }
         }),
     }
 }

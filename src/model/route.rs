@@ -22,6 +22,15 @@ pub struct Path {
     pub draining: bool,
 }
 
+/// A route in a table of the kernel: to a link, without a gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TableRoute {
+    /// Its destination.
+    pub prefix: Prefix,
+    /// The link's index.
+    pub link: u32,
+}
+
 /// Routes by prefix. Most have the same path.
 pub type Routes = BTreeMap<Prefix, Arc<Path>>;
 

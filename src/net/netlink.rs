@@ -1,6 +1,7 @@
 //! Links, addresses and routes of this host, by rtnetlink. The only file that knows that crate.
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +13,17 @@ use rtnetlink::packet_route::address::{
     CacheInfo,
 };
 use rtnetlink::packet_route::link::{AfSpecInet, AfSpecUnspec, LinkAttribute, LinkFlags, LinkMessage, State};
-use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteRealm, RouteScope, RouteType,
+};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::AsyncSocket;
 use rtnetlink::{Handle, IpVersion, LinkUnspec, LinkVlan, MulticastGroup, RouteMessageBuilder};
 
 use super::requests::Requests;
-use crate::model::{ActualAddress, Link, Vip};
+use crate::config::RoutingTable;
+use crate::model::route::TableRoute;
+use crate::model::{ActualAddress, Link, Prefix, Vip};
 
 /// Marks an address as ours (`IFA_PROTO`, Linux 5.18). The Go program marks its routes with the same number.
 const TAG: AddressProtocol = AddressProtocol::Other(248);
@@ -134,6 +139,16 @@ impl Netlink {
         Ok((Self { handle, requests: Arc::new(requests) }, Changes { messages, own }))
     }
 
+    /// Connect without hearing of changes.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn connect() -> std::io::Result<Self> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        tokio::spawn(connection);
+        Ok(Self { handle, requests: Arc::new(Requests::open(SockProtocol::NetlinkRoute)?) })
+    }
+
     /// All links.
     ///
     /// # Errors
@@ -170,6 +185,63 @@ impl Netlink {
         for outcome in &mut outcomes {
             if let Err(NetlinkError { source: Refused::Io(error), .. }) = outcome
                 && [Some(libc::EADDRNOTAVAIL), Some(libc::ENODEV)].contains(&error.raw_os_error())
+            {
+                *outcome = Ok(());
+            }
+        }
+        outcomes
+    }
+
+    /// The routes of a table that have this protocol, and lead to a link.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn routes(&self, table: u32, protocol: u8) -> Result<BTreeSet<TableRoute>, NetlinkError> {
+        let mut found = BTreeSet::new();
+        for request in [
+            RouteMessageBuilder::<Ipv4Addr>::new().table_id(table).build(),
+            RouteMessageBuilder::<Ipv6Addr>::new().table_id(table).build(),
+        ] {
+            let messages: Vec<RouteMessage> = self
+                .handle
+                .route()
+                .get(request)
+                .execute()
+                .try_collect()
+                .await
+                .map_err(failed("list routes"))?;
+            let here = |message: &&RouteMessage| {
+                table_of(message) == table && u8::from(message.header.protocol) == protocol
+            };
+            found.extend(messages.iter().filter(here).filter_map(table_route));
+        }
+        Ok(found)
+    }
+
+    /// Put routes into a table; one to the same destination is replaced.
+    pub fn put_routes(
+        &self,
+        table: &RoutingTable,
+        realm: Option<u16>,
+        routes: &[TableRoute],
+    ) -> Vec<Result<(), NetlinkError>> {
+        let what = |route: &TableRoute| format!("put {} into table {}", route.prefix, table.id);
+        let message = |route: &TableRoute| RouteNetlinkMessage::NewRoute(route_message(table, realm, route));
+        self.change(routes, REPLACE, message, what)
+    }
+
+    /// Remove routes from a table. That one is gone already counts as success.
+    pub fn remove_routes(
+        &self,
+        table: &RoutingTable,
+        routes: &[TableRoute],
+    ) -> Vec<Result<(), NetlinkError>> {
+        let what = |route: &TableRoute| format!("remove {} from table {}", route.prefix, table.id);
+        let message = |route: &TableRoute| RouteNetlinkMessage::DelRoute(route_message(table, None, route));
+        let mut outcomes = self.change(routes, 0, message, what);
+        for outcome in &mut outcomes {
+            if let Err(NetlinkError { source: Refused::Io(error), .. }) = outcome
+                && [Some(libc::ESRCH), Some(libc::ENODEV)].contains(&error.raw_os_error())
             {
                 *outcome = Ok(());
             }
@@ -231,8 +303,8 @@ impl Netlink {
     pub async fn default_route_link(&self) -> Result<Option<u32>, NetlinkError> {
         for version in [IpVersion::V4, IpVersion::V6] {
             let request = match version {
-                IpVersion::V4 => RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
-                IpVersion::V6 => RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
+                IpVersion::V4 => RouteMessageBuilder::<Ipv4Addr>::new().build(),
+                IpVersion::V6 => RouteMessageBuilder::<Ipv6Addr>::new().build(),
             };
             let routes: Vec<RouteMessage> = self
                 .handle
@@ -254,6 +326,47 @@ impl Netlink {
         }
         Ok(None)
     }
+}
+
+fn route_message(table: &RoutingTable, realm: Option<u16>, route: &TableRoute) -> RouteMessage {
+    let kind = RouteType::from(table.kind);
+    let scope = if kind == RouteType::Local { RouteScope::Link } else { RouteScope::Universe };
+    let Prefix { address, length } = route.prefix;
+    match address {
+        IpAddr::V4(address) => {
+            let builder = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, length);
+            let builder = builder.table_id(table.id).protocol(table.protocol.into()).scope(scope);
+            let builder = builder.kind(kind).output_interface(route.link);
+            match realm {
+                // The kernel has realms for IPv4 alone.
+                Some(realm) => builder.realm(RouteRealm { source: 0, destination: realm }).build(),
+                None => builder.build(),
+            }
+        }
+        IpAddr::V6(address) => {
+            let builder = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, length);
+            let builder = builder.table_id(table.id).protocol(table.protocol.into()).scope(scope);
+            builder.kind(kind).output_interface(route.link).build()
+        }
+    }
+}
+
+fn table_of(message: &RouteMessage) -> u32 {
+    let attribute = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    attribute.unwrap_or(message.header.table.into())
+}
+
+fn table_route(message: &RouteMessage) -> Option<TableRoute> {
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(IpAddr::from(*address)),
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::from(*address)),
+        _ => None,
+    })?;
+    let prefix = Prefix::new(address, message.header.destination_prefix_length);
+    Some(TableRoute { prefix, link: output(message)? })
 }
 
 fn bare_address(link: u32, vip: Vip) -> AddressMessage {

@@ -293,8 +293,9 @@ impl Driver {
         let now = clock::now();
         let fresh = board.fresh;
         // Nothing is missing that is only not known yet.
-        let known = board.groups.values().all(|group| group.standing != Standing::Starting);
-        let complete = known && (board.complete || !self.options.services);
+        let decided = board.groups.values().all(|group| group.standing != Standing::Starting);
+        let complete = decided && (board.complete || !self.options.services);
+        let known = board.known.clone();
         let routes = board.groups.values().filter(|group| !group.routes.is_empty());
         let routes = routes.map(|group| (group.standing.clone(), group.routes.clone())).collect();
         let groups = board.groups.into_iter();
@@ -319,7 +320,7 @@ impl Driver {
         let changed =
             plan.actions.iter().any(|action| !matches!(action, Action::Hold { missing: false, .. }));
         self.perform(plan.actions);
-        let changed = self.advertise(desired.routes, complete) || changed;
+        let changed = self.advertise(desired.routes, known, complete) || changed;
         if changed
             || !foreign.is_empty()
             || !self.told
@@ -346,12 +347,13 @@ impl Driver {
     }
 
     /// Routers are told of `routes`. Says whether that is news.
-    fn advertise(&self, routes: Routes, complete: bool) -> bool {
+    fn advertise(&self, routes: Routes, known: Arc<BTreeSet<IpAddr>>, complete: bool) -> bool {
         self.channels.announced.send_if_modified(|announced| {
-            if *announced.routes == routes && announced.complete == complete {
+            let same = *announced.routes == routes && announced.complete == complete;
+            if same && (Arc::ptr_eq(&announced.known, &known) || announced.known == known) {
                 return false;
             }
-            *announced = Announced { routes: Arc::new(routes), complete };
+            *announced = Announced { routes: Arc::new(routes), known, complete };
             true
         })
     }

@@ -344,6 +344,11 @@ impl Driver {
         self.channels.board.send_if_modified(|board| {
             // Nobody has to look at the host for this alone.
             board.fresh.clone_from(&plan.fresh);
+            let known: BTreeSet<IpAddr> =
+                plan.services.values().flat_map(|handled| &handled.addresses).copied().collect();
+            if *board.known != known {
+                board.known = Arc::new(known);
+            }
             let first = !std::mem::replace(&mut board.complete, true);
             let before = board.groups.len();
             let every_node = self.world.every_node();

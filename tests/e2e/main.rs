@@ -20,6 +20,7 @@ mod harness;
 mod service_faults;
 mod service_options;
 mod services;
+mod table;
 mod telemetry;
 mod traffic;
 
@@ -37,6 +38,7 @@ fn main() {
         service_options::trials(),
         traffic::trials(),
         bgp::trials(),
+        table::trials(),
     ];
     let trials: Vec<Trial> = groups.into_iter().flatten().collect();
     // The tests of a group share a lab, and the machine has few cores.

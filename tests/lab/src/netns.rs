@@ -22,6 +22,8 @@ const PREFIX: &str = "kvlab-";
 pub struct Namespace {
     name: String,
     runtime: OnceLock<Runtime>,
+    /// Another one of this name removes it.
+    alias: bool,
 }
 
 impl Namespace {
@@ -32,9 +34,15 @@ impl Namespace {
     pub fn new(label: &str) -> Result<Self> {
         let name = format!("{PREFIX}{}-{label}", std::process::id());
         run(&["ip", "netns", "add", &name])?;
-        let namespace = Self { name, runtime: OnceLock::new() };
+        let namespace = Self { name, runtime: OnceLock::new(), alias: false };
         namespace.ip(&["link", "set", "lo", "up"])?;
         Ok(namespace)
+    }
+
+    /// The same namespace for somebody else, who does not remove it.
+    #[must_use]
+    pub fn alias(&self) -> Self {
+        Self { name: self.name.clone(), runtime: OnceLock::new(), alias: true }
     }
 
     /// Its name.
@@ -155,7 +163,7 @@ impl Namespace {
             tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(1)
                 .on_thread_start(move || {
-                    let inside = Self { name: name.clone(), runtime: OnceLock::new() };
+                    let inside = Self { name: name.clone(), runtime: OnceLock::new(), alias: true };
                     inside.enter().expect("a thread enters its namespace");
                     std::mem::forget(inside);
                 })
@@ -171,7 +179,9 @@ impl Drop for Namespace {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
-        remove(&self.name);
+        if !self.alias {
+            remove(&self.name);
+        }
     }
 }
 

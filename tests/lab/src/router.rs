@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::lab::{GATEWAY, Lab};
+use crate::lab::{GATEWAY, Host, Lab};
 use crate::process::Process;
 use crate::{Namespace, Result, io, run, wait_for};
 
@@ -120,11 +120,19 @@ impl Router {
         Self::on(namespace, folder, number, options)
     }
 
-    /// A router on a machine that is there.
+    /// A routing daemon on a host, which takes the routes of a table and tells the gateway of them.
     ///
     /// # Errors
     /// If it cannot be started.
-    pub fn on(namespace: Namespace, folder: PathBuf, number: u8, options: RouterOptions) -> Result<Self> {
+    pub fn beside_agent(host: &Host, kind: RouterKind, table: u32) -> Result<Self> {
+        let gateway = Neighbour { connects: true, ..Neighbour::new(&format!("10.42.0.{GATEWAY}"), 65_001) };
+        let options = RouterOptions { table: Some(table), ..RouterOptions::new(kind, 65_000, vec![gateway]) };
+        let folder = host.folder.join("router");
+        std::fs::create_dir_all(&folder).map_err(io(folder.to_string_lossy()))?;
+        Self::on(host.namespace.alias(), folder, host.number, options)
+    }
+
+    fn on(namespace: Namespace, folder: PathBuf, number: u8, options: RouterOptions) -> Result<Self> {
         let mut router = Self { processes: Vec::new(), options, folder, number, namespace };
         router.launch()?;
         Ok(router)
@@ -145,7 +153,9 @@ impl Router {
     pub fn launch(&mut self) -> Result<()> {
         match self.options.kind {
             RouterKind::Frr => {
-                self.write("zebra.conf", "hostname router\n")?;
+                let import =
+                    self.options.table.map_or_else(String::new, |table| format!("ip import-table {table}\n"));
+                self.write("zebra.conf", &format!("hostname router\n{import}"))?;
                 self.write("bfdd.conf", "hostname router\n")?;
                 self.write("bgpd.conf", &self.frr())?;
                 // FRR insists on a user of its own.
@@ -376,12 +386,22 @@ impl Router {
             let routes: String = of_family.map(|network| format!(" route {network} unreachable;")).collect();
             text.push_str(&format!("protocol static own{index} {{ {family};{routes} }}\n"));
         }
+        if let Some(table) = self.options.table {
+            for family in ["ipv4", "ipv6"] {
+                text.push_str(&format!(
+                    "{family} table of_{family};\nprotocol kernel {{ kernel table {table}; learn; scan time 1; \
+                     {family} {{ table of_{family}; import all; export none; }}; }}\n"
+                ));
+            }
+        }
+        let exported = if self.options.table.is_some() { "RTS_INHERIT" } else { "RTS_STATIC" };
         for (index, neighbour) in neighbours.iter().enumerate() {
             let Neighbour { address, asn: remote, .. } = neighbour;
             let channel = |family: &str| {
                 let extended = if family == "ipv4" { " extended next hop on;" } else { "" };
+                let table = self.options.table.map_or_else(String::new, |_| format!(" table of_{family};"));
                 format!(
-                    " {family} {{ import all; export where source = RTS_STATIC; next hop self;{extended} }};\n"
+                    " {family} {{{table} import all; export where source = {exported}; next hop self;{extended} }};\n"
                 )
             };
             text.push_str(&format!(

@@ -1,0 +1,156 @@
+//! The routing-table mode: what the kernel's table has, and what routing daemons make of it.
+
+use kube_vip_lab::{Neighbour, Router, RouterKind, RouterOptions, ServiceLab, wait_for};
+use libtest_mimic::{Failed, Trial};
+use serde_json::json;
+
+use crate::harness::{ServicesGuard, services};
+use crate::trial;
+
+type Outcome = Result<(), Failed>;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("routes_are_in_the_table_while_there_is_something_behind_them", routes),
+        trial("routing_daemons_pass_the_routes_on", daemons),
+        trial("the_table_is_cleaned_of_what_nobody_wants", cleaned),
+        trial("elected_services_have_routes_on_their_holder", elected),
+    ]
+}
+
+const TABLE: [(&str, &str); 3] =
+    [("vip_arp", "false"), ("vip_routingtable", "true"), ("vip_leaderelection", "false")];
+const CONTROL_PLANE: [(&str, &str); 2] = [("cp_enable", "true"), ("address", "10.43.0.100,fd43::100")];
+
+fn agents(more: &[(&str, &str)]) -> Result<ServicesGuard, Failed> {
+    Ok(services(&[&TABLE[..], more].concat())?)
+}
+
+/// The table of a host, as `ip route` shows it.
+fn table(lab: &ServiceLab, host: usize) -> String {
+    let show = |family| {
+        lab.lab.host(host).namespace.ip(&[family, "route", "show", "table", "198"]).unwrap_or_default()
+    };
+    show("-4") + &show("-6")
+}
+
+/// Until a route is in a host's table, or not.
+fn wait_for_route(lab: &ServiceLab, host: usize, route: &str, there: bool) -> Outcome {
+    let word = if there { "in" } else { "out of" };
+    wait_for(&format!("{route} to be {word} the table of host {}", host + 1), 20, || {
+        (table(lab, host).lines().any(|line| line.starts_with(&format!("{route} "))) == there).then_some(())
+    })?;
+    Ok(())
+}
+
+fn routes() -> Outcome {
+    let mut lab = agents(&CONTROL_PLANE)?;
+    lab.serve("web", "10.43.0.1,fd43::1")?;
+    lab.create("here", "10.43.0.2", json!({ "externalTrafficPolicy": "Local" }))?;
+    lab.set_endpoints("here", "here-1", &["node-2"])?;
+    lab.start_agents()?;
+    for host in 0..3 {
+        for route in ["10.43.0.100", "fd43::100", "10.43.0.1", "fd43::1"] {
+            wait_for_route(&lab, host, route, true)?;
+        }
+        wait_for_route(&lab, host, "10.43.0.2", host == 1)?;
+        let text = table(&lab, host);
+        assert!(text.contains("10.43.0.100 dev eth0 proto 248"), "{text}");
+        let on_link = lab.lab.host(host).namespace.ip(&["addr", "show", "dev", "eth0"])?;
+        assert!(on_link.contains("10.43.0.100/32") && on_link.contains("fd43::100/128"), "{on_link}");
+        assert!(!on_link.contains("10.43.0.1/32"), "{on_link}");
+    }
+    lab.wait_for_status("web", &["10.43.0.1", "fd43::1"])?;
+    // Somebody removes a route, and an API server stops.
+    lab.lab.host(0).namespace.ip(&["route", "del", "10.43.0.1/32", "table", "198"])?;
+    wait_for_route(&lab, 0, "10.43.0.1", true)?;
+    lab.lab.host_mut(1).kill_api_server();
+    wait_for_route(&lab, 1, "10.43.0.100", false)?;
+    wait_for_route(&lab, 1, "10.43.0.1", true)?;
+    let on_link = lab.lab.host(1).namespace.ip(&["addr", "show", "dev", "eth0"])?;
+    assert!(!on_link.contains("10.43.0.100"), "{on_link}");
+    lab.lab.start_api_server(1)?;
+    lab.lab.wait_for_api_server(1)?;
+    wait_for_route(&lab, 1, "10.43.0.100", true)?;
+    lab.set_endpoints("here", "here-1", &["node-3"])?;
+    wait_for_route(&lab, 1, "10.43.0.2", false)?;
+    wait_for_route(&lab, 2, "10.43.0.2", true)?;
+    lab.delete("web")?;
+    wait_for_route(&lab, 0, "10.43.0.1", false)?;
+    lab.agent(0).terminate();
+    assert!(lab.agent(0).wait(10)?.success());
+    assert_eq!(table(&lab, 0), "");
+    let on_link = lab.lab.host(0).namespace.ip(&["addr", "show", "dev", "eth0"])?;
+    assert!(!on_link.contains("10.43.0.100"), "{on_link}");
+    Ok(())
+}
+
+/// FRR and BIRD beside the agents tell the gateway of what the table has.
+fn daemons() -> Outcome {
+    for kind in [RouterKind::Frr, RouterKind::Bird] {
+        let mut lab = agents(&[])?;
+        let hosts = ["10.42.0.11", "10.42.0.12"];
+        let neighbours = hosts.iter().map(|host| Neighbour::new(host, 65_000)).collect();
+        let gateway = Router::start(&lab.lab, RouterOptions::new(RouterKind::Bird, 65_001, neighbours))?;
+        let _beside = [0, 1].map(|host| Router::beside_agent(lab.lab.host(host), kind, 198).unwrap());
+        gateway.wait_for_established(2)?;
+        // What agents that were killed have left there goes, once it is known whose it was.
+        lab.serve("web", "10.43.0.1")?;
+        lab.set_endpoints("web", "a", &[])?;
+        lab.start_agents()?;
+        gateway.wait_for_next_hops("10.43.0.1/32", &[])?;
+        lab.serve("web", "10.43.0.1")?;
+        gateway.wait_for_next_hops("10.43.0.1/32", &hosts)?;
+        lab.set_endpoints("web", "a", &[])?;
+        gateway.wait_for_next_hops("10.43.0.1/32", &[])?;
+        lab.set_endpoints("web", "a", &["node-1"])?;
+        gateway.wait_for_next_hops("10.43.0.1/32", &hosts)?;
+    }
+    Ok(())
+}
+
+/// A route of a Service that went while no agent ran is removed where that is asked for; a live one is never, and
+/// neither is what somebody else put there.
+fn cleaned() -> Outcome {
+    let mut lab = agents(&[("vip_cleanroutingtable", "true")])?;
+    lab.serve("stays", "10.43.0.1")?;
+    lab.serve("goes", "10.43.0.2")?;
+    lab.start_agent(0)?;
+    wait_for_route(&lab, 0, "10.43.0.1", true)?;
+    wait_for_route(&lab, 0, "10.43.0.2", true)?;
+    let host = lab.lab.host(0);
+    host.namespace.ip(&["route", "add", "10.43.0.9/32", "dev", "eth0", "table", "198", "proto", "static"])?;
+    lab.agent(0).kill();
+    lab.delete("goes")?;
+    let monitor = kube_vip_lab::process::Process::start(
+        &lab.lab.host(0).namespace,
+        &["ip", "-4", "monitor", "route"],
+        &[],
+        &lab.lab.path("routes.log"),
+    )?;
+    lab.start_agent(0)?;
+    wait_for_route(&lab, 0, "10.43.0.2", false)?;
+    wait_for_route(&lab, 0, "10.43.0.1", true)?;
+    wait_for_route(&lab, 0, "10.43.0.9", true)?;
+    let heard = monitor.log();
+    assert!(heard.contains("Deleted 10.43.0.2") && !heard.contains("Deleted 10.43.0.1 "), "{heard}");
+    lab.lab.host(0).namespace.ip(&["route", "del", "10.43.0.9/32", "table", "198"])?;
+    Ok(())
+}
+
+fn elected() -> Outcome {
+    let mut lab = agents(&[("svc_election", "true")])?;
+    lab.serve("web", "10.43.0.1")?;
+    lab.start_agents()?;
+    let holder = crate::services::wait_for_lease(&lab, "default/kubevip-web")?;
+    for host in 0..3 {
+        wait_for_route(&lab, host, "10.43.0.1", host == holder)?;
+    }
+    lab.agent(holder).terminate();
+    assert!(lab.agent(holder).wait(10)?.success());
+    wait_for_route(&lab, holder, "10.43.0.1", false)?;
+    wait_for("the route on another host", 20, || {
+        (0..3).any(|host| host != holder && table(&lab, host).contains("10.43.0.1 ")).then_some(())
+    })?;
+    Ok(())
+}
