@@ -93,11 +93,13 @@ fn next_hop(family: Family) -> impl Strategy<Value = NextHop> {
     })
 }
 
+fn reach_of(family: Family) -> impl Strategy<Value = Reach> {
+    let parts = (prefixes(family), attributes(), next_hop(family));
+    parts.prop_map(|(prefixes, attributes, next_hop)| Reach { next_hop, attributes, prefixes })
+}
+
 fn reach() -> impl Strategy<Value = Reach> {
-    family().prop_flat_map(|family| {
-        (prefixes(family), attributes(), next_hop(family))
-            .prop_map(|(prefixes, attributes, next_hop)| Reach { next_hop, attributes, prefixes })
-    })
+    family().prop_flat_map(reach_of)
 }
 
 fn capability() -> impl Strategy<Value = Capability> {
@@ -127,7 +129,7 @@ fn open() -> impl Strategy<Value = Open> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 4000, ..ProptestConfig::default() })]
 
     #[test]
     fn opens_are_understood(open in open()) {
@@ -161,8 +163,10 @@ proptest! {
     }
 
     /// Bytes that are changed somewhere: what the other one takes without complaint, this one does not end a session for.
+    /// Without MP_REACH: there the other one goes on after a next hop of an impossible length, for which RFC 7606 §7.11
+    /// has the session end.
     #[test]
-    fn nobody_else_is_more_patient(reach in reach(), changes in prop::collection::vec((23..200_usize, any::<u8>()), 0..4)) {
+    fn nobody_else_is_more_patient(reach in reach_of(Family::V4), changes in prop::collection::vec((23..200_usize, any::<u8>()), 0..4)) {
         let mut bytes = Update::Reach(reach).encode(AGREED).remove(0);
         for (at, byte) in changes {
             let at = at % bytes.len();

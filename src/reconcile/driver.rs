@@ -19,7 +19,7 @@ use crate::desired::{Board, Group, Inputs, LINGER, Place, Unplaced, desired};
 use crate::leader::Standing;
 use crate::leader::driver::Ask;
 use crate::leader::elector::Input;
-use crate::model::{ActualAddress, BootTime, LeaseName, Link, Prefix, Routes, Vip};
+use crate::model::{ActualAddress, BootTime, LeaseName, Link, Prefix, Vip};
 use crate::net::clock::{self, Timer};
 use crate::net::netlink::{Change, Changes, Hold, Netlink, NetlinkError, Scope};
 use crate::net::{nft, sysctl};
@@ -332,30 +332,6 @@ impl Driver {
         self.announce_what_is_due();
         let took = clock::now().since(began);
         self.not_before = if self.owners.len() > 1 { clock::now() + took * (SHARE - 1) } else { began };
-    }
-
-    /// Routers are no longer told of what is not in `routes`.
-    fn withdraw(&self, routes: &Routes) {
-        self.channels.announced.send_if_modified(|announced| {
-            if announced.routes.keys().all(|prefix| routes.contains_key(prefix)) {
-                return false;
-            }
-            let kept = announced.routes.iter().filter(|(prefix, _)| routes.contains_key(prefix));
-            announced.routes = Arc::new(kept.map(|(prefix, path)| (*prefix, path.clone())).collect());
-            true
-        });
-    }
-
-    /// Routers are told of `routes`. Says whether that is news.
-    fn advertise(&self, routes: Routes, known: Arc<BTreeSet<IpAddr>>, complete: bool) -> bool {
-        self.channels.announced.send_if_modified(|announced| {
-            let same = *announced.routes == routes && announced.complete == complete;
-            if same && (Arc::ptr_eq(&announced.known, &known) || announced.known == known) {
-                return false;
-            }
-            *announced = Announced { routes: Arc::new(routes), known, complete };
-            true
-        })
     }
 
     /// Find out where everything on the board goes.

@@ -7,3 +7,4 @@ pub mod diff;
 pub mod driver;
 pub mod links;
 mod neighbours;
+mod routes;

@@ -16,9 +16,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::endpoints::{Slice, of_endpoints, of_slice};
-use super::labels;
 use super::plan::{Handled, Plan, Remark, Seen, World, plan};
 use super::status::{Change as Write, change};
+use super::{labels, names};
 use crate::api::Api;
 use crate::api::event::Event;
 use crate::api::write::{Outcome as Written, Part, Writer};
@@ -29,7 +29,6 @@ use crate::model::hash::{fnv1a, spread};
 use crate::model::{BootTime, LeaseName, Prefix, ServiceKey, ServiceView, Vip, annotation, node, service};
 use crate::net::clock::{self, Timer};
 use crate::reconcile::driver::Outcome;
-use crate::resolve::lookup;
 use crate::telemetry::Telemetry;
 use crate::watch::{Change, follow};
 
@@ -44,8 +43,6 @@ const MOVING: Duration = Duration::from_millis(300);
 const TURN: Duration = Duration::from_millis(300);
 /// Planning takes at most one part in so many of the time.
 const SHARE: u32 = 5;
-/// How often names are looked up, as for the control plane's.
-const LOOK_UP: Duration = Duration::from_secs(3);
 
 /// What was seen in the cluster.
 #[derive(Debug)]
@@ -243,7 +240,12 @@ impl Driver {
             let select = kube::Api::<ServiceCIDR>::all;
             tasks.spawn(follow(api(), select, all(), networks, Observed::Cidrs, observed.clone()));
         }
-        tasks.spawn(look_up(self.names.subscribe(), self.options.dns_mode, observed.clone()));
+        tasks.spawn(names::look_up(
+            self.names.subscribe(),
+            self.options.dns_mode,
+            Observed::Names,
+            observed.clone(),
+        ));
         tasks
     }
 
@@ -595,35 +597,5 @@ where
     match namespace {
         Some(namespace) => kube::Api::namespaced(client, namespace),
         None => kube::Api::all(client),
-    }
-}
-
-/// Look names up for as long as there are any. A name that cannot be resolved keeps the addresses it had.
-async fn look_up(
-    mut names: watch::Receiver<BTreeSet<String>>,
-    mode: DnsMode,
-    observed: mpsc::Sender<Observed>,
-) {
-    let mut known: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
-    loop {
-        let wanted = names.borrow_and_update().clone();
-        let mut found: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
-        for name in &wanted {
-            let before = known.get(name).cloned().unwrap_or_default();
-            found.insert(name.clone(), lookup(name, mode, &before).await);
-        }
-        if found != known {
-            known = found;
-            if observed.send(Observed::Names(known.clone())).await.is_err() {
-                return;
-            }
-        }
-        let pause = async {
-            if wanted.is_empty() { std::future::pending().await } else { tokio::time::sleep(LOOK_UP).await }
-        };
-        tokio::select! {
-            changed = names.changed() => if changed.is_err() { return },
-            () = pause => {}
-        }
     }
 }

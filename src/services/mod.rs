@@ -14,6 +14,7 @@ pub mod balance;
 pub mod driver;
 pub mod endpoints;
 pub mod labels;
+mod names;
 pub mod plan;
 pub mod routes;
 pub mod select;

@@ -1,169 +1,16 @@
-//! BGP: who the peers are, and what sessions with them are like.
+//! Peers as users write them: in the form that the Go program has, or as maps.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::problem::nearest;
-use super::raw::{Raw, go_bool};
-use super::settings::Key;
-use super::{Facts, Problem};
+use super::super::problem::nearest;
+use super::super::raw::go_bool;
+use super::{Bfd, NextHops, Peer, PeerTarget, SecretName, next_hops};
 use crate::model::route::{community, large_community};
-use crate::model::{Family, Path, Prefix};
-
-/// Where packets for routes of each family are to go.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct NextHops {
-    /// Where addresses are looked for that are not given.
-    pub mode: NextHopMode,
-    /// For IPv4.
-    pub v4: Option<Ipv4Addr>,
-    /// For IPv6.
-    pub v6: Option<IpAddr>,
-}
-
-/// Where the next hop of the family that a session does not have comes from (`mpbgp_nexthop`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum NextHopMode {
-    /// There is none.
-    #[default]
-    None,
-    /// As configured.
-    Fixed,
-    /// From the link that has the source address.
-    SourceAddress,
-    /// From the source link.
-    SourceLink,
-}
-
-/// BFD with a peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bfd {
-    /// How often we can hear.
-    pub receive: Duration,
-    /// How often we want to speak.
-    pub transmit: Duration,
-    /// So many packets may be lost.
-    pub multiplier: u8,
-}
-
-/// Where a peer is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PeerTarget {
-    /// At this address.
-    Address(IpAddr),
-    /// The router that advertises itself on this link.
-    Unnumbered(String),
-}
-
-/// Where a Secret is.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SecretName {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-}
-
-impl std::fmt::Display for SecretName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
-/// A peer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Peer {
-    /// Where it is.
-    pub target: PeerTarget,
-    /// Its AS; none takes any.
-    pub asn: Option<u32>,
-    /// Signs the connection.
-    pub password: Option<String>,
-    /// The Secret that has the password under the key `password`.
-    pub password_secret: Option<SecretName>,
-    /// It is more than one hop away.
-    pub multihop: bool,
-    /// It is at most so many hops away, and what comes from further away is dropped (RFC 5082).
-    pub ttl_security: Option<u8>,
-    /// Its port.
-    pub port: u16,
-    /// Wait for it to connect.
-    pub passive: bool,
-    /// Families of routes; none means that of the session, and the other one where it has a next hop.
-    pub families: Option<Vec<Family>>,
-    /// Next hops; none means as for all peers.
-    pub next_hops: Option<NextHops>,
-    /// The address to come from.
-    pub source_address: Option<IpAddr>,
-    /// The link to go by.
-    pub source_link: Option<String>,
-    /// BFD, where it is used.
-    pub bfd: Option<Bfd>,
-    /// Seconds of silence that end the session; none means as for all peers.
-    pub hold_time: Option<u16>,
-    /// Seconds from one KEEPALIVE to the next; none means as for all peers.
-    pub keepalive: Option<u16>,
-    /// What is added to every route.
-    pub defaults: Path,
-    /// Only nodes with these labels talk to it.
-    pub node_selector: BTreeMap<String, String>,
-}
-
-impl Peer {
-    /// A peer of which nothing else is said.
-    pub fn new(target: PeerTarget, asn: Option<u32>) -> Self {
-        Fields::default().peer(target, asn, &mut Vec::new())
-    }
-}
-
-/// Everything about BGP.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bgp {
-    /// Our AS.
-    pub local_as: u32,
-    /// Our identifier. None where the node's annotations tell.
-    pub router_id: Option<Ipv4Addr>,
-    /// The address to come from.
-    pub source_address: Option<IpAddr>,
-    /// The link to go by.
-    pub source_link: Option<String>,
-    /// Seconds of silence that end a session.
-    pub hold_time: u16,
-    /// Seconds from one KEEPALIVE to the next.
-    pub keepalive: u16,
-    /// Peers keep our routes for so many seconds while this process restarts.
-    pub restart_time: Option<u16>,
-    /// Where peers may connect.
-    pub listen_port: u16,
-    /// Next hops for all peers.
-    pub next_hops: NextHops,
-    /// The peers.
-    pub peers: Vec<Peer>,
-    /// The prefix of node annotations that tell all this.
-    pub annotations: Option<String>,
-    /// Put the addresses of Services on the link, too.
-    pub attach: bool,
-    /// The control plane's address is announced by an elected node alone.
-    pub elected: bool,
-    /// What is announced besides addresses.
-    pub extras: Extras,
-}
-
-/// What is announced besides the addresses of the control plane and of Services.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Extras {
-    /// `spec.externalIPs` of Services.
-    pub external_ips: bool,
-    /// The cluster's ServiceCIDR objects.
-    pub service_cidrs: bool,
-    /// Networks: announced while an address in them is.
-    pub aggregates: Vec<Prefix>,
-    /// Networks that are announced in any case.
-    pub networks: Vec<Prefix>,
-}
+use crate::model::{Family, Path};
 
 /// The fields of a peer in the form that the Go program has, in their order.
 const POSITIONS: [&str; 7] =
@@ -199,7 +46,7 @@ pub const PEER_KEYS: [&str; 27] = [
     "nodeSelector",
 ];
 /// Those that the other form has a place for.
-pub(super) const PLAIN_PEER_KEYS: [&str; 13] = [
+pub(in crate::config) const PLAIN_PEER_KEYS: [&str; 13] = [
     "address",
     "as",
     "password",
@@ -216,202 +63,6 @@ pub(super) const PLAIN_PEER_KEYS: [&str; 13] = [
 ];
 /// From so much on, an interval was meant to be in microseconds: the way round upstream's mistake.
 const MICROSECONDS: u32 = 10_000;
-
-/// Everything about BGP, with notes worth a warning.
-pub(super) fn bgp(raw: &Raw, facts: &Facts, notes: &mut Vec<String>) -> Result<Bgp, Vec<Problem>> {
-    let mut problems = Vec::new();
-    let text = |key| Some(raw.text(key)).filter(|text| !text.is_empty()).map(str::to_owned);
-    let mut wrong = |key: Key, allowed: &str| {
-        problems.push(Problem::unacceptable(raw.origin(key), raw.text(key), allowed));
-    };
-    let seconds = |key| u16::try_from(raw.int(key)).unwrap_or(u16::MAX);
-    let hold_time = seconds(Key::BgpHoldTime);
-    if matches!(hold_time, 1 | 2) {
-        wrong(Key::BgpHoldTime, "0 (no limit) or 3 seconds or more (RFC 4271)");
-    }
-    let source_address = text(Key::BgpSourceIp).and_then(|text| match text.parse() {
-        Ok(address) => Some(address),
-        Err(_) => {
-            wrong(Key::BgpSourceIp, "an IP address");
-            None
-        }
-    });
-    let source_link = text(Key::BgpSourceIf);
-    if source_link.as_ref().is_some_and(|name| facts.addresses_of(name).is_none()) {
-        wrong(Key::BgpSourceIf, "a link of this host");
-    }
-    let annotations = text(Key::BgpAnnotations);
-    let router_id = router_id(raw, facts, annotations.is_some(), &mut problems);
-    let next_hops = next_hops(
-        raw.text(Key::MpBgpNexthop),
-        &[(Key::MpBgpIpv4, raw.text(Key::MpBgpIpv4)), (Key::MpBgpIpv6, raw.text(Key::MpBgpIpv6))],
-    )
-    .map_err(|(key, allowed)| {
-        problems.push(Problem::unacceptable(raw.origin(key), raw.text(key), allowed));
-    })
-    .unwrap_or_default();
-    let (mut peers, wrong_peers) = peers(raw.text(Key::BgpPeers), notes);
-    let origin = raw.origin(Key::BgpPeers);
-    problems.extend(wrong_peers.into_iter().map(|text| Problem::Combination(format!("{origin}: {text}"))));
-    match single(raw) {
-        Ok(peer) => peers.extend(peer),
-        Err(problem) => problems.push(problem),
-    }
-    if peers.is_empty() && annotations.is_none() && problems.is_empty() {
-        problems.push(Problem::Combination(
-            "BGP needs a peer: set bgp_peers to `address:AS`, or bgp_peeraddress and bgp_peeras, or annotation to \
-             the prefix of node annotations that name peers"
-                .into(),
-        ));
-    }
-    let (extras, wrong_extras) = extras(raw);
-    problems.extend(wrong_extras);
-    if raw.bool(Key::Zebra) {
-        problems.push(Problem::Combination(format!(
-            "zebra_enable ({}): kube-vip does not talk to zebra; use the routing-table mode (vip_routingtable), whose \
-             routes FRR picks up with `ip import-table 198` and `redistribute table 198`",
-            raw.origin(Key::Zebra)
-        )));
-    }
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    Ok(Bgp {
-        local_as: u32::try_from(raw.int(Key::BgpAs)).unwrap_or_default(),
-        router_id,
-        source_address,
-        source_link,
-        hold_time,
-        keepalive: seconds(Key::BgpKeepalive).max(1),
-        restart_time: Some(seconds(Key::BgpRestartTime)).filter(|seconds| *seconds > 0),
-        listen_port: seconds(Key::BgpListenPort),
-        next_hops,
-        peers,
-        annotations,
-        attach: raw.bool(Key::BgpAttach),
-        elected: raw.bool(Key::LeaderElection) && raw.bool(Key::ControlPlane),
-        extras,
-    })
-}
-
-/// As configured, of the configured link, or the first IPv4 address of this host.
-fn router_id(raw: &Raw, facts: &Facts, told_later: bool, problems: &mut Vec<Problem>) -> Option<Ipv4Addr> {
-    let first = |addresses: &[IpAddr]| {
-        addresses.iter().find_map(|address| match address {
-            IpAddr::V4(v4) if !v4.is_loopback() && !v4.is_link_local() => Some(*v4),
-            _ => None,
-        })
-    };
-    let (text, link) = (raw.text(Key::BgpRouterId), raw.text(Key::BgpRouterInterface));
-    if !text.is_empty() {
-        let id = text.parse().ok().filter(|id: &Ipv4Addr| !id.is_unspecified());
-        if id.is_none() {
-            let allowed = "an identifier in the form of an IPv4 address, and not 0.0.0.0";
-            problems.push(Problem::unacceptable(raw.origin(Key::BgpRouterId), text, allowed));
-        }
-        return id;
-    }
-    if !link.is_empty() {
-        let id = facts.addresses_of(link).and_then(first);
-        if id.is_none() {
-            let allowed = "a link of this host that has an IPv4 address";
-            problems.push(Problem::unacceptable(raw.origin(Key::BgpRouterInterface), link, allowed));
-        }
-        return id;
-    }
-    let link = Some(raw.text(Key::Interface)).and_then(|name| facts.addresses_of(name));
-    let all = facts.addresses.iter().map(|(_, addresses)| addresses.as_slice());
-    let id = link.and_then(first).or_else(|| all.into_iter().find_map(first));
-    if id.is_none() && !told_later {
-        problems.push(Problem::Combination(
-            "BGP needs a router ID, and this host has no IPv4 address to take it from: set bgp_routerid (flag \
-             --bgpRouterID) to any number in the form of an IPv4 address that no other router has"
-                .into(),
-        ));
-    }
-    id
-}
-
-type NoNextHop<K> = (K, String);
-
-fn next_hops<K: Copy>(mode: &str, addresses: &[(K, &str); 2]) -> Result<NextHops, NoNextHop<K>> {
-    let [(v4_key, v4), (v6_key, v6)] = *addresses;
-    let read = |key, text: &str, family: Family| {
-        if text.is_empty() {
-            return Ok(None);
-        }
-        let address = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
-        let found = address.filter(|address| Family::of(*address) == family);
-        found.map(Some).ok_or_else(|| (key, format!("an {family} address")))
-    };
-    let v4 = match read(v4_key, v4, Family::V4)? {
-        Some(IpAddr::V4(address)) => Some(address),
-        _ => None,
-    };
-    let v6 = read(v6_key, v6, Family::V6)?;
-    let mode = match mode {
-        "fixed" if v4.is_none() && v6.is_none() => {
-            return Err((v4_key, "an address: with `fixed`, mpbgp_ipv4 or mpbgp_ipv6 has to be set".into()));
-        }
-        "fixed" => NextHopMode::Fixed,
-        "auto_sourceip" => NextHopMode::SourceAddress,
-        "auto_sourceif" => NextHopMode::SourceLink,
-        // Whoever gives an address means it.
-        _ if v4.is_some() || v6.is_some() => NextHopMode::Fixed,
-        _ => NextHopMode::None,
-    };
-    Ok(NextHops { mode, v4, v6 })
-}
-
-fn extras(raw: &Raw) -> (Extras, Vec<Problem>) {
-    let mut problems = Vec::new();
-    let mut networks = |key: Key, also: &str| {
-        let texts = raw.list(key).into_iter().filter(|text| *text != also);
-        let read = texts.filter_map(|text| match text.parse() {
-            Ok(prefix) => Some(prefix),
-            Err(_) => {
-                let allowed = format!(
-                    "a network such as 10.96.0.0/12 or fd00::/108{}",
-                    match also {
-                        "" => String::new(),
-                        also => format!(", or `{also}`"),
-                    }
-                );
-                problems.push(Problem::unacceptable(raw.origin(key), text, allowed));
-                None
-            }
-        });
-        read.collect::<Vec<Prefix>>()
-    };
-    let extras = Extras {
-        external_ips: raw.bool(Key::BgpExternalIps),
-        networks: networks(Key::BgpServiceCidrs, "auto"),
-        aggregates: networks(Key::BgpAggregates, ""),
-        service_cidrs: raw.list(Key::BgpServiceCidrs).contains(&"auto"),
-    };
-    (extras, problems)
-}
-
-/// The peer of the variables for a single one.
-#[expect(clippy::result_large_err, reason = "it is made once, and ends the program")]
-fn single(raw: &Raw) -> Result<Option<Peer>, Problem> {
-    let address = raw.text(Key::BgpPeerAddress);
-    if address.is_empty() {
-        return Ok(None);
-    }
-    let unacceptable =
-        |key: Key, allowed: &str| Problem::unacceptable(raw.origin(key), raw.text(key), allowed);
-    let asn = u32::try_from(raw.int(Key::BgpPeerAs)).ok().filter(|asn| *asn != 0);
-    if asn.is_none() {
-        return Err(unacceptable(Key::BgpPeerAs, "an AS number from 1 to 4294967295"));
-    }
-    let address = address.trim_start_matches('[').trim_end_matches(']').parse();
-    let address: IpAddr = address.map_err(|_| unacceptable(Key::BgpPeerAddress, "an IP address"))?;
-    let mut peer = Peer::new(PeerTarget::Address(address), asn);
-    peer.password = Some(raw.text(Key::BgpPeerPass)).filter(|text| !text.is_empty()).map(str::to_owned);
-    peer.multihop = raw.bool(Key::BgpMultihop);
-    Ok(Some(peer))
-}
 
 /// Peers, and what is wrong with them: in the form that the Go program has, or as a JSON list of maps and strings.
 pub fn peers(text: &str, notes: &mut Vec<String>) -> (Vec<Peer>, Vec<String>) {
@@ -458,14 +109,14 @@ fn split_peers(text: &str) -> Vec<Result<Value, String>> {
 }
 
 /// Whether peers are written as JSON: an IPv6 address begins with a bracket, too.
-pub(super) fn is_json(text: &str) -> bool {
+pub(in crate::config) fn is_json(text: &str) -> bool {
     let rest = text.trim_start().strip_prefix('[').map(str::trim_start);
     rest.is_some_and(|rest| rest.starts_with(['{', '"']))
 }
 
 /// What is written of a peer: by key, with the place for messages.
 #[derive(Debug, Default)]
-struct Fields {
+pub(super) struct Fields {
     values: BTreeMap<&'static str, (String, String)>,
 }
 
@@ -604,7 +255,7 @@ impl Fields {
     }
 
     /// The peer at `target`, with everything else that is written of it.
-    fn peer(&self, target: PeerTarget, asn: Option<u32>, wrong: &mut Vec<String>) -> Peer {
+    pub(super) fn peer(&self, target: PeerTarget, asn: Option<u32>, wrong: &mut Vec<String>) -> Peer {
         let boolean = |text: &str| go_bool(text);
         let number = |text: &str| text.parse::<u32>().ok();
         let seconds = |text: &str| text.parse::<u16>().ok();
@@ -730,6 +381,7 @@ fn split_fields(text: &str) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::NextHopMode;
     use super::*;
 
     fn read(text: &str) -> Vec<Peer> {

@@ -1,0 +1,35 @@
+//! What the main loop tells routers, by way of the speaker or of the routing table.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::driver::Driver;
+use crate::bgp::Announced;
+use crate::model::Routes;
+
+impl Driver {
+    /// Routers are no longer told of what is not in `routes`.
+    pub(super) fn withdraw(&self, routes: &Routes) {
+        self.channels.announced.send_if_modified(|announced| {
+            if announced.routes.keys().all(|prefix| routes.contains_key(prefix)) {
+                return false;
+            }
+            let kept = announced.routes.iter().filter(|(prefix, _)| routes.contains_key(prefix));
+            announced.routes = Arc::new(kept.map(|(prefix, path)| (*prefix, path.clone())).collect());
+            true
+        });
+    }
+
+    /// Routers are told of `routes`. Says whether that is news.
+    pub(super) fn advertise(&self, routes: Routes, known: Arc<BTreeSet<IpAddr>>, complete: bool) -> bool {
+        self.channels.announced.send_if_modified(|announced| {
+            let same = *announced.routes == routes && announced.complete == complete;
+            if same && (Arc::ptr_eq(&announced.known, &known) || announced.known == known) {
+                return false;
+            }
+            *announced = Announced { routes: Arc::new(routes), known, complete };
+            true
+        })
+    }
+}

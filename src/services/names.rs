@@ -1,0 +1,44 @@
+//! Addresses of Services that are given by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use crate::config::DnsMode;
+use crate::resolve::lookup;
+
+/// How often names are looked up, as for the control plane's.
+const LOOK_UP: Duration = Duration::from_secs(3);
+
+/// Look names up for as long as there are any. A name that cannot be resolved keeps the addresses it had.
+pub(super) async fn look_up<M>(
+    mut names: watch::Receiver<BTreeSet<String>>,
+    mode: DnsMode,
+    wrap: impl Fn(BTreeMap<String, Vec<IpAddr>>) -> M,
+    observed: mpsc::Sender<M>,
+) {
+    let mut known: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+    loop {
+        let wanted = names.borrow_and_update().clone();
+        let mut found: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+        for name in &wanted {
+            let before = known.get(name).cloned().unwrap_or_default();
+            found.insert(name.clone(), lookup(name, mode, &before).await);
+        }
+        if found != known {
+            known = found;
+            if observed.send(wrap(known.clone())).await.is_err() {
+                return;
+            }
+        }
+        let pause = async {
+            if wanted.is_empty() { std::future::pending().await } else { tokio::time::sleep(LOOK_UP).await }
+        };
+        tokio::select! {
+            changed = names.changed() => if changed.is_err() { return },
+            () = pause => {}
+        }
+    }
+}
