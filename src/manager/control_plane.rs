@@ -14,9 +14,9 @@ use crate::health::driver::Report;
 use crate::leader::driver::{Ask, Handles};
 use crate::leader::elector::{DrainReason, Input};
 use crate::leader::{self, Health, Standing};
+use crate::model::address::left_over;
 use crate::model::{BootTime, LeaseName, Prefix, Vip};
 use crate::net::clock;
-use crate::reconcile::driver::left_over;
 use crate::telemetry::Telemetry;
 
 impl Common {

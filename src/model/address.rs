@@ -1,5 +1,7 @@
 //! An address that exists.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Vip;
@@ -19,4 +21,11 @@ pub struct ActualAddress {
     pub valid_for: Option<Duration>,
     /// The kernel's duplicate address detection found another station.
     pub dad_failed: bool,
+}
+
+/// Whether this host still has all of `vips` from an earlier process.
+pub fn left_over(actual: &[ActualAddress], vips: &BTreeSet<IpAddr>) -> bool {
+    let held: BTreeMap<IpAddr, bool> =
+        actual.iter().map(|address| (address.vip.address, address.tagged || address.deprecated)).collect();
+    !vips.is_empty() && vips.iter().all(|vip| held.get(vip) == Some(&true))
 }

@@ -597,10 +597,3 @@ const NOBODY: Standing = Standing::Following { holder: None, fence_until: None }
 fn addresses_of(group: &Group) -> impl Iterator<Item = IpAddr> + '_ {
     group.places.iter().map(|place: &Place| place.address)
 }
-
-/// Whether this host still has all of `vips` from an earlier process.
-pub fn left_over(actual: &[ActualAddress], vips: &BTreeSet<IpAddr>) -> bool {
-    let held: BTreeMap<IpAddr, bool> =
-        actual.iter().map(|address| (address.vip.address, address.tagged || address.deprecated)).collect();
-    !vips.is_empty() && vips.iter().all(|vip| held.get(vip) == Some(&true))
-}

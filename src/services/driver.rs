@@ -30,7 +30,7 @@ use crate::model::{BootTime, LeaseName, Prefix, ServiceKey, ServiceView, Vip, an
 use crate::net::clock::{self, Timer};
 use crate::reconcile::driver::Outcome;
 use crate::telemetry::Telemetry;
-use crate::watch::{Change, follow};
+use crate::watch::{Change, follow, within};
 
 /// Status writes under way at once.
 const WRITES_AT_ONCE: usize = 16;
@@ -588,14 +588,4 @@ impl Driver {
 fn networks(object: ServiceCIDR) -> Option<(String, Vec<Prefix>)> {
     let cidrs = object.spec.and_then(|spec| spec.cidrs).unwrap_or_default();
     Some((object.metadata.name?, cidrs.iter().filter_map(|cidr| cidr.parse().ok()).collect()))
-}
-
-fn within<K>(client: kube::Client, namespace: Option<&str>) -> kube::Api<K>
-where
-    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
-{
-    match namespace {
-        Some(namespace) => kube::Api::namespaced(client, namespace),
-        None => kube::Api::all(client),
-    }
 }

@@ -128,6 +128,17 @@ pub async fn follow<K, T, M>(
     }
 }
 
+/// Objects of one namespace, or of all.
+pub fn within<K>(client: kube::Client, namespace: Option<&str>) -> kube::Api<K>
+where
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+{
+    match namespace {
+        Some(namespace) => kube::Api::namespaced(client, namespace),
+        None => kube::Api::all(client),
+    }
+}
+
 /// The server answered, if not as we wish: there is nothing wrong with the connection.
 fn is_answer(error: &watcher::Error) -> bool {
     use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
