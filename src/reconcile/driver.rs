@@ -19,7 +19,7 @@ use crate::desired::{Board, Group, Inputs, LINGER, Place, Unplaced, desired};
 use crate::leader::Standing;
 use crate::leader::driver::Ask;
 use crate::leader::elector::Input;
-use crate::model::{ActualAddress, BootTime, LeaseName, Link, Prefix, Vip};
+use crate::model::{BootTime, LeaseName, Link, Prefix, Vip};
 use crate::net::clock::{self, Timer};
 use crate::net::netlink::{Change, Changes, Hold, Netlink, NetlinkError, Scope};
 use crate::net::{nft, sysctl};
