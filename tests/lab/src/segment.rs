@@ -43,6 +43,8 @@ impl Segment {
             host.sysctl(&format!("net.ipv6.conf.{key}.accept_dad"), "0")?;
             host.sysctl(&format!("net.ipv6.conf.{key}.accept_ra"), "0")?;
         }
+        // The kernel takes its time to clear away the namespace of a machine that was here before.
+        drop(self.switch.ip(&["link", "del", &port]));
         let peer = ["type", "veth", "peer", "name", "eth0", "netns", host.name()];
         self.switch.ip(&[&["link", "add", &port], &peer[..]].concat())?;
         self.switch.ip(&["link", "set", &port, "master", "br0", "up"])?;
