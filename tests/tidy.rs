@@ -38,6 +38,7 @@ const PURE: &[&str] = &[
     "src/manifest/",
     "src/model/",
     "src/ndp/packet.rs",
+    "src/ndp/router.rs",
     "src/reconcile/diff.rs",
     "src/services/addresses.rs",
     "src/services/balance.rs",

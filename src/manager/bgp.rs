@@ -1,6 +1,7 @@
 //! The BGP speaker, and what it has to know of this host.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,12 +19,14 @@ use crate::bgp::driver::Farewell;
 use crate::bgp::packet::Cease;
 use crate::bgp::peers::{self, Host, resolve};
 use crate::bgp::speaker::{Feeds, Speaker};
-use crate::config::bgp::SecretName;
+use crate::config::bgp::{PeerTarget, SecretName};
 use crate::config::{Bgp, Config};
 use crate::model::BootTime;
+use crate::ndp::routers::{Place, Routers};
 use crate::net::clock;
 use crate::net::netlink::{Changes, Netlink};
 use crate::telemetry::Telemetry;
+use crate::ndp;
 use crate::watch::{Change, follow};
 
 /// How often this host is looked at.
@@ -78,7 +81,11 @@ pub(super) fn start(
     if wants_node {
         tokio::spawn(follow_node(api.clone(), config.node_name.clone(), node_in));
     }
+    let (places, places_out) = watch::channel(Vec::new());
+    let (routers_in, routers) = watch::channel(BTreeMap::new());
     let scout = Scout {
+        places,
+        routers,
         bgp: bgp.clone(),
         elected,
         netlink,
@@ -91,6 +98,7 @@ pub(super) fn start(
         peers: peers_in,
         told: Vec::new(),
     };
+    tokio::spawn(ndp::routers::run(places_out, routers_in));
     tokio::spawn(scout.run());
     let speaker = Speaker::new(feeds, telemetry.clone());
     Ok(Running { farewell, task: tokio::spawn(speaker.run()) })
@@ -104,6 +112,10 @@ async fn follow_node(api: Arc<Api>, name: String, node: mpsc::Sender<Change<Node
 
 /// Finds out who the peers are, and how they are reached, for as long as there is a speaker.
 struct Scout {
+    /// Links of unnumbered peers.
+    places: watch::Sender<Vec<Place>>,
+    /// The routers that were found there.
+    routers: watch::Receiver<Routers>,
     bgp: Bgp,
     elected: bool,
     netlink: Netlink,
@@ -134,6 +146,7 @@ impl Scout {
                 // Changes come in crowds.
                 () = changed => tokio::time::sleep(CROWD).await,
                 Some(change) = self.node.recv() => self.learn(change),
+                Ok(()) = self.routers.changed() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
             while let Some(Some(_)) = self.changes.next().now_or_never() {}
@@ -159,6 +172,8 @@ impl Scout {
             (Err(error), _) | (_, Err(error)) => return tracing::error!("{error}; trying again"),
         }
         self.read_passwords().await;
+        self.place_unnumbered();
+        self.host.routers = self.routers.borrow_and_update().clone();
         let configured = match (&self.bgp.annotations, &self.annotations) {
             (None, _) => Ok(self.bgp.clone()),
             (Some(prefix), Some(annotations)) => apply(&self.bgp, prefix, annotations),
@@ -179,6 +194,29 @@ impl Scout {
             // Annotations that are wrong for a moment take no session with them.
             Err(troubles) => self.tell(troubles),
         }
+    }
+
+    /// Routers are looked for on the links of unnumbered peers, as far as those are there.
+    fn place_unnumbered(&self) {
+        let names = self.bgp.peers.iter().filter_map(|peer| match &peer.target {
+            PeerTarget::Unnumbered(name) => Some(name),
+            PeerTarget::Address(_) => None,
+        });
+        let place = |name: &String| {
+            let link = self.host.links.iter().find(|link| link.name == *name)?;
+            let mut own = self.host.addresses.iter().filter(|address| address.link == link.index);
+            let own = own.find_map(|address| match address.vip.address {
+                IpAddr::V6(v6) if v6.is_unicast_link_local() => Some(v6),
+                _ => None,
+            })?;
+            Some(Place { link: link.clone(), own })
+        };
+        let places: Vec<Place> = names.filter_map(place).collect();
+        self.places.send_if_modified(|before| {
+            let changed = *before != places;
+            *before = places;
+            changed
+        });
     }
 
     /// Read the Secrets that hold passwords. One that cannot be read keeps the password that it had.

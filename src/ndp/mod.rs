@@ -2,3 +2,5 @@
 
 pub mod driver;
 pub mod packet;
+pub mod router;
+pub mod routers;

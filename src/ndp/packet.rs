@@ -95,6 +95,11 @@ fn message(
         body.extend([number, 1]);
         body.extend(hardware);
     }
+    datagram(source, destination, body)
+}
+
+/// An ICMPv6 message with its checksum and an IPv6 header. The body's checksum field is zero.
+pub(super) fn datagram(source: Ipv6Addr, destination: Ipv6Addr, body: Vec<u8>) -> Vec<u8> {
     let sum = checksum(source, destination, &body).to_be_bytes();
     let (head, rest) = body.split_at(2);
     let length = u16::try_from(body.len()).unwrap_or(u16::MAX);
@@ -138,32 +143,10 @@ impl Packet {
     /// # Errors
     /// If it is not a valid solicitation or advertisement from this link.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
-        let (header, rest) = bytes.split_first_chunk::<HEADER>().ok_or(Malformed::Short)?;
-        let [version, _, _, _, length_high, length_low, next, hops, addresses @ ..] = header;
-        if version >> 4 != 6 || *next != ICMPV6 {
-            return Err(Malformed::Other);
-        }
-        let length = usize::from(u16::from_be_bytes([*length_high, *length_low]));
-        let body = rest.get(..length).ok_or(Malformed::Short)?;
-        let (kind, target) = match body {
-            [kind @ (SOLICITATION | ADVERTISEMENT), 0, ..] => {
-                let target = body.get(8..24).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
-                (*kind, Ipv6Addr::from(target.ok_or(Malformed::Short)?))
-            }
-            [] => return Err(Malformed::Short),
-            _ => return Err(Malformed::Other),
-        };
-        if *hops != 255 {
-            return Err(Malformed::OffLink);
-        }
-        let (source, destination) = addresses.split_at(16);
-        let address = |bytes: &[u8]| <[u8; 16]>::try_from(bytes).map(Ipv6Addr::from);
-        let (Ok(source), Ok(destination)) = (address(source), address(destination)) else {
-            return Err(Malformed::Short);
-        };
-        if checksum(source, destination, body) != 0 {
-            return Err(Malformed::Checksum);
-        }
+        let (source, body) = read_datagram(bytes, &[SOLICITATION, ADVERTISEMENT])?;
+        let kind = body.first().copied().unwrap_or_default();
+        let target = body.get(8..24).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
+        let target = Ipv6Addr::from(target.ok_or(Malformed::Short)?);
         if target.is_multicast() {
             return Err(Malformed::Invalid);
         }
@@ -175,8 +158,36 @@ impl Packet {
     }
 }
 
+/// The source and the ICMPv6 message of a packet of one of these types, with code 0, from this link.
+pub(super) fn read_datagram<'a>(bytes: &'a [u8], kinds: &[u8]) -> Result<(Ipv6Addr, &'a [u8]), Malformed> {
+    let (header, rest) = bytes.split_first_chunk::<HEADER>().ok_or(Malformed::Short)?;
+    let [version, _, _, _, length_high, length_low, next, hops, addresses @ ..] = header;
+    if version >> 4 != 6 || *next != ICMPV6 {
+        return Err(Malformed::Other);
+    }
+    let length = usize::from(u16::from_be_bytes([*length_high, *length_low]));
+    let body = rest.get(..length).ok_or(Malformed::Short)?;
+    match body {
+        [kind, 0, ..] if kinds.contains(kind) => {}
+        [] => return Err(Malformed::Short),
+        _ => return Err(Malformed::Other),
+    }
+    if *hops != 255 {
+        return Err(Malformed::OffLink);
+    }
+    let (source, destination) = addresses.split_at(16);
+    let address = |bytes: &[u8]| <[u8; 16]>::try_from(bytes).map(Ipv6Addr::from);
+    let (Ok(source), Ok(destination)) = (address(source), address(destination)) else {
+        return Err(Malformed::Short);
+    };
+    if checksum(source, destination, body) != 0 {
+        return Err(Malformed::Checksum);
+    }
+    Ok((source, body))
+}
+
 /// The content of the first option of this number; empty if there is none.
-fn link_layer_option(mut options: &[u8], wanted: u8) -> Result<Vec<u8>, Malformed> {
+pub(super) fn link_layer_option(mut options: &[u8], wanted: u8) -> Result<Vec<u8>, Malformed> {
     while let [number, units, ..] = options {
         if *units == 0 {
             return Err(Malformed::Invalid);

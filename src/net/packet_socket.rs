@@ -15,13 +15,15 @@ pub enum Filter {
     Arp,
     /// Neighbour solicitations and advertisements.
     NeighbourDiscovery,
+    /// Router solicitations and advertisements.
+    RouterDiscovery,
 }
 
 impl Filter {
     fn ethertype(self) -> u16 {
         match self {
             Self::Arp => 0x0806,
-            Self::NeighbourDiscovery => 0x86dd,
+            Self::NeighbourDiscovery | Self::RouterDiscovery => 0x86dd,
         }
     }
 
@@ -31,18 +33,20 @@ impl Filter {
         const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
         const JUMP_IF_GREATER: u16 = 0x25; // BPF_JMP | BPF_JGT | BPF_K
         const RETURN: u16 = 0x06; // BPF_RET | BPF_K
-        match self {
-            Self::Arp => Vec::new(),
-            Self::NeighbourDiscovery => vec![
-                SockFilter::new(LOAD_BYTE, 0, 0, 6), // next header
-                SockFilter::new(JUMP_IF_EQUAL, 0, 4, 58),
-                SockFilter::new(LOAD_BYTE, 0, 0, 40), // ICMPv6 type
-                SockFilter::new(JUMP_IF_GREATER, 2, 0, 136),
-                SockFilter::new(JUMP_IF_GREATER, 0, 1, 134),
-                SockFilter::new(RETURN, 0, 0, 0xffff),
-                SockFilter::new(RETURN, 0, 0, 0),
-            ],
-        }
+        let (above, last) = match self {
+            Self::Arp => return Vec::new(),
+            Self::NeighbourDiscovery => (134, 136),
+            Self::RouterDiscovery => (132, 134),
+        };
+        vec![
+            SockFilter::new(LOAD_BYTE, 0, 0, 6), // next header
+            SockFilter::new(JUMP_IF_EQUAL, 0, 4, 58),
+            SockFilter::new(LOAD_BYTE, 0, 0, 40), // ICMPv6 type
+            SockFilter::new(JUMP_IF_GREATER, 2, 0, last),
+            SockFilter::new(JUMP_IF_GREATER, 0, 1, above),
+            SockFilter::new(RETURN, 0, 0, 0xffff),
+            SockFilter::new(RETURN, 0, 0, 0),
+        ]
     }
 }
 

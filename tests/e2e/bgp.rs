@@ -23,6 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("what_changed_while_the_api_was_away_is_caught_up", api_away),
         trial("routes_say_what_annotations_ask_for", annotations),
         trial("what_is_elected_is_announced_by_its_holder", elected),
+        trial("an_unnumbered_peer_is_the_router_on_the_link", unnumbered),
         trial("peers_come_from_node_annotations_selectors_and_secrets", found_peers),
         trial("a_router_that_comes_back_learns_everything_again", router_back),
     ]
@@ -41,7 +42,7 @@ const BGP: [(&str, &str); 5] = [
 ];
 
 /// Agents in AS 65000 that talk to these peers.
-fn agents(peers: &str, more: &[(&str, &str)]) -> Result<ServicesGuard, Failed> {
+pub(crate) fn agents(peers: &str, more: &[(&str, &str)]) -> Result<ServicesGuard, Failed> {
     let env = [&BGP[..], &[("bgp_peers", peers)], more].concat();
     Ok(services(&env)?)
 }
@@ -65,13 +66,13 @@ fn router_with(
 }
 
 /// What `kube-vip status bgp` says on a host.
-fn status(lab: &ServiceLab, host: usize, more: &[&str]) -> Result<String, Failed> {
+pub(crate) fn status(lab: &ServiceLab, host: usize, more: &[&str]) -> Result<String, Failed> {
     let command = [&[PROGRAM, "status", "bgp"], more].concat();
     Ok(lab.lab.host(host).namespace.run(&command)?)
 }
 
 /// Until the agent on a host says something about its peers.
-fn wait_for_status(lab: &ServiceLab, host: usize, part: &str) -> Result<String, Failed> {
+pub(crate) fn wait_for_status(lab: &ServiceLab, host: usize, part: &str) -> Result<String, Failed> {
     let mut last = String::new();
     let found = wait_for(&format!("`{part}`"), 20, || {
         last = status(lab, host, &["--routes"]).unwrap_or_default();
@@ -386,6 +387,22 @@ fn elected() -> Outcome {
         (host != holder).then_some(host)
     })?;
     router.wait_for_next_hops("10.43.0.1/32", &HOSTS[next..=next])?;
+    Ok(())
+}
+
+/// Without any address: both ends find each other by router advertisements, and IPv4 routes have an IPv6 next hop.
+fn unnumbered() -> Outcome {
+    let mut lab = agents("unnumbered:eth0:65001", &[])?;
+    let router = router(&lab, RouterKind::Frr, 65_001, &["eth0"])?;
+    lab.serve("web", "10.43.0.1,fd43::1")?;
+    lab.start_agent(1)?;
+    router.wait_for_established(1)?;
+    for prefix in ["10.43.0.1/32", "fd43::1/128"] {
+        wait_for(&format!("a way to {prefix}"), 20, || {
+            let hops = router.next_hops(prefix);
+            (hops.len() == 1 && hops[0].starts_with("fe80::")).then_some(())
+        })?;
+    }
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 mod addresses;
 mod answers;
 mod bgp;
+mod bgp_faults;
 mod bootstrap;
 mod election;
 mod faults;
@@ -38,6 +39,7 @@ fn main() {
         service_options::trials(),
         traffic::trials(),
         bgp::trials(),
+        bgp_faults::trials(),
         table::trials(),
     ];
     let trials: Vec<Trial> = groups.into_iter().flatten().collect();

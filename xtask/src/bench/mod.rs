@@ -1,5 +1,6 @@
 //! Benchmarks: tables for people, JSON for machines. Nothing here fails because a machine is slow.
 
+pub(crate) mod bgp;
 pub(crate) mod failover;
 pub(crate) mod services;
 

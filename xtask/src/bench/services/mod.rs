@@ -34,13 +34,23 @@ impl Options {
                 "--json" => options.json = Some(value()?),
                 "--agent" => options.agent = Some(value()?),
                 "--provider" => options.provider = Some(value()?),
-                _ => return Err(format!("bench services does not know {word}")),
+                _ => return Err(format!("this benchmark does not know {word}")),
             }
         }
         Ok(options)
     }
 
-    fn wants(&self, key: &str) -> bool {
+    /// Whether another agent was given.
+    pub(super) fn has_agent(&self) -> bool {
+        self.agent.is_some()
+    }
+
+    /// Where the report goes, if that was said.
+    pub(super) fn json(&self) -> Option<&str> {
+        self.json.as_deref()
+    }
+
+    pub(super) fn wants(&self, key: &str) -> bool {
         self.only.as_deref().is_none_or(|only| key.starts_with(only))
     }
 }
@@ -82,6 +92,13 @@ impl Report {
     }
 }
 
+impl Report {
+    /// All figures, once more.
+    pub(super) fn print(&self) {
+        self.figures.iter().for_each(|figure| println!("{}", figure.line()));
+    }
+}
+
 impl Figure {
     fn line(&self) -> String {
         let mark = if self.mark.is_empty() { String::new() } else { format!("   mark: {}", self.mark) };
@@ -100,12 +117,12 @@ pub(crate) fn run_all(options: &Options) -> Outcome {
     agents::measure(options, &mut report).map_err(words)?;
     requests::measure(options, &mut report).map_err(words)?;
     println!();
-    report.figures.iter().for_each(|figure| println!("{}", figure.line()));
+    report.print();
     save(&report, options.json.as_deref(), "target/bench-services.json")
 }
 
 /// The agent to measure: a given one, or ours.
-fn agent(options: &Options) -> Result<String, String> {
+pub(super) fn agent(options: &Options) -> Result<String, String> {
     options.agent.clone().map_or_else(|| built("release", "kube-vip"), Ok)
 }
 

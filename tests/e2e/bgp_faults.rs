@@ -1,0 +1,119 @@
+//! BGP peers that misbehave: each is told what is wrong, and nobody else suffers.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use kube_vip::bgp::packet::{Capability, Notification, Open, keepalive};
+use kube_vip::model::Family;
+use kube_vip_lab::{Namespace, Neighbour, Router, RouterKind, RouterOptions, now, wait_for};
+use libtest_mimic::{Failed, Trial};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::bgp::{agents, status, wait_for_status};
+use crate::trial;
+
+type Outcome = Result<(), Failed>;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("peers_that_misbehave_are_told_so_and_others_do_not_suffer", rude),
+        trial("a_peer_that_refuses_every_time_is_left_alone", storm),
+    ]
+}
+
+/// A message with a header that is as it should be.
+fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(19 + body.len()).unwrap().to_be_bytes();
+    [&[0xff; 16][..], &length, &[kind], body].concat()
+}
+
+fn open(asn: u32, hold_time: u16) -> Vec<u8> {
+    let identifier = Ipv4Addr::new(10, 42, 0, 254);
+    let capabilities = vec![Capability::Family(Family::V4), Capability::FourOctets(asn)];
+    Open { asn, hold_time, identifier, capabilities }.encode()
+}
+
+/// Answers every connection with the same bytes, and counts them. It hangs up afterwards where `hang_up` says so.
+fn answer_with(
+    namespace: &Namespace,
+    bytes: Vec<u8>,
+    hang_up: bool,
+    count: Arc<AtomicUsize>,
+) -> Result<JoinHandle<()>, Failed> {
+    let listener = namespace.block_on(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 179)))?;
+    Ok(namespace.spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::Relaxed);
+            let mut theirs = [0; 4096];
+            // Their OPEN comes first.
+            drop(stream.read(&mut theirs).await);
+            drop(stream.write_all(&bytes).await);
+            if hang_up {
+                drop(stream.shutdown().await);
+            } else {
+                kept.push(stream);
+            }
+        }
+    }))
+}
+
+fn rude() -> Outcome {
+    let established = [open(65_001, 90), keepalive()].concat();
+    let update = |body: &[u8]| [established.clone(), message(2, body)].concat();
+    // ORIGIN 7, an empty AS_PATH, a next hop; 10.0.0.0/8.
+    let bad_origin = update(&[0, 0, 0, 14, 0x40, 1, 1, 7, 0x40, 2, 0, 0x40, 3, 4, 10, 42, 0, 254, 8, 10]);
+    let too_long = [&[0xff; 16][..], &5000_u16.to_be_bytes(), &[2]].concat();
+    let cases: [(&str, Vec<u8>, bool, &str); 8] = [
+        ("a hold time of one second", open(65_001, 1), false, "unacceptable hold time (2/6)"),
+        ("a hold time of two seconds", open(65_001, 2), false, "unacceptable hold time (2/6)"),
+        ("another AS", open(65_009, 90), false, "bad peer AS (2/2)"),
+        ("no marker", vec![0; 40], false, "connection not synchronized (1/1)"),
+        ("a message that is too long", too_long, false, "bad message length (1/2)"),
+        ("a withdrawal that is cut short", update(&[0, 9, 0, 0]), false, "malformed attribute list (3/1)"),
+        ("an attribute that cannot be", bad_origin, false, "attributes that cannot be (types [1])"),
+        ("the end in the middle of a message", open(65_001, 90)[..30].to_vec(), true, "closed the connection"),
+    ];
+    let lab = agents("10.42.0.254:65001,10.42.0.253:65001", &[])?;
+    let good = RouterOptions::new(RouterKind::Bird, 65_001, vec![Neighbour::new("10.42.0.11", 65_000)]);
+    let good = Router::start_as(&lab.lab, "router2", 253, good)?;
+    lab.serve("web", "10.43.0.1")?;
+    let agent = kube_vip_lab::Agent::start(lab.lab.host(0), &lab.options)?;
+    good.wait_for_next_hops("10.43.0.1/32", &["10.42.0.11"])?;
+    for (what, bytes, hang_up, expected) in cases {
+        let rude = lab.lab.machine("rude", 254)?;
+        let task = answer_with(&rude, bytes, hang_up, Arc::default())?;
+        wait_for_status(&lab, 0, expected).map_err(|error| format!("{what}: {error:?}"))?;
+        task.abort();
+        let good = status(&lab, 0, &[])?;
+        assert!(good.contains("10.42.0.253:179 (AS 65001): Established"), "{what}: {good}");
+    }
+    // One that says nothing at all.
+    let silent = lab.lab.machine("rude", 254)?;
+    let _task = answer_with(&silent, Vec::new(), false, Arc::default())?;
+    wait_for_status(&lab, 0, "OpenSent")?;
+    assert_eq!(good.next_hops("10.43.0.1/32"), ["10.42.0.11"]);
+    assert!(agent.log().matches("panicked").count() == 0);
+    Ok(())
+}
+
+/// A storm of NOTIFICATIONs is answered with pauses that grow.
+fn storm() -> Outcome {
+    let lab = agents("10.42.0.254:65001", &[])?;
+    let rude = lab.lab.machine("rude", 254)?;
+    let count = Arc::new(AtomicUsize::new(0));
+    let refusal = Notification::bad_peer_as().encode();
+    let _task = answer_with(&rude, refusal, true, count.clone())?;
+    let _agent = kube_vip_lab::Agent::start(lab.lab.host(0), &lab.options)?;
+    wait_for("the first refusal", 20, || (count.load(Ordering::Relaxed) > 0).then_some(()))?;
+    let started = now();
+    wait_for("four more", 30, || (count.load(Ordering::Relaxed) >= 5).then_some(()))?;
+    // Half a second, one, two and four, each less a quarter at most.
+    assert!(now().since(started) >= Duration::from_millis(5_600), "{:?}", now().since(started));
+    wait_for_status(&lab, 0, "bad peer AS (2/2)")?;
+    Ok(())
+}
