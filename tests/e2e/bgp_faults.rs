@@ -84,17 +84,17 @@ fn rude() -> Outcome {
     lab.serve("web", "10.43.0.1")?;
     let agent = kube_vip_lab::Agent::start(lab.lab.host(0), &lab.options)?;
     good.wait_for_next_hops("10.43.0.1/32", &["10.42.0.11"])?;
+    let rude = lab.lab.machine("rude", 254)?;
     for (what, bytes, hang_up, expected) in cases {
-        let rude = lab.lab.machine("rude", 254)?;
         let task = answer_with(&rude, bytes, hang_up, Arc::default())?;
         wait_for_status(&lab, 0, expected).map_err(|error| format!("{what}: {error:?}"))?;
         task.abort();
+        wait_for("the port to be free", 5, || task.is_finished().then_some(()))?;
         let good = status(&lab, 0, &[])?;
         assert!(good.contains("10.42.0.253:179 (AS 65001): Established"), "{what}: {good}");
     }
     // One that says nothing at all.
-    let silent = lab.lab.machine("rude", 254)?;
-    let _task = answer_with(&silent, Vec::new(), false, Arc::default())?;
+    let _task = answer_with(&rude, Vec::new(), false, Arc::default())?;
     wait_for_status(&lab, 0, "OpenSent")?;
     assert_eq!(good.next_hops("10.43.0.1/32"), ["10.42.0.11"]);
     assert!(agent.log().matches("panicked").count() == 0);

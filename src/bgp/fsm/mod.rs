@@ -385,6 +385,8 @@ impl Peer {
                     self.seasoned = true;
                     self.since = now;
                     self.dial = Dial::Done;
+                    // What else has arrived with it comes after the news.
+                    self.tell();
                     self.outputs.push_back(Output::Up(side, session));
                     // One more connection than is needed.
                     self.refuse(now, side.other(), Notification::cease(Cease::Collision, ""));
