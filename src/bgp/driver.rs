@@ -10,7 +10,6 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use super::Announced;
 use super::fsm::{Ending, Input, Output, Peer, Session, Side, State};
 use super::links::{Event, Links};
 use super::packet::{Cease, NextHop};
@@ -18,6 +17,7 @@ use super::peers::Config;
 use super::rib_in::RibIn;
 use super::rib_out::{Export, RibOut};
 use crate::bfd::driver::{Bfd, Path};
+use crate::model::Announced;
 use crate::model::{Family, PerFamily};
 use crate::net::clock::{self, Timer};
 use crate::net::tcp::{self, Hops};

@@ -14,20 +14,3 @@ pub mod peers;
 pub mod rib_in;
 pub mod rib_out;
 pub mod speaker;
-
-use std::collections::BTreeSet;
-use std::net::IpAddr;
-use std::sync::Arc;
-
-use crate::model::Routes;
-
-/// What this host announces.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Announced {
-    /// The routes.
-    pub routes: Arc<Routes>,
-    /// Addresses that are ours to announce, whether they are announced now or not.
-    pub known: Arc<BTreeSet<IpAddr>>,
-    /// There are no others: whoever has more from an earlier process of ours can drop it.
-    pub complete: bool,
-}

@@ -235,7 +235,6 @@ fn next_hops(
     source_link: Option<&str>,
     own: Family,
 ) -> PerFamily<Option<IpAddr>> {
-    let fixed = PerFamily { v4: rule.v4.map(IpAddr::from), v6: rule.v6 };
     let link = match rule.mode {
         NextHopMode::None => return PerFamily::default(),
         NextHopMode::Fixed => None,
@@ -245,7 +244,7 @@ fn next_hops(
     // As upstream has it: only for the family that the session does not have.
     let other = own.other();
     let mut hops = PerFamily::default();
-    hops[other] = fixed[other].or_else(|| link.and_then(|link| host.address_on(link, other)));
+    hops[other] = rule.given[other].or_else(|| link.and_then(|link| host.address_on(link, other)));
     hops
 }
 

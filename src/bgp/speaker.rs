@@ -12,11 +12,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
-use super::Announced;
 use super::driver::{Channels, Driver, Farewell, said};
 use super::packet::Cease;
 use super::peers::Config;
 use crate::bfd::driver::Bfd;
+use crate::model::Announced;
 use crate::model::Family;
 use crate::net::tcp;
 use crate::telemetry::Telemetry;

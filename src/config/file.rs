@@ -5,7 +5,7 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
-use super::bgp::{PEER_KEYS, PLAIN_PEER_KEYS};
+use super::bgp::{PEER_KEYS, is_plain};
 use super::origin::Origin;
 use super::problem::{Problem, nearest};
 use super::settings::{Key, SETTINGS};
@@ -197,7 +197,7 @@ fn peer_text(peer: &Value) -> Option<String> {
         Value::Object(fields) => fields,
         _ => return None,
     };
-    if fields.iter().any(|(key, value)| !PLAIN_PEER_KEYS.contains(&key.as_str()) || !value.is_string()) {
+    if fields.iter().any(|(key, value)| !is_plain(key) || !value.is_string()) {
         return None;
     }
     let field = |key: &str| fields.get(key).and_then(Value::as_str);

@@ -25,6 +25,7 @@ pub use raw::{Raw, Sources};
 pub use settings::{Key, Kind, SETTINGS, Setting};
 pub use validate::{Facts, check, check_common};
 
+use crate::model::route::Table;
 use crate::model::vip::host_prefix;
 
 /// A validated configuration.
@@ -65,22 +66,34 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether one node has the control plane's address, and not every one whose API server is well.
+    pub fn elects_control_plane(&self) -> bool {
+        let without = match &self.bgp {
+            Some(bgp) => !bgp.elected,
+            None => self.is_routed(),
+        };
+        !self.targets.is_empty() && !without
+    }
+
+    /// Whether anything goes to another node when this one is gone.
+    pub fn elects(&self) -> bool {
+        let of_services =
+            |services: &Services| services.on_demand || services.election != ServiceElection::EveryNode;
+        self.elects_control_plane() || self.services.as_ref().is_some_and(of_services)
+    }
+
     /// Whether routers are told of addresses, instead of the neighbours on a link.
     pub fn is_routed(&self) -> bool {
         self.bgp.is_some() || self.table.is_some()
     }
 }
 
-/// A table of the kernel, and how our routes in it are marked.
+/// What is done with a table of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoutingTable {
-    /// The table.
-    pub id: u32,
-    /// The protocol number of our routes.
-    pub protocol: u8,
-    /// Their type: 1 is unicast, 2 local.
-    pub kind: u8,
-    /// Remove whatever else has that number.
+    /// Which, and how our routes in it are marked.
+    pub table: Table,
+    /// Remove whatever else has our mark.
     pub clean: bool,
     /// Put the control plane's routes there again so often, each time with another realm.
     pub reassert: Option<Duration>,

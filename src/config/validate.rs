@@ -12,6 +12,7 @@ use super::{
     ServiceElection, Services, SubnetPrefix, Target, Telemetry, bgp,
 };
 use crate::model::legal::{is_name, unusable};
+use crate::model::route::Table;
 
 /// What validation has to know about this host.
 #[derive(Debug, Clone, Default)]
@@ -254,10 +255,12 @@ fn build(
 fn routing_table(raw: &Raw) -> RoutingTable {
     let every = Duration::from_secs(raw.int(Key::BackendHealthInterval).try_into().unwrap_or(5));
     RoutingTable {
-        id: raw.int(Key::TableId).try_into().unwrap_or(198),
-        // As the Go program has it: none is the kernel's own number for redirects, which no daemon takes.
-        protocol: u8::try_from(raw.int(Key::RoutingProtocol)).unwrap_or(248).max(1),
-        kind: raw.int(Key::TableType).try_into().unwrap_or(1),
+        table: Table {
+            id: raw.int(Key::TableId).try_into().unwrap_or(198),
+            // As the Go program has it: none is the kernel's own number for redirects, which no daemon takes.
+            protocol: u8::try_from(raw.int(Key::RoutingProtocol)).unwrap_or(248).max(1),
+            kind: raw.int(Key::TableType).try_into().unwrap_or(1),
+        },
         clean: raw.bool(Key::CleanRoutingTable),
         reassert: raw.bool(Key::RouteRealms).then_some(every),
     }

@@ -13,7 +13,6 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::api::Api;
-use crate::bgp::Announced;
 use crate::bgp::annotations::apply;
 use crate::bgp::driver::Farewell;
 use crate::bgp::packet::Cease;
@@ -21,12 +20,13 @@ use crate::bgp::peers::{self, Host, resolve};
 use crate::bgp::speaker::{Feeds, Speaker};
 use crate::config::bgp::{PeerTarget, SecretName};
 use crate::config::{Bgp, Config};
+use crate::model::Announced;
 use crate::model::BootTime;
+use crate::ndp;
 use crate::ndp::routers::{Place, Routers};
 use crate::net::clock;
 use crate::net::netlink::{Changes, Netlink};
 use crate::telemetry::Telemetry;
-use crate::ndp;
 use crate::watch::{Change, follow};
 
 /// How often this host is looked at.
@@ -70,12 +70,6 @@ pub(super) fn start(
     let (farewell, farewell_out) = watch::channel(None);
     telemetry.answer_questions_by(questions_in);
     let feeds = Feeds { peers, announced, questions, farewell: farewell_out, port: bgp.listen_port };
-    let elected = bgp.elected || config.services.as_ref().is_some_and(|services| services.on_demand);
-    let elected = elected
-        || config
-            .services
-            .as_ref()
-            .is_some_and(|services| services.election != crate::config::ServiceElection::EveryNode);
     let wants_node = bgp.annotations.is_some() || bgp.peers.iter().any(|peer| !peer.node_selector.is_empty());
     let (node_in, node) = mpsc::channel(16);
     if wants_node {
@@ -87,7 +81,7 @@ pub(super) fn start(
         places,
         routers,
         bgp: bgp.clone(),
-        elected,
+        elected: config.elects(),
         netlink,
         changes,
         node,

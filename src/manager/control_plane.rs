@@ -28,11 +28,7 @@ impl Common {
         link_down: watch::Receiver<Option<BootTime>>,
         parts: &mut Parts,
     ) -> Result<Option<mpsc::Sender<Input>>, ManagerError> {
-        let elected = match &self.config.bgp {
-            Some(bgp) => bgp.elected,
-            None => !self.config.is_routed(),
-        };
-        let (standing, commands) = match elected {
+        let (standing, commands) = match self.config.elects_control_plane() {
             true => {
                 let (standing, commands) = self.elect_control_plane(lease, link_down, parts)?;
                 (standing, Some(commands))

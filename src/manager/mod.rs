@@ -16,12 +16,12 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use crate::api::{Api, Environment};
-use crate::bgp::Announced;
-use crate::config::{Config, Mode, Target};
+use crate::config::{Config, Target};
 use crate::desired::Board;
 use crate::leader::Settings;
 use crate::leader::driver::Ask;
 use crate::leader::elector::Input;
+use crate::model::Announced;
 use crate::model::hash::fnv1a;
 use crate::model::{ActualAddress, LeaseName, Link, Vip};
 use crate::net::clock;
@@ -127,6 +127,9 @@ pub async fn run(config: Config) -> Result<(), ManagerError> {
     let control_plane = control_plane(&config);
     let lease = control_plane.as_ref().map_or_else(|| services_lease(&config), LeaseName::to_string);
     let (telemetry, notices) = Telemetry::new(&config.node_name, &lease, config.mode.name());
+    if !config.elects() {
+        telemetry.nobody_is_elected();
+    }
     tracing::info!(version = crate::VERSION, build = crate::BUILD, "kube-vip.io");
     tracing::info!(
         namespace = config.election.namespace,
@@ -379,7 +382,7 @@ fn options(config: &Config, link: &Link, control_plane: Option<LeaseName>) -> re
         skip_dad: config.layer2.skip_dad,
         lo_global: config.layer2.lo_global,
         refresh: config.layer2.announce_every.unwrap_or(crate::announce::schedule::REFRESH),
-        quiet: config.mode != Mode::Arp,
+        quiet: config.is_routed(),
         services: config.services.is_some(),
         aggregates: config.bgp.as_ref().map(|bgp| bgp.extras.aggregates.clone()).unwrap_or_default(),
         control_plane,

@@ -19,7 +19,7 @@ pub use family::{Family, PerFamily};
 pub use lease::LeaseName;
 pub use link::Link;
 pub use prefix::Prefix;
-pub use route::{Path, Routes};
+pub use route::{Announced, Path, Routes};
 pub use service::{ServiceKey, ServiceView};
 pub use time::BootTime;
 pub use vip::Vip;

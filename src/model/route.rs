@@ -1,6 +1,7 @@
 //! Routes to this host that others are told of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Prefix;
@@ -22,6 +23,17 @@ pub struct Path {
     pub draining: bool,
 }
 
+/// A table of the kernel, and how our routes in it are marked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Table {
+    /// Its number.
+    pub id: u32,
+    /// The protocol number of our routes.
+    pub protocol: u8,
+    /// Their type: 1 is unicast, 2 local.
+    pub kind: u8,
+}
+
 /// A route in a table of the kernel: to a link, without a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TableRoute {
@@ -33,6 +45,17 @@ pub struct TableRoute {
 
 /// Routes by prefix. Most have the same path.
 pub type Routes = BTreeMap<Prefix, Arc<Path>>;
+
+/// What this host announces to routers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Announced {
+    /// The routes.
+    pub routes: Arc<Routes>,
+    /// Addresses that are ours to announce, whether they are announced now or not.
+    pub known: Arc<BTreeSet<IpAddr>>,
+    /// There are no others: whoever has more from an earlier process of ours can drop it.
+    pub complete: bool,
+}
 
 /// A community: `65000:100`, a number, or the name of a well-known one (RFC 1997, RFC 8326).
 pub fn community(text: &str) -> Option<u32> {

@@ -21,8 +21,7 @@ use rtnetlink::sys::AsyncSocket;
 use rtnetlink::{Handle, IpVersion, LinkUnspec, LinkVlan, MulticastGroup, RouteMessageBuilder};
 
 use super::requests::Requests;
-use crate::config::RoutingTable;
-use crate::model::route::TableRoute;
+use crate::model::route::{Table, TableRoute};
 use crate::model::{ActualAddress, Link, Prefix, Vip};
 
 /// Marks an address as ours (`IFA_PROTO`, Linux 5.18). The Go program marks its routes with the same number.
@@ -181,10 +180,21 @@ impl Netlink {
     pub fn remove(&self, removals: &[(u32, Vip)]) -> Vec<Result<(), NetlinkError>> {
         let what = |(link, vip): &(u32, Vip)| format!("remove {vip} from link {link}");
         let message = |(link, vip): &(u32, Vip)| RouteNetlinkMessage::DelAddress(bare_address(*link, *vip));
-        let mut outcomes = self.change(removals, 0, message, what);
+        self.remove_all(removals, &[libc::EADDRNOTAVAIL, libc::ENODEV], message, what)
+    }
+
+    /// One removal for each item. An error that says that it is gone already counts as success.
+    fn remove_all<T>(
+        &self,
+        items: &[T],
+        gone: &[i32],
+        message: impl Fn(&T) -> RouteNetlinkMessage,
+        what: impl Fn(&T) -> String,
+    ) -> Vec<Result<(), NetlinkError>> {
+        let mut outcomes = self.change(items, 0, message, what);
         for outcome in &mut outcomes {
             if let Err(NetlinkError { source: Refused::Io(error), .. }) = outcome
-                && [Some(libc::EADDRNOTAVAIL), Some(libc::ENODEV)].contains(&error.raw_os_error())
+                && error.raw_os_error().is_some_and(|number| gone.contains(&number))
             {
                 *outcome = Ok(());
             }
@@ -196,11 +206,11 @@ impl Netlink {
     ///
     /// # Errors
     /// What the kernel says.
-    pub async fn routes(&self, table: u32, protocol: u8) -> Result<BTreeSet<TableRoute>, NetlinkError> {
+    pub async fn routes(&self, table: Table) -> Result<BTreeSet<TableRoute>, NetlinkError> {
         let mut found = BTreeSet::new();
         for request in [
-            RouteMessageBuilder::<Ipv4Addr>::new().table_id(table).build(),
-            RouteMessageBuilder::<Ipv6Addr>::new().table_id(table).build(),
+            RouteMessageBuilder::<Ipv4Addr>::new().table_id(table.id).build(),
+            RouteMessageBuilder::<Ipv6Addr>::new().table_id(table.id).build(),
         ] {
             let messages: Vec<RouteMessage> = self
                 .handle
@@ -211,7 +221,7 @@ impl Netlink {
                 .await
                 .map_err(failed("list routes"))?;
             let here = |message: &&RouteMessage| {
-                table_of(message) == table && u8::from(message.header.protocol) == protocol
+                table_of(message) == table.id && u8::from(message.header.protocol) == table.protocol
             };
             found.extend(messages.iter().filter(here).filter_map(table_route));
         }
@@ -221,7 +231,7 @@ impl Netlink {
     /// Put routes into a table; one to the same destination is replaced.
     pub fn put_routes(
         &self,
-        table: &RoutingTable,
+        table: Table,
         realm: Option<u16>,
         routes: &[TableRoute],
     ) -> Vec<Result<(), NetlinkError>> {
@@ -231,22 +241,10 @@ impl Netlink {
     }
 
     /// Remove routes from a table. That one is gone already counts as success.
-    pub fn remove_routes(
-        &self,
-        table: &RoutingTable,
-        routes: &[TableRoute],
-    ) -> Vec<Result<(), NetlinkError>> {
+    pub fn remove_routes(&self, table: Table, routes: &[TableRoute]) -> Vec<Result<(), NetlinkError>> {
         let what = |route: &TableRoute| format!("remove {} from table {}", route.prefix, table.id);
         let message = |route: &TableRoute| RouteNetlinkMessage::DelRoute(route_message(table, None, route));
-        let mut outcomes = self.change(routes, 0, message, what);
-        for outcome in &mut outcomes {
-            if let Err(NetlinkError { source: Refused::Io(error), .. }) = outcome
-                && [Some(libc::ESRCH), Some(libc::ENODEV)].contains(&error.raw_os_error())
-            {
-                *outcome = Ok(());
-            }
-        }
-        outcomes
+        self.remove_all(routes, &[libc::ESRCH, libc::ENODEV], message, what)
     }
 
     /// One request for each item, all at once.
@@ -328,7 +326,7 @@ impl Netlink {
     }
 }
 
-fn route_message(table: &RoutingTable, realm: Option<u16>, route: &TableRoute) -> RouteMessage {
+fn route_message(table: Table, realm: Option<u16>, route: &TableRoute) -> RouteMessage {
     let kind = RouteType::from(table.kind);
     let scope = if kind == RouteType::Local { RouteScope::Link } else { RouteScope::Universe };
     let Prefix { address, length } = route.prefix;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::driver::Driver;
-use crate::bgp::Announced;
+use crate::model::Announced;
 use crate::model::Routes;
 
 impl Driver {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::addresses::{Refusal, Reserved, Wanted, wanted};
@@ -17,7 +18,7 @@ use crate::model::annotation::{
 use crate::model::family::number;
 use crate::model::legal::is_name;
 use crate::model::service::TrafficPolicy;
-use crate::model::{LeaseName, Prefix, Routes, ServiceKey, ServiceView};
+use crate::model::{LeaseName, Path, Prefix, Routes, ServiceKey, ServiceView};
 
 /// How much later each further candidate of a group takes what is free.
 const HEAD_START: Duration = Duration::from_millis(200);
@@ -118,8 +119,6 @@ pub struct Plan {
     pub groups: BTreeMap<LeaseName, (Candidacy, BTreeSet<Place>)>,
     /// What routers are told, by the group that it goes with.
     pub routes: BTreeMap<LeaseName, Routes>,
-    /// This node.
-    pub me: String,
     /// Every Service that is looked after.
     pub services: BTreeMap<ServiceKey, Handled>,
     /// Names to look up.
@@ -135,6 +134,8 @@ pub struct Handled {
     pub addresses: Vec<IpAddr>,
     /// The election that they go with, once there are any.
     pub lease: Option<LeaseName>,
+    /// What routers are to be told of its addresses, where it says so.
+    pub path: Option<Arc<Path>>,
     /// Whether this host could serve it.
     pub servable: bool,
     /// Whether any host could.
@@ -187,7 +188,7 @@ struct Component {
 
 /// Compute everything.
 pub fn plan(world: &World, seen: &Seen) -> Plan {
-    let mut plan = Plan { me: world.me.clone(), ..Plan::default() };
+    let mut plan = Plan::default();
     let mut elected = Vec::new();
     for (key, view) in &seen.services {
         if !world.rules.covers(key, view) {
@@ -233,7 +234,7 @@ pub fn plan(world: &World, seen: &Seen) -> Plan {
         }
     }
     if let Some(rules) = &world.routes {
-        plan.routes = routes(rules, seen, &plan);
+        plan.routes = routes(rules, &world.me, seen, &plan);
         if !rules.attach {
             plan.groups.values_mut().for_each(|(_, places)| places.clear());
         }
@@ -308,7 +309,9 @@ fn look_at(
         ))
     }));
     if world.routes.is_some() {
-        handled.remarks.extend(path(view).1.into_iter().map(Remark::Annotation));
+        let (path, wrong) = path(view);
+        handled.path = path;
+        handled.remarks.extend(wrong.into_iter().map(Remark::Annotation));
     }
     if let Some(vlan) = view.annotation(SERVICE_VLAN).filter(|vlan| vlan_of(vlan).is_none()) {
         handled.remarks.push(Remark::Annotation(format!(

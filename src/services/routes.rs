@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::plan::{Plan, Seen};
+use crate::desired::Place;
 use crate::model::annotation::{
     BGP_COMMUNITIES, BGP_LARGE_COMMUNITIES, BGP_LOCAL_PREF, BGP_MED, BGP_PREPEND, IGNORE,
 };
@@ -30,31 +31,28 @@ pub struct RouteRules {
 }
 
 /// Routes for each group: for the addresses that it has on this host, and for what goes with every node.
-pub(super) fn routes(rules: &RouteRules, seen: &Seen, plan: &Plan) -> BTreeMap<LeaseName, Routes> {
+pub(super) fn routes(rules: &RouteRules, me: &str, seen: &Seen, plan: &Plan) -> BTreeMap<LeaseName, Routes> {
     let plain = Arc::new(Path::default());
     let mut paths = BTreeMap::new();
-    for (key, handled) in &plan.services {
-        let Some(view) = seen.services.get(key).filter(|view| asks(view)) else { continue };
-        let path = Arc::new(path(view).0);
+    for handled in plan.services.values() {
+        let Some(path) = &handled.path else { continue };
         // Of Services that share an address the first by name speaks.
         for address in &handled.addresses {
-            paths.entry(*address).or_insert_with(|| path.clone());
+            paths.entry(*address).or_insert(path);
         }
     }
-    let of_group =
-        |(lease, (_, places)): (&LeaseName, &(_, std::collections::BTreeSet<crate::desired::Place>))| {
-            let route = |place: &crate::desired::Place| {
-                let path = paths.get(&place.address).unwrap_or(&plain).clone();
-                (Prefix::host(place.address), path)
-            };
-            (lease.clone(), places.iter().map(route).collect::<Routes>())
-        };
-    let mut routes: BTreeMap<LeaseName, Routes> = plan.groups.iter().map(of_group).collect();
+    let route = |place: &Place| {
+        let path = paths.get(&place.address).copied().unwrap_or(&plain);
+        (Prefix::host(place.address), path.clone())
+    };
+    let groups = plan.groups.iter();
+    let mut routes: BTreeMap<LeaseName, Routes> =
+        groups.map(|(lease, (_, places))| (lease.clone(), places.iter().map(route).collect())).collect();
     let everywhere = routes.entry(rules.every_node.clone()).or_default();
     if rules.external_ips {
         for (key, view) in &seen.services {
-            if !view.external_ips.is_empty() && is_served(seen, plan, key, view) {
-                let path = if asks(view) { Arc::new(path(view).0) } else { plain.clone() };
+            if !view.external_ips.is_empty() && is_served(seen, me, key, view) {
+                let path = path(view).0.unwrap_or_else(|| plain.clone());
                 let hosts = view.external_ips.iter().map(|address| Prefix::host(*address));
                 everywhere.extend(hosts.map(|prefix| (prefix, path.clone())));
             }
@@ -66,12 +64,12 @@ pub(super) fn routes(rules: &RouteRules, seen: &Seen, plan: &Plan) -> BTreeMap<L
 }
 
 /// Whether packets for a Service's external addresses can be served on this host.
-fn is_served(seen: &Seen, plan: &Plan, key: &ServiceKey, view: &ServiceView) -> bool {
+fn is_served(seen: &Seen, me: &str, key: &ServiceKey, view: &ServiceView) -> bool {
     let ignored = view.annotation(IGNORE) == Some("true");
     !ignored
         && match view.traffic_policy {
             TrafficPolicy::Cluster => seen.endpoints.any(key),
-            TrafficPolicy::Local => seen.endpoints.on(key, &plan.me),
+            TrafficPolicy::Local => seen.endpoints.on(key, me),
         }
 }
 
@@ -82,9 +80,12 @@ fn asks(view: &ServiceView) -> bool {
         .any(|name| view.annotations.contains_key(*name))
 }
 
-/// What a Service's annotations ask for, and what of it cannot be followed, in words.
-pub(super) fn path(view: &ServiceView) -> (Path, Vec<String>) {
+/// What a Service's annotations ask for, if anything, and what of it cannot be followed, in words.
+pub(super) fn path(view: &ServiceView) -> (Option<Arc<Path>>, Vec<String>) {
     let mut wrong = Vec::new();
+    if !asks(view) {
+        return (None, wrong);
+    }
     let mut list = |name: &str, example: &str| {
         let items = view.annotation(name).unwrap_or_default().split(',').map(str::trim);
         let items: Vec<&str> = items.filter(|item| !item.is_empty()).collect();
@@ -115,7 +116,7 @@ pub(super) fn path(view: &ServiceView) -> (Path, Vec<String>) {
         prepend: number(BGP_PREPEND, LONGEST_PREPEND.into()).and_then(|times| times.try_into().ok()),
         draining: false,
     };
-    (path, wrong)
+    (Some(Arc::new(path)), wrong)
 }
 
 #[cfg(test)]
@@ -134,6 +135,7 @@ mod tests {
             (BGP_LOCAL_PREF, "200"),
             (BGP_PREPEND, "3"),
         ]));
+        let good = good.unwrap();
         assert_eq!(
             (good.communities.as_slice(), good.prepend),
             (&[65_000 << 16 | 100, 0xffff_ff01][..], Some(3))
@@ -142,6 +144,7 @@ mod tests {
         assert!(wrong.is_empty());
         let (rest, wrong) =
             path(&with(&[(BGP_COMMUNITIES, "65000:100,gold"), (BGP_MED, "x"), (BGP_PREPEND, "99")]));
+        let rest = rest.unwrap();
         assert_eq!((rest.communities.len(), rest.med, rest.prepend), (1, None, None));
         assert_eq!(wrong.len(), 3);
         assert_eq!(

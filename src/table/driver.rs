@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::diff::{Actual, plan};
-use crate::bgp::Announced;
 use crate::config::RoutingTable;
+use crate::model::Announced;
 use crate::model::route::TableRoute;
 use crate::model::{Link, Prefix, Vip};
 use crate::net::netlink::{Netlink, NetlinkError};
@@ -29,7 +29,7 @@ pub struct Links {
 /// The task and its memory.
 #[derive(Debug)]
 pub struct Driver {
-    table: RoutingTable,
+    config: RoutingTable,
     links: Links,
     announced: watch::Receiver<Announced>,
     /// The control plane's addresses.
@@ -44,13 +44,13 @@ pub struct Driver {
 impl Driver {
     /// A driver that has done nothing yet.
     pub fn new(
-        table: RoutingTable,
+        config: RoutingTable,
         links: Links,
         announced: watch::Receiver<Announced>,
         vips: watch::Receiver<BTreeSet<Vip>>,
         netlink: Netlink,
     ) -> Self {
-        Self { table, links, announced, vips, netlink, ours: BTreeSet::new(), realm: 1, trouble: None }
+        Self { config, links, announced, vips, netlink, ours: BTreeSet::new(), realm: 1, trouble: None }
     }
 
     /// Until nobody announces anything any more. What is not announced then is removed before the end.
@@ -63,7 +63,7 @@ impl Driver {
                 tracing::error!("{text}; trying again");
             }
             self.trouble = trouble;
-            let pause = match self.table.reassert {
+            let pause = match self.config.reassert {
                 _ if failed => RETRY,
                 Some(every) => every.min(RESYNC),
                 None => RESYNC,
@@ -92,14 +92,14 @@ impl Driver {
         let desired: BTreeMap<Prefix, u32> =
             routes.keys().filter_map(|prefix| Some((*prefix, index(prefix)?))).collect();
         let actual = Actual {
-            routes: self.netlink.routes(self.table.id, self.table.protocol).await?,
+            routes: self.netlink.routes(self.config.table).await?,
             ours: self.ours.clone(),
             known: known.iter().chain(&vips).copied().collect(),
             complete,
-            clean: self.table.clean,
+            clean: self.config.clean,
         };
         let plan = plan(&desired, &actual);
-        let realm = self.table.reassert.map(|_| self.realm);
+        let realm = self.config.reassert.map(|_| self.realm);
         let again: Vec<TableRoute> = match realm {
             // Only the control plane's: thousands of changes would be news about nothing.
             Some(_) => {
@@ -111,10 +111,10 @@ impl Driver {
         let put: Vec<TableRoute> = plan.put.iter().copied().chain(again).collect();
         self.ours = desired.keys().copied().collect();
         for route in &plan.remove {
-            tracing::debug!(prefix = %route.prefix, table = self.table.id, "removing the route");
+            tracing::debug!(prefix = %route.prefix, table = self.config.table.id, "removing the route");
         }
-        let removed = self.netlink.remove_routes(&self.table, &plan.remove);
-        let put = self.netlink.put_routes(&self.table, realm, &put);
+        let removed = self.netlink.remove_routes(self.config.table, &plan.remove);
+        let put = self.netlink.put_routes(self.config.table, realm, &put);
         removed.into_iter().chain(put).collect()
     }
 }

@@ -84,6 +84,11 @@ impl Telemetry {
         self.lock().notices = None;
     }
 
+    /// There is no election that `kube-vip status` could tell of.
+    pub fn nobody_is_elected(&self) {
+        self.lock().status.lease.clear();
+    }
+
     /// The report for `kube-vip status`.
     pub fn status(&self, now: BootTime) -> Status {
         let mut status = self.lock().status.clone();

@@ -36,7 +36,7 @@ pub struct Status {
     pub node: String,
     /// How it announces.
     pub mode: String,
-    /// Namespace and name of the Lease.
+    /// Namespace and name of the Lease; empty where nobody is elected.
     pub lease: String,
     /// Whom the Lease names.
     pub holder: Option<String>,
@@ -147,8 +147,12 @@ impl Status {
         };
         line("process", format!("kube-vip {}, pid {}, mode {}", self.version, self.pid, self.mode));
         line("node", self.node.clone());
-        line("standing", format!("{} for {:.1} s", self.standing, self.for_seconds));
-        line("lease", format!("{}: held by {holder}, {} transitions", self.lease, self.transitions));
+        if self.is_elected() {
+            line("standing", format!("{} for {:.1} s", self.standing, self.for_seconds));
+            line("lease", format!("{}: held by {holder}, {} transitions", self.lease, self.transitions));
+        } else {
+            line("election", "none: every node announces what it can serve".to_owned());
+        }
         if let Some(remaining) = self.claim_remaining_seconds {
             line("claim", format!("good for {remaining:.1} s without another renewal"));
         }
@@ -172,11 +176,20 @@ impl Status {
         text
     }
 
+    /// Whether there is a Lease that says who announces.
+    fn is_elected(&self) -> bool {
+        !self.lease.is_empty()
+    }
+
     fn why_not_here(&self) -> Option<String> {
         if let Some(obstacle) = &self.obstacle {
             return Some(obstacle.clone());
         }
         match self.standing.as_str() {
+            "following" if !self.is_elected() => {
+                Some("the API server on this host does not answer, or the host is drained".to_owned())
+            }
+            _ if !self.is_elected() => None,
             "following" => Some(match &self.holder {
                 Some(holder) if *holder == self.node => "the claim ran out; waiting for a renewal".to_owned(),
                 Some(holder) => format!("{holder} holds it"),

@@ -366,16 +366,18 @@ impl Peer {
     }
 
     fn received(&mut self, now: BootTime, side: Side, bytes: &[u8]) {
-        let plain = self.plain;
         if let Some(connection) = self.connection(side) {
             connection.receive(bytes);
         }
         loop {
-            let settings = self.settings.clone();
-            let Some(connection) = self.connection(side) else { return };
+            let slot = match side {
+                Side::Outgoing => &mut self.outgoing,
+                Side::Incoming => &mut self.incoming,
+            };
+            let Some(connection) = slot else { return };
             let step = match connection.next() {
                 Ok(None) => return,
-                Ok(Some(message)) => connection.handle(now, message, &settings, plain),
+                Ok(Some(message)) => connection.handle(now, message, &self.settings, self.plain),
                 Err(notification) => Step::Refused(notification),
             };
             match step {

@@ -9,20 +9,18 @@ use std::time::Duration;
 use super::raw::Raw;
 use super::settings::Key;
 use super::{Facts, Problem};
-use crate::model::{Family, Path, Prefix};
+use crate::model::{Family, Path, PerFamily, Prefix};
 use peers::Fields;
 pub use peers::{PEER_KEYS, peers};
-pub(super) use peers::{PLAIN_PEER_KEYS, is_json};
+pub(super) use peers::{is_json, is_plain};
 
 /// Where packets for routes of each family are to go.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NextHops {
     /// Where addresses are looked for that are not given.
     pub mode: NextHopMode,
-    /// For IPv4.
-    pub v4: Option<Ipv4Addr>,
-    /// For IPv6.
-    pub v6: Option<IpAddr>,
+    /// Those that are given.
+    pub given: PerFamily<Option<IpAddr>>,
 }
 
 /// Where the next hop of the family that a session does not have comes from (`mpbgp_nexthop`).
@@ -293,23 +291,20 @@ fn next_hops<K: Copy>(mode: &str, addresses: &[(K, &str); 2]) -> Result<NextHops
         let found = address.filter(|address| Family::of(*address) == family);
         found.map(Some).ok_or_else(|| (key, format!("an {family} address")))
     };
-    let v4 = match read(v4_key, v4, Family::V4)? {
-        Some(IpAddr::V4(address)) => Some(address),
-        _ => None,
-    };
-    let v6 = read(v6_key, v6, Family::V6)?;
+    let given = PerFamily { v4: read(v4_key, v4, Family::V4)?, v6: read(v6_key, v6, Family::V6)? };
+    let none = given == PerFamily::default();
     let mode = match mode {
-        "fixed" if v4.is_none() && v6.is_none() => {
+        "fixed" if none => {
             return Err((v4_key, "an address: with `fixed`, mpbgp_ipv4 or mpbgp_ipv6 has to be set".into()));
         }
         "fixed" => NextHopMode::Fixed,
         "auto_sourceip" => NextHopMode::SourceAddress,
         "auto_sourceif" => NextHopMode::SourceLink,
         // Whoever gives an address means it.
-        _ if v4.is_some() || v6.is_some() => NextHopMode::Fixed,
+        _ if !none => NextHopMode::Fixed,
         _ => NextHopMode::None,
     };
-    Ok(NextHops { mode, v4, v6 })
+    Ok(NextHops { mode, given })
 }
 
 fn extras(raw: &Raw) -> (Extras, Vec<Problem>) {

@@ -15,7 +15,7 @@ use crate::model::{Family, Path};
 /// The fields of a peer in the form that the Go program has, in their order.
 const POSITIONS: [&str; 7] =
     ["address", "AS", "password", "multihop", "port", "MP-BGP options", "BFD options"];
-/// The keys of a peer that is written as a map.
+/// The keys of a peer that is written as a map: first those that the other form has a place for.
 pub const PEER_KEYS: [&str; 27] = [
     "address",
     "as",
@@ -45,22 +45,14 @@ pub const PEER_KEYS: [&str; 27] = [
     "passwordSecret",
     "nodeSelector",
 ];
-/// Those that the other form has a place for.
-pub(in crate::config) const PLAIN_PEER_KEYS: [&str; 13] = [
-    "address",
-    "as",
-    "password",
-    "multiHop",
-    "port",
-    "interface",
-    "mpbgpNexthop",
-    "mpbgpIPv4",
-    "mpbgpIPv6",
-    "bfdEnabled",
-    "bfdReceiveInterval",
-    "bfdTransmitInterval",
-    "bfdDetectMultiplier",
-];
+/// So many of them the other form has a place for.
+const PLAIN: usize = 13;
+
+/// Whether the other form has a place for a key.
+pub(in crate::config) fn is_plain(key: &str) -> bool {
+    PEER_KEYS.iter().take(PLAIN).any(|plain| *plain == key)
+}
+
 /// From so much on, an interval was meant to be in microseconds: the way round upstream's mistake.
 const MICROSECONDS: u32 = 10_000;
 
@@ -424,7 +416,7 @@ mod tests {
     #[test]
     fn what_the_go_program_could_not_say() {
         let six = one("192.0.2.1:65000::::mpbgp_nexthop=fixed;mpbgp_ipv6=[fd00::1]");
-        assert_eq!(six.next_hops.unwrap().v6, Some("fd00::1".parse().unwrap()));
+        assert_eq!(six.next_hops.unwrap().given.v6, Some("fd00::1".parse().unwrap()));
         let text = r#"[{"address": "fd00::1", "as": 65001, "holdTime": 3, "passive": true, "ttlSecurityHops": 1,
             "communities": ["65000:1", "no-export"], "largeCommunities": "1:2:3", "localPref": 200, "prepend": 2,
             "families": ["ipv4", "ipv6"], "nodeSelector": {"rack": "a"}, "passwordSecret": "kube-system/bgp"},

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use kube_vip_lab::process::usage;
-use kube_vip_lab::{LabError, Neighbour, Result, Router, RouterKind, RouterOptions, ServiceLab, now, wait_for};
+use kube_vip_lab::{
+    LabError, Neighbour, Result, Router, RouterKind, RouterOptions, ServiceLab, now, wait_for,
+};
 
 use super::services::{Options, Report, agent};
 use super::{save, words};
@@ -98,7 +100,7 @@ impl Bench {
         let mut starts = Vec::new();
         for _ in 0..10 {
             self.lab.agent(0).terminate();
-            drop(self.lab.agent(0).wait(10)?);
+            self.lab.agent(0).wait(10)?;
             wait_for("two sessions", 20, || (router.established() == 2).then_some(()))?;
             let begun = now();
             self.lab.start_agent(0)?;
@@ -125,11 +127,17 @@ impl Bench {
         for hold in [3, 30] {
             let text = hold.to_string();
             let env = [("bgp_hold_time", text.as_str()), ("bgp_keepalive_interval", "1")];
-            let router = self.start(RouterKind::Frr, "10.42.0.254:65001", &env, |router| router.hold = hold)?;
+            let router =
+                self.start(RouterKind::Frr, "10.42.0.254:65001", &env, |router| router.hold = hold)?;
             self.lab.serve("web", "10.43.0.1")?;
             Self::until(&router, SERVICE, 3)?;
             self.lab.lab.segment.pull_cable(self.lab.lab.host(1).number)?;
-            report.add(format!("host lost, hold time {hold} s"), Self::until(&router, SERVICE, 2)?, "s", text.clone());
+            report.add(
+                format!("host lost, hold time {hold} s"),
+                Self::until(&router, SERVICE, 2)?,
+                "s",
+                text.clone(),
+            );
             self.lab.lab.segment.plug_cable(self.lab.lab.host(1).number)?;
             report.add(format!("host back, hold time {hold} s"), Self::until(&router, SERVICE, 3)?, "s", "");
             self.lab.delete("web")?;
@@ -163,7 +171,12 @@ impl Bench {
 
     /// The API server of a host is killed; the router is restarted.
     fn server(&mut self, report: &mut Report) -> Result<()> {
-        let env = [("cp_enable", "true"), ("address", VIP), ("bgp_hold_time", "3"), ("bgp_keepalive_interval", "1")];
+        let env = [
+            ("cp_enable", "true"),
+            ("address", VIP),
+            ("bgp_hold_time", "3"),
+            ("bgp_keepalive_interval", "1"),
+        ];
         let mut router = self.start(RouterKind::Frr, "10.42.0.254:65001", &env, |router| router.hold = 3)?;
         let prefix = format!("{VIP}/32");
         let mut killed = Vec::new();
@@ -189,9 +202,11 @@ impl Bench {
 
     /// A thousand Services.
     fn scale(&mut self, report: &mut Report) -> Result<()> {
-        let router = self.start(RouterKind::Frr, "10.42.0.254:65001", &[("bgp_graceful_restart_time", "0")], |_| {})?;
-        let services: Vec<(String, String)> =
-            (0..1000).map(|n| (format!("many-{n}"), format!("10.43.{}.{}", 4 + n / 250, n % 250 + 1))).collect();
+        let router =
+            self.start(RouterKind::Frr, "10.42.0.254:65001", &[("bgp_graceful_restart_time", "0")], |_| {})?;
+        let services: Vec<(String, String)> = (0..1000)
+            .map(|n| (format!("many-{n}"), format!("10.43.{}.{}", 4 + n / 250, n % 250 + 1)))
+            .collect();
         self.lab.serve_all(&services)?;
         let last = "10.43.7.250/32";
         Self::until(&router, last, 3)?;
