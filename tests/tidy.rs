@@ -26,6 +26,7 @@ const PURE: &[&str] = &[
     "src/bgp/fsm/",
     "src/bgp/packet/",
     "src/bgp/peers.rs",
+    "src/bgp/provider.rs",
     "src/bgp/rib_in.rs",
     "src/bgp/rib_out.rs",
     "src/cli.rs",

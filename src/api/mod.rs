@@ -16,7 +16,7 @@ use std::time::Duration;
 use kube::Client;
 use tokio::sync::watch;
 
-use crate::model::BootTime;
+use crate::model::{BootTime, Family, PerFamily};
 use crate::net::clock;
 pub use source::{Endpoint, Environment, Source, SourceError};
 
@@ -41,6 +41,8 @@ struct State {
     /// The credentials have to be read again.
     stale: bool,
     servers: Vec<Server>,
+    /// The server on this host by each family, where that is asked for: only to find out whether it answers there.
+    by_family: PerFamily<Option<Server>>,
     prefer_peers: bool,
 }
 
@@ -100,6 +102,27 @@ impl Api {
         let State { base, servers, .. } = &mut *state;
         let server = servers.iter_mut().find(|server| server.endpoint.local);
         server.ok_or(SourceError::NoServer)?.chosen(base.as_ref())
+    }
+
+    /// A client for the server on this host by an address of this family: an address that was configured, whatever its
+    /// family is, else one that was found, else loopback.
+    ///
+    /// # Errors
+    /// As for [`Api::client`].
+    pub async fn local_client_by(&self, family: Family) -> Result<Chosen, SourceError> {
+        self.load().await?;
+        let configured = self.settings.address.is_some();
+        let mut state = self.lock();
+        let State { base, servers, by_family, .. } = &mut *state;
+        let mut local = servers.iter().filter(|server| server.endpoint.local).map(|server| &server.endpoint);
+        let first = local.clone().next().ok_or(SourceError::NoServer)?;
+        let endpoint = match local.find(|endpoint| configured || endpoint.family() == Some(family)) {
+            Some(endpoint) => endpoint.clone(),
+            None => first.on_loopback(family, self.settings.port),
+        };
+        let known = by_family[family].take().filter(|server| server.endpoint == endpoint);
+        let server = known.unwrap_or(Server { endpoint, client: None, avoid_until: None });
+        by_family[family].insert(server).chosen(base.as_ref())
     }
 
     /// Clients for the servers on other hosts.

@@ -7,6 +7,8 @@ use std::time::Duration;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
+use crate::model::Family;
+
 /// The kubeconfig that kubeadm writes, and that a static pod mounts.
 pub const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
 /// A name that kubeadm puts into every API server's certificate.
@@ -236,6 +238,24 @@ fn is_own(host: &str, environment: &Environment) -> bool {
 }
 
 impl Endpoint {
+    /// The family of its address, where its URL has an address and not a name.
+    pub fn family(&self) -> Option<Family> {
+        let url: http::Uri = self.url.parse().ok()?;
+        url.host()?.trim_matches(['[', ']']).parse().ok().map(Family::of)
+    }
+
+    /// The same server by this family's loopback address.
+    #[must_use]
+    pub fn on_loopback(&self, family: Family, port: u16) -> Self {
+        let address: IpAddr = match family {
+            Family::V4 => Ipv4Addr::LOCALHOST.into(),
+            Family::V6 => Ipv6Addr::LOCALHOST.into(),
+        };
+        // Loopback addresses need not stand in a certificate; this name does.
+        let tls_name = self.tls_name.clone().or_else(|| Some(KUBERNETES.to_owned()));
+        Self { url: format!("https://{}", SocketAddr::new(address, port)), tls_name, ..self.clone() }
+    }
+
     /// A client for this server, without a time-out of its own: each call brings one.
     ///
     /// # Errors

@@ -17,8 +17,7 @@ use super::peers::Config;
 use super::rib_in::RibIn;
 use super::rib_out::{Export, RibOut};
 use crate::bfd::driver::{Bfd, Path};
-use crate::model::Announced;
-use crate::model::{Family, PerFamily};
+use crate::model::{Announced, BootTime, Family, PerFamily};
 use crate::net::clock::{self, Timer};
 use crate::net::tcp::{self, Hops};
 use crate::telemetry::Telemetry;
@@ -26,6 +25,10 @@ use crate::telemetry::bgp::{Learnt, PeerStatus};
 
 /// How long a peer may take to hear of the last changes before the session is closed.
 const FAREWELL: Duration = Duration::from_millis(300);
+
+/// How soon a peer that restarted tells that its last BFD session is over, at the latest: those that are not up speak
+/// once in a second (RFC 5880 §6.8.3).
+const SECOND_LIFE: Duration = Duration::from_secs(1);
 
 /// Why sessions are closed.
 pub type Farewell = Option<(Cease, String)>;
@@ -61,8 +64,12 @@ pub(super) struct Driver {
     dialling: Option<Dialling>,
     /// What BFD says of the way to the peer, where it is used.
     path: Option<watch::Receiver<Path>>,
+    /// Since when BFD says that the way is there.
+    path_since: BootTime,
     /// The connection that routes are exchanged on.
     up: Option<(Side, Session)>,
+    /// Since when there is one.
+    up_since: BootTime,
     status: PeerStatus,
 }
 
@@ -86,7 +93,9 @@ impl Driver {
             links: Links::default(),
             dialling: None,
             path,
+            path_since: BootTime::default(),
             up: None,
+            up_since: BootTime::default(),
             status,
         }
     }
@@ -240,10 +249,24 @@ impl Driver {
             Path::Up => "up".to_owned(),
             Path::Down(why) => format!("down: {why}"),
         });
-        if matches!(path, Path::Down(_)) {
-            self.peer.handle_input(clock::now(), Input::PathDown);
+        let now = clock::now();
+        match path {
+            Path::Up => self.path_since = now,
+            Path::Down(_) if !self.is_about_the_former_life(now) => {
+                self.peer.handle_input(now, Input::PathDown);
+            }
+            Path::Down(_) | Path::Unknown => {}
         }
         self.telemetry.peer(&self.status);
+    }
+
+    /// A peer that restarts can be back before its last BFD session is seen to have ended: that one says nothing of the
+    /// BGP session that came after it.
+    fn is_about_the_former_life(&self, now: BootTime) -> bool {
+        let detection = self.config.bfd.map(|bfd| bfd.receive * u32::from(bfd.multiplier)).unwrap_or_default();
+        self.up.is_some()
+            && self.path_since < self.up_since
+            && now.since(self.up_since) < detection + SECOND_LIFE
     }
 
     fn dial(&mut self) {
@@ -269,6 +292,7 @@ impl Driver {
         self.rib_in.begin(session.restart.as_ref());
         self.rib_out.begin(session.clone(), export);
         self.up = Some((side, session));
+        self.up_since = clock::now();
     }
 
     fn end(&mut self, established: bool, why: &Ending) {

@@ -269,6 +269,7 @@ pub(super) mod tests {
             next_hops: NextHops::default(),
             peers,
             annotations: None,
+            provider: None,
             attach: false,
             elected: false,
             extras: Extras::default(),

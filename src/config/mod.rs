@@ -14,7 +14,7 @@ pub mod settings;
 pub mod show;
 pub mod validate;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ pub use raw::{Raw, Sources};
 pub use settings::{Key, Kind, SETTINGS, Setting};
 pub use validate::{Facts, check, check_common};
 
+use crate::model::Family;
 use crate::model::route::Table;
 use crate::model::vip::host_prefix;
 
@@ -73,6 +74,20 @@ impl Config {
             None => self.is_routed(),
         };
         !self.targets.is_empty() && !without
+    }
+
+    /// The families that the control plane's addresses are of, or may be of.
+    pub fn control_plane_families(&self) -> BTreeSet<Family> {
+        let named: &[Family] = match self.dns_mode {
+            DnsMode::Ipv4 => &[Family::V4],
+            DnsMode::Ipv6 => &[Family::V6],
+            DnsMode::First | DnsMode::Dual => &Family::BOTH,
+        };
+        let of_target = |target: &Target| match target {
+            Target::Ip(address) => vec![Family::of(*address)],
+            Target::Name(_) => named.to_vec(),
+        };
+        self.targets.iter().flat_map(of_target).collect()
     }
 
     /// Whether anything goes to another node when this one is gone.

@@ -357,6 +357,24 @@ settings! {
         BgpAnnotations: Kind::Text, default "",
             flags ["annotations"], env ["annotation", "annotations"], file ["annotations"],
             "Prefix of the node annotations that hold the BGP configuration.";
+        BgpProviderUrl: Kind::Url, default "",
+            flags ["bgpProviderURL"], env ["bgp_provider_url"], file ["bgpConfig.provider.url"],
+            "HTTPS URL that tells our AS and further peers, as JSON.";
+        BgpProviderToken: Kind::Secret, default "",
+            flags ["bgpProviderToken"], env ["bgp_provider_token"], file ["bgpConfig.provider.token"],
+            "Token for it.";
+        BgpProviderTokenFile: Kind::Text, default "",
+            flags ["bgpProviderTokenFile"], env ["bgp_provider_token_file"], file ["bgpConfig.provider.tokenFile"],
+            "File with the token, read each time.";
+        BgpProviderTokenHeader: Kind::Text, default "Authorization",
+            flags ["bgpProviderTokenHeader"], env ["bgp_provider_token_header"], file ["bgpConfig.provider.tokenHeader"],
+            "Header that the token goes into; in `Authorization`, `Bearer` stands before it.";
+        BgpProviderCa: Kind::Text, default "",
+            flags ["bgpProviderCAPath"], env ["bgp_provider_ca_path"], file ["bgpConfig.provider.caPath"],
+            "File with a further CA for it.";
+        BgpProviderShape: Kind::List, default "equinix",
+            flags ["bgpProviderShape"], env ["bgp_provider_shape"], file ["bgpConfig.provider.shape"],
+            "Where things stand in its answer: `equinix`, or `field=JSON pointer` for what stands elsewhere.";
         MpBgpNexthop: Kind::OneOf(&["", "fixed", "auto_sourceip", "auto_sourceif"]), default "",
             flags [], env ["mpbgp_nexthop"], file ["bgpConfig.mpbgpNexthop"],
             "Where the next hop of the other family comes from.";

@@ -11,7 +11,9 @@ use tokio::time::timeout;
 use super::fsm::{Judge, Outcome, Threshold};
 use crate::api::{Api, Chosen};
 use crate::leader::Health;
+use crate::model::Family;
 use crate::net::clock;
+use crate::net::https::{ClientError, client};
 
 /// Time between probes of the server's own /livez.
 const PERIOD: Duration = Duration::from_millis(250);
@@ -42,57 +44,38 @@ pub struct Driver {
 
 #[derive(Debug)]
 enum Probe {
-    Livez,
-    Url { url: String, client: reqwest::Client },
+    /// /livez, by an address of this family where one is named.
+    Livez(Option<Family>),
+    Url {
+        url: String,
+        client: reqwest::Client,
+    },
 }
 
 /// Why the configured check cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
-    /// The CA file cannot be read.
-    #[error("control_plane_health_check_ca_path: {path}: {source}")]
-    Read {
-        /// The file.
-        path: String,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// It holds no certificate.
-    #[error("control_plane_health_check_ca_path: {path} holds no certificate in PEM form")]
-    Empty {
-        /// The file.
-        path: String,
-    },
-    /// The client cannot be made.
-    #[error("control_plane_health_check_address: {0}")]
-    Client(#[from] reqwest::Error),
+    /// The CA file cannot be used.
+    #[error("control_plane_health_check_ca_path: {0}")]
+    Client(#[from] ClientError),
 }
 
 impl Driver {
-    /// A driver for the configured check.
+    /// A driver for the configured check. Where that names no URL, the server is asked by an address of `family`.
     ///
     /// # Errors
     /// If the CA file cannot be used.
     pub fn new(
         config: &crate::config::Health,
+        family: Option<Family>,
         api: Arc<Api>,
         active: watch::Receiver<bool>,
         report: watch::Sender<Report>,
     ) -> Result<Self, CheckError> {
         let (probe, period, patience, threshold) = match config {
-            crate::config::Health::Local => (Probe::Livez, PERIOD, PATIENCE, THRESHOLD),
+            crate::config::Health::Local => (Probe::Livez(family), PERIOD, PATIENCE, THRESHOLD),
             crate::config::Health::Url { url, period, timeout, threshold, ca } => {
-                let mut builder = reqwest::Client::builder().no_proxy();
-                if let Some(path) = ca {
-                    let pem = std::fs::read(path)
-                        .map_err(|source| CheckError::Read { path: path.clone(), source })?;
-                    let certificates = reqwest::Certificate::from_pem_bundle(&pem)?;
-                    if certificates.is_empty() {
-                        return Err(CheckError::Empty { path: path.clone() });
-                    }
-                    builder = builder.tls_certs_merge(certificates);
-                }
-                let probe = Probe::Url { url: url.clone(), client: builder.build()? };
+                let probe = Probe::Url { url: url.clone(), client: client(ca.as_deref())? };
                 let threshold = Threshold { failures: *threshold, silence: Duration::ZERO };
                 (probe, *period, *timeout, threshold)
             }
@@ -117,8 +100,8 @@ impl Driver {
             let before = self.judge.health();
             let local = self.judge.handle_outcome(started, clock::now(), outcome);
             if before != local {
-                self.api.prefer_peers(local == Health::Failing);
-                tracing::info!(from = ?before, to = ?local, "health of the local API server");
+                let family = self.family().map(tracing::field::display);
+                tracing::info!(from = ?before, to = ?local, family, "health of the local API server");
             }
             let peer_serving = local == Health::Failing && self.ask_peers().await;
             self.report.send_if_modified(|report| {
@@ -132,12 +115,25 @@ impl Driver {
         }
     }
 
+    fn family(&self) -> Option<Family> {
+        match self.probe {
+            Probe::Livez(family) => family,
+            Probe::Url { .. } => None,
+        }
+    }
+
     async fn ask(&self) -> Outcome {
         match &self.probe {
-            Probe::Livez => match self.api.local_client().await {
-                Ok(local) => get(&local, "/livez").await,
-                Err(_) => Outcome::Failed,
-            },
+            Probe::Livez(family) => {
+                let client = match family {
+                    Some(family) => self.api.local_client_by(*family).await,
+                    None => self.api.local_client().await,
+                };
+                match client {
+                    Ok(local) => get(&local, "/livez").await,
+                    Err(_) => Outcome::Failed,
+                }
+            }
             Probe::Url { url, client } => match client.get(url).send().await {
                 Ok(response) if response.status() == reqwest::StatusCode::OK => Outcome::Alive,
                 _ => Outcome::Failed,

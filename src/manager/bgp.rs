@@ -8,17 +8,21 @@ use std::time::Duration;
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Node, Secret};
 use kube::runtime::watcher;
+use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::ManagerError;
 use crate::api::Api;
 use crate::bgp::annotations::apply;
 use crate::bgp::driver::Farewell;
+use crate::bgp::lookup::Lookup;
 use crate::bgp::packet::Cease;
 use crate::bgp::peers::{self, Host, resolve};
+use crate::bgp::provider;
 use crate::bgp::speaker::{Feeds, Speaker};
-use crate::config::bgp::{PeerTarget, SecretName};
+use crate::config::bgp::{PeerTarget, Provider, SecretName};
 use crate::config::{Bgp, Config};
 use crate::model::Announced;
 use crate::model::BootTime;
@@ -62,7 +66,7 @@ pub(super) fn start(
     api: &Arc<Api>,
     announced: watch::Receiver<Announced>,
     telemetry: &Arc<Telemetry>,
-) -> std::io::Result<Running> {
+) -> Result<Running, ManagerError> {
     // The kernel answers one question at a time on a connection: this one must not be in the main loop's way.
     let (netlink, changes) = Netlink::open()?;
     let (peers_in, peers) = watch::channel(Arc::default());
@@ -77,7 +81,12 @@ pub(super) fn start(
     }
     let (places, places_out) = watch::channel(Vec::new());
     let (routers_in, routers) = watch::channel(BTreeMap::new());
+    let (answers, answer) = watch::channel(None);
+    if let Some(provider) = &bgp.provider {
+        tokio::spawn(Lookup::new(provider.clone()).map_err(ManagerError::Provider)?.run(answers));
+    }
     let scout = Scout {
+        answer,
         places,
         routers,
         bgp: bgp.clone(),
@@ -114,6 +123,8 @@ struct Scout {
     elected: bool,
     netlink: Netlink,
     changes: Changes,
+    /// What the provider says, once it has.
+    answer: watch::Receiver<Option<Value>>,
     /// This host's Node.
     node: mpsc::Receiver<Change<Node>>,
     host: Host,
@@ -141,6 +152,7 @@ impl Scout {
                 () = changed => tokio::time::sleep(CROWD).await,
                 Some(change) = self.node.recv() => self.learn(change),
                 Ok(()) = self.routers.changed() => {}
+                Ok(()) = self.answer.changed() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
             while let Some(Some(_)) = self.changes.next().now_or_never() {}
@@ -168,12 +180,7 @@ impl Scout {
         self.read_passwords().await;
         self.place_unnumbered();
         self.host.routers = self.routers.borrow_and_update().clone();
-        let configured = match (&self.bgp.annotations, &self.annotations) {
-            (None, _) => Ok(self.bgp.clone()),
-            (Some(prefix), Some(annotations)) => apply(&self.bgp, prefix, annotations),
-            (Some(_), None) => Err(vec![format!("waiting for Node {}", self.host.node)]),
-        };
-        match configured {
+        match self.configured() {
             Ok(bgp) => {
                 let (peers, troubles) = resolve(&bgp, &self.host, self.elected);
                 self.tell(troubles);
@@ -187,6 +194,24 @@ impl Scout {
             }
             // Annotations that are wrong for a moment take no session with them.
             Err(troubles) => self.tell(troubles),
+        }
+    }
+
+    /// What was configured, with what the Node's annotations or the provider say.
+    fn configured(&mut self) -> Result<Bgp, Vec<String>> {
+        if let Some(prefix) = &self.bgp.annotations {
+            return match &self.annotations {
+                Some(annotations) => apply(&self.bgp, prefix, annotations),
+                None => Err(vec![format!("waiting for Node {}", self.host.node)]),
+            };
+        }
+        let Some(Provider { url, shape, .. }) = &self.bgp.provider else { return Ok(self.bgp.clone()) };
+        match &*self.answer.borrow_and_update() {
+            Some(answer) => provider::apply(&self.bgp, shape, answer).map_err(|wrong| {
+                wrong.into_iter().map(|text| format!("the provider at {url}: {text}")).collect()
+            }),
+            // What our AS is may be for it to say: nobody is talked to before it has answered.
+            None => Err(vec![format!("waiting for the provider at {url}")]),
         }
     }
 

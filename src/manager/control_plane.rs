@@ -8,14 +8,17 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::{Common, LINK_PATIENCE, ManagerError, Parts};
+use crate::api::Api;
+use crate::config;
 use crate::desired::{Board, Group, LinkChoice, Place, PrefixLength};
 use crate::health;
 use crate::health::driver::Report;
+use crate::leader::decide::Seen;
 use crate::leader::driver::{Ask, Handles};
 use crate::leader::elector::{DrainReason, Input};
-use crate::leader::{self, Health, Standing};
+use crate::leader::{self, Health, Observer, Standing};
 use crate::model::address::left_over;
-use crate::model::{BootTime, LeaseName, Prefix, Vip};
+use crate::model::{BootTime, Family, LeaseName, Prefix, Vip};
 use crate::net::clock;
 use crate::telemetry::Telemetry;
 
@@ -28,16 +31,27 @@ impl Common {
         link_down: watch::Receiver<Option<BootTime>>,
         parts: &mut Parts,
     ) -> Result<Option<mpsc::Sender<Input>>, ManagerError> {
-        let (standing, commands) = match self.config.elects_control_plane() {
-            true => {
-                let (standing, commands) = self.elect_control_plane(lease, link_down, parts)?;
-                (standing, Some(commands))
-            }
-            false => (self.judge_control_plane(parts)?, None),
-        };
-        // The board has the group before the main loop first looks at it.
+        if self.config.elects_control_plane() {
+            let (standing, commands) = self.elect_control_plane(lease, link_down, parts)?;
+            self.lay_out(lease.clone(), None, standing, shared, parts);
+            return Ok(Some(commands));
+        }
+        self.judge_control_plane(&shared, parts)?;
+        Ok(None)
+    }
+
+    /// Where these addresses go: on the board before the main loop first looks at it.
+    fn lay_out(
+        &self,
+        group: LeaseName,
+        family: Option<Family>,
+        standing: watch::Receiver<Standing>,
+        shared: watch::Receiver<BTreeSet<Place>>,
+        parts: &mut Parts,
+    ) {
         let layout = Layout {
-            lease: lease.clone(),
+            group,
+            family,
             link: self.link.name.clone(),
             routed: self.config.is_routed(),
             standing,
@@ -46,20 +60,38 @@ impl Common {
         };
         layout.put_on(&self.board);
         parts.election("the layout of the control plane", layout.keep_on(self.board.clone()));
-        Ok(commands)
     }
 
-    /// Every node announces while its API server is well.
-    fn judge_control_plane(&self, parts: &mut Parts) -> Result<watch::Receiver<Standing>, ManagerError> {
-        let (health_in, health) = watch::channel(Report::default());
-        let (_always, probe_health) = watch::channel(true);
-        let prober =
-            health::driver::Driver::new(&self.config.health, self.api.clone(), probe_health, health_in)?;
-        tokio::spawn(prober.run());
-        tokio::spawn(show(health.clone(), self.telemetry.clone()));
-        let (judge, standing) = self.judge(Some(health), Some(self.telemetry.clone()));
-        parts.election("the judge of the control plane", judge.run());
-        Ok(standing)
+    /// Every node announces an address while its API server is well by an address of the same family, or, where there is
+    /// a URL to judge it by, all of them while it is well by that.
+    fn judge_control_plane(
+        &self,
+        shared: &watch::Receiver<BTreeSet<Place>>,
+        parts: &mut Parts,
+    ) -> Result<(), ManagerError> {
+        let families = match self.config.health {
+            config::Health::Local => self.config.control_plane_families().into_iter().map(Some).collect(),
+            config::Health::Url { .. } => vec![None],
+        };
+        let (mut reports, mut standings) = (Vec::new(), Vec::new());
+        for family in families {
+            let (health_in, health) = watch::channel(Report::default());
+            let (_always, active) = watch::channel(true);
+            let check = &self.config.health;
+            let prober = health::driver::Driver::new(check, family, self.api.clone(), active, health_in)?;
+            tokio::spawn(prober.run());
+            let (judge, standing) = self.judge(Some(health.clone()));
+            parts.election("the judge of the control plane", judge.run());
+            let name =
+                family.map_or_else(|| "control-plane".to_owned(), |family| format!("control-plane-{family}"));
+            self.lay_out(LeaseName::of_no_lease(&name), family, standing.clone(), shared.clone(), parts);
+            reports.push(health);
+            standings.push(standing);
+        }
+        let (api, telemetry) = (self.api.clone(), self.telemetry.clone());
+        tokio::spawn(show_health(reports, api, telemetry.clone()));
+        parts.election("what is told of the control plane", show_standing(standings, telemetry));
+        Ok(())
     }
 
     fn elect_control_plane(
@@ -79,8 +111,13 @@ impl Common {
             self.telemetry.clone(),
         );
         let Handles { standing, commands, asks, probe_health } = handles;
-        let prober =
-            health::driver::Driver::new(&self.config.health, self.api.clone(), probe_health, health_in)?;
+        let prober = health::driver::Driver::new(
+            &self.config.health,
+            None,
+            self.api.clone(),
+            probe_health,
+            health_in,
+        )?;
         parts.election("the election", election.run());
         tokio::spawn(prober.run());
         tokio::spawn(judge(
@@ -89,7 +126,7 @@ impl Common {
             link_down,
             combined_in,
             commands.clone(),
-            self.telemetry.clone(),
+            (self.api.clone(), self.telemetry.clone()),
         ));
         tokio::spawn(forward_asks(lease.clone(), asks, self.asks.clone()));
         tokio::spawn(command(self.drained.clone(), self.stopping.clone(), commands.clone()));
@@ -97,19 +134,68 @@ impl Common {
     }
 }
 
-/// Tell how the API server does.
-async fn show(mut health: watch::Receiver<Report>, telemetry: Arc<Telemetry>) {
+/// Tell how the API server does: as well as it does by any address.
+async fn show_health(mut health: Vec<watch::Receiver<Report>>, api: Arc<Api>, telemetry: Arc<Telemetry>) {
     loop {
-        telemetry.health(health.borrow_and_update().local);
-        if health.changed().await.is_err() {
+        let reports = health.iter_mut().map(|health| health.borrow_and_update().local);
+        let best = reports.max_by_key(|health| match health {
+            Health::Serving => 3,
+            Health::Refusing => 2,
+            Health::Failing => 1,
+            Health::Unknown => 0,
+        });
+        let best = best.unwrap_or_default();
+        api.prefer_peers(best == Health::Failing);
+        telemetry.health(best);
+        if !any_changed(&mut health).await {
             return;
         }
     }
 }
 
+/// Tell where this node stands, until all is given up: it has the control plane while it has one of its addresses.
+async fn show_standing(
+    mut standings: Vec<watch::Receiver<Standing>>,
+    telemetry: Arc<Telemetry>,
+) -> std::io::Result<()> {
+    let mut before = Standing::Starting;
+    loop {
+        let now = clock::now();
+        // Before they are read: what an ended judge said last must not be missed.
+        let open: Vec<bool> = standings.iter().map(|standing| standing.has_changed().is_ok()).collect();
+        let all = standings.iter_mut().map(|standing| standing.borrow_and_update().clone());
+        let after = all.max_by_key(|standing| match standing {
+            Standing::Holding(_) => 3,
+            Standing::Leaving { .. } => 2,
+            Standing::Starting => 1,
+            Standing::Following { .. } => 0,
+        });
+        let after = after.unwrap_or(Standing::Starting);
+        if std::mem::discriminant(&after) != std::mem::discriminant(&before) {
+            telemetry.standing_changed(&before, &after, &Seen::Nothing, now);
+            telemetry.election(&Seen::Nothing, &after, now);
+            before = after;
+        }
+        let mut open = open.into_iter();
+        standings.retain(|_| open.next() == Some(true));
+        if standings.is_empty() {
+            return Ok(());
+        }
+        any_changed(&mut standings).await;
+    }
+}
+
+/// Wait for a change of any of at least one; false if its sender is gone.
+async fn any_changed<T>(all: &mut [watch::Receiver<T>]) -> bool {
+    let changes = all.iter_mut().map(|one| Box::pin(one.changed()));
+    futures::future::select_all(changes).await.0.is_ok()
+}
+
 /// Where the control plane's addresses go.
 struct Layout {
-    lease: LeaseName,
+    group: LeaseName,
+    /// Only addresses of this family.
+    family: Option<Family>,
     link: String,
     /// Routers are told of them.
     routed: bool,
@@ -128,11 +214,12 @@ impl Layout {
         };
         let mut places = self.shared.borrow().clone();
         places.extend(self.vips.borrow().iter().map(place));
+        places.retain(|place| self.family.is_none_or(|family| family == Family::of(place.address)));
         let hosts = places.iter().filter(|_| self.routed).map(|place| Prefix::host(place.address));
         let routes = hosts.map(|prefix| (prefix, Arc::default())).collect();
         let group = Group { standing: self.standing.borrow().clone(), places, routes: Arc::new(routes) };
         board.send_if_modified(|board| {
-            board.groups.insert(self.lease.clone(), group.clone()).as_ref() != Some(&group)
+            board.groups.insert(self.group.clone(), group.clone()).as_ref() != Some(&group)
         });
     }
 
@@ -196,7 +283,7 @@ async fn judge(
     mut link_down: watch::Receiver<Option<BootTime>>,
     combined: watch::Sender<Report>,
     commands: mpsc::Sender<Input>,
-    telemetry: Arc<Telemetry>,
+    (api, telemetry): (Arc<Api>, Arc<Telemetry>),
 ) {
     let mut given_up = false;
     loop {
@@ -205,6 +292,7 @@ async fn judge(
         let cut_off = !layer2.tolerate_down && down_for.is_some_and(|down| down >= LINK_PATIENCE);
         let local = if cut_off { Health::Failing } else { report.local };
         telemetry.health(local);
+        api.prefer_peers(report.local == Health::Failing);
         // Whoever has no link cannot ask the others; that they are better is a safe guess.
         let new = Report { local, peer_serving: report.peer_serving || cut_off };
         combined.send_if_modified(|before| std::mem::replace(before, new) != new);

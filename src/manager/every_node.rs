@@ -8,20 +8,18 @@ use tokio::sync::watch;
 use super::Common;
 use crate::desired::{Board, LINGER};
 use crate::health::driver::Report;
-use crate::leader::decide::Seen;
-use crate::leader::{Claim, Health, Observer, Standing};
+use crate::leader::{Claim, Health, Standing};
 use crate::model::{BootTime, LeaseName};
 use crate::net::clock;
-use crate::telemetry::Telemetry;
 
 /// How long routes that are about to go say so before they go.
 const DRAIN: Duration = Duration::from_millis(500);
 /// How long an API server that has never answered is waited for: there may be none on this host.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The group of what every node has, besides the control plane's. No Lease has this name.
+/// The group of what every node has, besides the control plane's.
 pub(super) fn group() -> LeaseName {
-    LeaseName { namespace: String::new(), name: "every-node".to_owned() }
+    LeaseName::of_no_lease("every-node")
 }
 
 /// Finds out whether this node may announce.
@@ -31,8 +29,6 @@ pub(super) struct Judge {
     drained: watch::Receiver<bool>,
     stopping: watch::Receiver<bool>,
     standing: watch::Sender<Standing>,
-    /// Who is told, where somebody is.
-    telemetry: Option<Arc<Telemetry>>,
     began: BootTime,
 }
 
@@ -41,11 +37,10 @@ impl Common {
     pub(super) fn judge(
         &self,
         health: Option<watch::Receiver<Report>>,
-        telemetry: Option<Arc<Telemetry>>,
     ) -> (Judge, watch::Receiver<Standing>) {
         let (standing, out) = watch::channel(Standing::Starting);
         let (drained, stopping) = (self.drained.clone(), self.stopping.clone());
-        (Judge { health, drained, stopping, standing, telemetry, began: clock::now() }, out)
+        (Judge { health, drained, stopping, standing, began: clock::now() }, out)
     }
 }
 
@@ -59,7 +54,6 @@ impl Judge {
             let before = self.standing.borrow().clone();
             let after = self.next(&before, health, away, now);
             if after != before {
-                self.tell(&before, &after, now);
                 self.standing.send_replace(after.clone());
             }
             if stopping && !matches!(after, Standing::Leaving { .. }) {
@@ -106,13 +100,6 @@ impl Judge {
                 Some(Health::Unknown) if now < self.began + PATIENCE => Standing::Starting,
                 Some(Health::Unknown | Health::Failing) => nobody,
             },
-        }
-    }
-
-    fn tell(&self, before: &Standing, after: &Standing, now: BootTime) {
-        if let Some(telemetry) = &self.telemetry {
-            telemetry.standing_changed(before, after, &Seen::Nothing, now);
-            telemetry.election(&Seen::Nothing, after, now);
         }
     }
 }

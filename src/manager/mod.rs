@@ -25,6 +25,7 @@ use crate::model::Announced;
 use crate::model::hash::fnv1a;
 use crate::model::{ActualAddress, LeaseName, Link, Vip};
 use crate::net::clock;
+use crate::net::https::ClientError;
 use crate::net::netlink::{Netlink, NetlinkError};
 use crate::reconcile::driver::Outcome;
 use crate::telemetry::events::{Reporter, label_value};
@@ -57,6 +58,9 @@ pub enum ManagerError {
     /// The health check cannot be made.
     #[error(transparent)]
     Check(#[from] health::driver::CheckError),
+    /// The provider of BGP peers cannot be asked.
+    #[error("bgp_provider_ca_path: {0}")]
+    Provider(ClientError),
     /// A part that all depend on ended.
     #[error("{0} ended: {1}")]
     Ended(&'static str, String),

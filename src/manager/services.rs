@@ -82,7 +82,7 @@ impl Common {
         );
         parts.other("the planning of Services", driver.run());
         if self.config.is_routed() {
-            let (judge, standing) = self.judge(None, None);
+            let (judge, standing) = self.judge(None);
             parts.election("the judge of every node", judge.run());
             parts.election("the standing of every node", keep(group(), standing, self.board.clone()));
         }

@@ -353,9 +353,8 @@ impl Driver {
             }
             let first = !std::mem::replace(&mut board.complete, true);
             let before = board.groups.len();
-            let every_node = self.world.every_node();
             board.groups.retain(|lease, _| {
-                [control_plane, every_node].contains(&Some(lease)) || plan.groups.contains_key(lease)
+                !lease.is_lease() || control_plane == Some(lease) || plan.groups.contains_key(lease)
             });
             let mut changed = first || board.groups.len() != before;
             for (lease, (candidacy, places)) in &plan.groups {

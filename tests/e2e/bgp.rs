@@ -30,8 +30,8 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// The hosts' addresses, as routers see them.
-const HOSTS: [&str; 3] = ["10.42.0.11", "10.42.0.12", "10.42.0.13"];
-const HOSTS_V6: [&str; 3] = ["fd42::11", "fd42::12", "fd42::13"];
+pub(crate) const HOSTS: [&str; 3] = ["10.42.0.11", "10.42.0.12", "10.42.0.13"];
+pub(crate) const HOSTS_V6: [&str; 3] = ["fd42::11", "fd42::12", "fd42::13"];
 /// Variables of agents that talk BGP.
 const BGP: [(&str, &str); 5] = [
     ("vip_arp", "false"),
@@ -48,12 +48,12 @@ pub(crate) fn agents(peers: &str, more: &[(&str, &str)]) -> Result<ServicesGuard
 }
 
 /// A router for these hosts.
-fn router(lab: &ServiceLab, kind: RouterKind, asn: u32, hosts: &[&str]) -> Result<Router, Failed> {
+pub(crate) fn router(lab: &ServiceLab, kind: RouterKind, asn: u32, hosts: &[&str]) -> Result<Router, Failed> {
     router_with(lab, kind, asn, hosts, |_| {})
 }
 
 /// A router for these hosts, each changed as a neighbour of it.
-fn router_with(
+pub(crate) fn router_with(
     lab: &ServiceLab,
     kind: RouterKind,
     asn: u32,

@@ -55,6 +55,8 @@ fn answer_with(
             drop(stream.write_all(&bytes).await);
             if hang_up {
                 drop(stream.shutdown().await);
+                // What is left unread would make an end of the connection a reset.
+                while stream.read(&mut theirs).await.is_ok_and(|read| read > 0) {}
             } else {
                 kept.push(stream);
             }

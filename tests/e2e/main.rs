@@ -14,10 +14,13 @@ mod addresses;
 mod answers;
 mod bgp;
 mod bgp_faults;
+mod bgp_provider;
+mod bgp_traffic;
 mod bootstrap;
 mod election;
 mod faults;
 mod harness;
+mod routed;
 mod service_faults;
 mod service_options;
 mod services;
@@ -40,6 +43,9 @@ fn main() {
         traffic::trials(),
         bgp::trials(),
         bgp_faults::trials(),
+        bgp_provider::trials(),
+        bgp_traffic::trials(),
+        routed::trials(),
         table::trials(),
     ];
     let trials: Vec<Trial> = groups.into_iter().flatten().collect();

@@ -27,7 +27,7 @@ fn agents(more: &[(&str, &str)]) -> Result<ServicesGuard, Failed> {
 }
 
 /// The table of a host, as `ip route` shows it.
-fn table(lab: &ServiceLab, host: usize) -> String {
+pub(crate) fn table(lab: &ServiceLab, host: usize) -> String {
     let show = |family| {
         lab.lab.host(host).namespace.ip(&[family, "route", "show", "table", "198"]).unwrap_or_default()
     };
@@ -35,7 +35,7 @@ fn table(lab: &ServiceLab, host: usize) -> String {
 }
 
 /// Until a route is in a host's table, or not.
-fn wait_for_route(lab: &ServiceLab, host: usize, route: &str, there: bool) -> Outcome {
+pub(crate) fn wait_for_route(lab: &ServiceLab, host: usize, route: &str, there: bool) -> Outcome {
     let word = if there { "in" } else { "out of" };
     wait_for(&format!("{route} to be {word} the table of host {}", host + 1), 20, || {
         (table(lab, host).lines().any(|line| line.starts_with(&format!("{route} "))) == there).then_some(())

@@ -30,12 +30,12 @@ fn scene(env: &[(&str, &str)]) -> Result<(ServicesGuard, Workload), Failed> {
     Ok((lab, workload))
 }
 
-fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
 /// A Service of both families and protocols, with a pod on each of these hosts.
-fn serve(lab: &ServiceLab, name: &str, addresses: &str, policy: &str, hosts: &[usize]) -> Outcome {
+pub(crate) fn serve(lab: &ServiceLab, name: &str, addresses: &str, policy: &str, hosts: &[usize]) -> Outcome {
     let spec = json!({
         "ipFamilyPolicy": "RequireDualStack",
         "externalTrafficPolicy": policy,
@@ -48,7 +48,7 @@ fn serve(lab: &ServiceLab, name: &str, addresses: &str, policy: &str, hosts: &[u
     Ok(set_pods(lab.objects(), name, hosts)?)
 }
 
-fn wait_for_answer(lab: &ServiceLab, address: &str) -> Result<String, Failed> {
+pub(crate) fn wait_for_answer(lab: &ServiceLab, address: &str) -> Result<String, Failed> {
     Ok(wait_for(&format!("an answer from {address}"), 30, || get(&lab.lab, ip(address), 80).ok())?)
 }
 

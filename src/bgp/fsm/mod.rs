@@ -33,8 +33,10 @@ pub const RETRY: Duration = Duration::from_secs(1);
 /// How long a peer is left alone after a session that failed; doubled with each failure in a row.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// A session that lasted for so long was a good one.
+/// A session that lasted for so long was a good one, whatever ended it.
 const GOOD: Duration = Duration::from_secs(10);
+/// One that nobody refused, and that only lost its way, was a good one sooner: its way may be back at once.
+const GOOD_BUT_LOST: Duration = Duration::from_secs(1);
 
 /// What a session is to be like.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,6 +181,19 @@ impl fmt::Display for Ending {
             Self::Sent(notification) => write!(f, "we closed the session: {notification}"),
             Self::Received(notification) => write!(f, "the peer closed the session: {notification}"),
             Self::Lost(why) => f.write_str(why),
+        }
+    }
+}
+
+impl Ending {
+    /// Nobody refused anything: the peer, or the way to it, was not there any more.
+    fn is_loss(&self) -> bool {
+        match self {
+            Self::Lost(_) => true,
+            Self::Sent(notification) => {
+                [Notification::hold_timer_expired(), Notification::bfd_down()].contains(notification)
+            }
+            Self::Received(_) => false,
         }
     }
 }
@@ -456,6 +471,7 @@ impl Peer {
         } else if established {
             self.plain = false;
         }
+        let lasting = if why.is_loss() { GOOD_BUT_LOST } else { GOOD };
         if !collision || established {
             self.outputs.push_back(Output::Down { established, why });
         }
@@ -463,7 +479,7 @@ impl Peer {
         if self.connection(side.other()).is_some() {
             return;
         }
-        let good = established && now.since(self.since) >= GOOD;
+        let good = established && now.since(self.since) >= lasting;
         self.failures = if good || collision { 0 } else { self.failures.saturating_add(1) };
         let pause = SHORTEST_PAUSE * 2_u32.saturating_pow(self.failures.min(10));
         let pause = self.spread(pause.min(LONGEST_PAUSE));

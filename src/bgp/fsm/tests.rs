@@ -256,9 +256,22 @@ fn after_a_failure_the_peer_is_left_alone_for_longer_and_longer() {
 
 #[test]
 fn a_good_session_that_is_lost_is_tried_again_at_once() {
-    let mut peer = peer_in(State::Established);
-    feed(&mut peer, 60_000, &[Input::Closed(Outgoing, "reset".into())]);
-    assert!(peer.poll_timeout().unwrap().since(at(60_000)) <= Duration::from_millis(250));
+    let refusal = Notification::cease(Cease::Shutdown, "").encode();
+    let lost = || Input::Closed(Outgoing, "reset".into());
+    for (lasted, ending, at_once) in [
+        (60_000, lost(), true),
+        (2_000, lost(), true),
+        (2_000, Input::PathDown, true),
+        (500, lost(), false),
+        (60_000, Input::Received(Outgoing, &refusal), true),
+        (2_000, Input::Received(Outgoing, &refusal), false),
+    ] {
+        let mut peer = peer_in(State::Established);
+        let what = format!("{ending:?} after {lasted} ms");
+        feed(&mut peer, lasted, &[ending]);
+        let pause = peer.poll_timeout().unwrap().since(at(lasted));
+        assert_eq!(pause <= Duration::from_millis(250), at_once, "{what}: {pause:?}");
+    }
 }
 
 #[test]

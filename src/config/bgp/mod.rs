@@ -1,6 +1,7 @@
 //! BGP: who the peers are, and what sessions with them are like.
 
 mod peers;
+mod provider;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,6 +14,7 @@ use crate::model::{Family, Path, PerFamily, Prefix};
 use peers::Fields;
 pub use peers::{PEER_KEYS, peers};
 pub(super) use peers::{is_json, is_plain};
+pub use provider::{Provider, Shape, Token};
 
 /// Where packets for routes of each family are to go.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -143,6 +145,8 @@ pub struct Bgp {
     pub peers: Vec<Peer>,
     /// The prefix of node annotations that tell all this.
     pub annotations: Option<String>,
+    /// Who else knows of peers.
+    pub provider: Option<Provider>,
     /// Put the addresses of Services on the link, too.
     pub attach: bool,
     /// The control plane's address is announced by an elected node alone.
@@ -188,7 +192,9 @@ pub(super) fn bgp(raw: &Raw, facts: &Facts, notes: &mut Vec<String>) -> Result<B
         wrong(Key::BgpSourceIf, "a link of this host");
     }
     let annotations = text(Key::BgpAnnotations);
-    let router_id = router_id(raw, facts, annotations.is_some(), &mut problems);
+    let provider = provider(raw, &mut problems);
+    let told_later = annotations.is_some() || provider.is_some();
+    let router_id = router_id(raw, facts, told_later, &mut problems);
     let next_hops = next_hops(
         raw.text(Key::MpBgpNexthop),
         &[(Key::MpBgpIpv4, raw.text(Key::MpBgpIpv4)), (Key::MpBgpIpv6, raw.text(Key::MpBgpIpv6))],
@@ -204,10 +210,10 @@ pub(super) fn bgp(raw: &Raw, facts: &Facts, notes: &mut Vec<String>) -> Result<B
         Ok(peer) => peers.extend(peer),
         Err(problem) => problems.push(problem),
     }
-    if peers.is_empty() && annotations.is_none() && problems.is_empty() {
+    if peers.is_empty() && !told_later && problems.is_empty() {
         problems.push(Problem::Combination(
             "BGP needs a peer: set bgp_peers to `address:AS`, or bgp_peeraddress and bgp_peeras, or annotation to \
-             the prefix of node annotations that name peers"
+             the prefix of node annotations that name peers, or bgp_provider_url to an address that tells them"
                 .into(),
         ));
     }
@@ -235,6 +241,7 @@ pub(super) fn bgp(raw: &Raw, facts: &Facts, notes: &mut Vec<String>) -> Result<B
         next_hops,
         peers,
         annotations,
+        provider,
         attach: raw.bool(Key::BgpAttach),
         elected: raw.bool(Key::LeaderElection) && raw.bool(Key::ControlPlane),
         extras,
@@ -334,6 +341,43 @@ fn extras(raw: &Raw) -> (Extras, Vec<Problem>) {
         service_cidrs: raw.list(Key::BgpServiceCidrs).contains(&"auto"),
     };
     (extras, problems)
+}
+
+/// Who is asked for peers, if somebody is.
+fn provider(raw: &Raw, problems: &mut Vec<Problem>) -> Option<Provider> {
+    let text = |key| Some(raw.text(key)).filter(|text| !text.is_empty()).map(str::to_owned);
+    let url = text(Key::BgpProviderUrl)?;
+    // What it says decides where packets go, and it may hold passwords.
+    if !url.starts_with("https://") {
+        let allowed = "an https URL";
+        problems.push(Problem::unacceptable(raw.origin(Key::BgpProviderUrl), &url, allowed));
+    }
+    if !raw.text(Key::BgpAnnotations).is_empty() {
+        problems.push(Problem::Combination(format!(
+            "bgp_provider_url ({}) and annotation ({}) exclude each other: keep one",
+            raw.origin(Key::BgpProviderUrl),
+            raw.origin(Key::BgpAnnotations)
+        )));
+    }
+    let token = match (text(Key::BgpProviderToken), text(Key::BgpProviderTokenFile)) {
+        (Some(_), Some(_)) => {
+            problems.push(Problem::Combination(format!(
+                "bgp_provider_token ({}) and bgp_provider_token_file ({}) exclude each other: keep one",
+                raw.origin(Key::BgpProviderToken),
+                raw.origin(Key::BgpProviderTokenFile)
+            )));
+            None
+        }
+        (Some(token), None) => Some(Token::Given(token)),
+        (None, file) => file.map(Token::File),
+    };
+    let shape = Shape::read(&raw.list(Key::BgpProviderShape)).unwrap_or_else(|wrong| {
+        let origin = raw.origin(Key::BgpProviderShape);
+        problems.extend(wrong.into_iter().map(|text| Problem::Combination(format!("{origin}: {text}"))));
+        Shape::equinix()
+    });
+    let header = raw.text(Key::BgpProviderTokenHeader).to_owned();
+    Some(Provider { url, token, header, ca: text(Key::BgpProviderCa), shape })
 }
 
 /// The peer of the variables for a single one.

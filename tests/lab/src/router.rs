@@ -112,6 +112,9 @@ impl Router {
         let namespace = lab.machine(name, number)?;
         namespace.sysctl("net.ipv4.ip_forward", "1")?;
         namespace.sysctl("net.ipv6.conf.all.forwarding", "1")?;
+        // Hosts are to use the router, though its next hops are on their own link.
+        namespace.sysctl("net.ipv4.conf.all.send_redirects", "0")?;
+        namespace.sysctl("net.ipv4.conf.eth0.send_redirects", "0")?;
         // Flows, and not only pairs of hosts, are spread over paths.
         namespace.sysctl("net.ipv4.fib_multipath_hash_policy", "1")?;
         namespace.sysctl("net.ipv6.fib_multipath_hash_policy", "1")?;
@@ -158,6 +161,10 @@ impl Router {
                 self.write("zebra.conf", &format!("hostname router\n{import}"))?;
                 self.write("bfdd.conf", "hostname router\n")?;
                 self.write("bgpd.conf", &self.frr())?;
+                // What killed daemons left would look like signs of new ones.
+                for left in ["zserv.api", "zebra.vty", "bfdd.vty", "bgpd.vty", "bfdd.sock"] {
+                    drop(std::fs::remove_file(self.folder.join(left)));
+                }
                 // FRR insists on a user of its own.
                 run(&["chown", "-R", "frr:frr", &self.folder.to_string_lossy()])?;
                 let (socket, folder) = (self.file("zserv.api"), self.folder.to_string_lossy().into_owned());

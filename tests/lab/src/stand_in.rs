@@ -1,7 +1,8 @@
 //! An HTTP-level stand-in for an API server, for answers that a real one cannot be made to give.
 //!
 //! It keeps one Lease with optimistic locking, and Services with their EndpointSlices, and serves lists and watches of
-//! them. Status writes are taken and forgotten. Everything else is refused as not found.
+//! them. Status writes are taken and forgotten. It can have one more page, for those who show a token, as providers'
+//! APIs do. Everything else is refused as not found.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -55,6 +56,15 @@ struct State {
     requests: Vec<String>,
     /// Everything but the Lease: the kind's path, and the object.
     objects: Vec<(&'static str, Value)>,
+    page: Option<Page>,
+}
+
+/// A page for those who show a token.
+#[derive(Debug, Clone)]
+struct Page {
+    path: String,
+    token: String,
+    content: Value,
 }
 
 /// The server; it ends when it is dropped.
@@ -84,8 +94,14 @@ impl StandIn {
             .map_err(|error| wrong(&error))?;
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = on.block_on(TcpListener::bind(address)).map_err(io("port 7443"))?;
-        let state =
-            State { mode: Mode::Healthy, lease: None, version: 1, requests: Vec::new(), objects: Vec::new() };
+        let state = State {
+            mode: Mode::Healthy,
+            lease: None,
+            version: 1,
+            requests: Vec::new(),
+            objects: Vec::new(),
+            page: None,
+        };
         let state = Arc::new(Mutex::new(state));
         let (changes, _) = watch::channel(0);
         let shared = (state.clone(), changes.clone());
@@ -149,6 +165,11 @@ impl StandIn {
         self.changes.send_modify(|change| *change += 1);
     }
 
+    /// Show this to those who have the token in their header `X-Auth-Token`.
+    pub fn show(&self, path: &str, token: &str, content: Value) {
+        lock(&self.state).page = Some(Page { path: path.to_owned(), token: token.to_owned(), content });
+    }
+
     /// Whom the Lease names.
     pub fn holder(&self) -> Option<String> {
         let state = lock(&self.state);
@@ -193,6 +214,15 @@ async fn answer(
     if path == "/livez" || path == "/readyz" {
         let code = if mode == Mode::Unhealthy { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };
         return Ok(text(code, "as asked"));
+    }
+    let page = lock(&state).page.clone();
+    if let Some(page) = page.filter(|page| page.path == path) {
+        let token = parts.headers.get("x-auth-token").and_then(|token| token.to_str().ok());
+        return Ok(match mode {
+            Mode::Status(code) => status(code, "as asked"),
+            _ if token != Some(&page.token) => status(401, "no token"),
+            _ => object(StatusCode::OK, &page.content),
+        });
     }
     let listed = [SERVICES, SLICES, NODES].into_iter().find(|listed| *listed == path);
     let written = parts.method == Method::PATCH && path.ends_with("/status");

@@ -37,8 +37,11 @@ fn measure(options: &Options, report: &mut Report) -> Result<()> {
     if options.wants("change") {
         bench.changes(report)?;
     }
-    if options.wants("loss") {
-        bench.losses(report)?;
+    if options.wants("hold") {
+        bench.hold_time(report)?;
+    }
+    if options.wants("bfd") {
+        bench.bfd(report)?;
     }
     if options.wants("server") {
         bench.server(report)?;
@@ -122,8 +125,8 @@ impl Bench {
         Ok(())
     }
 
-    /// A host whose cable is pulled, found by the hold time or by BFD, and its return.
-    fn losses(&mut self, report: &mut Report) -> Result<()> {
+    /// A host whose cable is pulled, found by the hold time, and its return.
+    fn hold_time(&mut self, report: &mut Report) -> Result<()> {
         for hold in [3, 30] {
             let text = hold.to_string();
             let env = [("bgp_hold_time", text.as_str()), ("bgp_keepalive_interval", "1")];
@@ -142,6 +145,11 @@ impl Bench {
             report.add(format!("host back, hold time {hold} s"), Self::until(&router, SERVICE, 3)?, "s", "");
             self.lab.delete("web")?;
         }
+        Ok(())
+    }
+
+    /// The same, found by BFD.
+    fn bfd(&mut self, report: &mut Report) -> Result<()> {
         for kind in [RouterKind::Frr, RouterKind::Bird] {
             for (millis, mark) in [(300, "0.95"), (50, "0.19")] {
                 let peers = format!("10.42.0.254:65001:::::true;{millis};{millis};3");
