@@ -263,7 +263,8 @@ impl Driver {
     /// A peer that restarts can be back before its last BFD session is seen to have ended: that one says nothing of the
     /// BGP session that came after it.
     fn is_about_the_former_life(&self, now: BootTime) -> bool {
-        let detection = self.config.bfd.map(|bfd| bfd.receive * u32::from(bfd.multiplier)).unwrap_or_default();
+        let detection =
+            self.config.bfd.map(|bfd| bfd.receive * u32::from(bfd.multiplier)).unwrap_or_default();
         self.up.is_some()
             && self.path_since < self.up_since
             && now.since(self.up_since) < detection + SECOND_LIFE

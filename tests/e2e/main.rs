@@ -18,6 +18,7 @@ mod bgp_provider;
 mod bgp_traffic;
 mod bootstrap;
 mod election;
+mod examples;
 mod faults;
 mod harness;
 mod routed;
@@ -46,6 +47,7 @@ fn main() {
         bgp_provider::trials(),
         bgp_traffic::trials(),
         routed::trials(),
+        examples::trials(),
         table::trials(),
     ];
     let trials: Vec<Trial> = groups.into_iter().flatten().collect();

@@ -29,7 +29,7 @@ use connection::{Connection, Step};
 pub use session::Session;
 
 /// From one attempt to connect to the next. RFC 4271 proposes two minutes; a router that comes back is to be found.
-pub const RETRY: Duration = Duration::from_secs(1);
+pub const RETRY: Duration = Duration::from_millis(500);
 /// How long a peer is left alone after a session that failed; doubled with each failure in a row.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -402,9 +402,9 @@ impl Peer {
                     self.seasoned = true;
                     self.since = now;
                     self.dial = Dial::Done;
+                    self.outputs.push_back(Output::Up(side, session));
                     // What else has arrived with it comes after the news.
                     self.tell();
-                    self.outputs.push_back(Output::Up(side, session));
                     // One more connection than is needed.
                     self.refuse(now, side.other(), Notification::cease(Cease::Collision, ""));
                 }
@@ -471,12 +471,19 @@ impl Peer {
         } else if established {
             self.plain = false;
         }
+        let unanswered = connection.state() == State::OpenSent && matches!(why, Ending::Lost(_));
         let lasting = if why.is_loss() { GOOD_BUT_LOST } else { GOOD };
         if !collision || established {
             self.outputs.push_back(Output::Down { established, why });
         }
         // The other connection goes on.
         if self.connection(side.other()).is_some() {
+            return;
+        }
+        // It took the connection and gave it back: it is not ready yet, and said nothing against us (RFC 4271 §8.2.2).
+        if unanswered {
+            let next = now + self.spread(RETRY);
+            self.dial = Dial::Waiting((!self.settings.passive).then_some(next));
             return;
         }
         let good = established && now.since(self.since) >= lasting;

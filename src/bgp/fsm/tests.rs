@@ -195,7 +195,7 @@ fn the_table_of_rfc_4271() {
         (Active, Connected, Active, "hang up"),
         (OpenSent, Start, OpenSent, ""),
         (OpenSent, Stop, Idle, "notify 6/2, hang up, failed"),
-        (OpenSent, Closed, Idle, "failed"),
+        (OpenSent, Closed, Active, "failed"),
         (OpenSent, Open, OpenConfirm, "keepalive"),
         (OpenSent, BadHeader, Idle, "notify 1/1, hang up, failed"),
         (OpenSent, BadOpen, Idle, "notify 2/1, hang up, failed"),

@@ -8,6 +8,9 @@ use crate::lab::{Host, Lab};
 use crate::process::Process;
 use crate::{Result, io, run};
 
+/// Where an agent finds its configuration file.
+const FILE: &str = "/etc/kube-vip.yaml";
+
 /// How to run an agent.
 #[derive(Debug, Clone)]
 pub struct AgentOptions {
@@ -19,6 +22,8 @@ pub struct AgentOptions {
     pub address: String,
     /// The kubeconfig to put at /etc/kubernetes/admin.conf; none leaves the place empty.
     pub kubeconfig: Option<PathBuf>,
+    /// A configuration file, in place of variables.
+    pub file: Option<PathBuf>,
     /// Further variables.
     pub env: BTreeMap<String, String>,
     /// Drop every capability but those that the generated pods have (and the one to change the root with).
@@ -33,6 +38,7 @@ impl AgentOptions {
             lease: (5, 3, 1),
             address: format!("{},{}", lab.vip_v4, lab.vip_v6),
             kubeconfig: Some(lab.path("admin.conf")),
+            file: None,
             env: BTreeMap::new(),
             confined: false,
         }
@@ -46,6 +52,11 @@ impl AgentOptions {
     }
 
     fn environment(&self, host: &Host) -> Vec<(String, String)> {
+        if self.file.is_some() {
+            let own = [("vip_interface", "eth0"), ("vip_nodename", &host.name), ("config_file", FILE)];
+            let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            return own.into_iter().chain(self.env.clone()).collect();
+        }
         let (duration, renew, retry) = self.lease;
         let mut env: BTreeMap<String, String> = [
             ("vip_arp", "true".to_owned()),
@@ -117,6 +128,9 @@ fn prepare_root(host: &Host, options: &AgentOptions) -> Result<PathBuf> {
     let write = |path: &Path, text: &str| std::fs::write(path, text).map_err(io(path.to_string_lossy()));
     write(&root.join("etc/hosts"), "127.0.0.1 localhost kubernetes\n")?;
     write(&root.join("etc/resolv.conf"), "")?;
+    if let Some(file) = &options.file {
+        std::fs::copy(file, root.join(FILE.trim_start_matches('/'))).map_err(io(file.to_string_lossy()))?;
+    }
     if let Some(kubeconfig) = &options.kubeconfig {
         std::fs::copy(kubeconfig, etc.join("admin.conf")).map_err(io("copying the kubeconfig"))?;
     }

@@ -44,7 +44,7 @@ pub use lab::{Host, Lab, LabOptions};
 pub use netns::Namespace;
 pub use objects::{Administrator, Objects};
 pub use provider::Provider;
-pub use router::{Neighbour, Router, RouterKind, RouterOptions};
+pub use router::{Neighbour, Router, RouterKind, RouterOptions, Written};
 pub use services::ServiceLab;
 
 /// Something in the lab that went wrong.

@@ -73,12 +73,32 @@ pub struct RouterOptions {
     pub networks: Vec<String>,
     /// It takes the routes of this kernel table, and tells its peers of them.
     pub table: Option<u32>,
+    /// Its configuration, in place of what is said above.
+    pub written: Option<Written>,
+}
+
+/// A configuration in the router's own language.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// BIRD's, or that of FRR's bgpd.
+    pub bgp: String,
+    /// What FRR's zebra has.
+    pub zebra: String,
 }
 
 impl RouterOptions {
     /// A router for these neighbours.
     pub fn new(kind: RouterKind, asn: u32, neighbours: Vec<Neighbour>) -> Self {
-        Self { kind, asn, hold: 9, graceful_restart: true, neighbours, networks: Vec::new(), table: None }
+        Self {
+            kind,
+            asn,
+            hold: 9,
+            graceful_restart: true,
+            neighbours,
+            networks: Vec::new(),
+            table: None,
+            written: None,
+        }
     }
 }
 
@@ -130,6 +150,14 @@ impl Router {
     pub fn beside_agent(host: &Host, kind: RouterKind, table: u32) -> Result<Self> {
         let gateway = Neighbour { connects: true, ..Neighbour::new(&format!("10.42.0.{GATEWAY}"), 65_001) };
         let options = RouterOptions { table: Some(table), ..RouterOptions::new(kind, 65_000, vec![gateway]) };
+        Self::on_host(host, options)
+    }
+
+    /// A routing daemon on a host.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn on_host(host: &Host, options: RouterOptions) -> Result<Self> {
         let folder = host.folder.join("router");
         std::fs::create_dir_all(&folder).map_err(io(folder.to_string_lossy()))?;
         Self::on(host.namespace.alias(), folder, host.number, options)
@@ -158,9 +186,11 @@ impl Router {
             RouterKind::Frr => {
                 let import =
                     self.options.table.map_or_else(String::new, |table| format!("ip import-table {table}\n"));
-                self.write("zebra.conf", &format!("hostname router\n{import}"))?;
+                let made = || Written { bgp: self.frr(), zebra: format!("hostname router\n{import}") };
+                let Written { bgp, zebra } = self.options.written.clone().unwrap_or_else(made);
+                self.write("zebra.conf", &zebra)?;
                 self.write("bfdd.conf", "hostname router\n")?;
-                self.write("bgpd.conf", &self.frr())?;
+                self.write("bgpd.conf", &bgp)?;
                 // What killed daemons left would look like signs of new ones.
                 for left in ["zserv.api", "zebra.vty", "bfdd.vty", "bgpd.vty", "bfdd.sock"] {
                     drop(std::fs::remove_file(self.folder.join(left)));
@@ -187,7 +217,8 @@ impl Router {
                 wait_for("FRR's BGP", 20, || self.ask("show bgp summary json").ok())?;
             }
             RouterKind::Bird => {
-                self.write("bird.conf", &self.bird())?;
+                let written = self.options.written.as_ref().map(|written| written.bgp.clone());
+                self.write("bird.conf", &written.unwrap_or_else(|| self.bird()))?;
                 let (config, control, pid) =
                     (self.file("bird.conf"), self.file("bird.ctl"), self.file("bird.pid"));
                 let command = ["bird", "-f", "-c", &config, "-s", &control, "-P", &pid];
@@ -241,6 +272,23 @@ impl Router {
                 self.namespace.run(&command)
             }
         }
+    }
+
+    /// How many routes its kernel has from BGP.
+    pub fn kernel_routes(&self) -> usize {
+        let protocol = if self.options.kind == RouterKind::Bird { "bird" } else { "bgp" };
+        let text = self.namespace.ip(&["-4", "route", "show", "proto", protocol]).unwrap_or_default();
+        text.lines().filter(|line| !line.starts_with(char::is_whitespace)).count()
+    }
+
+    /// Make GoBGP announce these, which have no place in its configuration.
+    ///
+    /// # Errors
+    /// If it refuses one.
+    pub fn announce(&self, prefixes: &[String]) -> Result<()> {
+        self.write("prefixes", &prefixes.join("\n"))?;
+        let add = "xargs -P 2 -I{} gobgp global rib add {} -a ipv4 <";
+        self.namespace.run(&["sh", "-c", &format!("{add} {}", self.file("prefixes"))]).map(drop)
     }
 
     /// Next hops by which it sends packets for a prefix: in its kernel, for those that use it.

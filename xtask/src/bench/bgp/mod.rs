@@ -1,5 +1,7 @@
 //! `cargo xtask bench bgp`: how fast routers hear of what changed, and what that costs.
 
+mod prefixes;
+
 use std::time::Duration;
 
 use kube_vip_lab::process::usage;
@@ -48,6 +50,9 @@ fn measure(options: &Options, report: &mut Report) -> Result<()> {
     }
     if options.wants("scale") {
         bench.scale(report)?;
+    }
+    if options.wants("prefixes") {
+        prefixes::measure(&mut bench, report)?;
     }
     if options.wants("idle") {
         bench.idle(report)?;
@@ -99,7 +104,15 @@ impl Bench {
 
     /// Sessions and Services that come and go.
     fn changes(&mut self, report: &mut Report) -> Result<()> {
-        let router = self.start(RouterKind::Frr, "10.42.0.254:65001", &[], |_| {})?;
+        for kind in [RouterKind::Frr, RouterKind::Bird] {
+            self.changes_of(kind, report)?;
+        }
+        Ok(())
+    }
+
+    /// FRR collects changes for 50 ms before it looks at them; BIRD does not.
+    fn changes_of(&mut self, kind: RouterKind, report: &mut Report) -> Result<()> {
+        let router = self.start(kind, "10.42.0.254:65001", &[], |_| {})?;
         let mut starts = Vec::new();
         for _ in 0..10 {
             self.lab.agent(0).terminate();
@@ -110,7 +123,7 @@ impl Bench {
             wait_for("three sessions", 20, || (router.established() == 3).then_some(()))?;
             starts.push(now().since(begun).as_secs_f64());
         }
-        report.add_all("process start → session established", starts, "s", "0.5");
+        report.add_all(&format!("{kind:?}: process start → session established"), starts, "s", "0.5");
         let (mut ready, mut gone) = (Vec::new(), Vec::new());
         for _ in 0..20 {
             self.lab.create("web", "10.43.0.1", serde_json::json!({}))?;
@@ -120,8 +133,13 @@ impl Bench {
             self.lab.delete("web")?;
             gone.push(Self::until(&router, SERVICE, 0)?);
         }
-        report.add_all("Service ready → route in the router's kernel", ready, "s", "0.05; worst 0.15");
-        report.add_all("Service deleted → route gone", gone, "s", "0.05");
+        report.add_all(
+            &format!("{kind:?}: Service ready → route in the router's kernel"),
+            ready,
+            "s",
+            "0.05; worst 0.15",
+        );
+        report.add_all(&format!("{kind:?}: Service deleted → route gone"), gone, "s", "0.05");
         Ok(())
     }
 
