@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Node;
-use kube_vip_lab::{AgentOptions, Neighbour, Router, RouterKind, RouterOptions, Written};
+use kube_vip_lab::{AgentOptions, Neighbour, Router, RouterKind, RouterOptions, Written, wait_for};
 use libtest_mimic::{Failed, Trial};
 use serde_json::json;
 
@@ -65,15 +65,21 @@ fn table() -> Outcome {
     let mut lab = agents("routing-table/kube-vip.yaml")?;
     let neighbours = HOSTS.iter().map(|host| Neighbour::new(host, 65_000)).collect();
     let gateway = Router::start(&lab.lab, RouterOptions::new(RouterKind::Frr, 65_001, neighbours))?;
-    let frr = router(RouterKind::Frr, "routing-table/bgpd.conf", Some("routing-table/zebra.conf"))?;
-    let _on_1 = Router::on_host(lab.lab.host(0), frr)?;
-    let _on_2 = Router::on_host(lab.lab.host(1), router(RouterKind::Bird, "routing-table/bird.conf", None)?)?;
     lab.start_agents()?;
-    for route in ROUTES {
-        gateway.wait_for_next_hops(route, &HOSTS[..2])?;
+    for options in [
+        router(RouterKind::Frr, "routing-table/bgpd.conf", Some("routing-table/zebra.conf"))?,
+        router(RouterKind::Bird, "routing-table/bird.conf", None)?,
+    ] {
+        let beside = Router::on_host(lab.lab.host(0), options)?;
+        for route in ROUTES {
+            gateway.wait_for_next_hops(route, &HOSTS[..1])?;
+        }
+        lab.delete("web")?;
+        gateway.wait_for_next_hops(ROUTES[0], &[])?;
+        lab.serve("web", "10.43.0.1")?;
+        gateway.wait_for_next_hops(ROUTES[0], &HOSTS[..1])?;
+        drop(beside);
+        wait_for("the session to end", 20, || (gateway.established() == 0).then_some(()))?;
     }
-    lab.set_endpoints("web", "a", &[])?;
-    lab.delete("web")?;
-    gateway.wait_for_next_hops(ROUTES[0], &[])?;
     Ok(())
 }
