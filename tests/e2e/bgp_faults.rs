@@ -22,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("peers_that_misbehave_are_told_so_and_others_do_not_suffer", rude),
         trial("a_peer_that_refuses_every_time_is_left_alone", storm),
+        trial("a_session_that_comes_and_goes_is_told_of_everywhere", told),
     ]
 }
 
@@ -123,5 +124,46 @@ fn storm() -> Outcome {
     // Half a second, one, two and four, each less a quarter at most.
     assert!(now().since(started) >= Duration::from_millis(5_600), "{:?}", now().since(started));
     wait_for_status(&lab, 0, "bad peer AS (2/2)")?;
+    Ok(())
+}
+
+/// Log, metrics, Events on the Node, status and dump say the same.
+fn told() -> Outcome {
+    let lab = agents("10.42.0.254:65001", &[("prometheus_server", ":2112")])?;
+    let mut router = Router::start(
+        &lab.lab,
+        RouterOptions::new(RouterKind::Bird, 65_001, vec![Neighbour::new("10.42.0.11", 65_000)]),
+    )?;
+    lab.serve("web", "10.43.0.1")?;
+    let agent = kube_vip_lab::Agent::start(lab.lab.host(0), &lab.options)?;
+    let state = |name: &str| {
+        let line = format!(
+            "kube_vip_manager_bgp_session_info{{state=\"SESSION_STATE_{name}\",peer=\"10.42.0.254:179\"}} 1"
+        );
+        let metrics = || lab.lab.host(0).namespace.http_get(2112, "/metrics").ok();
+        wait_for(&line, 20, || metrics()?.contains(&line).then_some(()))
+    };
+    let event = |reason: &str, part: &str| {
+        wait_for(&format!("the Event {reason} on the Node"), 20, || {
+            let events = lab.objects().events("node-1").ok()?;
+            events.into_iter().find(|(found, text)| found == reason && text.contains(part))
+        })
+    };
+    state("ESTABLISHED")?;
+    event("BGPSessionUp", "10.42.0.254:179")?;
+    agent.signal(nix::sys::signal::Signal::SIGUSR1);
+    wait_for("the dump", 5, || {
+        let log = agent.log();
+        (log.contains("END OF CONFIGURATION DUMP") && log.contains("BGP peer")).then_some(())
+    })?;
+    router.terminate();
+    event("BGPSessionDown", "administrative")?;
+    wait_for("the log line", 5, || agent.log().contains("the BGP session is down").then_some(()))?;
+    wait_for("another state", 20, || {
+        let metrics = lab.lab.host(0).namespace.http_get(2112, "/metrics").ok()?;
+        metrics.contains("SESSION_STATE_ESTABLISHED\",peer=\"10.42.0.254:179\"} 0").then_some(())
+    })?;
+    router.launch()?;
+    state("ESTABLISHED")?;
     Ok(())
 }

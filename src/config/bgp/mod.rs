@@ -400,3 +400,99 @@ fn single(raw: &Raw) -> Result<Option<Peer>, Problem> {
     peer.multihop = raw.bool(Key::BgpMultihop);
     Ok(Some(peer))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::check;
+    use super::super::raw::Sources;
+    use super::*;
+
+    /// BGP on a host with these addresses on eth0.
+    fn with(addresses: &[&str], more: &[(&str, &str)]) -> Result<Bgp, Vec<String>> {
+        let base = [("bgp_enable", "true"), ("svc_enable", "true")];
+        let env = base.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let (raw, problems, _) = Raw::collect(&Sources { env: env.collect(), ..Sources::default() });
+        let mut told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        let facts = Facts {
+            hostname: "node-a".into(),
+            links: vec![("eth0".into(), true)],
+            addresses: vec![("eth0".into(), addresses)],
+            ..Facts::default()
+        };
+        match check(raw, &facts) {
+            Ok(config) if told.is_empty() => Ok(config.bgp.unwrap()),
+            Ok(_) => Err(told),
+            Err(problems) => {
+                told.extend(problems.iter().map(ToString::to_string));
+                Err(told)
+            }
+        }
+    }
+
+    const V4: &str = "192.0.2.10";
+    const PEER: (&str, &str) = ("bgp_peers", "192.0.2.1:65001");
+
+    #[test]
+    fn the_router_id_is_given_or_an_address_of_this_host() {
+        let id = |more: &[(&str, &str)]| with(&[V4], &[&[PEER], more].concat()).unwrap().router_id;
+        assert_eq!(id(&[]), V4.parse().ok());
+        assert_eq!(id(&[("bgp_routerid", "10.0.0.9")]), "10.0.0.9".parse().ok());
+        assert_eq!(id(&[("bgp_routerinterface", "eth0")]), V4.parse().ok());
+        // Who says the peers says this, too.
+        let later = with(&["fd00::1"], &[("bgp_provider_url", "https://192.0.2.2/")]).unwrap();
+        assert_eq!((later.router_id, later.peers.len()), (None, 0));
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_at_once() {
+        let problems = with(
+            &["fd00::1"],
+            &[
+                ("bgp_as", "0"),
+                ("bgp_peers", "[fd00::2]:0,[fd00::3]:65001::maybe"),
+                ("bgp_sourceip", "fd00::1"),
+                ("bgp_sourceif", "eth0"),
+                ("bgp_hold_time", "2"),
+                ("zebra_enable", "true"),
+            ],
+        )
+        .unwrap_err();
+        let expected = [
+            "bgp_as: `0` is not",
+            "bgp_sourceif (variable bgp_sourceif) and bgp_sourceip (variable bgp_sourceip) exclude each other",
+            "bgp_hold_time: `2` is not 0 (no limit) or 3 seconds or more",
+            "BGP needs a router ID, and this host has no IPv4 address to take it from: set bgp_routerid",
+            "peer 1, field 2 (AS): `0` is not an AS number",
+            "peer 2, field 4 (multihop): `maybe` is not true or false",
+            "kube-vip does not talk to zebra; use the routing-table mode (vip_routingtable)",
+        ];
+        for part in expected {
+            assert_eq!(
+                problems.iter().filter(|text| text.contains(part)).count(),
+                1,
+                "{part}: {problems:#?}"
+            );
+        }
+        assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+        let none = with(&[V4], &[]).unwrap_err();
+        assert!(none.len() == 1 && none[0].starts_with("BGP needs a peer"), "{none:?}");
+    }
+
+    #[test]
+    fn a_provider_is_asked_by_https_for_what_nobody_else_says() {
+        let problems = with(
+            &[V4],
+            &[
+                ("bgp_provider_url", "http://192.0.2.2/"),
+                ("annotation", "example.com"),
+                ("bgp_provider_token", "a"),
+                ("bgp_provider_token_file", "/b"),
+                ("bgp_provider_shape", "equinix,peersAS=/a"),
+            ],
+        )
+        .unwrap_err();
+        assert_eq!(problems.len(), 4, "{problems:#?}");
+        assert!(problems.iter().all(|text| text.contains("bgp_provider_")), "{problems:#?}");
+    }
+}
