@@ -12,7 +12,7 @@ use crate::leader::{Claim, Health, Standing};
 use crate::model::{BootTime, LeaseName};
 use crate::net::clock;
 
-/// How long routes that are about to go say so before they go.
+/// How long routes that are about to go say so before they go, where there are peers to hear it.
 const DRAIN: Duration = Duration::from_millis(500);
 /// How long an API server that has never answered is waited for: there may be none on this host.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,6 +28,7 @@ pub(super) struct Judge {
     health: Option<watch::Receiver<Report>>,
     drained: watch::Receiver<bool>,
     stopping: watch::Receiver<bool>,
+    drain: Duration,
     standing: watch::Sender<Standing>,
     began: BootTime,
 }
@@ -40,7 +41,8 @@ impl Common {
     ) -> (Judge, watch::Receiver<Standing>) {
         let (standing, out) = watch::channel(Standing::Starting);
         let (drained, stopping) = (self.drained.clone(), self.stopping.clone());
-        (Judge { health, drained, stopping, standing, began: clock::now() }, out)
+        let drain = if self.config.bgp.is_some() { DRAIN } else { Duration::ZERO };
+        (Judge { health, drained, stopping, drain, standing, began: clock::now() }, out)
     }
 }
 
@@ -88,7 +90,7 @@ impl Judge {
         let nobody = Standing::Following { holder: None, fence_until: None };
         match before {
             Standing::Leaving { until } if away && now < *until => before.clone(),
-            Standing::Holding(_) if away => Standing::Leaving { until: now + DRAIN + LINGER },
+            Standing::Holding(_) if away => Standing::Leaving { until: now + self.drain + LINGER },
             _ if away => nobody,
             _ => match health {
                 None | Some(Health::Serving | Health::Refusing) if matches!(before, Standing::Holding(_)) => {

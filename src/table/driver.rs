@@ -100,21 +100,19 @@ impl Driver {
         };
         let plan = plan(&desired, &actual);
         let realm = self.config.reassert.map(|_| self.realm);
-        let again: Vec<TableRoute> = match realm {
-            // Only the control plane's: thousands of changes would be news about nothing.
-            Some(_) => {
-                actual.routes.iter().filter(|route| vips.contains(&route.prefix.address)).copied().collect()
-            }
-            None => Vec::new(),
-        };
-        let again = again.into_iter().filter(|route| desired.get(&route.prefix) == Some(&route.link));
-        let put: Vec<TableRoute> = plan.put.iter().copied().chain(again).collect();
+        // Only the control plane's are put there again: thousands of changes would be news about nothing.
+        let restless = |route: &TableRoute| realm.is_some() && vips.contains(&route.prefix.address);
+        let (mut again, put): (Vec<TableRoute>, Vec<TableRoute>) =
+            plan.put.iter().copied().partition(restless);
+        let there = actual.routes.iter().filter(|route| restless(route)).copied();
+        again.extend(there.filter(|route| desired.get(&route.prefix) == Some(&route.link)));
         self.ours = desired.keys().copied().collect();
         for route in &plan.remove {
             tracing::debug!(prefix = %route.prefix, table = self.config.table.id, "removing the route");
         }
         let removed = self.netlink.remove_routes(self.config.table, &plan.remove);
-        let put = self.netlink.put_routes(self.config.table, realm, &put);
-        removed.into_iter().chain(put).collect()
+        let put = self.netlink.put_routes(self.config.table, None, &put);
+        let again = self.netlink.put_routes(self.config.table, realm, &again);
+        removed.into_iter().chain(put).chain(again).collect()
     }
 }

@@ -1,15 +1,17 @@
 //! What holds for BGP and for the routing table alike.
 
-use kube_vip_lab::wait_for;
+use k8s_openapi::api::core::v1::Service;
+use kube_vip_lab::{Router, RouterKind, ServiceLab, wait_for};
 use libtest_mimic::{Failed, Trial};
 use serde_json::json;
 
 use crate::bgp::{HOSTS, HOSTS_V6, agents, router};
-use crate::harness::services;
-use crate::table::wait_for_route;
+use crate::harness::{ServicesGuard, services};
+use crate::table::{table, wait_for_route};
 use crate::trial;
 
 type Outcome = Result<(), Failed>;
+type Env<'a> = &'a [(&'a str, &'a str)];
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -64,7 +66,7 @@ fn url() -> Outcome {
         std::fs::create_dir_all(&etc)?;
         std::fs::copy(lab.lab.pki.path("ca.crt"), etc.join("ca.crt"))?;
     }
-    let router = router(&lab, kube_vip_lab::RouterKind::Frr, 65_001, &[HOSTS, HOSTS_V6].concat())?;
+    let router = router(&lab, RouterKind::Frr, 65_001, &[HOSTS, HOSTS_V6].concat())?;
     lab.start_agents()?;
     router.wait_for_next_hops("10.43.0.100/32", &HOSTS)?;
     lab.lab.host_mut(2).kill_api_server();
@@ -78,19 +80,47 @@ fn url() -> Outcome {
     Ok(())
 }
 
+/// How a test sees where a route is: by way of a router, or in the hosts' tables.
+struct Sight<'a> {
+    lab: &'a ServiceLab,
+    router: Option<&'a Router>,
+}
+
+impl Sight<'_> {
+    /// How many hosts have it.
+    fn ways(&self, route: &str) -> usize {
+        let length = if route.contains(':') { 128 } else { 32 };
+        match self.router {
+            Some(router) => router.next_hops(&format!("{route}/{length}")).len(),
+            None => (0..3).filter(|host| table(self.lab, *host).contains(&format!("{route} dev"))).count(),
+        }
+    }
+
+    fn wait_for_ways(&self, route: &str, count: usize, what: &str) -> Outcome {
+        wait_for(&format!("{what}: {route} on {count} hosts"), 20, || {
+            (self.ways(route) == count).then_some(())
+        })?;
+        Ok(())
+    }
+}
+
+/// Agents in either mode, and the router that they talk to.
+fn scene(bgp: bool, env: &[(&str, &str)]) -> Result<(ServicesGuard, Option<Router>), Failed> {
+    if !bgp {
+        return Ok((services(&[&TABLE[..], env].concat())?, None));
+    }
+    let lab = agents(PEERS, env)?;
+    let router = router(&lab, RouterKind::Frr, 65_001, &[HOSTS, HOSTS_V6].concat())?;
+    Ok((lab, Some(router)))
+}
+
+fn mode(bgp: bool) -> &'static str {
+    if bgp { "BGP" } else { "routing table" }
+}
+
 /// One election for all, one for each, one for a group by its own name, and on demand beside those that nobody is
 /// elected for: one host has the route, and it stays until the last Service of the address is gone.
 fn elections() -> Outcome {
-    let ways = |lab: &kube_vip_lab::ServiceLab, route: &str| {
-        (0..3).filter(|host| crate::table::table(lab, *host).contains(&format!("{route} dev"))).count()
-    };
-    let wait_for_ways = |lab: &kube_vip_lab::ServiceLab, route: &str, count: usize, what: &str| -> Outcome {
-        wait_for(&format!("{what}: {route} on {count} hosts"), 20, || {
-            (ways(lab, route) == count).then_some(())
-        })?;
-        Ok(())
-    };
-    type Env<'a> = &'a [(&'a str, &'a str)];
     let each: Env<'_> = &[("svc_election", "true")];
     let on_demand: Env<'_> = &[NOBODY_ELECTED, ("per_service_election_on_demand", "true")];
     let by_name = json!({ "kube-vip.io/leaseName": "common" });
@@ -101,25 +131,31 @@ fn elections() -> Outcome {
         ("by name", each, by_name),
         ("on demand", on_demand, forced),
     ];
-    for (what, env, annotations) in table {
-        let mut lab = services(&[&TABLE[..], env].concat())?;
+    for (bgp, (what, env, annotations)) in
+        [false, true].iter().flat_map(|bgp| table.iter().map(|row| (*bgp, row)))
+    {
+        let what = &format!("{}, {what}", mode(bgp));
+        let (mut lab, router) = scene(bgp, env)?;
         for (name, address) in [("first", "10.43.0.1,fd43::1"), ("second", "10.43.0.1")] {
             lab.serve(name, address)?;
             let patch = json!({ "metadata": { "annotations": annotations } });
-            lab.objects().patch::<k8s_openapi::api::core::v1::Service>(name, patch)?;
+            lab.objects().patch::<Service>(name, patch)?;
         }
         lab.serve("other", "10.43.0.2")?;
         lab.start_agents()?;
-        let everywhere = if what == "on demand" { 3 } else { 1 };
-        wait_for_ways(&lab, "10.43.0.2", everywhere, what)?;
+        let sight = Sight { lab: &lab, router: router.as_ref() };
+        // With BGP, one election for all is none: routers choose, as with the Go program.
+        let elected = if bgp && env.is_empty() { 3 } else { 1 };
+        let other = if what.ends_with("on demand") { 3 } else { elected };
+        sight.wait_for_ways("10.43.0.2", other, what)?;
         for route in ["10.43.0.1", "fd43::1"] {
-            wait_for_ways(&lab, route, 1, what)?;
+            sight.wait_for_ways(route, elected, what)?;
         }
         lab.delete("first")?;
-        wait_for_ways(&lab, "fd43::1", 0, what)?;
-        wait_for_ways(&lab, "10.43.0.1", 1, what)?;
+        sight.wait_for_ways("fd43::1", 0, what)?;
+        sight.wait_for_ways("10.43.0.1", elected, what)?;
         lab.delete("second")?;
-        wait_for_ways(&lab, "10.43.0.1", 0, what)?;
+        sight.wait_for_ways("10.43.0.1", 0, what)?;
         lab.stop_agents()?;
     }
     Ok(())
@@ -128,7 +164,6 @@ fn elections() -> Outcome {
 /// In either mode, with the control plane, Services, or both, elected or not: an agent that is told to stop ends in time
 /// and leaves neither route nor address.
 fn exits() -> Outcome {
-    type Env<'a> = &'a [(&'a str, &'a str)];
     let none: Env<'_> = &[NOBODY_ELECTED];
     let scenes: [(&str, Vec<(&str, &str)>); 6] = [
         ("the control plane", [&CONTROL_PLANE[..], none, &[("svc_enable", "false")]].concat()),
@@ -140,13 +175,8 @@ fn exits() -> Outcome {
     ];
     for bgp in [true, false] {
         for (what, env) in &scenes {
-            let what = format!("{}: {what}", if bgp { "BGP" } else { "routing table" });
-            let mut lab = if bgp { agents(PEERS, env)? } else { services(&[&TABLE[..], env].concat())? };
-            let hosts = [HOSTS, HOSTS_V6].concat();
-            let router = match bgp {
-                true => Some(router(&lab, kube_vip_lab::RouterKind::Frr, 65_001, &hosts)?),
-                false => None,
-            };
+            let what = &format!("{}: {what}", mode(bgp));
+            let (mut lab, router) = scene(bgp, env)?;
             lab.serve("web", "10.43.0.1,fd43::1")?;
             lab.start_agents()?;
             let mut routes = vec!["10.43.0.1", "fd43::1"];
@@ -156,23 +186,20 @@ fn exits() -> Outcome {
             if env.contains(&("svc_enable", "false")) {
                 routes.retain(|route| route.ends_with("100"));
             }
-            let there = |lab: &kube_vip_lab::ServiceLab, route: &str| match &router {
-                Some(router) => {
-                    let length = if route.contains(':') { 128 } else { 32 };
-                    !router.next_hops(&format!("{route}/{length}")).is_empty()
-                }
-                None => (0..3).any(|host| crate::table::table(lab, host).contains(&format!("{route} dev"))),
+            let seen = |lab: &ServiceLab, what: &str, there: bool| {
+                let sight = Sight { lab, router: router.as_ref() };
+                routes.iter().try_for_each(|route| {
+                    wait_for(&format!("{what}: {route}"), 20, || {
+                        ((sight.ways(route) > 0) == there).then_some(())
+                    })
+                })
             };
-            for route in &routes {
-                wait_for(&format!("{what}: {route}"), 20, || there(&lab, route).then_some(()))?;
-            }
+            seen(&lab, what, true)?;
             for host in 0..3 {
                 lab.agent(host).terminate();
                 assert!(lab.agent(host).wait(10)?.success(), "{what}");
             }
-            for route in &routes {
-                wait_for(&format!("{what}: {route} to go"), 5, || (!there(&lab, route)).then_some(()))?;
-            }
+            seen(&lab, &format!("{what}, stopped"), false)?;
             for host in 0..3 {
                 let left = lab.lab.host(host).namespace.ip(&["addr", "show", "dev", "eth0"])?;
                 assert!(!left.contains("10.43.0.") && !left.contains("fd43::"), "{what}: {left}");

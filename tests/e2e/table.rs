@@ -14,6 +14,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("routes_are_in_the_table_while_there_is_something_behind_them", routes),
         trial("routing_daemons_pass_the_routes_on", daemons),
         trial("the_table_is_cleaned_of_what_nobody_wants", cleaned),
+        trial("the_control_planes_routes_change_their_realm_where_daemons_need_it", realms),
         trial("elected_services_have_routes_on_their_holder", elected),
     ]
 }
@@ -154,5 +155,22 @@ fn elected() -> Outcome {
     wait_for("the route on another host", 20, || {
         (0..3).any(|host| host != holder && table(&lab, host).contains("10.43.0.1 ")).then_some(())
     })?;
+    Ok(())
+}
+
+fn realms() -> Outcome {
+    let more = [("vip_routingrealms", "true"), ("backend_health_check_interval", "1")];
+    let mut lab = agents(&[&CONTROL_PLANE[..], &more].concat())?;
+    lab.serve("web", "10.43.0.1")?;
+    lab.start_agent(0)?;
+    for realm in ["realm 1", "realm 2", "realm 1"] {
+        wait_for(&format!("the route with {realm}"), 10, || {
+            let text = table(&lab, 0);
+            let route = text.lines().find(|line| line.starts_with("10.43.0.100 "))?.to_owned();
+            route.contains(realm).then_some(())
+        })?;
+    }
+    wait_for_route(&lab, 0, "10.43.0.1", true)?;
+    assert_eq!(table(&lab, 0).matches("realm").count(), 1, "{}", table(&lab, 0));
     Ok(())
 }
