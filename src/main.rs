@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use kube_vip::cli::{self, Action, Cli, Manifest, Usage};
-use kube_vip::config::{self, Config, Raw, Sources};
+use kube_vip::config::{self, Config, Raw, ServiceElection, Sources};
 use kube_vip::model::ActualAddress;
 use kube_vip::net::netlink::Netlink;
 use kube_vip::program::{Failure, conclude, environment, print, runtime};
@@ -94,21 +94,46 @@ fn own_addresses(link: u32, addresses: &[ActualAddress]) -> Vec<IpAddr> {
 
 /// What `manager --dry-run` prints.
 fn plan(config: &Config) -> String {
-    let targets: Vec<String> = config.targets.iter().map(|target| format!("{target:?}")).collect();
-    let link = config.interface.as_deref().unwrap_or("the default route's link");
-    let election = &config.election;
-    let mut text = format!(
-        "The configuration is good. As node {}, kube-vip would hold {} on {link}, announced by {}, while it holds \
-         the Lease {}/{} ({} s, renewed every {} s, acted on for {} s).\n",
-        config.node_name,
-        targets.join(", "),
-        config.mode.name(),
-        election.namespace,
-        election.name,
-        election.lease_duration.as_secs(),
-        election.retry_period.as_secs(),
-        election.renew_deadline.as_secs(),
-    );
+    let list = |items: Vec<String>| items.join(", ");
+    let (mode, election) = (config.mode.name(), &config.election);
+    let mut text = format!("The configuration is good. This is node {}.\n", config.node_name);
+    if !config.targets.is_empty() {
+        let while_it = match config.elects_control_plane() {
+            true => format!(
+                "holds the Lease {}/{} ({} s, renewed every {} s, acted on for {} s)",
+                election.namespace,
+                election.name,
+                election.lease_duration.as_secs(),
+                election.retry_period.as_secs(),
+                election.renew_deadline.as_secs(),
+            ),
+            false => "finds the API server of this host well, as other nodes do".to_owned(),
+        };
+        let targets = list(config.targets.iter().map(ToString::to_string).collect());
+        let link = config.interface.as_deref().unwrap_or("the default route's link");
+        text.push_str(&format!(
+            "Control plane: {targets} on {link}, announced by {mode} while it {while_it}.\n"
+        ));
+    }
+    if let Some(services) = &config.services {
+        let who = match services.election {
+            ServiceElection::EveryNode => "every node that can serve them".to_owned(),
+            ServiceElection::Global => {
+                format!("the holder of the Lease {}/{}", services.lease.0, services.lease.1)
+            }
+            ServiceElection::PerService => "the holder of each one's own Lease".to_owned(),
+            ServiceElection::Groups(count) => format!("the holders of {count} Leases"),
+        };
+        text.push_str(&format!("Services: announced by {mode}, by {who}.\n"));
+    }
+    if let Some(bgp) = &config.bgp {
+        let mut peers: Vec<String> = bgp.peers.iter().map(ToString::to_string).collect();
+        peers.extend(
+            bgp.annotations.iter().map(|prefix| format!("those in the node's annotations {prefix}/…")),
+        );
+        peers.extend(bgp.provider.iter().map(|provider| format!("those that {} tells", provider.url)));
+        text.push_str(&format!("BGP: AS {}, peers {}.\n", bgp.local_as, list(peers)));
+    }
     for note in &config.notes {
         text.push_str(&format!("Note: {note}.\n"));
     }

@@ -370,4 +370,17 @@ fn a_typo_in_a_variable_is_a_warning_and_the_manager_names_the_links_there_are()
         printed.stdout,
         printed.stderr
     );
+    let lease =
+        "Control plane: 192.0.2.1 on lo, announced by ARP while it holds the Lease kube-system/plndr-cp-lock";
+    assert!(printed.stdout.contains(lease), "{}", printed.stdout);
+    let env = [
+        ("bgp_enable", "true"),
+        ("svc_enable", "true"),
+        ("bgp_routerid", "192.0.2.9"),
+        ("bgp_peers", "192.0.2.1:65001,unnumbered:lo"),
+    ];
+    let printed = kube_vip(&["manager", "--dry-run"], &env);
+    let expected = "Services: announced by BGP, by every node that can serve them.\n\
+                    BGP: AS 65000, peers 192.0.2.1:179, unnumbered:lo.\n";
+    assert!(printed.stdout.ends_with(expected), "{} {}", printed.stdout, printed.stderr);
 }

@@ -117,7 +117,7 @@ pub fn resolve(bgp: &Bgp, host: &Host, elected: bool) -> Resolved {
         match &host.labels {
             _ if peer.node_selector.is_empty() => {}
             None => {
-                troubles.push(format!("peer {} waits for the labels of node {}", name(peer), host.node));
+                troubles.push(format!("peer {peer} waits for the labels of node {}", host.node));
                 continue;
             }
             Some(labels) if peer.node_selector.iter().all(|(key, value)| labels.get(key) == Some(value)) => {}
@@ -134,17 +134,8 @@ pub fn resolve(bgp: &Bgp, host: &Host, elected: bool) -> Resolved {
     (peers, troubles)
 }
 
-/// What users and metrics call a peer, as the Go program does.
-fn name(peer: &Peer) -> String {
-    match &peer.target {
-        PeerTarget::Address(IpAddr::V4(address)) => format!("{address}:{}", peer.port),
-        PeerTarget::Address(IpAddr::V6(address)) => format!("[{address}]:{}", peer.port),
-        PeerTarget::Unnumbered(link) => format!("unnumbered:{link}"),
-    }
-}
-
 fn config(bgp: &Bgp, peer: &Peer, host: &Host, elected: bool) -> Result<(Config, Vec<String>), String> {
-    let name = name(peer);
+    let name = peer.to_string();
     let mut notes = Vec::new();
     let (link, address, scope) = match &peer.target {
         PeerTarget::Address(address) => {

@@ -148,6 +148,15 @@ pub enum Target {
     Name(String),
 }
 
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
 /// Prefix lengths for VIPs; none means a host route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Prefixes {

@@ -16,7 +16,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use crate::api::{Api, Environment};
-use crate::config::{Config, Target};
+use crate::config::Config;
 use crate::desired::Board;
 use crate::leader::Settings;
 use crate::leader::driver::Ask;
@@ -394,16 +394,12 @@ fn options(config: &Config, link: &Link, control_plane: Option<LeaseName>) -> re
 }
 
 fn reporter(config: &Config, api: Arc<Api>) -> Reporter {
-    let shown = |target: &Target| match target {
-        Target::Ip(address) => address.to_string(),
-        Target::Name(name) => name.clone(),
-    };
     let addresses: Vec<IpAddr> =
         resolve::fixed(&config.targets, config.prefixes).iter().map(|vip| vip.address).collect();
     Reporter {
         api,
         node: config.node_name.clone(),
-        vips: config.targets.iter().map(shown).collect::<Vec<_>>().join(", "),
+        vips: config.targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         label: config.telemetry.label_node.then(|| label_value(&addresses)),
     }
 }

@@ -113,6 +113,17 @@ pub struct Peer {
     pub node_selector: BTreeMap<String, String>,
 }
 
+/// What users and metrics call a peer, as the Go program does.
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.target {
+            PeerTarget::Address(IpAddr::V4(address)) => write!(f, "{address}:{}", self.port),
+            PeerTarget::Address(IpAddr::V6(address)) => write!(f, "[{address}]:{}", self.port),
+            PeerTarget::Unnumbered(link) => write!(f, "unnumbered:{link}"),
+        }
+    }
+}
+
 impl Peer {
     /// A peer of which nothing else is said.
     pub fn new(target: PeerTarget, asn: Option<u32>) -> Self {
