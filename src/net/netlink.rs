@@ -202,6 +202,11 @@ impl Netlink {
         outcomes
     }
 
+    async fn list_routes(&self, request: RouteMessage) -> Result<Vec<RouteMessage>, NetlinkError> {
+        let routes = self.handle.route().get(request).execute();
+        routes.try_collect().await.map_err(failed("list routes"))
+    }
+
     /// The routes of a table that have this protocol, and lead to a link.
     ///
     /// # Errors
@@ -212,14 +217,7 @@ impl Netlink {
             RouteMessageBuilder::<Ipv4Addr>::new().table_id(table.id).build(),
             RouteMessageBuilder::<Ipv6Addr>::new().table_id(table.id).build(),
         ] {
-            let messages: Vec<RouteMessage> = self
-                .handle
-                .route()
-                .get(request)
-                .execute()
-                .try_collect()
-                .await
-                .map_err(failed("list routes"))?;
+            let messages = self.list_routes(request).await?;
             let here = |message: &&RouteMessage| {
                 table_of(message) == table.id && u8::from(message.header.protocol) == table.protocol
             };
@@ -304,14 +302,7 @@ impl Netlink {
                 IpVersion::V4 => RouteMessageBuilder::<Ipv4Addr>::new().build(),
                 IpVersion::V6 => RouteMessageBuilder::<Ipv6Addr>::new().build(),
             };
-            let routes: Vec<RouteMessage> = self
-                .handle
-                .route()
-                .get(request)
-                .execute()
-                .try_collect()
-                .await
-                .map_err(failed("list routes"))?;
+            let routes = self.list_routes(request).await?;
             let best = routes
                 .iter()
                 .filter(|route| route.header.destination_prefix_length == 0)
