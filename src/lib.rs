@@ -14,6 +14,7 @@ pub mod bgp;
 pub mod cli;
 pub mod config;
 pub mod desired;
+pub mod dhcp;
 pub mod dump;
 pub mod health;
 pub mod leader;

@@ -32,6 +32,7 @@ const PURE: &[&str] = &[
     "src/cli.rs",
     "src/config/",
     "src/desired/",
+    "src/dhcp/v4/fsm.rs",
     "src/health/fsm.rs",
     "src/leader/decide.rs",
     "src/leader/elector.rs",
