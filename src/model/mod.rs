@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod annotation;
+pub mod checksum;
 pub mod family;
 pub mod hash;
 pub mod lease;

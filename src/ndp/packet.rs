@@ -9,6 +9,8 @@
 
 use std::net::Ipv6Addr;
 
+use crate::model::checksum::checksum as internet_checksum;
+
 const HEADER: usize = 40;
 const ICMPV6: u8 = 58;
 const SOLICITATION: u8 = 135;
@@ -119,17 +121,7 @@ pub(super) fn datagram(source: Ipv6Addr, destination: Ipv6Addr, body: Vec<u8>) -
 fn checksum(source: Ipv6Addr, destination: Ipv6Addr, body: &[u8]) -> u16 {
     let length = u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes();
     let pseudo = [&source.octets()[..], &destination.octets(), &length, &[0, 0, 0, ICMPV6]].concat();
-    let words = pseudo.chunks(2).chain(body.chunks(2));
-    let sum: u32 = words
-        .map(|pair| match pair {
-            [high, low] => u32::from(u16::from_be_bytes([*high, *low])),
-            [high] => u32::from(*high) << 8,
-            _ => 0,
-        })
-        .fold(0, u32::wrapping_add);
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let folded = (folded & 0xffff) + (folded >> 16);
-    !u16::try_from(folded).unwrap_or(u16::MAX)
+    internet_checksum(&[&pseudo, body])
 }
 
 impl Packet {

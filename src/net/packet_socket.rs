@@ -1,4 +1,4 @@
-//! Packet sockets: whole ARP and neighbour discovery packets on one link, without the link's own header.
+//! Packet sockets: whole packets of ARP, neighbour discovery and DHCP on one link, without the link's own header.
 
 use std::io::{self, Read};
 use std::net::Ipv6Addr;
@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
-use super::sys::{link_address, register};
+use super::sys::{link_address, promiscuous, register};
 
 /// Which packets a socket gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,19 +17,28 @@ pub enum Filter {
     NeighbourDiscovery,
     /// Router solicitations and advertisements.
     RouterDiscovery,
+    /// What DHCP servers send to clients over IPv4.
+    DhcpV4,
+    /// The same over IPv6.
+    DhcpV6,
 }
 
 impl Filter {
     fn ethertype(self) -> u16 {
         match self {
             Self::Arp => 0x0806,
-            Self::NeighbourDiscovery | Self::RouterDiscovery => 0x86dd,
+            Self::NeighbourDiscovery | Self::RouterDiscovery | Self::DhcpV6 => 0x86dd,
+            Self::DhcpV4 => 0x0800,
         }
     }
 
-    /// Classic BPF, run by the kernel so that other IPv6 traffic never reaches this process.
+    /// Classic BPF, run by the kernel so that other traffic never reaches this process.
     fn program(self) -> Vec<SockFilter> {
         const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
+        const LOAD_HALF: u16 = 0x28; // BPF_LD | BPF_H | BPF_ABS
+        const LOAD_HALF_AFTER: u16 = 0x48; // BPF_LD | BPF_H | BPF_IND
+        const LENGTH_OF_HEADER: u16 = 0xb1; // BPF_LDX | BPF_B | BPF_MSH
+        const JUMP_IF_ANY: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
         const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
         const JUMP_IF_GREATER: u16 = 0x25; // BPF_JMP | BPF_JGT | BPF_K
         const RETURN: u16 = 0x06; // BPF_RET | BPF_K
@@ -37,6 +46,29 @@ impl Filter {
             Self::Arp => return Vec::new(),
             Self::NeighbourDiscovery => (134, 136),
             Self::RouterDiscovery => (132, 134),
+            Self::DhcpV4 => {
+                return vec![
+                    SockFilter::new(LOAD_BYTE, 0, 0, 9), // protocol
+                    SockFilter::new(JUMP_IF_EQUAL, 0, 6, 17),
+                    SockFilter::new(LOAD_HALF, 0, 0, 6), // all but the first fragment have no ports
+                    SockFilter::new(JUMP_IF_ANY, 4, 0, 0x1fff),
+                    SockFilter::new(LENGTH_OF_HEADER, 0, 0, 0),
+                    SockFilter::new(LOAD_HALF_AFTER, 0, 0, 2), // destination port
+                    SockFilter::new(JUMP_IF_EQUAL, 0, 1, 68),
+                    SockFilter::new(RETURN, 0, 0, 0xffff),
+                    SockFilter::new(RETURN, 0, 0, 0),
+                ];
+            }
+            Self::DhcpV6 => {
+                return vec![
+                    SockFilter::new(LOAD_BYTE, 0, 0, 6), // next header
+                    SockFilter::new(JUMP_IF_EQUAL, 0, 3, 17),
+                    SockFilter::new(LOAD_HALF, 0, 0, 42), // destination port
+                    SockFilter::new(JUMP_IF_EQUAL, 0, 1, 546),
+                    SockFilter::new(RETURN, 0, 0, 0xffff),
+                    SockFilter::new(RETURN, 0, 0, 0),
+                ];
+            }
         };
         vec![
             SockFilter::new(LOAD_BYTE, 0, 0, 6), // next header
@@ -84,6 +116,14 @@ impl PacketSocket {
     pub fn send(&self, packet: &[u8], to: &[u8]) -> io::Result<()> {
         let to = link_address(self.link, self.ethertype, to)?;
         self.socket.get_ref().send_to(packet, &to).map(|_| ())
+    }
+
+    /// Get what is addressed to other stations on the link, too, or no more.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn hear_all(&self, all: bool) -> io::Result<()> {
+        promiscuous(self.socket.get_ref(), self.link, all)
     }
 
     /// The next packet of another station.

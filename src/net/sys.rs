@@ -97,6 +97,19 @@ pub(super) fn least_hops(socket: &impl AsRawFd, ipv4: bool, hops: u8) -> io::Res
     }
 }
 
+/// Get what is addressed to other stations on a link, too, or no more (PACKET_MR_PROMISC of packet(7)). The kernel counts
+/// who asks for it; a socket that is closed asks for it no more.
+pub(super) fn promiscuous(socket: &impl AsRawFd, link: u32, on: bool) -> io::Result<()> {
+    let request = libc::packet_mreq {
+        mr_ifindex: i32::try_from(link).map_err(io::Error::other)?,
+        mr_type: libc::PACKET_MR_PROMISC as u16,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    let name = if on { libc::PACKET_ADD_MEMBERSHIP } else { libc::PACKET_DROP_MEMBERSHIP };
+    set_option(socket, libc::SOL_PACKET, name, &request)
+}
+
 /// `T` has to be what the kernel expects for this option.
 fn set_option<T>(socket: &impl AsRawFd, level: i32, name: i32, value: &T) -> io::Result<()> {
     let length = size_of::<T>() as libc::socklen_t;

@@ -1,4 +1,6 @@
-//! A client with one lease (RFC 2131 §4.4).
+//! A client with one lease, of IPv4 (RFC 2131 §4.4) or IPv6 (RFC 8415 §18.2): the messages differ, the story is one.
+//!
+//! In the words of IPv4; those of IPv6 are SOLICIT, REQUEST, REPLY, RENEW, REBIND.
 //!
 //! ```text
 //!            DISCOVER             REQUEST              ACK             nobody answers
@@ -8,12 +10,12 @@
 //!    │                                                               Rebinding ◄─── Renewing
 //!    └──────────────────────── NAK, or the lease ends ──────────────────┘   T2
 //!
-//!   Rebooting: a lease from before is asked for again, and kept if nobody answers while it lasts (§3.2).
+//!   Rebooting: a lease from before is asked for again. It is ours until a server says otherwise, or it ends (§3.2).
 //! ```
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use crate::model::BootTime;
@@ -39,33 +41,47 @@ const RENEWAL_WAIT: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// An address that is preferred, if the server has it.
-    pub wanted: Option<Ipv4Addr>,
-    /// Rounds of attempts before giving up; 0 for never.
-    pub rounds: u32,
+    pub wanted: Option<IpAddr>,
     /// Spreads waits and makes transaction identifiers.
     pub seed: u64,
+}
+
+/// A server, as it calls itself.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Server {
+    /// By one of its addresses (RFC 2132 §9.7).
+    Address(Ipv4Addr),
+    /// By its DUID (RFC 8415 §11).
+    Duid(Vec<u8>),
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Duid(duid) => duid.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
+        }
+    }
 }
 
 /// What a server says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// DHCPOFFER.
+    /// DHCPOFFER, or ADVERTISE with an address.
     Offer(Grant),
-    /// DHCPACK.
+    /// DHCPACK, or REPLY with an address.
     Ack(Grant),
-    /// DHCPNAK, with the server's reason.
-    Nak(Ipv4Addr, String),
+    /// DHCPNAK, or ADVERTISE or REPLY without an address, with the server's reason.
+    Nak(Server, String),
 }
 
 /// An address, and for how long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     /// The address.
-    pub address: Ipv4Addr,
-    /// The server's identifier.
-    pub server: Ipv4Addr,
-    /// The prefix length of its subnet.
-    pub prefix: Option<u8>,
+    pub address: IpAddr,
+    /// Who gives it.
+    pub server: Server,
     /// For how long; none is for ever.
     pub time: Option<Duration>,
     /// When to ask the server for more (T1), where it says so.
@@ -78,11 +94,11 @@ pub struct Grant {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
     /// The address.
-    pub address: Ipv4Addr,
-    /// The prefix length of its subnet.
-    pub prefix: Option<u8>,
+    pub address: IpAddr,
     /// Who gave it.
-    pub server: Ipv4Addr,
+    pub server: Server,
+    /// When it was asked for: its time counts from there.
+    pub asked: BootTime,
     /// T1, T2 and the end; none where it is for ever.
     pub times: Option<Times>,
 }
@@ -107,10 +123,11 @@ impl Lease {
             let renew = grant.renew.filter(|renew| *renew <= rebind).unwrap_or(rebind.min(time / 2));
             Times { renew: asked + renew, rebind: asked + rebind, end: asked + time }
         });
-        Self { address: grant.address, prefix: grant.prefix, server: grant.server, times }
+        Self { address: grant.address, server: grant.server.clone(), asked, times }
     }
 
-    fn is_over(&self, now: BootTime) -> bool {
+    /// Whether its time is over.
+    pub fn is_over(&self, now: BootTime) -> bool {
         self.times.is_some_and(|times| now >= times.end)
     }
 }
@@ -133,27 +150,25 @@ pub enum Input {
 /// A message to servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// DHCPDISCOVER, with a preference.
-    Discover(Option<Ipv4Addr>),
-    /// DHCPREQUEST for an offer of this server.
-    Select(Ipv4Addr, Ipv4Addr),
-    /// DHCPREQUEST for an address from before.
-    Reboot(Ipv4Addr),
-    /// DHCPREQUEST for more time: from its server alone, or from any.
-    Extend(Ipv4Addr, Option<Ipv4Addr>),
-    /// DHCPDECLINE of an address that a station has.
-    Decline(Ipv4Addr, Ipv4Addr),
-    /// DHCPRELEASE.
-    Release(Ipv4Addr, Ipv4Addr),
+    /// DHCPDISCOVER or SOLICIT, with a preference.
+    Discover(Option<IpAddr>),
+    /// DHCPREQUEST or REQUEST for an offer of this server.
+    Select(IpAddr, Server),
+    /// DHCPREQUEST or REBIND for an address that we have: from before, or for more time.
+    Confirm(IpAddr),
+    /// DHCPDECLINE or DECLINE of an address that a station has.
+    Decline(IpAddr, Server),
+    /// DHCPRELEASE or RELEASE.
+    Release(IpAddr, Server),
 }
 
 /// What has to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// Send this as the transaction with this number, begun so many seconds ago.
-    Send(u32, u16, Message),
+    /// Send this as the transaction with this number, begun so long ago.
+    Send(u32, Duration, Message),
     /// Find out whether a station has this address.
-    Probe(Ipv4Addr),
+    Probe(IpAddr),
     /// The lease is this now: new, or with more time.
     Bound(Lease),
     /// There is no lease any more.
@@ -166,11 +181,11 @@ pub enum Output {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Loss {
     /// A server said so.
-    Refused(Ipv4Addr, String),
+    Refused(Server, String),
     /// Its time is over.
     Expired,
     /// A station has the address.
-    Taken(Ipv4Addr),
+    Taken(IpAddr),
     /// It was given back.
     Released,
 }
@@ -180,26 +195,39 @@ pub enum Loss {
 pub enum Trouble {
     /// Nobody answered in so many rounds.
     Silence(u32),
-    /// Nobody answered, and nothing more is tried.
-    GivenUp,
     /// A server refused a request.
-    Refused(Ipv4Addr, String),
+    Refused(Server, String),
     /// A station has the address that was offered.
-    Taken(Ipv4Addr),
+    Taken(IpAddr),
+}
+
+/// A server's refusal, in words.
+fn refusal(f: &mut fmt::Formatter<'_>, server: &Server, why: &str) -> fmt::Result {
+    match why {
+        "" => write!(f, "the DHCP server {server} refuses"),
+        why => write!(f, "the DHCP server {server} refuses: {why}"),
+    }
 }
 
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Silence(rounds) => write!(f, "no DHCP server answered ({rounds} rounds); trying again"),
-            Self::GivenUp => {
-                f.write_str("no DHCP server answered, and no more is tried (dhcp_backoff_attempts)")
-            }
-            Self::Refused(server, why) if why.is_empty() => write!(f, "the DHCP server {server} refused"),
-            Self::Refused(server, why) => write!(f, "the DHCP server {server} refused: {why}"),
+            Self::Silence(_) => f.write_str("no DHCP server answers"),
+            Self::Refused(server, why) => refusal(f, server, why),
             Self::Taken(address) => {
                 write!(f, "a station on the link has {address}, which a DHCP server offered")
             }
+        }
+    }
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(server, why) => refusal(f, server, why),
+            Self::Expired => f.write_str("the lease is over, and no DHCP server gave it more time"),
+            Self::Taken(address) => write!(f, "a station on the link has {address}, too"),
+            Self::Released => f.write_str("it was given back"),
         }
     }
 }
@@ -225,6 +253,56 @@ enum State {
     Extending(Lease),
 }
 
+/// How far a client is, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stage {
+    /// Another host has the lease.
+    Standby,
+    /// No server has offered anything yet.
+    Asking,
+    /// An offer was taken; the server has not confirmed it yet.
+    Offered,
+    /// A lease from before was asked for.
+    Confirming,
+    /// Whether a station has the address is being found out.
+    Probing,
+    /// All is well.
+    Bound,
+    /// More time was asked for.
+    Renewing,
+    /// More time was asked for again, because the server does not answer.
+    Rebinding,
+}
+
+impl Stage {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Standby,
+        Self::Asking,
+        Self::Offered,
+        Self::Confirming,
+        Self::Probing,
+        Self::Bound,
+        Self::Renewing,
+        Self::Rebinding,
+    ];
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Standby => "standby",
+            Self::Asking => "asking",
+            Self::Offered => "offered",
+            Self::Confirming => "confirming",
+            Self::Probing => "probing",
+            Self::Bound => "bound",
+            Self::Renewing => "renewing",
+            Self::Rebinding => "rebinding",
+        })
+    }
+}
+
 /// A client.
 #[derive(Debug)]
 pub struct Client {
@@ -240,6 +318,8 @@ pub struct Client {
     sent: u32,
     rounds: u32,
     counter: u64,
+    /// What it had last: servers remember, too.
+    last: Option<IpAddr>,
     outputs: VecDeque<Output>,
 }
 
@@ -256,6 +336,7 @@ impl Client {
             sent: 0,
             rounds: 0,
             counter: 0,
+            last: None,
             outputs: VecDeque::new(),
         }
     }
@@ -263,24 +344,45 @@ impl Client {
     /// The lease, while it is good at `now`.
     pub fn lease(&self, now: BootTime) -> Option<&Lease> {
         match &self.state {
-            State::Bound(lease) | State::Extending(lease) => Some(lease).filter(|lease| !lease.is_over(now)),
+            State::Rebooting(lease) | State::Bound(lease) | State::Extending(lease) => {
+                Some(lease).filter(|lease| !lease.is_over(now))
+            }
             _ => None,
         }
+    }
+
+    /// How far it is, at `now`.
+    pub fn stage(&self, now: BootTime) -> Stage {
+        match &self.state {
+            State::Off | State::Pausing(_) | State::Selecting(_) => Stage::Asking,
+            State::Requesting(_) => Stage::Offered,
+            State::Rebooting(_) => Stage::Confirming,
+            State::Probing(_) => Stage::Probing,
+            State::Bound(_) => Stage::Bound,
+            State::Extending(lease) => match lease.times {
+                Some(times) if now >= times.rebind => Stage::Rebinding,
+                _ => Stage::Renewing,
+            },
+        }
+    }
+
+    /// Whether an answer may be on its way.
+    pub fn awaits(&self) -> bool {
+        self.again.is_some()
     }
 
     /// Take in what happened. Afterwards ask for outputs and for the next deadline.
     pub fn handle_input(&mut self, now: BootTime, input: Input) {
         match input {
-            Input::Start(lease) => {
-                if self.state == State::Off {
-                    self.start(now, lease.filter(|lease| !lease.is_over(now)));
-                }
-            }
+            Input::Start(lease) if self.state == State::Off => self.start(now, lease),
+            Input::Start(_) => {}
             Input::Answer(transaction, answer) if transaction == self.transaction => self.answer(now, answer),
             Input::Answer(..) => {}
             Input::Probed(taken) => self.probed(now, taken),
             Input::Conflict => {
-                if let State::Bound(lease) | State::Extending(lease) = self.state.clone() {
+                if let State::Rebooting(lease) | State::Bound(lease) | State::Extending(lease) =
+                    self.state.clone()
+                {
                     self.outputs.push_back(Output::Lost(Loss::Taken(lease.address)));
                     self.decline(now, &lease);
                 }
@@ -294,14 +396,16 @@ impl Client {
         match self.state.clone() {
             State::Pausing(at) if now >= at => self.discover(now),
             State::Selecting(Some((grant, at))) if now >= at => self.select(now, grant),
-            State::Rebooting(lease) if lease.is_over(now) => self.discover(now),
-            State::Bound(lease) | State::Extending(lease) if lease.is_over(now) => {
+            State::Rebooting(lease) | State::Bound(lease) | State::Extending(lease)
+                if lease.is_over(now) =>
+            {
                 self.outputs.push_back(Output::Lost(Loss::Expired));
                 self.rounds = 0;
                 self.discover(now);
             }
             State::Bound(lease) if lease.times.is_some_and(|times| now >= times.renew) => {
                 self.begin(now);
+                self.last = Some(lease.address);
                 self.state = State::Extending(lease);
                 self.extend(now);
             }
@@ -328,17 +432,22 @@ impl Client {
 
     fn start(&mut self, now: BootTime, lease: Option<Lease>) {
         self.rounds = 0;
-        let Some(lease) = lease else { return self.discover(now) };
+        self.last = lease.as_ref().map(|lease| lease.address);
+        let Some(lease) = lease.filter(|lease| !lease.is_over(now)) else { return self.discover(now) };
         self.begin(now);
-        self.send(now, Message::Reboot(lease.address));
+        self.send(now, Message::Confirm(lease.address));
         self.state = State::Rebooting(lease);
+    }
+
+    fn wanted(&self) -> Option<IpAddr> {
+        self.settings.wanted.or(self.last)
     }
 
     /// A new exchange.
     fn begin(&mut self, now: BootTime) {
         self.counter += 1;
-        // No more than a number that differs from the last one is needed.
-        self.transaction = (spread(self.settings.seed, self.counter) * f64::from(u32::MAX)) as u32;
+        // It need only differ from the last one. IPv6 has room for 24 bits.
+        self.transaction = (spread(self.settings.seed, self.counter) * f64::from(0xff_ffff)) as u32;
         self.begun = now;
         self.sent = 0;
         self.again = None;
@@ -347,22 +456,21 @@ impl Client {
     fn discover(&mut self, now: BootTime) {
         self.begin(now);
         self.state = State::Selecting(None);
-        self.send(now, Message::Discover(self.settings.wanted));
+        self.send(now, Message::Discover(self.wanted()));
     }
 
     fn select(&mut self, now: BootTime, grant: Grant) {
         self.sent = 0;
-        self.send(now, Message::Select(grant.address, grant.server));
+        self.send(now, Message::Select(grant.address, grant.server.clone()));
         self.state = State::Requesting(grant);
     }
 
-    /// A request for more time: of the server until T2, of any after it.
+    /// A request for more time. Who may refuse it differs before and after T2; who may grant it does not.
     fn extend(&mut self, now: BootTime) {
         let State::Extending(lease) = &self.state else { return };
         let Some(times) = lease.times else { return };
-        let (server, until) =
-            if now < times.rebind { (Some(lease.server), times.rebind) } else { (None, times.end) };
-        let message = Message::Extend(lease.address, server);
+        let until = if now < times.rebind { times.rebind } else { times.end };
+        let message = Message::Confirm(lease.address);
         self.send(now, message);
         // Half of what is left, and not less than a minute, unless the lease is so short (§4.4.5).
         let left = until.since(now);
@@ -371,8 +479,7 @@ impl Client {
     }
 
     fn send(&mut self, now: BootTime, message: Message) {
-        let seconds = u16::try_from(now.since(self.begun).as_secs()).unwrap_or(u16::MAX);
-        self.outputs.push_back(Output::Send(self.transaction, seconds, message));
+        self.outputs.push_back(Output::Send(self.transaction, now.since(self.begun), message));
         self.asked = now;
         let wait = (FIRST_WAIT * 2_u32.saturating_pow(self.sent)).min(LONGEST_WAIT);
         self.sent += 1;
@@ -387,25 +494,18 @@ impl Client {
         }
         if self.sent < ROUND {
             let message = match &self.state {
-                State::Selecting(_) => Message::Discover(self.settings.wanted),
-                State::Requesting(grant) => Message::Select(grant.address, grant.server),
-                State::Rebooting(lease) => Message::Reboot(lease.address),
+                State::Selecting(_) => Message::Discover(self.wanted()),
+                State::Requesting(grant) => Message::Select(grant.address, grant.server.clone()),
+                State::Rebooting(lease) => Message::Confirm(lease.address),
                 _ => return self.again = None,
             };
             return self.send(now, message);
         }
         // §3.2: a lease that lasts may be used though no server answers.
         if let State::Rebooting(lease) = self.state.clone() {
-            self.again = None;
-            return self.probe(lease);
+            return self.bind(lease);
         }
         self.rounds += 1;
-        if self.settings.rounds > 0 && self.rounds >= self.settings.rounds {
-            self.outputs.push_back(Output::Told(Trouble::GivenUp));
-            self.state = State::Off;
-            self.again = None;
-            return;
-        }
         self.outputs.push_back(Output::Told(Trouble::Silence(self.rounds)));
         self.pause(now);
     }
@@ -421,14 +521,14 @@ impl Client {
     fn answer(&mut self, now: BootTime, answer: Answer) {
         match (self.state.clone(), answer) {
             (State::Selecting(None), Answer::Offer(grant)) => {
-                let wanted = self.settings.wanted.is_none_or(|wanted| wanted == grant.address);
+                let wanted = self.wanted().is_none_or(|wanted| wanted == grant.address);
                 match wanted {
                     true => self.select(now, grant),
                     false => self.state = State::Selecting(Some((grant, now + HESITATION))),
                 }
             }
             (State::Selecting(Some(_)), Answer::Offer(grant))
-                if self.settings.wanted == Some(grant.address) =>
+                if self.wanted() == Some(grant.address) =>
             {
                 self.select(now, grant);
             }
@@ -437,20 +537,25 @@ impl Client {
             }
             (State::Requesting(offer), Answer::Nak(server, why)) if offer.server == server => {
                 self.outputs.push_back(Output::Told(Trouble::Refused(server, why)));
+                self.last = None;
                 self.rounds += 1;
                 self.pause(now);
             }
-            (State::Rebooting(_), Answer::Ack(grant)) => self.probe(Lease::new(&grant, self.asked)),
-            (State::Rebooting(_), Answer::Nak(server, why)) => {
+            (State::Selecting(_), Answer::Nak(server, why)) => {
                 self.outputs.push_back(Output::Told(Trouble::Refused(server, why)));
-                self.discover(now);
             }
-            (State::Extending(lease), Answer::Ack(grant)) if grant.address == lease.address => {
+            (State::Rebooting(lease) | State::Extending(lease), Answer::Ack(grant))
+                if grant.address == lease.address =>
+            {
                 self.bind(Lease::new(&grant, self.asked));
             }
-            (State::Extending(_), Answer::Nak(server, why)) => {
+            // Until T2 the lease is a matter between us and its server: another one may know nothing of it.
+            (State::Rebooting(lease) | State::Extending(lease), Answer::Nak(server, why))
+                if server == lease.server || lease.times.is_some_and(|times| now >= times.rebind) =>
+            {
                 self.outputs.push_back(Output::Lost(Loss::Refused(server, why)));
                 self.rounds = 0;
+                self.last = None;
                 self.discover(now);
             }
             _ => {}
@@ -484,18 +589,25 @@ impl Client {
     /// A station has the address: the server is told, and asked for another one later.
     fn decline(&mut self, now: BootTime, lease: &Lease) {
         self.begin(now);
-        self.send(now, Message::Decline(lease.address, lease.server));
+        self.last = None;
+        self.send(now, Message::Decline(lease.address, lease.server.clone()));
         self.again = None;
         self.state = State::Pausing(now + AFTER_DECLINE);
     }
 
     fn stop(&mut self, now: BootTime) {
-        if let State::Bound(lease) | State::Extending(lease) | State::Probing(lease) = self.state.clone() {
+        let lease = match std::mem::replace(&mut self.state, State::Off) {
+            State::Rebooting(lease) | State::Bound(lease) | State::Extending(lease) => Some((lease, true)),
+            State::Probing(lease) => Some((lease, false)),
+            _ => None,
+        };
+        if let Some((lease, known)) = lease {
             self.begin(now);
             self.send(now, Message::Release(lease.address, lease.server));
-            self.outputs.push_back(Output::Lost(Loss::Released));
+            if known {
+                self.outputs.push_back(Output::Lost(Loss::Released));
+            }
         }
-        self.state = State::Off;
         self.again = None;
     }
 }

@@ -6,19 +6,23 @@ fn at(millis: u64) -> BootTime {
     BootTime::from_boot(Duration::from_millis(millis))
 }
 
-fn ip(last: u8) -> Ipv4Addr {
-    Ipv4Addr::new(192, 0, 2, last)
+fn ip(last: u8) -> IpAddr {
+    Ipv4Addr::new(192, 0, 2, last).into()
+}
+
+fn server(last: u8) -> Server {
+    Server::Address(Ipv4Addr::new(192, 0, 2, last))
 }
 
 const SERVER: u8 = 1;
 
 fn settings() -> Settings {
-    Settings { wanted: None, rounds: 3, seed: 7 }
+    Settings { wanted: None, seed: 7 }
 }
 
 fn grant(last: u8, seconds: u64) -> Grant {
     let time = Some(Duration::from_secs(seconds));
-    Grant { address: ip(last), server: ip(SERVER), prefix: Some(24), time, renew: None, rebind: None }
+    Grant { address: ip(last), server: server(SERVER), time, renew: None, rebind: None }
 }
 
 /// Outputs as a line: what is sent, in a word.
@@ -28,9 +32,7 @@ fn drain(client: &mut Client) -> String {
             Message::Discover(None) => "discover".to_owned(),
             Message::Discover(Some(wanted)) => format!("discover {wanted}"),
             Message::Select(address, _) => format!("request {address}"),
-            Message::Reboot(address) => format!("reboot {address}"),
-            Message::Extend(_, Some(_)) => "renew".to_owned(),
-            Message::Extend(_, None) => "rebind".to_owned(),
+            Message::Confirm(address) => format!("confirm {address}"),
             Message::Decline(address, _) => format!("decline {address}"),
             Message::Release(address, _) => format!("release {address}"),
         },
@@ -73,18 +75,20 @@ fn bound(seconds: u64) -> Client {
 #[test]
 fn a_lease_is_renewed_then_rebound_then_over() {
     let mut client = bound(3600);
-    assert_eq!(next(&mut client), (1_800_000, "renew".into()));
+    let confirm = |at| (at, "confirm 192.0.2.9".to_owned());
+    assert_eq!(next(&mut client), confirm(1_800_000));
     // Half of what is left until T2, at 3150 s.
-    assert_eq!(next(&mut client), (2_475_000, "renew".into()));
-    assert_eq!(next(&mut client), (2_812_500, "renew".into()));
+    assert_eq!(next(&mut client), confirm(2_475_000));
+    assert_eq!(next(&mut client), confirm(2_812_500));
     let mut story = Vec::new();
     while client.poll_timeout().is_some_and(|due| due < at(3_600_000)) {
         story.push(next(&mut client));
     }
-    let first = story.iter().position(|(_, what)| what == "rebind").unwrap();
-    assert!(story[first].0 >= 3_150_000 && story[first].0 < 3_215_000, "{story:?}");
+    assert!(story.iter().all(|(_, what)| what == "confirm 192.0.2.9"), "{story:?}");
+    assert!(story.iter().any(|(at, _)| (3_150_000..3_215_000).contains(at)), "{story:?}");
     assert!(client.lease(at(3_599_999)).is_some());
-    assert_eq!(next(&mut client), (3_600_000, "lost Expired, discover".into()));
+    // Servers remember who had what.
+    assert_eq!(next(&mut client), (3_600_000, "lost Expired, discover 192.0.2.9".into()));
     assert!(client.lease(at(3_600_000)).is_none());
 }
 
@@ -124,37 +128,53 @@ fn a_lease_for_ever_needs_nothing_more() {
 
 #[test]
 fn a_refusal_is_told_and_tried_again_wherever_it_comes() {
-    let nak = || Answer::Nak(ip(SERVER), "no".into());
+    let nak = || Answer::Nak(server(SERVER), "no".into());
     let mut client = Client::new(settings());
     input(&mut client, 0, Input::Start(None));
     answer(&mut client, 0, Answer::Offer(grant(9, 60)));
-    assert_eq!(answer(&mut client, 0, nak()), r#"told Refused(192.0.2.1, "no")"#);
+    assert_eq!(answer(&mut client, 0, nak()), r#"told Refused(Address(192.0.2.1), "no")"#);
     let (due, what) = next(&mut client);
     assert!((7_500..=10_000).contains(&due) && what == "discover", "{due} {what}");
 
     let lease = bound(60).lease(at(0)).cloned();
     let mut client = Client::new(settings());
-    assert_eq!(input(&mut client, 0, Input::Start(lease)), "reboot 192.0.2.9");
-    assert_eq!(answer(&mut client, 0, nak()), r#"told Refused(192.0.2.1, "no"), discover"#);
+    assert_eq!(input(&mut client, 0, Input::Start(lease)), "confirm 192.0.2.9");
+    let lost = r#"lost Refused(Address(192.0.2.1), "no"), discover"#;
+    assert_eq!(answer(&mut client, 0, nak()), lost);
 
     let mut client = bound(60);
     next(&mut client);
-    assert_eq!(answer(&mut client, 30_000, nak()), r#"lost Refused(192.0.2.1, "no"), discover"#);
+    assert_eq!(answer(&mut client, 30_000, nak()), lost);
+}
+
+#[test]
+fn until_t2_no_other_server_may_refuse() {
+    let nak = || Answer::Nak(server(2), "no".into());
+    let mut client = bound(3600);
+    next(&mut client);
+    assert_eq!(answer(&mut client, 1_800_000, nak()), "");
+    assert!(client.lease(at(1_800_000)).is_some());
+    assert_eq!(answer(&mut client, 3_150_000, nak()), r#"lost Refused(Address(192.0.2.2), "no"), discover"#);
 }
 
 #[test]
 fn a_lease_from_before_is_kept_though_nobody_answers_while_it_lasts() {
     let lease = bound(60).lease(at(0)).cloned();
     let mut client = Client::new(settings());
-    input(&mut client, 1000, Input::Start(lease.clone()));
-    assert_eq!(next(&mut client).1, "reboot 192.0.2.9");
-    assert_eq!(next(&mut client).1, "reboot 192.0.2.9");
-    assert_eq!(next(&mut client).1, "probe 192.0.2.9");
-    assert_eq!(input(&mut client, 8000, Input::Probed(false)), "bound 192.0.2.9");
-    assert_eq!(next(&mut client), (30_000, "renew".into()));
-    // One that is over is not asked for.
+    assert_eq!(input(&mut client, 1000, Input::Start(lease.clone())), "confirm 192.0.2.9");
+    assert!(client.lease(at(1000)).is_some());
+    assert_eq!(next(&mut client).1, "confirm 192.0.2.9");
+    assert_eq!(next(&mut client).1, "confirm 192.0.2.9");
+    assert_eq!(next(&mut client).1, "bound 192.0.2.9");
+    assert_eq!(next(&mut client), (30_000, "confirm 192.0.2.9".into()));
+    // Whoever has it was the last to announce it: it is not probed for.
     let mut client = Client::new(settings());
-    assert_eq!(input(&mut client, 60_000, Input::Start(lease)), "discover");
+    input(&mut client, 1000, Input::Start(lease.clone()));
+    assert_eq!(answer(&mut client, 1000, Answer::Ack(grant(9, 60))), "bound 192.0.2.9");
+    assert_eq!(next(&mut client).0, 31_000);
+    // One that is over is asked for as any other.
+    let mut client = Client::new(settings());
+    assert_eq!(input(&mut client, 60_000, Input::Start(lease)), "discover 192.0.2.9");
 }
 
 #[test]
@@ -178,9 +198,9 @@ fn what_was_not_asked_for_is_not_heard() {
     assert_eq!(input(&mut client, 0, Input::Answer(other, Answer::Offer(grant(9, 60)))), "");
     assert_eq!(answer(&mut client, 0, Answer::Ack(grant(9, 60))), "");
     answer(&mut client, 0, Answer::Offer(grant(9, 60)));
-    let of_another = Grant { server: ip(2), ..grant(8, 60) };
+    let of_another = Grant { server: server(2), ..grant(8, 60) };
     assert_eq!(answer(&mut client, 0, Answer::Ack(of_another)), "");
-    assert_eq!(answer(&mut client, 0, Answer::Nak(ip(2), String::new())), "");
+    assert_eq!(answer(&mut client, 0, Answer::Nak(server(2), String::new())), "");
 }
 
 #[test]
@@ -197,20 +217,28 @@ fn the_address_that_is_wanted_is_waited_for_a_moment() {
 }
 
 #[test]
-fn silence_is_told_and_given_up_only_where_that_is_asked_for() {
-    for (rounds, gives_up) in [(3, true), (0, false)] {
-        let mut client = Client::new(Settings { rounds, ..settings() });
-        input(&mut client, 0, Input::Start(None));
-        let mut told = Vec::new();
-        for _ in 0..40 {
-            if client.poll_timeout().is_none() {
-                break;
-            }
-            told.extend(Some(next(&mut client).1).filter(|what| what.starts_with("told")));
-        }
-        assert_eq!(told.contains(&"told GivenUp".to_owned()), gives_up, "{told:?}");
-        assert_eq!(client.poll_timeout().is_none(), gives_up);
+fn silence_is_told_and_asking_goes_on() {
+    let mut client = Client::new(settings());
+    input(&mut client, 0, Input::Start(None));
+    let mut told = Vec::new();
+    let mut due = 0;
+    for _ in 0..40 {
+        let (at, what) = next(&mut client);
+        due = at;
+        told.extend(Some(what).filter(|what| what.starts_with("told")));
     }
+    assert_eq!(told[..2], ["told Silence(1)", "told Silence(2)"]);
+    // Ten rounds of three messages: about seven seconds and a minute's pause each.
+    assert!((400_000..900_000).contains(&due), "{due}");
+}
+
+#[test]
+fn a_refusal_instead_of_an_offer_is_told() {
+    let mut client = Client::new(settings());
+    input(&mut client, 0, Input::Start(None));
+    let full = Answer::Nak(server(1), "no addresses".into());
+    assert_eq!(answer(&mut client, 0, full), r#"told Refused(Address(192.0.2.1), "no addresses")"#);
+    assert_eq!(answer(&mut client, 0, Answer::Offer(grant(9, 60))), "request 192.0.2.9");
 }
 
 #[test]
@@ -236,7 +264,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         grant.clone().prop_map(|grant| Event::Answer(Answer::Offer(grant))),
         grant.prop_map(|grant| Event::Answer(Answer::Ack(grant))),
-        Just(Event::Answer(Answer::Nak(ip(SERVER), String::new()))),
+        Just(Event::Answer(Answer::Nak(server(SERVER), String::new()))),
         any::<bool>().prop_map(Event::Probed),
         Just(Event::Conflict),
         (1_u64..100_000).prop_map(Event::Wait),
@@ -248,9 +276,9 @@ proptest! {
     /// after its end; and servers are not flooded.
     #[test]
     fn nothing_is_used_that_was_not_given(events in proptest::collection::vec(event(), 1..200)) {
-        let mut client = Client::new(Settings { rounds: 0, ..settings() });
+        let mut client = Client::new(settings());
         let (mut now, mut sent) = (0, 0_u64);
-        let mut held: Option<Ipv4Addr> = None;
+        let mut held: Option<IpAddr> = None;
         client.handle_input(at(0), Input::Start(None));
         for event in &events {
             match event.clone() {

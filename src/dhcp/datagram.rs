@@ -1,0 +1,120 @@
+//! UDP datagrams as a packet socket sends and gets them: with their IP header.
+//!
+//! No socket of the kernel's own is used: port 68 may be in use, binding it takes a right that the manifests do not
+//! give, and an address that is to be asked for is not there to be bound.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::model::checksum::checksum;
+
+const UDP: u8 = 17;
+const V4_HEADER: usize = 20;
+const V6_HEADER: usize = 40;
+const UDP_HEADER: usize = 8;
+/// Packets stay within the smallest link that IPv6 knows: longer messages are not ours.
+const LONGEST: usize = 1200;
+
+/// From a client to servers (RFC 2131 §4.1).
+pub fn to_v4(source: Ipv4Addr, destination: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
+    let udp = udp((68, 67), (source.into(), destination.into()), payload);
+    let total = u16::try_from(V4_HEADER + udp.len()).unwrap_or(u16::MAX).to_be_bytes();
+    let start = [0x45, 0, total[0], total[1], 0, 0, 0x40, 0, 64, UDP];
+    let addresses = [source.octets(), destination.octets()].concat();
+    let sum = checksum(&[&start, &addresses]).to_be_bytes();
+    [&start[..], &sum, &addresses, &udp].concat()
+}
+
+/// From a client to all servers and relays on the link (RFC 8415 §7.1).
+pub fn to_v6(source: Ipv6Addr, payload: &[u8]) -> Vec<u8> {
+    let udp = udp((546, 547), (source.into(), SERVERS.into()), payload);
+    let length = u16::try_from(udp.len()).unwrap_or(u16::MAX).to_be_bytes();
+    [&[0x60, 0, 0, 0, length[0], length[1], UDP, 1][..], &source.octets(), &SERVERS.octets(), &udp].concat()
+}
+
+/// All DHCP servers and relays on a link.
+const SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
+/// The hardware address of that group (RFC 2464 §7).
+pub const SERVERS_ON_ETHERNET: [u8; 6] = [0x33, 0x33, 0, 1, 0, 2];
+
+fn udp(ports: (u16, u16), (source, destination): (IpAddr, IpAddr), payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(UDP_HEADER + payload.len()).unwrap_or(u16::MAX).to_be_bytes();
+    let header = [ports.0.to_be_bytes(), ports.1.to_be_bytes(), length].concat();
+    let octets = |address: IpAddr| match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    let pseudo = [&octets(source)[..], &octets(destination), &[0, UDP], &length].concat();
+    // A sum of zero means that there is none.
+    let sum = match checksum(&[&pseudo, &header, &[0, 0], payload]) {
+        0 => u16::MAX,
+        sum => sum,
+    };
+    [&header[..], &sum.to_be_bytes(), payload].concat()
+}
+
+/// What a packet carries; none if it is no whole UDP datagram. Its checksum is the kernel's matter: between hosts on one
+/// machine it is never computed.
+pub fn payload(packet: &[u8]) -> Option<&[u8]> {
+    let datagram = match packet.first()? >> 4 {
+        4 => {
+            let header = usize::from(packet.first()? & 0xf) * 4;
+            let total = usize::from(u16::from_be_bytes([*packet.get(2)?, *packet.get(3)?]));
+            // More of it, or a later part.
+            let fragment = u16::from_be_bytes([*packet.get(6)?, *packet.get(7)?]) & 0x3fff != 0;
+            if header < V4_HEADER || *packet.get(9)? != UDP || fragment {
+                return None;
+            }
+            packet.get(header..total)?
+        }
+        6 => {
+            let length = usize::from(u16::from_be_bytes([*packet.get(4)?, *packet.get(5)?]));
+            if *packet.get(6)? != UDP {
+                return None;
+            }
+            packet.get(V6_HEADER..V6_HEADER + length)?
+        }
+        _ => return None,
+    };
+    let length = usize::from(u16::from_be_bytes([*datagram.get(4)?, *datagram.get(5)?]));
+    datagram.get(UDP_HEADER..length).filter(|payload| payload.len() <= LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let v4 = to_v4(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, b"hello");
+        assert_eq!(v4.len(), 33);
+        // As tcpdump and RFC 1071 have it: version 4, 33 bytes, do not fragment, 64 hops, UDP.
+        assert_eq!(v4[..20], *b"\x45\0\0\x21\0\0\x40\0\x40\x11\x3a\xcd\0\0\0\0\xff\xff\xff\xff");
+        assert_eq!(payload(&v4), Some(&b"hello"[..]));
+        assert_eq!(checksum(&[&v4[..20]]), 0);
+        let v6 = to_v6("fe80::1".parse().unwrap(), b"hello");
+        assert_eq!(payload(&v6), Some(&b"hello"[..]));
+    }
+
+    #[test]
+    fn what_is_no_whole_datagram_is_nothing() {
+        let whole = to_v4(Ipv4Addr::LOCALHOST, Ipv4Addr::BROADCAST, b"hello");
+        let broken = |index: usize, value: u8| {
+            let mut bytes = whole.clone();
+            bytes[index] = value;
+            payload(&bytes).map(<[u8]>::to_vec)
+        };
+        assert_eq!(broken(0, 0x44), None, "a header that is too short");
+        assert_eq!(broken(0, 0x75), None, "another version");
+        assert_eq!(broken(3, 200), None, "longer than it is");
+        assert_eq!(broken(6, 0x20), None, "a fragment");
+        assert_eq!(broken(9, 6), None, "TCP");
+        assert_eq!(broken(25, 4), None, "shorter than its header");
+        for length in 0..whole.len() {
+            assert_eq!(payload(&whole[..length]), None);
+        }
+        let six = to_v6("fe80::1".parse().unwrap(), b"hello");
+        for length in 0..six.len() {
+            assert_eq!(payload(&six[..length]), None);
+        }
+    }
+}

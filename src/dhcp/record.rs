@@ -1,0 +1,164 @@
+//! What another process has to know to go on with a lease, as a line of text in an annotation.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::fsm::{Lease, Server, Times};
+use crate::model::{BootTime, Family};
+
+/// A lease, by the time of day.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The address.
+    pub address: IpAddr,
+    /// Who gave it.
+    pub server: Server,
+    /// When it was asked for.
+    pub since: Timestamp,
+    /// T1, T2 and the end after that; none where it is for ever.
+    pub times: Option<[Duration; 3]>,
+}
+
+/// Why a text is no record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it does not say what a lease is: `ADDRESS from SERVER at TIME`, and `for SECONDS renew SECONDS rebind SECONDS`")]
+pub struct NoRecord;
+
+impl Record {
+    /// What is known of a lease at one moment on both clocks.
+    pub fn of(lease: &Lease, now: BootTime, wall: Timestamp) -> Self {
+        let age = SignedDuration::try_from(now.since(lease.asked)).unwrap_or_default();
+        let since = wall.checked_sub(age).unwrap_or(wall);
+        Self {
+            address: lease.address,
+            server: lease.server.clone(),
+            // To the second: that is what is written.
+            since: Timestamp::from_second(since.as_second()).unwrap_or(since),
+            times: lease.times.map(|times| {
+                [times.renew, times.rebind, times.end].map(|time| time.since(lease.asked))
+            }),
+        }
+    }
+
+    /// The lease by this host's clock. A record from the future, by another host's clock, is as one from now.
+    pub fn lease(&self, now: BootTime, wall: Timestamp) -> Lease {
+        let age = Duration::try_from(wall.duration_since(self.since)).unwrap_or_default();
+        let due = |[renew, rebind, end]: [Duration; 3]| {
+            let left = |time: Duration| now + time.saturating_sub(age);
+            Times { renew: left(renew), rebind: left(rebind), end: left(end) }
+        };
+        let times = self.times.map(due);
+        Lease { address: self.address, server: self.server.clone(), asked: now - age, times }
+    }
+
+    /// The record of a family among several in one text. What cannot be read is nothing.
+    pub fn find(text: &str, family: Family) -> Option<Self> {
+        let records = text.split(';').filter_map(|part| part.parse::<Self>().ok());
+        records.into_iter().find(|record| Family::of(record.address) == family)
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} from {} at {}", self.address, self.server, self.since)?;
+        match self.times.map(|times| times.map(|time| time.as_secs())) {
+            Some([renew, rebind, end]) => write!(f, " for {end} renew {renew} rebind {rebind}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FromStr for Record {
+    type Err = NoRecord;
+
+    fn from_str(text: &str) -> Result<Self, NoRecord> {
+        let mut words = text.split_whitespace();
+        let mut word = || words.next().ok_or(NoRecord);
+        let address: IpAddr = word()?.parse().map_err(|_| NoRecord)?;
+        if word()? != "from" {
+            return Err(NoRecord);
+        }
+        let server = word()?;
+        let server = match address {
+            IpAddr::V4(_) => Server::Address(server.parse().map_err(|_| NoRecord)?),
+            IpAddr::V6(_) => Server::Duid(duid(server).ok_or(NoRecord)?),
+        };
+        if word()? != "at" {
+            return Err(NoRecord);
+        }
+        let since = word()?.parse().map_err(|_| NoRecord)?;
+        let mut seconds = |name: &str| match (words.next(), words.next()) {
+            (Some(word), Some(value)) if word == name => value.parse().map(Duration::from_secs).ok(),
+            _ => None,
+        };
+        let times = match seconds("for") {
+            None => None,
+            Some(end) => match (seconds("renew"), seconds("rebind")) {
+                (Some(renew), Some(rebind)) => Some([renew, rebind, end]),
+                _ => return Err(NoRecord),
+            },
+        };
+        Ok(Self { address, server, since, times })
+    }
+}
+
+fn duid(text: &str) -> Option<Vec<u8>> {
+    if !text.len().is_multiple_of(2) || !text.is_ascii() {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> BootTime {
+        BootTime::from_boot(Duration::from_secs(seconds))
+    }
+
+    const V4: &str = "192.0.2.9 from 192.0.2.1 at 2026-11-22T05:00:00Z for 3600 renew 1800 rebind 3150";
+    const V6: &str = "fd00::9 from 00030001aabb at 2026-11-22T05:00:00Z";
+
+    #[test]
+    fn what_is_written_is_read() {
+        for text in [V4, V6] {
+            assert_eq!(text.parse::<Record>().unwrap().to_string(), text);
+        }
+        let both = format!("{V4}; {V6}");
+        assert_eq!(Record::find(&both, Family::V6), V6.parse().ok());
+        assert_eq!(Record::find(&both, Family::V4), V4.parse().ok());
+        assert_eq!(Record::find(V4, Family::V6), None);
+        for wrong in [
+            "",
+            "192.0.2.9",
+            "192.0.2.9 from fd00::1 at 2026-11-22T05:00:00Z",
+            "192.0.2.9 from 192.0.2.1 at noon",
+            "192.0.2.9 from 192.0.2.1 at 2026-11-22T05:00:00Z for 3600",
+            "fd00::9 from 0x at 2026-11-22T05:00:00Z",
+        ] {
+            assert_eq!(wrong.parse::<Record>(), Err(NoRecord), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_lease_goes_on_by_another_clock() {
+        let record: Record = V4.parse().unwrap();
+        let wall: Timestamp = "2026-11-22T05:10:00Z".parse().unwrap();
+        let lease = record.lease(at(50), wall);
+        let times = lease.times.unwrap();
+        assert_eq!([times.renew, times.rebind, times.end], [at(50 + 1200), at(50 + 2550), at(50 + 3000)]);
+        assert!(record.lease(at(50), "2026-11-22T06:00:00Z".parse().unwrap()).is_over(at(50)));
+        // A clock that is behind makes no lease longer than it was given for.
+        let early = record.lease(at(50), "2026-11-21T05:00:00Z".parse().unwrap());
+        assert_eq!(early.times.unwrap().end, at(50 + 3600));
+        let asked = Lease { asked: at(1000), times: Some(Times { renew: at(1010), rebind: at(1020), end: at(1030) }), ..lease };
+        let again = Record::of(&asked, at(1005), wall);
+        assert_eq!(again.since, "2026-11-22T05:09:55Z".parse().unwrap());
+        assert_eq!(again.times.map(|times| times.map(|time| time.as_secs())), Some([10, 20, 30]));
+    }
+}

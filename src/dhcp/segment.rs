@@ -1,0 +1,205 @@
+//! One link, as DHCP clients use it: messages out, answers and other stations in.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::fsm::{Answer, Message};
+use super::identity::Identity;
+use super::{datagram, v4, v6};
+use crate::announce::layer2::{Act, Layer2};
+use crate::model::{Family, Link};
+use crate::net::packet_socket::{Filter, PacketSocket};
+
+/// What comes in from a link.
+#[derive(Debug)]
+pub enum Heard {
+    /// An IPv4 server's answer to who has this hardware address.
+    V4([u8; 6], u32, Answer),
+    /// An IPv6 server's answer to who has this DUID.
+    V6(Vec<u8>, u32, Answer),
+    /// A station has this address.
+    Station(IpAddr),
+}
+
+/// Sockets on one link. They are closed with it.
+#[derive(Debug)]
+pub struct Segment {
+    link: Link,
+    /// Where IPv6 messages come from.
+    link_local: Option<Ipv6Addr>,
+    v4: Option<Arc<PacketSocket>>,
+    v6: Option<Arc<PacketSocket>>,
+    stations: Option<(Arc<Layer2>, AbortHandle)>,
+    hears_all: bool,
+    readers: JoinSet<()>,
+    heard: mpsc::Sender<(u32, Heard)>,
+}
+
+impl Segment {
+    /// Nothing is open yet.
+    pub fn new(link: Link, link_local: Option<Ipv6Addr>, heard: mpsc::Sender<(u32, Heard)>) -> Self {
+        Self {
+            link,
+            link_local,
+            v4: None,
+            v6: None,
+            stations: None,
+            hears_all: false,
+            readers: JoinSet::new(),
+            heard,
+        }
+    }
+
+    /// The link.
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Send a message to all servers and relays on the link.
+    ///
+    /// # Errors
+    /// What the kernel says; or that there is no address to send from.
+    pub fn send(
+        &mut self,
+        family: Family,
+        identity: &Identity,
+        transaction: u32,
+        elapsed: Duration,
+        message: &Message,
+    ) -> std::io::Result<()> {
+        match family {
+            Family::V4 => {
+                let Some(bytes) = v4::to_bytes(identity, transaction, elapsed, message) else { return Ok(()) };
+                // Servers take a release from the address that it gives back alone.
+                let source = match message {
+                    Message::Release(IpAddr::V4(address), _) => *address,
+                    _ => Ipv4Addr::UNSPECIFIED,
+                };
+                let packet = datagram::to_v4(source, Ipv4Addr::BROADCAST, &bytes);
+                let socket = self.open_v4()?;
+                socket.send(&packet, &self.link.broadcast)
+            }
+            Family::V6 => {
+                let Some(bytes) = v6::to_bytes(identity, transaction, elapsed, message) else { return Ok(()) };
+                let none = || std::io::Error::other("the link has no link-local address to ask from");
+                let source = self.link_local.ok_or_else(none)?;
+                let packet = datagram::to_v6(source, &bytes);
+                self.open_v6()?.send(&packet, &datagram::SERVERS_ON_ETHERNET)
+            }
+        }
+    }
+
+    fn open_v4(&mut self) -> std::io::Result<Arc<PacketSocket>> {
+        if let Some(socket) = &self.v4 {
+            return Ok(socket.clone());
+        }
+        let socket = Arc::new(PacketSocket::open(self.link.index, Filter::DhcpV4)?);
+        let read = |bytes: &[u8]| {
+            let (hardware, transaction, answer) = v4::from_bytes(bytes)?;
+            Some(Heard::V4(hardware, transaction, answer))
+        };
+        self.readers.spawn(receive(self.link.index, socket.clone(), read, self.heard.clone()));
+        self.v4 = Some(socket.clone());
+        Ok(socket)
+    }
+
+    fn open_v6(&mut self) -> std::io::Result<Arc<PacketSocket>> {
+        if let Some(socket) = &self.v6 {
+            return Ok(socket.clone());
+        }
+        let socket = Arc::new(PacketSocket::open(self.link.index, Filter::DhcpV6)?);
+        let read = |bytes: &[u8]| {
+            let (client, transaction, answer) = v6::from_bytes(bytes)?;
+            Some(Heard::V6(client, transaction, answer))
+        };
+        self.readers.spawn(receive(self.link.index, socket.clone(), read, self.heard.clone()));
+        self.v6 = Some(socket.clone());
+        Ok(socket)
+    }
+
+    /// Answers may come to hardware addresses that this link's card does not have, or not any more.
+    pub fn expect_answers(&mut self, expected: bool) {
+        if self.hears_all == expected {
+            return;
+        }
+        let Some(socket) = &self.v4 else { return };
+        self.hears_all = expected;
+        if let Err(error) = socket.hear_all(expected) {
+            // Servers that answer to everybody, as they are asked to, are heard all the same.
+            tracing::debug!(link = self.link.name, %error, "cannot listen to all that is on the link");
+        }
+    }
+
+    /// Ask whether a station has an address.
+    ///
+    /// # Errors
+    /// Why that cannot be asked.
+    pub fn probe(&mut self, address: IpAddr) -> std::io::Result<()> {
+        let stations = match &self.stations {
+            Some((stations, _)) => stations.clone(),
+            None => {
+                let mut opened = Layer2::new(&self.link);
+                for any in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
+                    if any.is_ipv4() || self.link_local.is_some() {
+                        opened.carry(any).map_err(std::io::Error::other)?;
+                    }
+                }
+                let opened = Arc::new(opened);
+                let watching = watch_stations(self.link.index, opened.clone(), self.heard.clone());
+                let watching = self.readers.spawn(watching);
+                self.stations.insert((opened, watching)).0.clone()
+            }
+        };
+        stations.probe(address)
+    }
+
+    /// Nobody is asked for any more.
+    pub fn end_probes(&mut self) {
+        if let Some((_, watching)) = self.stations.take() {
+            watching.abort();
+        }
+    }
+}
+
+async fn receive(
+    link: u32,
+    socket: Arc<PacketSocket>,
+    read: fn(&[u8]) -> Option<Heard>,
+    heard: mpsc::Sender<(u32, Heard)>,
+) {
+    let mut buffer = [0; 2048];
+    loop {
+        match socket.receive(&mut buffer).await {
+            Ok(packet) => {
+                if let Some(answer) = datagram::payload(packet).and_then(read) {
+                    // More than can be looked at is dropped: who has not been heard asks again.
+                    drop(heard.try_send((link, answer)));
+                }
+            }
+            // A link that goes down says so once, and works again when it is up.
+            Err(error) => {
+                tracing::debug!(%error, "cannot receive");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn watch_stations(link: u32, stations: Arc<Layer2>, heard: mpsc::Sender<(u32, Heard)>) {
+    loop {
+        match stations.next_sighting().await {
+            Ok(sighting) if sighting.act == Act::Claims => {
+                drop(heard.try_send((link, Heard::Station(sighting.address))));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(%error, "cannot receive");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
