@@ -103,6 +103,14 @@ pub enum Unplaced {
 }
 
 impl LinkChoice {
+    /// The name of the link, or of the one that stands in for it as long as the address is not known.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Named(name) | Self::OfSubnet(name) => name.clone(),
+            Self::Vlan { parent, tag } => format!("{parent}.{tag}"),
+        }
+    }
+
     /// The name of an 802.1Q link.
     pub fn vlan(&self) -> Option<String> {
         match self {

@@ -2,21 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 
 use super::fsm::{Answer, Client, Input, Lease, Output, Settings, Stage, Trouble};
-use super::identity::Identity;
 use super::record::Record;
 use super::segment::{Heard, Segment};
+use super::wish::{Held, LeaseKey, Wish};
 use crate::model::hash::fnv1a;
 use crate::model::{BootTime, Family};
 use crate::net::clock::{self, Timer};
 use crate::net::netlink::Netlink;
+use crate::telemetry::dhcp::Counts;
 
 /// Answers that wait to be looked at: as many as a burst of clients gets at once.
 const ANSWERS: usize = 2048;
@@ -27,43 +26,6 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(10);
 /// A link that is not there, or cannot be sent on, is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// A lease: whose, and of which family.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LeaseKey {
-    /// What tells the owner from all others, also from one of the same name.
-    pub owner: String,
-    /// The family.
-    pub family: Family,
-}
-
-/// A lease that is wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wish {
-    /// The link to ask on.
-    pub link: String,
-    /// Who asks.
-    pub identity: Identity,
-    /// An address that is preferred.
-    pub wanted: Option<IpAddr>,
-    /// This host asks. Otherwise another one does, and we look at the time of what it got.
-    pub active: bool,
-    /// What is known of the lease from elsewhere.
-    pub record: Option<Record>,
-}
-
-/// How a lease stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
-    /// The address, while the lease is good.
-    pub address: Option<IpAddr>,
-    /// What others have to know.
-    pub record: Option<Record>,
-    /// How far it is.
-    pub stage: Stage,
-    /// What is in the way, in words.
-    pub trouble: Option<String>,
-}
-
 /// What is to be done about a lease besides wanting it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -71,23 +33,6 @@ pub enum Command {
     Release(LeaseKey),
     /// A station on the link announces its address.
     Conflict(IpAddr),
-}
-
-/// What was counted.
-#[derive(Debug, Default)]
-pub struct Counts {
-    /// Messages to servers.
-    pub sent: AtomicU64,
-    /// Leases that were given, or given more time.
-    pub granted: AtomicU64,
-    /// Refusals by servers.
-    pub refused: AtomicU64,
-    /// Addresses that a station had.
-    pub taken: AtomicU64,
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 /// What flows in and out.
@@ -144,7 +89,7 @@ struct Probe {
 pub struct Driver {
     channels: Channels,
     netlink: Netlink,
-    counts: Arc<Counts>,
+    counts: Counts,
     slots: BTreeMap<LeaseKey, Slot>,
     segments: BTreeMap<String, Segment>,
     heard: mpsc::Sender<(u32, Heard)>,
@@ -161,7 +106,7 @@ impl Driver {
     /// If the kernel does not talk to us.
     pub fn start(
         channels: Channels,
-        counts: Arc<Counts>,
+        counts: Counts,
     ) -> std::io::Result<impl Future<Output = std::io::Result<()>> + Send> {
         let (heard, answers) = mpsc::channel(ANSWERS);
         let driver = Self {
@@ -339,7 +284,7 @@ impl Driver {
             let input = match &heard {
                 Heard::V4(_, transaction, answer) | Heard::V6(_, transaction, answer) => {
                     if matches!(answer, Answer::Nak(..)) {
-                        count(&self.counts.refused);
+                        self.counts.refused.inc();
                     }
                     Input::Answer(*transaction, answer.clone())
                 }
@@ -404,7 +349,7 @@ impl Driver {
             match output {
                 Output::Send(transaction, elapsed, message) => {
                     let Some(segment) = self.segments.get_mut(link) else { continue };
-                    count(&self.counts.sent);
+                    self.counts.sent.inc();
                     let sent =
                         segment.send(key.family, &slot.wish.identity, transaction, elapsed, &message);
                     tracing::debug!(owner = key.owner, link, ?message, "asking by DHCP");
@@ -425,20 +370,24 @@ impl Driver {
                     probed = true;
                 }
                 Output::Bound(lease) => {
-                    count(&self.counts.granted);
+                    match &slot.known {
+                        Some((_, known)) if known.address == lease.address => self.counts.renewed.inc(),
+                        _ => self.counts.granted.inc(),
+                    };
                     let record = Record::of(&lease, now, Timestamp::now());
                     tracing::info!(owner = key.owner, %record, "a DHCP server gave an address");
                     slot.known = Some((record, lease));
                     slot.trouble = None;
                 }
                 Output::Lost(loss) => {
+                    self.counts.lost.inc();
                     tracing::warn!(owner = key.owner, %loss, "a lease is lost");
                     slot.known = None;
                     slot.trouble = Some(loss.to_string());
                 }
                 Output::Told(trouble) => {
                     if matches!(trouble, Trouble::Taken(_)) {
-                        count(&self.counts.taken);
+                        self.counts.taken.inc();
                     }
                     let text = match &trouble {
                         Trouble::Silence(_) => format!("{trouble} on link {link}; asking on"),
@@ -473,6 +422,9 @@ impl Driver {
             self.slots.iter().map(|(key, slot)| (key.clone(), slot.held(now))).collect();
         self.channels.held.send_if_modified(|before| {
             let changed = *before != held;
+            if changed {
+                self.counts.show(&held);
+            }
             *before = held;
             changed
         });

@@ -4,14 +4,19 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use dhcproto::v4::{
-    Decodable, DhcpOption, Encodable, Flags, HType, Message as Bytes, MessageType, Opcode, OptionCode,
-    UnknownOption,
+    Decodable, DhcpOption, Encodable, Message as Bytes, MessageType, Opcode, OptionCode, UnknownOption,
 };
 
 use super::fsm::{Answer, Grant, Message, Server};
 use super::identity::Identity;
 use crate::model::legal::unusable;
 
+/// All before the magic number and the options.
+const HEADER: usize = 236;
+/// What tells DHCP's options from BOOTP's (RFC 2131 §3).
+const MAGIC: [u8; 4] = [99, 130, 83, 99];
+/// "Answer to everybody" (RFC 2131, figure 2).
+const BROADCAST: u16 = 0x8000;
 /// BOOTP's size, below which some servers and relays drop a message.
 const LEAST: usize = 300;
 /// What servers know us by besides who we are (option 60).
@@ -38,13 +43,17 @@ pub fn to_bytes(
         Message::Release(address, _) => v4(address)?,
         _ => zero,
     };
-    let mut bytes = Bytes::new_with_id(transaction, client, zero, zero, zero, &identity.hardware);
-    bytes.set_htype(HType::Eth);
-    bytes.set_secs(u16::try_from(elapsed.as_secs()).unwrap_or(u16::MAX));
     let answered = !matches!(message, Message::Decline(..) | Message::Release(..));
-    if identity.broadcast && answered {
-        bytes.set_flags(Flags::default().set_broadcast());
-    }
+    let flags: u16 = if identity.broadcast && answered { BROADCAST } else { 0 };
+    let seconds = u16::try_from(elapsed.as_secs()).unwrap_or(u16::MAX);
+    let mut header = [&[1, 1, 6, 0], &transaction.to_be_bytes()[..]].concat();
+    header.extend([seconds.to_be_bytes(), flags.to_be_bytes()].concat());
+    header.extend([client, zero, zero, zero].iter().flat_map(|address| address.octets()));
+    header.extend(identity.hardware);
+    header.resize(HEADER, 0);
+    header.extend(MAGIC);
+    // A message that is made, and not read, draws a random number of its own, for which it opens a file.
+    let mut bytes = Bytes::from_bytes(&header).ok()?;
     let options = bytes.opts_mut();
     let kind = match message {
         Message::Discover(_) => MessageType::Discover,

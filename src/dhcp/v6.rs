@@ -35,7 +35,8 @@ pub fn to_bytes(
         Message::Release(..) => MessageType::Release,
     };
     let [_, a, b, c] = transaction.to_be_bytes();
-    let mut bytes = Bytes::new_with_id(kind, [a, b, c]);
+    // A message that is made, and not read, draws a random number of its own, for which it opens a file.
+    let mut bytes = Bytes::from_bytes(&[kind.into(), a, b, c]).ok()?;
     let options = bytes.opts_mut();
     options.insert(DhcpOption::ClientId(identity.duid()));
     let (address, server) = match message {

@@ -195,7 +195,7 @@ pub async fn run(config: Config) -> Result<(), ManagerError> {
         let commands = common.start_control_plane(lease, shared_out, link_down.clone(), &mut parts)?;
         routes.control_plane = commands.map(|commands| (lease.clone(), commands));
     }
-    routes.services = common.start_services(control_plane.as_ref(), shared, outcome, link_down, &mut parts);
+    routes.services = common.start_services(control_plane.as_ref(), shared, outcome, link_down, &mut parts)?;
     let (config, targets) = (common.config.clone(), common.config.targets.clone());
     // From here on only the elections and what feeds them can write to the board.
     drop(common);

@@ -19,7 +19,7 @@ use crate::services::plan::{Mode, World};
 use crate::services::routes::RouteRules;
 use crate::services::select::Rules;
 use crate::telemetry::Telemetry;
-use crate::{api, services};
+use crate::{api, dhcp, services};
 
 /// Candidates for each group of Services.
 const CANDIDATES: usize = 3;
@@ -35,8 +35,11 @@ impl Common {
         outcome: watch::Receiver<Outcome>,
         link_down: watch::Receiver<Option<BootTime>>,
         parts: &mut Parts,
-    ) -> Option<mpsc::Sender<(LeaseName, Input)>> {
-        let config = self.config.services.as_ref()?;
+    ) -> std::io::Result<Option<mpsc::Sender<(LeaseName, Input)>>> {
+        let Some(config) = self.config.services.as_ref() else { return Ok(None) };
+        let (dhcp_channels, dhcp) = dhcp::driver::channels();
+        let clients = dhcp::driver::Driver::start(dhcp_channels, self.telemetry.metrics.dhcp.clone())?;
+        tokio::spawn(clients);
         let (candidacies_in, candidacies) = watch::channel(BTreeMap::<LeaseName, Candidacy>::new());
         let (holders_in, holders) = watch::channel(BTreeMap::new());
         let (commands, commands_out) = mpsc::channel(1024);
@@ -75,6 +78,7 @@ impl Common {
                 outcome,
                 holders,
                 vips: self.vips.clone(),
+                dhcp,
                 events,
             },
             self.telemetry.clone(),
@@ -88,7 +92,7 @@ impl Common {
         }
         let tolerate_down = self.config.layer2.tolerate_down;
         tokio::spawn(stay_away(self.drained.clone(), link_down, tolerate_down, drained_in));
-        Some(commands)
+        Ok(Some(commands))
     }
 }
 

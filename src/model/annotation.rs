@@ -40,12 +40,22 @@ pub const BGP_LOCAL_PREF: &str = "kube-vip.io/bgp-local-pref";
 pub const BGP_MED: &str = "kube-vip.io/bgp-med";
 /// How often our AS stands in the path of the routes to a Service once more.
 pub const BGP_PREPEND: &str = "kube-vip.io/bgp-as-path-prepend";
+/// The host name that a DHCP server is told.
+pub const HOSTNAME: &str = "kube-vip.io/loadbalancerHostname";
+/// The hardware address that a DHCP server knows the Service by.
+pub const HARDWARE_ADDRESS: &str = "kube-vip.io/hwaddr";
+/// Addresses that are preferred, at most one of each family, separated by commas.
+pub const REQUESTED_IP: &str = "kube-vip.io/requestedIP";
+/// `"false"`: DHCP servers need not answer to everybody.
+pub const DHCP_BROADCAST: &str = "kube-vip.io/dhcp-broadcast";
+/// A true value: the address of a name is asked of a DHCP server, which puts the name into the DNS.
+pub const DDNS: &str = "kube-vip.io/ddns";
+/// What is to be known of a Service's leases to go on with them.
+pub const DHCP_LEASE: &str = "kube-vip.io/dhcp-lease";
 /// Annotations that ask for something this version does not do, and what that is.
-pub const NOT_YET: [(&str, &str); 4] = [
+pub const NOT_YET: [(&str, &str); 2] = [
     ("kube-vip.io/forwardUPNP", "opening ports on a router by UPnP"),
     ("kube-vip.io/egress", "egress through the Service's address"),
-    ("kube-vip.io/ddns", "DNS names by DHCP"),
-    ("kube-vip.io/loadbalancerHostname", "a hostname for DHCP"),
 ];
 
 /// An annotation or label, who uses it, and what it means: the documentation is written from this.
@@ -132,10 +142,38 @@ pub const SERVICE_ANNOTATIONS: &[Entry] = &[
         "user; read by kube-vip",
         "BGP mode: how often our AS stands in the path once more, from 0 to 32.",
     ),
+    entry(
+        HOSTNAME,
+        "user; read by both",
+        "The host name that a DHCP server is told; as in the Go program it is the client's identifier, too, so no two Services may have the same.",
+    ),
+    entry(
+        HARDWARE_ADDRESS,
+        "user, whoever asks; read by both",
+        "The hardware address that a DHCP server knows the Service by. Without one it is made from the Service's UID, and written here.",
+    ),
+    entry(
+        REQUESTED_IP,
+        "user, whoever asks; read by both",
+        "Addresses that are preferred, at most one of each family. What a DHCP server gave is written here.",
+    ),
+    entry(
+        DHCP_BROADCAST,
+        "user; read by both",
+        "`\"false\"`: the answers of DHCP servers for IPv4 may come to the hardware address alone. Otherwise they are asked to answer to everybody, which a card that does not have that hardware address hears.",
+    ),
+    entry(
+        DDNS,
+        "user; read by kube-vip",
+        "`\"true\"`: the address for a DNS name among the addresses is asked of a DHCP server, which is told the name and asked to put it into the DNS.",
+    ),
+    entry(
+        DHCP_LEASE,
+        "whoever asks",
+        "The leases of the Service: address, server, and times, so that whoever takes over goes on with them.",
+    ),
     entry(NOT_YET[0].0, "user", "Not available in this version; an Event says so."),
     entry(NOT_YET[1].0, "user", "Not available in this version; an Event says so."),
-    entry(NOT_YET[2].0, "user", "Not available in this version; an Event says so."),
-    entry(NOT_YET[3].0, "user", "Not available in this version; an Event says so."),
 ];
 
 /// Labels, on whatever object.

@@ -82,6 +82,8 @@ pub struct Outcome {
     pub obstacles: BTreeMap<IpAddr, String>,
     /// Which station outside announces an address that is held here, in words.
     pub conflicts: BTreeMap<IpAddr, String>,
+    /// Addresses that are left to a station outside, since they were never ours.
+    pub taken: BTreeSet<IpAddr>,
 }
 
 /// The main loop and its memory.
@@ -526,7 +528,8 @@ impl Driver {
         let held = announcing.into_iter().map(|(_, address)| address);
         let held = held.chain(hosts.map(|prefix| prefix.address)).collect();
         let conflicts = self.conflicts.iter().map(|(address, (text, _))| (*address, text.clone())).collect();
-        let outcome = Outcome { held, obstacles, conflicts };
+        let taken = self.admission.taken().map(|((_, address), _)| address).collect();
+        let outcome = Outcome { held, obstacles, conflicts, taken };
         self.channels
             .outcome
             .send_if_modified(|before| std::mem::replace(before, outcome.clone()) != outcome);

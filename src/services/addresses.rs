@@ -80,9 +80,6 @@ pub enum Refusal {
         "{0} is the control plane's: let the kube-vip that holds it serve Services, too, or ask for another address"
     )]
     ControlPlane(IpAddr),
-    /// It comes from a DHCP server.
-    #[error("{0} asks for an address by DHCP, which this version does not do yet: give it an address")]
-    Dhcp(IpAddr),
     /// It is no name.
     #[error("`{0}` is neither an address nor a DNS name: correct the annotation {LOAD_BALANCER_IPS}")]
     Malformed(String),
@@ -94,9 +91,6 @@ impl Reserved {
     /// # Errors
     /// Why not.
     pub fn check(&self, address: IpAddr) -> Result<(), Refusal> {
-        if address.is_unspecified() {
-            return Err(Refusal::Dhcp(address));
-        }
         if let Some(kind) = unusable(address) {
             return Err(Refusal::Kind { address, kind });
         }
@@ -167,7 +161,6 @@ mod tests {
             ("169.254.1.1", "link-local"),
             ("fe80::1", "link-local"),
             ("::ffff:192.0.2.1", "mapped"),
-            ("0.0.0.0", "DHCP"),
         ] {
             let error = reserved.check(address.parse().unwrap()).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");

@@ -1,5 +1,8 @@
 //! Follows Services and what stands behind them, computes the plan, and writes what it asks for.
 
+mod leases;
+mod tell;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -8,7 +11,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use k8s_openapi::api::core::v1::{Endpoints as OldEndpoints, Node, ObjectReference, Service};
+use k8s_openapi::api::core::v1::{Endpoints as OldEndpoints, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::runtime::watcher;
@@ -24,6 +27,7 @@ use crate::api::event::Event;
 use crate::api::write::{Outcome as Written, Part, Writer};
 use crate::config::DnsMode;
 use crate::desired::{Board, Group, Place};
+use crate::dhcp::driver::Handles;
 use crate::leader::{Candidacy, Holder, Standing};
 use crate::model::hash::{fnv1a, spread};
 use crate::model::{BootTime, LeaseName, Prefix, ServiceKey, ServiceView, Vip, annotation, node, service};
@@ -55,6 +59,7 @@ enum Observed {
     Cidrs(Change<(String, Vec<Prefix>)>),
 }
 
+
 /// What flows in and out.
 pub struct Channels {
     /// Where addresses are laid out.
@@ -69,6 +74,8 @@ pub struct Channels {
     pub holders: watch::Receiver<BTreeMap<LeaseName, Holder>>,
     /// The control plane's addresses, where this process takes part in holding them.
     pub vips: watch::Receiver<BTreeSet<Vip>>,
+    /// What asks DHCP servers.
+    pub dhcp: Handles,
     /// Where Events go.
     pub events: mpsc::Sender<Event>,
 }
@@ -120,6 +127,8 @@ pub struct Driver {
     told: BTreeMap<ServiceKey, BTreeSet<Remark>>,
     /// What was announced here when that changed last.
     held: BTreeSet<IpAddr>,
+    /// Addresses that a station outside was seen to have.
+    contested: BTreeSet<IpAddr>,
     /// Until when the elections go first: what can wait is not written before.
     moving_until: BootTime,
 }
@@ -157,6 +166,7 @@ impl Driver {
             label_not_before: BootTime::default(),
             told: BTreeMap::new(),
             held: BTreeSet::new(),
+            contested: BTreeSet::new(),
             moving_until: BootTime::default(),
         }
     }
@@ -169,6 +179,7 @@ impl Driver {
         let mut timer = Timer::new()?;
         let (observed_in, mut observed) = mpsc::channel(256);
         let _watches = self.start(&observed_in);
+        let mut standings = self.channels.board.subscribe();
         loop {
             if self.dirty && self.listed == (true, true) && clock::now() >= self.not_before {
                 self.replan();
@@ -187,6 +198,7 @@ impl Driver {
                 Ok(()) = self.channels.outcome.changed() => {
                     self.channels.outcome.borrow_and_update();
                     self.tell_losses();
+                    self.tell_stations();
                     self.tell();
                 }
                 written = labelled => {
@@ -201,6 +213,11 @@ impl Driver {
                     self.dirty = true;
                 }
                 Ok(()) = self.channels.vips.changed() => self.dirty = true,
+                Ok(()) = self.channels.dhcp.held.changed() => self.take_leases(),
+                Ok(()) = standings.changed(), if !self.plan.leases.is_empty() => {
+                    standings.mark_unchanged();
+                    self.ask();
+                }
                 Some(change) = observed.recv() => {
                     self.see(change);
                     // Whatever else has been seen by now is taken along before anything is computed.
@@ -335,7 +352,9 @@ impl Driver {
             before.clone_from(&plan.names);
             changed
         });
-        self.plan = plan;
+        let before = std::mem::replace(&mut self.plan, plan);
+        self.give_back(&before);
+        self.ask();
         self.tell();
         self.not_before = clock::now() + clock::now().since(began) * (SHARE - 1);
     }
@@ -383,93 +402,6 @@ impl Driver {
         });
     }
 
-    /// Tell users what they should know, once.
-    fn tell(&mut self) {
-        self.telemetry.services(self.plan.services.len());
-        let Outcome { obstacles, conflicts, .. } = self.channels.outcome.borrow().clone();
-        for (key, handled) in &self.plan.services {
-            let mut remarks: BTreeSet<Remark> = handled.remarks.iter().cloned().collect();
-            let here = handled.addresses.iter().filter_map(|address| obstacles.get(address));
-            remarks.extend(here.cloned().map(Remark::Obstacle));
-            let contested = handled.addresses.iter().filter_map(|address| conflicts.get(address));
-            remarks.extend(contested.cloned().map(Remark::Conflict));
-            let told = self.told.get(key);
-            for remark in remarks.iter().filter(|remark| told.is_none_or(|told| !told.contains(remark))) {
-                let (reason, message) = match remark {
-                    Remark::Refused(refusal) => ("AddressRefused", refusal.to_string()),
-                    Remark::Annotation(text) => ("AnnotationIgnored", text.clone()),
-                    Remark::Obstacle(text) => {
-                        ("AddressBlocked", format!("node {} cannot announce it: {text}", self.world.me))
-                    }
-                    Remark::Conflict(text) => (
-                        "AddressConflict",
-                        format!("node {} announces it, and so does {text}", self.world.me),
-                    ),
-                };
-                tracing::warn!(service = %key, "{message}");
-                self.event(key, true, reason, message);
-            }
-            if remarks.is_empty() {
-                self.told.remove(key);
-            } else {
-                self.told.insert(key.clone(), remarks);
-            }
-        }
-    }
-
-    /// Tell of addresses that this node has lost without having handed them over.
-    fn tell_losses(&mut self) {
-        let held = self.channels.outcome.borrow().held.clone();
-        let lost: BTreeSet<IpAddr> = self.held.difference(&held).copied().collect();
-        let now = clock::now();
-        // Not again at once: what can wait must not wait for ever where an address comes and goes.
-        if held != self.held && now >= self.moving_until + MOVING {
-            self.moving_until = now + MOVING;
-        }
-        self.held = held;
-        if lost.is_empty() {
-            return;
-        }
-        let served = self.plan.services.iter().filter(|(_, handled)| handled.servable);
-        for (key, handled) in served {
-            let here: Vec<String> = handled
-                .addresses
-                .iter()
-                .filter(|address| lost.contains(address))
-                .map(IpAddr::to_string)
-                .collect();
-            let board = self.channels.board.borrow();
-            let group = handled.lease.as_ref().and_then(|lease| Some((lease, board.groups.get(lease)?)));
-            let Some((lease, Group { standing: Standing::Following { holder, .. }, .. })) = group else {
-                continue;
-            };
-            if here.is_empty() {
-                continue;
-            }
-            let me = &self.world.me;
-            let why = match holder.as_ref().filter(|holder| *holder != me) {
-                Some(holder) => format!("Lease {lease} names {holder}"),
-                None => format!("Lease {lease} could not be renewed in time"),
-            };
-            let text = format!("node {me} no longer announces {}: {why}", here.join(", "));
-            drop(board);
-            self.event(key, true, "AddressLost", text);
-        }
-    }
-
-    /// Events are a courtesy: when too many wait they are dropped.
-    fn event(&self, key: &ServiceKey, warning: bool, reason: &'static str, message: String) {
-        let about = ObjectReference {
-            api_version: Some("v1".into()),
-            kind: Some("Service".into()),
-            namespace: Some(key.namespace.clone()),
-            name: Some(key.name.clone()),
-            uid: self.seen.services.get(key).map(|view| view.uid.clone()),
-            ..ObjectReference::default()
-        };
-        self.channels.events.try_send(Event { about, warning, reason, message }).ok();
-    }
-
     /// Start status writes as far as there is room.
     fn publish(&mut self) {
         if !self.options.publish || self.flights.len() >= WRITES_AT_ONCE {
@@ -488,7 +420,8 @@ impl Driver {
             }
             let Some(view) = self.seen.services.get(key) else { continue };
             let everybody = handled.lease.is_some() && handled.lease.as_ref() == self.world.every_node();
-            let Some(write) = change(view, handled, &outcome.held, &self.world.me, everybody) else {
+            let further = self.lease_annotations(view, handled);
+            let Some(write) = change(view, handled, &outcome.held, &self.world.me, everybody, further) else {
                 self.postponed.remove(key);
                 continue;
             };

@@ -6,7 +6,7 @@
 //!                    held addresses ───┘             └─► status, Events      ─► cluster
 //! ```
 //!
-//! `select`, `addresses`, `endpoints`, `balance`, `routes` and `plan` compute, `status` and `labels` say what is to be written,
+//! `select`, `addresses`, `leases`, `endpoints`, `balance`, `routes` and `plan` compute, `status` and `labels` say what is to be written,
 //! `driver` follows the cluster and writes.
 
 pub mod addresses;
@@ -14,6 +14,7 @@ pub mod balance;
 pub mod driver;
 pub mod endpoints;
 pub mod labels;
+pub mod leases;
 mod names;
 pub mod plan;
 pub mod routes;

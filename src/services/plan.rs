@@ -8,9 +8,11 @@ use std::time::Duration;
 use super::addresses::{Refusal, Reserved, Wanted, wanted};
 use super::balance;
 use super::endpoints::Endpoints;
+use super::leases::{self, Asking};
 use super::routes::{RouteRules, path, routes};
 use super::select::Rules;
 use crate::desired::{LinkChoice, Place, PrefixLength};
+use crate::dhcp::wish::{Held, LeaseKey, Wish};
 use crate::leader::{Candidacy, Holder};
 use crate::model::annotation::{
     LEASE_NAME, NOT_YET, SERVICE_INTERFACE, SERVICE_VLAN, VIP_HOST, WITHOUT_ENDPOINTS,
@@ -18,7 +20,8 @@ use crate::model::annotation::{
 use crate::model::family::number;
 use crate::model::legal::is_name;
 use crate::model::service::TrafficPolicy;
-use crate::model::{LeaseName, Path, Prefix, Routes, ServiceKey, ServiceView};
+use crate::model::hash::fnv1a;
+use crate::model::{Family, LeaseName, Path, Prefix, Routes, ServiceKey, ServiceView};
 
 /// How much later each further candidate of a group takes what is free.
 const HEAD_START: Duration = Duration::from_millis(200);
@@ -89,6 +92,8 @@ pub struct Seen {
     pub left_over: BTreeSet<IpAddr>,
     /// The cluster's own networks for Services.
     pub service_cidrs: BTreeSet<Prefix>,
+    /// What came of asking DHCP servers.
+    pub leases: BTreeMap<LeaseKey, Held>,
 }
 
 impl Seen {
@@ -125,6 +130,8 @@ pub struct Plan {
     pub names: BTreeSet<String>,
     /// Addresses that nobody was ever seen to announce: a station outside the cluster may have them.
     pub fresh: BTreeSet<IpAddr>,
+    /// What is asked of DHCP servers, by the node that has the election.
+    pub leases: BTreeMap<LeaseKey, Wish>,
 }
 
 /// How a Service that is looked after stands.
@@ -136,6 +143,8 @@ pub struct Handled {
     pub lease: Option<LeaseName>,
     /// What routers are to be told of its addresses, where it says so.
     pub path: Option<Arc<Path>>,
+    /// What it asks of DHCP servers.
+    pub asking: Option<Asking>,
     /// Whether this host could serve it.
     pub servable: bool,
     /// Whether any host could.
@@ -151,6 +160,8 @@ pub enum Remark {
     Refused(Refusal),
     /// An annotation cannot be followed.
     Annotation(String),
+    /// There is no address from a DHCP server.
+    Lease(String),
     /// The host that is to announce an address cannot.
     Obstacle(String),
     /// A station outside the cluster announces an address too.
@@ -199,7 +210,7 @@ pub fn plan(world: &World, seen: &Seen) -> Plan {
             && world.control_plane.is_some()
             && handled.addresses.iter().all(|address| seen.vips.contains(address));
         // Sharing the control plane's address, it goes where that goes.
-        if !handled.addresses.is_empty() && !rides_along {
+        if !rides_along && (!handled.addresses.is_empty() || handled.asking.is_some()) {
             elected.push(key.clone());
         }
         let lease = rides_along.then(|| world.control_plane.clone()).flatten();
@@ -240,7 +251,20 @@ pub fn plan(world: &World, seen: &Seen) -> Plan {
         }
     }
     plan.fresh = fresh(seen, &plan);
+    plan.leases = wishes(world, seen, &plan);
     plan
+}
+
+/// What is asked of DHCP servers, if this host turns out to be the one who asks.
+fn wishes(world: &World, seen: &Seen, plan: &Plan) -> BTreeMap<LeaseKey, Wish> {
+    let asking = plan.services.iter().filter_map(|(key, handled)| {
+        Some((seen.services.get(key)?, handled.asking.as_ref()?))
+    });
+    let on_link = |(view, asking): (&ServiceView, &Asking)| {
+        let link = place(world, view, Family::V4.address(0)).link.name();
+        asking.wishes(view, &link)
+    };
+    asking.flat_map(on_link).collect()
 }
 
 /// Whoever announces an address says so in the status and the annotation of its Service, and asked before it did.
@@ -258,7 +282,9 @@ fn elects_alone(world: &World, seen: &Seen, key: &ServiceKey) -> bool {
     let Some(view) = seen.services.get(key) else { return false };
     match &world.mode {
         Mode::PerService => true,
-        Mode::Global(_) | Mode::EveryNode(_) => world.rules.elects_alone(view),
+        Mode::Global(_) => world.rules.elects_alone(view),
+        // A DHCP server gives an address to one host, and somebody has to be the one who asks.
+        Mode::EveryNode(_) => world.rules.elects_alone(view) || Asking::of(view).is_some(),
         // What only some nodes can serve cannot go with the rest.
         Mode::Groups { .. } => world.rules.elects_alone(view) || view.traffic_policy == TrafficPolicy::Local,
     }
@@ -272,9 +298,21 @@ fn look_at(
     view: &ServiceView,
     names: &mut BTreeSet<String>,
 ) -> Handled {
-    let mut handled = Handled::default();
+    let mut handled = Handled { asking: Asking::of(view), ..Handled::default() };
+    if let Some(asking) = &handled.asking {
+        let wrong = asking.wrong.iter().cloned().map(Remark::Annotation);
+        handled.remarks.extend(wrong);
+        for family in &asking.families {
+            let Some(held) = seen.leases.get(&leases::key(view, *family)) else { continue };
+            handled.remarks.extend(held.trouble.clone().map(Remark::Lease));
+            handled.addresses.extend(held.address);
+        }
+    }
     for wanted in wanted(view) {
         let found = match wanted {
+            Wanted::Ip(address) if address.is_unspecified() => continue,
+            // Its address comes from a DHCP server.
+            Wanted::Name(_) if handled.asking.is_some() => continue,
             Wanted::Ip(address) => vec![address],
             Wanted::Name(name) if is_name(&name) => {
                 names.insert(name.clone());
@@ -508,8 +546,13 @@ fn place_in_groups(
 }
 
 /// The group of Services that go together, by their lowest address: pools are given away in order, so that
-/// neighbours fall into different groups.
+/// neighbours fall into different groups. Where an address comes from a DHCP server the group is there before it.
 fn group_of(plan: &Plan, component: &Component, count: usize) -> usize {
+    let asks = |key: &&ServiceKey| plan.services.get(*key).is_some_and(|handled| handled.asking.is_some());
+    if let Some(key) = component.services.iter().find(asks) {
+        let spread = usize::try_from(fnv1a(key.to_string().as_bytes()) >> 1);
+        return spread.unwrap_or(0) % count.max(1);
+    }
     let addresses = component.services.iter().filter_map(|key| plan.services.get(key));
     let lowest = addresses.flat_map(|handled| &handled.addresses).min();
     let count = u128::try_from(count.max(1)).unwrap_or(1);

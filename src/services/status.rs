@@ -1,11 +1,11 @@
 //! What the status of a Service should say, and who says it: the node that announces it, and nobody else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::plan::Handled;
+use super::plan::{Handled, Remark};
 use crate::model::ServiceView;
 use crate::model::annotation::VIP_HOST;
 use crate::model::service::Ingress;
@@ -19,34 +19,42 @@ pub struct Change {
     pub ingress: Vec<Ingress>,
     /// The annotation that names the node; none removes it.
     pub host: Option<String>,
+    /// Further annotations; none removes one.
+    pub annotations: BTreeMap<&'static str, Option<String>>,
 }
 
 /// What is to be written about a Service from this node; none if nothing, or nothing by us.
 ///
 /// The holder of its addresses writes. Whoever was the last to announce it clears it when nobody can serve it any more.
 /// Of what `everybody` announces the same holds for all: whoever comes first writes, and the others are content.
+/// `annotations` are what else the holder writes.
 pub fn change(
     view: &ServiceView,
     handled: &Handled,
     held: &BTreeSet<IpAddr>,
     me: &str,
     everybody: bool,
+    annotations: BTreeMap<&'static str, Option<String>>,
 ) -> Option<Change> {
     let host = view.annotation(VIP_HOST);
     let mine = host == Some(me) || (everybody && host.is_some());
     let announced: Vec<IpAddr> =
         handled.addresses.iter().copied().filter(|address| held.contains(address)).collect();
+    // An address that came from a DHCP server is gone when the lease is, and not when nobody can announce it.
+    let lost = handled.addresses.is_empty()
+        && handled.remarks.iter().any(|remark| matches!(remark, Remark::Lease(_)));
     let (ingress, host) = if handled.servable && !announced.is_empty() {
         let host = if everybody { host.unwrap_or(me) } else { me };
         (announced.iter().map(|address| entry(view, *address)).collect(), Some(host.to_owned()))
-    } else if mine && !handled.alive {
+    } else if mine && (!handled.alive || lost) {
         (Vec::new(), None)
     } else {
         return None;
     };
-    let same = view.status == ingress && view.annotation(VIP_HOST) == host.as_deref();
+    let written = annotations.iter().all(|(name, value)| view.annotation(name) == value.as_deref());
+    let same = view.status == ingress && view.annotation(VIP_HOST) == host.as_deref() && written;
     let resource_version = view.resource_version.clone();
-    (!same).then_some(Change { resource_version, ingress, host })
+    (!same).then_some(Change { resource_version, ingress, host, annotations })
 }
 
 fn entry(view: &ServiceView, address: IpAddr) -> Ingress {
@@ -58,10 +66,12 @@ impl Change {
     pub fn to_json(&self) -> Value {
         let entries: Vec<Value> = self.ingress.iter().map(entry_to_json).collect();
         let ingress = if entries.is_empty() { Value::Null } else { json!(entries) };
+        let mut annotations = self.annotations.clone();
+        annotations.insert(VIP_HOST, self.host.clone());
         json!({
             "metadata": {
                 "resourceVersion": self.resource_version,
-                "annotations": { VIP_HOST: self.host },
+                "annotations": annotations,
             },
             "status": { "loadBalancer": { "ingress": ingress } },
         })
@@ -103,7 +113,7 @@ mod tests {
         let held: BTreeSet<IpAddr> = [A.parse().unwrap()].into();
         let none = BTreeSet::new();
         let writes = |view: &ServiceView, handled: &Handled, held: &BTreeSet<IpAddr>| {
-            change(view, handled, held, "me", false).map(|change| (change.ingress.len(), change.host))
+            change(view, handled, held, "me", false, BTreeMap::new()).map(|change| (change.ingress.len(), change.host))
         };
         let mine = Some((1, Some("me".to_owned())));
         assert_eq!(writes(&view(), &handled(true, true), &held), mine);
@@ -122,7 +132,7 @@ mod tests {
     fn what_everybody_announces_is_written_once() {
         let held: BTreeSet<IpAddr> = [A.parse().unwrap()].into();
         let writes = |view: &ServiceView, handled: &Handled| {
-            let change = change(view, handled, &held, "me", true);
+            let change = change(view, handled, &held, "me", true, BTreeMap::new());
             change.map(|change| (change.ingress.len(), change.host))
         };
         assert_eq!(writes(&view(), &handled(true, true)), Some((1, Some("me".to_owned()))));

@@ -11,6 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Metric, Registry};
 
+use super::dhcp::Counts;
 use crate::bgp::fsm::State;
 use crate::model::BootTime;
 
@@ -77,6 +78,8 @@ pub struct Metrics {
     requests: Family<Verb, Counter>,
     errors: Family<VerbReason, Counter>,
     services: Gauge,
+    /// Of DHCP.
+    pub dhcp: Counts,
     peer_states: Family<PeerState, Gauge>,
     peer_losses: Family<Peer, Counter>,
     routes_sent: Family<Peer, Gauge>,
@@ -129,6 +132,7 @@ impl Metrics {
             requests: add(r, "api_requests", "Calls for the Lease that succeeded"),
             errors: add(r, "api_errors", "Calls for the Lease that failed"),
             services: add(r, "services", "Services that are looked after"),
+            dhcp: Counts::register(r),
             peer_states: add(r, "manager_bgp_session_info", "1 for the state that the BGP session is in"),
             peer_losses: add(r, "bgp_session_losses", "BGP sessions that ended"),
             routes_sent: add(r, "bgp_routes_sent", "Routes that a BGP peer has been told of"),

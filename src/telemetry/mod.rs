@@ -3,6 +3,7 @@
 //! The rest of the program says what happened; this folder decides how it is told.
 
 pub mod bgp;
+pub mod dhcp;
 pub mod events;
 pub mod http;
 pub mod logging;
@@ -190,6 +191,11 @@ impl Telemetry {
     pub fn services(&self, count: usize) {
         self.metrics.services(count);
         self.lock().status.services = count;
+    }
+
+    /// How all DHCP leases of this kind of owner stand.
+    pub fn leases(&self, leases: Vec<dhcp::LeaseStatus>) {
+        self.lock().status.leases = leases;
     }
 
     /// The main loop made a round.

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::Telemetry;
 use super::bgp::PeerStatus;
+use super::dhcp::LeaseStatus;
 use crate::leader::{Basis, Standing};
 use crate::model::BootTime;
 use crate::net::clock;
@@ -53,6 +54,9 @@ pub struct Status {
     /// Services that are looked after.
     #[serde(default)]
     pub services: usize,
+    /// DHCP leases of Services and of the control plane.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leases: Vec<LeaseStatus>,
     /// BGP peers, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub peers: BTreeMap<String, PeerStatus>,
@@ -99,6 +103,7 @@ impl Status {
             claim_remaining_seconds: None,
             addresses: Vec::new(),
             services: 0,
+            leases: Vec::new(),
             peers: BTreeMap::new(),
             api_server: "unknown".to_owned(),
             trouble: None,
@@ -162,6 +167,9 @@ impl Status {
         }
         if self.services > 0 {
             line("Services", self.services.to_string());
+        }
+        for lease in &self.leases {
+            line("DHCP", lease.line());
         }
         for peer in self.peers.values() {
             line("BGP peer", peer.to_text());

@@ -17,6 +17,7 @@ mod bgp_faults;
 mod bgp_provider;
 mod bgp_traffic;
 mod bootstrap;
+mod dhcp;
 mod election;
 mod examples;
 mod faults;
@@ -42,6 +43,7 @@ fn main() {
         service_faults::trials(),
         service_options::trials(),
         traffic::trials(),
+        dhcp::trials(),
         bgp::trials(),
         bgp_faults::trials(),
         bgp_provider::trials(),

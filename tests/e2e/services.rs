@@ -37,7 +37,8 @@ pub(crate) fn trials() -> Vec<Trial> {
 pub(crate) fn watched() -> Vec<IpAddr> {
     let v4 = (1..=24).map(|number| format!("10.43.0.{number}"));
     let v6 = (1..=4).map(|number| format!("fd43::{number}"));
-    v4.chain(v6).chain(["10.42.0.100".to_owned()]).map(|address| address.parse().unwrap()).collect()
+    let own = v4.chain(v6).chain(["10.42.0.100".to_owned()]).map(|address| address.parse().unwrap());
+    own.chain(kube_vip_lab::dhcp::addresses()).collect()
 }
 
 const LOCK: &str = "kube-system/plndr-svcs-lock";

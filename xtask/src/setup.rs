@@ -9,7 +9,7 @@ use kube_vip_lab::binaries;
 use crate::sh::{Outcome, have, root, run};
 
 /// A program, and the Debian package that brings it.
-const PACKAGES: [(&str, &str); 12] = [
+const PACKAGES: [(&str, &str); 19] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("sysctl", "procps"),
@@ -20,6 +20,13 @@ const PACKAGES: [(&str, &str); 12] = [
     ("bird", "bird2"),
     ("gobgpd", "gobgpd"),
     ("exabgp", "exabgp"),
+    ("ss", "iproute2"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("dhcpd", "isc-dhcp-server"),
+    ("dhcrelay", "isc-dhcp-relay"),
+    ("kea-dhcp4", "kea-dhcp4-server"),
+    ("kea-dhcp6", "kea-dhcp6-server"),
+    ("udhcpd", "udhcpd"),
     ("python3", "python3"),
     ("g++", "g++"),
 ];

@@ -1,3 +1,5 @@
+//! The story of a client as tables, and by property with invented time.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -19,6 +19,7 @@ pub mod agent;
 pub mod binaries;
 pub mod cluster;
 pub mod control_plane;
+pub mod dhcp;
 pub mod follower;
 pub mod keepalived;
 pub mod lab;
@@ -39,6 +40,7 @@ pub mod workload;
 
 pub use agent::{Agent, AgentOptions};
 pub use cluster::Cluster;
+pub use dhcp::{DhcpServer, ServerKind, ServerOptions};
 pub use follower::Follower;
 pub use lab::{Host, Lab, LabOptions};
 pub use netns::Namespace;

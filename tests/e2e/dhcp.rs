@@ -1,0 +1,119 @@
+//! Services whose addresses come from the network's own DHCP server, asked by the agent that announces them.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::Service;
+use kube_vip::model::Family;
+use kube_vip_lab::objects::annotation;
+use kube_vip_lab::{DhcpServer, ServerKind, ServerOptions, ServiceLab, wait_for};
+use libtest_mimic::{Failed, Trial};
+
+use crate::harness::services;
+use crate::services::wait_for_event;
+use crate::trial;
+
+type Outcome = Result<(), Failed>;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("an_address_comes_from_a_server_of_every_kind", every_server),
+        trial("a_lease_goes_on_where_another_node_takes_over", failover),
+    ]
+}
+
+const LEASE: &str = "kube-vip.io/dhcp-lease";
+
+/// The addresses in the status of a Service, once there are so many.
+pub(crate) fn leased(lab: &ServiceLab, name: &str, count: usize) -> Result<Vec<IpAddr>, Failed> {
+    let found = wait_for(&format!("{count} leased addresses of {name}"), 20, || {
+        let addresses = addresses_of(lab, name);
+        (addresses.len() == count).then_some(addresses)
+    })?;
+    Ok(found)
+}
+
+fn addresses_of(lab: &ServiceLab, name: &str) -> Vec<IpAddr> {
+    let service: Option<Service> = lab.objects().get(name).ok().flatten();
+    let status = service.and_then(|service| service.status?.load_balancer?.ingress).unwrap_or_default();
+    let mut addresses: Vec<IpAddr> = status.iter().filter_map(|entry| entry.ip.as_ref()?.parse().ok()).collect();
+    addresses.sort_unstable();
+    addresses
+}
+
+fn every_server() -> Outcome {
+    for kind in ServerKind::ALL {
+        let mut lab = services(&[])?;
+        let server = DhcpServer::start(&lab.lab, ServerOptions::new(kind, 600))?;
+        lab.start_agents()?;
+        let placeholders = if kind.serves_v6() { "0.0.0.0,::" } else { "0.0.0.0" };
+        lab.serve("web", placeholders)?;
+        let count = if kind.serves_v6() { 2 } else { 1 };
+        let addresses = leased(&lab, "web", count).map_err(|error| format!("{kind:?}: {error:?}\n{}", server.log()))?;
+        for address in &addresses {
+            assert!(kube_vip_lab::dhcp::addresses().contains(address), "{kind:?} gave {address}");
+            lab.wait_for_holder(&address.to_string())?;
+        }
+        assert_eq!(addresses.iter().filter(|address| Family::of(**address) == Family::V6).count(), count - 1);
+        wait_for_event(&lab, "web", "AskingForLease", "on link eth0")?;
+        wait_for_event(&lab, "web", "AddressLeased", &addresses[0].to_string())?;
+        // Two have different ones.
+        lab.serve("more", placeholders)?;
+        let others = leased(&lab, "more", count)?;
+        assert!(others.iter().all(|address| !addresses.contains(address)), "{kind:?}: {addresses:?} {others:?}");
+        let service: Service = lab.objects().get("web")?.unwrap();
+        let record = annotation(&service, LEASE);
+        for address in &addresses {
+            assert!(record.contains(&format!("{address} from ")), "{record}");
+        }
+        // What is deleted is given back, and the next one has it again.
+        lab.delete("web")?;
+        for address in &addresses {
+            lab.wait_until_nobody_has(&address.to_string())?;
+        }
+        wait_for(&format!("{kind:?} to be told"), 10, || {
+            let log = server.log().to_lowercase();
+            (log.matches("release").count() >= count).then_some(())
+        })
+        .map_err(|error| format!("{error}\n{}", server.log()))?;
+        lab.delete("more")?;
+    }
+    Ok(())
+}
+
+fn failover() -> Outcome {
+    for env in [&[][..], &[("svc_election", "true")], &[("svc_election_groups", "4")]] {
+        let mut lab = services(env)?;
+        let mut server = DhcpServer::start(&lab.lab, ServerOptions::new(ServerKind::Dnsmasq, 600))?;
+        lab.start_agents()?;
+        lab.serve("web", "0.0.0.0,::")?;
+        let addresses = leased(&lab, "web", 2)?;
+        let v4 = addresses[0].to_string();
+        let mut holder = lab.wait_for_holder(&v4)?;
+        // In good order; the server is away meanwhile.
+        server.stop()?;
+        lab.agent(holder).terminate();
+        lab.agent(holder).wait(10)?;
+        let next = lab.wait_for_holder(&v4)?;
+        assert_ne!(next, holder);
+        server.launch()?;
+        lab.start_agent(holder)?;
+        // And without a word.
+        holder = next;
+        lab.agent(holder).kill();
+        wait_for("another node to have the address", 20, || {
+            let holders = lab.holders(&v4);
+            (holders.len() == 1 && holders != [holder]).then_some(())
+        })?;
+        lab.start_agent(holder)?;
+        // All at once.
+        lab.stop_agents()?;
+        lab.wait_until_nobody_has(&v4)?;
+        lab.start_agents()?;
+        lab.wait_for_holder(&v4)?;
+        for address in &addresses {
+            lab.wait_for_holder(&address.to_string())?;
+        }
+        assert_eq!(leased(&lab, "web", 2)?, addresses);
+    }
+    Ok(())
+}
