@@ -18,6 +18,7 @@ mod bgp_provider;
 mod bgp_traffic;
 mod bootstrap;
 mod dhcp;
+mod dhcp_faults;
 mod election;
 mod examples;
 mod faults;
@@ -44,6 +45,7 @@ fn main() {
         service_options::trials(),
         traffic::trials(),
         dhcp::trials(),
+        dhcp_faults::trials(),
         bgp::trials(),
         bgp_faults::trials(),
         bgp_provider::trials(),

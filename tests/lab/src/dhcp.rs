@@ -255,6 +255,8 @@ impl DhcpServer {
                     conf.insert("authoritative".into(), true.into());
                 } else {
                     conf.insert("preferred-lifetime".into(), lease.into());
+                    // Otherwise it is kept in a folder of the system's.
+                    conf.insert("server-id".into(), serde_json::json!({ "type": "LL", "persist": false }));
                 }
                 conf.insert(format!("subnet{family}"), subnet);
             }

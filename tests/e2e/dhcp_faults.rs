@@ -1,0 +1,208 @@
+//! DHCP servers that go away, change their mind, or do what no server should.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use kube_vip_lab::dhcp_stand_in::{DhcpStandIn, Request, honest, kind};
+use kube_vip_lab::{DhcpServer, ServerKind, ServerOptions, ServiceLab, now, wait_for};
+use libtest_mimic::{Failed, Trial};
+use serde_json::json;
+
+use crate::dhcp::leased;
+use crate::harness::services;
+use crate::services::wait_for_event;
+use crate::trial;
+
+type Outcome = Result<(), Failed>;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("an_address_is_given_up_when_its_lease_is_over", server_away),
+        trial("a_network_that_is_renumbered_is_followed", renumbered),
+        trial("an_offered_address_that_a_station_has_is_declined", taken),
+        trial("servers_that_misbehave_cost_no_more_than_time", hostile),
+        trial("no_server_is_told_and_a_wrong_interface_is_told_at_once", nobody),
+        trial("a_relay_is_as_good_as_a_server", relay),
+    ]
+}
+
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 42, 0, 150);
+const OTHER: Ipv4Addr = Ipv4Addr::new(10, 42, 0, 151);
+
+fn wait_for_status(lab: &ServiceLab, address: Ipv4Addr) -> Outcome {
+    lab.wait_for_status("web", &[&address.to_string()])?;
+    lab.wait_for_holder(&address.to_string())?;
+    Ok(())
+}
+
+/// A server that is away for longer than the lease; leases of five seconds are renewed until then.
+fn server_away() -> Outcome {
+    let mut lab = services(&[])?;
+    let mut server = DhcpServer::start(&lab.lab, ServerOptions::new(ServerKind::Isc, 5))?;
+    lab.start_agents()?;
+    lab.serve("web", "0.0.0.0")?;
+    let address = leased(&lab, "web", 1)?[0].to_string();
+    let granted = now();
+    wait_for("two renewals", 15, || {
+        (server.log().matches("DHCPACK").count() >= 3).then_some(())
+    })?;
+    assert!(now().since(granted) < Duration::from_secs(15));
+    assert_eq!(leased(&lab, "web", 1)?[0].to_string(), address);
+    server.stop()?;
+    lab.wait_until_nobody_has(&address)?;
+    lab.wait_for_status("web", &[])?;
+    wait_for_event(&lab, "web", "NoLease", "the lease is over")?;
+    server.launch()?;
+    // What it had is free: it has it again.
+    assert_eq!(leased(&lab, "web", 1)?[0].to_string(), address);
+    lab.wait_for_holder(&address)?;
+    Ok(())
+}
+
+/// The server refuses to give more time, and gives another address.
+fn renumbered() -> Outcome {
+    let mut lab = services(&[])?;
+    let server = DhcpStandIn::start(&lab.lab, honest(ADDRESS, 4))?;
+    lab.start_agents()?;
+    lab.serve("web", "0.0.0.0")?;
+    wait_for_status(&lab, ADDRESS)?;
+    server.play(honest(OTHER, 600));
+    wait_for_status(&lab, OTHER)?;
+    lab.wait_until_nobody_has(&ADDRESS.to_string())?;
+    wait_for_event(&lab, "web", "NoLease", "refuses")?;
+    wait_for_event(&lab, "web", "AddressLeased", "10.42.0.151")?;
+    // Never both at once.
+    let both = lab.sampler.since(lab.started());
+    let both = both.iter().filter(|sample| {
+        !sample.holders(ADDRESS.into()).is_empty() && !sample.holders(OTHER.into()).is_empty()
+    });
+    assert_eq!(both.count(), 0);
+    Ok(())
+}
+
+fn taken() -> Outcome {
+    let mut lab = services(&[])?;
+    let station = lab.lab.machine("station", 248)?;
+    station.ip(&["addr", "add", "10.42.0.150/24", "dev", "eth0"])?;
+    let server = DhcpStandIn::start(&lab.lab, honest(ADDRESS, 600))?;
+    lab.start_agents()?;
+    lab.serve("web", "0.0.0.0")?;
+    wait_for("a DECLINE", 20, || server.kinds().contains(&kind::DECLINE).then_some(()))?;
+    wait_for_event(&lab, "web", "NoLease", "a station on the link has 10.42.0.150")?;
+    assert!(lab.holders("10.42.0.150").is_empty());
+    let declined = server.seen().into_iter().find(|request| request.kind() == kind::DECLINE).unwrap();
+    assert_eq!(declined.requested(), Some(ADDRESS));
+    server.play(honest(OTHER, 600));
+    wait_for_status(&lab, OTHER)?;
+    Ok(())
+}
+
+/// Whatever the server does: in the end, when it behaves, there is an address; and it was not flooded.
+fn hostile() -> Outcome {
+    type Script = fn(usize, &Request) -> Vec<Vec<u8>>;
+    let cases: [(&str, Script); 8] = [
+        ("refuses every request", |_, request| match request.kind() {
+            kind::DISCOVER => vec![request.answer(kind::OFFER, ADDRESS, 600)],
+            kind::REQUEST => vec![request.answer(kind::NAK, Ipv4Addr::UNSPECIFIED, 0)],
+            _ => Vec::new(),
+        }),
+        ("refuses to offer", |_, request| vec![request.answer(kind::NAK, Ipv4Addr::UNSPECIFIED, 0)]),
+        ("offers, and is silent then", |_, request| match request.kind() {
+            kind::DISCOVER => vec![request.answer(kind::OFFER, ADDRESS, 600)],
+            _ => Vec::new(),
+        }),
+        ("answers another transaction", |number, request| {
+            let mut answer = honest(ADDRESS, 600)(number, request);
+            answer.iter_mut().for_each(|answer| answer[7] ^= 1);
+            answer
+        }),
+        ("answers another client", |number, request| {
+            let mut answer = honest(ADDRESS, 600)(number, request);
+            answer.iter_mut().for_each(|answer| answer[33] ^= 1);
+            answer
+        }),
+        ("cuts its options short", |number, request| {
+            let mut answer = honest(ADDRESS, 600)(number, request);
+            answer.iter_mut().for_each(|answer| answer.truncate(250));
+            answer
+        }),
+        ("gives an address that no host can have", |number, request| {
+            honest(Ipv4Addr::LOCALHOST, 600)(number, request)
+        }),
+        ("answers a thousand times", |_, request| {
+            vec![request.answer(kind::OFFER, Ipv4Addr::UNSPECIFIED, 600); 1000]
+        }),
+    ];
+    let mut lab = services(&[])?;
+    let server = DhcpStandIn::start(&lab.lab, honest(ADDRESS, 600))?;
+    lab.start_agents()?;
+    for (what, script) in cases {
+        let before = server.seen().len();
+        server.play(script);
+        let began = now();
+        lab.serve("web", "0.0.0.0")?;
+        wait_for(&format!("two requests to a server that {what}"), 20, || {
+            (server.seen().len() >= before + 2).then_some(())
+        })?;
+        // A server that cannot be told from none is asked again after a second; a refusal is waited out.
+        server.play(honest(ADDRESS, 600));
+        wait_for_status(&lab, ADDRESS).map_err(|error| format!("{what}: {error:?}"))?;
+        let (asked, seconds) = (server.seen().len() - before, now().since(began).as_secs());
+        assert!(asked as u64 <= 6 + 2 * seconds, "{what}: {asked} messages in {seconds} s");
+        lab.delete("web")?;
+        lab.wait_until_nobody_has(&ADDRESS.to_string())?;
+    }
+    // Leases of a second: asked for as often as is needed, and no more often.
+    server.play(honest(ADDRESS, 1));
+    lab.serve("web", "0.0.0.0")?;
+    wait_for_status(&lab, ADDRESS)?;
+    let (before, began) = (server.seen().len(), now());
+    wait_for("renewals", 20, || (server.seen().len() >= before + 6).then_some(()))?;
+    assert!(now().since(began) > Duration::from_secs(2), "{:?}", server.kinds());
+    Ok(())
+}
+
+fn nobody() -> Outcome {
+    let mut lab = services(&[])?;
+    lab.start_agents()?;
+    lab.serve("web", "0.0.0.0")?;
+    wait_for_event(&lab, "web", "NoLease", "no DHCP server answers on link eth0")?;
+    lab.delete("web")?;
+    lab.create("wrong", "0.0.0.0", json!({}))?;
+    lab.objects().patch::<k8s_openapi::api::core::v1::Service>(
+        "wrong",
+        json!({ "metadata": { "annotations": { "kube-vip.io/serviceInterface": "eth7" } } }),
+    )?;
+    lab.set_endpoints("wrong", "a", &["node-1"])?;
+    wait_for_event(&lab, "wrong", "NoLease", "there is no link eth7 on this host to ask a DHCP server on; it has: lo, eth0")
+}
+
+/// The server is behind a router, which passes everything on.
+fn relay() -> Outcome {
+    let mut lab = services(&[])?;
+    // The server is on a link of its own behind the machine that relays.
+    let router = lab.lab.machine("relay", 247)?;
+    let server = kube_vip_lab::Namespace::new("behind")?;
+    router.ip(&["link", "add", "behind", "type", "veth", "peer", "name", "eth0", "netns", server.name()])?;
+    router.ip(&["addr", "add", "10.44.0.1/24", "dev", "behind"])?;
+    router.ip(&["link", "set", "behind", "up"])?;
+    server.ip(&["addr", "add", "10.44.0.2/24", "dev", "eth0"])?;
+    server.ip(&["link", "set", "eth0", "up"])?;
+    server.ip(&["route", "add", "default", "via", "10.44.0.1"])?;
+    router.sysctl("net.ipv4.ip_forward", "1")?;
+    let log = lab.lab.path("relay.log");
+    let range = "--dhcp-range=10.42.0.150,10.42.0.157,255.255.255.0,600";
+    let leases = format!("--dhcp-leasefile={}", lab.lab.path("relay.leases").to_string_lossy());
+    let command = [
+        "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--port=0", "--no-ping",
+        "--log-facility=-", range, &leases,
+    ];
+    let _server = kube_vip_lab::process::Process::start(&server, &command, &[], &log)?;
+    let command = ["dhcrelay", "-d", "-4", "-id", "eth0", "-iu", "behind", "10.44.0.2"];
+    let _relay = kube_vip_lab::process::Process::start(&router, &command, &[], &log)?;
+    lab.start_agents()?;
+    lab.serve("web", "0.0.0.0")?;
+    let address = leased(&lab, "web", 1)?[0];
+    lab.wait_for_holder(&address.to_string())?;
+    Ok(())
+}
