@@ -58,6 +58,8 @@ pub struct Options {
     pub log_level: i64,
     /// How log lines are written.
     pub log_format: LogFormat,
+    /// The link on which DHCP servers are asked, where this process asks them.
+    pub dhcp_interface: Option<String>,
 }
 
 /// What was typed, understood.
@@ -200,6 +202,11 @@ fn clap() -> Clap {
             .default_value(PORT),
         value("v", "From 2 on, more is logged.").short('v').default_value("0"),
         value("logging-format", "text or json.").default_value("text"),
+        value(
+            "dhcp-interface",
+            "The interface on which a DHCP server is asked for the addresses of pools that are `dhcp`; needs the \
+             host's network. Without it the node that announces a Service asks.",
+        ),
     ];
     let ignored = SWITCHES.iter().map(|name| switch(name, "Without effect here.").hide(true));
     let ignored = ignored.chain(VALUES.iter().map(|name| value(name, "Without effect here.").hide(true)));
@@ -357,6 +364,7 @@ impl Reader<'_> {
             http,
             log_level: if self.number("v", 0, 10) >= 2 { -4 } else { 0 },
             log_format,
+            dhcp_interface: Some(self.text("dhcp-interface")).filter(|link| !link.is_empty()),
         }
     }
 

@@ -41,7 +41,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
             print(&overview.to_text())?;
             if fatal { Err(Failure::one(format!("{file}: a pool in it cannot be used"))) } else { Ok(()) }
         }
-        Command::Manifest { image } => print(&manifest::render(&image).map_err(Failure::one)?),
+        Command::Manifest { image } => {
+            let link = options.dhcp_interface.as_deref();
+            print(&manifest::render(&image, link).map_err(Failure::one)?)
+        }
         Command::Version => {
             print(&format!("Version:  {}\nBuild:    {}\n", kube_vip::VERSION, kube_vip::BUILD))
         }

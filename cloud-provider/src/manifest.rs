@@ -15,14 +15,14 @@ const ROLE: &str = "system:kube-vip-cloud-controller-role";
 const BINDING: &str = "system:kube-vip-cloud-controller-binding";
 const PORT: u16 = 10258;
 
-/// All of them, as YAML.
+/// All of them, as YAML; with a link for DHCP, where the provider is to ask there.
 ///
 /// # Errors
 /// If the image is none.
 #[expect(clippy::result_large_err, reason = "it is made once, and ends the program")]
-pub fn render(image: &str) -> Result<String, Problem> {
+pub fn render(image: &str, dhcp_interface: Option<&str>) -> Result<String, Problem> {
     let image = image::qualify(image, VERSION)?;
-    yaml(&documents(&image))
+    yaml(&documents(&image, dhcp_interface))
         .map_err(|error| Problem::Combination(format!("the manifest cannot be written: {error}")))
 }
 
@@ -34,7 +34,7 @@ pub fn sample(text: &str) -> String {
     )
 }
 
-fn documents(image: &str) -> Vec<Value> {
+fn documents(image: &str, dhcp_interface: Option<&str>) -> Vec<Value> {
     let rule = |groups: &[&str], resources: &[&str], verbs: &[&str]| json!({ "apiGroups": groups, "resources": resources, "verbs": verbs });
     let follow = ["get", "list", "watch"];
     vec![
@@ -61,11 +61,30 @@ fn documents(image: &str) -> Vec<Value> {
             "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": ROLE },
             "subjects": [{ "kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE }],
         }),
-        deployment(image),
+        deployment(image, dhcp_interface),
     ]
 }
 
-fn deployment(image: &str) -> Value {
+fn deployment(image: &str, dhcp_interface: Option<&str>) -> Value {
+    let mut deployment = plain_deployment(image);
+    let pod = deployment.pointer_mut("/spec/template/spec").and_then(Value::as_object_mut);
+    if let (Some(link), Some(pod)) = (dhcp_interface, pod) {
+        // Servers are asked on the host's own link, by a packet socket.
+        pod.insert("hostNetwork".into(), json!(true));
+        pod.insert("securityContext".into(), json!({ "seccompProfile": { "type": "RuntimeDefault" } }));
+        if let Some(container) = pod.get_mut("containers").and_then(|all| all.get_mut(0)) {
+            if let Some(args) = container.pointer_mut("/args").and_then(Value::as_array_mut) {
+                args.push(json!(format!("--dhcp-interface={link}")));
+            }
+            if let Some(rights) = container.pointer_mut("/securityContext/capabilities").and_then(Value::as_object_mut) {
+                rights.insert("add".into(), json!(["NET_RAW"]));
+            }
+        }
+    }
+    deployment
+}
+
+fn plain_deployment(image: &str) -> Value {
     let labels = json!({ "app": "kube-vip", "component": NAME });
     let prefer = |label: &str| {
         json!({

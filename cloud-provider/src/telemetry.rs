@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use kube_vip::telemetry::dhcp::Counts;
 use kube_vip::leader::decide::Seen;
 use kube_vip::leader::elector::Answer;
 use kube_vip::leader::{Observer, Standing};
@@ -55,6 +56,8 @@ pub struct Telemetry {
     problems: Family<Key, Gauge>,
     writes: Family<ResultLabel, Counter>,
     seconds: Histogram,
+    /// Of DHCP.
+    pub dhcp: Counts,
     inner: Mutex<Inner>,
 }
 
@@ -108,6 +111,7 @@ impl Telemetry {
             ),
             writes: add(r, "writes", "Writes to Services, by what became of them"),
             seconds: Histogram::new(exponential_buckets(0.005, 2.0, 14)),
+            dhcp: Counts::register(r),
             inner: Mutex::default(),
         };
         registry.register(

@@ -25,6 +25,7 @@ use kube_vip::leader::{Settings, Standing};
 use kube_vip::model::LeaseName;
 use kube_vip::model::hash::fnv1a;
 use kube_vip::net::clock;
+use kube_vip::net::netlink::Netlink;
 use kube_vip::telemetry::http::{ListenError, Page, listen};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -48,6 +49,12 @@ pub enum ControllerError {
     /// The kernel refuses a timer or a signal handler.
     #[error("the kernel refuses a resource that the provider cannot do without: {0}")]
     Io(#[from] std::io::Error),
+    /// The kernel does not say which links there are.
+    #[error("netlink: {0}")]
+    Netlink(#[from] kube_vip::net::netlink::NetlinkError),
+    /// There is no link to ask DHCP servers on.
+    #[error("--dhcp-interface: there is no link `{0}` here; there are: {1} (a pod needs hostNetwork to see those of its host)")]
+    NoLink(String, String),
     /// The election ended by itself.
     #[error("the election ended: {0}")]
     Election(String),
@@ -103,6 +110,9 @@ pub fn api(options: &Options) -> Arc<Api> {
 /// # Errors
 /// If something that cannot be retried fails.
 pub async fn run(options: Options) -> Result<(), ControllerError> {
+    if let Some(link) = &options.dhcp_interface {
+        check_link(link).await?;
+    }
     let telemetry = Arc::new(Telemetry::new());
     let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
     tracing::info!(
@@ -157,6 +167,16 @@ pub async fn run(options: Options) -> Result<(), ControllerError> {
     }
     drop(timeout(FAREWELL_PATIENCE, farewell).await);
     Ok(())
+}
+
+/// A wrong name is told before anything waits for an answer.
+async fn check_link(name: &str) -> Result<(), ControllerError> {
+    let links = Netlink::connect()?.links().await?;
+    if links.iter().any(|link| link.name == name) {
+        return Ok(());
+    }
+    let names: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
+    Err(ControllerError::NoLink(name.to_owned(), names.join(", ")))
 }
 
 fn elect(election: &Election, host: &str, api: Arc<Api>, telemetry: Arc<Telemetry>) -> (Driver, Handles) {

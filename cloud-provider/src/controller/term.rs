@@ -14,10 +14,13 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use kube_vip::api::Api;
 use kube_vip::api::write::{Outcome, Writer};
+use kube_vip::dhcp;
+use kube_vip::dhcp::driver::{Command, Handles};
 use kube_vip::model::{BootTime, ServiceKey, ServiceView};
 use kube_vip::net::clock;
 use kube_vip::watch::Change;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::events::{Teller, Told};
@@ -56,6 +59,9 @@ pub struct Term {
     /// What users were told about the ConfigMap.
     problems: BTreeSet<Problem>,
     report_at: Option<Instant>,
+    /// What asks DHCP servers, where this process does.
+    dhcp: Option<Handles>,
+    dhcp_link: Option<String>,
 }
 
 /// What has been seen, apart from Services.
@@ -114,13 +120,51 @@ impl Term {
             hungry: BTreeMap::new(),
             problems: BTreeSet::new(),
             report_at: None,
+            dhcp: None,
+            dhcp_link: options.dhcp_interface.clone(),
         }
+    }
+
+    /// Begin to ask DHCP servers, if that is wanted.
+    fn start_dhcp(&mut self, tasks: &mut JoinSet<()>) {
+        let Some(link) = &self.dhcp_link else { return };
+        let (channels, handles) = dhcp::driver::channels();
+        match dhcp::driver::Driver::start(channels, self.telemetry.dhcp.clone()) {
+            Ok(clients) => {
+                self.planner.ask_on(link);
+                self.dhcp = Some(handles);
+                tasks.spawn(async move {
+                    if let Err(error) = clients.await {
+                        tracing::error!("asking DHCP servers ended: {error}");
+                    }
+                });
+            }
+            Err(error) => tracing::error!("no DHCP server can be asked: {error}"),
+        }
+    }
+
+    /// Say what is asked of DHCP servers, and what is not needed any more.
+    fn ask(&mut self) {
+        let Some(handles) = &self.dhcp else { return };
+        for address in self.planner.take_contested() {
+            handles.commands.try_send(Command::Conflict(address)).ok();
+        }
+        let wishes = self.planner.wishes();
+        handles.wishes.send_if_modified(|before| {
+            for gone in before.keys().filter(|key| !wishes.contains_key(key)) {
+                handles.commands.try_send(Command::Release(gone.clone())).ok();
+            }
+            let changed = *before != wishes;
+            *before = wishes;
+            changed
+        });
     }
 
     /// Give addresses until the claim is lost, or `stopping`: then what is under way is awaited first.
     pub async fn run(mut self, claim: &mut Claim, stopping: &mut watch::Receiver<bool>) {
         let (seen_in, mut seen) = mpsc::channel(256);
-        let _watches = feed::start(&self.api, &self.config_map, &seen_in);
+        let mut watches = feed::start(&self.api, &self.config_map, &seen_in);
+        self.start_dhcp(&mut watches);
         self.telemetry.leading(self.known.missing());
         loop {
             if !claim.is_valid() {
@@ -132,7 +176,14 @@ impl Term {
             }
             if !stopped && self.known.missing().is_empty() {
                 self.start_writes();
+                self.ask();
             }
+            let leases = async {
+                match &mut self.dhcp {
+                    Some(handles) => handles.held.changed().await.is_ok(),
+                    None => std::future::pending().await,
+                }
+            };
             let retry = self.retries.first().map(|(at, _)| *at);
             let due = retry.into_iter().chain(self.report_at).min();
             tokio::select! {
@@ -148,10 +199,24 @@ impl Term {
                     }
                     self.telemetry.leading(self.known.missing());
                 }
+                changed = leases => if changed {
+                    self.take_leases();
+                } else {
+                    // Whoever comes next asks again.
+                    self.dhcp = None;
+                },
                 () = wait_until(due) => self.on_time(),
             }
         }
         self.telemetry.following();
+    }
+
+    fn take_leases(&mut self) {
+        if let Some(handles) = &mut self.dhcp {
+            let held = handles.held.borrow_and_update().clone();
+            self.planner.set_leases(held);
+            self.report_soon();
+        }
     }
 
     fn see(&mut self, seen: Seen) {

@@ -1,15 +1,19 @@
 //! What is to be done about one Service.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use kube_vip::dhcp::record::Record;
+use kube_vip::dhcp::wish::{Held, LeaseKey};
 use kube_vip::model::annotation::{
-    ALLOCATED, CLEANUP_FINALIZER, IMPLEMENTATION, LEGACY_ADDRESS, LOAD_BALANCER_IPS, SERVICE_INTERFACE,
+    ALLOCATED, CLEANUP_FINALIZER, DHCP_LEASE, IMPLEMENTATION, LEGACY_ADDRESS, LOAD_BALANCER_IPS, SERVICE_INTERFACE,
     SHARING_KEY,
 };
 use kube_vip::model::family::number;
 use kube_vip::model::legal::{is_name, unusable};
 use kube_vip::model::service::{FamilyPolicy, TrafficPolicy};
 use kube_vip::model::{Family, ServiceKey, ServiceView};
+use kube_vip::services::leases::{self, Asking};
 
 use super::patch::Patch;
 use super::reason::Reason;
@@ -75,6 +79,21 @@ pub struct World<'a> {
     pub class: &'a Class,
     /// A write to this Service may still come about: what was decided for it is not given to others.
     pub unsure: bool,
+    /// What came of asking DHCP servers, where this process asks them.
+    pub dhcp: Option<&'a Dhcp>,
+    /// For which families a DHCP server is to be asked.
+    pub asks: BTreeSet<Family>,
+    /// What DHCP servers gave, and must not give.
+    pub contested: Vec<IpAddr>,
+}
+
+/// What comes from DHCP servers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dhcp {
+    /// The link that they are asked on.
+    pub link: String,
+    /// How all leases stand.
+    pub held: BTreeMap<LeaseKey, Held>,
 }
 
 /// With whom a Service may share an address.
@@ -212,6 +231,9 @@ impl World<'_> {
         };
         let mut kept: Vec<IpAddr> = Vec::new();
         for address in before {
+            if self.is_lost(view, address) {
+                continue;
+            }
             let once = kept.iter().all(|other| Family::of(*other) != Family::of(address));
             let ours =
                 self.ipam.conflict(address, key, tenancy).is_none() && self.ipam.blocked(address).is_none();
@@ -220,10 +242,12 @@ impl World<'_> {
             }
         }
         let fresh = self.choose(key, view, tenancy, &kept);
+        self.write_leases(view, &mut patch);
         let (addresses, incomplete) = match fresh {
             Ok(chosen) => chosen,
             Err(reason) => {
                 let mut patch = Patch::of(view);
+                self.write_leases(view, &mut patch);
                 self.ipam.hold(key, &[], tenancy);
                 if !matches!(request(view), Request::Any(before) if before.is_empty()) {
                     patch.annotate(view, LOAD_BALANCER_IPS, None);
@@ -297,12 +321,17 @@ impl World<'_> {
                     if !pool.addresses.serves(*family) {
                         return Err(Reason::Family { pool: keys(pool), family: *family });
                     }
-                    let given = self.give(id, pool, *family, tenancy);
-                    if given.is_none() {
-                        let (size, _) = self.ipam.fill(id, *family);
-                        missing.get_or_insert_with(|| Reason::exhausted(pool, *family, size, prefix));
+                    match self.give((key, view), (id, pool), *family, tenancy) {
+                        Ok(given) => Some(given),
+                        Err(reason) => {
+                            let exhausted = || {
+                                let (size, _) = self.ipam.fill(id, *family);
+                                Reason::exhausted(pool, *family, size, prefix)
+                            };
+                            missing.get_or_insert_with(|| reason.map_or_else(exhausted, |reason| *reason));
+                            None
+                        }
                     }
-                    given
                 }
             };
             found.extend(address);
@@ -319,14 +348,73 @@ impl World<'_> {
         }
     }
 
-    fn give(&mut self, id: PoolId, pool: &Pool, family: Family, tenancy: &Tenancy) -> Option<IpAddr> {
+    /// An address of a pool; else why there is none, unless all are in use.
+    fn give(
+        &mut self,
+        (key, view): (&ServiceKey, &ServiceView),
+        (id, pool): (PoolId, &Pool),
+        family: Family,
+        tenancy: &Tenancy,
+    ) -> Result<IpAddr, Option<Box<Reason>>> {
         if pool.addresses.by_dhcp(family) {
-            return Some(family.address(0));
+            // Where nobody here asks, the node that announces the Service does.
+            let Some(dhcp) = self.dhcp else { return Ok(family.address(0)) };
+            self.asks.insert(family);
+            let held = dhcp.held.get(&leases::key(view, family));
+            let Some(address) = held.and_then(|held| held.address) else {
+                let trouble = held.and_then(|held| held.trouble.clone());
+                let reason = Reason::Lease { link: dhcp.link.clone(), family, trouble };
+                return Err(Some(Box::new(reason)));
+            };
+            let field = "DHCP";
+            let holder = self.ipam.conflict(address, key, tenancy).cloned();
+            if let Some(holder) = holder {
+                self.contested.push(address);
+                return Err(Some(Box::new(Reason::Taken { field, address, holder })));
+            }
+            if let Some(owner) = self.ipam.blocked(address).map(str::to_owned) {
+                self.contested.push(address);
+                return Err(Some(Box::new(Reason::Blocked { field, address, owner })));
+            }
+            return Ok(address);
         }
         // As in the Go program, the pool's switch is about IPv4, which is scarce; a key is about both.
         let by_pool = tenancy.circle.as_ref().is_some_and(|circle| circle.group == Group::Pool);
         let shared = (family == Family::V4 || !by_pool).then(|| self.ipam.shareable(id, family, tenancy));
-        shared.flatten().or_else(|| self.ipam.free(id, family, self.pools.descending))
+        shared.flatten().or_else(|| self.ipam.free(id, family, self.pools.descending)).ok_or(None)
+    }
+
+    /// Whether an address that a Service had is not its any more: it came from a DHCP server, and the lease is over; or it
+    /// is a placeholder for one that we ask for ourselves.
+    fn is_lost(&mut self, view: &ServiceView, address: IpAddr) -> bool {
+        let family = Family::of(address);
+        let text = view.annotation(DHCP_LEASE).unwrap_or_default();
+        let leased = Record::find(text, family).is_some_and(|record| record.address == address);
+        match self.dhcp {
+            Some(_) if address.is_unspecified() => true,
+            Some(dhcp) if leased => {
+                self.asks.insert(family);
+                // Nothing is known yet at the beginning of a term.
+                let held = dhcp.held.get(&leases::key(view, family));
+                held.is_some_and(|held| held.address != Some(address))
+            }
+            // Nobody here renews it: the node that announces the Service goes on with it.
+            None if leased => true,
+            _ => false,
+        }
+    }
+
+    /// What another process has to know to go on with the leases.
+    fn write_leases(&self, view: &ServiceView, patch: &mut Patch) {
+        let Some(dhcp) = self.dhcp else { return };
+        let asking = Asking::for_families(view, self.asks.iter().copied().collect(), None);
+        let keys = self.asks.iter().map(|family| leases::key(view, *family));
+        let held: Option<Vec<&Held>> = keys.map(|key| dhcp.held.get(&key)).collect();
+        // Not before anything is known.
+        let Some(held) = held else { return };
+        for (name, value) in leases::annotations(&asking, held) {
+            patch.annotate(view, name, value.as_deref());
+        }
     }
 }
 

@@ -12,11 +12,13 @@ pub mod request;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use kube_vip::model::{ServiceKey, ServiceView};
+use kube_vip::dhcp::wish::{Held, LeaseKey, Wish};
+use kube_vip::model::{Family, ServiceKey, ServiceView};
+use kube_vip::services::leases::{self, Asking};
 
 use crate::ipam::{Ipam, Tenancy};
 use crate::pools::Pools;
-pub use decide::{Class, Decision};
+pub use decide::{Class, Decision, Dhcp};
 use decide::{World, tenancy};
 pub use patch::Patch;
 pub use reason::Reason;
@@ -89,6 +91,8 @@ struct Entry {
     state: State,
     /// What its user was told last.
     told: Option<News>,
+    /// For which families a DHCP server is asked.
+    asks: BTreeSet<Family>,
 }
 
 /// All Services, and what is to be done about them.
@@ -103,12 +107,45 @@ pub struct Planner {
     /// To be looked at when an address became free, oldest first.
     waiting: BTreeSet<(i64, ServiceKey)>,
     releases_seen: u64,
+    dhcp: Option<Dhcp>,
+    contested: Vec<IpAddr>,
 }
 
 impl Planner {
     /// Nothing is known yet.
     pub fn new(class: Class) -> Self {
         Self { class, ..Self::default() }
+    }
+
+    /// From now on this process asks DHCP servers itself, on this link.
+    pub fn ask_on(&mut self, link: &str) {
+        self.dhcp = Some(Dhcp { link: link.to_owned(), ..Dhcp::default() });
+    }
+
+    /// How leases stand has changed.
+    pub fn set_leases(&mut self, held: BTreeMap<LeaseKey, Held>) {
+        let Some(dhcp) = &mut self.dhcp else { return };
+        let before = std::mem::replace(&mut dhcp.held, held);
+        let changed = |key: &LeaseKey| before.get(key) != dhcp.held.get(key);
+        let concerned = self.services.iter().filter(|(_, entry)| {
+            entry.asks.iter().any(|family| changed(&leases::key(&entry.view, *family)))
+        });
+        self.due.extend(concerned.map(|(key, entry)| (entry.view.created, key.clone())));
+    }
+
+    /// What is asked of DHCP servers.
+    pub fn wishes(&self) -> BTreeMap<LeaseKey, Wish> {
+        let Some(dhcp) = &self.dhcp else { return BTreeMap::new() };
+        let asking = self.services.values().filter(|entry| !entry.asks.is_empty()).flat_map(|entry| {
+            let asking = Asking::for_families(&entry.view, entry.asks.iter().copied().collect(), None);
+            asking.wishes(&entry.view, &dhcp.link)
+        });
+        asking.map(|(key, wish)| (key, Wish { active: true, ..wish })).collect()
+    }
+
+    /// What DHCP servers gave, and must not give, since this was asked last.
+    pub fn take_contested(&mut self) -> Vec<IpAddr> {
+        std::mem::take(&mut self.contested)
     }
 
     /// The ConfigMap changed.
@@ -232,9 +269,18 @@ impl Planner {
             // Its end brings the Service back here.
             return Vec::new();
         }
-        let mut world =
-            World { pools: &self.pools, ipam: &mut self.ipam, class: &self.class, unsure: entry.unsure };
+        let mut world = World {
+            pools: &self.pools,
+            ipam: &mut self.ipam,
+            class: &self.class,
+            unsure: entry.unsure,
+            dhcp: self.dhcp.as_ref(),
+            asks: BTreeSet::new(),
+            contested: Vec::new(),
+        };
         let decision = world.decide(key, &entry.view);
+        self.contested.extend(world.contested);
+        entry.asks = world.asks;
         let slot = (entry.view.created, key.clone());
         let waits = match &decision {
             Decision::Wait { .. } => true,

@@ -84,6 +84,16 @@ pub enum Reason {
         /// What is wrong with it.
         kind: &'static str,
     },
+    /// No DHCP server has given an address.
+    #[error("no {family} address from a DHCP server on link {link} yet{}", .trouble.as_ref().map(|text| format!(": {text}")).unwrap_or_default())]
+    Lease {
+        /// The link.
+        link: String,
+        /// The family.
+        family: Family,
+        /// What is in the way, as far as is known.
+        trouble: Option<String>,
+    },
     /// What was asked for is no address.
     #[error("{field}: unable to parse IP `{text}`: write addresses or DNS names, separated by commas")]
     Malformed {
@@ -98,7 +108,7 @@ impl Reason {
     /// The family that is missing, where it is one.
     pub fn family(&self) -> Option<Family> {
         match self {
-            Self::Exhausted { family, .. } | Self::Family { family, .. } => Some(*family),
+            Self::Exhausted { family, .. } | Self::Family { family, .. } | Self::Lease { family, .. } => Some(*family),
             Self::Taken { address, .. } | Self::Blocked { address, .. } | Self::Unusable { address, .. } => {
                 Some(Family::of(*address))
             }

@@ -11,13 +11,14 @@
 use libtest_mimic::{Arguments, Failed, Trial};
 
 mod allocation;
+mod dhcp;
 mod faults;
 mod harness;
 mod telling;
 
 fn main() {
     let args = Arguments::from_args();
-    let groups = [allocation::trials(), telling::trials(), faults::trials()];
+    let groups = [allocation::trials(), telling::trials(), faults::trials(), dhcp::trials()];
     let trials: Vec<Trial> = groups.into_iter().flatten().collect();
     // The tests share a lab, and the machine has few cores.
     let args = Arguments { test_threads: Some(1), ..args };
