@@ -26,11 +26,11 @@ pub fn select(mode: DnsMode, answers: &[IpAddr]) -> Vec<IpAddr> {
     }
 }
 
-/// The addresses among the targets, as VIPs.
+/// The addresses among the targets, as VIPs; not those that stand for what a DHCP server gives.
 pub fn fixed(targets: &[Target], prefixes: Prefixes) -> BTreeSet<Vip> {
     let addresses = targets.iter().filter_map(|target| match target {
-        Target::Ip(address) => Some(*address),
-        Target::Name(_) => None,
+        Target::Ip(address) if !address.is_unspecified() => Some(*address),
+        Target::Ip(_) | Target::Name(_) => None,
     });
     addresses.map(|address| Vip { address, prefix: prefixes.of(address) }).collect()
 }

@@ -76,7 +76,9 @@ fn deployment(image: &str, dhcp_interface: Option<&str>) -> Value {
             if let Some(args) = container.pointer_mut("/args").and_then(Value::as_array_mut) {
                 args.push(json!(format!("--dhcp-interface={link}")));
             }
-            if let Some(rights) = container.pointer_mut("/securityContext/capabilities").and_then(Value::as_object_mut) {
+            if let Some(rights) =
+                container.pointer_mut("/securityContext/capabilities").and_then(Value::as_object_mut)
+            {
                 rights.insert("add".into(), json!(["NET_RAW"]));
             }
         }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use kube_vip::telemetry::dhcp::Counts;
 use kube_vip::leader::decide::Seen;
 use kube_vip::leader::elector::Answer;
 use kube_vip::leader::{Observer, Standing};
 use kube_vip::model::BootTime;
+use kube_vip::telemetry::dhcp::Counts;
 use kube_vip::telemetry::metrics::add;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;

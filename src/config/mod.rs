@@ -5,6 +5,7 @@
 //! process's environment or the host: callers pass both in.
 
 pub mod bgp;
+pub mod dhcp;
 pub mod duration;
 pub mod file;
 pub mod origin;
@@ -19,6 +20,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 pub use bgp::Bgp;
+pub use dhcp::Dhcp;
 pub use origin::Origin;
 pub use problem::Problem;
 pub use raw::{Raw, Sources};
@@ -42,6 +44,10 @@ pub struct Config {
     pub prefixes: Prefixes,
     /// Which addresses of a name are used.
     pub dns_mode: DnsMode,
+    /// What of them comes from a DHCP server.
+    pub dhcp: Option<Dhcp>,
+    /// Rounds of questions after which a DHCP server that never answers is asked less often; 0 for never.
+    pub dhcp_attempts: u32,
     /// The link that carries them; none means the default route's.
     pub interface: Option<String>,
     /// The election for them; its timings are those of all elections.
@@ -85,7 +91,10 @@ impl Config {
         };
         let of_target = |target: &Target| match target {
             Target::Ip(address) => vec![Family::of(*address)],
-            Target::Name(_) => named.to_vec(),
+            Target::Name(_) => match &self.dhcp {
+                Some(dhcp) => dhcp.families.clone(),
+                None => named.to_vec(),
+            },
         };
         self.targets.iter().flat_map(of_target).collect()
     }

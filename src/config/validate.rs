@@ -147,11 +147,13 @@ pub fn check(raw: Raw, facts: &Facts) -> Result<Config, Vec<Problem>> {
         problems.extend(more);
         None
     });
+    let dhcp = super::dhcp::dhcp(&raw, &mut problems);
     if !problems.is_empty() {
         return Err(problems);
     }
     let mut config = build(raw, facts, targets, prefixes, metrics);
     config.bgp = bgp;
+    config.dhcp = dhcp;
     config.notes.extend(notes);
     Ok(config)
 }
@@ -213,6 +215,8 @@ fn build(
             "dual" => DnsMode::Dual,
             _ => DnsMode::First,
         },
+        dhcp: None,
+        dhcp_attempts: super::dhcp::attempts(&raw),
         interface: optional(Key::Interface),
         election: Election {
             namespace: lease.0,
@@ -268,7 +272,7 @@ fn routing_table(raw: &Raw) -> RoutingTable {
 
 /// Settings that are accepted, and change nothing in what this configuration runs.
 fn without_effect(raw: &Raw) -> Vec<String> {
-    let keys = [Key::DebounceTime, Key::DhcpMode, Key::SingleNode, Key::StartLeader, Key::ConfigMap];
+    let keys = [Key::DebounceTime, Key::SingleNode, Key::StartLeader, Key::ConfigMap];
     let set = keys.into_iter().filter(|key| raw.text(*key) != key.setting().default);
     set.map(|key| format!("{} has no effect in this version ({})", key.name(), raw.origin(key))).collect()
 }
@@ -322,7 +326,7 @@ fn services(raw: &Raw, facts: &Facts) -> Services {
 
 const MODES: [Key; 4] = [Key::Arp, Key::Bgp, Key::RoutingTable, Key::Wireguard];
 
-fn describe(raw: &Raw, key: Key) -> String {
+pub(super) fn describe(raw: &Raw, key: Key) -> String {
     format!("{} by {}", key.name(), raw.origin(key))
 }
 
@@ -412,16 +416,12 @@ fn listen_address(raw: &Raw, problems: &mut Vec<Problem>) -> Option<String> {
 /// What is parsed and generated, but cannot be run by this version.
 fn not_built(raw: &Raw) -> Vec<Problem> {
     let on = |key: Key| raw.bool(key);
-    let wants_dhcp =
-        targets(raw).iter().any(|target| matches!(target, Target::Ip(address) if address.is_unspecified()));
     let table = [
         (on(Key::Wireguard), Key::Wireguard, "WireGuard mode"),
         (on(Key::Upnp), Key::Upnp, "opening ports on a router by UPnP"),
         (on(Key::ServiceSecurity), Key::ServiceSecurity, "dropping traffic to other ports"),
         (!raw.text(Key::MirrorInterface).is_empty(), Key::MirrorInterface, "mirroring traffic"),
         (on(Key::LoadBalancer), Key::LoadBalancer, "balancing control-plane connections"),
-        (on(Key::Ddns), Key::Ddns, "getting the VIP by DHCP for a DNS name"),
-        (wants_dhcp, Key::Address, "getting the VIP by DHCP"),
         (raw.text(Key::LeaderElectionType) == "etcd", Key::LeaderElectionType, "electing in etcd"),
     ];
     table

@@ -90,6 +90,8 @@ pub struct Driver {
     channels: Channels,
     netlink: Netlink,
     counts: Counts,
+    /// Rounds of questions after which a server that never answers is asked less often.
+    attempts: u32,
     slots: BTreeMap<LeaseKey, Slot>,
     segments: BTreeMap<String, Segment>,
     heard: mpsc::Sender<(u32, Heard)>,
@@ -107,12 +109,14 @@ impl Driver {
     pub fn start(
         channels: Channels,
         counts: Counts,
+        attempts: u32,
     ) -> std::io::Result<impl Future<Output = std::io::Result<()>> + Send> {
         let (heard, answers) = mpsc::channel(ANSWERS);
         let driver = Self {
             channels,
             netlink: Netlink::connect()?,
             counts,
+            attempts,
             slots: BTreeMap::new(),
             segments: BTreeMap::new(),
             heard,
@@ -253,7 +257,7 @@ impl Driver {
             return;
         }
         let seed = fnv1a(&[key.owner.as_bytes(), &now.since_boot().as_nanos().to_le_bytes()].concat());
-        let mut client = Client::new(Settings { wanted: slot.wish.wanted, seed });
+        let mut client = Client::new(Settings { wanted: slot.wish.wanted, rounds: self.attempts, seed });
         let lease = slot.known.as_ref().map(|(_, lease)| lease.clone());
         client.handle_input(now, Input::Start(lease));
         slot.trouble = None;
@@ -350,8 +354,7 @@ impl Driver {
                 Output::Send(transaction, elapsed, message) => {
                     let Some(segment) = self.segments.get_mut(link) else { continue };
                     self.counts.sent.inc();
-                    let sent =
-                        segment.send(key.family, &slot.wish.identity, transaction, elapsed, &message);
+                    let sent = segment.send(key.family, &slot.wish.identity, transaction, elapsed, &message);
                     tracing::debug!(owner = key.owner, link, ?message, "asking by DHCP");
                     if let Err(error) = sent {
                         slot.trouble = Some(format!("cannot ask a DHCP server on link {link}: {error}"));

@@ -123,7 +123,9 @@ mod tests {
         assert_eq!(Name::new("web", false), Some(Name { label: "web".into(), domain: None }));
         assert_eq!(hardware("00:00:6c:0a:0b:0c"), Some([0, 0, 0x6c, 10, 11, 12]));
         assert_eq!(hardware("00-00-6C-0A-0B-0C"), Some([0, 0, 0x6c, 10, 11, 12]));
-        for wrong in ["", "00:00:6c:0a:0b", "01:00:5e:00:00:01", "00:00:00:00:00:00", "00:00:6c:0a:0b:0c:0d", "x"] {
+        for wrong in
+            ["", "00:00:6c:0a:0b", "01:00:5e:00:00:01", "00:00:00:00:00:00", "00:00:6c:0a:0b:0c:0d", "x"]
+        {
             assert_eq!(hardware(wrong), None, "{wrong}");
         }
     }

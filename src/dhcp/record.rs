@@ -25,7 +25,9 @@ pub struct Record {
 
 /// Why a text is no record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it does not say what a lease is: `ADDRESS from SERVER at TIME`, and `for SECONDS renew SECONDS rebind SECONDS`")]
+#[error(
+    "it does not say what a lease is: `ADDRESS from SERVER at TIME`, and `for SECONDS renew SECONDS rebind SECONDS`"
+)]
 pub struct NoRecord;
 
 impl Record {
@@ -38,9 +40,9 @@ impl Record {
             server: lease.server.clone(),
             // To the second: that is what is written.
             since: Timestamp::from_second(since.as_second()).unwrap_or(since),
-            times: lease.times.map(|times| {
-                [times.renew, times.rebind, times.end].map(|time| time.since(lease.asked))
-            }),
+            times: lease
+                .times
+                .map(|times| [times.renew, times.rebind, times.end].map(|time| time.since(lease.asked))),
         }
     }
 
@@ -156,7 +158,11 @@ mod tests {
         // A clock that is behind makes no lease longer than it was given for.
         let early = record.lease(at(50), "2026-11-21T05:00:00Z".parse().unwrap());
         assert_eq!(early.times.unwrap().end, at(50 + 3600));
-        let asked = Lease { asked: at(1000), times: Some(Times { renew: at(1010), rebind: at(1020), end: at(1030) }), ..lease };
+        let asked = Lease {
+            asked: at(1000),
+            times: Some(Times { renew: at(1010), rebind: at(1020), end: at(1030) }),
+            ..lease
+        };
         let again = Record::of(&asked, at(1005), wall);
         assert_eq!(again.since, "2026-11-22T05:09:55Z".parse().unwrap());
         assert_eq!(again.times.map(|times| times.map(|time| time.as_secs())), Some([10, 20, 30]));

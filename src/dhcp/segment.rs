@@ -73,7 +73,9 @@ impl Segment {
     ) -> std::io::Result<()> {
         match family {
             Family::V4 => {
-                let Some(bytes) = v4::to_bytes(identity, transaction, elapsed, message) else { return Ok(()) };
+                let Some(bytes) = v4::to_bytes(identity, transaction, elapsed, message) else {
+                    return Ok(());
+                };
                 // Servers take a release from the address that it gives back alone.
                 let source = match message {
                     Message::Release(IpAddr::V4(address), _) => *address,
@@ -84,7 +86,9 @@ impl Segment {
                 socket.send(&packet, &self.link.broadcast)
             }
             Family::V6 => {
-                let Some(bytes) = v6::to_bytes(identity, transaction, elapsed, message) else { return Ok(()) };
+                let Some(bytes) = v6::to_bytes(identity, transaction, elapsed, message) else {
+                    return Ok(());
+                };
                 let none = || std::io::Error::other("the link has no link-local address to ask from");
                 let source = self.link_local.ok_or_else(none)?;
                 let packet = datagram::to_v6(source, &bytes);

@@ -195,8 +195,7 @@ mod tests {
 
     #[test]
     fn what_is_asked_in_bytes() {
-        let (address, server) =
-            ("192.0.2.9".parse().unwrap(), Server::Address("192.0.2.1".parse().unwrap()));
+        let (address, server) = ("192.0.2.9".parse().unwrap(), Server::Address("192.0.2.1".parse().unwrap()));
         let named = identity();
         let plain = Identity { hostname: None, broadcast: false, ..identity() };
         let asks = "37 05 01 03 33 3a 3b  39 02 05c0  3c 08 6b7562652d766970";
@@ -236,7 +235,8 @@ mod tests {
 
     #[test]
     fn the_header_says_who_asks() {
-        let bytes = to_bytes(&identity(), 0x0a0b_0c0d, Duration::from_secs(3), &Message::Discover(None)).unwrap();
+        let bytes =
+            to_bytes(&identity(), 0x0a0b_0c0d, Duration::from_secs(3), &Message::Discover(None)).unwrap();
         assert_eq!(bytes[..12], hex("01 01 06 00 0a0b0c0d 0003 8000"));
         assert_eq!(bytes[12..28], [0; 16]);
         assert_eq!(bytes[28..34], [2, 1, 2, 3, 4, 5]);
@@ -244,7 +244,10 @@ mod tests {
         let release = Message::Release("192.0.2.9".parse().unwrap(), server);
         let bytes = to_bytes(&identity(), 1, Duration::ZERO, &release).unwrap();
         assert_eq!((&bytes[10..12], &bytes[12..16]), (&[0, 0][..], &[192, 0, 2, 9][..]));
-        assert_eq!(to_bytes(&identity(), 1, Duration::ZERO, &Message::Confirm("fd00::1".parse().unwrap())), None);
+        assert_eq!(
+            to_bytes(&identity(), 1, Duration::ZERO, &Message::Confirm("fd00::1".parse().unwrap())),
+            None
+        );
     }
 
     /// An answer with these options.
@@ -272,7 +275,10 @@ mod tests {
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         let heard = |answer| Some(([2, 1, 2, 3, 4, 5], 0x0a0b_0c0d, answer));
         let full = "35 01 02 36 04 c0000201 33 04 00000e10 3a 04 00000708 3b 04 00000c4e ff";
-        assert_eq!(answer(yours, full), heard(Answer::Offer(grant(seconds(3600), seconds(1800), seconds(3150)))));
+        assert_eq!(
+            answer(yours, full),
+            heard(Answer::Offer(grant(seconds(3600), seconds(1800), seconds(3150))))
+        );
         let bare = "35 01 05 36 04 c0000201 ff";
         assert_eq!(answer(yours, bare), heard(Answer::Ack(grant(seconds(3600), None, None))));
         let for_ever = "35 01 05 36 04 c0000201 33 04 ffffffff ff";

@@ -86,7 +86,11 @@ pub fn from_bytes(bytes: &[u8]) -> Option<(Vec<u8>, u32, Answer)> {
     let found = association.and_then(lease);
     let answer = match (bytes.msg_type(), refused, association.zip(found)) {
         (MessageType::Advertise | MessageType::Reply, Some(why), _) => Answer::Nak(server, why),
-        (kind @ (MessageType::Advertise | MessageType::Reply), None, Some((association, (address, valid, preferred)))) => {
+        (
+            kind @ (MessageType::Advertise | MessageType::Reply),
+            None,
+            Some((association, (address, valid, preferred))),
+        ) => {
             let duration = |seconds: u32| Duration::from_secs(seconds.into());
             // §14.2: where the server leaves it to us, half and eight tenths of the preferred lifetime.
             let or = |time: u32, tenths: u32| match (time, preferred) {
@@ -113,7 +117,9 @@ pub fn from_bytes(bytes: &[u8]) -> Option<(Vec<u8>, u32, Answer)> {
 /// The address, and its valid and preferred lifetimes in seconds.
 fn lease(association: &IANA) -> Option<(IpAddr, u32, u32)> {
     let address = association.opts.iter().find_map(|option| match option {
-        DhcpOption::IAAddr(address) if address.valid_life > 0 && refusal(&address.opts).is_none() => Some(address),
+        DhcpOption::IAAddr(address) if address.valid_life > 0 && refusal(&address.opts).is_none() => {
+            Some(address)
+        }
         _ => None,
     })?;
     let usable = usable(Ipv6Addr::into(address.addr))?;
@@ -168,10 +174,7 @@ mod tests {
                 Message::Release(address, server.clone()),
                 format!("08 0b0c0d {CLIENT} {SERVER} {one} 0008 0002 0064"),
             ),
-            (
-                Message::Decline(address, server),
-                format!("09 0b0c0d {CLIENT} {SERVER} {one} 0008 0002 0064"),
-            ),
+            (Message::Decline(address, server), format!("09 0b0c0d {CLIENT} {SERVER} {one} 0008 0002 0064")),
         ];
         for (message, expected) in table {
             let written = to_bytes(&identity(), 0x000b_0c0d, Duration::from_secs(1), &message).unwrap();
@@ -196,7 +199,8 @@ mod tests {
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         let heard = |answer| Some((duid.clone(), 0x000b_0c0d, answer));
         let says = |text: &str| from_bytes(&hex(text));
-        let with = |times: &str, lives: &str| format!("0003 0028 02030405 {times} 0005 0018 {ADDRESS} {lives}");
+        let with =
+            |times: &str, lives: &str| format!("0003 0028 02030405 {times} 0005 0018 {ADDRESS} {lives}");
         let lives = "00000064 000000c8";
         let own = with("00000000 00000000", lives);
         assert_eq!(

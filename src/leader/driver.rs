@@ -1,5 +1,6 @@
 //! Carries the elector's calls to the API server, and the server's answers, watch events and the time to the elector.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::call::{self, stored_of};
+use super::decide::Seen;
 use super::elector::{Call, Elector, Input, Output};
 use super::{Observer, Settings, Standing};
 use crate::api::Api;
@@ -44,6 +46,17 @@ pub struct Handles {
     pub asks: mpsc::Receiver<Ask>,
     /// Whether somebody should look at the local API server's health.
     pub probe_health: watch::Receiver<bool>,
+    /// What the Lease says besides.
+    pub notes: watch::Receiver<Notes>,
+}
+
+/// What a Lease says besides who holds it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// Its UID; none as long as it was not seen.
+    pub uid: Option<String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// Runs one election.
@@ -57,6 +70,7 @@ pub struct Driver {
     commands: mpsc::Receiver<Input>,
     asks: mpsc::Sender<Ask>,
     probe_health: watch::Sender<bool>,
+    notes: watch::Sender<Notes>,
     health: watch::Receiver<Report>,
     watching: bool,
 }
@@ -76,6 +90,7 @@ impl Driver {
         let (commands, commands_out) = mpsc::channel(32);
         let (asks_in, asks) = mpsc::channel(8);
         let (probe_in, probe_health) = watch::channel(true);
+        let (notes_in, notes) = watch::channel(Notes::default());
         let driver = Self {
             call_timeout: settings.retry_period.mul_f64(0.8),
             elector: Elector::new(settings),
@@ -86,10 +101,11 @@ impl Driver {
             commands: commands_out,
             asks: asks_in,
             probe_health: probe_in,
+            notes: notes_in,
             health,
             watching: false,
         };
-        (driver, Handles { standing, commands, asks, probe_health })
+        (driver, Handles { standing, commands, asks, probe_health, notes })
     }
 
     /// Take part until told to stop, and the Lease is given up.
@@ -171,6 +187,17 @@ impl Driver {
         let now = clock::now();
         let standing = self.elector.standing(now);
         self.observer.election(self.elector.seen(), &standing, now);
+        if let Seen::Stored { lease, .. } = self.elector.seen() {
+            self.notes.send_if_modified(|before| {
+                let none = BTreeMap::new();
+                let annotations = lease.meta.annotations.as_ref().unwrap_or(&none);
+                let same = before.uid == lease.meta.uid && before.annotations == *annotations;
+                if !same {
+                    *before = Notes { uid: lease.meta.uid.clone(), annotations: annotations.clone() };
+                }
+                !same
+            });
+        }
         // A standby with a watch learns from it that its API server died; everybody else has to look.
         let wanted = !matches!(standing, Standing::Following { .. }) || !self.watching;
         self.probe_health.send_if_modified(|active| std::mem::replace(active, wanted) != wanted);

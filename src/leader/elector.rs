@@ -140,6 +140,8 @@ pub enum Input {
     Drain(DrainReason),
     /// Take part again, unless another reason is left.
     Undrain(DrainReason),
+    /// The Lease is to carry this annotation from the next write on.
+    Annotate(&'static str, String),
     /// Hand over and end.
     Stop,
 }
@@ -383,6 +385,9 @@ impl Elector {
                 if matches!(&self.role, Role::Leaving(leave) if leave.released.is_some()) {
                     self.role = Role::Following;
                 }
+            }
+            Input::Annotate(name, value) => {
+                self.settings.annotations.insert(name.to_owned(), value);
             }
             Input::Drain(reason) => {
                 self.drains.insert(reason);

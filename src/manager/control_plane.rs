@@ -110,7 +110,7 @@ impl Common {
             combined,
             self.telemetry.clone(),
         );
-        let Handles { standing, commands, asks, probe_health } = handles;
+        let Handles { standing, commands, asks, probe_health, notes } = handles;
         let prober = health::driver::Driver::new(
             &self.config.health,
             None,
@@ -128,6 +128,20 @@ impl Common {
             commands.clone(),
             (self.api.clone(), self.telemetry.clone()),
         ));
+        if let Some(dhcp) = &self.config.dhcp {
+            let asking = super::dhcp::ControlPlane {
+                dhcp: dhcp.clone(),
+                lease: lease.clone(),
+                link: self.link.name.clone(),
+                prefixes: self.config.prefixes,
+                standing: standing.clone(),
+                notes,
+                commands: commands.clone(),
+                vips: self.vips_in.clone(),
+                telemetry: self.telemetry.clone(),
+            };
+            asking.start(self.config.dhcp_attempts)?;
+        }
         tokio::spawn(forward_asks(lease.clone(), asks, self.asks.clone()));
         tokio::spawn(command(self.drained.clone(), self.stopping.clone(), commands.clone()));
         Ok((standing, commands))

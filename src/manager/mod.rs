@@ -2,6 +2,7 @@
 
 mod bgp;
 mod control_plane;
+mod dhcp;
 mod every_node;
 mod services;
 
@@ -27,7 +28,7 @@ use crate::model::{ActualAddress, LeaseName, Link, Vip};
 use crate::net::clock;
 use crate::net::https::ClientError;
 use crate::net::netlink::{Netlink, NetlinkError};
-use crate::reconcile::driver::Outcome;
+use crate::reconcile::outcome::Outcome;
 use crate::telemetry::events::{Reporter, label_value};
 use crate::telemetry::http::{ListenError, listen};
 use crate::telemetry::{Telemetry, pages, status};
@@ -79,6 +80,8 @@ struct Common {
     /// The addresses of this host when the process began.
     addresses: Vec<ActualAddress>,
     vips: watch::Receiver<BTreeSet<Vip>>,
+    /// Where they are told of, once more is known.
+    vips_in: watch::Sender<BTreeSet<Vip>>,
     /// An operator wants this host to stay away.
     drained: watch::Receiver<bool>,
     stopping: watch::Receiver<bool>,
@@ -184,6 +187,7 @@ pub async fn run(config: Config) -> Result<(), ManagerError> {
         link,
         addresses,
         vips,
+        vips_in: vips_in.clone(),
         drained: drained.subscribe(),
         stopping,
     };
@@ -195,7 +199,8 @@ pub async fn run(config: Config) -> Result<(), ManagerError> {
         let commands = common.start_control_plane(lease, shared_out, link_down.clone(), &mut parts)?;
         routes.control_plane = commands.map(|commands| (lease.clone(), commands));
     }
-    routes.services = common.start_services(control_plane.as_ref(), shared, outcome, link_down, &mut parts)?;
+    routes.services =
+        common.start_services(control_plane.as_ref(), shared, outcome, link_down, &mut parts)?;
     let (config, targets) = (common.config.clone(), common.config.targets.clone());
     // From here on only the elections and what feeds them can write to the board.
     drop(common);
@@ -207,7 +212,9 @@ pub async fn run(config: Config) -> Result<(), ManagerError> {
     tokio::spawn(routes.pass_on(commands_out));
     let socket = status::serve(telemetry.clone(), drained);
     parts.other("the status socket", socket);
-    tokio::spawn(resolve::run(targets, config.prefixes, config.dns_mode, vips_in));
+    if config.dhcp.is_none() {
+        tokio::spawn(resolve::run(targets, config.prefixes, config.dns_mode, vips_in));
+    }
     let farewell_api = api.clone();
     tokio::spawn(api::peers::follow(api));
     let farewell = tokio::spawn(reporter.run(notices));

@@ -14,7 +14,7 @@ use crate::leader::elector::Input;
 use crate::leader::{self, Candidacy, Standing};
 use crate::model::{BootTime, LeaseName, Link};
 use crate::net::clock;
-use crate::reconcile::driver::Outcome;
+use crate::reconcile::outcome::Outcome;
 use crate::services::plan::{Mode, World};
 use crate::services::routes::RouteRules;
 use crate::services::select::Rules;
@@ -38,7 +38,11 @@ impl Common {
     ) -> std::io::Result<Option<mpsc::Sender<(LeaseName, Input)>>> {
         let Some(config) = self.config.services.as_ref() else { return Ok(None) };
         let (dhcp_channels, dhcp) = dhcp::driver::channels();
-        let clients = dhcp::driver::Driver::start(dhcp_channels, self.telemetry.metrics.dhcp.clone())?;
+        let clients = dhcp::driver::Driver::start(
+            dhcp_channels,
+            self.telemetry.metrics.dhcp.clone(),
+            self.config.dhcp_attempts,
+        )?;
         tokio::spawn(clients);
         let (candidacies_in, candidacies) = watch::channel(BTreeMap::<LeaseName, Candidacy>::new());
         let (holders_in, holders) = watch::channel(BTreeMap::new());

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::diff::{Action, Actual, plan};
 use super::links::Links;
+use super::outcome::Outcome;
 use crate::announce::admission::Admission;
 use crate::announce::layer2::Sighting;
 use crate::announce::probe::Probe;
@@ -71,19 +72,6 @@ pub struct Channels {
     pub outcome: watch::Sender<Outcome>,
     /// What routers are told.
     pub announced: watch::Sender<Announced>,
-}
-
-/// What this host holds, and what keeps it from holding more.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Outcome {
-    /// On a link and announced.
-    pub held: BTreeSet<IpAddr>,
-    /// Why an address cannot be held here, in words.
-    pub obstacles: BTreeMap<IpAddr, String>,
-    /// Which station outside announces an address that is held here, in words.
-    pub conflicts: BTreeMap<IpAddr, String>,
-    /// Addresses that are left to a station outside, since they were never ours.
-    pub taken: BTreeSet<IpAddr>,
 }
 
 /// The main loop and its memory.

@@ -7,4 +7,5 @@ pub mod diff;
 pub mod driver;
 pub mod links;
 mod neighbours;
+pub mod outcome;
 mod routes;

@@ -32,7 +32,7 @@ use crate::leader::{Candidacy, Holder, Standing};
 use crate::model::hash::{fnv1a, spread};
 use crate::model::{BootTime, LeaseName, Prefix, ServiceKey, ServiceView, Vip, annotation, node, service};
 use crate::net::clock::{self, Timer};
-use crate::reconcile::driver::Outcome;
+use crate::reconcile::outcome::Outcome;
 use crate::telemetry::Telemetry;
 use crate::watch::{Change, follow, within};
 
@@ -58,7 +58,6 @@ enum Observed {
     Names(BTreeMap<String, Vec<IpAddr>>),
     Cidrs(Change<(String, Vec<Prefix>)>),
 }
-
 
 /// What flows in and out.
 pub struct Channels {

@@ -84,7 +84,9 @@ impl Asking {
             }
         }
         if let Some(text) = view.annotation(DDNS).filter(|text| boolean(text).is_none()) {
-            wrong.push(format!("{DDNS}: `{text}` is neither \"true\" nor \"false\"; it is taken for \"false\""));
+            wrong.push(format!(
+                "{DDNS}: `{text}` is neither \"true\" nor \"false\"; it is taken for \"false\""
+            ));
         }
         let identity = Identity {
             hardware: address.unwrap_or(own),
@@ -135,8 +137,11 @@ pub fn annotations<'a>(
     asking: &Asking,
     leases: impl IntoIterator<Item = &'a Held>,
 ) -> BTreeMap<&'static str, Option<String>> {
-    let mut records: Vec<Record> =
-        leases.into_iter().filter(|held| held.address.is_some()).filter_map(|held| held.record.clone()).collect();
+    let mut records: Vec<Record> = leases
+        .into_iter()
+        .filter(|held| held.address.is_some())
+        .filter_map(|held| held.record.clone())
+        .collect();
     records.sort_by_key(|record| record.address);
     if records.is_empty() {
         return [(DHCP_LEASE, None)].into();

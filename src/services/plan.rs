@@ -18,9 +18,9 @@ use crate::model::annotation::{
     LEASE_NAME, NOT_YET, SERVICE_INTERFACE, SERVICE_VLAN, VIP_HOST, WITHOUT_ENDPOINTS,
 };
 use crate::model::family::number;
+use crate::model::hash::fnv1a;
 use crate::model::legal::is_name;
 use crate::model::service::TrafficPolicy;
-use crate::model::hash::fnv1a;
 use crate::model::{Family, LeaseName, Path, Prefix, Routes, ServiceKey, ServiceView};
 
 /// How much later each further candidate of a group takes what is free.
@@ -257,9 +257,10 @@ pub fn plan(world: &World, seen: &Seen) -> Plan {
 
 /// What is asked of DHCP servers, if this host turns out to be the one who asks.
 fn wishes(world: &World, seen: &Seen, plan: &Plan) -> BTreeMap<LeaseKey, Wish> {
-    let asking = plan.services.iter().filter_map(|(key, handled)| {
-        Some((seen.services.get(key)?, handled.asking.as_ref()?))
-    });
+    let asking = plan
+        .services
+        .iter()
+        .filter_map(|(key, handled)| Some((seen.services.get(key)?, handled.asking.as_ref()?)));
     let on_link = |(view, asking): (&ServiceView, &Asking)| {
         let link = place(world, view, Family::V4.address(0)).link.name();
         asking.wishes(view, &link)

@@ -113,7 +113,8 @@ mod tests {
         let held: BTreeSet<IpAddr> = [A.parse().unwrap()].into();
         let none = BTreeSet::new();
         let writes = |view: &ServiceView, handled: &Handled, held: &BTreeSet<IpAddr>| {
-            change(view, handled, held, "me", false, BTreeMap::new()).map(|change| (change.ingress.len(), change.host))
+            change(view, handled, held, "me", false, BTreeMap::new())
+                .map(|change| (change.ingress.len(), change.host))
         };
         let mine = Some((1, Some("me".to_owned())));
         assert_eq!(writes(&view(), &handled(true, true), &held), mine);

@@ -11,7 +11,7 @@ pub mod metrics;
 pub mod pages;
 pub mod status;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -51,6 +51,8 @@ struct Inner {
     /// When somebody else was last seen to hold the Lease.
     held_elsewhere: Option<BootTime>,
     lost_at: Option<BootTime>,
+    /// DHCP leases, by what kind of thing they are for.
+    leases: BTreeMap<&'static str, Vec<dhcp::LeaseStatus>>,
 }
 
 impl Telemetry {
@@ -64,6 +66,7 @@ impl Telemetry {
             trouble: None,
             held_elsewhere: None,
             lost_at: None,
+            leases: BTreeMap::new(),
         };
         (Arc::new(Self { metrics: Metrics::new(node, lease), inner: Mutex::new(inner) }), receiver)
     }
@@ -92,7 +95,10 @@ impl Telemetry {
 
     /// The report for `kube-vip status`.
     pub fn status(&self, now: BootTime) -> Status {
-        let mut status = self.lock().status.clone();
+        let inner = self.lock();
+        let mut status = inner.status.clone();
+        status.leases = inner.leases.values().flatten().cloned().collect();
+        drop(inner);
         status.measure(now);
         status
     }
@@ -194,8 +200,8 @@ impl Telemetry {
     }
 
     /// How all DHCP leases of this kind of owner stand.
-    pub fn leases(&self, leases: Vec<dhcp::LeaseStatus>) {
-        self.lock().status.leases = leases;
+    pub fn leases(&self, of: &'static str, leases: Vec<dhcp::LeaseStatus>) {
+        self.lock().leases.insert(of, leases);
     }
 
     /// The main loop made a round.

@@ -18,6 +18,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("an_address_comes_from_a_server_of_every_kind", every_server),
         trial("a_lease_goes_on_where_another_node_takes_over", failover),
+        trial("the_control_plane_may_have_a_leased_address", control_plane),
     ]
 }
 
@@ -35,7 +36,8 @@ pub(crate) fn leased(lab: &ServiceLab, name: &str, count: usize) -> Result<Vec<I
 fn addresses_of(lab: &ServiceLab, name: &str) -> Vec<IpAddr> {
     let service: Option<Service> = lab.objects().get(name).ok().flatten();
     let status = service.and_then(|service| service.status?.load_balancer?.ingress).unwrap_or_default();
-    let mut addresses: Vec<IpAddr> = status.iter().filter_map(|entry| entry.ip.as_ref()?.parse().ok()).collect();
+    let mut addresses: Vec<IpAddr> =
+        status.iter().filter_map(|entry| entry.ip.as_ref()?.parse().ok()).collect();
     addresses.sort_unstable();
     addresses
 }
@@ -48,7 +50,8 @@ fn every_server() -> Outcome {
         let placeholders = if kind.serves_v6() { "0.0.0.0,::" } else { "0.0.0.0" };
         lab.serve("web", placeholders)?;
         let count = if kind.serves_v6() { 2 } else { 1 };
-        let addresses = leased(&lab, "web", count).map_err(|error| format!("{kind:?}: {error:?}\n{}", server.log()))?;
+        let addresses =
+            leased(&lab, "web", count).map_err(|error| format!("{kind:?}: {error:?}\n{}", server.log()))?;
         for address in &addresses {
             assert!(kube_vip_lab::dhcp::addresses().contains(address), "{kind:?} gave {address}");
             lab.wait_for_holder(&address.to_string())?;
@@ -59,7 +62,10 @@ fn every_server() -> Outcome {
         // Two have different ones.
         lab.serve("more", placeholders)?;
         let others = leased(&lab, "more", count)?;
-        assert!(others.iter().all(|address| !addresses.contains(address)), "{kind:?}: {addresses:?} {others:?}");
+        assert!(
+            others.iter().all(|address| !addresses.contains(address)),
+            "{kind:?}: {addresses:?} {others:?}"
+        );
         let service: Service = lab.objects().get("web")?.unwrap();
         let record = annotation(&service, LEASE);
         for address in &addresses {
@@ -117,6 +123,51 @@ fn failover() -> Outcome {
             lab.wait_for_holder(&address.to_string())?;
         }
         assert_eq!(leased(&lab, "web", 2)?, addresses);
+    }
+    Ok(())
+}
+
+/// By a placeholder, and by a name that the server is told.
+fn control_plane() -> Outcome {
+    for (address, ddns) in [("0.0.0.0,::", "false"), ("vip.lab.example", "true")] {
+        let env = [
+            ("cp_enable", "true"),
+            ("svc_enable", "false"),
+            ("address", address),
+            ("vip_ddns", ddns),
+            ("dhcp_mode", "dual"),
+        ];
+        let mut lab = services(&env)?;
+        let mut server = DhcpServer::start(&lab.lab, ServerOptions::new(ServerKind::Dnsmasq, 600))?;
+        lab.start_agents()?;
+        let held = |lab: &ServiceLab| -> Vec<IpAddr> {
+            let all = kube_vip_lab::dhcp::addresses().into_iter();
+            all.filter(|address| lab.holders(&address.to_string()).len() == 1).collect()
+        };
+        let addresses = wait_for("both addresses of the control plane", 20, || {
+            Some(held(&lab)).filter(|held| held.len() == 2)
+        })?;
+        let holder = lab.wait_for_holder(&addresses[0].to_string())?;
+        if ddns == "true" {
+            assert!(server.log().contains("client provides name: vip.lab.example"), "{}", server.log());
+        }
+        // Whoever takes over has it from the Lease, though the server is away.
+        wait_for("the lease to be written down", 10, || {
+            use k8s_openapi::api::coordination::v1::Lease;
+            let lease: Lease = lab.objects().get("kube-system/plndr-cp-lock").ok().flatten()?;
+            let noted = lease.metadata.annotations?.get(LEASE)?.clone();
+            addresses.iter().all(|address| noted.contains(&format!("{address} from "))).then_some(())
+        })?;
+        server.stop()?;
+        lab.agent(holder).kill();
+        let next = wait_for("another holder", 20, || {
+            let holders = lab.holders(&addresses[0].to_string());
+            (holders.len() == 1 && holders != [holder]).then(|| holders[0])
+        })?;
+        wait_for("both addresses there", 10, || (held(&lab) == addresses).then_some(()))?;
+        server.launch()?;
+        let status = lab.lab.host(next).namespace.run(&[crate::harness::PROGRAM, "status"])?;
+        assert!(status.contains("DHCP         control plane IPv4"), "{status}");
     }
     Ok(())
 }

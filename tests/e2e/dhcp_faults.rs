@@ -43,9 +43,7 @@ fn server_away() -> Outcome {
     lab.serve("web", "0.0.0.0")?;
     let address = leased(&lab, "web", 1)?[0].to_string();
     let granted = now();
-    wait_for("two renewals", 15, || {
-        (server.log().matches("DHCPACK").count() >= 3).then_some(())
-    })?;
+    wait_for("two renewals", 15, || (server.log().matches("DHCPACK").count() >= 3).then_some(()))?;
     assert!(now().since(granted) < Duration::from_secs(15));
     assert_eq!(leased(&lab, "web", 1)?[0].to_string(), address);
     server.stop()?;
@@ -174,7 +172,12 @@ fn nobody() -> Outcome {
         json!({ "metadata": { "annotations": { "kube-vip.io/serviceInterface": "eth7" } } }),
     )?;
     lab.set_endpoints("wrong", "a", &["node-1"])?;
-    wait_for_event(&lab, "wrong", "NoLease", "there is no link eth7 on this host to ask a DHCP server on; it has: lo, eth0")
+    wait_for_event(
+        &lab,
+        "wrong",
+        "NoLease",
+        "there is no link eth7 on this host to ask a DHCP server on; it has: lo, eth0",
+    )
 }
 
 /// The server is behind a router, which passes everything on.
@@ -194,8 +197,15 @@ fn relay() -> Outcome {
     let range = "--dhcp-range=10.42.0.150,10.42.0.157,255.255.255.0,600";
     let leases = format!("--dhcp-leasefile={}", lab.lab.path("relay.leases").to_string_lossy());
     let command = [
-        "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--port=0", "--no-ping",
-        "--log-facility=-", range, &leases,
+        "dnsmasq",
+        "--keep-in-foreground",
+        "--conf-file=/dev/null",
+        "--user=root",
+        "--port=0",
+        "--no-ping",
+        "--log-facility=-",
+        range,
+        &leases,
     ];
     let _server = kube_vip_lab::process::Process::start(&server, &command, &[], &log)?;
     let command = ["dhcrelay", "-d", "-4", "-id", "eth0", "-iu", "behind", "10.44.0.2"];

@@ -53,7 +53,9 @@ pub enum ControllerError {
     #[error("netlink: {0}")]
     Netlink(#[from] kube_vip::net::netlink::NetlinkError),
     /// There is no link to ask DHCP servers on.
-    #[error("--dhcp-interface: there is no link `{0}` here; there are: {1} (a pod needs hostNetwork to see those of its host)")]
+    #[error(
+        "--dhcp-interface: there is no link `{0}` here; there are: {1} (a pod needs hostNetwork to see those of its host)"
+    )]
     NoLink(String, String),
     /// The election ended by itself.
     #[error("the election ended: {0}")]

@@ -37,6 +37,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How often the metrics of the pools are computed anew, at most.
 const REPORT: Duration = Duration::from_millis(500);
 
+/// Rounds of questions after which a DHCP server that never answers is asked less often.
+const ATTEMPTS: u32 = 3;
+
 type Flight = Pin<Box<dyn Future<Output = (ServiceKey, Patch, Outcome)> + Send>>;
 
 /// What a term is made of.
@@ -129,7 +132,7 @@ impl Term {
     fn start_dhcp(&mut self, tasks: &mut JoinSet<()>) {
         let Some(link) = &self.dhcp_link else { return };
         let (channels, handles) = dhcp::driver::channels();
-        match dhcp::driver::Driver::start(channels, self.telemetry.dhcp.clone()) {
+        match dhcp::driver::Driver::start(channels, self.telemetry.dhcp.clone(), ATTEMPTS) {
             Ok(clients) => {
                 self.planner.ask_on(link);
                 self.dhcp = Some(handles);

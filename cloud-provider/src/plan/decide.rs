@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use kube_vip::dhcp::record::Record;
 use kube_vip::dhcp::wish::{Held, LeaseKey};
 use kube_vip::model::annotation::{
-    ALLOCATED, CLEANUP_FINALIZER, DHCP_LEASE, IMPLEMENTATION, LEGACY_ADDRESS, LOAD_BALANCER_IPS, SERVICE_INTERFACE,
-    SHARING_KEY,
+    ALLOCATED, CLEANUP_FINALIZER, DHCP_LEASE, IMPLEMENTATION, LEGACY_ADDRESS, LOAD_BALANCER_IPS,
+    SERVICE_INTERFACE, SHARING_KEY,
 };
 use kube_vip::model::family::number;
 use kube_vip::model::legal::{is_name, unusable};

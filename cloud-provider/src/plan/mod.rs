@@ -127,9 +127,10 @@ impl Planner {
         let Some(dhcp) = &mut self.dhcp else { return };
         let before = std::mem::replace(&mut dhcp.held, held);
         let changed = |key: &LeaseKey| before.get(key) != dhcp.held.get(key);
-        let concerned = self.services.iter().filter(|(_, entry)| {
-            entry.asks.iter().any(|family| changed(&leases::key(&entry.view, *family)))
-        });
+        let concerned = self
+            .services
+            .iter()
+            .filter(|(_, entry)| entry.asks.iter().any(|family| changed(&leases::key(&entry.view, *family))));
         self.due.extend(concerned.map(|(key, entry)| (entry.view.created, key.clone())));
     }
 

@@ -108,7 +108,9 @@ impl Reason {
     /// The family that is missing, where it is one.
     pub fn family(&self) -> Option<Family> {
         match self {
-            Self::Exhausted { family, .. } | Self::Family { family, .. } | Self::Lease { family, .. } => Some(*family),
+            Self::Exhausted { family, .. } | Self::Family { family, .. } | Self::Lease { family, .. } => {
+                Some(*family)
+            }
             Self::Taken { address, .. } | Self::Blocked { address, .. } | Self::Unusable { address, .. } => {
                 Some(Family::of(*address))
             }

@@ -47,10 +47,9 @@ fn whole_life() -> Outcome {
         "type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ports": [{ "port": 80 }],
     });
     let annotations = json!({ "kube-vip.io/loadbalancerHostname": "web-in-the-lab" });
-    world.objects().create::<Service>(
-        "web",
-        json!({ "metadata": { "annotations": annotations }, "spec": spec }),
-    )?;
+    world
+        .objects()
+        .create::<Service>("web", json!({ "metadata": { "annotations": annotations }, "spec": spec }))?;
     world.create("more")?;
     let (address, other) = (wait_for_lease(&world, "web")?, wait_for_lease(&world, "more")?);
     assert_ne!(address, other);
@@ -58,7 +57,10 @@ fn whole_life() -> Outcome {
     let service = world.service("web");
     assert_eq!(service.spec.as_ref().unwrap().load_balancer_ip.as_ref(), Some(&address));
     assert_eq!(annotation(&service, "kube-vip.io/requestedIP"), address);
-    assert!(annotation(&service, "kube-vip.io/dhcp-lease").starts_with(&format!("{address} from 10.42.0.250 at ")));
+    assert!(
+        annotation(&service, "kube-vip.io/dhcp-lease")
+            .starts_with(&format!("{address} from 10.42.0.250 at "))
+    );
     assert!(server.log().contains("web-in-the-lab"), "{}", server.log());
     assert!(world.metric(&provider, "kube_vip_cloud_provider_dhcp_leases{state=\"bound\"}") >= 2.0);
     world.objects().delete::<Service>("web")?;

@@ -1,5 +1,7 @@
 //! The story of a client as tables, and by property with invented time.
 
+use std::net::Ipv4Addr;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -19,7 +21,7 @@ fn server(last: u8) -> Server {
 const SERVER: u8 = 1;
 
 fn settings() -> Settings {
-    Settings { wanted: None, seed: 7 }
+    Settings { wanted: None, rounds: 0, seed: 7 }
 }
 
 fn grant(last: u8, seconds: u64) -> Grant {
@@ -232,6 +234,11 @@ fn silence_is_told_and_asking_goes_on() {
     assert_eq!(told[..2], ["told Silence(1)", "told Silence(2)"]);
     // Ten rounds of three messages: about seven seconds and a minute's pause each.
     assert!((400_000..900_000).contains(&due), "{due}");
+    // After so many rounds it is asked less often.
+    let mut client = Client::new(Settings { rounds: 3, ..settings() });
+    input(&mut client, 0, Input::Start(None));
+    let dues: Vec<u64> = (0..40).map(|_| next(&mut client).0).collect();
+    assert!((1_500_000..3_500_000).contains(&dues[39]), "{dues:?}");
 }
 
 #[test]

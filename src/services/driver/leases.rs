@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::super::addresses::{Wanted, wanted};
-use super::super::plan::{Handled, Plan};
 use super::super::leases;
+use super::super::plan::{Handled, Plan};
 use super::Driver;
 use crate::dhcp::driver::Command;
 use crate::dhcp::fsm::Stage;
@@ -74,14 +74,15 @@ impl Driver {
         // A stage alone changes nothing that is planned.
         let matters = |held: &BTreeMap<LeaseKey, Held>| -> Vec<_> {
             let held = held.iter();
-            held.map(|(key, held)| (key.clone(), held.address, held.record.clone(), held.trouble.clone())).collect()
+            held.map(|(key, held)| (key.clone(), held.address, held.record.clone(), held.trouble.clone()))
+                .collect()
         };
         self.dirty |= matters(&before) != matters(&self.seen.leases);
         let lines = self.seen.leases.iter().filter_map(|(key, held)| {
             let service = owners.get(key.owner.as_str())?;
             Some(LeaseStatus::of(&service.to_string(), key, held))
         });
-        self.telemetry.leases(lines.collect());
+        self.telemetry.leases("Services", lines.collect());
     }
 
     fn news(&self, key: &LeaseKey, before: Option<&Held>, after: &Held) -> Option<(&'static str, String)> {
@@ -93,9 +94,14 @@ impl Driver {
                 let from = after.record.as_ref().map(|record| record.server.to_string()).unwrap_or_default();
                 Some(("AddressLeased", format!("node {me} has {address} from the DHCP server {from}")))
             }
-            (None, None) if after.stage == Stage::Asking && before.is_none_or(|held| held.stage == Stage::Standby) => {
+            (None, None)
+                if after.stage == Stage::Asking && before.is_none_or(|held| held.stage == Stage::Standby) =>
+            {
                 let family = key.family;
-                Some(("AskingForLease", format!("node {me} asks for an {family} address by DHCP on link {link}")))
+                Some((
+                    "AskingForLease",
+                    format!("node {me} asks for an {family} address by DHCP on link {link}"),
+                ))
             }
             _ => None,
         }

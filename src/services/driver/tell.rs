@@ -12,7 +12,7 @@ use crate::desired::Group;
 use crate::leader::Standing;
 use crate::model::ServiceKey;
 use crate::net::clock;
-use crate::reconcile::driver::Outcome;
+use crate::reconcile::outcome::Outcome;
 
 impl Driver {
     /// Tell users what they should know, once.

@@ -174,7 +174,11 @@ impl DhcpServer {
 
     fn dnsmasq(&mut self) -> Result<()> {
         let ServerOptions { lease, v6, .. } = self.options;
-        let range = format!("--dhcp-range={},{},255.255.255.0,{lease}", self.options.first_v4(), self.options.last_v4());
+        let range = format!(
+            "--dhcp-range={},{},255.255.255.0,{lease}",
+            self.options.first_v4(),
+            self.options.last_v4()
+        );
         let leases = format!("--dhcp-leasefile={}", self.file("leases"));
         let (first, last) = self.v6_range();
         let range_v6 = format!("--dhcp-range={first},{last},64,{lease}");
@@ -201,7 +205,9 @@ impl DhcpServer {
 
     fn isc(&mut self) -> Result<()> {
         let ServerOptions { lease, v6, .. } = self.options;
-        let times = format!("default-lease-time {lease};\nmax-lease-time {lease};\nmin-lease-time 1;\nauthoritative;\n");
+        let times = format!(
+            "default-lease-time {lease};\nmax-lease-time {lease};\nmin-lease-time 1;\nauthoritative;\n"
+        );
         let (first, last) = (self.options.first_v4(), self.options.last_v4());
         let conf = format!(
             "{times}ping-check false;\nsubnet 10.42.0.0 netmask 255.255.255.0 {{ range {first} {last}; }}\n"
