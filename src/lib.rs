@@ -29,6 +29,7 @@ pub mod resolve;
 pub mod services;
 pub mod table;
 pub mod telemetry;
+pub mod upnp;
 pub mod watch;
 
 /// The version of this release, as in image tags.

@@ -52,6 +52,8 @@ pub struct Config {
     pub interface: Option<String>,
     /// The election for them; its timings are those of all elections.
     pub election: Election,
+    /// Ports of the network's gateway are opened for Services that ask for it.
+    pub upnp: bool,
     /// How Services are announced, if they are.
     pub services: Option<Services>,
     /// How they are held on the link.

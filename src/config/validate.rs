@@ -226,6 +226,7 @@ fn build(
             retry_period: seconds(Key::RetryPeriod),
             annotations,
         },
+        upnp: raw.bool(Key::Upnp),
         services: raw.bool(Key::Services).then(|| services(&raw, facts)),
         layer2: Layer2 {
             announce_every,
@@ -418,7 +419,6 @@ fn not_built(raw: &Raw) -> Vec<Problem> {
     let on = |key: Key| raw.bool(key);
     let table = [
         (on(Key::Wireguard), Key::Wireguard, "WireGuard mode"),
-        (on(Key::Upnp), Key::Upnp, "opening ports on a router by UPnP"),
         (on(Key::ServiceSecurity), Key::ServiceSecurity, "dropping traffic to other ports"),
         (!raw.text(Key::MirrorInterface).is_empty(), Key::MirrorInterface, "mirroring traffic"),
         (on(Key::LoadBalancer), Key::LoadBalancer, "balancing control-plane connections"),

@@ -19,7 +19,7 @@ use crate::services::plan::{Mode, World};
 use crate::services::routes::RouteRules;
 use crate::services::select::Rules;
 use crate::telemetry::Telemetry;
-use crate::{api, dhcp, services};
+use crate::{api, dhcp, services, upnp};
 
 /// Candidates for each group of Services.
 const CANDIDATES: usize = 3;
@@ -44,6 +44,14 @@ impl Common {
             self.config.dhcp_attempts,
         )?;
         tokio::spawn(clients);
+        let gateways = if self.config.upnp {
+            let counts = self.telemetry.metrics.upnp.clone();
+            let (driver, wanted, outcome) = upnp::driver::Driver::new(&self.link.name, counts)?;
+            tokio::spawn(driver.run());
+            Some((wanted, outcome))
+        } else {
+            None
+        };
         let (candidacies_in, candidacies) = watch::channel(BTreeMap::<LeaseName, Candidacy>::new());
         let (holders_in, holders) = watch::channel(BTreeMap::new());
         let (commands, commands_out) = mpsc::channel(1024);
@@ -83,6 +91,7 @@ impl Common {
                 holders,
                 vips: self.vips.clone(),
                 dhcp,
+                gateways,
                 events,
             },
             self.telemetry.clone(),

@@ -52,11 +52,16 @@ pub const DHCP_BROADCAST: &str = "kube-vip.io/dhcp-broadcast";
 pub const DDNS: &str = "kube-vip.io/ddns";
 /// What is to be known of a Service's leases to go on with them.
 pub const DHCP_LEASE: &str = "kube-vip.io/dhcp-lease";
+/// `"true"`: ports of the network's gateway lead to the Service, by UPnP.
+pub const FORWARD_UPNP: &str = "kube-vip.io/forwardUPNP";
+/// For how long a gateway keeps an open port without hearing of us; `0` is for ever.
+pub const UPNP_LEASE_DURATION: &str = "kube-vip.io/upnp-lease-duration";
+/// Which port of the gateway leads to which of the Service's.
+pub const UPNP_EXTERNAL_PORT: &str = "kube-vip.io/upnp-external-port";
+/// The gateway's own address outside.
+pub const UPNP_EXTERNAL_IP: &str = "kube-vip.io/upnp-external-ip";
 /// Annotations that ask for something this version does not do, and what that is.
-pub const NOT_YET: [(&str, &str); 2] = [
-    ("kube-vip.io/forwardUPNP", "opening ports on a router by UPnP"),
-    ("kube-vip.io/egress", "egress through the Service's address"),
-];
+pub const NOT_YET: [(&str, &str); 1] = [("kube-vip.io/egress", "egress through the Service's address")];
 
 /// An annotation or label, who uses it, and what it means: the documentation is written from this.
 #[derive(Debug, Clone, Copy)]
@@ -172,8 +177,27 @@ pub const SERVICE_ANNOTATIONS: &[Entry] = &[
         "whoever asks",
         "The leases of the Service: address, server, and times, so that whoever takes over goes on with them.",
     ),
+    entry(
+        FORWARD_UPNP,
+        "user; read by kube-vip",
+        "`\"true\"`: the ports of the network's gateway lead to those of the Service, with `enable_upnp`.",
+    ),
+    entry(
+        UPNP_LEASE_DURATION,
+        "user; read by kube-vip",
+        "For how long the gateway keeps them open without hearing of kube-vip, such as `30m`; `0` is for ever. One hour without it.",
+    ),
+    entry(
+        UPNP_EXTERNAL_PORT,
+        "user; read by kube-vip",
+        "Other ports of the gateway than the Service's: `80=8080,443=8443`, or one number where the Service has one port.",
+    ),
+    entry(
+        UPNP_EXTERNAL_IP,
+        "kube-vip",
+        "The address that the gateway has outside, where its ports are open.",
+    ),
     entry(NOT_YET[0].0, "user", "Not available in this version; an Event says so."),
-    entry(NOT_YET[1].0, "user", "Not available in this version; an Event says so."),
 ];
 
 /// Labels, on whatever object.

@@ -1,5 +1,6 @@
 //! Follows Services and what stands behind them, computes the plan, and writes what it asks for.
 
+mod forwards;
 mod leases;
 mod tell;
 
@@ -34,6 +35,9 @@ use crate::model::{BootTime, LeaseName, Prefix, ServiceKey, ServiceView, Vip, an
 use crate::net::clock::{self, Timer};
 use crate::reconcile::outcome::Outcome;
 use crate::telemetry::Telemetry;
+use crate::upnp::driver::Outcome as GatewayOutcome;
+use crate::upnp::forward::{ForwardKey, Forwards};
+use crate::upnp::ledger::Wanted;
 use crate::watch::{Change, follow, within};
 
 /// Status writes under way at once.
@@ -75,6 +79,8 @@ pub struct Channels {
     pub vips: watch::Receiver<BTreeSet<Vip>>,
     /// What asks DHCP servers.
     pub dhcp: Handles,
+    /// What talks to the network's gateways, where that is wanted.
+    pub gateways: Option<(watch::Sender<Wanted>, watch::Receiver<GatewayOutcome>)>,
     /// Where Events go.
     pub events: mpsc::Sender<Event>,
 }
@@ -128,6 +134,13 @@ pub struct Driver {
     held: BTreeSet<IpAddr>,
     /// Addresses that a station outside was seen to have.
     contested: BTreeSet<IpAddr>,
+    /// Ports of the gateway that Services ask for.
+    forwards: Forwards,
+    /// Those that are open.
+    open_ports: BTreeSet<ForwardKey>,
+    /// Services that are gone, or no Services for us any more, and whose address stays until the gateway's ports are closed;
+    /// or until then. What there is in their place follows.
+    departing: BTreeMap<ServiceKey, (BootTime, Option<ServiceView>)>,
     /// Until when the elections go first: what can wait is not written before.
     moving_until: BootTime,
 }
@@ -166,6 +179,9 @@ impl Driver {
             told: BTreeMap::new(),
             held: BTreeSet::new(),
             contested: BTreeSet::new(),
+            forwards: Forwards::default(),
+            open_ports: BTreeSet::new(),
+            departing: BTreeMap::new(),
             moving_until: BootTime::default(),
         }
     }
@@ -185,7 +201,14 @@ impl Driver {
             }
             self.publish();
             self.label();
+            self.let_go();
             let deadline = self.deadline();
+            let gateways = async {
+                match &mut self.channels.gateways {
+                    Some((_, outcome)) => outcome.changed().await.is_ok(),
+                    None => std::future::pending().await,
+                }
+            };
             let labelled = async {
                 match &mut self.labelling {
                     Some(labelling) => labelling.await,
@@ -198,6 +221,7 @@ impl Driver {
                     self.channels.outcome.borrow_and_update();
                     self.tell_losses();
                     self.tell_stations();
+                    self.forward();
                     self.tell();
                 }
                 written = labelled => {
@@ -213,6 +237,11 @@ impl Driver {
                 }
                 Ok(()) = self.channels.vips.changed() => self.dirty = true,
                 Ok(()) = self.channels.dhcp.held.changed() => self.take_leases(),
+                changed = gateways => if changed {
+                    self.take_gateways();
+                } else {
+                    self.channels.gateways = None;
+                },
                 Ok(()) = standings.changed(), if !self.plan.leases.is_empty() => {
                     standings.mark_unchanged();
                     self.ask();
@@ -271,10 +300,20 @@ impl Driver {
             Observed::Services(change) => {
                 self.listed.0 = true;
                 match change {
-                    Change::Reset(all) => self.seen.services = all.into_iter().collect(),
-                    Change::Applied((key, view)) => self.seen.apply(key, view),
+                    Change::Reset(all) => {
+                        self.departing.clear();
+                        self.seen.services = all.into_iter().collect();
+                    }
+                    Change::Applied((key, view)) => {
+                        self.departing.remove(&key);
+                        if self.world.rules.covers(&key, &view) || !self.stays_a_moment(&key, Some(&view)) {
+                            self.seen.apply(key, view);
+                        }
+                    }
                     Change::Deleted((key, _)) => {
-                        self.seen.services.remove(&key);
+                        if !self.stays_a_moment(&key, None) {
+                            self.seen.services.remove(&key);
+                        }
                         self.failures.remove(&key);
                         self.postponed.remove(&key);
                         self.told.remove(&key);
@@ -354,6 +393,7 @@ impl Driver {
         let before = std::mem::replace(&mut self.plan, plan);
         self.give_back(&before);
         self.ask();
+        self.forward();
         self.tell();
         self.not_before = clock::now() + clock::now().since(began) * (SHARE - 1);
     }
@@ -419,7 +459,8 @@ impl Driver {
             }
             let Some(view) = self.seen.services.get(key) else { continue };
             let everybody = handled.lease.is_some() && handled.lease.as_ref() == self.world.every_node();
-            let further = self.lease_annotations(view, handled);
+            let mut further = self.lease_annotations(view, handled);
+            further.extend(self.external_address(key).map(|text| (annotation::UPNP_EXTERNAL_IP, text)));
             let Some(write) = change(view, handled, &outcome.held, &self.world.me, everybody, further) else {
                 self.postponed.remove(key);
                 continue;
@@ -511,7 +552,8 @@ impl Driver {
         let moved = (self.moving_until > now).then_some(self.moving_until);
         let turn = self.postponed.values().copied().filter(|due| *due > now);
         let retry = retry.chain(turn);
-        retry.chain(replan).chain(label).chain(moved).min()
+        let leaving = self.departing.values().map(|(until, _)| *until);
+        retry.chain(replan).chain(label).chain(moved).chain(leaving).min()
     }
 }
 

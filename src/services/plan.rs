@@ -162,6 +162,8 @@ pub enum Remark {
     Annotation(String),
     /// There is no address from a DHCP server.
     Lease(String),
+    /// A port of the network's gateway does not lead here.
+    Gateway(String),
     /// The host that is to announce an address cannot.
     Obstacle(String),
     /// A station outside the cluster announces an address too.

@@ -80,6 +80,8 @@ pub struct Metrics {
     services: Gauge,
     /// Of DHCP.
     pub dhcp: Counts,
+    /// Of gateways.
+    pub upnp: super::upnp::Counts,
     peer_states: Family<PeerState, Gauge>,
     peer_losses: Family<Peer, Counter>,
     routes_sent: Family<Peer, Gauge>,
@@ -133,6 +135,7 @@ impl Metrics {
             errors: add(r, "api_errors", "Calls for the Lease that failed"),
             services: add(r, "services", "Services that are looked after"),
             dhcp: Counts::register(r),
+            upnp: super::upnp::Counts::register(r),
             peer_states: add(r, "manager_bgp_session_info", "1 for the state that the BGP session is in"),
             peer_losses: add(r, "bgp_session_losses", "BGP sessions that ended"),
             routes_sent: add(r, "bgp_routes_sent", "Routes that a BGP peer has been told of"),

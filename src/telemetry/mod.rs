@@ -10,6 +10,7 @@ pub mod logging;
 pub mod metrics;
 pub mod pages;
 pub mod status;
+pub mod upnp;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

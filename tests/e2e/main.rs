@@ -30,6 +30,7 @@ mod services;
 mod table;
 mod telemetry;
 mod traffic;
+mod upnp;
 
 fn main() {
     let args = Arguments::from_args();
@@ -46,6 +47,7 @@ fn main() {
         traffic::trials(),
         dhcp::trials(),
         dhcp_faults::trials(),
+        upnp::trials(),
         bgp::trials(),
         bgp_faults::trials(),
         bgp_provider::trials(),

@@ -9,7 +9,7 @@ use kube_vip_lab::binaries;
 use crate::sh::{Outcome, have, root, run};
 
 /// A program, and the Debian package that brings it.
-const PACKAGES: [(&str, &str); 19] = [
+const PACKAGES: [(&str, &str); 22] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("sysctl", "procps"),
@@ -27,6 +27,9 @@ const PACKAGES: [(&str, &str); 19] = [
     ("kea-dhcp4", "kea-dhcp4-server"),
     ("kea-dhcp6", "kea-dhcp6-server"),
     ("udhcpd", "udhcpd"),
+    ("miniupnpd", "miniupnpd"),
+    ("upnpc", "miniupnpc"),
+    ("curl", "curl"),
     ("python3", "python3"),
     ("g++", "g++"),
 ];

@@ -25,12 +25,14 @@ impl Driver {
             remarks.extend(here.cloned().map(Remark::Obstacle));
             let contested = handled.addresses.iter().filter_map(|address| conflicts.get(address));
             remarks.extend(contested.cloned().map(Remark::Conflict));
+            remarks.extend(self.gateway_remarks(key).into_iter().map(Remark::Gateway));
             let told = self.told.get(key);
             for remark in remarks.iter().filter(|remark| told.is_none_or(|told| !told.contains(remark))) {
                 let (reason, message) = match remark {
                     Remark::Refused(refusal) => ("AddressRefused", refusal.to_string()),
                     Remark::Annotation(text) => ("AnnotationIgnored", text.clone()),
                     Remark::Lease(text) => ("NoLease", format!("node {}: {text}", self.world.me)),
+                    Remark::Gateway(text) => ("PortNotForwarded", text.clone()),
                     Remark::Obstacle(text) => {
                         ("AddressBlocked", format!("node {} cannot announce it: {text}", self.world.me))
                     }

@@ -22,6 +22,7 @@ pub mod control_plane;
 pub mod dhcp;
 pub mod dhcp_stand_in;
 pub mod follower;
+pub mod home_router;
 pub mod keepalived;
 pub mod lab;
 pub mod netns;

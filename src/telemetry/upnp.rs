@@ -1,0 +1,50 @@
+//! What is told of gateways: metrics.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::metrics::add;
+use crate::upnp::driver::Outcome;
+
+/// What is counted of gateways.
+#[derive(Debug, Clone, Default)]
+pub struct Counts {
+    gateways: Gauge,
+    open: Gauge,
+    failing: Gauge,
+    /// Ports that were opened, or renewed.
+    pub opened: Counter,
+    /// Ports that were closed.
+    pub closed: Counter,
+    /// Requests that failed.
+    pub errors: Counter,
+}
+
+impl Counts {
+    /// Counters that are shown in this registry.
+    pub fn register(registry: &mut Registry) -> Self {
+        let r = registry;
+        Self {
+            gateways: add(r, "upnp_gateways", "Gateways that were found"),
+            open: add(r, "upnp_ports_open", "Ports of gateways that lead to Services"),
+            failing: add(
+                r,
+                "upnp_ports_failing",
+                "Ports of gateways that should lead to Services and do not",
+            ),
+            opened: add(r, "upnp_requests_opened", "Requests that opened or renewed a port"),
+            closed: add(r, "upnp_requests_closed", "Requests that closed a port"),
+            errors: add(r, "upnp_errors", "Requests to gateways that failed"),
+        }
+    }
+
+    /// How it goes.
+    pub fn show(&self, outcome: &Outcome) {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let open = outcome.ports.keys().filter(|key| outcome.is_open(key)).count();
+        self.gateways.set(number(outcome.gateways.len()));
+        self.open.set(number(open));
+        self.failing.set(number(outcome.ports.len() - open));
+    }
+}

@@ -1,0 +1,382 @@
+//! One gateway, by way of `igd-next`, asked from the address that its ports are to lead to.
+//!
+//! Gateways in what their makers call secure mode, which most are, open ports only to whoever asks.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::time::Duration;
+
+use futures::TryFutureExt;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use igd_next::aio::{Gateway as Igd, Ipv6FirewallGateway, Provider};
+use igd_next::{
+    AddPortError, GetGenericPortMappingEntryError, PortMappingProtocol, RemovePortError, RequestError,
+    SearchOptions,
+};
+use tokio::net::{TcpSocket, UdpSocket};
+use tokio::time::timeout;
+
+use super::forward::{Forward, ForwardKey};
+use super::ledger::Entry;
+use crate::model::service::Protocol;
+
+/// How long answers to a search are waited for.
+const SEARCH: Duration = Duration::from_secs(2);
+/// How long one request may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest answer to a request, in bytes.
+const LONGEST_ANSWER: usize = 64 * 1024;
+/// Mappings that are looked at: no home router has room for more.
+const MOST_ENTRIES: u32 = 1024;
+/// The longest lease that version 2 of the standard knows, in seconds (WANIPConnection:2 §2.3.21), and that of a pinhole
+/// (WANIPv6FirewallControl:1 §2.3.9).
+const LONGEST_LEASE: u64 = 604_800;
+const LONGEST_PINHOLE: u64 = 86_400;
+/// Where gateways listen for searches (UPnP Device Architecture §1.3).
+const SEARCH_GROUP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(239, 255, 255, 250), 1900);
+
+tokio::task_local! {
+    /// The address that requests of this task come from.
+    static SOURCE: IpAddr;
+}
+
+/// Requests from an address of our choice.
+#[derive(Debug, Clone, Copy)]
+struct FromSource;
+
+impl Provider for FromSource {
+    async fn send_async(url: &str, action: &str, body: &str) -> Result<String, RequestError> {
+        let source = SOURCE.try_with(|source| *source).ok();
+        match timeout(PATIENCE, request(source, url, action, body)).await {
+            Ok(answer) => answer,
+            Err(_elapsed) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+        }
+    }
+}
+
+async fn request(
+    source: Option<IpAddr>,
+    url: &str,
+    action: &str,
+    body: &str,
+) -> Result<String, RequestError> {
+    let invalid = |what: &str| RequestError::InvalidResponse(format!("{what} in `{url}`"));
+    let rest = url.strip_prefix("http://").ok_or_else(|| invalid("no http"))?;
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let address: SocketAddr = host.parse().map_err(|_| invalid("no address and port"))?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(source) = source.filter(|source| source.is_ipv4() == address.is_ipv4()) {
+        // With routing protocols the address may be on no link of this host: then the host's own has to do.
+        match socket.bind(SocketAddr::new(source, 0)) {
+            Err(error) if error.kind() != std::io::ErrorKind::AddrNotAvailable => return Err(error.into()),
+            _ => {}
+        }
+    }
+    let stream = socket.connect(address).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let request = http::Request::post(format!("/{path}"))
+        .header(http::header::HOST, host)
+        .header("SOAPAction", action)
+        .header(http::header::CONTENT_TYPE, "text/xml; charset=\"utf-8\"")
+        .body(Full::new(Bytes::from(body.to_owned())))?;
+    let answered = async {
+        let answer = sender.send_request(request).await?;
+        let body = Limited::new(answer.into_body(), LONGEST_ANSWER).collect().await;
+        let body = body.map_err(|error| RequestError::InvalidResponse(error.to_string()))?;
+        Ok(String::from_utf8(body.to_bytes().to_vec())?)
+    };
+    // The connection lives as long as the request does.
+    tokio::select! {
+        answer = answered => answer,
+        Err(error) = connection.map_ok(|()| ()) => Err(error.into()),
+    }
+}
+
+/// Why something could not be done at a gateway.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GatewayError {
+    /// It does not answer.
+    #[error("the gateway does not answer: {0}")]
+    Away(String),
+    /// It refuses.
+    #[error("the gateway refuses: {0}")]
+    Refused(String),
+}
+
+fn error_of(error: &RequestError) -> GatewayError {
+    match error {
+        RequestError::ErrorCode(code, text) => {
+            GatewayError::Refused(format!("error {code} ({})", short(text)))
+        }
+        RequestError::UnsupportedAction(action) => GatewayError::Refused(format!("it knows no {action}")),
+        RequestError::InvalidResponse(text) => {
+            GatewayError::Refused(format!("its answer is none: {}", short(text)))
+        }
+        other => GatewayError::Away(short(&other.to_string())),
+    }
+}
+
+/// A gateway's words, as they may stand in a log line.
+fn short(text: &str) -> String {
+    text.chars().filter(|character| !character.is_control()).take(160).collect()
+}
+
+/// A gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    wan: Option<Igd<FromSource>>,
+    firewall: Option<Ipv6FirewallGateway<FromSource>>,
+    /// The numbers of the pinholes that we opened.
+    pinholes: BTreeMap<ForwardKey, u16>,
+}
+
+/// The gateways that answer on a link: asked from its own addresses, and spoken to at those alone that answered.
+pub async fn search(own: (Option<Ipv4Addr>, Option<Ipv6Addr>), link: u32) -> Vec<Gateway> {
+    let v4 = async {
+        let Some(own) = own.0 else { return Vec::new() };
+        let mut found = Vec::new();
+        for responder in responders(own).await.unwrap_or_default() {
+            let mut options = SearchOptions::default();
+            options.bind_addr = SocketAddr::new(own.into(), 0);
+            options.broadcast_address = SocketAddr::new(responder.into(), SEARCH_GROUP.port());
+            options.timeout = Some(PATIENCE);
+            options.single_search_timeout = Some(SEARCH);
+            match igd_next::aio::tokio::search_gateway(options).await {
+                Ok(gateway) => found.push(gateway),
+                Err(error) => tracing::debug!(%responder, %error, "it is no gateway that can be used"),
+            }
+        }
+        found
+    };
+    let v6 = async {
+        let mut options = SearchOptions::ipv6(link);
+        // Whoever is asked from an address of its own network answers from one there, too, which is the one that it names.
+        if let Some(own) = own.1 {
+            options.bind_addr = SocketAddr::new(own.into(), 0);
+        }
+        options.timeout = Some(SEARCH);
+        options.single_search_timeout = Some(SEARCH);
+        igd_next::aio::tokio::search_ipv6_firewall_gateway(options).await.ok()
+    };
+    let (v4, v6) = futures::future::join(v4, v6).await;
+    let v4 = v4.into_iter().map(|igd| Gateway {
+        wan: Some(Igd {
+            addr: igd.addr,
+            root_url: igd.root_url,
+            control_url: igd.control_url,
+            control_schema_url: igd.control_schema_url,
+            control_schema: igd.control_schema,
+            service_type: igd.service_type,
+            ipv6_firewall_control_url: igd.ipv6_firewall_control_url,
+            provider: FromSource,
+        }),
+        firewall: None,
+        pinholes: BTreeMap::new(),
+    });
+    let v6 = v6.map(|found| Gateway {
+        wan: None,
+        // The library makes one with requests of our own by way of a gateway only.
+        firewall: Igd {
+            addr: found.addr,
+            root_url: found.root_url,
+            control_url: String::new(),
+            control_schema_url: String::new(),
+            control_schema: Default::default(),
+            service_type: String::new(),
+            ipv6_firewall_control_url: Some(found.control_url),
+            provider: FromSource,
+        }
+        .ipv6_firewall(),
+        pinholes: BTreeMap::new(),
+    });
+    v4.chain(v6).collect()
+}
+
+/// Who answers a search for gateways.
+async fn responders(own: Ipv4Addr) -> std::io::Result<Vec<Ipv4Addr>> {
+    let socket = UdpSocket::bind(SocketAddrV4::new(own, 0)).await?;
+    for version in [1, 2] {
+        let search = format!(
+            "M-SEARCH * HTTP/1.1\r\nHOST: {SEARCH_GROUP}\r\nMAN: \"ssdp:discover\"\r\nMX: 1\r\n\
+             ST: urn:schemas-upnp-org:device:InternetGatewayDevice:{version}\r\n\r\n"
+        );
+        socket.send_to(search.as_bytes(), SEARCH_GROUP).await?;
+    }
+    let mut found = Vec::new();
+    let mut buffer = [0; 1500];
+    let listen = async {
+        while let Ok((_, SocketAddr::V4(from))) = socket.recv_from(&mut buffer).await {
+            if !found.contains(from.ip()) {
+                found.push(*from.ip());
+            }
+        }
+    };
+    drop(timeout(SEARCH, listen).await);
+    // The order of answers is chance.
+    found.sort_unstable();
+    found.truncate(8);
+    Ok(found)
+}
+
+fn protocol(protocol: Protocol) -> PortMappingProtocol {
+    if protocol == Protocol::Udp { PortMappingProtocol::UDP } else { PortMappingProtocol::TCP }
+}
+
+fn seconds(lease: Option<Duration>, most: u64) -> u32 {
+    lease.map_or(0, |lease| u32::try_from(lease.as_secs().clamp(1, most)).unwrap_or(0))
+}
+
+impl Gateway {
+    /// Where it was found.
+    pub fn address(&self) -> Option<IpAddr> {
+        let wan = self.wan.as_ref().map(|wan| wan.addr.ip());
+        wan.or_else(|| self.firewall.as_ref().map(|firewall| firewall.addr.ip()))
+    }
+
+    /// Whether it can open ports for an address.
+    pub fn serves(&self, address: IpAddr) -> bool {
+        if address.is_ipv4() { self.wan.is_some() } else { self.firewall.is_some() }
+    }
+
+    /// Its own address outside.
+    pub async fn external_address(&self) -> Option<IpAddr> {
+        self.wan.as_ref()?.get_external_ip().await.ok()
+    }
+
+    /// All mappings for IPv4.
+    ///
+    /// # Errors
+    /// If it does not say.
+    pub async fn list(&self) -> Result<Vec<Entry>, GatewayError> {
+        let Some(wan) = &self.wan else { return Ok(Vec::new()) };
+        let mut entries = Vec::new();
+        for index in 0..MOST_ENTRIES {
+            match wan.get_generic_port_mapping_entry(index).await {
+                Ok(entry) => entries.push(Entry {
+                    protocol: match entry.protocol {
+                        PortMappingProtocol::TCP => Protocol::Tcp,
+                        PortMappingProtocol::UDP => Protocol::Udp,
+                    },
+                    external: entry.external_port,
+                    client: entry.internal_client.parse().ok(),
+                    port: entry.internal_port,
+                    description: short(&entry.port_mapping_description),
+                }),
+                Err(GetGenericPortMappingEntryError::SpecifiedArrayIndexInvalid) => break,
+                Err(GetGenericPortMappingEntryError::ActionNotAuthorized) => {
+                    return Err(GatewayError::Refused("to say which ports are open".into()));
+                }
+                // Some say that there is no such entry in their own words.
+                Err(GetGenericPortMappingEntryError::RequestError(RequestError::ErrorCode(..))) => break,
+                Err(GetGenericPortMappingEntryError::RequestError(error)) => return Err(error_of(&error)),
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Open a port, or renew it. Says for how long the gateway keeps it; none is for ever.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub async fn open(&mut self, forward: &Forward) -> Result<Option<Duration>, GatewayError> {
+        let source = forward.key.address;
+        match source {
+            IpAddr::V4(_) => SOURCE.scope(source, self.open_port(forward)).await,
+            IpAddr::V6(address) => {
+                let lease = seconds(forward.lease.or(Some(Duration::MAX)), LONGEST_PINHOLE);
+                SOURCE.scope(source, self.open_pinhole(forward, address, lease)).await?;
+                Ok(Some(Duration::from_secs(lease.into())))
+            }
+        }
+    }
+
+    async fn open_port(&self, forward: &Forward) -> Result<Option<Duration>, GatewayError> {
+        let none = || GatewayError::Refused("it has no IPv4 connection".into());
+        let wan = self.wan.as_ref().ok_or_else(none)?;
+        let ForwardKey { address, protocol: wanted, external } = forward.key;
+        let inside = SocketAddr::new(address, forward.port);
+        let lease = seconds(forward.lease, LONGEST_LEASE);
+        let text = &forward.description;
+        let kept = (lease > 0).then(|| Duration::from_secs(lease.into()));
+        match wan.add_port(protocol(wanted), external, inside, lease, text).await {
+            Ok(()) => Ok(kept),
+            Err(AddPortError::OnlyPermanentLeasesSupported) => {
+                let forever = wan.add_port(protocol(wanted), external, inside, 0, text).await;
+                forever.map(|()| None).map_err(|error| refusal(&error))
+            }
+            Err(error) => Err(refusal(&error)),
+        }
+    }
+
+    async fn open_pinhole(
+        &mut self,
+        forward: &Forward,
+        address: Ipv6Addr,
+        lease: u32,
+    ) -> Result<(), GatewayError> {
+        let none = || GatewayError::Refused("it opens no ports for IPv6".into());
+        let firewall = self.firewall.as_ref().ok_or_else(none)?;
+        let wrong = |error: igd_next::PinholeError| match error {
+            igd_next::PinholeError::RequestError(error) => error_of(&error),
+            other => GatewayError::Refused(other.to_string()),
+        };
+        if let Some(number) = self.pinholes.get(&forward.key) {
+            match firewall.update_pinhole(*number, lease).await {
+                Ok(()) => return Ok(()),
+                Err(igd_next::PinholeError::RequestError(error))
+                    if matches!(error_of(&error), GatewayError::Away(_)) =>
+                {
+                    return Err(error_of(&error));
+                }
+                // It has forgotten.
+                Err(_) => drop(self.pinholes.remove(&forward.key)),
+            }
+        }
+        let inside = SocketAddrV6::new(address, forward.port, 0, 0);
+        let opened = firewall.add_pinhole(protocol(forward.key.protocol), inside, lease).await;
+        let number = opened.map_err(wrong)?;
+        self.pinholes.insert(forward.key.clone(), number);
+        Ok(())
+    }
+
+    /// Close a port. That it is closed already is no error.
+    ///
+    /// # Errors
+    /// If the gateway does not.
+    pub async fn close(&mut self, key: &ForwardKey) -> Result<(), GatewayError> {
+        let number = self.pinholes.remove(key);
+        let closing = async {
+            match (&self.wan, &self.firewall, number) {
+                (_, Some(firewall), Some(number)) => match firewall.remove_pinhole(number).await {
+                    Err(igd_next::PinholeError::RequestError(error)) => Err(error_of(&error)),
+                    _ => Ok(()),
+                },
+                (Some(wan), ..) if key.address.is_ipv4() => {
+                    match wan.remove_port(protocol(key.protocol), key.external).await {
+                        Ok(()) | Err(RemovePortError::NoSuchPortMapping) => Ok(()),
+                        Err(RemovePortError::RequestError(error)) => Err(error_of(&error)),
+                        Err(error) => Err(GatewayError::Refused(error.to_string())),
+                    }
+                }
+                _ => Ok(()),
+            }
+        };
+        SOURCE.scope(key.address, closing).await
+    }
+}
+
+fn refusal(error: &AddPortError) -> GatewayError {
+    match error {
+        AddPortError::RequestError(error) => error_of(error),
+        AddPortError::PortInUse => {
+            GatewayError::Refused("the port leads to another host: remove that mapping, or ask for another port".into())
+        }
+        AddPortError::ActionNotAuthorized => GatewayError::Refused(
+            "it opens no port for whoever asks: switch UPnP on there, and look at which ports and addresses it allows"
+                .into(),
+        ),
+        other => GatewayError::Refused(other.to_string()),
+    }
+}

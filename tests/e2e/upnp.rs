@@ -1,0 +1,160 @@
+//! Ports of a home router that lead to Services, by UPnP: miniupnpd in secure mode, as most routers have it.
+
+use k8s_openapi::api::core::v1::Service;
+use kube_vip_lab::home_router::HomeRouter;
+use kube_vip_lab::objects::annotation;
+use kube_vip_lab::process::Process;
+use kube_vip_lab::{ServiceLab, wait_for};
+use libtest_mimic::{Failed, Trial};
+use serde_json::{Value, json};
+
+use crate::harness::services;
+use crate::services::wait_for_event;
+use crate::trial;
+
+type Outcome = Result<(), Failed>;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("a_client_outside_gets_through_the_home_router", through),
+        trial("an_open_port_follows_its_service", follows),
+        trial("what_a_gateway_refuses_is_told", refused),
+    ]
+}
+
+const ALL: &str = "allow 1-65535 0.0.0.0/0 1-65535";
+const V4: &str = "10.42.0.150";
+const V6: &str = "fd42::1150";
+
+/// Servers on every host, as a Service would have them behind it.
+fn workload(lab: &ServiceLab, port: &str) -> Result<Vec<Process>, Failed> {
+    let start = |host: &kube_vip_lab::Host| {
+        let log = host.folder.join("workload.log");
+        Process::start(&host.namespace, &["python3", "-m", "http.server", "--bind", "::", port], &[], &log)
+    };
+    Ok(lab.lab.hosts.iter().map(start).collect::<kube_vip_lab::Result<_>>()?)
+}
+
+/// A Service on port 8080 with an endpoint on every node.
+fn serve(lab: &ServiceLab, name: &str, addresses: &str, annotations: Value) -> Outcome {
+    lab.create(name, addresses, json!({ "ports": [{ "port": 8080, "protocol": "TCP" }] }))?;
+    lab.set_endpoints(name, "a", &["node-1", "node-2", "node-3"])?;
+    annotate(lab, name, annotations)
+}
+
+fn annotate(lab: &ServiceLab, name: &str, annotations: Value) -> Outcome {
+    lab.objects().patch::<Service>(name, json!({ "metadata": { "annotations": annotations } }))?;
+    Ok(())
+}
+
+fn wait_until_reached(router: &HomeRouter, url: &str, wanted: bool) -> Outcome {
+    let what = if wanted { "an answer" } else { "no answer" };
+    wait_for(&format!("{what} outside from {url}"), 40, || (router.reaches(url) == wanted).then_some(()))
+        .map_err(|error| format!("{error}\n{}\n{}", router.open(), router.log()).into())
+}
+
+/// IPv4 and IPv6; the gateway appears late, and is restarted.
+fn through() -> Outcome {
+    let mut lab = services(&[("enable_upnp", "true")])?;
+    let mut router = HomeRouter::start(&lab.lab)?;
+    let _workload = workload(&lab, "8080")?;
+    lab.start_agents()?;
+    serve(&lab, "web", &format!("{V4},{V6}"), json!({ "kube-vip.io/forwardUPNP": "true" }))?;
+    wait_for_event(&lab, "web", "PortNotForwarded", "no gateway answers on link eth0")?;
+    assert!(!router.reaches("http://100.200.0.1:8080/"));
+    router.switch_on(ALL)?;
+    wait_until_reached(&router, "http://100.200.0.1:8080/", true)?;
+    wait_until_reached(&router, &format!("http://[{V6}]:8080/"), true)?;
+    wait_for_event(
+        &lab,
+        "web",
+        "PortForwarded",
+        "port 8080/TCP of 100.200.0.1 leads to 10.42.0.150 port 8080",
+    )?;
+    wait_for("the gateway's address in the annotation", 10, || {
+        let service: Service = lab.objects().get("web").ok().flatten()?;
+        (annotation(&service, "kube-vip.io/upnp-external-ip") == "100.200.0.1").then_some(())
+    })?;
+    // It forgets everything, and is told again.
+    router.switch_off()?;
+    assert!(!router.reaches("http://100.200.0.1:8080/"));
+    router.switch_on(ALL)?;
+    wait_until_reached(&router, "http://100.200.0.1:8080/", true)?;
+    wait_until_reached(&router, &format!("http://[{V6}]:8080/"), true)?;
+    // What is deleted is closed.
+    lab.delete("web")?;
+    wait_until_reached(&router, "http://100.200.0.1:8080/", false)?;
+    wait_for("the rules to be gone", 10, || {
+        let open = router.open();
+        (!open.contains(V4) && !open.contains(V6)).then_some(())
+    })
+    .map_err(|error| format!("{error}\n{}", router.open()))?;
+    Ok(())
+}
+
+/// Another port, another node, no port any more.
+fn follows() -> Outcome {
+    let mut lab = services(&[("enable_upnp", "true")])?;
+    let mut router = HomeRouter::start(&lab.lab)?;
+    router.switch_on(ALL)?;
+    let _workload = workload(&lab, "8080")?;
+    lab.start_agents()?;
+    serve(
+        &lab,
+        "web",
+        V4,
+        json!({ "kube-vip.io/forwardUPNP": "true", "kube-vip.io/upnp-external-port": "9090" }),
+    )?;
+    wait_until_reached(&router, "http://100.200.0.1:9090/", true)?;
+    assert!(!router.reaches("http://100.200.0.1:8080/"));
+    // Another node looks after it; the port stays open.
+    let holder = lab.wait_for_holder(V4)?;
+    lab.agent(holder).terminate();
+    lab.agent(holder).wait(10)?;
+    lab.wait_for_holder(V4)?;
+    wait_until_reached(&router, "http://100.200.0.1:9090/", true)?;
+    annotate(&lab, "web", json!({ "kube-vip.io/upnp-external-port": null }))?;
+    wait_until_reached(&router, "http://100.200.0.1:8080/", true)?;
+    wait_until_reached(&router, "http://100.200.0.1:9090/", false)?;
+    // Two that ask for the same: the older one has it.
+    serve(&lab, "more", "10.42.0.151", json!({ "kube-vip.io/forwardUPNP": "true" }))?;
+    wait_for_event(&lab, "more", "PortNotForwarded", "leads to Service default/web")?;
+    annotate(&lab, "web", json!({ "kube-vip.io/forwardUPNP": null }))?;
+    wait_for("the port to lead to the other one", 20, || {
+        let open = router.open();
+        (open.contains("10.42.0.151") && !open.contains(V4)).then_some(())
+    })?;
+    // What is no Service of ours any more is closed, from its own address.
+    lab.objects().patch::<Service>("more", json!({ "spec": { "type": "ClusterIP" } }))?;
+    wait_until_reached(&router, "http://100.200.0.1:8080/", false)?;
+    Ok(())
+}
+
+fn refused() -> Outcome {
+    let mut lab = services(&[("enable_upnp", "true")])?;
+    let mut router = HomeRouter::start(&lab.lab)?;
+    router.switch_on("allow 1024-65535 10.42.0.150/32 1024-65535\nallow 1024-65535 10.42.0.152/32 1024-65535\ndeny 0-65535 0.0.0.0/0 0-65535")?;
+    lab.start_agents()?;
+    serve(&lab, "web", V4, json!({ "kube-vip.io/forwardUPNP": "true" }))?;
+    wait_for("the port to be open", 20, || router.open().contains(V4).then_some(()))?;
+    serve(
+        &lab,
+        "other",
+        "10.42.0.151",
+        json!({ "kube-vip.io/forwardUPNP": "true", "kube-vip.io/upnp-external-port": "9090" }),
+    )?;
+    wait_for_event(
+        &lab,
+        "other",
+        "PortNotForwarded",
+        "gateway 10.42.0.254, port 9090/TCP: the gateway refuses",
+    )?;
+    // Somebody else's port is left to him.
+    let station = lab.lab.machine("station", 152)?;
+    let url = "http://10.42.0.254:5000/rootDesc.xml";
+    station.run(&["upnpc", "-u", url, "-a", "10.42.0.152", "8080", "9091", "TCP"])?;
+    annotate(&lab, "web", json!({ "kube-vip.io/upnp-external-port": "9091" }))?;
+    wait_for_event(&lab, "web", "PortNotForwarded", "belongs to 10.42.0.152")?;
+    assert!(router.open().contains("10.42.0.152"));
+    Ok(())
+}
