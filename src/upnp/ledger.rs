@@ -11,6 +11,9 @@ use crate::model::service::Protocol;
 
 /// A gateway that was restarted has forgotten everything: it is asked so often what it has.
 const LOOK: Duration = Duration::from_secs(20);
+/// Before something is opened the gateway has to have said within so long that nobody else has it: some give it to whoever
+/// comes last.
+const FRESH: Duration = Duration::from_secs(1);
 /// Pauses after a failure.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
@@ -63,6 +66,7 @@ pub struct Ledger {
     /// Ours, by their mark, and nobody's any more.
     stray: BTreeSet<ForwardKey>,
     look_at: BootTime,
+    looked_at: BootTime,
     /// Mappings of others.
     foreign: BTreeMap<(Protocol, u16), String>,
 }
@@ -93,6 +97,10 @@ impl Ledger {
             }
             Some(State::Failed { again, .. }) => now >= *again,
         })?;
+        let open = matches!(self.states.get(&due.key), Some(State::Open { .. }));
+        if due.key.address.is_ipv4() && !open && now.since(self.looked_at) > FRESH {
+            return Some(Step::List);
+        }
         if let Some(owner) = self.foreign.get(&(due.key.protocol, due.key.external)).cloned()
             && due.key.address.is_ipv4()
         {
@@ -119,7 +127,7 @@ impl Ledger {
 
     /// The gateway has these.
     pub fn listed(&mut self, now: BootTime, entries: &[Entry], wanted: &Wanted) {
-        self.look_at = now + LOOK;
+        self.not_listed(now);
         self.foreign.clear();
         let here: BTreeSet<IpAddr> = wanted.active.keys().map(|key| key.address).collect();
         let mut seen = BTreeSet::new();
@@ -155,6 +163,7 @@ impl Ledger {
 
     /// The gateway cannot say what it has: it is asked again later.
     pub fn not_listed(&mut self, now: BootTime) {
+        self.looked_at = now;
         self.look_at = now + LOOK;
     }
 
