@@ -20,6 +20,7 @@ pub mod health;
 pub mod leader;
 pub mod manager;
 pub mod manifest;
+pub mod mdns;
 pub mod model;
 pub mod ndp;
 pub mod net;

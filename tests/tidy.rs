@@ -44,6 +44,7 @@ const PURE: &[&str] = &[
     "src/leader/elector.rs",
     "src/leader/record.rs",
     "src/manifest/",
+    "src/mdns/names.rs",
     "src/model/",
     "src/ndp/packet.rs",
     "src/ndp/router.rs",

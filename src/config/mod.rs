@@ -5,9 +5,9 @@
 //! process's environment or the host: callers pass both in.
 
 pub mod bgp;
-pub mod dhcp;
 pub mod duration;
 pub mod file;
+pub mod home;
 pub mod origin;
 pub mod problem;
 pub mod raw;
@@ -20,7 +20,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 pub use bgp::Bgp;
-pub use dhcp::Dhcp;
+pub use home::{Dhcp, Home};
 pub use origin::Origin;
 pub use problem::Problem;
 pub use raw::{Raw, Sources};
@@ -44,16 +44,12 @@ pub struct Config {
     pub prefixes: Prefixes,
     /// Which addresses of a name are used.
     pub dns_mode: DnsMode,
-    /// What of them comes from a DHCP server.
-    pub dhcp: Option<Dhcp>,
-    /// Rounds of questions after which a DHCP server that never answers is asked less often; 0 for never.
-    pub dhcp_attempts: u32,
+    /// What is made of what a home network offers.
+    pub home: Home,
     /// The link that carries them; none means the default route's.
     pub interface: Option<String>,
     /// The election for them; its timings are those of all elections.
     pub election: Election,
-    /// Ports of the network's gateway are opened for Services that ask for it.
-    pub upnp: bool,
     /// How Services are announced, if they are.
     pub services: Option<Services>,
     /// How they are held on the link.
@@ -93,7 +89,7 @@ impl Config {
         };
         let of_target = |target: &Target| match target {
             Target::Ip(address) => vec![Family::of(*address)],
-            Target::Name(_) => match &self.dhcp {
+            Target::Name(_) => match &self.home.dhcp {
                 Some(dhcp) => dhcp.families.clone(),
                 None => named.to_vec(),
             },

@@ -126,7 +126,10 @@ settings! {
             "Families to ask DHCP for. Empty: follows `dns_mode`.";
         DhcpBackoffAttempts: Kind::Int(0, 4294967295), default "3",
             flags ["dhcpBackoffAttempts"], env ["dhcp_backoff_attempts"], file ["dhcpBackoffAttempts"],
-            "Attempts to get a DHCP lease; 0 goes on for ever.";
+            "Rounds of questions after which a DHCP server that never answers is asked every five minutes; 0 asks every minute for ever.";
+        Mdns: Kind::Text, default "",
+            flags ["mdns"], env ["vip_mdns"], file ["mdns"],
+            "Name of the control plane in the local network (mDNS), such as `k8s.local`.";
         LoGlobalScope: Kind::Bool, default "false",
             flags ["loInterfaceGlobalScope"], env ["vip_interfaceloglobal"], file ["loInterfaceGlobalScope"],
             "On `lo`, give the VIP global instead of host scope.";
@@ -298,7 +301,10 @@ settings! {
             "How long changes of Services are collected before they are acted on.";
         Upnp: Kind::Bool, default "false",
             flags [], env ["enable_upnp", "enableUPNP"], file ["enableUPNP"],
-            "Open ports on the home router by UPnP.";
+            "Open ports of the network's gateway by UPnP for Services that ask for it.";
+        ServicesMdns: Kind::Bool, default "false",
+            flags ["servicesMdns"], env ["svc_mdns"], file ["servicesMdns"],
+            "Give every Service a name in the local network (mDNS), `<service>-<namespace>.local`.";
         MirrorInterface: Kind::Text, default "",
             flags ["mirrorDestInterface"], env ["mirror_dest_interface"], file ["mirrorDestInterface"],
             "Mirror the traffic of the Service link to this one.";

@@ -147,13 +147,13 @@ pub fn check(raw: Raw, facts: &Facts) -> Result<Config, Vec<Problem>> {
         problems.extend(more);
         None
     });
-    let dhcp = super::dhcp::dhcp(&raw, &mut problems);
+    let home = super::home::home(&raw, &mut problems);
     if !problems.is_empty() {
         return Err(problems);
     }
     let mut config = build(raw, facts, targets, prefixes, metrics);
     config.bgp = bgp;
-    config.dhcp = dhcp;
+    config.home = home;
     config.notes.extend(notes);
     Ok(config)
 }
@@ -215,8 +215,7 @@ fn build(
             "dual" => DnsMode::Dual,
             _ => DnsMode::First,
         },
-        dhcp: None,
-        dhcp_attempts: super::dhcp::attempts(&raw),
+        home: super::Home::default(),
         interface: optional(Key::Interface),
         election: Election {
             namespace: lease.0,
@@ -226,7 +225,6 @@ fn build(
             retry_period: seconds(Key::RetryPeriod),
             annotations,
         },
-        upnp: raw.bool(Key::Upnp),
         services: raw.bool(Key::Services).then(|| services(&raw, facts)),
         layer2: Layer2 {
             announce_every,

@@ -17,6 +17,7 @@ use crate::leader::decide::Seen;
 use crate::leader::driver::{Ask, Handles};
 use crate::leader::elector::{DrainReason, Input};
 use crate::leader::{self, Health, Observer, Standing};
+use crate::mdns;
 use crate::model::address::left_over;
 use crate::model::{BootTime, Family, LeaseName, Prefix, Vip};
 use crate::net::clock;
@@ -128,7 +129,7 @@ impl Common {
             commands.clone(),
             (self.api.clone(), self.telemetry.clone()),
         ));
-        if let Some(dhcp) = &self.config.dhcp {
+        if let Some(dhcp) = &self.config.home.dhcp {
             let asking = super::dhcp::ControlPlane {
                 dhcp: dhcp.clone(),
                 lease: lease.clone(),
@@ -140,7 +141,13 @@ impl Common {
                 vips: self.vips_in.clone(),
                 telemetry: self.telemetry.clone(),
             };
-            asking.start(self.config.dhcp_attempts)?;
+            asking.start(self.config.home.dhcp_attempts)?;
+        }
+        if let Some(name) = self.config.home.control_plane_name.clone() {
+            let (teller, names, _told) = mdns::driver::Driver::new(&self.link.name);
+            tokio::spawn(teller.run());
+            let port = self.config.api.port;
+            tokio::spawn(tell_name(name, port, standing.clone(), self.vips.clone(), names));
         }
         tokio::spawn(forward_asks(lease.clone(), asks, self.asks.clone()));
         tokio::spawn(command(self.drained.clone(), self.stopping.clone(), commands.clone()));
@@ -258,6 +265,32 @@ impl Layout {
 async fn forward_asks(lease: LeaseName, mut asks: mpsc::Receiver<Ask>, to: mpsc::Sender<(LeaseName, Ask)>) {
     while let Some(ask) = asks.recv().await {
         to.try_send((lease.clone(), ask)).ok();
+    }
+}
+
+/// Tell the control plane's name in the local network while its addresses are here, for as long as there is an election.
+async fn tell_name(
+    name: String,
+    port: u16,
+    mut standing: watch::Receiver<Standing>,
+    mut vips: watch::Receiver<BTreeSet<Vip>>,
+    names: watch::Sender<mdns::driver::Names>,
+) {
+    loop {
+        let here = standing.borrow_and_update().claim(clock::now()).is_some();
+        let addresses: BTreeSet<IpAddr> = vips.borrow_and_update().iter().map(|vip| vip.address).collect();
+        let told = (here && !addresses.is_empty())
+            .then(|| ("control plane".to_owned(), mdns::names::control_plane(name.clone(), addresses, port)));
+        let told = told.into_iter().collect();
+        names.send_if_modified(|before| {
+            let changed = *before != told;
+            *before = told;
+            changed
+        });
+        tokio::select! {
+            changed = standing.changed() => if changed.is_err() { return },
+            Ok(()) = vips.changed() => {}
+        }
     }
 }
 

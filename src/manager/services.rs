@@ -19,7 +19,7 @@ use crate::services::plan::{Mode, World};
 use crate::services::routes::RouteRules;
 use crate::services::select::Rules;
 use crate::telemetry::Telemetry;
-use crate::{api, dhcp, services, upnp};
+use crate::{api, dhcp, mdns, services, upnp};
 
 /// Candidates for each group of Services.
 const CANDIDATES: usize = 3;
@@ -41,10 +41,12 @@ impl Common {
         let clients = dhcp::driver::Driver::start(
             dhcp_channels,
             self.telemetry.metrics.dhcp.clone(),
-            self.config.dhcp_attempts,
+            self.config.home.dhcp_attempts,
         )?;
         tokio::spawn(clients);
-        let gateways = if self.config.upnp {
+        let (teller, names, told) = mdns::driver::Driver::new(&self.link.name);
+        tokio::spawn(teller.run());
+        let gateways = if self.config.home.upnp {
             let counts = self.telemetry.metrics.upnp.clone();
             let (driver, wanted, outcome) = upnp::driver::Driver::new(&self.link.name, counts)?;
             tokio::spawn(driver.run());
@@ -82,6 +84,7 @@ impl Common {
                 dns_mode: self.config.dns_mode,
                 namespace: config.namespace.clone(),
                 label_node: self.config.telemetry.label_node,
+                names: self.config.home.service_names,
             },
             services::driver::Channels {
                 board: self.board.clone(),
@@ -92,6 +95,7 @@ impl Common {
                 vips: self.vips.clone(),
                 dhcp,
                 gateways,
+                mdns: (names, told),
                 events,
             },
             self.telemetry.clone(),

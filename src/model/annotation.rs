@@ -60,6 +60,10 @@ pub const UPNP_LEASE_DURATION: &str = "kube-vip.io/upnp-lease-duration";
 pub const UPNP_EXTERNAL_PORT: &str = "kube-vip.io/upnp-external-port";
 /// The gateway's own address outside.
 pub const UPNP_EXTERNAL_IP: &str = "kube-vip.io/upnp-external-ip";
+/// The Service's name in the local network (mDNS).
+pub const MDNS: &str = "kube-vip.io/mdns";
+/// The name under which it is found there.
+pub const MDNS_NAME: &str = "kube-vip.io/mdns-name";
 /// Annotations that ask for something this version does not do, and what that is.
 pub const NOT_YET: [(&str, &str); 1] = [("kube-vip.io/egress", "egress through the Service's address")];
 
@@ -196,6 +200,16 @@ pub const SERVICE_ANNOTATIONS: &[Entry] = &[
         UPNP_EXTERNAL_IP,
         "kube-vip",
         "The address that the gateway has outside, where its ports are open.",
+    ),
+    entry(
+        MDNS,
+        "user; read by kube-vip",
+        "The Service's name in the local network, `web` or `web.local`; its ports that have names are found as services there.",
+    ),
+    entry(
+        MDNS_NAME,
+        "kube-vip",
+        "The name under which it is found: another one than it asked for, if another host has that.",
     ),
     entry(NOT_YET[0].0, "user", "Not available in this version; an Event says so."),
 ];

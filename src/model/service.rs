@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServiceSpec};
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServicePort, ServiceSpec};
 
 use super::Family;
 
@@ -95,6 +95,8 @@ pub struct ServiceView {
     pub family_policy: FamilyPolicy,
     /// Ports, by protocol.
     pub ports: Vec<(Protocol, u16)>,
+    /// Those that have names.
+    pub named_ports: Vec<(String, Protocol, u16)>,
     /// `spec.externalTrafficPolicy`.
     pub traffic_policy: TrafficPolicy,
     /// `spec.externalIPs`.
@@ -183,7 +185,11 @@ fn concerning(mut annotations: BTreeMap<String, String>) -> BTreeMap<String, Str
 
 fn of_spec(spec: ServiceSpec) -> ServiceView {
     let families = spec.ip_families.unwrap_or_default();
-    let ports = spec.ports.unwrap_or_default().into_iter();
+    let ports = spec.ports.unwrap_or_default();
+    let named = |port: &ServicePort| {
+        let (protocol, number) = port_of(port.protocol.as_deref(), port.port)?;
+        Some((port.name.clone()?, protocol, number))
+    };
     ServiceView {
         load_balancer: spec.type_.as_deref() == Some("LoadBalancer"),
         class: spec.load_balancer_class,
@@ -194,7 +200,8 @@ fn of_spec(spec: ServiceSpec) -> ServiceView {
             Some("RequireDualStack") => FamilyPolicy::RequireDual,
             _ => FamilyPolicy::Single,
         },
-        ports: ports.filter_map(|port| port_of(port.protocol.as_deref(), port.port)).collect(),
+        named_ports: ports.iter().filter_map(named).collect(),
+        ports: ports.iter().filter_map(|port| port_of(port.protocol.as_deref(), port.port)).collect(),
         traffic_policy: match spec.external_traffic_policy.as_deref() {
             Some("Local") => TrafficPolicy::Local,
             _ => TrafficPolicy::Cluster,

@@ -2,6 +2,7 @@
 
 mod forwards;
 mod leases;
+mod names_told;
 mod tell;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +31,7 @@ use crate::config::DnsMode;
 use crate::desired::{Board, Group, Place};
 use crate::dhcp::driver::Handles;
 use crate::leader::{Candidacy, Holder, Standing};
+use crate::mdns::driver::{Names, Told};
 use crate::model::hash::{fnv1a, spread};
 use crate::model::{BootTime, LeaseName, Prefix, ServiceKey, ServiceView, Vip, annotation, node, service};
 use crate::net::clock::{self, Timer};
@@ -81,6 +83,8 @@ pub struct Channels {
     pub dhcp: Handles,
     /// What talks to the network's gateways, where that is wanted.
     pub gateways: Option<(watch::Sender<Wanted>, watch::Receiver<GatewayOutcome>)>,
+    /// What tells names in the local network.
+    pub mdns: (watch::Sender<Names>, watch::Receiver<Told>),
     /// Where Events go.
     pub events: mpsc::Sender<Event>,
 }
@@ -98,6 +102,8 @@ pub struct Options {
     pub namespace: Option<String>,
     /// Label the node for each Service that it announces.
     pub label_node: bool,
+    /// Every Service has a name in the local network.
+    pub names: bool,
 }
 
 type Labelling = Pin<Box<dyn Future<Output = bool> + Send>>;
@@ -222,6 +228,7 @@ impl Driver {
                     self.tell_losses();
                     self.tell_stations();
                     self.forward();
+                    self.name();
                     self.tell();
                 }
                 written = labelled => {
@@ -242,6 +249,7 @@ impl Driver {
                 } else {
                     self.channels.gateways = None;
                 },
+                Ok(()) = self.channels.mdns.1.changed() => self.take_names(),
                 Ok(()) = standings.changed(), if !self.plan.leases.is_empty() => {
                     standings.mark_unchanged();
                     self.ask();
@@ -394,6 +402,7 @@ impl Driver {
         self.give_back(&before);
         self.ask();
         self.forward();
+        self.name();
         self.tell();
         self.not_before = clock::now() + clock::now().since(began) * (SHARE - 1);
     }
@@ -460,6 +469,7 @@ impl Driver {
             let Some(view) = self.seen.services.get(key) else { continue };
             let everybody = handled.lease.is_some() && handled.lease.as_ref() == self.world.every_node();
             let mut further = self.lease_annotations(view, handled);
+            further.extend(self.told_name(key, view).map(|text| (annotation::MDNS_NAME, text)));
             further.extend(self.external_address(key).map(|text| (annotation::UPNP_EXTERNAL_IP, text)));
             let Some(write) = change(view, handled, &outcome.held, &self.world.me, everybody, further) else {
                 self.postponed.remove(key);

@@ -23,6 +23,7 @@ mod election;
 mod examples;
 mod faults;
 mod harness;
+mod mdns;
 mod routed;
 mod service_faults;
 mod service_options;
@@ -48,6 +49,7 @@ fn main() {
         dhcp::trials(),
         dhcp_faults::trials(),
         upnp::trials(),
+        mdns::trials(),
         bgp::trials(),
         bgp_faults::trials(),
         bgp_provider::trials(),

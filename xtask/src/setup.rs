@@ -9,7 +9,7 @@ use kube_vip_lab::binaries;
 use crate::sh::{Outcome, have, root, run};
 
 /// A program, and the Debian package that brings it.
-const PACKAGES: [(&str, &str); 22] = [
+const PACKAGES: [(&str, &str); 25] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("sysctl", "procps"),
@@ -30,6 +30,9 @@ const PACKAGES: [(&str, &str); 22] = [
     ("miniupnpd", "miniupnpd"),
     ("upnpc", "miniupnpc"),
     ("curl", "curl"),
+    ("avahi-daemon", "avahi-daemon"),
+    ("avahi-resolve", "avahi-utils"),
+    ("dbus-daemon", "dbus-daemon"),
     ("python3", "python3"),
     ("g++", "g++"),
 ];

@@ -25,6 +25,7 @@ impl Driver {
             remarks.extend(here.cloned().map(Remark::Obstacle));
             let contested = handled.addresses.iter().filter_map(|address| conflicts.get(address));
             remarks.extend(contested.cloned().map(Remark::Conflict));
+            remarks.extend(self.name_remark(key).map(Remark::Annotation));
             remarks.extend(self.gateway_remarks(key).into_iter().map(Remark::Gateway));
             let told = self.told.get(key);
             for remark in remarks.iter().filter(|remark| told.is_none_or(|told| !told.contains(remark))) {

@@ -16,6 +16,7 @@
 //! of its own, with the same addresses.
 
 pub mod agent;
+pub mod avahi;
 pub mod binaries;
 pub mod cluster;
 pub mod control_plane;

@@ -1,4 +1,4 @@
-//! The control plane's addresses by DHCP: which families are asked for, and under which name.
+//! What a home network offers instead of an administrator: DHCP, UPnP, and names by mDNS.
 
 use super::Target;
 use super::problem::Problem;
@@ -7,6 +7,22 @@ use super::settings::Key;
 use super::validate::{describe, targets};
 use crate::dhcp::identity::Name;
 use crate::model::Family;
+use crate::model::legal::is_name;
+
+/// What is made of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Home {
+    /// What of the control plane's addresses comes from a DHCP server.
+    pub dhcp: Option<Dhcp>,
+    /// Rounds of questions after which a DHCP server that never answers is asked less often; 0 for never.
+    pub dhcp_attempts: u32,
+    /// Ports of the network's gateway are opened for Services that ask for it.
+    pub upnp: bool,
+    /// The control plane's name in the local network.
+    pub control_plane_name: Option<String>,
+    /// Every Service has a name in the local network.
+    pub service_names: bool,
+}
 
 /// The control plane's addresses come from a DHCP server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,13 +47,25 @@ fn families(raw: &Raw) -> Vec<Family> {
     }
 }
 
-/// Rounds of questions after which a server that never answers is asked less often; 0 for never.
-pub fn attempts(raw: &Raw) -> u32 {
-    u32::try_from(raw.int(Key::DhcpBackoffAttempts)).unwrap_or(0)
+/// All of it.
+pub(super) fn home(raw: &Raw, problems: &mut Vec<Problem>) -> Home {
+    let text = raw.text(Key::Mdns);
+    let name = text.trim_end_matches('.').trim_end_matches(".local").to_lowercase();
+    if !text.is_empty() && (name.contains('.') || !is_name(&name)) {
+        let allowed = "a name in the local network, such as `k8s` or `k8s.local`";
+        problems.push(Problem::unacceptable(raw.origin(Key::Mdns), text, allowed));
+    }
+    Home {
+        dhcp: dhcp(raw, problems),
+        dhcp_attempts: u32::try_from(raw.int(Key::DhcpBackoffAttempts)).unwrap_or(0),
+        upnp: raw.bool(Key::Upnp),
+        control_plane_name: Some(name).filter(|name| !name.is_empty()),
+        service_names: raw.bool(Key::ServicesMdns),
+    }
 }
 
 /// What is asked of DHCP servers for the control plane; none if nothing is.
-pub(super) fn dhcp(raw: &Raw, problems: &mut Vec<Problem>) -> Option<Dhcp> {
+fn dhcp(raw: &Raw, problems: &mut Vec<Problem>) -> Option<Dhcp> {
     let ddns = raw.bool(Key::Ddns);
     let targets = targets(raw);
     let placeholders = targets.iter().filter_map(|target| match target {

@@ -1,0 +1,136 @@
+//! Tells names on one link, by way of `mdns-sd`, and hears whether somebody else has them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mdns_sd::{DaemonEvent, IfKind, ServiceDaemon, ServiceInfo};
+use tokio::sync::watch;
+
+use super::names::Named;
+
+/// How long the farewell may take.
+const FAREWELL: Duration = Duration::from_millis(300);
+
+/// Names, each with whose it is.
+pub type Names = BTreeMap<String, Named>;
+/// Under which name each is found: another one than it asked for, if somebody has that.
+pub type Told = BTreeMap<String, String>;
+
+/// The task and its memory.
+pub struct Driver {
+    link: String,
+    wanted: watch::Receiver<Names>,
+    told: watch::Sender<Told>,
+    daemon: Option<(ServiceDaemon, mdns_sd::Receiver<DaemonEvent>)>,
+    /// What was handed over to be told, and the full names that it is withdrawn by.
+    standing: BTreeMap<String, (Named, Vec<String>)>,
+}
+
+impl Driver {
+    /// Nothing is told yet. Nothing is opened before there is a name.
+    pub fn new(link: &str) -> (Self, watch::Sender<Names>, watch::Receiver<Told>) {
+        let (wanted_in, wanted) = watch::channel(Names::new());
+        let (told, told_out) = watch::channel(Told::new());
+        let driver = Self { link: link.to_owned(), wanted, told, daemon: None, standing: BTreeMap::new() };
+        (driver, wanted_in, told_out)
+    }
+
+    /// Until nobody wants anything any more; then all names are taken back.
+    pub async fn run(mut self) {
+        loop {
+            let wanted = self.wanted.borrow_and_update().clone();
+            if let Err(error) = self.settle(&wanted) {
+                tracing::warn!(link = self.link, "names cannot be told by mDNS: {error}");
+            }
+            let event = async {
+                match &self.daemon {
+                    Some((_, events)) => events.recv_async().await.ok(),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = self.wanted.changed() => if changed.is_err() { break },
+                event = event => match event {
+                    Some(event) => self.hear(event),
+                    // It ended: another one is started for the next name.
+                    None => {
+                        self.daemon = None;
+                        self.standing.clear();
+                    }
+                },
+            }
+        }
+        drop(self.settle(&Names::new()));
+        if let Some((daemon, _)) = &self.daemon
+            && let Ok(ended) = daemon.shutdown()
+        {
+            drop(tokio::time::timeout(FAREWELL, ended.recv_async()).await);
+        }
+    }
+
+    /// Have told what is wanted, and nothing else.
+    fn settle(&mut self, wanted: &Names) -> mdns_sd::Result<()> {
+        if wanted.is_empty() && self.standing.is_empty() {
+            return Ok(());
+        }
+        let daemon = match &self.daemon {
+            Some((daemon, _)) => daemon.clone(),
+            None => {
+                let daemon = ServiceDaemon::new()?;
+                daemon.disable_interface(IfKind::All)?;
+                daemon.enable_interface(IfKind::Name(self.link.clone()))?;
+                self.daemon = Some((daemon.clone(), daemon.monitor()?));
+                daemon
+            }
+        };
+        let gone: Vec<String> = self
+            .standing
+            .iter()
+            .filter(|(owner, (named, _))| !wanted.get(*owner).is_some_and(|now| same(now, named)))
+            .map(|(owner, _)| owner.clone())
+            .collect();
+        for owner in gone {
+            if let Some((named, full)) = self.standing.remove(&owner) {
+                tracing::info!(name = format!("{}.local", named.host), "taking a name back");
+                full.iter().try_for_each(|full| daemon.unregister(full).map(drop))?;
+                self.told.send_modify(|told| drop(told.remove(&owner)));
+            }
+        }
+        for (owner, named) in wanted {
+            if self.standing.contains_key(owner) {
+                continue;
+            }
+            let mut full = Vec::new();
+            let addresses: Vec<std::net::IpAddr> = named.addresses.iter().copied().collect();
+            for (kind, port) in &named.services {
+                let none: [(&str, &str); 0] = [];
+                let (kind, host) = (format!("{kind}.local."), format!("{}.local.", named.host));
+                let mut info = ServiceInfo::new(&kind, &named.host, &host, &addresses[..], *port, &none[..])?;
+                info.set_requires_probe(!named.known);
+                full.push(info.get_fullname().to_owned());
+                daemon.register(info)?;
+            }
+            tracing::info!(name = format!("{}.local", named.host), "telling a name");
+            self.standing.insert(owner.clone(), (named.clone(), full));
+            self.told.send_modify(|told| drop(told.insert(owner.clone(), named.host.clone())));
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, event: DaemonEvent) {
+        let DaemonEvent::NameChange(change) = event else { return };
+        // Of a host's name, and not of the services under it, which are told with it.
+        let label = |name: &str| name.trim_end_matches('.').trim_end_matches(".local").to_owned();
+        let (before, after) = (label(&change.original), label(&change.new_name));
+        let owner = self.standing.iter().find(|(_, (named, _))| named.host == before);
+        if let Some((owner, _)) = owner {
+            tracing::warn!(before, after, "another host has the name");
+            self.told.send_modify(|told| drop(told.insert(owner.clone(), after)));
+        }
+    }
+}
+
+/// Whether the same is told of both.
+fn same(a: &Named, b: &Named) -> bool {
+    (&a.host, &a.addresses, &a.services) == (&b.host, &b.addresses, &b.services)
+}

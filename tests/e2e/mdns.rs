@@ -1,0 +1,95 @@
+//! Names in the local network: resolved and browsed by avahi on a host beside the cluster.
+
+use k8s_openapi::api::core::v1::Service;
+use kube_vip_lab::avahi::Avahi;
+use kube_vip_lab::objects::annotation;
+use kube_vip_lab::{ServiceLab, now, wait_for};
+use libtest_mimic::{Failed, Trial};
+use serde_json::{Value, json};
+
+use crate::harness::services;
+use crate::services::wait_for_event;
+use crate::trial;
+
+type Outcome = Result<(), Failed>;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("a_name_is_found_in_the_local_network_and_goes_with_its_service", found),
+        trial("a_name_that_another_host_has_is_changed", conflict),
+        trial("the_control_plane_may_have_a_name_in_the_local_network", control_plane),
+    ]
+}
+
+const V4: &str = "10.42.0.150";
+const V6: &str = "fd42::1150";
+
+fn serve(lab: &ServiceLab, name: &str, addresses: &str, mdns: &str) -> Outcome {
+    lab.create(name, addresses, json!({ "ports": [{ "name": "http", "port": 80, "protocol": "TCP" }] }))?;
+    annotate(lab, name, json!({ "kube-vip.io/mdns": mdns }))?;
+    lab.set_endpoints(name, "a", &["node-1", "node-2", "node-3"])?;
+    Ok(())
+}
+
+fn annotate(lab: &ServiceLab, name: &str, annotations: Value) -> Outcome {
+    lab.objects().patch::<Service>(name, json!({ "metadata": { "annotations": annotations } }))?;
+    Ok(())
+}
+
+fn wait_for_address(avahi: &Avahi, name: &str, family: &str, address: Option<&str>) -> Outcome {
+    let what = format!("{name} to be {address:?}");
+    wait_for(&what, 20, || (avahi.resolve(name, family).as_deref() == address).then_some(()))?;
+    Ok(())
+}
+
+fn found() -> Outcome {
+    let mut lab = services(&[])?;
+    let avahi = Avahi::start(&lab.lab, "seeker", 246)?;
+    lab.start_agents()?;
+    serve(&lab, "web", &format!("{V4},{V6}"), "shop.local")?;
+    wait_for_address(&avahi, "shop.local", "-4", Some(V4))?;
+    wait_for_address(&avahi, "shop.local", "-6", Some(V6))?;
+    wait_for("the service to be browsed", 10, || {
+        avahi.browse("_http._tcp").contains("shop;_http._tcp;local;shop.local;").then_some(())
+    })?;
+    wait_for("the annotation", 10, || {
+        let service: Service = lab.objects().get("web").ok().flatten()?;
+        (annotation(&service, "kube-vip.io/mdns-name") == "shop.local").then_some(())
+    })?;
+    // Another node takes over: found there, too, and not again after a pause.
+    let holder = lab.wait_for_holder(V4)?;
+    lab.agent(holder).terminate();
+    lab.agent(holder).wait(10)?;
+    lab.wait_for_holder(V4)?;
+    let began = now();
+    wait_for_address(&avahi, "shop.local", "-4", Some(V4))?;
+    println!("found again after {:?}", now().since(began));
+    lab.delete("web")?;
+    lab.wait_until_nobody_has(V4)?;
+    wait_for_address(&avahi, "shop.local", "-4", None)?;
+    // A name that is none is told.
+    serve(&lab, "wrong", V4, "shop.example.com")?;
+    wait_for_event(&lab, "wrong", "AnnotationIgnored", "is no name in the local network")
+}
+
+fn conflict() -> Outcome {
+    let mut lab = services(&[])?;
+    let avahi = Avahi::start(&lab.lab, "shop", 246)?;
+    let own = "10.42.0.246";
+    wait_for_address(&avahi, "shop.local", "-4", Some(own))?;
+    lab.start_agents()?;
+    serve(&lab, "web", V4, "shop")?;
+    wait_for_event(&lab, "web", "NameTaken", "another host has the name shop.local: it is shop-2.local")?;
+    wait_for_address(&avahi, "shop-2.local", "-4", Some(V4))?;
+    wait_for_address(&avahi, "shop.local", "-4", Some(own))?;
+    Ok(())
+}
+
+fn control_plane() -> Outcome {
+    let env = [("cp_enable", "true"), ("svc_enable", "false"), ("address", V4), ("vip_mdns", "k8s.local")];
+    let mut lab = services(&env)?;
+    let avahi = Avahi::start(&lab.lab, "seeker", 246)?;
+    lab.start_agents()?;
+    lab.wait_for_holder(V4)?;
+    wait_for_address(&avahi, "k8s.local", "-4", Some(V4))
+}
