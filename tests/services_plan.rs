@@ -16,6 +16,7 @@ use kube_vip::leader::Holder;
 use kube_vip::model::annotation::{
     FORCE_ELECTION, LEASE_NAME, LOAD_BALANCER_IPS, SERVICE_INTERFACE, SERVICE_VLAN, WITHOUT_ENDPOINTS,
 };
+use kube_vip::model::link::MadeLink;
 use kube_vip::model::service::TrafficPolicy;
 use kube_vip::model::{LeaseName, ServiceKey, ServiceView};
 use kube_vip::services::endpoints::{Endpoint, Slice};
@@ -315,7 +316,7 @@ fn where_addresses_go() {
             LinkChoice::Named("eth0".into()),
             LinkChoice::Named("eth7".into()),
             LinkChoice::OfSubnet("eth0".into()),
-            LinkChoice::Vlan { parent: "eth1".into(), tag: 200 },
+            LinkChoice::Made(MadeLink::Vlan { parent: "eth1".into(), tag: 200 }),
         ]
     );
     let wrong = Scene::default().service("vlan", "10.0.0.4", &["node-1"]).annotated(

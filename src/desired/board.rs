@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::leader::Standing;
+use crate::model::link::MadeLink;
 use crate::model::vip::host_prefix;
 use crate::model::{ActualAddress, LeaseName, Link, Routes, Vip};
 
@@ -30,11 +31,18 @@ pub struct Group {
     pub places: BTreeSet<Place>,
     /// What routers are told.
     pub routes: Arc<Routes>,
+    /// Links that are needed before there is an address for them, by the host that has the election.
+    pub links: BTreeSet<MadeLink>,
 }
 
 impl Default for Group {
     fn default() -> Self {
-        Self { standing: Standing::Starting, places: BTreeSet::new(), routes: Arc::default() }
+        Self {
+            standing: Standing::Starting,
+            places: BTreeSet::new(),
+            routes: Arc::default(),
+            links: BTreeSet::new(),
+        }
     }
 }
 
@@ -65,13 +73,8 @@ pub enum LinkChoice {
     Named(String),
     /// The first one whose subnet contains the address, else the one of this name.
     OfSubnet(String),
-    /// An 802.1Q link on another one; it is made where it is missing.
-    Vlan {
-        /// The other one.
-        parent: String,
-        /// The VLAN's number.
-        tag: u16,
-    },
+    /// One that is made where it is missing.
+    Made(MadeLink),
 }
 
 /// Why an address cannot go anywhere on this host.
@@ -80,15 +83,13 @@ pub enum Unplaced {
     /// There is no such link.
     #[error("there is no link {0} on this host")]
     NoLink(String),
-    /// The 802.1Q link is not there, and its parent is.
-    #[error("there is no link {parent}.{tag} on this host yet")]
-    NoVlan {
-        /// The parent's name.
-        parent: String,
-        /// The parent's index.
-        index: u32,
-        /// The VLAN's number.
-        tag: u16,
+    /// The link has to be made first, and the one that it is on is there.
+    #[error("there is no link {} on this host yet", .link.name())]
+    NotMade {
+        /// The link.
+        link: MadeLink,
+        /// The index of the one that it is on.
+        parent: u32,
     },
     /// The subnet was asked for, and there is none.
     #[error(
@@ -107,14 +108,14 @@ impl LinkChoice {
     pub fn name(&self) -> String {
         match self {
             Self::Named(name) | Self::OfSubnet(name) => name.clone(),
-            Self::Vlan { parent, tag } => format!("{parent}.{tag}"),
+            Self::Made(link) => link.name(),
         }
     }
 
-    /// The name of an 802.1Q link.
-    pub fn vlan(&self) -> Option<String> {
+    /// The link that is made, if it is one.
+    pub fn made(&self) -> Option<&MadeLink> {
         match self {
-            Self::Vlan { parent, tag } => Some(format!("{parent}.{tag}")),
+            Self::Made(link) => Some(link),
             Self::Named(_) | Self::OfSubnet(_) => None,
         }
     }
@@ -138,12 +139,12 @@ impl Place {
             let found = links.iter().find(|link| link.name == *name);
             found.map(|link| link.index).ok_or_else(|| Unplaced::NoLink(name.clone()))
         };
-        let vlan = self.link.vlan().unwrap_or_default();
+        let made_name = self.link.made().map(MadeLink::name).unwrap_or_default();
         let (link, name) = match &self.link {
-            LinkChoice::Vlan { parent, tag } => {
-                let index = named(parent)?;
-                let missing = |_| Unplaced::NoVlan { parent: parent.clone(), index, tag: *tag };
-                (named(&vlan).map_err(missing)?, &vlan)
+            LinkChoice::Made(made) => {
+                let parent = named(&made.parent().to_owned())?;
+                let missing = |_| Unplaced::NotMade { link: made.clone(), parent };
+                (named(&made_name).map_err(missing)?, &made_name)
             }
             LinkChoice::Named(name) => (named(name)?, name),
             LinkChoice::OfSubnet(name) => match addresses.iter().find(subnet) {

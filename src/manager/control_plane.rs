@@ -144,8 +144,8 @@ impl Common {
             asking.start(self.config.home.dhcp_attempts)?;
         }
         if let Some(name) = self.config.home.control_plane_name.clone() {
-            let (teller, names, _told) = mdns::driver::Driver::new(&self.link.name);
-            tokio::spawn(teller.run());
+            let (teller, names, _told) = mdns::driver::Driver::new(&self.link.name)?;
+            parts.farewells.push(tokio::spawn(teller.run()));
             let port = self.config.api.port;
             tokio::spawn(tell_name(name, port, standing.clone(), self.vips.clone(), names));
         }
@@ -238,7 +238,12 @@ impl Layout {
         places.retain(|place| self.family.is_none_or(|family| family == Family::of(place.address)));
         let hosts = places.iter().filter(|_| self.routed).map(|place| Prefix::host(place.address));
         let routes = hosts.map(|prefix| (prefix, Arc::default())).collect();
-        let group = Group { standing: self.standing.borrow().clone(), places, routes: Arc::new(routes) };
+        let group = Group {
+            standing: self.standing.borrow().clone(),
+            places,
+            routes: Arc::new(routes),
+            ..Group::default()
+        };
         board.send_if_modified(|board| {
             board.groups.insert(self.group.clone(), group.clone()).as_ref() != Some(&group)
         });

@@ -93,6 +93,8 @@ struct Parts {
     tasks: JoinSet<(Part, std::io::Result<()>)>,
     /// So many of them end when they have given up what they held.
     elections: usize,
+    /// What has a last word when all of them have ended.
+    farewells: Vec<JoinHandle<()>>,
 }
 
 impl Parts {
@@ -223,6 +225,8 @@ pub async fn run(config: Config) -> Result<(), ManagerError> {
     // The elections have ended: the host is cleaned up, then the last Events go out.
     parts.tasks.abort_all();
     while parts.tasks.join_next().await.is_some() {}
+    let farewells = futures::future::join_all(parts.farewells.drain(..));
+    drop(timeout(FAREWELL_PATIENCE, farewells).await);
     let cleaned = timeout(EXIT_PATIENCE, host).await;
     if let Some(speaker) = speaker {
         speaker.stop().await;

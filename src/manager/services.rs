@@ -44,8 +44,8 @@ impl Common {
             self.config.home.dhcp_attempts,
         )?;
         tokio::spawn(clients);
-        let (teller, names, told) = mdns::driver::Driver::new(&self.link.name);
-        tokio::spawn(teller.run());
+        let (teller, names, told) = mdns::driver::Driver::new(&self.link.name)?;
+        parts.farewells.push(tokio::spawn(teller.run()));
         let gateways = if self.config.home.upnp {
             let counts = self.telemetry.metrics.upnp.clone();
             let (driver, wanted, outcome) = upnp::driver::Driver::new(&self.link.name, counts)?;

@@ -1,12 +1,14 @@
 //! Tells names on one link, by way of `mdns-sd`, and hears whether somebody else has them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use mdns_sd::{DaemonEvent, IfKind, ServiceDaemon, ServiceInfo};
 use tokio::sync::watch;
 
 use super::names::Named;
+use crate::net::netlink::Netlink;
 
 /// How long the farewell may take.
 const FAREWELL: Duration = Duration::from_millis(300);
@@ -21,25 +23,40 @@ pub struct Driver {
     link: String,
     wanted: watch::Receiver<Names>,
     told: watch::Sender<Told>,
+    netlink: Netlink,
     daemon: Option<(ServiceDaemon, mdns_sd::Receiver<DaemonEvent>)>,
+    /// The link's own addresses, from which names are told: those of Services come and go.
+    own: BTreeSet<IpAddr>,
     /// What was handed over to be told, and the full names that it is withdrawn by.
     standing: BTreeMap<String, (Named, Vec<String>)>,
 }
 
 impl Driver {
     /// Nothing is told yet. Nothing is opened before there is a name.
-    pub fn new(link: &str) -> (Self, watch::Sender<Names>, watch::Receiver<Told>) {
+    ///
+    /// # Errors
+    /// If the kernel does not talk to us.
+    pub fn new(link: &str) -> std::io::Result<(Self, watch::Sender<Names>, watch::Receiver<Told>)> {
         let (wanted_in, wanted) = watch::channel(Names::new());
         let (told, told_out) = watch::channel(Told::new());
-        let driver = Self { link: link.to_owned(), wanted, told, daemon: None, standing: BTreeMap::new() };
-        (driver, wanted_in, told_out)
+        let driver = Self {
+            link: link.to_owned(),
+            wanted,
+            told,
+            netlink: Netlink::connect()?,
+            daemon: None,
+            own: BTreeSet::new(),
+            standing: BTreeMap::new(),
+        };
+        Ok((driver, wanted_in, told_out))
     }
 
     /// Until nobody wants anything any more; then all names are taken back.
     pub async fn run(mut self) {
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
-            if let Err(error) = self.settle(&wanted) {
+            let own = if wanted.is_empty() { BTreeSet::new() } else { self.own_addresses().await };
+            if let Err(error) = self.settle(&wanted, own) {
                 tracing::warn!(link = self.link, "names cannot be told by mDNS: {error}");
             }
             let event = async {
@@ -55,12 +72,13 @@ impl Driver {
                     // It ended: another one is started for the next name.
                     None => {
                         self.daemon = None;
+                        self.own.clear();
                         self.standing.clear();
                     }
                 },
             }
         }
-        drop(self.settle(&Names::new()));
+        drop(self.settle(&Names::new(), BTreeSet::new()));
         if let Some((daemon, _)) = &self.daemon
             && let Ok(ended) = daemon.shutdown()
         {
@@ -68,8 +86,17 @@ impl Driver {
         }
     }
 
-    /// Have told what is wanted, and nothing else.
-    fn settle(&mut self, wanted: &Names) -> mdns_sd::Result<()> {
+    /// The addresses of the link that are not ours to give.
+    async fn own_addresses(&self) -> BTreeSet<IpAddr> {
+        let (links, addresses) = (self.netlink.links().await, self.netlink.addresses().await);
+        let (links, addresses) = (links.unwrap_or_default(), addresses.unwrap_or_default());
+        let index = links.iter().find(|link| link.name == self.link).map(|link| link.index);
+        let own = addresses.iter().filter(|address| Some(address.link) == index && !address.tagged);
+        own.map(|address| address.vip.address).collect()
+    }
+
+    /// Have told what is wanted, and nothing else, from these addresses.
+    fn settle(&mut self, wanted: &Names, own: BTreeSet<IpAddr>) -> mdns_sd::Result<()> {
         if wanted.is_empty() && self.standing.is_empty() {
             return Ok(());
         }
@@ -78,11 +105,14 @@ impl Driver {
             None => {
                 let daemon = ServiceDaemon::new()?;
                 daemon.disable_interface(IfKind::All)?;
-                daemon.enable_interface(IfKind::Name(self.link.clone()))?;
                 self.daemon = Some((daemon.clone(), daemon.monitor()?));
                 daemon
             }
         };
+        for address in own.difference(&self.own) {
+            daemon.enable_interface(IfKind::Addr(*address))?;
+        }
+        self.own.extend(own);
         let gone: Vec<String> = self
             .standing
             .iter()
@@ -101,7 +131,7 @@ impl Driver {
                 continue;
             }
             let mut full = Vec::new();
-            let addresses: Vec<std::net::IpAddr> = named.addresses.iter().copied().collect();
+            let addresses: Vec<IpAddr> = named.addresses.iter().copied().collect();
             for (kind, port) in &named.services {
                 let none: [(&str, &str); 0] = [];
                 let (kind, host) = (format!("{kind}.local."), format!("{}.local.", named.host));

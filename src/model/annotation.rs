@@ -50,6 +50,10 @@ pub const REQUESTED_IP: &str = "kube-vip.io/requestedIP";
 pub const DHCP_BROADCAST: &str = "kube-vip.io/dhcp-broadcast";
 /// A true value: the address of a name is asked of a DHCP server, which puts the name into the DNS.
 pub const DDNS: &str = "kube-vip.io/ddns";
+/// A link with a hardware address of its own for addresses that come from a DHCP server; several Services may share one.
+pub const MACVLAN_NAME: &str = "kube-vip.io/macvlanName";
+/// Reverse path filtering on that link: 0, 1 or 2.
+pub const RP_FILTER: &str = "kube-vip.io/rp_filter";
 /// What is to be known of a Service's leases to go on with them.
 pub const DHCP_LEASE: &str = "kube-vip.io/dhcp-lease";
 /// `"true"`: ports of the network's gateway lead to the Service, by UPnP.
@@ -175,6 +179,16 @@ pub const SERVICE_ANNOTATIONS: &[Entry] = &[
         DDNS,
         "user; read by kube-vip",
         "`\"true\"`: the address for a DNS name among the addresses is asked of a DHCP server, which is told the name and asked to put it into the DNS.",
+    ),
+    entry(
+        MACVLAN_NAME,
+        "user; read by kube-vip",
+        "The name of a macvlan link that DHCP is spoken on and the addresses go on, for networks that insist on a card's own hardware address. Services may share one. Without it no further link is made.",
+    ),
+    entry(
+        RP_FILTER,
+        "user; read by kube-vip",
+        "Reverse path filtering on that link: `0` (the default), `1` or `2`.",
     ),
     entry(
         DHCP_LEASE,

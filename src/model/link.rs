@@ -21,6 +21,51 @@ pub struct Link {
     pub reverse_path: i32,
 }
 
+/// A link of ours on another one: it is made where it is missing, and removed when nothing needs it any more.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MadeLink {
+    /// An 802.1Q link. Its name is that of the other one, a dot, and the number.
+    Vlan {
+        /// The other one.
+        parent: String,
+        /// The VLAN's number.
+        tag: u16,
+    },
+    /// A link with a hardware address of its own.
+    Macvlan {
+        /// The other one.
+        parent: String,
+        /// Its name.
+        name: String,
+        /// Its hardware address.
+        hardware: [u8; 6],
+        /// Its setting of reverse path filtering.
+        reverse_path: u8,
+    },
+}
+
+impl MadeLink {
+    /// Its name.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Vlan { parent, tag } => format!("{parent}.{tag}"),
+            Self::Macvlan { name, .. } => name.clone(),
+        }
+    }
+
+    /// The name of the link that it is on.
+    pub fn parent(&self) -> &str {
+        match self {
+            Self::Vlan { parent, .. } | Self::Macvlan { parent, .. } => parent,
+        }
+    }
+
+    /// Whether it may be on one host only: two stations with one hardware address confuse every switch.
+    pub fn is_exclusive(&self) -> bool {
+        matches!(self, Self::Macvlan { .. })
+    }
+}
+
 /// ARP's number for Ethernet (RFC 826, IANA "ARP Parameters").
 pub const ETHERNET: u16 = 1;
 /// ARP's number for IP over InfiniBand (RFC 4391).

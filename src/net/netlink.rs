@@ -12,15 +12,18 @@ use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope,
     CacheInfo,
 };
-use rtnetlink::packet_route::link::{AfSpecInet, AfSpecUnspec, LinkAttribute, LinkFlags, LinkMessage, State};
+use rtnetlink::packet_route::link::{
+    AfSpecInet, AfSpecUnspec, LinkAttribute, LinkFlags, LinkMessage, MacVlanMode, State,
+};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteRealm, RouteScope, RouteType,
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::AsyncSocket;
-use rtnetlink::{Handle, IpVersion, LinkUnspec, LinkVlan, MulticastGroup, RouteMessageBuilder};
+use rtnetlink::{Handle, IpVersion, LinkMacVlan, LinkUnspec, LinkVlan, MulticastGroup, RouteMessageBuilder};
 
 use super::requests::Requests;
+use crate::model::link::MadeLink;
 use crate::model::route::{Table, TableRoute};
 use crate::model::{ActualAddress, Link, Prefix, Vip};
 
@@ -267,18 +270,23 @@ impl Netlink {
         outcomes.map(|(item, outcome)| outcome.map_err(|error| failed(item, error))).collect()
     }
 
-    /// Make an 802.1Q link on another one, mark it as ours, and set it up.
+    /// Make a link on the one with this index, mark it as ours, and set it up.
     ///
     /// # Errors
-    /// What the kernel says: it may not know 802.1Q.
-    pub async fn add_vlan(&self, parent: u32, name: &str, tag: u16) -> Result<(), NetlinkError> {
-        let name = format!("{name}.{tag}");
+    /// What the kernel says: it may not know links of that kind.
+    pub async fn add_link(&self, parent: u32, link: &MadeLink) -> Result<(), NetlinkError> {
+        let name = link.name();
         let failed = |source: rtnetlink::Error| NetlinkError {
             what: format!("make link {name}"),
             source: source.into(),
         };
-        let vlan = LinkVlan::new(&name, parent, tag).up().build();
-        self.handle.link().add(vlan).execute().await.map_err(failed)?;
+        let message = match link {
+            MadeLink::Vlan { tag, .. } => LinkVlan::new(&name, parent, *tag).up().build(),
+            MadeLink::Macvlan { hardware, .. } => {
+                LinkMacVlan::new(&name, parent, MacVlanMode::Bridge).address(hardware.to_vec()).up().build()
+            }
+        };
+        self.handle.link().add(message).execute().await.map_err(failed)?;
         let mark = LinkAttribute::IfAlias(LINK_ALIAS.to_owned());
         let marked = LinkUnspec::new_with_name(&name).append_extra_attribute(mark).build();
         self.handle.link().set(marked).execute().await.map_err(failed)

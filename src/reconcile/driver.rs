@@ -20,6 +20,7 @@ use crate::leader::Standing;
 use crate::leader::driver::Ask;
 use crate::leader::elector::Input;
 use crate::model::Announced;
+use crate::model::link::MadeLink;
 use crate::model::{BootTime, LeaseName, Link, Prefix, Vip};
 use crate::net::clock::{self, Timer};
 use crate::net::netlink::{Change, Changes, Hold, Netlink, NetlinkError, Scope};
@@ -327,7 +328,7 @@ impl Driver {
     /// Find out where everything on the board goes.
     async fn place(&mut self, board: &Board) {
         let now = clock::now();
-        let mut vlans = BTreeMap::new();
+        let mut missing = BTreeMap::new();
         self.placed.clear();
         self.owners.clear();
         self.obstacles.clear();
@@ -338,24 +339,21 @@ impl Driver {
                 match place.find(self.links.all(), &self.memory.addresses) {
                     Ok(target) => drop(self.placed.entry(name.clone()).or_default().insert(target)),
                     Err(error) if group.standing.claim(now).is_none() => drop(error),
-                    Err(Unplaced::NoVlan { parent, index, tag }) => {
-                        drop(vlans.insert((index, tag), (parent, place.address)));
+                    Err(Unplaced::NotMade { link, parent }) => {
+                        missing.insert(link, (parent, Some(place.address)));
                     }
                     Err(error) => drop(self.obstacles.insert(place.address, error.to_string())),
                 }
                 self.owners.insert(place.address, name.clone());
             }
-        }
-        for ((index, tag), (parent, address)) in vlans {
-            match self.netlink.add_vlan(index, &parent, tag).await {
-                // The kernel's report of the new link brings us back here.
-                Ok(()) => tracing::info!(parent, tag, "made a link for a VLAN"),
-                Err(error) => {
-                    let hint = "; does this kernel have 802.1Q (module 8021q)?";
-                    self.obstacles.insert(address, format!("{error}{hint}"));
+            for link in group.links.iter().filter(|_| group.standing.claim(now).is_some()) {
+                let named = |name: &str| self.links.all().iter().find(|link| link.name == name);
+                if let (None, Some(parent)) = (named(&link.name()), named(link.parent())) {
+                    missing.entry(link.clone()).or_insert((parent.index, None));
                 }
             }
         }
+        self.make_links(missing).await;
         let there: BTreeSet<IpAddr> =
             self.memory.addresses.iter().map(|address| address.vip.address).collect();
         self.memory.managed.retain(|address| there.contains(address));
@@ -365,10 +363,40 @@ impl Driver {
         }
     }
 
-    /// Remove links for VLANs that we made, where nothing of ours is on them or is to be.
+    /// Make links that are missing, each on the one with this index; for an address, where there is one already.
+    async fn make_links(&mut self, missing: BTreeMap<MadeLink, (u32, Option<IpAddr>)>) {
+        for (link, (parent, address)) in missing {
+            let name = link.name();
+            match self.netlink.add_link(parent, &link).await {
+                // The kernel's report of the new link brings us back here.
+                Ok(()) => {
+                    tracing::info!(link = name, "made a link");
+                    if let MadeLink::Macvlan { reverse_path, .. } = link {
+                        sysctl::set_reverse_path(&name, reverse_path);
+                    }
+                }
+                Err(error) => {
+                    let hint = match link {
+                        MadeLink::Vlan { .. } => "; does this kernel have 802.1Q (module 8021q)?",
+                        MadeLink::Macvlan { .. } => "; does this kernel have macvlan?",
+                    };
+                    tracing::debug!(%error, link = name, "cannot make a link");
+                    if let Some(address) = address {
+                        self.obstacles.insert(address, format!("{error}{hint}"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Remove links that we made, where nothing of ours is on them or is to be.
     async fn remove_links(&mut self, board: &Board) {
-        let places = board.groups.values().flat_map(|group| &group.places);
-        let wanted: BTreeSet<String> = places.filter_map(|place| place.link.vlan()).collect();
+        let now = clock::now();
+        let wanted = board.groups.values().flat_map(|group| {
+            let made = group.places.iter().filter_map(|place| place.link.made()).chain(&group.links);
+            made.filter(|link| !link.is_exclusive() || group.standing.claim(now).is_some())
+        });
+        let wanted: BTreeSet<String> = wanted.map(MadeLink::name).collect();
         let used: BTreeSet<u32> = self
             .memory
             .addresses
@@ -381,7 +409,7 @@ impl Driver {
         let idle: Vec<Link> = idle.cloned().collect();
         for link in idle {
             match self.netlink.remove_link(link.index).await {
-                Ok(()) => tracing::info!(link = link.name, "removed the link of a VLAN"),
+                Ok(()) => tracing::info!(link = link.name, "removed a link"),
                 Err(error) => self.failed(&error),
             }
         }

@@ -439,6 +439,11 @@ impl Driver {
                     changed = true;
                 }
             }
+            for (lease, group) in &mut board.groups {
+                let links = plan.links.get(lease).cloned().unwrap_or_default();
+                changed |= group.links != links;
+                group.links = links;
+            }
             for (lease, routes) in &plan.routes {
                 let Some(group) = board.groups.get_mut(lease) else { continue };
                 if *group.routes != *routes {

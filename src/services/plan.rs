@@ -15,11 +15,13 @@ use crate::desired::{LinkChoice, Place, PrefixLength};
 use crate::dhcp::wish::{Held, LeaseKey, Wish};
 use crate::leader::{Candidacy, Holder};
 use crate::model::annotation::{
-    LEASE_NAME, NOT_YET, SERVICE_INTERFACE, SERVICE_VLAN, VIP_HOST, WITHOUT_ENDPOINTS,
+    LEASE_NAME, MACVLAN_NAME, NOT_YET, RP_FILTER, SERVICE_INTERFACE, SERVICE_VLAN, VIP_HOST,
+    WITHOUT_ENDPOINTS,
 };
 use crate::model::family::number;
 use crate::model::hash::fnv1a;
 use crate::model::legal::is_name;
+use crate::model::link::MadeLink;
 use crate::model::service::TrafficPolicy;
 use crate::model::{Family, LeaseName, Path, Prefix, Routes, ServiceKey, ServiceView};
 
@@ -29,6 +31,8 @@ const HEAD_START: Duration = Duration::from_millis(200);
 const STEP: Duration = Duration::from_millis(30);
 /// Whoever comes later still goes along with the last of these.
 const STEPS: usize = 3;
+/// The longest name of a link (IFNAMSIZ).
+const LONGEST_LINK_NAME: usize = 15;
 
 /// What does not change while the process runs.
 #[derive(Debug, Clone)]
@@ -132,6 +136,8 @@ pub struct Plan {
     pub fresh: BTreeSet<IpAddr>,
     /// What is asked of DHCP servers, by the node that has the election.
     pub leases: BTreeMap<LeaseKey, Wish>,
+    /// Links that are needed for that, by the election that they go with.
+    pub links: BTreeMap<LeaseName, BTreeSet<MadeLink>>,
 }
 
 /// How a Service that is looked after stands.
@@ -254,7 +260,19 @@ pub fn plan(world: &World, seen: &Seen) -> Plan {
     }
     plan.fresh = fresh(seen, &plan);
     plan.leases = wishes(world, seen, &plan);
+    plan.links = links(world, seen, &plan);
     plan
+}
+
+/// Links that DHCP is spoken on: they are needed before there is an address.
+fn links(world: &World, seen: &Seen, plan: &Plan) -> BTreeMap<LeaseName, BTreeSet<MadeLink>> {
+    let mut links: BTreeMap<LeaseName, BTreeSet<MadeLink>> = BTreeMap::new();
+    for (key, handled) in plan.services.iter().filter(|(_, handled)| handled.asking.is_some()) {
+        let (Some(view), Some(lease)) = (seen.services.get(key), &handled.lease) else { continue };
+        let link = place(world, view, Family::V4.address(0)).link;
+        links.entry(lease.clone()).or_default().extend(link.made().cloned());
+    }
+    links
 }
 
 /// What is asked of DHCP servers, if this host turns out to be the one who asks.
@@ -354,6 +372,9 @@ fn look_at(
         handled.path = path;
         handled.remarks.extend(wrong.into_iter().map(Remark::Annotation));
     }
+    if let Some(Err(wrong)) = macvlan(view, &world.main_link) {
+        handled.remarks.push(Remark::Annotation(wrong));
+    }
     if let Some(vlan) = view.annotation(SERVICE_VLAN).filter(|vlan| vlan_of(vlan).is_none()) {
         handled.remarks.push(Remark::Annotation(format!(
             "{SERVICE_VLAN}: `{vlan}` is not a link with a VLAN's number, such as eth0.200, from 1 to 4094"
@@ -375,17 +396,40 @@ fn vlan_of(text: &str) -> Option<(&str, u16)> {
     (!parent.is_empty()).then_some((parent, tag))
 }
 
+/// The link of its own that a Service asks for, on this one: for addresses from a DHCP server alone.
+fn macvlan(view: &ServiceView, parent: &str) -> Option<Result<MadeLink, String>> {
+    let name = view.annotation(MACVLAN_NAME)?;
+    let asking = Asking::of(view)?;
+    let legal = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
+    if name.len() > LONGEST_LINK_NAME || !name.chars().all(legal) || name == parent {
+        let text = format!(
+            "{MACVLAN_NAME}: `{name}` is no name for a link of its own, of at most 15 letters and digits"
+        );
+        return Some(Err(text));
+    }
+    let filter = view.annotation(RP_FILTER).unwrap_or("0");
+    let Some(reverse_path) = filter.parse().ok().filter(|value| *value <= 2) else {
+        return Some(Err(format!("{RP_FILTER}: `{filter}` is none of 0, 1 and 2")));
+    };
+    let (parent, name, hardware) = (parent.to_owned(), name.to_owned(), asking.identity.hardware);
+    Some(Ok(MadeLink::Macvlan { parent, name, hardware, reverse_path }))
+}
+
 /// Where an address goes.
 fn place(world: &World, view: &ServiceView, address: IpAddr) -> Place {
     let link = match (view.annotation(SERVICE_VLAN), view.annotation(SERVICE_INTERFACE)) {
         (Some(vlan), _) => match vlan_of(vlan) {
-            Some((parent, tag)) => LinkChoice::Vlan { parent: parent.to_owned(), tag },
+            Some((parent, tag)) => LinkChoice::Made(MadeLink::Vlan { parent: parent.to_owned(), tag }),
             // There is no such link: the user is told so.
             None => LinkChoice::Named(vlan.to_owned()),
         },
         (None, Some("auto")) => LinkChoice::OfSubnet(world.main_link.clone()),
         (None, Some(name)) => LinkChoice::Named(name.to_owned()),
         (None, None) => world.link.clone(),
+    };
+    let link = match macvlan(view, &link.name()) {
+        Some(Ok(made)) => LinkChoice::Made(made),
+        Some(Err(_)) | None => link,
     };
     Place { address, prefix: if address.is_ipv4() { world.v4 } else { world.v6 }, link }
 }

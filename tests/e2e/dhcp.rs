@@ -19,6 +19,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("an_address_comes_from_a_server_of_every_kind", every_server),
         trial("a_lease_goes_on_where_another_node_takes_over", failover),
         trial("the_control_plane_may_have_a_leased_address", control_plane),
+        trial("a_lease_may_have_a_link_of_its_own", macvlan),
     ]
 }
 
@@ -169,5 +170,40 @@ fn control_plane() -> Outcome {
         let status = lab.lab.host(next).namespace.run(&[crate::harness::PROGRAM, "status"])?;
         assert!(status.contains("DHCP         control plane IPv4"), "{status}");
     }
+    Ok(())
+}
+
+/// For networks that insist on a card's own hardware address: one of its own, on the node that has the election.
+fn macvlan() -> Outcome {
+    let mut lab = services(&[])?;
+    let _server = DhcpServer::start(&lab.lab, ServerOptions::new(ServerKind::Dnsmasq, 600))?;
+    let link = |lab: &ServiceLab, host: usize| {
+        lab.lab.host(host).namespace.ip(&["-d", "link", "show", "dev", "shared"]).unwrap_or_default()
+    };
+    lab.start_agents()?;
+    for name in ["web", "more"] {
+        lab.create(name, "0.0.0.0", serde_json::json!({}))?;
+        let annotations = serde_json::json!({ "kube-vip.io/macvlanName": "shared", "kube-vip.io/hwaddr": "00:00:6c:01:02:03" });
+        lab.objects()
+            .patch::<Service>(name, serde_json::json!({ "metadata": { "annotations": annotations } }))?;
+        lab.set_endpoints(name, "a", &["node-1", "node-2", "node-3"])?;
+    }
+    let address = leased(&lab, "web", 1)?[0];
+    let holder = lab.wait_for_holder(&address.to_string())?;
+    assert!(link(&lab, holder).contains("link/ether 00:00:6c:01:02:03"), "{}", link(&lab, holder));
+    let shown = lab.lab.host(holder).namespace.ip(&["address", "show", "dev", "shared"])?;
+    assert!(shown.contains(&address.to_string()), "{shown}");
+    let filter = lab.lab.host(holder).namespace.run(&["sysctl", "-n", "net.ipv4.conf.shared.rp_filter"])?;
+    assert_eq!(filter.trim(), "0");
+    // Another node has the address, and the hardware address with it; nobody else has.
+    lab.agent(holder).terminate();
+    lab.agent(holder).wait(10)?;
+    let next = lab.wait_for_holder(&address.to_string())?;
+    assert!(link(&lab, next).contains("link/ether 00:00:6c:01:02:03"), "{}", link(&lab, next));
+    wait_for("the link to be gone from the first", 10, || link(&lab, holder).is_empty().then_some(()))?;
+    for name in ["web", "more"] {
+        lab.delete(name)?;
+    }
+    wait_for("the link to be gone", 10, || link(&lab, next).is_empty().then_some(()))?;
     Ok(())
 }
