@@ -53,6 +53,7 @@ const PURE: &[&str] = &[
     "src/services/balance.rs",
     "src/services/endpoints.rs",
     "src/services/leases.rs",
+    "src/services/places.rs",
     "src/services/plan.rs",
     "src/services/routes.rs",
     "src/services/select.rs",

@@ -6,6 +6,7 @@
 pub mod diff;
 pub mod driver;
 pub mod links;
+mod made;
 mod neighbours;
 pub mod outcome;
 mod routes;

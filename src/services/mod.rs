@@ -16,6 +16,7 @@ pub mod endpoints;
 pub mod labels;
 pub mod leases;
 mod names;
+mod places;
 pub mod plan;
 pub mod routes;
 pub mod select;

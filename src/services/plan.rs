@@ -9,15 +9,13 @@ use super::addresses::{Refusal, Reserved, Wanted, wanted};
 use super::balance;
 use super::endpoints::Endpoints;
 use super::leases::{self, Asking};
+use super::places::{macvlan, place, vlan_of};
 use super::routes::{RouteRules, path, routes};
 use super::select::Rules;
 use crate::desired::{LinkChoice, Place, PrefixLength};
 use crate::dhcp::wish::{Held, LeaseKey, Wish};
 use crate::leader::{Candidacy, Holder};
-use crate::model::annotation::{
-    LEASE_NAME, MACVLAN_NAME, NOT_YET, RP_FILTER, SERVICE_INTERFACE, SERVICE_VLAN, VIP_HOST,
-    WITHOUT_ENDPOINTS,
-};
+use crate::model::annotation::{LEASE_NAME, NOT_YET, SERVICE_VLAN, VIP_HOST, WITHOUT_ENDPOINTS};
 use crate::model::family::number;
 use crate::model::hash::fnv1a;
 use crate::model::legal::is_name;
@@ -31,8 +29,6 @@ const HEAD_START: Duration = Duration::from_millis(200);
 const STEP: Duration = Duration::from_millis(30);
 /// Whoever comes later still goes along with the last of these.
 const STEPS: usize = 3;
-/// The longest name of a link (IFNAMSIZ).
-const LONGEST_LINK_NAME: usize = 15;
 
 /// What does not change while the process runs.
 #[derive(Debug, Clone)]
@@ -387,51 +383,6 @@ fn look_at(
         )));
     }
     handled
-}
-
-/// `parent.tag`, with a tag from 1 to 4094 (IEEE 802.1Q).
-fn vlan_of(text: &str) -> Option<(&str, u16)> {
-    let (parent, tag) = text.rsplit_once('.')?;
-    let tag = tag.parse().ok().filter(|tag| (1..=4094).contains(tag))?;
-    (!parent.is_empty()).then_some((parent, tag))
-}
-
-/// The link of its own that a Service asks for, on this one: for addresses from a DHCP server alone.
-fn macvlan(view: &ServiceView, parent: &str) -> Option<Result<MadeLink, String>> {
-    let name = view.annotation(MACVLAN_NAME)?;
-    let asking = Asking::of(view)?;
-    let legal = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
-    if name.len() > LONGEST_LINK_NAME || !name.chars().all(legal) || name == parent {
-        let text = format!(
-            "{MACVLAN_NAME}: `{name}` is no name for a link of its own, of at most 15 letters and digits"
-        );
-        return Some(Err(text));
-    }
-    let filter = view.annotation(RP_FILTER).unwrap_or("0");
-    let Some(reverse_path) = filter.parse().ok().filter(|value| *value <= 2) else {
-        return Some(Err(format!("{RP_FILTER}: `{filter}` is none of 0, 1 and 2")));
-    };
-    let (parent, name, hardware) = (parent.to_owned(), name.to_owned(), asking.identity.hardware);
-    Some(Ok(MadeLink::Macvlan { parent, name, hardware, reverse_path }))
-}
-
-/// Where an address goes.
-fn place(world: &World, view: &ServiceView, address: IpAddr) -> Place {
-    let link = match (view.annotation(SERVICE_VLAN), view.annotation(SERVICE_INTERFACE)) {
-        (Some(vlan), _) => match vlan_of(vlan) {
-            Some((parent, tag)) => LinkChoice::Made(MadeLink::Vlan { parent: parent.to_owned(), tag }),
-            // There is no such link: the user is told so.
-            None => LinkChoice::Named(vlan.to_owned()),
-        },
-        (None, Some("auto")) => LinkChoice::OfSubnet(world.main_link.clone()),
-        (None, Some(name)) => LinkChoice::Named(name.to_owned()),
-        (None, None) => world.link.clone(),
-    };
-    let link = match macvlan(view, &link.name()) {
-        Some(Ok(made)) => LinkChoice::Made(made),
-        Some(Err(_)) | None => link,
-    };
-    Place { address, prefix: if address.is_ipv4() { world.v4 } else { world.v6 }, link }
 }
 
 /// The addresses of those Services among these that are `wanted`.
