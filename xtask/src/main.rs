@@ -21,6 +21,7 @@ cargo xtask bench failover        every fault, measured by a client: --runs N (1
 cargo xtask bench services        addresses for Services: --only WORK, --json FILE, --provider PROGRAM for
                                   another cloud provider
 cargo xtask bench bgp             routes, by FRR and BIRD: --only change|loss|server|scale|idle, --json FILE
+cargo xtask bench dhcp            addresses from DHCP servers: --only one|burst|many, --json FILE
 cargo xtask fuzz [SECONDS]        every fuzz target, for so many seconds each
 cargo xtask manifests             write manifests/ anew
 cargo xtask docs                  write the references in docs/ anew
@@ -45,6 +46,9 @@ fn main() -> ExitCode {
         }
         ["bench", "bgp", rest @ ..] => {
             bench::services::Options::parse(rest).and_then(|options| bench::bgp::run_all(&options))
+        }
+        ["bench", "dhcp", rest @ ..] => {
+            bench::services::Options::parse(rest).and_then(|options| bench::dhcp::run_all(&options))
         }
         ["bench", "services", rest @ ..] => {
             bench::services::Options::parse(rest).and_then(|options| bench::services::run_all(&options))

@@ -1,6 +1,6 @@
 //! DHCP servers, as users have them in their routers and racks: dnsmasq, ISC dhcpd, Kea, and BusyBox's udhcpd.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use crate::lab::Lab;
@@ -44,14 +44,14 @@ pub struct ServerOptions {
     pub range: (u8, u8),
     /// IPv6, too.
     pub v6: bool,
-    /// The server is found by a relay alone.
-    pub relay_only: bool,
+    /// Instead so many addresses from 10.43.4.0 on, by dnsmasq.
+    pub wide: u16,
 }
 
 impl ServerOptions {
     /// Addresses that end in 150 to 157, for so many seconds.
     pub fn new(kind: ServerKind, lease: u32) -> Self {
-        Self { kind, lease, range: (150, 157), v6: kind.serves_v6(), relay_only: false }
+        Self { kind, lease, range: (150, 157), v6: kind.serves_v6(), wide: 0 }
     }
 
     fn first_v4(&self) -> String {
@@ -174,11 +174,18 @@ impl DhcpServer {
 
     fn dnsmasq(&mut self) -> Result<()> {
         let ServerOptions { lease, v6, .. } = self.options;
-        let range = format!(
-            "--dhcp-range={},{},255.255.255.0,{lease}",
-            self.options.first_v4(),
-            self.options.last_v4()
-        );
+        let (first, last, mask) = match self.options.wide {
+            0 => (self.options.first_v4(), self.options.last_v4(), "255.255.255.0"),
+            count => {
+                self.namespace.ip(&["addr", "replace", "10.43.255.250/16", "dev", "eth0"])?;
+                let first = Ipv4Addr::new(10, 43, 4, 0);
+                let last = Ipv4Addr::from_bits(first.to_bits() + u32::from(count) - 1);
+                (first.to_string(), last.to_string(), "255.255.0.0")
+            }
+        };
+        let range = format!("--dhcp-range={first},{last},{mask},{lease}");
+        // It gives as many leases as it is told to, and no more.
+        let most = format!("--dhcp-lease-max={}", self.options.wide.max(100));
         let leases = format!("--dhcp-leasefile={}", self.file("leases"));
         let (first, last) = self.v6_range();
         let range_v6 = format!("--dhcp-range={first},{last},64,{lease}");
@@ -195,6 +202,7 @@ impl DhcpServer {
             "--no-ping",
             "--dhcp-authoritative",
             &range,
+            &most,
             &leases,
         ];
         if v6 {

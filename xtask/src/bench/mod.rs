@@ -1,6 +1,7 @@
 //! Benchmarks: tables for people, JSON for machines. Nothing here fails because a machine is slow.
 
 pub(crate) mod bgp;
+pub(crate) mod dhcp;
 pub(crate) mod failover;
 pub(crate) mod services;
 
