@@ -35,6 +35,8 @@ const ROUND: u32 = 3;
 /// The pause after a round without success; doubled each time.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The pause after a refusal; doubled each time. A server that offers one address to two clients refuses one of them.
+const REFUSED_PAUSE: Duration = Duration::from_millis(250);
 /// The pause after as many rounds as the settings say.
 const PATIENT_PAUSE: Duration = Duration::from_secs(300);
 /// After a DECLINE nothing is asked for so long (§3.1.5).
@@ -272,12 +274,15 @@ impl Client {
 
     fn pause(&mut self, now: BootTime) {
         let pause = SHORTEST_PAUSE * 2_u32.saturating_pow(self.rounds.saturating_sub(1));
-        self.counter += 1;
         let most = match self.settings.rounds {
             1.. if self.rounds >= self.settings.rounds => PATIENT_PAUSE,
             _ => LONGEST_PAUSE,
         };
-        let pause = if most == PATIENT_PAUSE { most } else { pause.min(most) };
+        self.pause_for(now, if most == PATIENT_PAUSE { most } else { pause.min(most) });
+    }
+
+    fn pause_for(&mut self, now: BootTime, pause: Duration) {
+        self.counter += 1;
         let pause = pause.mul_f64(0.75 + spread(self.settings.seed, self.counter) / 4.0);
         self.state = State::Pausing(now + pause);
         self.again = None;
@@ -302,7 +307,8 @@ impl Client {
                 self.outputs.push_back(Output::Told(Trouble::Refused(server, why)));
                 self.last = None;
                 self.rounds += 1;
-                self.pause(now);
+                let pause = REFUSED_PAUSE.saturating_mul(2_u32.saturating_pow(self.rounds - 1));
+                self.pause_for(now, pause.min(LONGEST_PAUSE));
             }
             (State::Selecting(_), Answer::Nak(server, why)) => {
                 self.outputs.push_back(Output::Told(Trouble::Refused(server, why)));
