@@ -17,6 +17,7 @@ pub mod desired;
 pub mod dhcp;
 pub mod dump;
 pub mod health;
+pub mod latest;
 pub mod leader;
 pub mod manager;
 pub mod manifest;
@@ -30,6 +31,8 @@ pub mod resolve;
 pub mod services;
 pub mod table;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 pub mod upnp;
 pub mod watch;
 

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::config::{DnsMode, Prefixes, Target};
+use crate::latest;
 use crate::model::Vip;
 
 /// As in the Go program.
@@ -57,13 +58,7 @@ pub async fn run(
     mode: DnsMode,
     vips: watch::Sender<BTreeSet<Vip>>,
 ) {
-    let names: Vec<&String> = targets
-        .iter()
-        .filter_map(|target| match target {
-            Target::Name(name) => Some(name),
-            Target::Ip(_) => None,
-        })
-        .collect();
+    let names: Vec<&str> = targets.iter().filter_map(Target::name).collect();
     let mut resolved: Vec<Vec<IpAddr>> = vec![Vec::new(); names.len()];
     loop {
         for (name, known) in names.iter().zip(&mut resolved) {
@@ -78,7 +73,7 @@ pub async fn run(
         let mut all = fixed(&targets, prefixes);
         let addresses = resolved.iter().flatten();
         all.extend(addresses.map(|address| Vip { address: *address, prefix: prefixes.of(*address) }));
-        vips.send_if_modified(|before| std::mem::replace(before, all.clone()) != all);
+        latest::set(&vips, all);
         if names.is_empty() {
             return;
         }

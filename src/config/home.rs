@@ -73,13 +73,7 @@ fn dhcp(raw: &Raw, problems: &mut Vec<Problem>) -> Option<Dhcp> {
         _ => None,
     });
     let placeholders: Vec<Family> = placeholders.collect();
-    let names: Vec<&String> = targets
-        .iter()
-        .filter_map(|target| match target {
-            Target::Name(name) => Some(name),
-            Target::Ip(_) => None,
-        })
-        .collect();
+    let names: Vec<&str> = targets.iter().filter_map(Target::name).collect();
     if !ddns && placeholders.is_empty() {
         return None;
     }

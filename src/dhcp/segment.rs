@@ -11,7 +11,7 @@ use super::fsm::{Answer, Message};
 use super::identity::Identity;
 use super::{datagram, v4, v6};
 use crate::announce::layer2::{Act, Layer2};
-use crate::model::{Family, Link};
+use crate::model::{Family, Link, PerFamily};
 use crate::net::packet_socket::{Filter, PacketSocket};
 
 /// What comes in from a link.
@@ -25,14 +25,16 @@ pub enum Heard {
     Station(IpAddr),
 }
 
+/// Makes of a datagram what it says.
+type Read = fn(&[u8]) -> Option<Heard>;
+
 /// Sockets on one link. They are closed with it.
 #[derive(Debug)]
 pub struct Segment {
     link: Link,
     /// Where IPv6 messages come from.
     link_local: Option<Ipv6Addr>,
-    v4: Option<Arc<PacketSocket>>,
-    v6: Option<Arc<PacketSocket>>,
+    sockets: PerFamily<Option<Arc<PacketSocket>>>,
     stations: Option<(Arc<Layer2>, AbortHandle)>,
     hears_all: bool,
     readers: JoinSet<()>,
@@ -45,8 +47,7 @@ impl Segment {
         Self {
             link,
             link_local,
-            v4: None,
-            v6: None,
+            sockets: PerFamily::default(),
             stations: None,
             hears_all: false,
             readers: JoinSet::new(),
@@ -82,7 +83,7 @@ impl Segment {
                     _ => Ipv4Addr::UNSPECIFIED,
                 };
                 let packet = datagram::to_v4(source, Ipv4Addr::BROADCAST, &bytes);
-                let socket = self.open_v4()?;
+                let socket = self.open(family)?;
                 socket.send(&packet, &self.link.broadcast)
             }
             Family::V6 => {
@@ -92,36 +93,29 @@ impl Segment {
                 let none = || std::io::Error::other("the link has no link-local address to ask from");
                 let source = self.link_local.ok_or_else(none)?;
                 let packet = datagram::to_v6(source, &bytes);
-                self.open_v6()?.send(&packet, &datagram::SERVERS_ON_ETHERNET)
+                self.open(family)?.send(&packet, &datagram::SERVERS_ON_ETHERNET)
             }
         }
     }
 
-    fn open_v4(&mut self) -> std::io::Result<Arc<PacketSocket>> {
-        if let Some(socket) = &self.v4 {
+    /// The socket for a family, and what reads it.
+    fn open(&mut self, family: Family) -> std::io::Result<Arc<PacketSocket>> {
+        if let Some(socket) = &self.sockets[family] {
             return Ok(socket.clone());
         }
-        let socket = Arc::new(PacketSocket::open(self.link.index, Filter::DhcpV4)?);
-        let read = |bytes: &[u8]| {
-            let (hardware, transaction, answer) = v4::from_bytes(bytes)?;
-            Some(Heard::V4(hardware, transaction, answer))
+        let (filter, read): (_, Read) = match family {
+            Family::V4 => (Filter::DhcpV4, |bytes| {
+                let (hardware, transaction, answer) = v4::from_bytes(bytes)?;
+                Some(Heard::V4(hardware, transaction, answer))
+            }),
+            Family::V6 => (Filter::DhcpV6, |bytes| {
+                let (client, transaction, answer) = v6::from_bytes(bytes)?;
+                Some(Heard::V6(client, transaction, answer))
+            }),
         };
+        let socket = Arc::new(PacketSocket::open(self.link.index, filter)?);
         self.readers.spawn(receive(self.link.index, socket.clone(), read, self.heard.clone()));
-        self.v4 = Some(socket.clone());
-        Ok(socket)
-    }
-
-    fn open_v6(&mut self) -> std::io::Result<Arc<PacketSocket>> {
-        if let Some(socket) = &self.v6 {
-            return Ok(socket.clone());
-        }
-        let socket = Arc::new(PacketSocket::open(self.link.index, Filter::DhcpV6)?);
-        let read = |bytes: &[u8]| {
-            let (client, transaction, answer) = v6::from_bytes(bytes)?;
-            Some(Heard::V6(client, transaction, answer))
-        };
-        self.readers.spawn(receive(self.link.index, socket.clone(), read, self.heard.clone()));
-        self.v6 = Some(socket.clone());
+        self.sockets[family] = Some(socket.clone());
         Ok(socket)
     }
 
@@ -130,7 +124,7 @@ impl Segment {
         if self.hears_all == expected {
             return;
         }
-        let Some(socket) = &self.v4 else { return };
+        let Some(socket) = &self.sockets.v4 else { return };
         self.hears_all = expected;
         if let Err(error) = socket.hear_all(expected) {
             // Servers that answer to everybody, as they are asked to, are heard all the same.
@@ -169,12 +163,7 @@ impl Segment {
     }
 }
 
-async fn receive(
-    link: u32,
-    socket: Arc<PacketSocket>,
-    read: fn(&[u8]) -> Option<Heard>,
-    heard: mpsc::Sender<(u32, Heard)>,
-) {
+async fn receive(link: u32, socket: Arc<PacketSocket>, read: Read, heard: mpsc::Sender<(u32, Heard)>) {
     let mut buffer = [0; 2048];
     loop {
         match socket.receive(&mut buffer).await {

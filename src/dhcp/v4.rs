@@ -170,6 +170,7 @@ fn reason(option: Option<&DhcpOption>) -> String {
 mod tests {
     use super::*;
     use crate::dhcp::identity::Name;
+    use crate::testing::hex;
 
     fn identity() -> Identity {
         Identity {
@@ -177,12 +178,6 @@ mod tests {
             hostname: Name::new("web.example.com", true),
             broadcast: true,
         }
-    }
-
-    fn hex(text: &str) -> Vec<u8> {
-        let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
-        let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
-        digits.chunks(2).map(pair).collect()
     }
 
     /// The options of a message, after the header and the magic number, without the padding.

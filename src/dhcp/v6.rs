@@ -141,15 +141,10 @@ fn refusal(options: &DhcpOptions) -> Option<String> {
 mod tests {
     use super::*;
     use crate::dhcp::identity::Name;
+    use crate::testing::hex;
 
     fn identity() -> Identity {
         Identity { hardware: [2, 1, 2, 3, 4, 5], hostname: None, broadcast: true }
-    }
-
-    fn hex(text: &str) -> Vec<u8> {
-        let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
-        let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
-        digits.chunks(2).map(pair).collect()
     }
 
     const CLIENT: &str = "0001 000a 0003 0001 020102030405";

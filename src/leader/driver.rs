@@ -18,6 +18,7 @@ use super::elector::{Call, Elector, Input, Output};
 use super::{Observer, Settings, Standing};
 use crate::api::Api;
 use crate::health::driver::Report;
+use crate::latest;
 use crate::model::LeaseName;
 use crate::net::clock::{self, Timer};
 
@@ -200,7 +201,7 @@ impl Driver {
         }
         // A standby with a watch learns from it that its API server died; everybody else has to look.
         let wanted = !matches!(standing, Standing::Following { .. }) || !self.watching;
-        self.probe_health.send_if_modified(|active| std::mem::replace(active, wanted) != wanted);
+        latest::set(&self.probe_health, wanted);
         self.standing.send_if_modified(|before| {
             let changed = *before != standing;
             if changed && std::mem::discriminant(before) != std::mem::discriminant(&standing) {

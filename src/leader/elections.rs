@@ -22,6 +22,7 @@ use super::record::Stored;
 use super::{Candidacy, Holder, Observer, Settings, Standing};
 use crate::api::Api;
 use crate::desired::Board;
+use crate::latest;
 use crate::model::{BootTime, LeaseName};
 use crate::net::clock::{self, Timer};
 use crate::watch::{Change, follow};
@@ -325,11 +326,7 @@ impl Elections {
             self.next_change = Some(self.next_change.map_or(next, |before| before.min(next)));
             holders.insert(lease.clone(), Holder { identity: stored.record.holder.clone(), prompt });
         }
-        self.channels.holders.send_if_modified(|before| {
-            let changed = *before != holders;
-            *before = holders;
-            changed
-        });
+        latest::set(&self.channels.holders, holders);
     }
 
     fn on_time(&mut self) {

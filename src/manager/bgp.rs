@@ -24,6 +24,7 @@ use crate::bgp::provider;
 use crate::bgp::speaker::{Feeds, Speaker};
 use crate::config::bgp::{PeerTarget, Provider, SecretName};
 use crate::config::{Bgp, Config};
+use crate::latest;
 use crate::model::Announced;
 use crate::model::BootTime;
 use crate::ndp;
@@ -231,11 +232,7 @@ impl Scout {
             Some(Place { link: link.clone(), own })
         };
         let places: Vec<Place> = names.filter_map(place).collect();
-        self.places.send_if_modified(|before| {
-            let changed = *before != places;
-            *before = places;
-            changed
-        });
+        latest::set(&self.places, places);
     }
 
     /// Read the Secrets that hold passwords. One that cannot be read keeps the password that it had.

@@ -13,6 +13,7 @@ use crate::config;
 use crate::desired::{Board, Group, LinkChoice, Place, PrefixLength};
 use crate::health;
 use crate::health::driver::Report;
+use crate::latest;
 use crate::leader::decide::Seen;
 use crate::leader::driver::{Ask, Handles};
 use crate::leader::elector::{DrainReason, Input};
@@ -287,11 +288,7 @@ async fn tell_name(
         let told = (here && !addresses.is_empty())
             .then(|| ("control plane".to_owned(), mdns::names::control_plane(name.clone(), addresses, port)));
         let told = told.into_iter().collect();
-        names.send_if_modified(|before| {
-            let changed = *before != told;
-            *before = told;
-            changed
-        });
+        latest::set(&names, told);
         tokio::select! {
             changed = standing.changed() => if changed.is_err() { return },
             Ok(()) = vips.changed() => {}
@@ -347,7 +344,7 @@ async fn judge(
         api.prefer_peers(report.local == Health::Failing);
         // Whoever has no link cannot ask the others; that they are better is a safe guess.
         let new = Report { local, peer_serving: report.peer_serving || cut_off };
-        combined.send_if_modified(|before| std::mem::replace(before, new) != new);
+        latest::set(&combined, new);
         let give_up = layer2
             .give_up_when_down_for
             .is_some_and(|patience| down_for.is_some_and(|down| down >= patience));

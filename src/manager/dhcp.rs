@@ -13,6 +13,7 @@ use crate::dhcp::fsm::Stage;
 use crate::dhcp::identity::{Identity, hardware};
 use crate::dhcp::record::Record;
 use crate::dhcp::wish::{Held, LeaseKey, Wish};
+use crate::latest;
 use crate::leader::Standing;
 use crate::leader::driver::Notes;
 use crate::leader::elector::Input;
@@ -78,18 +79,14 @@ impl ControlPlane {
             (LeaseKey { owner: self.lease.to_string(), family: *family }, wish)
         };
         let wishes: BTreeMap<LeaseKey, Wish> = self.dhcp.families.iter().map(wish).collect();
-        handles.wishes.send_if_modified(|before| {
-            let changed = *before != wishes;
-            *before = wishes;
-            changed
-        });
+        latest::set(&handles.wishes, wishes);
     }
 
     async fn take(&mut self, held: &BTreeMap<LeaseKey, Held>) {
         let addresses: BTreeSet<IpAddr> = held.values().filter_map(|held| held.address).collect();
         let vips: BTreeSet<Vip> =
             addresses.into_iter().map(|address| Vip { address, prefix: self.prefixes.of(address) }).collect();
-        self.vips.send_if_modified(|before| std::mem::replace(before, vips.clone()) != vips);
+        latest::set(&self.vips, vips);
         let lines = held.iter().map(|(key, held)| LeaseStatus::of("control plane", key, held));
         self.telemetry.leases("control plane", lines.collect());
         // Whoever does not ask itself knows no more than what is written there.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use mdns_sd::{DaemonEvent, IfKind, ServiceDaemon, ServiceInfo};
+use mdns_sd::{DaemonEvent, IfKind, IfPredicate, ServiceDaemon, ServiceInfo};
 use tokio::sync::watch;
 
 use super::names::Named;
@@ -109,10 +109,13 @@ impl Driver {
                 daemon
             }
         };
-        for address in own.difference(&self.own) {
-            daemon.enable_interface(IfKind::Addr(*address))?;
+        if !own.is_subset(&self.own) {
+            self.own.extend(own);
+            let (link, own) = (self.link.clone(), self.own.clone());
+            // An address alone would stand for all of the link's, and one that goes takes the farewell with it.
+            let ours = IfPredicate::new(move |seen| seen.name == link && own.contains(&seen.ip()));
+            daemon.enable_interface(IfKind::Predicate(ours))?;
         }
-        self.own.extend(own);
         let gone: Vec<String> = self
             .standing
             .iter()

@@ -16,6 +16,7 @@ use crate::announce::layer2::Sighting;
 use crate::announce::probe::Probe;
 use crate::announce::schedule::Schedule;
 use crate::desired::{Board, Group, Inputs, LINGER, Place, Unplaced, desired};
+use crate::latest;
 use crate::leader::Standing;
 use crate::leader::driver::Ask;
 use crate::leader::elector::Input;
@@ -493,9 +494,7 @@ impl Driver {
         let conflicts = self.conflicts.iter().map(|(address, (text, _))| (*address, text.clone())).collect();
         let taken = self.admission.taken().map(|((_, address), _)| address).collect();
         let outcome = Outcome { held, obstacles, conflicts, taken };
-        self.channels
-            .outcome
-            .send_if_modified(|before| std::mem::replace(before, outcome.clone()) != outcome);
+        latest::set(&self.channels.outcome, outcome);
     }
 
     fn announce_what_is_due(&mut self) {

@@ -30,6 +30,7 @@ use crate::api::write::{Outcome as Written, Part, Writer};
 use crate::config::DnsMode;
 use crate::desired::{Board, Group, Place};
 use crate::dhcp::driver::Handles;
+use crate::latest;
 use crate::leader::{Candidacy, Holder, Standing};
 use crate::mdns::driver::{Names, Told};
 use crate::model::hash::{fnv1a, spread};
@@ -201,13 +202,18 @@ impl Driver {
         let (observed_in, mut observed) = mpsc::channel(256);
         let _watches = self.start(&observed_in);
         let mut standings = self.channels.board.subscribe();
+        // Renewals alone change nothing here.
+        let mut look = true;
         loop {
             if self.dirty && self.listed == (true, true) && clock::now() >= self.not_before {
                 self.replan();
             }
-            self.publish();
-            self.label();
-            self.let_go();
+            if look {
+                self.publish();
+                self.label();
+                self.let_go();
+            }
+            look = true;
             let deadline = self.deadline();
             let gateways = async {
                 match &mut self.channels.gateways {
@@ -252,7 +258,7 @@ impl Driver {
                 Ok(()) = self.channels.mdns.1.changed() => self.take_names(),
                 Ok(()) = standings.changed(), if !self.plan.leases.is_empty() => {
                     standings.mark_unchanged();
-                    self.ask();
+                    look = self.ask();
                 }
                 Some(change) = observed.recv() => {
                     self.see(change);
@@ -377,27 +383,15 @@ impl Driver {
         let mut plan = plan(&self.world, &self.seen);
         let shared = self.world.control_plane.as_ref().and_then(|lease| plan.groups.remove(lease));
         let shared = shared.map(|(_, places)| places).unwrap_or_default();
-        self.channels.shared.send_if_modified(|before| {
-            let changed = *before != shared;
-            *before = shared;
-            changed
-        });
+        latest::set(&self.channels.shared, shared);
         self.lay_out(&plan);
         // Nobody is elected for what every node has.
         let every_node = self.world.every_node();
         let elected = plan.groups.iter().filter(|(lease, _)| every_node != Some(lease));
         let candidacies: BTreeMap<LeaseName, Candidacy> =
             elected.map(|(lease, (candidacy, _))| (lease.clone(), *candidacy)).collect();
-        self.channels.candidacies.send_if_modified(|before| {
-            let changed = *before != candidacies;
-            *before = candidacies;
-            changed
-        });
-        self.names.send_if_modified(|before| {
-            let changed = *before != plan.names;
-            before.clone_from(&plan.names);
-            changed
-        });
+        latest::set(&self.channels.candidacies, candidacies);
+        latest::set(&self.names, plan.names.clone());
         let before = std::mem::replace(&mut self.plan, plan);
         self.give_back(&before);
         self.ask();

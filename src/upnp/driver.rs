@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::forward::ForwardKey;
 use super::gateway::{Gateway, GatewayError, search};
 use super::ledger::{Ledger, Step, Wanted};
+use crate::latest;
 use crate::model::{BootTime, Family};
 use crate::net::clock::{self, Timer};
 use crate::net::netlink::Netlink;
@@ -187,7 +188,7 @@ impl Driver {
             }
         }
         self.counts.show(&outcome);
-        self.outcome.send_if_modified(|before| std::mem::replace(before, outcome.clone()) != outcome);
+        latest::set(&self.outcome, outcome);
     }
 }
 

@@ -184,8 +184,7 @@ fn macvlan() -> Outcome {
     for name in ["web", "more"] {
         lab.create(name, "0.0.0.0", serde_json::json!({}))?;
         let annotations = serde_json::json!({ "kube-vip.io/macvlanName": "shared", "kube-vip.io/hwaddr": "00:00:6c:01:02:03" });
-        lab.objects()
-            .patch::<Service>(name, serde_json::json!({ "metadata": { "annotations": annotations } }))?;
+        lab.annotate(name, annotations)?;
         lab.set_endpoints(name, "a", &["node-1", "node-2", "node-3"])?;
     }
     let address = leased(&lab, "web", 1)?[0];

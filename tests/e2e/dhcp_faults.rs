@@ -167,10 +167,7 @@ fn nobody() -> Outcome {
     wait_for_event(&lab, "web", "NoLease", "no DHCP server answers on link eth0")?;
     lab.delete("web")?;
     lab.create("wrong", "0.0.0.0", json!({}))?;
-    lab.objects().patch::<k8s_openapi::api::core::v1::Service>(
-        "wrong",
-        json!({ "metadata": { "annotations": { "kube-vip.io/serviceInterface": "eth7" } } }),
-    )?;
+    lab.annotate("wrong", json!({ "kube-vip.io/serviceInterface": "eth7" }))?;
     lab.set_endpoints("wrong", "a", &["node-1"])?;
     wait_for_event(
         &lab,

@@ -5,7 +5,7 @@ use kube_vip_lab::avahi::Avahi;
 use kube_vip_lab::objects::annotation;
 use kube_vip_lab::{ServiceLab, now, wait_for};
 use libtest_mimic::{Failed, Trial};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::harness::services;
 use crate::services::wait_for_event;
@@ -26,13 +26,8 @@ const V6: &str = "fd42::1150";
 
 fn serve(lab: &ServiceLab, name: &str, addresses: &str, mdns: &str) -> Outcome {
     lab.create(name, addresses, json!({ "ports": [{ "name": "http", "port": 80, "protocol": "TCP" }] }))?;
-    annotate(lab, name, json!({ "kube-vip.io/mdns": mdns }))?;
+    lab.annotate(name, json!({ "kube-vip.io/mdns": mdns }))?;
     lab.set_endpoints(name, "a", &["node-1", "node-2", "node-3"])?;
-    Ok(())
-}
-
-fn annotate(lab: &ServiceLab, name: &str, annotations: Value) -> Outcome {
-    lab.objects().patch::<Service>(name, json!({ "metadata": { "annotations": annotations } }))?;
     Ok(())
 }
 

@@ -39,7 +39,6 @@ fn refused() -> Outcome {
         ("broadcast", "255.255.255.255", "broadcast"),
         ("link-local", "169.254.7.7", "link-local"),
         ("typo", "10.43.0.500", "neither an address nor a DNS name"),
-        ("dhcp", "0.0.0.0", "DHCP"),
     ] {
         lab.serve(name, address)?;
         wait_for(&format!("{name} to be refused"), 20, || {
@@ -119,7 +118,7 @@ fn vlan() -> Outcome {
         }
         host.namespace.ip(&["link", "set", "eth0.77", "alias", "kube-vip"])?;
     }
-    let on = |link: &str| json!({ "metadata": { "annotations": { "kube-vip.io/serviceVLAN": link } } });
+    let on = |link: &str| json!({ "kube-vip.io/serviceVLAN": link });
     let has = |lab: &ServiceLab, host: usize, link: &str, part: &str| {
         let shown = lab.lab.host(host).namespace.ip(&["addr", "show", "dev", link]);
         shown.is_ok_and(|shown| shown.contains(part))
@@ -130,7 +129,7 @@ fn vlan() -> Outcome {
     lab.serve("missing", "10.43.0.4")?;
     for (name, link) in [("one", "eth0.77"), ("two", "eth0.77"), ("other", "eth0.78"), ("missing", "eth7.5")]
     {
-        lab.objects().patch::<Service>(name, on(link))?;
+        lab.annotate(name, on(link))?;
     }
     lab.start_agent(0)?;
     for (link, address) in
@@ -148,7 +147,7 @@ fn vlan() -> Outcome {
     wait_for("the other address to go", 20, || (!has(&lab, 0, "eth0.78", "10.43.0.3/32")).then_some(()))?;
     // A kernel that knows 802.1Q makes the link and removes it with its Service; one that does not says so.
     lab.serve("made", "10.43.0.5")?;
-    lab.objects().patch::<Service>("made", on("eth0.79"))?;
+    lab.annotate("made", on("eth0.79"))?;
     wait_for("the link, or an Event", 20, || {
         let told = lab.objects().events("made").unwrap().into_iter().any(|(_, text)| text.contains("802.1Q"));
         (told || has(&lab, 0, "eth0.79", "10.43.0.5/32")).then_some(())

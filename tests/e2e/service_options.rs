@@ -123,9 +123,8 @@ fn namespace() -> Outcome {
     lab.start_agents()?;
     lab.serve("outside", "10.43.0.5")?;
     lab.create("kube-public/inside", "10.43.0.6", json!({}))?;
-    let forced =
-        json!({ "metadata": { "annotations": { "kube-vip.io/allow-reconcile-without-endpoints": "true" } } });
-    lab.objects().patch::<Service>("kube-public/inside", forced)?;
+    let forced = json!({ "kube-vip.io/allow-reconcile-without-endpoints": "true" });
+    lab.annotate("kube-public/inside", forced)?;
     lab.wait_for_holder("10.43.0.6")?;
     assert!(lab.holders("10.43.0.5").is_empty());
     lab.objects().delete::<Service>("kube-public/inside")?;
@@ -142,22 +141,22 @@ fn subnets() -> Outcome {
     host.ip(&["addr", "add", "10.44.0.1/25", "dev", "spare"])?;
     host.sysctl("net.ipv4.conf.spare.rp_filter", "1")?;
     lab.start_agent(0)?;
-    let on = |link: &str| json!({ "metadata": { "annotations": { "kube-vip.io/serviceInterface": link } } });
+    let on = |link: &str| json!({ "kube-vip.io/serviceInterface": link });
     lab.serve("near", "10.42.0.150,fd42::150")?;
     wait_for_link(&lab, 0, "eth0", "10.42.0.150/24")?;
     wait_for_link(&lab, 0, "eth0", "fd42::150/64")?;
     lab.serve("far", "10.43.0.7")?;
     wait_for_event(&lab, "far", "AddressBlocked", "no subnet of link eth0 contains 10.43.0.7")?;
     lab.serve("auto", "10.44.0.9")?;
-    lab.objects().patch::<Service>("auto", on("auto"))?;
+    lab.annotate("auto", on("auto"))?;
     wait_for_link(&lab, 0, "spare", "10.44.0.9/25")?;
     let log = lab.agent(0).log();
     assert!(log.contains("set net.ipv4.conf.spare.rp_filter to 2"), "{log}");
     lab.serve("elsewhere", "10.42.0.151")?;
-    lab.objects().patch::<Service>("elsewhere", on("eth7"))?;
+    lab.annotate("elsewhere", on("eth7"))?;
     wait_for_event(&lab, "elsewhere", "AddressBlocked", "there is no link eth7")?;
     // Another link for a live Service: the address moves there.
-    lab.objects().patch::<Service>("auto", on("eth0"))?;
+    lab.annotate("auto", on("eth0"))?;
     wait_for_event(&lab, "auto", "AddressBlocked", "no subnet of link eth0 contains 10.44.0.9")?;
     lab.stop_agents()?;
     lab.lab.host(0).namespace.ip(&["link", "del", "spare"])?;

@@ -146,8 +146,8 @@ fn endpoints() -> Outcome {
         lab.wait_for_status("web", &["10.43.0.4"])?;
         lab.set_endpoints("web", "a", &[])?;
         lab.wait_until_nobody_has("10.43.0.4")?;
-        let forced = json!({ "metadata": { "annotations": { "kube-vip.io/allow-reconcile-without-endpoints": "true" } } });
-        lab.objects().patch::<Service>("web", forced)?;
+        let forced = json!({ "kube-vip.io/allow-reconcile-without-endpoints": "true" });
+        lab.annotate("web", forced)?;
         lab.wait_for_holder("10.43.0.4")?;
     }
     Ok(())
@@ -163,9 +163,9 @@ fn per_service() -> Outcome {
     lab.wait_for_holder("10.43.0.6")?;
     wait_for_lease(&lab, "kubevip-more")?;
     // A common Lease brings Services together.
-    let common = json!({ "metadata": { "annotations": { "kube-vip.io/leaseName": "together" } } });
-    lab.objects().patch::<Service>("web", common.clone())?;
-    lab.objects().patch::<Service>("more", common)?;
+    let common = json!({ "kube-vip.io/leaseName": "together" });
+    lab.annotate("web", common.clone())?;
+    lab.annotate("more", common)?;
     wait_for("both in one place", 20, || {
         let together = lab.lease_holder("together").ok().filter(|name| !name.is_empty())?;
         let place = vec![host_named(&together)];
@@ -207,8 +207,8 @@ fn on_demand() -> Outcome {
     lab.start_agents()?;
     lab.serve("plain", "10.43.0.8")?;
     lab.serve("own", "10.43.0.9")?;
-    let force = json!({ "metadata": { "annotations": { "kube-vip.io/forcePerServiceElection": "true" } } });
-    lab.objects().patch::<Service>("own", force)?;
+    let force = json!({ "kube-vip.io/forcePerServiceElection": "true" });
+    lab.annotate("own", force)?;
     let holder = lab.wait_for_holder("10.43.0.8")?;
     assert_eq!(holder, wait_for_lease(&lab, LOCK)?);
     wait_for_lease(&lab, "kubevip-own")?;
@@ -229,8 +229,6 @@ fn changes() -> Outcome {
         lab.serve("web", "10.43.0.10")?;
         let holder = lab.wait_for_holder("10.43.0.10")?;
         lab.wait_for_status("web", &["10.43.0.10"])?;
-        let annotate =
-            |name: &str, value: Option<&str>| json!({ "metadata": { "annotations": { name: value } } });
         // Ports: the status follows, the address stays.
         let start = kube_vip_lab::now();
         lab.objects().patch::<Service>("web", json!({ "spec": { "ports": [{ "port": 90 }] } }))?;
@@ -242,14 +240,14 @@ fn changes() -> Outcome {
         let watched: IpAddr = "10.43.0.10".parse().unwrap();
         assert!(lab.sampler.since(start).iter().all(|sample| sample.holders(watched) == [holder]));
         // The address.
-        lab.objects().patch::<Service>("web", annotate("kube-vip.io/loadbalancerIPs", Some("10.43.0.11")))?;
+        lab.annotate("web", json!({ "kube-vip.io/loadbalancerIPs": "10.43.0.11" }))?;
         lab.wait_for_holder("10.43.0.11")?;
         lab.wait_until_nobody_has("10.43.0.10")?;
         lab.wait_for_status("web", &["10.43.0.11"])?;
         // Ignored, and not.
-        lab.objects().patch::<Service>("web", annotate("kube-vip.io/ignore", Some("true")))?;
+        lab.annotate("web", json!({ "kube-vip.io/ignore": "true" }))?;
         lab.wait_until_nobody_has("10.43.0.11")?;
-        lab.objects().patch::<Service>("web", annotate("kube-vip.io/ignore", None))?;
+        lab.annotate("web", json!({ "kube-vip.io/ignore": null }))?;
         lab.wait_for_holder("10.43.0.11")?;
         // The type.
         let change = json!({ "spec": { "type": "ClusterIP", "allocateLoadBalancerNodePorts": null } });

@@ -39,12 +39,7 @@ fn workload(lab: &ServiceLab, port: &str) -> Result<Vec<Process>, Failed> {
 fn serve(lab: &ServiceLab, name: &str, addresses: &str, annotations: Value) -> Outcome {
     lab.create(name, addresses, json!({ "ports": [{ "port": 8080, "protocol": "TCP" }] }))?;
     lab.set_endpoints(name, "a", &["node-1", "node-2", "node-3"])?;
-    annotate(lab, name, annotations)
-}
-
-fn annotate(lab: &ServiceLab, name: &str, annotations: Value) -> Outcome {
-    lab.objects().patch::<Service>(name, json!({ "metadata": { "annotations": annotations } }))?;
-    Ok(())
+    Ok(lab.annotate(name, annotations)?)
 }
 
 fn wait_until_reached(router: &HomeRouter, url: &str, wanted: bool) -> Outcome {
@@ -113,13 +108,13 @@ fn follows() -> Outcome {
     lab.agent(holder).wait(10)?;
     lab.wait_for_holder(V4)?;
     wait_until_reached(&router, "http://100.200.0.1:9090/", true)?;
-    annotate(&lab, "web", json!({ "kube-vip.io/upnp-external-port": null }))?;
+    lab.annotate("web", json!({ "kube-vip.io/upnp-external-port": null }))?;
     wait_until_reached(&router, "http://100.200.0.1:8080/", true)?;
     wait_until_reached(&router, "http://100.200.0.1:9090/", false)?;
     // Two that ask for the same: the older one has it.
     serve(&lab, "more", "10.42.0.151", json!({ "kube-vip.io/forwardUPNP": "true" }))?;
     wait_for_event(&lab, "more", "PortNotForwarded", "leads to Service default/web")?;
-    annotate(&lab, "web", json!({ "kube-vip.io/forwardUPNP": null }))?;
+    lab.annotate("web", json!({ "kube-vip.io/forwardUPNP": null }))?;
     wait_for("the port to lead to the other one", 20, || {
         let open = router.open();
         (open.contains("10.42.0.151") && !open.contains(V4)).then_some(())
@@ -153,7 +148,7 @@ fn refused() -> Outcome {
     let station = lab.lab.machine("station", 152)?;
     let url = "http://10.42.0.254:5000/rootDesc.xml";
     station.run(&["upnpc", "-u", url, "-a", "10.42.0.152", "8080", "9091", "TCP"])?;
-    annotate(&lab, "web", json!({ "kube-vip.io/upnp-external-port": "9091" }))?;
+    lab.annotate("web", json!({ "kube-vip.io/upnp-external-port": "9091" }))?;
     wait_for_event(&lab, "web", "PortNotForwarded", "belongs to 10.42.0.152")?;
     assert!(router.open().contains("10.42.0.152"));
     Ok(())

@@ -2,12 +2,7 @@
 
 use super::*;
 use crate::model::Prefix;
-
-fn hex(text: &str) -> Vec<u8> {
-    let digits: Vec<u8> =
-        text.chars().filter_map(|digit| digit.to_digit(16)).map(|digit| digit as u8).collect();
-    digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
-}
+use crate::testing::hex;
 
 /// A message with this type and body.
 fn whole(kind: u8, body: &str) -> Vec<u8> {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Driver;
+use crate::latest;
 use crate::model::annotation::{FORWARD_UPNP, UPNP_EXTERNAL_IP};
 use crate::model::{BootTime, ServiceKey, ServiceView};
 use crate::net::clock;
@@ -31,11 +32,7 @@ impl Driver {
             active: here.map(|forward| (forward.key.clone(), forward.clone())).collect(),
             known: all().map(|forward| forward.key.clone()).collect(),
         };
-        wanted.send_if_modified(|before| {
-            let changed = *before != now;
-            *before = now;
-            changed
-        });
+        latest::set(wanted, now);
     }
 
     /// How it goes with gateways has changed.

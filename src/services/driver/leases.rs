@@ -10,13 +10,14 @@ use super::Driver;
 use crate::dhcp::driver::Command;
 use crate::dhcp::fsm::Stage;
 use crate::dhcp::wish::{Held, LeaseKey};
+use crate::latest;
 use crate::model::{ServiceKey, ServiceView};
 use crate::net::clock;
 use crate::telemetry::dhcp::LeaseStatus;
 
 impl Driver {
-    /// Say what is wanted: by this node, where it has the election.
-    pub(super) fn ask(&self) {
+    /// Say what is wanted: by this node, where it has the election. Says whether that is another thing than before.
+    pub(super) fn ask(&self) -> bool {
         let now = clock::now();
         let mut wishes = self.plan.leases.clone();
         let board = self.channels.board.borrow();
@@ -32,11 +33,7 @@ impl Driver {
             wish.active = mine.contains(key.owner.as_str());
         }
         drop(board);
-        self.channels.dhcp.wishes.send_if_modified(|before| {
-            let changed = *before != wishes;
-            *before = wishes;
-            changed
-        });
+        latest::set(&self.channels.dhcp.wishes, wishes)
     }
 
     /// Give back what nobody needs any more. What the plan has no place for any more, and the Service still has, somebody

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::Driver;
+use crate::latest;
 use crate::mdns::driver::Names;
 use crate::mdns::names::{name_of, named};
 use crate::model::annotation::MDNS_NAME;
@@ -25,11 +26,7 @@ impl Driver {
                 names.insert(key.to_string(), named(host, view, addresses));
             }
         }
-        self.channels.mdns.0.send_if_modified(|before| {
-            let changed = *before != names;
-            *before = names;
-            changed
-        });
+        latest::set(&self.channels.mdns.0, names);
     }
 
     /// What is wrong with the name that a Service asks for.

@@ -130,7 +130,8 @@ impl Lab {
                 .map_err(|error| api(&error))?;
             config.cluster_url = url;
             config.tls_server_name = Some("kubernetes".into());
-            config.read_timeout = Some(Duration::from_secs(20));
+            // It would close a connection at rest, perhaps while the next call goes out on it.
+            config.read_timeout = None;
             Client::try_from(config).map_err(|error| api(&error))
         })
     }

@@ -1,11 +1,16 @@
 //! Kubernetes objects, as an administrator would handle them.
 
+use std::error::Error;
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{Event, Service};
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
 
 use crate::{Lab, LabError, Namespace, Result};
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Objects of a cluster, seen through the API server of one host.
 #[derive(Clone, Copy)]
@@ -35,8 +40,10 @@ impl Administrator {
     }
 }
 
+/// With everything that caused it: what a client could not send says nothing by itself.
 fn wrong(error: kube::Error) -> LabError {
-    LabError::Api(error.to_string())
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    LabError::Api(causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}")))
 }
 
 /// `namespace/name`, or a name alone: `default` for what has a namespace.
@@ -59,7 +66,11 @@ impl Objects<'_> {
         &self,
         call: impl Future<Output = std::result::Result<T, kube::Error>> + Send + 'static,
     ) -> Result<T> {
-        self.namespace.block_on(call).map_err(wrong)
+        let limited = async { tokio::time::timeout(PATIENCE, call).await };
+        match self.namespace.block_on(limited) {
+            Ok(answer) => answer.map_err(wrong),
+            Err(_) => Err(LabError::Timeout { what: "an API call".into(), seconds: PATIENCE.as_secs() }),
+        }
     }
 
     /// Create an object. That it is there already is no error; `metadata.name` is filled in.

@@ -176,6 +176,14 @@ impl ServiceLab {
         self.objects().create::<Service>(name, object)
     }
 
+    /// Write annotations of a Service; `null` takes one away.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub fn annotate(&self, name: &str, annotations: Value) -> Result<()> {
+        self.objects().patch::<Service>(name, json!({ "metadata": { "annotations": annotations } }))
+    }
+
     /// Say which nodes have an endpoint of a Service, in one of its slices. A leading `-` marks one that is not ready.
     ///
     /// # Errors
