@@ -128,7 +128,7 @@ fn unusual(kind: Kind, name: &str) -> Option<String> {
         (_, "vip_retryperiod") => "4".into(),
         (_, "health_check_port") => "2113".into(),
         (_, "vip_subnet") => "24".into(),
-        (_, "lb_class_legacy_handling" | "egress_withnftables") => "false".into(),
+        (_, "lb_class_legacy_handling" | "egress_withnftables" | "upnp_status") => "false".into(),
         (_, "prometheus_server") => ":9999".into(),
         (Kind::Bool, _) => "true".into(),
         (Kind::Int(low, high), _) => (low + 1).max(7).min(high).to_string(),
@@ -140,6 +140,17 @@ fn unusual(kind: Kind, name: &str) -> Option<String> {
         (_, "instance_name") => "on".into(),
         _ => "yes".into(),
     })
+}
+
+#[test]
+fn a_no_to_gateways_is_said_although_it_is_the_default() {
+    let base = [("vip_arp", "true"), ("cp_enable", "true"), ("address", "192.0.2.9")];
+    let said = |env: &[(&str, &str)]| {
+        let list = env_list(&spec(&pod(&[], &[&base, env].concat())));
+        list.into_iter().find(|(name, _)| name == "enable_upnp").map(|(_, value)| value)
+    };
+    assert_eq!(said(&[]), None);
+    assert_eq!(said(&[("enable_upnp", "false")]).as_deref(), Some("false"));
 }
 
 #[test]

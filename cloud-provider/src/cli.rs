@@ -60,6 +60,8 @@ pub struct Options {
     pub log_format: LogFormat,
     /// The link on which DHCP servers are asked, where this process asks them.
     pub dhcp_interface: Option<String>,
+    /// Ports of the network's gateway are opened for Services that ask for it.
+    pub upnp: bool,
 }
 
 /// What was typed, understood.
@@ -207,6 +209,12 @@ fn clap() -> Clap {
             "The interface on which a DHCP server is asked for the addresses of pools that are `dhcp`; needs the \
              host's network. Without it the node that announces a Service asks.",
         ),
+        switch(
+            "upnp",
+            "Have ports of the network's gateway opened, by UPnP, for Services with the annotation \
+             kube-vip.io/forwardUPNP: by the node that announces them.",
+        )
+        .default_value("false"),
     ];
     let ignored = SWITCHES.iter().map(|name| switch(name, "Without effect here.").hide(true));
     let ignored = ignored.chain(VALUES.iter().map(|name| value(name, "Without effect here.").hide(true)));
@@ -365,6 +373,7 @@ impl Reader<'_> {
             log_level: if self.number("v", 0, 10) >= 2 { -4 } else { 0 },
             log_format,
             dhcp_interface: Some(self.text("dhcp-interface")).filter(|link| !link.is_empty()),
+            upnp: self.switch("upnp"),
         }
     }
 

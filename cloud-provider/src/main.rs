@@ -43,7 +43,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Manifest { image } => {
             let link = options.dhcp_interface.as_deref();
-            print(&manifest::render(&image, link).map_err(Failure::one)?)
+            print(&manifest::render(&image, link, options.upnp).map_err(Failure::one)?)
         }
         Command::Version => {
             print(&format!("Version:  {}\nBuild:    {}\n", kube_vip::VERSION, kube_vip::BUILD))

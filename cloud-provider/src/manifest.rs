@@ -15,14 +15,14 @@ const ROLE: &str = "system:kube-vip-cloud-controller-role";
 const BINDING: &str = "system:kube-vip-cloud-controller-binding";
 const PORT: u16 = 10258;
 
-/// All of them, as YAML; with a link for DHCP, where the provider is to ask there.
+/// All of them, as YAML; with a link for DHCP, where the provider is to ask there, and with `--upnp`.
 ///
 /// # Errors
 /// If the image is none.
 #[expect(clippy::result_large_err, reason = "it is made once, and ends the program")]
-pub fn render(image: &str, dhcp_interface: Option<&str>) -> Result<String, Problem> {
+pub fn render(image: &str, dhcp_interface: Option<&str>, upnp: bool) -> Result<String, Problem> {
     let image = image::qualify(image, VERSION)?;
-    yaml(&documents(&image, dhcp_interface))
+    yaml(&documents(&image, dhcp_interface, upnp))
         .map_err(|error| Problem::Combination(format!("the manifest cannot be written: {error}")))
 }
 
@@ -34,7 +34,7 @@ pub fn sample(text: &str) -> String {
     )
 }
 
-fn documents(image: &str, dhcp_interface: Option<&str>) -> Vec<Value> {
+fn documents(image: &str, dhcp_interface: Option<&str>, upnp: bool) -> Vec<Value> {
     let rule = |groups: &[&str], resources: &[&str], verbs: &[&str]| json!({ "apiGroups": groups, "resources": resources, "verbs": verbs });
     let follow = ["get", "list", "watch"];
     vec![
@@ -61,12 +61,16 @@ fn documents(image: &str, dhcp_interface: Option<&str>) -> Vec<Value> {
             "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": ROLE },
             "subjects": [{ "kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE }],
         }),
-        deployment(image, dhcp_interface),
+        deployment(image, dhcp_interface, upnp),
     ]
 }
 
-fn deployment(image: &str, dhcp_interface: Option<&str>) -> Value {
+fn deployment(image: &str, dhcp_interface: Option<&str>, upnp: bool) -> Value {
     let mut deployment = plain_deployment(image);
+    let args = deployment.pointer_mut("/spec/template/spec/containers/0/args").and_then(Value::as_array_mut);
+    if let Some(args) = args {
+        args.extend(upnp.then(|| json!("--upnp")));
+    }
     let pod = deployment.pointer_mut("/spec/template/spec").and_then(Value::as_object_mut);
     if let (Some(link), Some(pod)) = (dhcp_interface, pod) {
         // Servers are asked on the host's own link, by a packet socket.

@@ -9,7 +9,7 @@ fn file(path: &str) -> String {
 
 #[test]
 fn the_manifest_of_the_project_is_up_to_date() {
-    let text = manifest::render("ghcr.io/kube-vip/kube-vip-cloud-provider", None).unwrap();
+    let text = manifest::render("ghcr.io/kube-vip/kube-vip-cloud-provider", None, false).unwrap();
     assert_eq!(file("manifests/cloud-provider.yaml"), manifest::sample(&text), "run `cargo xtask manifests`");
 }
 
@@ -20,7 +20,7 @@ fn the_reference_of_the_project_is_up_to_date() {
 
 #[test]
 fn the_role_has_no_right_that_the_go_programs_has_not_but_to_patch_and_to_follow() {
-    let text = manifest::render("ghcr.io/kube-vip/kube-vip-cloud-provider:v1", None).unwrap();
+    let text = manifest::render("ghcr.io/kube-vip/kube-vip-cloud-provider:v1", None, false).unwrap();
     for right in ["services/status", "secrets", "delete", "\"*\""] {
         assert!(!text.contains(right), "{right}");
     }

@@ -8,6 +8,7 @@ use super::validate::{describe, targets};
 use crate::dhcp::identity::Name;
 use crate::model::Family;
 use crate::model::legal::is_name;
+use crate::upnp::forward::Consent;
 
 /// What is made of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -16,8 +17,10 @@ pub struct Home {
     pub dhcp: Option<Dhcp>,
     /// Rounds of questions after which a DHCP server that never answers is asked less often; 0 for never.
     pub dhcp_attempts: u32,
-    /// Ports of the network's gateway are opened for Services that ask for it.
-    pub upnp: bool,
+    /// For which Services that ask for it ports of the network's gateway are opened.
+    pub upnp: Consent,
+    /// The gateway's outer address is shown in the status of a Service to which it leads.
+    pub upnp_status: bool,
     /// The control plane's name in the local network.
     pub control_plane_name: Option<String>,
     /// Every Service has a name in the local network.
@@ -58,7 +61,12 @@ pub(super) fn home(raw: &Raw, problems: &mut Vec<Problem>) -> Home {
     Home {
         dhcp: dhcp(raw, problems),
         dhcp_attempts: u32::try_from(raw.int(Key::DhcpBackoffAttempts)).unwrap_or(0),
-        upnp: raw.bool(Key::Upnp),
+        upnp: match raw.bool(Key::Upnp) {
+            true => Consent::Always,
+            false if raw.is_set(Key::Upnp) => Consent::Never,
+            false => Consent::Delegated,
+        },
+        upnp_status: raw.bool(Key::UpnpStatus),
         control_plane_name: Some(name).filter(|name| !name.is_empty()),
         service_names: raw.bool(Key::ServicesMdns),
     }

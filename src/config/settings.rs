@@ -301,7 +301,11 @@ settings! {
             "How long changes of Services are collected before they are acted on.";
         Upnp: Kind::Bool, default "false",
             flags [], env ["enable_upnp", "enableUPNP"], file ["enableUPNP"],
-            "Open ports of the network's gateway by UPnP for Services that ask for it.";
+            "Open ports of the network's gateway by UPnP for Services that ask for it; said to be `false`, not even for \
+             those that the cloud provider lets.";
+        UpnpStatus: Kind::Bool, default "true",
+            flags [], env ["upnp_status"], file ["upnpStatus"],
+            "Show the gateway's outer address in the status of a Service to which it leads.";
         ServicesMdns: Kind::Bool, default "false",
             flags ["servicesMdns"], env ["svc_mdns"], file ["servicesMdns"],
             "Give every Service a name in the local network (mDNS), `<service>-<namespace>.local`.";

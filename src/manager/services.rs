@@ -46,14 +46,9 @@ impl Common {
         tokio::spawn(clients);
         let (teller, names, told) = mdns::driver::Driver::new(&self.link.name)?;
         parts.farewells.push(tokio::spawn(teller.run()));
-        let gateways = if self.config.home.upnp {
-            let counts = self.telemetry.metrics.upnp.clone();
-            let (driver, wanted, outcome) = upnp::driver::Driver::new(&self.link.name, counts)?;
-            tokio::spawn(driver.run());
-            Some((wanted, outcome))
-        } else {
-            None
-        };
+        let counts = self.telemetry.metrics.upnp.clone();
+        let (opener, forwards, opened) = upnp::driver::Driver::new(&self.link.name, counts)?;
+        tokio::spawn(opener.run());
         let (candidacies_in, candidacies) = watch::channel(BTreeMap::<LeaseName, Candidacy>::new());
         let (holders_in, holders) = watch::channel(BTreeMap::new());
         let (commands, commands_out) = mpsc::channel(1024);
@@ -85,6 +80,8 @@ impl Common {
                 namespace: config.namespace.clone(),
                 label_node: self.config.telemetry.label_node,
                 names: self.config.home.service_names,
+                upnp: self.config.home.upnp,
+                upnp_status: self.config.home.upnp_status,
             },
             services::driver::Channels {
                 board: self.board.clone(),
@@ -94,7 +91,7 @@ impl Common {
                 holders,
                 vips: self.vips.clone(),
                 dhcp,
-                gateways,
+                gateways: (forwards, opened),
                 mdns: (names, told),
                 events,
             },

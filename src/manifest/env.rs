@@ -79,7 +79,9 @@ impl Env<'_> {
     fn if_set(&mut self, keys: &[Key]) {
         for key in keys {
             let value = self.raw.text(*key);
-            if value != key.setting().default {
+            // Who says no to gateways says more than who says nothing: the cloud provider cannot say yes then.
+            let no = *key == Key::Upnp && self.raw.is_set(Key::Upnp);
+            if no || value != key.setting().default {
                 self.value(*key, Some(value.to_owned()));
             }
         }

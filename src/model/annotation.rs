@@ -64,6 +64,8 @@ pub const UPNP_LEASE_DURATION: &str = "kube-vip.io/upnp-lease-duration";
 pub const UPNP_EXTERNAL_PORT: &str = "kube-vip.io/upnp-external-port";
 /// The gateway's own address outside.
 pub const UPNP_EXTERNAL_IP: &str = "kube-vip.io/upnp-external-ip";
+/// The cloud provider lets the node that announces the Service open ports of the gateway.
+pub const UPNP_DELEGATED: &str = "kube-vip.io/upnp-delegated";
 /// The Service's name in the local network (mDNS).
 pub const MDNS: &str = "kube-vip.io/mdns";
 /// The name under which it is found there.
@@ -198,7 +200,7 @@ pub const SERVICE_ANNOTATIONS: &[Entry] = &[
     entry(
         FORWARD_UPNP,
         "user; read by kube-vip",
-        "`\"true\"`: the ports of the network's gateway lead to those of the Service, with `enable_upnp`.",
+        "`\"true\"`: the ports of the network's gateway lead to those of the Service, with `enable_upnp` or the cloud provider's `--upnp`.",
     ),
     entry(
         UPNP_LEASE_DURATION,
@@ -214,6 +216,11 @@ pub const SERVICE_ANNOTATIONS: &[Entry] = &[
         UPNP_EXTERNAL_IP,
         "kube-vip",
         "The address that the gateway has outside, where its ports are open.",
+    ),
+    entry(
+        UPNP_DELEGATED,
+        "cloud provider",
+        "`\"true\"` with its `--upnp`: the node that announces the Service opens the ports, although `enable_upnp` is not set there.",
     ),
     entry(
         MDNS,

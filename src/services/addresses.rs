@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::model::annotation::LOAD_BALANCER_IPS;
+use crate::model::annotation::{LOAD_BALANCER_IPS, UPNP_EXTERNAL_IP};
 use crate::model::legal::unusable;
+use crate::model::service::Ingress;
 use crate::model::{Family, ServiceView};
 
 /// An address as it stands in a Service.
@@ -27,17 +28,22 @@ pub fn wanted(view: &ServiceView) -> Vec<Wanted> {
         let elements = text.split(',').map(str::trim).filter(|element| !element.is_empty());
         return elements.map(one).collect();
     }
+    // That of a gateway whose ports lead here is none of the Service's own.
+    let outside = view.annotation(UPNP_EXTERNAL_IP).unwrap_or_default();
+    let outside: Vec<IpAddr> = outside.split(',').filter_map(|ip| ip.parse().ok()).collect();
+    let own = |ingress: &&Ingress| ingress.ip.is_none_or(|ip| !outside.contains(&ip));
+    let status: Vec<&Ingress> = view.status.iter().filter(own).collect();
     let spec = view.load_balancer_ip.as_deref().map(|text| one(text.trim()));
     let differs = match &spec {
         Some(Wanted::Ip(address)) => {
-            let mut same_family = view.status.iter().filter_map(|ingress| ingress.ip);
+            let mut same_family = status.iter().filter_map(|ingress| ingress.ip);
             same_family.any(|ip| Family::of(ip) == Family::of(*address) && ip != *address)
         }
         _ => false,
     };
-    if !view.status.is_empty() && !differs {
-        let entries = view.status.iter();
-        return entries
+    if !status.is_empty() && !differs {
+        return status
+            .iter()
             .filter_map(|ingress| {
                 let name = || ingress.hostname.clone().map(Wanted::Name);
                 ingress.ip.map(Wanted::Ip).or_else(name)
@@ -107,13 +113,16 @@ impl Reserved {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::service::Ingress;
+
+    /// Behind a gateway with one address outside.
+    const OUTSIDE: &str = "100.200.0.1";
 
     fn seen(annotation: Option<&str>, spec: Option<&str>, status: &[&str]) -> Vec<String> {
         let mut view = ServiceView { load_balancer_ip: spec.map(str::to_owned), ..ServiceView::default() };
         if let Some(text) = annotation {
             view.annotations.insert(LOAD_BALANCER_IPS.into(), text.into());
         }
+        view.annotations.insert(UPNP_EXTERNAL_IP.into(), OUTSIDE.into());
         view.status = status
             .iter()
             .map(|text| match text.parse() {
@@ -142,6 +151,10 @@ mod tests {
         assert_eq!(seen(None, None, &["192.0.2.8", "name.example"]), ["192.0.2.8", "name.example"]);
         assert_eq!(seen(None, Some("192.0.2.9"), &[]), ["192.0.2.9"]);
         assert_eq!(seen(None, None, &[]), none);
+        assert_eq!(seen(None, None, &["192.0.2.8", OUTSIDE]), ["192.0.2.8"]);
+        assert_eq!(seen(None, None, &[OUTSIDE]), none);
+        let both = seen(None, Some("192.0.2.9"), &["192.0.2.9", OUTSIDE, "fd00::9"]);
+        assert_eq!(both, ["192.0.2.9", "fd00::9"]);
     }
 
     #[test]

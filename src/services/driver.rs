@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 
 use super::endpoints::{Slice, of_endpoints, of_slice};
 use super::plan::{Handled, Plan, Remark, Seen, World, plan};
-use super::status::{Change as Write, change};
+use super::status::{Change as Write, Here, change};
 use super::{labels, names};
 use crate::api::Api;
 use crate::api::event::Event;
@@ -39,7 +39,7 @@ use crate::net::clock::{self, Timer};
 use crate::reconcile::outcome::Outcome;
 use crate::telemetry::Telemetry;
 use crate::upnp::driver::Outcome as GatewayOutcome;
-use crate::upnp::forward::{ForwardKey, Forwards};
+use crate::upnp::forward::{Consent, ForwardKey, Forwards};
 use crate::upnp::ledger::Wanted;
 use crate::watch::{Change, follow, within};
 
@@ -82,8 +82,8 @@ pub struct Channels {
     pub vips: watch::Receiver<BTreeSet<Vip>>,
     /// What asks DHCP servers.
     pub dhcp: Handles,
-    /// What talks to the network's gateways, where that is wanted.
-    pub gateways: Option<(watch::Sender<Wanted>, watch::Receiver<GatewayOutcome>)>,
+    /// What talks to the network's gateways.
+    pub gateways: (watch::Sender<Wanted>, watch::Receiver<GatewayOutcome>),
     /// What tells names in the local network.
     pub mdns: (watch::Sender<Names>, watch::Receiver<Told>),
     /// Where Events go.
@@ -105,6 +105,10 @@ pub struct Options {
     pub label_node: bool,
     /// Every Service has a name in the local network.
     pub names: bool,
+    /// For which Services ports of the network's gateways are opened.
+    pub upnp: Consent,
+    /// The gateways' outer addresses are shown in the status.
+    pub upnp_status: bool,
 }
 
 type Labelling = Pin<Box<dyn Future<Output = bool> + Send>>;
@@ -215,12 +219,6 @@ impl Driver {
             }
             look = true;
             let deadline = self.deadline();
-            let gateways = async {
-                match &mut self.channels.gateways {
-                    Some((_, outcome)) => outcome.changed().await.is_ok(),
-                    None => std::future::pending().await,
-                }
-            };
             let labelled = async {
                 match &mut self.labelling {
                     Some(labelling) => labelling.await,
@@ -250,11 +248,7 @@ impl Driver {
                 }
                 Ok(()) = self.channels.vips.changed() => self.dirty = true,
                 Ok(()) = self.channels.dhcp.held.changed() => self.take_leases(),
-                changed = gateways => if changed {
-                    self.take_gateways();
-                } else {
-                    self.channels.gateways = None;
-                },
+                Ok(()) = self.channels.gateways.1.changed() => self.take_gateways(),
                 Ok(()) = self.channels.mdns.1.changed() => self.take_names(),
                 Ok(()) = standings.changed(), if !self.plan.leases.is_empty() => {
                     standings.mark_unchanged();
@@ -469,8 +463,10 @@ impl Driver {
             let everybody = handled.lease.is_some() && handled.lease.as_ref() == self.world.every_node();
             let mut further = self.lease_annotations(view, handled);
             further.extend(self.told_name(key, view).map(|text| (annotation::MDNS_NAME, text)));
-            further.extend(self.external_address(key).map(|text| (annotation::UPNP_EXTERNAL_IP, text)));
-            let Some(write) = change(view, handled, &outcome.held, &self.world.me, everybody, further) else {
+            let (outside, entries) = self.outside(key, view);
+            further.extend(outside.map(|text| (annotation::UPNP_EXTERNAL_IP, text)));
+            let here = Here { held: &outcome.held, me: &self.world.me, everybody, outside: entries };
+            let Some(write) = change(view, handled, here, further) else {
                 self.postponed.remove(key);
                 continue;
             };

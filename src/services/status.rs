@@ -23,6 +23,19 @@ pub struct Change {
     pub annotations: BTreeMap<&'static str, Option<String>>,
 }
 
+/// How it stands on this node.
+#[derive(Debug)]
+pub struct Here<'a> {
+    /// Addresses that are announced.
+    pub held: &'a BTreeSet<IpAddr>,
+    /// The node's name.
+    pub me: &'a str,
+    /// Every node announces it.
+    pub everybody: bool,
+    /// Under which addresses it is reached by way of gateways.
+    pub outside: Vec<Ingress>,
+}
+
 /// What is to be written about a Service from this node; none if nothing, or nothing by us.
 ///
 /// The holder of its addresses writes. Whoever was the last to announce it clears it when nobody can serve it any more.
@@ -31,11 +44,10 @@ pub struct Change {
 pub fn change(
     view: &ServiceView,
     handled: &Handled,
-    held: &BTreeSet<IpAddr>,
-    me: &str,
-    everybody: bool,
+    here: Here<'_>,
     annotations: BTreeMap<&'static str, Option<String>>,
 ) -> Option<Change> {
+    let Here { held, me, everybody, outside } = here;
     let host = view.annotation(VIP_HOST);
     let mine = host == Some(me) || (everybody && host.is_some());
     let announced: Vec<IpAddr> =
@@ -45,7 +57,8 @@ pub fn change(
         && handled.remarks.iter().any(|remark| matches!(remark, Remark::Lease(_)));
     let (ingress, host) = if handled.servable && !announced.is_empty() {
         let host = if everybody { host.unwrap_or(me) } else { me };
-        (announced.iter().map(|address| entry(view, *address)).collect(), Some(host.to_owned()))
+        let inside = announced.iter().map(|address| entry(view, *address));
+        (inside.chain(outside).collect(), Some(host.to_owned()))
     } else if mine && (!handled.alive || lost) {
         (Vec::new(), None)
     } else {
@@ -113,8 +126,8 @@ mod tests {
         let held: BTreeSet<IpAddr> = [A.parse().unwrap()].into();
         let none = BTreeSet::new();
         let writes = |view: &ServiceView, handled: &Handled, held: &BTreeSet<IpAddr>| {
-            change(view, handled, held, "me", false, BTreeMap::new())
-                .map(|change| (change.ingress.len(), change.host))
+            let here = Here { held, me: "me", everybody: false, outside: Vec::new() };
+            change(view, handled, here, BTreeMap::new()).map(|change| (change.ingress.len(), change.host))
         };
         let mine = Some((1, Some("me".to_owned())));
         assert_eq!(writes(&view(), &handled(true, true), &held), mine);
@@ -133,7 +146,8 @@ mod tests {
     fn what_everybody_announces_is_written_once() {
         let held: BTreeSet<IpAddr> = [A.parse().unwrap()].into();
         let writes = |view: &ServiceView, handled: &Handled| {
-            let change = change(view, handled, &held, "me", true, BTreeMap::new());
+            let here = Here { held: &held, me: "me", everybody: true, outside: Vec::new() };
+            let change = change(view, handled, here, BTreeMap::new());
             change.map(|change| (change.ingress.len(), change.host))
         };
         assert_eq!(writes(&view(), &handled(true, true)), Some((1, Some("me".to_owned()))));

@@ -31,6 +31,8 @@ pub struct Outcome {
     pub ports: BTreeMap<ForwardKey, BTreeMap<IpAddr, Result<(), String>>>,
     /// What is in the way of all of it.
     pub trouble: Option<String>,
+    /// Retired addresses for which no gateway has a port of ours any more.
+    pub swept: BTreeSet<IpAddr>,
 }
 
 impl Outcome {
@@ -92,13 +94,14 @@ impl Driver {
         let mut timer = Timer::new()?;
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
-            let idle =
-                wanted.active.is_empty() && self.gateways.values().all(|known| known.ledger.is_empty());
+            let done = |known: &Known| known.ledger.is_empty() && known.ledger.has_swept(&wanted.retired);
+            let swept = wanted.retired.iter().all(|address| self.outcome.borrow().swept.contains(address));
+            let idle = wanted.active.is_empty() && swept && self.gateways.values().all(done);
             if !idle {
                 self.look().await;
                 self.work(&wanted).await;
             }
-            self.tell();
+            self.tell(&wanted);
             let steps =
                 self.gateways.values().filter_map(|known| known.ledger.poll_timeout(&known.of(&wanted)));
             let due = (!idle).then_some(self.search_at).into_iter().chain(steps).min();
@@ -178,7 +181,7 @@ impl Driver {
         }
     }
 
-    fn tell(&self) {
+    fn tell(&self, wanted: &Wanted) {
         let mut outcome = Outcome { trouble: self.trouble.clone(), ..Outcome::default() };
         for (address, known) in &self.gateways {
             outcome.gateways.insert(*address, known.external);
@@ -187,6 +190,10 @@ impl Driver {
                 ports.insert(*address, result.map_err(str::to_owned));
             }
         }
+        let swept = |address: &&IpAddr| {
+            self.gateways.values().all(|known| known.ledger.has_swept(&[**address].into()))
+        };
+        outcome.swept = wanted.retired.iter().filter(swept).copied().collect();
         self.counts.show(&outcome);
         latest::set(&self.outcome, outcome);
     }

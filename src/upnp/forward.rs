@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::config::duration;
-use crate::model::annotation::{FORWARD_UPNP, UPNP_EXTERNAL_PORT, UPNP_LEASE_DURATION};
+use crate::model::annotation::{FORWARD_UPNP, UPNP_DELEGATED, UPNP_EXTERNAL_PORT, UPNP_LEASE_DURATION};
 use crate::model::hash::fnv1a;
 use crate::model::service::Protocol;
 use crate::model::{ServiceKey, ServiceView};
@@ -18,6 +18,31 @@ const LONGEST_LEASE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 pub const MARK: &str = "kube-vip ";
 /// Gateways cut descriptions that are longer, or refuse them.
 const LONGEST_DESCRIPTION: usize = 60;
+
+/// Who may have ports opened, of the Services that ask for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Consent {
+    /// None.
+    Never,
+    /// Those that the cloud provider lets.
+    #[default]
+    Delegated,
+    /// All.
+    Always,
+}
+
+impl Consent {
+    /// Whether this Service's ports are to be opened.
+    pub fn covers(self, view: &ServiceView) -> bool {
+        let told = |name| view.annotation(name) == Some("true");
+        told(FORWARD_UPNP)
+            && match self {
+                Self::Never => false,
+                Self::Delegated => told(UPNP_DELEGATED),
+                Self::Always => true,
+            }
+    }
+}
 
 /// A port of the gateway that is to lead somewhere.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,12 +77,12 @@ pub struct Forwards {
     pub wrong: BTreeMap<ServiceKey, Vec<String>>,
 }
 
-/// All that Services ask for. A port of the gateway goes to the oldest Service that asks for it.
+/// All that Services ask for, and may. A port of the gateway goes to the oldest Service that asks for it.
 pub fn forwards<'a>(
+    consent: Consent,
     services: impl IntoIterator<Item = (&'a ServiceKey, &'a ServiceView, &'a [IpAddr])>,
 ) -> Forwards {
-    let asking =
-        |(_, view, _): &(&ServiceKey, &ServiceView, &[IpAddr])| view.annotation(FORWARD_UPNP) == Some("true");
+    let asking = |(_, view, _): &(&ServiceKey, &ServiceView, &[IpAddr])| consent.covers(view);
     let mut all: Vec<_> = services.into_iter().filter(asking).collect();
     all.sort_by_key(|(key, view, _)| (view.created, *key));
     let mut found = Forwards::default();
@@ -180,8 +205,10 @@ mod tests {
     fn what_is_asked_for() {
         let addresses: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "fd00::1".parse().unwrap()];
         let ports = [(TCP, 80), (Protocol::Udp, 53), (Protocol::Sctp, 9)];
-        let found =
-            forwards([(&key("web"), &view(1, &ports, &[(UPNP_EXTERNAL_PORT, "80=8080")]), &addresses[..])]);
+        let found = forwards(
+            Consent::Always,
+            [(&key("web"), &view(1, &ports, &[(UPNP_EXTERNAL_PORT, "80=8080")]), &addresses[..])],
+        );
         assert_eq!(
             lines(&found, "web"),
             [
@@ -196,14 +223,31 @@ mod tests {
         assert!(forward.description.starts_with(MARK) && forward.description.ends_with("default/web"));
         assert_eq!(found.wrong[&key("web")].len(), 1);
         let silent = ServiceView { annotations: BTreeMap::new(), ..view(1, &ports, &[]) };
-        assert_eq!(forwards([(&key("web"), &silent, &addresses[..])]), Forwards::default());
+        assert_eq!(forwards(Consent::Always, [(&key("web"), &silent, &addresses[..])]), Forwards::default());
+    }
+
+    #[test]
+    fn ports_are_opened_for_those_that_may() {
+        use Consent::{Always, Delegated, Never};
+        for (delegated, consent, opened) in [
+            ("true", Never, false),
+            ("true", Delegated, true),
+            ("false", Delegated, false),
+            ("", Delegated, false),
+            ("", Always, true),
+        ] {
+            let asking = view(1, &[(TCP, 80)], &[(UPNP_DELEGATED, delegated)]);
+            assert_eq!(consent.covers(&asking), opened, "{delegated} {consent:?}");
+            let silent = view(1, &[(TCP, 80)], &[(UPNP_DELEGATED, delegated), (FORWARD_UPNP, "false")]);
+            assert!(!consent.covers(&silent), "{delegated} {consent:?}");
+        }
     }
 
     #[test]
     fn the_oldest_has_the_port() {
         let (a, b): (IpAddr, IpAddr) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
         let (young, old) = (view(2, &[(TCP, 80), (TCP, 443)], &[]), view(1, &[(TCP, 80)], &[]));
-        let found = forwards([(&key("a"), &young, &[a][..]), (&key("b"), &old, &[b][..])]);
+        let found = forwards(Consent::Always, [(&key("a"), &young, &[a][..]), (&key("b"), &old, &[b][..])]);
         assert_eq!(lines(&found, "a"), ["443/TCP > 192.0.2.1 443"]);
         assert_eq!(lines(&found, "b"), ["80/TCP > 192.0.2.2 80"]);
         assert!(found.wrong[&key("a")][0].contains("leads to Service default/b"));
@@ -221,7 +265,7 @@ mod tests {
             (UPNP_EXTERNAL_PORT, "81=8080,0", Some(3600), 2),
         ] {
             let view = view(1, &[(TCP, 80)], &[(annotation, text)]);
-            let found = forwards([(&key("web"), &view, &[a][..])]);
+            let found = forwards(Consent::Always, [(&key("web"), &view, &[a][..])]);
             let forward = &found.services[&key("web")][0];
             assert_eq!(forward.lease.map(|lease| lease.as_secs()), lease, "{text}");
             assert_eq!(found.wrong.values().flatten().count(), wrong, "{text}: {:?}", found.wrong);

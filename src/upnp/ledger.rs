@@ -25,6 +25,8 @@ pub struct Wanted {
     pub active: BTreeMap<ForwardKey, Forward>,
     /// By any host: what is not here, and was opened by us, is closed.
     pub known: BTreeSet<ForwardKey>,
+    /// Addresses of this host that had ports, and shall have none: whatever is left there of ours is closed.
+    pub retired: BTreeSet<IpAddr>,
 }
 
 /// A mapping that a gateway has, for IPv4.
@@ -65,6 +67,8 @@ pub struct Ledger {
     states: BTreeMap<ForwardKey, State>,
     /// Ours, by their mark, and nobody's any more.
     stray: BTreeSet<ForwardKey>,
+    /// For these addresses nothing of ours was left when it was last listed.
+    swept: BTreeSet<IpAddr>,
     look_at: BootTime,
     looked_at: BootTime,
     /// Mappings of others.
@@ -84,10 +88,14 @@ impl Ledger {
             }
         }
         if let Some(key) = self.stray.pop_first() {
+            // Whether it did, the gateway has to say.
+            if wanted.retired.contains(&key.address) {
+                self.look_at = self.look_at.min(now + SHORTEST_PAUSE);
+            }
             return Some(Step::Close(key));
         }
-        let v4 = wanted.active.keys().any(|key| key.address.is_ipv4());
-        if v4 && now >= self.look_at {
+        self.swept.retain(|address| wanted.retired.contains(address));
+        if self.has_to_look(wanted) && now >= self.look_at {
             return Some(Step::List);
         }
         let due = wanted.active.values().find(|forward| match self.states.get(&forward.key) {
@@ -117,19 +125,25 @@ impl Ledger {
 
     /// When to ask again.
     pub fn poll_timeout(&self, wanted: &Wanted) -> Option<BootTime> {
-        let v4 = wanted.active.keys().any(|key| key.address.is_ipv4());
         let states = self.states.values().filter_map(|state| match state {
             State::Open { renew_at, .. } => *renew_at,
             State::Failed { again, .. } => Some(*again),
         });
-        states.chain(v4.then_some(self.look_at)).min()
+        states.chain(self.has_to_look(wanted).then_some(self.look_at)).min()
+    }
+
+    /// Whether it matters what the gateway has.
+    fn has_to_look(&self, wanted: &Wanted) -> bool {
+        let v4 = wanted.active.keys().any(|key| key.address.is_ipv4());
+        v4 || !self.has_swept(&wanted.retired)
     }
 
     /// The gateway has these.
     pub fn listed(&mut self, now: BootTime, entries: &[Entry], wanted: &Wanted) {
         self.not_listed(now);
         self.foreign.clear();
-        let here: BTreeSet<IpAddr> = wanted.active.keys().map(|key| key.address).collect();
+        let mut here: BTreeSet<IpAddr> = wanted.active.keys().map(|key| key.address).collect();
+        here.extend(&wanted.retired);
         let mut seen = BTreeSet::new();
         for entry in entries {
             let key = entry.client.map(|address| ForwardKey {
@@ -155,6 +169,8 @@ impl Ledger {
                 }
             }
         }
+        let left = |address: &&IpAddr| self.stray.iter().any(|key| key.address == **address);
+        self.swept = wanted.retired.iter().filter(|address| !left(address)).copied().collect();
         // What the gateway has lost is opened again.
         self.states.retain(|key, state| {
             key.address.is_ipv6() || matches!(state, State::Failed { .. }) || seen.contains(key)
@@ -184,6 +200,12 @@ impl Ledger {
         };
         let pause = SHORTEST_PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
         self.states.insert(key.clone(), State::Failed { why, again: now + pause, failures });
+    }
+
+    /// Whether nothing of ours is left for these addresses. There is no list of pinholes: those of a process that is gone
+    /// end by themselves.
+    pub fn has_swept(&self, retired: &BTreeSet<IpAddr>) -> bool {
+        retired.iter().all(|address| address.is_ipv6() || self.swept.contains(address))
     }
 
     /// Whether nothing of ours is there, as far as is known.
@@ -218,7 +240,7 @@ mod tests {
         let active: BTreeMap<_, _> =
             active.iter().map(|forward| (forward.key.clone(), (*forward).clone())).collect();
         let known = active.keys().cloned().chain(elsewhere.iter().map(|forward| forward.key.clone()));
-        Wanted { known: known.collect(), active }
+        Wanted { known: known.collect(), active, retired: BTreeSet::new() }
     }
 
     fn entry(client: &str, external: u16, description: &str) -> Entry {
@@ -302,6 +324,25 @@ mod tests {
         // It is tried again when the other one is gone.
         ledger.listed(at(21), &[], &all);
         assert_eq!(ledger.next(at(21), &all), Some(Step::Open(web)));
+    }
+
+    #[test]
+    fn what_is_retired_is_swept_once() {
+        let web = forward("192.0.2.1", 80);
+        let retired = Wanted { retired: [web.key.address].into(), ..Wanted::default() };
+        let mut ledger = Ledger::default();
+        assert_eq!(ledger.next(at(9), &retired), Some(Step::List));
+        let entries = [entry("192.0.2.1", 80, &web.description), entry("192.0.2.2", 81, &web.description)];
+        ledger.listed(at(9), &entries, &retired);
+        assert_eq!(ledger.next(at(9), &retired), Some(Step::Close(web.key.clone())));
+        // Only the gateway knows whether it did.
+        assert!(!ledger.has_swept(&retired.retired));
+        assert_eq!(ledger.next(at(9), &retired), None);
+        assert_eq!(ledger.poll_timeout(&retired), Some(at(14)));
+        assert_eq!(ledger.next(at(14), &retired), Some(Step::List));
+        ledger.listed(at(14), &entries[1..], &retired);
+        assert!(ledger.has_swept(&retired.retired));
+        assert_eq!(ledger.next(at(60), &retired), None);
     }
 
     #[test]

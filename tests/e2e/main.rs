@@ -32,6 +32,7 @@ mod table;
 mod telemetry;
 mod traffic;
 mod upnp;
+mod upnp_faults;
 
 fn main() {
     let args = Arguments::from_args();
@@ -49,6 +50,7 @@ fn main() {
         dhcp::trials(),
         dhcp_faults::trials(),
         upnp::trials(),
+        upnp_faults::trials(),
         mdns::trials(),
         bgp::trials(),
         bgp_faults::trials(),

@@ -22,12 +22,12 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-const ALL: &str = "allow 1-65535 0.0.0.0/0 1-65535";
-const V4: &str = "10.42.0.150";
+pub(crate) const ALL: &str = "allow 1-65535 0.0.0.0/0 1-65535";
+pub(crate) const V4: &str = "10.42.0.150";
 const V6: &str = "fd42::1150";
 
 /// Servers on every host, as a Service would have them behind it.
-fn workload(lab: &ServiceLab, port: &str) -> Result<Vec<Process>, Failed> {
+pub(crate) fn workload(lab: &ServiceLab, port: &str) -> Result<Vec<Process>, Failed> {
     let start = |host: &kube_vip_lab::Host| {
         let log = host.folder.join("workload.log");
         Process::start(&host.namespace, &["python3", "-m", "http.server", "--bind", "::", port], &[], &log)
@@ -36,13 +36,13 @@ fn workload(lab: &ServiceLab, port: &str) -> Result<Vec<Process>, Failed> {
 }
 
 /// A Service on port 8080 with an endpoint on every node.
-fn serve(lab: &ServiceLab, name: &str, addresses: &str, annotations: Value) -> Outcome {
+pub(crate) fn serve(lab: &ServiceLab, name: &str, addresses: &str, annotations: Value) -> Outcome {
     lab.create(name, addresses, json!({ "ports": [{ "port": 8080, "protocol": "TCP" }] }))?;
     lab.set_endpoints(name, "a", &["node-1", "node-2", "node-3"])?;
     Ok(lab.annotate(name, annotations)?)
 }
 
-fn wait_until_reached(router: &HomeRouter, url: &str, wanted: bool) -> Outcome {
+pub(crate) fn wait_until_reached(router: &HomeRouter, url: &str, wanted: bool) -> Outcome {
     let what = if wanted { "an answer" } else { "no answer" };
     wait_for(&format!("{what} outside from {url}"), 40, || (router.reaches(url) == wanted).then_some(()))
         .map_err(|error| format!("{error}\n{}\n{}", router.open(), router.log()).into())
@@ -144,12 +144,26 @@ fn refused() -> Outcome {
         "PortNotForwarded",
         "gateway 10.42.0.254, port 9090/TCP: the gateway refuses",
     )?;
-    // Somebody else's port is left to him.
+    // Somebody else's port is left to him: another cluster's, for all that can be seen.
     let station = lab.lab.machine("station", 152)?;
-    let url = "http://10.42.0.254:5000/rootDesc.xml";
-    station.run(&["upnpc", "-u", url, "-a", "10.42.0.152", "8080", "9091", "TCP"])?;
+    let ask = |words: &[&str]| {
+        let url = "http://10.42.0.254:5000/rootDesc.xml";
+        station.run(&[&["upnpc", "-u", url, "-e", "kube-vip 01234567 default/web"][..], words].concat())
+    };
+    ask(&["-a", "10.42.0.152", "8080", "9091", "TCP"])?;
     lab.annotate("web", json!({ "kube-vip.io/upnp-external-port": "9091" }))?;
-    wait_for_event(&lab, "web", "PortNotForwarded", "belongs to 10.42.0.152")?;
+    wait_for_event(
+        &lab,
+        "web",
+        "PortNotForwarded",
+        "belongs to 10.42.0.152 (`kube-vip 01234567 default/web`)",
+    )?;
     assert!(router.open().contains("10.42.0.152"));
+    // Until he gives it back.
+    ask(&["-d", "9091", "TCP"])?;
+    wait_for("the port to be ours", 40, || {
+        let open = router.open();
+        (open.contains(V4) && open.contains("9091") && !open.contains("10.42.0.152")).then_some(())
+    })?;
     Ok(())
 }

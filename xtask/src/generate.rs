@@ -13,7 +13,7 @@ pub(crate) fn manifests() -> Outcome {
         write(&folder.join(sample.file), &text)?;
     }
     let image = "ghcr.io/kube-vip/kube-vip-cloud-provider";
-    let provider = provider::manifest::render(image, None).map_err(|error| error.to_string())?;
+    let provider = provider::manifest::render(image, None, false).map_err(|error| error.to_string())?;
     write(&folder.join("cloud-provider.yaml"), &provider::manifest::sample(&provider))
 }
 

@@ -108,6 +108,10 @@ impl Term {
         telemetry: Arc<Telemetry>,
         teller: Teller,
     ) -> Self {
+        let mut planner = Planner::new(options.class.clone());
+        if options.upnp {
+            planner.open_ports();
+        }
         Self {
             api,
             writer,
@@ -115,7 +119,7 @@ impl Term {
             teller,
             config_map: options.config_map.clone(),
             most_writes: options.writes,
-            planner: Planner::new(options.class.clone()),
+            planner,
             known: Known::default(),
             flights: FuturesUnordered::new(),
             retries: BTreeSet::new(),

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use kube_vip::dhcp::record::Record;
 use kube_vip::dhcp::wish::{Held, LeaseKey};
 use kube_vip::model::annotation::{
-    ALLOCATED, CLEANUP_FINALIZER, DHCP_LEASE, IMPLEMENTATION, LEGACY_ADDRESS, LOAD_BALANCER_IPS,
-    SERVICE_INTERFACE, SHARING_KEY,
+    ALLOCATED, CLEANUP_FINALIZER, DHCP_LEASE, FORWARD_UPNP, IMPLEMENTATION, LEGACY_ADDRESS,
+    LOAD_BALANCER_IPS, SERVICE_INTERFACE, SHARING_KEY, UPNP_DELEGATED,
 };
 use kube_vip::model::family::number;
 use kube_vip::model::legal::{is_name, unusable};
@@ -77,6 +77,8 @@ pub struct World<'a> {
     pub ipam: &'a mut Ipam,
     /// Which Services are looked after.
     pub class: &'a Class,
+    /// Ports of the network's gateway are opened for Services that ask for it.
+    pub upnp: bool,
     /// A write to this Service may still come about: what was decided for it is not given to others.
     pub unsure: bool,
     /// What came of asking DHCP servers, where this process asks them.
@@ -131,6 +133,9 @@ impl World<'_> {
         }
         let tenancy = tenancy(self.pools, key, view);
         mark(view, &mut patch);
+        // Gateways open ports for whoever has the address alone: the node that announces it asks them.
+        let delegated = self.upnp && view.annotation(FORWARD_UPNP) == Some("true");
+        patch.annotate(view, UPNP_DELEGATED, delegated.then_some("true"));
         match request(view) {
             Request::Fixed { text, by } => self.fixed(key, view, &tenancy, &text, by, patch),
             Request::Any(before) => self.any(key, view, &tenancy, before, patch),
@@ -443,5 +448,6 @@ fn retire(view: &ServiceView, mut patch: Patch) -> Decision {
         Request::Fixed { .. } => {}
     }
     patch.annotate(view, ALLOCATED, None);
+    patch.annotate(view, UPNP_DELEGATED, None);
     Decision::Release(patch)
 }

@@ -99,6 +99,7 @@ struct Entry {
 #[derive(Debug, Default)]
 pub struct Planner {
     class: Class,
+    upnp: bool,
     pools: Pools,
     ipam: Ipam,
     services: BTreeMap<ServiceKey, Entry>,
@@ -115,6 +116,11 @@ impl Planner {
     /// Nothing is known yet.
     pub fn new(class: Class) -> Self {
         Self { class, ..Self::default() }
+    }
+
+    /// From now on ports of the network's gateway are opened for Services that ask for it.
+    pub fn open_ports(&mut self) {
+        self.upnp = true;
     }
 
     /// From now on this process asks DHCP servers itself, on this link.
@@ -274,6 +280,7 @@ impl Planner {
             pools: &self.pools,
             ipam: &mut self.ipam,
             class: &self.class,
+            upnp: self.upnp,
             unsure: entry.unsure,
             dhcp: self.dhcp.as_ref(),
             asks: BTreeSet::new(),

@@ -1,12 +1,12 @@
 //! What users see: Events, metrics, probes, the commands.
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
-use kube_vip_lab::objects::load_balancer;
-use kube_vip_lab::wait_for;
+use kube_vip_lab::objects::{annotation, load_balancer};
+use kube_vip_lab::{Provider, wait_for};
 use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
 
-use super::harness::{PROGRAM, world};
+use super::harness::{PROGRAM, QUICK, RIGHTS, world};
 use super::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -15,6 +15,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("addresses_of_nodes_and_of_others_are_refused", addresses_of_nodes_and_of_others_are_refused),
         trial("metrics_and_probes_tell_how_it_goes", metrics_and_probes_tell_how_it_goes),
         trial("the_pools_command_shows_who_waits", the_pools_command_shows_who_waits),
+        trial("ports_of_gateways_are_left_to_who_announces", ports_of_gateways_are_left_to_who_announces),
     ]
 }
 
@@ -123,5 +124,37 @@ fn the_pools_command_shows_who_waits() -> Result<(), Failed> {
     world.configure(json!({ "range-global": "192.0.2.1-192.0.2.3" }))?;
     let text = ask(&[])?;
     assert!(text.contains("is a kube-vip-cloud-provider running"), "{text}");
+    Ok(())
+}
+
+fn ports_of_gateways_are_left_to_who_announces() -> Result<(), Failed> {
+    let world = world()?;
+    world.configure(json!({ "range-global": "192.0.2.1-192.0.2.9" }))?;
+    let delegated = |wanted: &str| {
+        wait_for(&format!("the delegation to be `{wanted}`"), 20, || {
+            (annotation(&world.service("web"), "kube-vip.io/upnp-delegated") == wanted).then_some(())
+        })
+    };
+    let ask = |value: Value| {
+        let annotations = json!({ "kube-vip.io/forwardUPNP": value });
+        world.objects().patch::<Service>("web", json!({ "metadata": { "annotations": annotations } }))
+    };
+    let args = [&QUICK[..], &["--upnp"]].concat();
+    let mut provider = Provider::start(&world.lab, 0, PROGRAM, (10258, RIGHTS), &args)?;
+    world.create("web")?;
+    ask(json!("true"))?;
+    delegated("true")?;
+    ask(json!(null))?;
+    delegated("")?;
+    ask(json!("true"))?;
+    delegated("true")?;
+    // Switched off it takes its word back, and nobody else's word counts.
+    provider.terminate();
+    provider.wait(10)?;
+    let _provider = world.provider(10259)?;
+    delegated("")?;
+    let forged = json!({ "kube-vip.io/upnp-delegated": "true" });
+    world.objects().patch::<Service>("web", json!({ "metadata": { "annotations": forged } }))?;
+    delegated("")?;
     Ok(())
 }

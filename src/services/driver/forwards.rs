@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Driver;
 use crate::latest;
 use crate::model::annotation::{FORWARD_UPNP, UPNP_EXTERNAL_IP};
+use crate::model::service::Ingress;
 use crate::model::{BootTime, ServiceKey, ServiceView};
 use crate::net::clock;
 use crate::upnp::forward::{Forward, forwards};
@@ -18,27 +19,36 @@ const FAREWELL: Duration = Duration::from_secs(2);
 impl Driver {
     /// Say which ports should be open: by this node, where it has the address.
     pub(super) fn forward(&mut self) {
-        let Some((wanted, _)) = &self.channels.gateways else { return };
         let services = self.plan.services.iter().filter(|(key, _)| !self.departing.contains_key(*key));
         let services = services.filter_map(|(key, handled)| {
             let view = self.seen.services.get(key)?;
             Some((key, view, handled.addresses.as_slice()))
         });
-        self.forwards = forwards(services);
+        self.forwards = forwards(self.options.upnp, services);
         let held = &self.channels.outcome.borrow().held;
         let all = || self.forwards.services.values().flatten();
         let here = all().filter(|forward| held.contains(&forward.key.address));
         let now = Wanted {
             active: here.map(|forward| (forward.key.clone(), forward.clone())).collect(),
             known: all().map(|forward| forward.key.clone()).collect(),
+            retired: self.retired().filter(|address| held.contains(address)).collect(),
         };
-        latest::set(wanted, now);
+        latest::set(&self.channels.gateways.0, now);
+    }
+
+    /// Addresses of Services that had ports once, and shall have none now.
+    fn retired(&self) -> impl Iterator<Item = IpAddr> {
+        let retired = self.plan.services.iter().filter(|(key, _)| {
+            let there =
+                self.seen.services.get(*key).is_some_and(|view| view.annotation(UPNP_EXTERNAL_IP).is_some());
+            there && !self.forwards.services.contains_key(*key)
+        });
+        retired.flat_map(|(_, handled)| &handled.addresses).copied()
     }
 
     /// How it goes with gateways has changed.
     pub(super) fn take_gateways(&mut self) {
-        let Some((_, outcome)) = &mut self.channels.gateways else { return };
-        let outcome = outcome.borrow_and_update().clone();
+        let outcome = self.channels.gateways.1.borrow_and_update().clone();
         let mut news = Vec::new();
         for (service, forwards) in &self.forwards.services {
             let open = forwards.iter().filter(|forward| outcome.is_open(&forward.key));
@@ -58,16 +68,17 @@ impl Driver {
 
     /// What is in the way of a Service's ports at gateways.
     pub(super) fn gateway_remarks(&self, key: &ServiceKey) -> Vec<String> {
-        let Some((_, outcome)) = &self.channels.gateways else {
+        let mut remarks = self.forwards.wrong.get(key).cloned().unwrap_or_default();
+        let Some(forwards) = self.forwards.services.get(key) else {
             let asks =
                 self.seen.services.get(key).is_some_and(|view| view.annotation(FORWARD_UPNP) == Some("true"));
-            let text =
-                format!("{FORWARD_UPNP}: nobody here opens ports of gateways; set enable_upnp for kube-vip");
+            let text = format!(
+                "{FORWARD_UPNP}: nobody opens ports of gateways; set enable_upnp for kube-vip, or --upnp for the cloud \
+                 provider"
+            );
             return if asks { vec![text] } else { Vec::new() };
         };
-        let mut remarks = self.forwards.wrong.get(key).cloned().unwrap_or_default();
-        let Some(forwards) = self.forwards.services.get(key) else { return remarks };
-        let outcome = outcome.borrow();
+        let outcome = self.channels.gateways.1.borrow();
         let held = &self.channels.outcome.borrow().held;
         let here = |forward: &&Forward| held.contains(&forward.key.address);
         if forwards.iter().any(|forward| here(&forward)) {
@@ -86,24 +97,46 @@ impl Driver {
         remarks
     }
 
-    /// The gateway's address outside, if a port of it leads to this Service.
-    pub(super) fn external_address(&self, key: &ServiceKey) -> Option<Option<String>> {
-        let (_, outcome) = self.channels.gateways.as_ref()?;
-        let outcome = outcome.borrow();
-        let forwards = self.forwards.services.get(key).map(Vec::as_slice).unwrap_or_default();
+    /// The addresses outside of gateways whose ports lead to this Service: for its annotation, none where that stays as
+    /// it is; and for its status.
+    pub(super) fn outside(
+        &self,
+        key: &ServiceKey,
+        view: &ServiceView,
+    ) -> (Option<Option<String>>, Vec<Ingress>) {
+        let outcome = self.channels.gateways.1.borrow();
+        let before = view.annotation(UPNP_EXTERNAL_IP);
+        let Some(forwards) = self.forwards.services.get(key) else {
+            let addresses = self.plan.services.get(key).map(|handled| handled.addresses.as_slice());
+            let mut addresses = addresses.unwrap_or_default().iter();
+            // It stays for as long as a port may be open: whoever comes next closes it.
+            let closed = before.is_some() && addresses.all(|address| outcome.swept.contains(address));
+            return (closed.then_some(None), Vec::new());
+        };
         let gateways = forwards.iter().filter_map(|forward| outcome.ports.get(&forward.key)).flatten();
         let open: BTreeSet<IpAddr> =
             gateways.filter(|(_, result)| result.is_ok()).map(|(gateway, _)| *gateway).collect();
-        let outside = open.iter().filter_map(|gateway| outcome.gateways.get(gateway).copied().flatten());
-        let outside: BTreeSet<String> = outside.map(|address| address.to_string()).collect();
-        let text = outside.into_iter().collect::<Vec<_>>().join(",");
-        let there =
-            self.seen.services.get(key).is_some_and(|view| view.annotation(UPNP_EXTERNAL_IP).is_some());
-        match text.is_empty() {
-            // Not before anything is known, and not where there is nothing to remove.
-            true => (there && forwards.is_empty()).then_some(None),
-            false => Some(Some(text)),
-        }
+        let now: BTreeSet<IpAddr> =
+            open.iter().filter_map(|gateway| outcome.gateways.get(gateway).copied().flatten()).collect();
+        // Until a gateway has been found what was told before stays.
+        let text = now.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",");
+        let text = Some(text).filter(|text| !text.is_empty());
+        let shown = text.as_deref().or(before).filter(|_| self.options.upnp_status);
+        let same_ports = forwards.iter().all(|forward| forward.key.external == forward.port);
+        let entry = |ip: IpAddr| Ingress {
+            ip: Some(ip),
+            hostname: None,
+            // Where the gateway has other ports than the Service, clients in the cluster have to go there, too.
+            ip_mode: Some(if same_ports { "VIP" } else { "Proxy" }.to_owned()),
+            ports: forwards
+                .iter()
+                .filter(|forward| forward.key.address.is_ipv4() == ip.is_ipv4())
+                .map(|forward| (forward.key.protocol, forward.key.external))
+                .collect(),
+        };
+        let entries = shown.into_iter().flat_map(|text| text.split(',')).filter_map(|ip| ip.parse().ok());
+        let entries = entries.map(entry).collect();
+        (text.map(Some), entries)
     }
 
     /// Whether a Service that is gone has ports of the gateway that lead to an address of this node's.

@@ -23,6 +23,7 @@ pub mod control_plane;
 pub mod dhcp;
 pub mod dhcp_stand_in;
 pub mod follower;
+pub mod gateway_stand_in;
 pub mod home_router;
 pub mod keepalived;
 pub mod lab;
