@@ -152,6 +152,8 @@ pub struct Driver {
     /// Services that are gone, or no Services for us any more, and whose address stays until the gateway's ports are closed;
     /// or until then. What there is in their place follows.
     departing: BTreeMap<ServiceKey, (BootTime, Option<ServiceView>)>,
+    /// Services whose ports nobody opens, and when that is told.
+    unopened: BTreeMap<ServiceKey, BootTime>,
     /// Until when the elections go first: what can wait is not written before.
     moving_until: BootTime,
 }
@@ -193,6 +195,7 @@ impl Driver {
             forwards: Forwards::default(),
             open_ports: BTreeSet::new(),
             departing: BTreeMap::new(),
+            unopened: BTreeMap::new(),
             moving_until: BootTime::default(),
         }
     }
@@ -261,7 +264,7 @@ impl Driver {
                         self.see(change);
                     }
                 }
-                () = timer.until(deadline) => {}
+                () = timer.until(deadline) => self.tell(),
             }
         }
     }
@@ -558,7 +561,8 @@ impl Driver {
         let turn = self.postponed.values().copied().filter(|due| *due > now);
         let retry = retry.chain(turn);
         let leaving = self.departing.values().map(|(until, _)| *until);
-        retry.chain(replan).chain(label).chain(moved).chain(leaving).min()
+        let unopened = self.unopened.values().copied().filter(|at| *at > now);
+        retry.chain(replan).chain(label).chain(moved).chain(leaving).chain(unopened).min()
     }
 }
 

@@ -3,19 +3,29 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::Node;
-use kube_vip_lab::{AgentOptions, Neighbour, Router, RouterKind, RouterOptions, Written, wait_for};
+use k8s_openapi::api::core::v1::{Node, Service};
+use kube_vip_lab::avahi::Avahi;
+use kube_vip_lab::home_router::HomeRouter;
+use kube_vip_lab::{
+    AgentOptions, DhcpServer, Neighbour, Router, RouterKind, RouterOptions, ServerKind, ServerOptions,
+    Written, wait_for,
+};
 use libtest_mimic::{Failed, Trial};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::bgp::{HOSTS, wait_for_status};
 use crate::harness::{ServicesGuard, services};
 use crate::trial;
+use crate::upnp::{ALL, wait_until_reached, workload};
 
 type Outcome = Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![trial("the_bgp_example_works", bgp), trial("the_routing_table_example_works", table)]
+    vec![
+        trial("the_bgp_example_works", bgp),
+        trial("the_routing_table_example_works", table),
+        trial("the_home_lab_example_works", home),
+    ]
 }
 
 fn path(name: &str) -> PathBuf {
@@ -81,5 +91,27 @@ fn table() -> Outcome {
         drop(beside);
         wait_for("the session to end", 20, || (gateway.established() == 0).then_some(()))?;
     }
+    Ok(())
+}
+
+/// The Service as it is written, with the three things that a home network offers.
+fn home() -> Outcome {
+    let mut lab = services(&[("enable_upnp", "true")])?;
+    let _dhcp = DhcpServer::start(&lab.lab, ServerOptions::new(ServerKind::Dnsmasq, 600))?;
+    let mut router = HomeRouter::start(&lab.lab)?;
+    router.switch_on(ALL)?;
+    let avahi = Avahi::start(&lab.lab, "seeker", 246)?;
+    let _workload = workload(&lab, "80")?;
+    lab.start_agents()?;
+    let text = std::fs::read_to_string(path("home-lab/web.yaml"))?;
+    let web: Value = serde_saphyr::from_str(&text)?;
+    lab.objects().create::<Service>("web", web)?;
+    lab.set_endpoints("web", "a", &["node-1", "node-2", "node-3"])?;
+    wait_until_reached(&router, "http://100.200.0.1:8080/", true)?;
+    let address = wait_for("the name to be found", 20, || avahi.resolve("web.local", "-4"))?;
+    lab.wait_for_status("web", &[&address, "100.200.0.1"])?;
+    wait_for("the port to be browsed", 10, || {
+        avahi.browse("_http._tcp").contains("web;_http._tcp;local;web.local;").then_some(())
+    })?;
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! `cargo xtask demo`: the main job, for somebody who sees it for the first time.
 
+pub(crate) mod home;
+
 use std::net::IpAddr;
 use std::time::Duration;
 

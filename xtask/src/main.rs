@@ -13,6 +13,7 @@ use std::process::ExitCode;
 const HELP: &str = "\
 cargo xtask setup                 install what the others need: packages, etcd and kube-apiserver
 cargo xtask demo [--keep]         three hosts, a VIP, a Service, the death of a host; --keep leaves them up
+cargo xtask demo home             the same behind a home router: DHCP, UPnP, and names by mDNS
 cargo xtask test                  every check of the project
 cargo xtask sim --seeds N         the simulation of the election, N times
 cargo xtask sim --seed N          one run of it, with its story
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         ["setup"] => setup::all(),
         ["demo"] => demo::run(false),
         ["demo", "--keep"] => demo::run(true),
+        ["demo", "home"] => demo::home::run(),
         ["test"] => test::all(),
         ["sim", "--seeds", seeds] => test::simulate("SIM_SEEDS", seeds),
         ["sim", "--seed", seed] => test::simulate("SIM_SEED", seed),

@@ -7,7 +7,7 @@ use kube_vip_lab::dhcp_stand_in::{DhcpStandIn, honest};
 use kube_vip_lab::objects::annotation;
 use kube_vip_lab::{DhcpServer, Provider, ServerKind, ServerOptions, wait_for};
 use libtest_mimic::{Failed, Trial};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{PROGRAM, QUICK, RIGHTS, World, world};
 use crate::trial;
@@ -41,7 +41,10 @@ fn wait_for_lease(world: &World, name: &str) -> kube_vip_lab::Result<String> {
 fn whole_life() -> Outcome {
     let world = world()?;
     let server = DhcpServer::start(&world.lab, ServerOptions::new(ServerKind::Dnsmasq, 600))?;
-    world.configure(json!({ "range-global": "dhcp" }))?;
+    // As it stands among the examples.
+    let pools = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/home-lab/pools.yaml");
+    let pools: Value = serde_saphyr::from_str(&std::fs::read_to_string(pools)?)?;
+    world.configure(pools["data"].clone())?;
     let provider = asking(&world, PORT)?;
     let spec = json!({
         "type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ports": [{ "port": 80 }],

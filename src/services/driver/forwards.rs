@@ -16,6 +16,9 @@ use crate::upnp::ledger::Wanted;
 /// For so long a Service's address stays when the Service is gone, so that the gateway can be told from it.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// So long the cloud provider has to say that ports may be opened, before it is told that nobody does.
+const PROVIDERS_TIME: Duration = Duration::from_secs(5);
+
 impl Driver {
     /// Say which ports should be open: by this node, where it has the address.
     pub(super) fn forward(&mut self) {
@@ -25,7 +28,7 @@ impl Driver {
             Some((key, view, handled.addresses.as_slice()))
         });
         self.forwards = forwards(self.options.upnp, services);
-        let held = &self.channels.outcome.borrow().held;
+        let held = self.channels.outcome.borrow().held.clone();
         let all = || self.forwards.services.values().flatten();
         let here = all().filter(|forward| held.contains(&forward.key.address));
         let now = Wanted {
@@ -34,6 +37,24 @@ impl Driver {
             retired: self.retired().filter(|address| held.contains(address)).collect(),
         };
         latest::set(&self.channels.gateways.0, now);
+        self.doubt();
+    }
+
+    /// Remember whose ports nobody opens, of those that are announced here.
+    fn doubt(&mut self) {
+        let held = self.channels.outcome.borrow().held.clone();
+        let asks = |key: &ServiceKey| {
+            let view = self.seen.services.get(key);
+            view.is_some_and(|view| view.annotation(FORWARD_UPNP) == Some("true"))
+        };
+        let unopened = self.plan.services.iter().filter(|(key, handled)| {
+            let here = handled.addresses.iter().any(|address| held.contains(address));
+            here && !self.forwards.services.contains_key(*key) && asks(key)
+        });
+        let at = clock::now() + PROVIDERS_TIME;
+        let before = &self.unopened;
+        let now = unopened.map(|(key, _)| (key.clone(), before.get(key).copied().unwrap_or(at)));
+        self.unopened = now.collect();
     }
 
     /// Addresses of Services that had ports once, and shall have none now.
@@ -70,16 +91,17 @@ impl Driver {
     pub(super) fn gateway_remarks(&self, key: &ServiceKey) -> Vec<String> {
         let mut remarks = self.forwards.wrong.get(key).cloned().unwrap_or_default();
         let Some(forwards) = self.forwards.services.get(key) else {
-            let asks =
-                self.seen.services.get(key).is_some_and(|view| view.annotation(FORWARD_UPNP) == Some("true"));
-            let text = format!(
-                "{FORWARD_UPNP}: nobody opens ports of gateways; set enable_upnp for kube-vip, or --upnp for the cloud \
-                 provider"
-            );
-            return if asks { vec![text] } else { Vec::new() };
+            let due = self.unopened.get(key).is_some_and(|at| clock::now() >= *at);
+            remarks.extend(due.then(|| {
+                format!(
+                    "{FORWARD_UPNP}: nobody opens ports of gateways; set enable_upnp for kube-vip, or --upnp for the \
+                     cloud provider"
+                )
+            }));
+            return remarks;
         };
-        let outcome = self.channels.gateways.1.borrow();
         let held = &self.channels.outcome.borrow().held;
+        let outcome = self.channels.gateways.1.borrow();
         let here = |forward: &&Forward| held.contains(&forward.key.address);
         if forwards.iter().any(|forward| here(&forward)) {
             remarks.extend(outcome.trouble.clone());

@@ -176,7 +176,8 @@ pub fn set_pods(objects: Objects<'_>, service: &str, hosts: &[usize]) -> Result<
             })
         };
         let endpoints: Vec<Value> = hosts.iter().map(endpoint).collect();
-        let ports = json!([{ "name": "tcp", "port": PORT, "protocol": "TCP" }, { "name": "udp", "port": PORT, "protocol": "UDP" }]);
+        let port = |(name, protocol)| json!({ "name": name, "port": PORT, "protocol": protocol });
+        let ports: Vec<Value> = [("tcp", "TCP"), ("udp", "UDP"), ("http", "TCP")].map(port).to_vec();
         let name = format!("{service}-{suffix}");
         let object = json!({
             "metadata": { "labels": { "kubernetes.io/service-name": service } },
@@ -195,7 +196,15 @@ pub fn set_pods(objects: Objects<'_>, service: &str, hosts: &[usize]) -> Result<
 /// # Errors
 /// If nobody answers.
 pub fn get(lab: &Lab, address: IpAddr, port: u16) -> Result<String> {
-    let asked = lab.client_host.block_on(async move { timeout(PATIENCE, request(address, port)).await });
+    get_from(&lab.client_host, address, port)
+}
+
+/// Ask for a page from any machine.
+///
+/// # Errors
+/// If nobody answers.
+pub fn get_from(machine: &Namespace, address: IpAddr, port: u16) -> Result<String> {
+    let asked = machine.block_on(async move { timeout(PATIENCE, request(address, port)).await });
     match asked {
         Ok(Ok(text)) => Ok(text),
         Ok(Err(error)) => Err(LabError::Api(format!("{address}: {error}"))),
@@ -269,18 +278,23 @@ pub struct Caller {
 impl Caller {
     /// Ask from the client host.
     pub fn start(lab: &Lab, address: IpAddr, port: u16) -> Self {
-        Self::every(INTERVAL, lab, address, port)
+        Self::of(&lab.client_host, address, port)
+    }
+
+    /// Ask from any machine.
+    pub fn of(machine: &Namespace, address: IpAddr, port: u16) -> Self {
+        Self::every(INTERVAL, machine, address, port)
     }
 
     /// Ask from the client host, more often.
     pub fn eager(lab: &Lab, address: IpAddr, port: u16) -> Self {
-        Self::every(EAGER, lab, address, port)
+        Self::every(EAGER, &lab.client_host, address, port)
     }
 
-    fn every(interval: Duration, lab: &Lab, address: IpAddr, port: u16) -> Self {
+    fn every(interval: Duration, machine: &Namespace, address: IpAddr, port: u16) -> Self {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let sink = asked.clone();
-        let task = lab.client_host.spawn(async move {
+        let task = machine.spawn(async move {
             let mut tick = tokio::time::interval(interval);
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
             loop {
