@@ -91,9 +91,14 @@ fn every_server() -> Outcome {
 }
 
 fn failover() -> Outcome {
-    for env in [&[][..], &[("svc_election", "true")], &[("svc_election_groups", "4")]] {
+    let cases = [
+        (&[][..], ServerKind::Dnsmasq),
+        (&[("svc_election", "true")], ServerKind::Isc),
+        (&[("svc_election_groups", "4")], ServerKind::Kea),
+    ];
+    for (env, kind) in cases {
         let mut lab = services(env)?;
-        let mut server = DhcpServer::start(&lab.lab, ServerOptions::new(ServerKind::Dnsmasq, 600))?;
+        let mut server = DhcpServer::start(&lab.lab, ServerOptions::new(kind, 600))?;
         lab.start_agents()?;
         lab.serve("web", "0.0.0.0,::")?;
         let addresses = leased(&lab, "web", 2)?;
@@ -115,9 +120,11 @@ fn failover() -> Outcome {
             (holders.len() == 1 && holders != [holder]).then_some(())
         })?;
         lab.start_agent(holder)?;
-        // All at once.
+        // All at once, and the server, too.
         lab.stop_agents()?;
         lab.wait_until_nobody_has(&v4)?;
+        server.stop()?;
+        server.launch()?;
         lab.start_agents()?;
         lab.wait_for_holder(&v4)?;
         for address in &addresses {

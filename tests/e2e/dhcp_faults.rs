@@ -1,10 +1,11 @@
 //! DHCP servers that go away, change their mind, or do what no server should.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use kube_vip_lab::dhcp_stand_in::{DhcpStandIn, Request, honest, kind};
-use kube_vip_lab::{DhcpServer, ServerKind, ServerOptions, ServiceLab, now, wait_for};
+use kube_vip_lab::dhcp6_stand_in as v6;
+use kube_vip_lab::{Dhcp6StandIn, DhcpServer, ServerKind, ServerOptions, ServiceLab, now, wait_for};
 use libtest_mimic::{Failed, Trial};
 use serde_json::json;
 
@@ -21,8 +22,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_network_that_is_renumbered_is_followed", renumbered),
         trial("an_offered_address_that_a_station_has_is_declined", taken),
         trial("servers_that_misbehave_cost_no_more_than_time", hostile),
+        trial("servers_for_ipv6_that_misbehave_cost_no_more_than_time", hostile_v6),
         trial("no_server_is_told_and_a_wrong_interface_is_told_at_once", nobody),
         trial("a_relay_is_as_good_as_a_server", relay),
+        trial("a_relay_for_ipv6_is_as_good_as_a_server", relay_v6),
     ]
 }
 
@@ -160,6 +163,76 @@ fn hostile() -> Outcome {
     Ok(())
 }
 
+fn hostile_v6() -> Outcome {
+    let address: Ipv6Addr = "fd42::1150".parse()?;
+    type Script = fn(usize, &v6::Request) -> Vec<Vec<u8>>;
+    const SIX: Ipv6Addr = Ipv6Addr::new(0xfd42, 0, 0, 0, 0, 0, 0, 0x1150);
+    let cases: [(&str, Script); 9] = [
+        ("has no address", |_, request| vec![request.refusal(v6::kind::ADVERTISE, 2)]),
+        ("advertises, and refuses then", |_, request| match request.kind() {
+            v6::kind::SOLICIT => vec![request.answer(v6::kind::ADVERTISE, SIX, 600)],
+            _ => vec![request.refusal(v6::kind::REPLY, 2)],
+        }),
+        ("advertises, and is silent then", |_, request| match request.kind() {
+            v6::kind::SOLICIT => vec![request.answer(v6::kind::ADVERTISE, SIX, 600)],
+            _ => Vec::new(),
+        }),
+        ("answers another transaction", |number, request| {
+            let mut answer = v6::honest(SIX, 600)(number, request);
+            answer.iter_mut().for_each(|answer| answer[3] ^= 1);
+            answer
+        }),
+        ("answers another client", |number, request| {
+            let mut answer = v6::honest(SIX, 600)(number, request);
+            answer.iter_mut().for_each(|answer| answer[10] ^= 1);
+            answer
+        }),
+        ("cuts its options short", |number, request| {
+            let mut answer = v6::honest(SIX, 600)(number, request);
+            answer.iter_mut().for_each(|answer| answer.truncate(answer.len() - 7));
+            answer
+        }),
+        ("gives an address that no host can have", |number, request| {
+            v6::honest(Ipv6Addr::LOCALHOST, 600)(number, request)
+        }),
+        ("gives an address for no time", |number, request| v6::honest(SIX, 0)(number, request)),
+        ("answers a thousand times", |_, request| {
+            vec![request.answer(v6::kind::ADVERTISE, Ipv6Addr::UNSPECIFIED, 600); 1000]
+        }),
+    ];
+    let mut lab = services(&[])?;
+    let server = Dhcp6StandIn::start(&lab.lab, v6::honest(address, 600))?;
+    lab.start_agents()?;
+    let served = |lab: &ServiceLab| -> Outcome {
+        lab.wait_for_status("web", &["fd42::1150"])?;
+        lab.wait_for_holder("fd42::1150")?;
+        Ok(())
+    };
+    for (what, script) in cases {
+        let before = server.seen().len();
+        server.play(script);
+        let began = now();
+        lab.serve("web", "::")?;
+        wait_for(&format!("two requests to a server that {what}"), 20, || {
+            (server.seen().len() >= before + 2).then_some(())
+        })?;
+        server.play(v6::honest(address, 600));
+        served(&lab).map_err(|error| format!("{what}: {error:?}"))?;
+        let (asked, seconds) = (server.seen().len() - before, now().since(began).as_secs());
+        assert!(asked as u64 <= 6 + 2 * seconds, "{what}: {asked} messages in {seconds} s");
+        lab.delete("web")?;
+        lab.wait_until_nobody_has("fd42::1150")?;
+    }
+    // Leases of a second: asked for as often as is needed, and no more often.
+    server.play(v6::honest(address, 1));
+    lab.serve("web", "::")?;
+    served(&lab)?;
+    let (before, began) = (server.seen().len(), now());
+    wait_for("renewals", 20, || (server.seen().len() >= before + 6).then_some(()))?;
+    assert!(now().since(began) > Duration::from_secs(2), "{} messages", server.seen().len());
+    Ok(())
+}
+
 fn nobody() -> Outcome {
     let mut lab = services(&[])?;
     lab.start_agents()?;
@@ -210,6 +283,44 @@ fn relay() -> Outcome {
     lab.start_agents()?;
     lab.serve("web", "0.0.0.0")?;
     let address = leased(&lab, "web", 1)?[0];
+    lab.wait_for_holder(&address.to_string())?;
+    Ok(())
+}
+
+fn relay_v6() -> Outcome {
+    let mut lab = services(&[])?;
+    let router = lab.lab.machine("relay", 247)?;
+    let server = kube_vip_lab::Namespace::new("behind")?;
+    router.ip(&["link", "add", "behind", "type", "veth", "peer", "name", "eth0", "netns", server.name()])?;
+    router.ip(&["addr", "add", "fd44::1/64", "dev", "behind", "nodad"])?;
+    router.ip(&["link", "set", "behind", "up"])?;
+    server.ip(&["addr", "add", "fd44::2/64", "dev", "eth0", "nodad"])?;
+    server.ip(&["link", "set", "eth0", "up"])?;
+    server.ip(&["-6", "route", "add", "default", "via", "fd44::1"])?;
+    router.sysctl("net.ipv6.conf.all.forwarding", "1")?;
+    let log = lab.lab.path("relay6.log");
+    let leases = format!("--dhcp-leasefile={}", lab.lab.path("relay6.leases").to_string_lossy());
+    let command = [
+        "dnsmasq",
+        "--keep-in-foreground",
+        "--conf-file=/dev/null",
+        "--user=root",
+        "--port=0",
+        "--log-dhcp",
+        "--log-facility=-",
+        "--dhcp-range=fd42::1150,fd42::1157,64,600",
+        &leases,
+    ];
+    let _server = kube_vip_lab::process::Process::start(&server, &command, &[], &log)?;
+    let pid = lab.lab.path("relay6.pid");
+    let pid = pid.to_string_lossy();
+    let command = ["dhcrelay", "-d", "-6", "-pf", &pid, "-l", "eth0", "-u", "fd44::2%behind"];
+    let _relay = kube_vip_lab::process::Process::start(&router, &command, &[], &log)?;
+    lab.start_agents()?;
+    lab.serve("web", "::")?;
+    let found = leased(&lab, "web", 1);
+    let address = found
+        .map_err(|error| format!("{error:?}\n{}", std::fs::read_to_string(&log).unwrap_or_default()))?[0];
     lab.wait_for_holder(&address.to_string())?;
     Ok(())
 }

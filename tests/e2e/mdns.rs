@@ -2,8 +2,9 @@
 
 use k8s_openapi::api::core::v1::Service;
 use kube_vip_lab::avahi::Avahi;
+use kube_vip_lab::mdns::ask;
 use kube_vip_lab::objects::annotation;
-use kube_vip_lab::{ServiceLab, now, wait_for};
+use kube_vip_lab::{ServiceLab, wait_for};
 use libtest_mimic::{Failed, Trial};
 use serde_json::json;
 
@@ -56,9 +57,11 @@ fn found() -> Outcome {
     lab.agent(holder).terminate();
     lab.agent(holder).wait(10)?;
     lab.wait_for_holder(V4)?;
-    let began = now();
+    wait_for("another node to answer", 10, || {
+        let (from, address) = ask(&avahi.namespace, "shop.local").ok().flatten()?;
+        (from != lab.lab.host(holder).v4 && address.to_string() == V4).then_some(())
+    })?;
     wait_for_address(&avahi, "shop.local", "-4", Some(V4))?;
-    println!("found again after {:?}", now().since(began));
     lab.delete("web")?;
     lab.wait_until_nobody_has(V4)?;
     wait_for_address(&avahi, "shop.local", "-4", None)?;

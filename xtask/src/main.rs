@@ -22,7 +22,8 @@ cargo xtask bench failover        every fault, measured by a client: --runs N (1
 cargo xtask bench services        addresses for Services: --only WORK, --json FILE, --provider PROGRAM for
                                   another cloud provider
 cargo xtask bench bgp             routes, by FRR and BIRD: --only change|loss|server|scale|idle, --json FILE
-cargo xtask bench dhcp            addresses from DHCP servers: --only one|burst|many, --json FILE
+cargo xtask bench dhcp            addresses from DHCP servers, and names: --only one|burst|many|names,
+                                  --json FILE
 cargo xtask fuzz [SECONDS]        every fuzz target, for so many seconds each
 cargo xtask manifests             write manifests/ anew
 cargo xtask docs                  write the references in docs/ anew

@@ -38,6 +38,12 @@ pub struct Request {
     bytes: Vec<u8>,
 }
 
+impl From<Vec<u8>> for Request {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes }
+    }
+}
+
 impl Request {
     fn option(&self, code: u8) -> Option<&[u8]> {
         let mut rest = self.bytes.get(240..)?;
@@ -94,17 +100,20 @@ impl Request {
     }
 }
 
-type Script = dyn Fn(usize, &Request) -> Vec<Vec<u8>> + Send + Sync;
+type Script<R> = dyn Fn(usize, &R) -> Vec<Vec<u8>> + Send + Sync;
 
-/// A server with a script.
-pub struct DhcpStandIn {
-    seen: Arc<Mutex<Vec<Request>>>,
-    script: Arc<Mutex<Box<Script>>>,
+/// A server with a script, for requests of one kind.
+pub struct Scripted<R> {
+    seen: Arc<Mutex<Vec<R>>>,
+    script: Arc<Mutex<Box<Script<R>>>>,
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     /// Its namespace.
     pub namespace: Namespace,
 }
+
+/// A server for IPv4.
+pub type DhcpStandIn = Scripted<Request>;
 
 impl DhcpStandIn {
     /// A server that answers the n-th request with what `script` says. Answers go to everybody.
@@ -119,41 +128,10 @@ impl DhcpStandIn {
         let open = || {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 67))?;
             socket.set_broadcast(true)?;
-            socket.set_read_timeout(Some(Duration::from_millis(50)))?;
             std::io::Result::Ok(socket)
         };
         let socket = namespace.within(open)?.map_err(io("port 67"))?;
-        let seen: Arc<Mutex<Vec<Request>>> = Arc::default();
-        let script: Arc<Mutex<Box<Script>>> = Arc::new(Mutex::new(Box::new(script)));
-        let ended = Arc::new(AtomicBool::new(false));
-        let (all, says, end) = (seen.clone(), script.clone(), ended.clone());
-        let thread = std::thread::spawn(move || {
-            let mut buffer = [0; 2048];
-            while !end.load(Ordering::Relaxed) {
-                let Ok((length, _)) = socket.recv_from(&mut buffer) else { continue };
-                let request = Request { bytes: buffer.get(..length).unwrap_or_default().to_vec() };
-                let number = {
-                    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
-                    all.push(request.clone());
-                    all.len() - 1
-                };
-                let answers = says.lock().unwrap_or_else(PoisonError::into_inner)(number, &request);
-                for answer in answers {
-                    socket.send_to(&answer, SocketAddr::from((Ipv4Addr::BROADCAST, 68))).ok();
-                }
-            }
-        });
-        Ok(Self { seen, script, ended, thread: Some(thread), namespace })
-    }
-
-    /// Behave otherwise from now on.
-    pub fn play(&self, script: impl Fn(usize, &Request) -> Vec<Vec<u8>> + Send + Sync + 'static) {
-        *self.script.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(script);
-    }
-
-    /// All that clients sent.
-    pub fn seen(&self) -> Vec<Request> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        Self::over(namespace, socket, Some((Ipv4Addr::BROADCAST, 68).into()), script)
     }
 
     /// The types of all that clients sent.
@@ -162,7 +140,50 @@ impl DhcpStandIn {
     }
 }
 
-impl Drop for DhcpStandIn {
+impl<R: From<Vec<u8>> + Clone + Send + 'static> Scripted<R> {
+    /// A server on a socket that answers the n-th request with what `script` says: to whoever asks, or to one address.
+    pub(crate) fn over(
+        namespace: Namespace,
+        socket: UdpSocket,
+        to: Option<SocketAddr>,
+        script: impl Fn(usize, &R) -> Vec<Vec<u8>> + Send + Sync + 'static,
+    ) -> Result<Self> {
+        socket.set_read_timeout(Some(Duration::from_millis(50))).map_err(io("a server's socket"))?;
+        let seen: Arc<Mutex<Vec<R>>> = Arc::default();
+        let script: Arc<Mutex<Box<Script<R>>>> = Arc::new(Mutex::new(Box::new(script)));
+        let ended = Arc::new(AtomicBool::new(false));
+        let (all, says, end) = (seen.clone(), script.clone(), ended.clone());
+        let thread = std::thread::spawn(move || {
+            let mut buffer = [0; 2048];
+            while !end.load(Ordering::Relaxed) {
+                let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
+                let request = R::from(buffer.get(..length).unwrap_or_default().to_vec());
+                let number = {
+                    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+                    all.push(request.clone());
+                    all.len() - 1
+                };
+                let answers = says.lock().unwrap_or_else(PoisonError::into_inner)(number, &request);
+                for answer in answers {
+                    socket.send_to(&answer, to.unwrap_or(from)).ok();
+                }
+            }
+        });
+        Ok(Self { seen, script, ended, thread: Some(thread), namespace })
+    }
+
+    /// Behave otherwise from now on.
+    pub fn play(&self, script: impl Fn(usize, &R) -> Vec<Vec<u8>> + Send + Sync + 'static) {
+        *self.script.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(script);
+    }
+
+    /// All that clients sent.
+    pub fn seen(&self) -> Vec<R> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl<R> Drop for Scripted<R> {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {

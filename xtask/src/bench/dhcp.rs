@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Service;
 use kube_vip_lab::process::usage;
 use kube_vip_lab::recorder::Recorder;
 use kube_vip_lab::sweep::Sweep;
-use kube_vip_lab::{DhcpServer, Result, ServerKind, ServerOptions, ServiceLab, now};
+use kube_vip_lab::{DhcpServer, Result, ServerKind, ServerOptions, ServiceLab, mdns, now};
 use serde_json::json;
 
 use super::services::{Options, Report};
@@ -48,6 +48,9 @@ pub(crate) fn run_all(options: &Options) -> Outcome {
         if options.wants("many") {
             Bench::start(&program, ServerOptions { wide: 500, ..plain(ServerKind::Dnsmasq) })?
                 .many(&mut report)?;
+        }
+        if options.wants("names") {
+            Bench::start(&program, plain(ServerKind::Dnsmasq))?.names(&mut report)?;
         }
         Ok(())
     };
@@ -138,6 +141,41 @@ impl Bench {
         Ok(())
     }
 
+    /// From the end of the node that tells a name to the answer of the next.
+    fn names(&mut self, report: &mut Report) -> Result<()> {
+        let seeker = self.lab.lab.machine("seeker", 246)?;
+        let answered = |not: Option<IpAddr>| {
+            kube_vip_lab::wait_for("an answer", 30, || {
+                let (from, _) = mdns::ask(&seeker, "web.local").ok().flatten()?;
+                (Some(from) != not).then_some(from)
+            })
+        };
+        self.lab.serve("web", "10.42.0.200")?;
+        self.lab.annotate("web", json!({ "kube-vip.io/mdns": "web" }))?;
+        let (mut planned, mut lost) = (Vec::new(), Vec::new());
+        for _ in 0..5 {
+            for (kill, times) in [(false, &mut planned), (true, &mut lost)] {
+                let holder = answered(None)?;
+                let hosts = &self.lab.lab.hosts;
+                let index = hosts.iter().position(|host| IpAddr::from(host.v4) == holder).unwrap_or(0);
+                let start = now();
+                if kill {
+                    self.lab.agent(index).kill();
+                } else {
+                    self.lab.agent(index).terminate();
+                }
+                answered(Some(holder))?;
+                times.push(now().since(start).as_secs_f64());
+                self.lab.agent(index).wait(10)?;
+                self.lab.start_agent(index)?;
+                std::thread::sleep(Duration::from_secs(3));
+            }
+        }
+        report.add_all("name by mDNS, answered by the next node: SIGTERM", planned, "s", "1");
+        report.add_all("name by mDNS, answered by the next node: agent killed", lost, "s", "lease (5) + 1");
+        Ok(())
+    }
+
     fn burst(&mut self, kind: ServerKind, report: &mut Report) -> Result<()> {
         let services: Vec<(String, String)> =
             (0..50).map(|number| (format!("burst-{number}"), "0.0.0.0".into())).collect();
@@ -161,10 +199,37 @@ impl Bench {
         Ok(())
     }
 
+    /// The holder's share of a processor when nothing happens, in per cent.
+    fn at_rest(&mut self, holder: usize) -> f64 {
+        let (before, watched) = (usage(self.lab.agent(holder).pid()).cpu, now());
+        std::thread::sleep(STEADY);
+        let used = usage(self.lab.agent(holder).pid()).cpu - before;
+        used / now().since(watched).as_secs_f64() * 100.0
+    }
+
+    /// What so many Services with addresses of their own cost at rest.
+    fn plain_addresses(&mut self, count: u32) -> Result<f64> {
+        let first = Ipv4Addr::new(10, 43, 2, 0).to_bits();
+        let wanted: Vec<IpAddr> =
+            (0..count).map(|number| Ipv4Addr::from_bits(first + number).into()).collect();
+        let name = |number: usize| format!("plain-{number}");
+        let services: Vec<(String, String)> =
+            wanted.iter().enumerate().map(|(number, address)| (name(number), address.to_string())).collect();
+        self.sweep.ask(&wanted, &[]);
+        self.lab.serve_all(&services)?;
+        self.sweep.wait(120)?;
+        let holder = self.holder(wanted.first().copied().unwrap_or(Ipv4Addr::UNSPECIFIED.into()))?;
+        std::thread::sleep(STEADY);
+        let share = self.at_rest(holder);
+        services.iter().try_for_each(|(name, _)| self.lab.delete(name))?;
+        Ok(share)
+    }
+
     fn many(&mut self, report: &mut Report) -> Result<()> {
         let first = Ipv4Addr::new(10, 43, 4, 0).to_bits();
         let wanted: Vec<IpAddr> = (0..500).map(|number| Ipv4Addr::from_bits(first + number).into()).collect();
         let Some(address) = wanted.first().copied() else { return Ok(()) };
+        let plain = self.plain_addresses(500)?;
         let before: Vec<f64> = (0..3).map(|host| usage(self.lab.agent(host).pid()).rss_mb).collect();
         let services: Vec<(String, String)> =
             (0..500).map(|number| (format!("many-{number}"), "0.0.0.0".into())).collect();
@@ -184,15 +249,9 @@ impl Bench {
             "MiB",
             "24",
         );
-        let watched = now();
-        std::thread::sleep(STEADY);
-        let used = usage(self.lab.agent(holder).pid()).cpu - agent.cpu;
-        report.add(
-            "500 leases: processor at rest",
-            used / now().since(watched).as_secs_f64() * 100.0,
-            "%",
-            "0.2",
-        );
+        let leased = self.at_rest(holder);
+        report.add("500 addresses without leases: processor at rest", plain, "%", "");
+        report.add("500 leases: processor at rest, more than without", leased - plain, "%", "0.2");
         report.add(
             "500 leases: messages that the server got",
             self.server.log().matches("DHCPREQUEST").count() as f64,

@@ -1,0 +1,45 @@
+//! One question about a name in the local network, by a machine that remembers nothing (RFC 6762 §5.1).
+
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::time::Duration;
+
+use crate::{Namespace, Result, io};
+
+/// How long an answer may take. A host may wait an eighth of that before it answers (§6).
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Who answers, and with which IPv4 address; none if nobody does.
+///
+/// # Errors
+/// If the system refuses.
+pub fn ask(machine: &Namespace, name: &str) -> Result<Option<(IpAddr, Ipv4Addr)>> {
+    // An id, no flags, one question; then the name, type A, class IN.
+    let mut question = vec![0x4b, 0x56, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        question.push(u8::try_from(label.len()).unwrap_or(0));
+        question.extend(label.as_bytes());
+    }
+    question.extend([0, 0, 1, 0, 1]);
+    let exchange = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.send_to(&question, (Ipv4Addr::new(224, 0, 0, 251), 5353))?;
+        let mut buffer = [0; 1500];
+        match socket.recv_from(&mut buffer) {
+            Ok((length, from)) => {
+                let answer = buffer.get(..length).unwrap_or_default();
+                std::io::Result::Ok(address(answer).map(|address| (from.ip(), address)))
+            }
+            Err(_) => Ok(None),
+        }
+    };
+    machine.within(exchange)?.map_err(io("a question by multicast"))
+}
+
+/// The first IPv4 address in an answer: type A, class IN, a time to live, four bytes.
+fn address(answer: &[u8]) -> Option<Ipv4Addr> {
+    answer.windows(14).find_map(|part| match part {
+        [0, 1, _, 1, _, _, _, _, 0, 4, a, b, c, d] => Some(Ipv4Addr::new(*a, *b, *c, *d)),
+        _ => None,
+    })
+}
