@@ -97,7 +97,7 @@ pub struct Driver {
     heard: mpsc::Sender<(u32, Heard)>,
     /// When links that were missing are looked for again.
     look_again: Option<BootTime>,
-    /// What users were told of a link.
+    /// The links there are, for whoever asks for one that is not there.
     links_present: String,
 }
 

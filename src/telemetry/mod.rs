@@ -205,6 +205,16 @@ impl Telemetry {
         self.lock().leases.insert(of, leases);
     }
 
+    /// How it goes with the network's gateways.
+    pub fn gateways(&self, outcome: &crate::upnp::driver::Outcome) {
+        self.lock().status.gateways = upnp::lines(outcome);
+    }
+
+    /// Which names are told here for Services.
+    pub fn names(&self, names: Vec<String>) {
+        self.lock().status.names = names;
+    }
+
     /// The main loop made a round.
     pub fn heartbeat(&self, now: BootTime) {
         self.lock().status.heartbeat = now;

@@ -57,6 +57,12 @@ pub struct Status {
     /// DHCP leases of Services and of the control plane.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leases: Vec<LeaseStatus>,
+    /// Gateways of the network and their ports, each in a line.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gateways: Vec<String>,
+    /// Names that this node tells by mDNS, each in a line.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
     /// BGP peers, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub peers: BTreeMap<String, PeerStatus>,
@@ -104,6 +110,8 @@ impl Status {
             addresses: Vec::new(),
             services: 0,
             leases: Vec::new(),
+            gateways: Vec::new(),
+            names: Vec::new(),
             peers: BTreeMap::new(),
             api_server: "unknown".to_owned(),
             trouble: None,
@@ -170,6 +178,12 @@ impl Status {
         }
         for lease in &self.leases {
             line("DHCP", lease.line());
+        }
+        for gateway in &self.gateways {
+            line("gateway", gateway.clone());
+        }
+        for name in &self.names {
+            line("name", name.clone());
         }
         for peer in self.peers.values() {
             line("BGP peer", peer.to_text());

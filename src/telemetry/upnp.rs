@@ -1,4 +1,4 @@
-//! What is told of gateways: metrics.
+//! What is told of gateways: metrics, and lines of `kube-vip status`.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -47,4 +47,21 @@ impl Counts {
         self.open.set(number(open));
         self.failing.set(number(outcome.ports.len() - open));
     }
+}
+
+/// Gateways with their addresses outside, what is open there, and what is in the way.
+pub fn lines(outcome: &Outcome) -> Vec<String> {
+    let mut lines: Vec<String> = outcome.trouble.iter().cloned().collect();
+    for (gateway, outside) in &outcome.gateways {
+        let outside = outside.map(|address| format!(", outside {address}")).unwrap_or_default();
+        lines.push(format!("{gateway}{outside}"));
+    }
+    for (key, gateways) in &outcome.ports {
+        let port = format!("port {}/{} for {}", key.external, key.protocol, key.address);
+        lines.extend(gateways.iter().map(|(gateway, result)| match result {
+            Ok(()) => format!("{gateway}: {port} is open"),
+            Err(why) => format!("{gateway}: {port} is not open: {why}"),
+        }));
+    }
+    lines
 }

@@ -52,8 +52,10 @@ fn found() -> Outcome {
         let service: Service = lab.objects().get("web").ok().flatten()?;
         (annotation(&service, "kube-vip.io/mdns-name") == "shop.local").then_some(())
     })?;
-    // Another node takes over: found there, too, and not again after a pause.
     let holder = lab.wait_for_holder(V4)?;
+    let status = lab.lab.host(holder).namespace.run(&[crate::harness::PROGRAM, "status"])?;
+    assert!(status.contains("name         default/web is shop.local"), "{status}");
+    // Another node takes over: found there, too, and not again after a pause.
     lab.agent(holder).terminate();
     lab.agent(holder).wait(10)?;
     lab.wait_for_holder(V4)?;

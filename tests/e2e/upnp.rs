@@ -66,6 +66,11 @@ fn through() -> Outcome {
         "PortForwarded",
         "port 8080/TCP of 100.200.0.1 leads to 10.42.0.150 port 8080",
     )?;
+    let holder = lab.wait_for_holder(V4)?;
+    let status = lab.lab.host(holder).namespace.run(&[crate::harness::PROGRAM, "status"])?;
+    for line in ["10.42.0.254, outside 100.200.0.1", "10.42.0.254: port 8080/TCP for 10.42.0.150 is open"] {
+        assert!(status.contains(&format!("gateway      {line}")), "{status}");
+    }
     wait_for("the gateway's address in the annotation", 10, || {
         let service: Service = lab.objects().get("web").ok().flatten()?;
         (annotation(&service, "kube-vip.io/upnp-external-ip") == "100.200.0.1").then_some(())

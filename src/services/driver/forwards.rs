@@ -70,6 +70,7 @@ impl Driver {
     /// How it goes with gateways has changed.
     pub(super) fn take_gateways(&mut self) {
         let outcome = self.channels.gateways.1.borrow_and_update().clone();
+        self.telemetry.gateways(&outcome);
         let mut news = Vec::new();
         for (service, forwards) in &self.forwards.services {
             let open = forwards.iter().filter(|forward| outcome.is_open(&forward.key));
