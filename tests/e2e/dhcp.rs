@@ -1,12 +1,14 @@
 //! Services whose addresses come from the network's own DHCP server, asked by the agent that announces them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use k8s_openapi::api::core::v1::Service;
 use kube_vip::model::Family;
+use kube_vip_lab::dhcp_stand_in::{DhcpStandIn, honest, kind};
 use kube_vip_lab::objects::annotation;
 use kube_vip_lab::{DhcpServer, ServerKind, ServerOptions, ServiceLab, wait_for};
 use libtest_mimic::{Failed, Trial};
+use serde_json::{Value, json};
 
 use crate::harness::services;
 use crate::services::wait_for_event;
@@ -17,6 +19,7 @@ type Outcome = Result<(), Failed>;
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("an_address_comes_from_a_server_of_every_kind", every_server),
+        trial("a_server_is_asked_as_annotations_say", annotations),
         trial("a_lease_goes_on_where_another_node_takes_over", failover),
         trial("the_control_plane_may_have_a_leased_address", control_plane),
         trial("a_lease_may_have_a_link_of_its_own", macvlan),
@@ -86,6 +89,66 @@ fn every_server() -> Outcome {
             .map_err(|error| format!("{error}\n{}", server.log()))?;
         }
         lab.delete("more")?;
+    }
+    Ok(())
+}
+
+/// A Service `web` that has these annotations from the beginning, with an endpoint.
+fn create(lab: &ServiceLab, annotations: Value) -> Outcome {
+    let spec =
+        json!({ "type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ports": [{ "port": 80 }] });
+    lab.objects()
+        .create::<Service>("web", json!({ "metadata": { "annotations": annotations }, "spec": spec }))?;
+    Ok(lab.set_endpoints("web", "a", &["node-1"])?)
+}
+
+/// What is sent, what is written back; and real servers that answer to the hardware address alone.
+fn annotations() -> Outcome {
+    let mut lab = services(&[])?;
+    let server = DhcpStandIn::start(&lab.lab, honest(Ipv4Addr::new(10, 42, 0, 151), 600))?;
+    lab.start_agents()?;
+    create(
+        &lab,
+        json!({
+            "kube-vip.io/loadbalancerIPs": "0.0.0.0",
+            "kube-vip.io/hwaddr": "02:00:00:0a:0b:0c",
+            "kube-vip.io/requestedIP": "10.42.0.151",
+            "kube-vip.io/loadbalancerHostname": "shop.lab.example",
+            "kube-vip.io/ddns": "true",
+            "kube-vip.io/dhcp-broadcast": "false",
+        }),
+    )?;
+    assert_eq!(leased(&lab, "web", 1)?[0].to_string(), "10.42.0.151");
+    let asked = server.seen();
+    for request in asked.iter().filter(|request| [kind::DISCOVER, kind::REQUEST].contains(&request.kind())) {
+        assert_eq!(request.hardware(), "02:00:00:0a:0b:0c");
+        assert_eq!(request.requested(), Some(Ipv4Addr::new(10, 42, 0, 151)));
+        assert_eq!(request.hostname().as_deref(), Some("shop"));
+        assert_eq!(request.full_name().as_deref(), Some(&b"\x04shop\x03lab\x07example\x00"[..]));
+        assert!(!request.wants_broadcast());
+    }
+    // Without annotations it is the Service's own, and is written down with the address.
+    lab.create("plain", "0.0.0.0", json!({}))?;
+    server.play(honest(Ipv4Addr::new(10, 42, 0, 152), 600));
+    lab.set_endpoints("plain", "a", &["node-1"])?;
+    leased(&lab, "plain", 1)?;
+    let last = server.seen().last().cloned().unwrap();
+    assert!(last.wants_broadcast());
+    assert_eq!(last.full_name(), None);
+    let service: Service = lab.objects().get("plain")?.unwrap();
+    assert_eq!(annotation(&service, "kube-vip.io/hwaddr"), last.hardware());
+    assert_eq!(annotation(&service, "kube-vip.io/requestedIP"), "10.42.0.152");
+    drop(server);
+    drop(lab);
+    for kind in ServerKind::ALL {
+        let mut lab = services(&[])?;
+        let server = DhcpServer::start(&lab.lab, ServerOptions::new(kind, 600))?;
+        lab.start_agents()?;
+        create(
+            &lab,
+            json!({ "kube-vip.io/loadbalancerIPs": "0.0.0.0", "kube-vip.io/dhcp-broadcast": "false" }),
+        )?;
+        leased(&lab, "web", 1).map_err(|error| format!("{kind:?}: {error:?}\n{}", server.log()))?;
     }
     Ok(())
 }
@@ -189,8 +252,9 @@ fn macvlan() -> Outcome {
     };
     lab.start_agents()?;
     for name in ["web", "more"] {
-        lab.create(name, "0.0.0.0", serde_json::json!({}))?;
-        let annotations = serde_json::json!({ "kube-vip.io/macvlanName": "shared", "kube-vip.io/hwaddr": "00:00:6c:01:02:03" });
+        lab.create(name, "0.0.0.0", json!({}))?;
+        let annotations =
+            json!({ "kube-vip.io/macvlanName": "shared", "kube-vip.io/hwaddr": "00:00:6c:01:02:03" });
         lab.annotate(name, annotations)?;
         lab.set_endpoints(name, "a", &["node-1", "node-2", "node-3"])?;
     }

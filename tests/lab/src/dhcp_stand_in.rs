@@ -73,6 +73,11 @@ impl Request {
         self.option(12).map(|value| String::from_utf8_lossy(value).into_owned())
     }
 
+    /// Its name, as the server is to put it into the DNS (RFC 4702 §2): the wire form behind flags and two zeros.
+    pub fn full_name(&self) -> Option<Vec<u8>> {
+        self.option(81).map(|value| value.get(3..).unwrap_or_default().to_vec())
+    }
+
     /// Its hardware address.
     pub fn hardware(&self) -> String {
         let bytes = self.bytes.get(28..34).unwrap_or_default();
