@@ -66,6 +66,7 @@ fn consent() -> Outcome {
     lab.start_agents()?;
     wait_until_reached(&router, url, false)?;
     wait_for_status(&lab, "web", &[V4], "")?;
+    wait_for_event(&lab, "web", "PortNotForwarded", "enable_upnp=false forbids it")?;
     // The status alone may be left as it is.
     lab.stop_agents()?;
     lab.options = lab.plain_options().with("enable_upnp", "true").with("upnp_status", "false");

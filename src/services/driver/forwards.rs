@@ -10,7 +10,7 @@ use crate::model::annotation::{FORWARD_UPNP, UPNP_EXTERNAL_IP};
 use crate::model::service::Ingress;
 use crate::model::{BootTime, ServiceKey, ServiceView};
 use crate::net::clock;
-use crate::upnp::forward::{Forward, forwards};
+use crate::upnp::forward::{Consent, Forward, forwards};
 use crate::upnp::ledger::Wanted;
 
 /// For so long a Service's address stays when the Service is gone, so that the gateway can be told from it.
@@ -93,12 +93,12 @@ impl Driver {
         let mut remarks = self.forwards.wrong.get(key).cloned().unwrap_or_default();
         let Some(forwards) = self.forwards.services.get(key) else {
             let due = self.unopened.get(key).is_some_and(|at| clock::now() >= *at);
-            remarks.extend(due.then(|| {
-                format!(
-                    "{FORWARD_UPNP}: nobody opens ports of gateways; set enable_upnp for kube-vip, or --upnp for the \
-                     cloud provider"
-                )
-            }));
+            let what_to_do = match self.options.upnp {
+                Consent::Never => "enable_upnp=false forbids it; take that away, or set it to true",
+                _ => "set enable_upnp for kube-vip, or --upnp for the cloud provider",
+            };
+            remarks
+                .extend(due.then(|| format!("{FORWARD_UPNP}: nobody opens ports of gateways; {what_to_do}")));
             return remarks;
         };
         let held = &self.channels.outcome.borrow().held;
