@@ -111,7 +111,8 @@ fn v4(address: &IpAddr) -> Option<Ipv4Addr> {
 /// What a server says, the number of the transaction, and to which hardware address; none if it says nothing that
 /// concerns a client.
 pub fn from_bytes(bytes: &[u8]) -> Option<([u8; 6], u32, Answer)> {
-    let bytes = Bytes::from_bytes(bytes).ok()?;
+    let (header, options) = bytes.split_at_checked(HEADER + MAGIC.len())?;
+    let bytes = Bytes::from_bytes(&[header, &heeded(options)?].concat()).ok()?;
     if bytes.opcode() != Opcode::BootReply || bytes.hlen() != 6 {
         return None;
     }
@@ -147,6 +148,38 @@ pub fn from_bytes(bytes: &[u8]) -> Option<([u8; 6], u32, Answer)> {
         _ => return None,
     };
     Some((hardware, bytes.xid(), answer))
+}
+
+/// The options that are looked at; none if one of them is cut short. The library takes the lengths of others on trust.
+fn heeded(mut rest: &[u8]) -> Option<Vec<u8>> {
+    let mut kept = Vec::new();
+    loop {
+        match rest {
+            // Padding, and the end (RFC 2132 §3.1, §3.2).
+            [0, next @ ..] => rest = next,
+            [] | [255, ..] => break,
+            [code, length, follows @ ..] => {
+                let (value, next) = follows.split_at_checked((*length).into())?;
+                rest = next;
+                let known = matches!(
+                    OptionCode::from(*code),
+                    OptionCode::MessageType
+                        | OptionCode::ServerIdentifier
+                        | OptionCode::Message
+                        | OptionCode::AddressLeaseTime
+                        | OptionCode::Renewal
+                        | OptionCode::Rebinding
+                );
+                if known {
+                    kept.extend([*code, *length]);
+                    kept.extend(value);
+                }
+            }
+            [_] => return None,
+        }
+    }
+    kept.push(255);
+    Some(kept)
 }
 
 /// An address that a host can have.

@@ -73,7 +73,8 @@ pub fn to_bytes(
 
 /// What a server says, the number of the transaction, and to which client; none if it says nothing that concerns one.
 pub fn from_bytes(bytes: &[u8]) -> Option<(Vec<u8>, u32, Answer)> {
-    let bytes = Bytes::from_bytes(bytes).ok()?;
+    let (header, options) = bytes.split_at_checked(4)?;
+    let bytes = Bytes::from_bytes(&[header, &heeded(options, 0)?].concat()).ok()?;
     let options = bytes.opts();
     let Some(DhcpOption::ClientId(client)) = options.get(OptionCode::ClientId) else { return None };
     let Some(DhcpOption::ServerId(server)) = options.get(OptionCode::ServerId) else { return None };
@@ -112,6 +113,31 @@ pub fn from_bytes(bytes: &[u8]) -> Option<(Vec<u8>, u32, Answer)> {
         _ => return None,
     };
     Some((client.clone(), bytes.xid_num(), answer))
+}
+
+/// The options that are looked at, in a message (depth 0), an association (1) and an address (2); none if they are cut
+/// short. The library takes the lengths of others on trust, and that of a status (§21.13).
+fn heeded(mut rest: &[u8], depth: u8) -> Option<Vec<u8>> {
+    let mut kept = Vec::new();
+    while let [high, low, more, less, follows @ ..] = rest {
+        let (code, length) = (u16::from_be_bytes([*high, *low]), u16::from_be_bytes([*more, *less]));
+        let (value, next) = follows.split_at_checked(length.into())?;
+        rest = next;
+        // Behind so many bytes other options follow (§21.4, §21.6).
+        let fixed = match (OptionCode::from(code), depth) {
+            (OptionCode::ClientId | OptionCode::ServerId, 0) => value.len(),
+            (OptionCode::StatusCode, _) if value.len() >= 2 => value.len(),
+            (OptionCode::IANA, 0) => 12,
+            (OptionCode::IAAddr, 1) => 24,
+            _ => continue,
+        };
+        let (value, inside) = value.split_at_checked(fixed)?;
+        let value = [value, &heeded(inside, depth + 1)?].concat();
+        kept.extend(code.to_be_bytes());
+        kept.extend(u16::try_from(value.len()).ok()?.to_be_bytes());
+        kept.extend(value);
+    }
+    rest.is_empty().then_some(kept)
 }
 
 /// The address, and its valid and preferred lifetimes in seconds.
@@ -212,6 +238,13 @@ mod tests {
             says(&format!("07 0b0c0d {CLIENT} {SERVER} {for_ever}")),
             heard(Answer::Ack(grant(None, None, None)))
         );
+        // A status without a code, a vendor's option without a number, and a name without an end are passed over.
+        let own = with("0000000a 00000014", lives);
+        assert_eq!(
+            says(&format!("07 0b0c0d {CLIENT} 000d 0000 0010 0001 00 0011 0000 {SERVER} {own}")),
+            heard(Answer::Ack(grant(seconds(200), seconds(10), seconds(20))))
+        );
+        assert_eq!(from_bytes(&[0, 0, 0, 0, 0, 13, 0, 0, 0x7e, 0x7e]), None);
         // No addresses (status 2), at both places; a lifetime of nothing; an association that is empty.
         let server = || Server::Duid(vec![0, 3, 0, 1]);
         let none = "000d 0006 0002 66756c6c";
