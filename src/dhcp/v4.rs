@@ -307,6 +307,9 @@ mod tests {
             answer(yours, full),
             heard(Answer::Offer(grant(seconds(3600), seconds(1800), seconds(3150))))
         );
+        // A name without flags and a status without a code are passed over; padding is none.
+        let odd = "35 01 02 51 00 97 00 00 36 04 c0000201 ff";
+        assert_eq!(answer(yours, odd), heard(Answer::Offer(grant(seconds(3600), None, None))));
         let bare = "35 01 05 36 04 c0000201 ff";
         assert_eq!(answer(yours, bare), heard(Answer::Ack(grant(seconds(3600), None, None))));
         let for_ever = "35 01 05 36 04 c0000201 33 04 ffffffff ff";
