@@ -238,7 +238,7 @@ mod tests {
             says(&format!("07 0b0c0d {CLIENT} {SERVER} {for_ever}")),
             heard(Answer::Ack(grant(None, None, None)))
         );
-        // A status without a code, a vendor's option without a number, and a name without an end are passed over.
+        // A status without a code, and a vendor's class and options that are cut short, are passed over.
         let own = with("0000000a 00000014", lives);
         assert_eq!(
             says(&format!("07 0b0c0d {CLIENT} 000d 0000 0010 0001 00 0011 0000 {SERVER} {own}")),

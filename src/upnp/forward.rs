@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::config::duration;
 use crate::model::annotation::{FORWARD_UPNP, UPNP_DELEGATED, UPNP_EXTERNAL_PORT, UPNP_LEASE_DURATION};
 use crate::model::hash::fnv1a;
-use crate::model::service::Protocol;
+use crate::model::service::{Ingress, Protocol};
 use crate::model::{ServiceKey, ServiceView};
 
 /// As in the Go program.
@@ -31,16 +31,20 @@ pub enum Consent {
     Always,
 }
 
+/// Whether a Service asks for ports of the gateway.
+pub fn asks(view: &ServiceView) -> bool {
+    view.annotation(FORWARD_UPNP) == Some("true")
+}
+
 impl Consent {
     /// Whether this Service's ports are to be opened.
     pub fn covers(self, view: &ServiceView) -> bool {
-        let told = |name| view.annotation(name) == Some("true");
-        told(FORWARD_UPNP)
-            && match self {
-                Self::Never => false,
-                Self::Delegated => told(UPNP_DELEGATED),
-                Self::Always => true,
-            }
+        let may = match self {
+            Self::Never => false,
+            Self::Delegated => view.annotation(UPNP_DELEGATED) == Some("true"),
+            Self::Always => true,
+        };
+        may && asks(view)
     }
 }
 
@@ -124,6 +128,19 @@ pub fn forwards<'a>(
         }
     }
     found
+}
+
+/// Status entries for addresses outside, separated by commas, under which gateways lead to these ports.
+pub fn by_gateway(forwards: &[Forward], outside: &str) -> Vec<Ingress> {
+    let same_ports = forwards.iter().all(|forward| forward.key.external == forward.port);
+    // Where the gateway has other ports than the Service, clients in the cluster have to go there, too.
+    let mode = if same_ports { "VIP" } else { "Proxy" };
+    let entry = |ip: IpAddr| {
+        let ports = forwards.iter().filter(|forward| forward.key.address.is_ipv4() == ip.is_ipv4());
+        let ports = ports.map(|forward| (forward.key.protocol, forward.key.external)).collect();
+        Ingress { ip: Some(ip), hostname: None, ip_mode: Some(mode.to_owned()), ports }
+    };
+    outside.split(',').filter_map(|ip| ip.parse().ok()).map(entry).collect()
 }
 
 /// Who made the mapping, for people and for ourselves.
@@ -240,6 +257,24 @@ mod tests {
             assert_eq!(consent.covers(&asking), opened, "{delegated} {consent:?}");
             let silent = view(1, &[(TCP, 80)], &[(UPNP_DELEGATED, delegated), (FORWARD_UPNP, "false")]);
             assert!(!consent.covers(&silent), "{delegated} {consent:?}");
+        }
+    }
+
+    #[test]
+    fn how_it_is_reached_from_outside() {
+        let addresses: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+        for (outside_port, mode, port) in [("", "VIP", 80), ("8080", "Proxy", 8080)] {
+            let view = view(1, &[(TCP, 80)], &[(UPNP_EXTERNAL_PORT, outside_port)]);
+            let found = forwards(Consent::Always, [(&key("web"), &view, &addresses[..])]);
+            let entries = by_gateway(&found.services[&key("web")], "100.200.0.1,nonsense");
+            let entry = Ingress {
+                ip: Some("100.200.0.1".parse().unwrap()),
+                hostname: None,
+                ip_mode: Some(mode.into()),
+                ports: vec![(TCP, port)],
+            };
+            assert_eq!(entries, [entry]);
+            assert_eq!(by_gateway(&found.services[&key("web")], ""), []);
         }
     }
 

@@ -6,14 +6,15 @@ use std::net::IpAddr;
 use kube_vip::dhcp::record::Record;
 use kube_vip::dhcp::wish::{Held, LeaseKey};
 use kube_vip::model::annotation::{
-    ALLOCATED, CLEANUP_FINALIZER, DHCP_LEASE, FORWARD_UPNP, IMPLEMENTATION, LEGACY_ADDRESS,
-    LOAD_BALANCER_IPS, SERVICE_INTERFACE, SHARING_KEY, UPNP_DELEGATED,
+    ALLOCATED, CLEANUP_FINALIZER, DHCP_LEASE, IMPLEMENTATION, LEGACY_ADDRESS, LOAD_BALANCER_IPS,
+    SERVICE_INTERFACE, SHARING_KEY, UPNP_DELEGATED,
 };
 use kube_vip::model::family::number;
 use kube_vip::model::legal::{is_name, unusable};
 use kube_vip::model::service::{FamilyPolicy, TrafficPolicy};
 use kube_vip::model::{Family, ServiceKey, ServiceView};
 use kube_vip::services::leases::{self, Asking};
+use kube_vip::upnp::forward::asks;
 
 use super::patch::Patch;
 use super::reason::Reason;
@@ -134,7 +135,7 @@ impl World<'_> {
         let tenancy = tenancy(self.pools, key, view);
         mark(view, &mut patch);
         // Gateways open ports for whoever has the address alone: the node that announces it asks them.
-        let delegated = self.upnp && view.annotation(FORWARD_UPNP) == Some("true");
+        let delegated = self.upnp && asks(view);
         patch.annotate(view, UPNP_DELEGATED, delegated.then_some("true"));
         match request(view) {
             Request::Fixed { text, by } => self.fixed(key, view, &tenancy, &text, by, patch),

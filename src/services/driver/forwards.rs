@@ -10,7 +10,7 @@ use crate::model::annotation::{FORWARD_UPNP, UPNP_EXTERNAL_IP};
 use crate::model::service::Ingress;
 use crate::model::{BootTime, ServiceKey, ServiceView};
 use crate::net::clock;
-use crate::upnp::forward::{Consent, Forward, forwards};
+use crate::upnp::forward::{Consent, Forward, asks, by_gateway, forwards};
 use crate::upnp::ledger::Wanted;
 
 /// For so long a Service's address stays when the Service is gone, so that the gateway can be told from it.
@@ -37,19 +37,15 @@ impl Driver {
             retired: self.retired().filter(|address| held.contains(address)).collect(),
         };
         latest::set(&self.channels.gateways.0, now);
-        self.doubt();
+        self.doubt(&held);
     }
 
     /// Remember whose ports nobody opens, of those that are announced here.
-    fn doubt(&mut self) {
-        let held = self.channels.outcome.borrow().held.clone();
-        let asks = |key: &ServiceKey| {
-            let view = self.seen.services.get(key);
-            view.is_some_and(|view| view.annotation(FORWARD_UPNP) == Some("true"))
-        };
+    fn doubt(&mut self, held: &BTreeSet<IpAddr>) {
         let unopened = self.plan.services.iter().filter(|(key, handled)| {
-            let here = handled.addresses.iter().any(|address| held.contains(address));
-            here && !self.forwards.services.contains_key(*key) && asks(key)
+            !self.forwards.services.contains_key(*key)
+                && self.seen.services.get(*key).is_some_and(asks)
+                && handled.addresses.iter().any(|address| held.contains(address))
         });
         let at = clock::now() + PROVIDERS_TIME;
         let before = &self.unopened;
@@ -131,34 +127,21 @@ impl Driver {
         let before = view.annotation(UPNP_EXTERNAL_IP);
         let Some(forwards) = self.forwards.services.get(key) else {
             let addresses = self.plan.services.get(key).map(|handled| handled.addresses.as_slice());
-            let mut addresses = addresses.unwrap_or_default().iter();
+            let addresses = addresses.unwrap_or_default();
             // It stays for as long as a port may be open: whoever comes next closes it.
-            let closed = before.is_some() && addresses.all(|address| outcome.swept.contains(address));
-            return (closed.then_some(None), Vec::new());
+            let swept =
+                !addresses.is_empty() && addresses.iter().all(|address| outcome.swept.contains(address));
+            return ((before.is_some() && swept).then_some(None), Vec::new());
         };
         let gateways = forwards.iter().filter_map(|forward| outcome.ports.get(&forward.key)).flatten();
-        let open: BTreeSet<IpAddr> =
-            gateways.filter(|(_, result)| result.is_ok()).map(|(gateway, _)| *gateway).collect();
+        let open = gateways.filter(|(_, result)| result.is_ok()).map(|(gateway, _)| gateway);
         let now: BTreeSet<IpAddr> =
-            open.iter().filter_map(|gateway| outcome.gateways.get(gateway).copied().flatten()).collect();
+            open.filter_map(|gateway| outcome.gateways.get(gateway).copied().flatten()).collect();
         // Until a gateway has been found what was told before stays.
         let text = now.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",");
         let text = Some(text).filter(|text| !text.is_empty());
-        let shown = text.as_deref().or(before).filter(|_| self.options.upnp_status);
-        let same_ports = forwards.iter().all(|forward| forward.key.external == forward.port);
-        let entry = |ip: IpAddr| Ingress {
-            ip: Some(ip),
-            hostname: None,
-            // Where the gateway has other ports than the Service, clients in the cluster have to go there, too.
-            ip_mode: Some(if same_ports { "VIP" } else { "Proxy" }.to_owned()),
-            ports: forwards
-                .iter()
-                .filter(|forward| forward.key.address.is_ipv4() == ip.is_ipv4())
-                .map(|forward| (forward.key.protocol, forward.key.external))
-                .collect(),
-        };
-        let entries = shown.into_iter().flat_map(|text| text.split(',')).filter_map(|ip| ip.parse().ok());
-        let entries = entries.map(entry).collect();
+        let shown = text.as_deref().or(before).filter(|_| self.options.upnp_status).unwrap_or_default();
+        let entries = by_gateway(forwards, shown);
         (text.map(Some), entries)
     }
 
