@@ -12,14 +12,18 @@ use std::time::Duration;
 
 use kube_vip::config::ClassRule;
 use kube_vip::desired::{LinkChoice, PrefixLength};
+use kube_vip::dhcp::fsm::Stage;
+use kube_vip::dhcp::wish::Held;
 use kube_vip::leader::Holder;
 use kube_vip::model::annotation::{
-    FORCE_ELECTION, LEASE_NAME, LOAD_BALANCER_IPS, SERVICE_INTERFACE, SERVICE_VLAN, WITHOUT_ENDPOINTS,
+    FORCE_ELECTION, LEASE_NAME, LOAD_BALANCER_IPS, SERVICE_INTERFACE, SERVICE_VLAN, VIP_HOST,
+    WITHOUT_ENDPOINTS,
 };
 use kube_vip::model::link::MadeLink;
 use kube_vip::model::service::TrafficPolicy;
-use kube_vip::model::{LeaseName, ServiceKey, ServiceView};
+use kube_vip::model::{Family, LeaseName, ServiceKey, ServiceView};
 use kube_vip::services::endpoints::{Endpoint, Slice};
+use kube_vip::services::leases;
 use kube_vip::services::plan::{Mode, Plan, Seen, World, plan};
 use kube_vip::services::select::Rules;
 use proptest::prelude::*;
@@ -142,6 +146,25 @@ fn one_election_for_each() {
             "default/kubevip-web candidate: 10.0.0.1",
         ]
     );
+}
+
+#[test]
+fn a_lease_of_a_dhcp_server_has_a_holder_though_nobody_can_serve_the_service() {
+    let address = "10.0.0.9";
+    let scene = |nodes: &[&str]| {
+        let mut scene = Scene::default().service("web", "0.0.0.0", nodes).local("web");
+        let held = Held { address: address.parse().ok(), record: None, stage: Stage::Bound, trouble: None };
+        let view = &scene.seen.services[&key("web")];
+        scene.seen.leases.insert(leases::key(view, Family::V4), held);
+        scene
+    };
+    let web = |scene: &Scene| shown(&scene.plan(Mode::PerService)).remove(0);
+    assert_eq!(web(&scene(&[])), "default/kubevip-web candidate:");
+    assert_eq!(web(&scene(&[ME])), "default/kubevip-web candidate: 10.0.0.9");
+    // Whoever renewed it meanwhile leaves it to the node that can serve it, and never has the address.
+    assert_eq!(web(&scene(&["node-2"])), "default/kubevip-web stays away:");
+    let announced = scene(&["node-2"]).annotated("web", VIP_HOST, ME);
+    assert_eq!(web(&announced), "default/kubevip-web stays away: 10.0.0.9");
 }
 
 #[test]

@@ -480,13 +480,23 @@ fn place_alone(world: &World, seen: &Seen, plan: &mut Plan, components: &[Compon
         holders.filter(|holder| holder.prompt).map(|holder| holder.identity.as_str()).collect();
     for (component, lease) in components.iter().zip(leases) {
         let Some(lease) = lease else { continue };
-        let mut handled = component.services.iter().filter_map(|key| plan.services.get(key));
-        let eligible = handled.any(|handled| handled.servable);
-        // Whoever cannot serve them any more keeps the addresses, silently, until a host that can has them.
-        let wanted = if eligible { SERVABLE } else { ALIVE };
-        let places = places_of(world, seen, plan, &component.services, wanted);
+        let handled = || component.services.iter().filter_map(|key| plan.services.get(key));
+        let servable = handled().any(|handled| handled.servable);
+        let leased = handled().any(|handled| handled.asking.is_some());
+        // Somebody has to renew a lease of a DHCP server, though nobody can serve the Service.
+        let asleep = leased && handled().all(|handled| !handled.alive);
+        let eligible = servable || asleep;
+        let mut views = component.services.iter().filter_map(|key| seen.services.get(key));
+        let announced = views.any(|view| view.annotation(VIP_HOST).is_some());
+        let places = match eligible {
+            true => places_of(world, seen, plan, &component.services, SERVABLE),
+            // While it was asleep it had none.
+            false if leased && !announced => BTreeSet::new(),
+            // Whoever cannot serve them any more keeps the addresses, silently, until a host that can has them.
+            false => places_of(world, seen, plan, &component.services, ALIVE),
+        };
         // Not everybody writes at once to a Lease that is free: one of them would win, and all pay.
-        let able = present.iter().copied().filter(|node| can_serve(seen, component, node));
+        let able = present.iter().copied().filter(|node| asleep || can_serve(seen, component, node));
         let rank = balance::rank(&world.me, able, &lease).min(STEPS);
         let delay = STEP * u32::try_from(rank).unwrap_or(0);
         let candidacy = Candidacy { eligible, delay, resuming: seen.has_all(&places), herald: false };

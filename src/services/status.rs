@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::plan::{Handled, Remark};
 use crate::model::ServiceView;
-use crate::model::annotation::VIP_HOST;
+use crate::model::annotation::{DHCP_LEASE, VIP_HOST};
 use crate::model::service::Ingress;
 
 /// What to write to a Service: its status, and the node in an annotation.
@@ -40,7 +40,7 @@ pub struct Here<'a> {
 ///
 /// The holder of its addresses writes. Whoever was the last to announce it clears it when nobody can serve it any more.
 /// Of what `everybody` announces the same holds for all: whoever comes first writes, and the others are content.
-/// `annotations` are what else the holder writes.
+/// `annotations` are what else the holder writes; what it knows of a DHCP lease also while nobody can serve the Service.
 pub fn change(
     view: &ServiceView,
     handled: &Handled,
@@ -61,6 +61,8 @@ pub fn change(
         (inside.chain(outside).collect(), Some(host.to_owned()))
     } else if mine && (!handled.alive || lost) {
         (Vec::new(), None)
+    } else if !handled.alive && annotations.contains_key(DHCP_LEASE) {
+        (view.status.clone(), host.map(str::to_owned))
     } else {
         return None;
     };
@@ -140,6 +142,28 @@ mod tests {
         assert_eq!(writes(&published(view(), "me"), &handled(true, true), &none), None);
         assert_eq!(writes(&published(view(), "me"), &handled(false, false), &none), Some((0, None)));
         assert_eq!(writes(&published(view(), "other"), &handled(false, false), &none), None);
+    }
+
+    #[test]
+    fn a_lease_is_written_down_though_nobody_can_serve_the_service() {
+        let none = BTreeSet::new();
+        let writes = |view: &ServiceView, handled: &Handled, annotations| {
+            change(
+                view,
+                handled,
+                Here { held: &none, me: "me", everybody: false, outside: Vec::new() },
+                annotations,
+            )
+        };
+        let lease = |text: &str| BTreeMap::from([(DHCP_LEASE, Some(text.to_owned()))]);
+        let asleep = handled(false, false);
+        let change = writes(&view(), &asleep, lease("new")).unwrap();
+        assert_eq!((change.ingress, change.host, change.annotations), (Vec::new(), None, lease("new")));
+        let mut written = view();
+        written.annotations.insert(DHCP_LEASE.into(), "new".into());
+        assert_eq!(writes(&written, &asleep, lease("new")), None);
+        // Where somebody can, it goes with the status.
+        assert_eq!(writes(&view(), &handled(true, true), lease("new")), None);
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("an_address_comes_from_a_server_of_every_kind", every_server),
         trial("a_server_is_asked_as_annotations_say", annotations),
         trial("a_lease_goes_on_where_another_node_takes_over", failover),
+        trial("a_lease_is_renewed_though_nothing_is_ready_behind_the_service", asleep),
         trial("the_control_plane_may_have_a_leased_address", control_plane),
         trial("a_lease_may_have_a_link_of_its_own", macvlan),
     ]
@@ -194,6 +195,36 @@ fn failover() -> Outcome {
             lab.wait_for_holder(&address.to_string())?;
         }
         assert_eq!(leased(&lab, "web", 2)?, addresses);
+    }
+    Ok(())
+}
+
+/// For longer than the lease lasts, and over the end of whoever renews it.
+fn asleep() -> Outcome {
+    for env in [&[][..], &[("svc_election", "true")]] {
+        let mut lab = services(env)?;
+        let server = DhcpServer::start(
+            &lab.lab,
+            ServerOptions { v6: false, ..ServerOptions::new(ServerKind::Isc, 6) },
+        )?;
+        let given = || server.log().matches("DHCPACK").count();
+        lab.start_agents()?;
+        lab.serve("web", "0.0.0.0")?;
+        let address = leased(&lab, "web", 1)?[0].to_string();
+        let holder = lab.wait_for_holder(&address)?;
+        lab.set_endpoints("web", "a", &[])?;
+        lab.wait_until_nobody_has(&address)?;
+        lab.wait_for_status("web", &[])?;
+        let before = given();
+        wait_for("renewals for twice the lease", 30, || (given() >= before + 4).then_some(()))?;
+        lab.agent(holder).kill();
+        let before = given();
+        wait_for("renewals by another node", 30, || (given() >= before + 2).then_some(()))?;
+        let service: Service = lab.objects().get("web")?.unwrap();
+        assert!(annotation(&service, LEASE).starts_with(&address), "{}", annotation(&service, LEASE));
+        lab.set_endpoints("web", "a", &["node-1", "node-2", "node-3"])?;
+        lab.wait_for_status("web", &[&address])?;
+        assert!(!server.log().contains("DHCPRELEASE"), "{}", server.log());
     }
     Ok(())
 }

@@ -229,7 +229,7 @@ fn nobody() -> Outcome {
     let mut lab = services(&[])?;
     lab.start_agents()?;
     lab.serve("web", "0.0.0.0")?;
-    wait_for_event(&lab, "web", "NoLease", "no DHCP server answers on link eth0")?;
+    wait_for_event(&lab, "web", "NoLease", "no DHCP server answers after 3 tries on link eth0")?;
     lab.delete("web")?;
     lab.create("wrong", "0.0.0.0", json!({}))?;
     lab.annotate("wrong", json!({ "kube-vip.io/serviceInterface": "eth7" }))?;

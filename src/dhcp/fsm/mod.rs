@@ -81,6 +81,8 @@ pub struct Client {
     /// Messages since the exchange began, and rounds without success.
     sent: u32,
     rounds: u32,
+    /// Messages since a server was heard.
+    unheard: u32,
     counter: u64,
     /// What it had last: servers remember, too.
     last: Option<IpAddr>,
@@ -99,6 +101,7 @@ impl Client {
             again: None,
             sent: 0,
             rounds: 0,
+            unheard: 0,
             counter: 0,
             last: None,
             outputs: VecDeque::new(),
@@ -243,6 +246,7 @@ impl Client {
     fn send(&mut self, now: BootTime, message: Message) {
         self.outputs.push_back(Output::Send(self.transaction, now.since(self.begun), message));
         self.asked = now;
+        self.unheard += 1;
         let wait = (FIRST_WAIT * 2_u32.saturating_pow(self.sent)).min(LONGEST_WAIT);
         self.sent += 1;
         self.counter += 1;
@@ -268,17 +272,19 @@ impl Client {
             return self.bind(lease);
         }
         self.rounds += 1;
-        self.outputs.push_back(Output::Told(Trouble::Silence(self.rounds)));
+        // Ever more seldom: nothing new is said.
+        if self.rounds.is_power_of_two() {
+            self.outputs.push_back(Output::Told(Trouble::Silence(self.unheard)));
+        }
         self.pause(now);
     }
 
     fn pause(&mut self, now: BootTime) {
-        let pause = SHORTEST_PAUSE * 2_u32.saturating_pow(self.rounds.saturating_sub(1));
-        let most = match self.settings.rounds {
+        let pause = match self.settings.rounds {
             1.. if self.rounds >= self.settings.rounds => PATIENT_PAUSE,
-            _ => LONGEST_PAUSE,
+            _ => LONGEST_PAUSE.min(SHORTEST_PAUSE * 2_u32.saturating_pow(self.rounds.saturating_sub(1))),
         };
-        self.pause_for(now, if most == PATIENT_PAUSE { most } else { pause.min(most) });
+        self.pause_for(now, pause);
     }
 
     fn pause_for(&mut self, now: BootTime, pause: Duration) {
@@ -289,6 +295,7 @@ impl Client {
     }
 
     fn answer(&mut self, now: BootTime, answer: Answer) {
+        self.unheard = 0;
         match (self.state.clone(), answer) {
             (State::Selecting(None), Answer::Offer(grant)) => {
                 let wanted = self.wanted().is_none_or(|wanted| wanted == grant.address);

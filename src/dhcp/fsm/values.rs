@@ -164,7 +164,7 @@ pub enum Loss {
 /// What is in the way of a lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trouble {
-    /// Nobody answered in so many rounds.
+    /// Nobody answered so many messages.
     Silence(u32),
     /// A server refused a request.
     Refused(Server, String),
@@ -183,7 +183,7 @@ fn refusal(f: &mut fmt::Formatter<'_>, server: &Server, why: &str) -> fmt::Resul
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Silence(_) => f.write_str("no DHCP server answers"),
+            Self::Silence(tries) => write!(f, "no DHCP server answers after {tries} tries"),
             Self::Refused(server, why) => refusal(f, server, why),
             Self::Taken(address) => {
                 write!(f, "a station on the link has {address}, which a DHCP server offered")
