@@ -54,13 +54,14 @@ const PURE: &[&str] = &[
     "src/services/endpoints.rs",
     "src/services/leases.rs",
     "src/services/places.rs",
-    "src/services/plan.rs",
+    "src/services/plan/",
     "src/services/routes.rs",
     "src/services/select.rs",
     "src/services/status.rs",
     "src/table/diff.rs",
     "src/upnp/forward.rs",
     "src/upnp/ledger.rs",
+    "src/upnp/outcome.rs",
 ];
 
 const IMPURE_WORDS: &[&str] = &[

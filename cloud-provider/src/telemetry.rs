@@ -9,7 +9,7 @@ use kube_vip::leader::elector::Answer;
 use kube_vip::leader::{Observer, Standing};
 use kube_vip::model::BootTime;
 use kube_vip::telemetry::dhcp::Counts;
-use kube_vip::telemetry::metrics::add;
+use kube_vip::telemetry::register::add;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;

@@ -20,7 +20,7 @@ use crate::model::Announced;
 use crate::model::Family;
 use crate::net::tcp;
 use crate::telemetry::Telemetry;
-use crate::telemetry::bgp::PeerStatus;
+use crate::telemetry::bgp::{PeerStatus, Question};
 
 /// How soon a port that is taken is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -41,9 +41,6 @@ struct Handle {
     farewell: watch::Sender<Farewell>,
     task: JoinHandle<io::Result<()>>,
 }
-
-/// Who wants to know about all peers.
-pub type Question = oneshot::Sender<Vec<PeerStatus>>;
 
 /// What flows in.
 #[derive(Debug)]

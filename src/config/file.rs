@@ -5,7 +5,7 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
-use super::bgp::{PEER_KEYS, is_plain};
+use super::bgp::keys::{PEER_KEYS, is_plain};
 use super::origin::Origin;
 use super::problem::{Problem, nearest};
 use super::settings::{Key, SETTINGS};

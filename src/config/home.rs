@@ -4,7 +4,7 @@ use super::Target;
 use super::problem::Problem;
 use super::raw::Raw;
 use super::settings::Key;
-use super::validate::{describe, targets};
+use super::target::targets;
 use crate::dhcp::identity::Name;
 use crate::model::Family;
 use crate::model::legal::is_name;
@@ -86,7 +86,7 @@ fn dhcp(raw: &Raw, problems: &mut Vec<Problem>) -> Option<Dhcp> {
         return None;
     }
     let mut wrong = |text: String| problems.push(Problem::Combination(text));
-    let switch = describe(raw, Key::Ddns);
+    let switch = raw.describe(Key::Ddns);
     let name = match names.as_slice() {
         [name] if ddns => Name::new(name, true),
         [] if ddns => {

@@ -13,6 +13,7 @@ pub mod problem;
 pub mod raw;
 pub mod settings;
 pub mod show;
+pub mod target;
 pub mod validate;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,7 @@ pub use origin::Origin;
 pub use problem::Problem;
 pub use raw::{Raw, Sources};
 pub use settings::{Key, Kind, SETTINGS, Setting};
+pub use target::Target;
 pub use validate::{Facts, check, check_common};
 
 use crate::model::Family;
@@ -142,34 +144,6 @@ impl Mode {
             Self::Bgp => "BGP",
             Self::RoutingTable => "Routing Table",
             Self::Wireguard => "Wireguard",
-        }
-    }
-}
-
-/// A VIP as typed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    /// An address.
-    Ip(IpAddr),
-    /// A name to look up.
-    Name(String),
-}
-
-impl Target {
-    /// The name, if it is one.
-    pub fn name(&self) -> Option<&str> {
-        match self {
-            Self::Name(name) => Some(name),
-            Self::Ip(_) => None,
-        }
-    }
-}
-
-impl std::fmt::Display for Target {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Ip(address) => address.fmt(f),
-            Self::Name(name) => f.write_str(name),
         }
     }
 }

@@ -87,6 +87,11 @@ impl Raw {
         self.values.get(&key).map_or(Origin::Default, |(_, origin)| origin.clone())
     }
 
+    /// Its name, and where the value came from.
+    pub(super) fn describe(&self, key: Key) -> String {
+        format!("{} by {}", key.name(), self.origin(key))
+    }
+
     /// Whether anybody set it.
     pub fn is_set(&self, key: Key) -> bool {
         self.values.contains_key(&key)

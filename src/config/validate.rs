@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::origin::Origin;
 use super::problem::{Problem, nearest};
 use super::raw::Raw;
 use super::settings::Key;
+use super::target::{origin, targets};
 use super::{
     Api, ClassRule, Config, DnsMode, Election, Health, Layer2, LogFormat, Mode, Prefixes, RoutingTable,
     ServiceElection, Services, SubnetPrefix, Target, Telemetry, bgp,
@@ -39,7 +39,7 @@ pub fn check_common(raw: &Raw) -> Vec<Problem> {
     let mut problems = Vec::new();
     let modes: Vec<Key> = MODES.into_iter().filter(|key| raw.bool(*key)).collect();
     if modes.len() > 1 {
-        let names: Vec<String> = modes.iter().map(|key| describe(raw, *key)).collect();
+        let names: Vec<String> = modes.iter().map(|key| raw.describe(*key)).collect();
         problems.push(Problem::Combination(format!(
             "multiple kube-vip modes detected ({}): exactly one of vip_arp, bgp_enable, vip_routingtable and \
              vip_wireguard may be on",
@@ -118,13 +118,13 @@ pub fn check(raw: Raw, facts: &Facts) -> Result<Config, Vec<Problem>> {
             && let Some(kind) = unusable(*address).filter(|kind| address.is_ipv6() || *kind != "link-local")
         {
             let allowed = format!("an address that can be announced (this one is a {kind} address)");
-            problems.push(Problem::unacceptable(address_origin(&raw), address.to_string(), allowed));
+            problems.push(Problem::unacceptable(origin(&raw), address.to_string(), allowed));
         }
         if let Target::Name(name) = target
             && !is_name(name)
         {
             let allowed = "an IP address or a DNS name";
-            problems.push(Problem::unacceptable(address_origin(&raw), name.clone(), allowed));
+            problems.push(Problem::unacceptable(origin(&raw), name.clone(), allowed));
         }
     }
     let metrics = listen_address(&raw, &mut problems);
@@ -325,26 +325,6 @@ fn services(raw: &Raw, facts: &Facts) -> Services {
 
 const MODES: [Key; 4] = [Key::Arp, Key::Bgp, Key::RoutingTable, Key::Wireguard];
 
-pub(super) fn describe(raw: &Raw, key: Key) -> String {
-    format!("{} by {}", key.name(), raw.origin(key))
-}
-
-/// The VIPs as typed: `address`, or its deprecated name.
-pub fn targets(raw: &Raw) -> Vec<Target> {
-    let key = if raw.text(Key::Address).is_empty() { Key::VipAddress } else { Key::Address };
-    raw.list(key)
-        .into_iter()
-        .map(|text| match text.trim_start_matches('[').trim_end_matches(']').parse() {
-            Ok(address) => Target::Ip(address),
-            Err(_) => Target::Name(text.to_owned()),
-        })
-        .collect()
-}
-
-fn address_origin(raw: &Raw) -> Origin {
-    raw.origin(if raw.text(Key::Address).is_empty() { Key::VipAddress } else { Key::Address })
-}
-
 #[expect(clippy::result_large_err, reason = "it is made once, and ends the program")]
 /// The prefix length for each family: of two the first is for IPv4, a single one is for both.
 fn prefixes(raw: &Raw) -> Result<Prefixes, Problem> {
@@ -428,7 +408,7 @@ fn not_built(raw: &Raw) -> Vec<Problem> {
         .map(|(_, key, what)| {
             Problem::Combination(format!(
                 "{what} ({}) is not built into this version yet; it runs the control-plane VIP and Services in ARP, BGP and routing-table mode",
-                describe(raw, key)
+                raw.describe(key)
             ))
         })
         .collect()

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::config::validate::targets;
+use crate::config::target::targets;
 use crate::config::{Key, Raw, SETTINGS, Target};
 
 /// The list for `spec.containers[0].env`.

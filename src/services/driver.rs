@@ -38,9 +38,9 @@ use crate::model::{BootTime, LeaseName, Prefix, ServiceKey, ServiceView, Vip, an
 use crate::net::clock::{self, Timer};
 use crate::reconcile::outcome::Outcome;
 use crate::telemetry::Telemetry;
-use crate::upnp::driver::Outcome as GatewayOutcome;
 use crate::upnp::forward::{Consent, ForwardKey, Forwards};
 use crate::upnp::ledger::Wanted;
+use crate::upnp::outcome::Outcome as GatewayOutcome;
 use crate::watch::{Change, follow, within};
 
 /// Status writes under way at once.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::leases::Asking;
-use super::plan::World;
+use super::plan::values::World;
 use crate::desired::{LinkChoice, Place};
 use crate::model::ServiceView;
 use crate::model::annotation::{MACVLAN_NAME, RP_FILTER, SERVICE_INTERFACE, SERVICE_VLAN};

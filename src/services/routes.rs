@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::plan::{Plan, Seen};
+use super::plan::values::{Plan, RouteRules, Seen};
 use crate::desired::Place;
 use crate::model::annotation::{
     BGP_COMMUNITIES, BGP_LARGE_COMMUNITIES, BGP_LOCAL_PREF, BGP_MED, BGP_PREPEND, IGNORE,
@@ -14,21 +14,6 @@ use crate::model::{LeaseName, Path, Prefix, Routes, ServiceKey, ServiceView};
 
 /// The most that a path is made longer by.
 const LONGEST_PREPEND: u8 = 32;
-
-/// How routes are made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RouteRules {
-    /// The group of what every node announces.
-    pub every_node: LeaseName,
-    /// Addresses go on the link as well.
-    pub attach: bool,
-    /// `spec.externalIPs` are announced, too.
-    pub external_ips: bool,
-    /// Networks that every node announces.
-    pub networks: Vec<Prefix>,
-    /// The cluster's own networks for Services are among them.
-    pub service_cidrs: bool,
-}
 
 /// Routes for each group: for the addresses that it has on this host, and for what goes with every node.
 pub(super) fn routes(rules: &RouteRules, me: &str, seen: &Seen, plan: &Plan) -> BTreeMap<LeaseName, Routes> {

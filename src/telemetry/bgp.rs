@@ -9,8 +9,10 @@ use super::Telemetry;
 use super::events::Notice;
 use crate::bgp::fsm::{Session, State};
 use crate::bgp::packet::NextHop;
-use crate::bgp::speaker::Question;
 use crate::model::{BootTime, Family, PerFamily};
+
+/// Who wants to know about all peers.
+pub type Question = oneshot::Sender<Vec<PeerStatus>>;
 
 /// How it goes with a peer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 
-use super::metrics::add;
+use super::register::add;
 use crate::dhcp::fsm::Stage;
 use crate::dhcp::wish::{Held, LeaseKey};
 

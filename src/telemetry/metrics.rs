@@ -9,9 +9,10 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::{Metric, Registry};
+use prometheus_client::registry::Registry;
 
 use super::dhcp::Counts;
+use super::register::add;
 use crate::bgp::fsm::State;
 use crate::model::BootTime;
 
@@ -87,13 +88,6 @@ pub struct Metrics {
     routes_sent: Family<Peer, Gauge>,
     routes_received: Family<Peer, Gauge>,
     claim_until: Arc<Mutex<Option<BootTime>>>,
-}
-
-/// Add one more to a registry: how it is written, and what it says.
-pub fn add<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
-    let metric = M::default();
-    registry.register(name, help, metric.clone());
-    metric
 }
 
 impl Metrics {

@@ -9,6 +9,7 @@ pub mod http;
 pub mod logging;
 pub mod metrics;
 pub mod pages;
+pub mod register;
 pub mod status;
 pub mod upnp;
 
@@ -19,12 +20,12 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::bgp::speaker::Question;
 use crate::leader::decide::Seen;
 use crate::leader::elector::Answer;
 use crate::leader::{Basis, Observer, Standing};
 use crate::model::link::hardware_text;
 use crate::model::{BootTime, Vip};
+use bgp::Question;
 use events::Notice;
 use metrics::Metrics;
 use status::Status;
@@ -206,7 +207,7 @@ impl Telemetry {
     }
 
     /// How it goes with the network's gateways.
-    pub fn gateways(&self, outcome: &crate::upnp::driver::Outcome) {
+    pub fn gateways(&self, outcome: &crate::upnp::outcome::Outcome) {
         self.lock().status.gateways = upnp::lines(outcome);
     }
 

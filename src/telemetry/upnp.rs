@@ -4,8 +4,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::metrics::add;
-use crate::upnp::driver::Outcome;
+use super::register::add;
+use crate::upnp::outcome::Outcome;
 
 /// What is counted of gateways.
 #[derive(Debug, Clone, Default)]

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::forward::ForwardKey;
 use super::gateway::{Gateway, GatewayError, search};
 use super::ledger::{Ledger, Step, Wanted};
+use super::outcome::Outcome;
 use crate::latest;
 use crate::model::{BootTime, Family};
 use crate::net::clock::{self, Timer};
@@ -21,26 +21,6 @@ const SEARCH_AGAIN: Duration = Duration::from_secs(300);
 
 /// A link's own addresses.
 type Own = (Option<Ipv4Addr>, Option<Ipv6Addr>);
-
-/// How it goes with gateways.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// Those that were found, and their addresses outside.
-    pub gateways: BTreeMap<IpAddr, Option<IpAddr>>,
-    /// What is open, or why not, by gateway.
-    pub ports: BTreeMap<ForwardKey, BTreeMap<IpAddr, Result<(), String>>>,
-    /// What is in the way of all of it.
-    pub trouble: Option<String>,
-    /// Retired addresses for which no gateway has a port of ours any more.
-    pub swept: BTreeSet<IpAddr>,
-}
-
-impl Outcome {
-    /// Whether a port is open on any gateway.
-    pub fn is_open(&self, key: &ForwardKey) -> bool {
-        self.ports.get(key).is_some_and(|gateways| gateways.values().any(Result::is_ok))
-    }
-}
 
 /// The task and its memory.
 #[derive(Debug)]

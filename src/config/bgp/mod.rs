@@ -1,5 +1,6 @@
 //! BGP: who the peers are, and what sessions with them are like.
 
+pub(in crate::config) mod keys;
 mod peers;
 mod provider;
 
@@ -11,9 +12,10 @@ use super::raw::Raw;
 use super::settings::Key;
 use super::{Facts, Problem};
 use crate::model::{Family, Path, PerFamily, Prefix};
+pub use keys::PEER_KEYS;
 use peers::Fields;
-pub use peers::{PEER_KEYS, peers};
-pub(super) use peers::{is_json, is_plain};
+pub(super) use peers::is_json;
+pub use peers::peers;
 pub use provider::{Provider, Shape, Token};
 
 /// Where packets for routes of each family are to go.

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::super::problem::nearest;
 use super::super::raw::go_bool;
+use super::keys::PEER_KEYS;
 use super::{Bfd, NextHops, Peer, PeerTarget, SecretName, next_hops};
 use crate::model::route::{community, large_community};
 use crate::model::{Family, Path};
@@ -15,44 +16,6 @@ use crate::model::{Family, Path};
 /// The fields of a peer in the form that the Go program has, in their order.
 const POSITIONS: [&str; 7] =
     ["address", "AS", "password", "multihop", "port", "MP-BGP options", "BFD options"];
-/// The keys of a peer that is written as a map: first those that the other form has a place for.
-pub const PEER_KEYS: [&str; 27] = [
-    "address",
-    "as",
-    "password",
-    "multiHop",
-    "port",
-    "interface",
-    "mpbgpNexthop",
-    "mpbgpIPv4",
-    "mpbgpIPv6",
-    "bfdEnabled",
-    "bfdReceiveInterval",
-    "bfdTransmitInterval",
-    "bfdDetectMultiplier",
-    "holdTime",
-    "keepaliveInterval",
-    "passive",
-    "ttlSecurityHops",
-    "families",
-    "sourceIP",
-    "sourceIF",
-    "communities",
-    "largeCommunities",
-    "localPref",
-    "med",
-    "prepend",
-    "passwordSecret",
-    "nodeSelector",
-];
-/// So many of them the other form has a place for.
-const PLAIN: usize = 13;
-
-/// Whether the other form has a place for a key.
-pub(in crate::config) fn is_plain(key: &str) -> bool {
-    PEER_KEYS.iter().take(PLAIN).any(|plain| *plain == key)
-}
-
 /// From so much on, an interval was meant to be in microseconds: the way round upstream's mistake.
 const MICROSECONDS: u32 = 10_000;
 
