@@ -192,6 +192,8 @@ impl Known {
             Step::List => match self.gateway.list().await {
                 Ok(entries) => {
                     self.ledger.listed(clock::now(), &entries, wanted);
+                    // Providers of home networks give another one from time to time.
+                    self.external = self.gateway.external_address().await.or(self.external);
                     Ok(())
                 }
                 Err(error) => {

@@ -317,7 +317,7 @@ fn rebooted() -> Outcome {
             cluster.lab.host_mut(index).restart_etcd()?;
         }
     }
-    cluster.heal_hosts()?;
+    cluster.lab.heal()?;
     // API servers come up one after the other: the first holder may hand over to a host whose own is further.
     story.end(&cluster, PLANNED_OVERLAP)?;
     Ok(())

@@ -2,10 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube_vip_lab::gateway_stand_in::{Answer, Call, GatewayStandIn, done, honest, refused};
 use kube_vip_lab::home_router::HomeRouter;
-use kube_vip_lab::objects::annotation;
+use kube_vip_lab::objects::{annotation, load_balancer};
 use kube_vip_lab::{ServiceLab, wait_for};
 use libtest_mimic::{Failed, Trial};
 use serde_json::json;
@@ -21,6 +21,8 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("ports_are_opened_for_those_that_may", consent),
         trial("several_gateways_open_the_port", several),
+        trial("a_gateways_new_address_outside_is_told", moved),
+        trial("two_clusters_behind_one_router_share_its_ports", two_clusters),
         trial("gateways_that_misbehave_cost_no_more_than_time", hostile),
         trial("nobody_is_asked_but_who_answered", elsewhere),
     ]
@@ -100,6 +102,75 @@ fn several() -> Outcome {
         asked(&other, "DeletePortMapping").first().map(|call| call.from.ip().to_string() == V4)
     })?;
     Ok(())
+}
+
+/// As providers do it, every night.
+fn moved() -> Outcome {
+    let mut lab = services(&[("enable_upnp", "true")])?;
+    let gateway = GatewayStandIn::start(&lab.lab, 247, None, |call| honest(call, OUTSIDE))?;
+    lab.start_agents()?;
+    serve(&lab, "web", V4, json!({ "kube-vip.io/forwardUPNP": "true" }))?;
+    wait_for_status(&lab, "web", &[V4, "100.200.0.1"], "100.200.0.1")?;
+    // Meanwhile it has none.
+    gateway.play(|call| match call.action.as_str() {
+        "GetExternalIPAddress" => done(call, "<NewExternalIPAddress></NewExternalIPAddress>"),
+        _ => honest(call, OUTSIDE),
+    });
+    let asked_so_far = asked(&gateway, "GetExternalIPAddress").len();
+    wait_for("it to be asked", 40, || {
+        (asked(&gateway, "GetExternalIPAddress").len() > asked_so_far + 1).then_some(())
+    })?;
+    wait_for_status(&lab, "web", &[V4, "100.200.0.1"], "100.200.0.1")?;
+    gateway.play(|call| honest(call, OTHER));
+    wait_for_status(&lab, "web", &[V4, "100.200.0.9"], "100.200.0.9")
+}
+
+/// Two agents that know nothing of each other's Services, as those of two clusters.
+fn two_clusters() -> Outcome {
+    let mut lab = crate::services::fresh()?;
+    lab.objects().create::<Namespace>("shop", json!({}))?;
+    let mut router = HomeRouter::start(&lab.lab)?;
+    router.switch_on(ALL)?;
+    let _workload = workload(&lab, "8080")?;
+    for (host, namespace) in [(0, "default"), (1, "shop")] {
+        let plain = lab.plain_options().with("enable_upnp", "true");
+        lab.options =
+            plain.with("svc_namespace", namespace).with("svc_leasename", &format!("lock-{namespace}"));
+        lab.start_agent(host)?;
+    }
+    let web = |address: &str| {
+        let annotations = json!({
+            "kube-vip.io/loadbalancerIPs": address,
+            "kube-vip.io/allow-reconcile-without-endpoints": "true",
+            "kube-vip.io/forwardUPNP": "true",
+        });
+        json!({ "metadata": { "annotations": annotations }, "spec": load_balancer(8080) })
+    };
+    lab.objects().create::<Service>("web", web(V4))?;
+    wait_until_reached(&router, "http://100.200.0.1:8080/", true)?;
+    // Whoever comes first has it, and the other one is told whose it is.
+    lab.objects().create::<Service>("shop/web", web("10.42.0.151"))?;
+    wait_for_event(
+        &lab,
+        "shop/web",
+        "PortNotForwarded",
+        "port 8080/TCP of the gateway belongs to 10.42.0.150",
+    )?;
+    let leads_to = |inside: &str, not: &str| {
+        let open = router.open();
+        open.contains(inside) && !open.contains(not)
+    };
+    assert!(leads_to(V4, "10.42.0.151"), "{}", router.open());
+    // Another port there is free.
+    let other = json!({ "kube-vip.io/upnp-external-port": "9090" });
+    lab.annotate("shop/web", other)?;
+    wait_until_reached(&router, "http://100.200.0.1:9090/", true)?;
+    lab.annotate("shop/web", json!({ "kube-vip.io/upnp-external-port": null }))?;
+    wait_until_reached(&router, "http://100.200.0.1:9090/", false)?;
+    // When the first one has no use for it any more it is the other one's.
+    lab.delete("web")?;
+    wait_for("the port to lead to the other cluster", 60, || leads_to("10.42.0.151", V4).then_some(()))?;
+    wait_until_reached(&router, "http://100.200.0.1:8080/", true)
 }
 
 fn hostile() -> Outcome {

@@ -170,7 +170,6 @@ impl Client {
             }
             State::Bound(lease) if lease.times.is_some_and(|times| now >= times.renew) => {
                 self.begin(now);
-                self.last = Some(lease.address);
                 self.state = State::Extending(lease);
                 self.extend(now);
             }
@@ -356,6 +355,7 @@ impl Client {
     }
 
     fn bind(&mut self, lease: Lease) {
+        self.last = Some(lease.address);
         self.rounds = 0;
         self.again = None;
         self.outputs.push_back(Output::Bound(lease.clone()));

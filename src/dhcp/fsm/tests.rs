@@ -97,6 +97,22 @@ fn a_lease_is_renewed_then_rebound_then_over() {
 }
 
 #[test]
+fn whoever_slept_longer_than_the_lease_wakes_without_it() {
+    let mut client = bound(3600);
+    assert!(client.lease(at(9_000_000)).is_none());
+    client.handle_timeout(at(9_000_000));
+    assert_eq!(drain(&mut client), "lost Expired, discover 192.0.2.9");
+    // Between T2 and the end every server is asked, with what is left.
+    let mut client = bound(3600);
+    client.handle_timeout(at(3_400_000));
+    assert_eq!(
+        (drain(&mut client).as_str(), client.stage(at(3_400_000))),
+        ("confirm 192.0.2.9", Stage::Rebinding)
+    );
+    assert_eq!(answer(&mut client, 3_400_000, Answer::Ack(grant(9, 3600))), "bound 192.0.2.9");
+}
+
+#[test]
 fn more_time_counts_from_the_request() {
     let mut client = bound(3600);
     next(&mut client);

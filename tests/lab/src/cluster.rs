@@ -49,28 +49,9 @@ impl Cluster {
     /// # Errors
     /// If that does not come about.
     pub fn heal(&mut self) -> Result<()> {
-        self.heal_hosts()?;
+        self.lab.heal()?;
         self.start_agents()?;
         self.wait_until_answering()
-    }
-
-    /// Mend the segment, and bring back the servers that are down or stopped.
-    ///
-    /// # Errors
-    /// If one does not become ready.
-    pub fn heal_hosts(&mut self) -> Result<()> {
-        self.lab.segment.mend()?;
-        for index in 0..self.lab.hosts.len() {
-            self.lab.segment.plug_cable(self.lab.host(index).number)?;
-            self.lab.host(index).thaw_api_server();
-            if self.lab.host(index).etcd.is_none() {
-                self.lab.host_mut(index).restart_etcd()?;
-            }
-            if self.lab.host(index).api_server.is_none() {
-                self.lab.start_api_server(index)?;
-            }
-        }
-        (0..self.lab.hosts.len()).try_for_each(|index| self.lab.wait_for_api_server(index))
     }
 
     /// Start an agent on every host that has none, and let those go on that are stopped.

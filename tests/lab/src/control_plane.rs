@@ -93,6 +93,37 @@ impl Lab {
         Ok(())
     }
 
+    /// A host is gone: it has no cable, and none of its servers answers. Its agent is the caller's matter.
+    ///
+    /// # Errors
+    /// If the cable cannot be pulled.
+    pub fn lose_host(&mut self, index: usize) -> Result<()> {
+        self.segment.pull_cable(self.host(index).number)?;
+        let host = self.host_mut(index);
+        host.kill_api_server();
+        host.etcd = None;
+        Ok(())
+    }
+
+    /// Mend the segment, and bring back the servers that are down or stopped.
+    ///
+    /// # Errors
+    /// If one does not become ready.
+    pub fn heal(&mut self) -> Result<()> {
+        self.segment.mend()?;
+        for index in 0..self.hosts.len() {
+            self.segment.plug_cable(self.host(index).number)?;
+            self.host(index).thaw_api_server();
+            if self.host(index).etcd.is_none() {
+                self.host_mut(index).restart_etcd()?;
+            }
+            if self.host(index).api_server.is_none() {
+                self.start_api_server(index)?;
+            }
+        }
+        (0..self.hosts.len()).try_for_each(|index| self.wait_for_api_server(index))
+    }
+
     /// A client with all rights for the API server on one host. Use it inside the host's namespace.
     ///
     /// # Errors

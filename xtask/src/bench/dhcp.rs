@@ -136,8 +136,21 @@ impl Bench {
             self.lab.start_agent(holder)?;
             std::thread::sleep(Duration::from_secs(3));
         }
+        let mut gone = Vec::new();
+        for _ in 0..3 {
+            let holder = self.holder(address)?;
+            let start = now();
+            self.sweep.ask(&wanted, &Recorder::station(&self.lab.lab, holder)?);
+            self.lab.lab.lose_host(holder)?;
+            self.lab.agent(holder).kill();
+            gone.push(self.sweep.wait(30)?.since(start).as_secs_f64());
+            self.lab.lab.heal()?;
+            self.lab.start_agent(holder)?;
+            std::thread::sleep(Duration::from_secs(5));
+        }
         report.add_all("failover with the same address: SIGTERM", planned, "s", "0.1");
         report.add_all("failover with the same address: agent killed", lost, "s", "lease (5) + 0.2");
+        report.add_all("failover with the same address: host lost", gone, "s", "lease (5) + 0.2");
         Ok(())
     }
 

@@ -93,11 +93,8 @@ impl Fault {
             Self::Sigterm => running.terminate(cluster, holder),
             Self::KillAndRestart | Self::Kill => running.signal(cluster, holder, Signal::SIGKILL),
             Self::HostLost => {
-                cluster.lab.segment.pull_cable(number)?;
+                cluster.lab.lose_host(holder)?;
                 running.signal(cluster, holder, Signal::SIGKILL);
-                let host = cluster.lab.host_mut(holder);
-                host.kill_api_server();
-                host.etcd = None;
             }
             Self::CableCut => cluster.lab.segment.pull_cable(number)?,
             Self::ApiServerKilled => cluster.lab.host_mut(holder).kill_api_server(),

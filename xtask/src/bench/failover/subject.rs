@@ -51,7 +51,7 @@ impl Running {
         match self {
             Self::KubeVip => cluster.heal(),
             Self::Keepalived(running) => {
-                cluster.heal_hosts()?;
+                cluster.lab.heal()?;
                 for (index, slot) in running.iter_mut().enumerate() {
                     if slot.is_none() {
                         *slot = Some(Keepalived::start(&cluster.lab, cluster.lab.host(index))?);

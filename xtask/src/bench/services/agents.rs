@@ -279,12 +279,8 @@ impl Bench {
         let all: Vec<IpAddr> = (0..kind.lost).map(address).collect();
         self.sweep.ask(&all, &station);
         let start = kube_vip_lab::now();
-        let number = self.lab.lab.host(holder).number;
-        self.lab.lab.segment.pull_cable(number)?;
+        self.lab.lab.lose_host(holder)?;
         self.lab.agent(holder).kill();
-        let host = self.lab.lab.host_mut(holder);
-        host.kill_api_server();
-        host.etcd = None;
         let last = self.sweep.wait(120)?;
         let text = format!("{} with {}: host lost, until all answer elsewhere", kind.key, kind.lost);
         report.add(text, last.since(start).as_secs_f64(), "s", "6");
