@@ -11,8 +11,8 @@ use crate::model::service::Protocol;
 
 /// A gateway that was restarted has forgotten everything: it is asked so often what it has.
 const LOOK: Duration = Duration::from_secs(20);
-/// Before something is opened the gateway has to have said within so long that nobody else has it: some give it to whoever
-/// comes last.
+/// Before something is opened, renewed or closed the gateway has to have said within so long that nobody else has it: some
+/// give it to whoever comes last, and take it from whoever has it.
 const FRESH: Duration = Duration::from_secs(1);
 /// Pauses after a failure.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(5);
@@ -87,6 +87,10 @@ impl Ledger {
                 self.stray.insert(key);
             }
         }
+        let stale = now.since(self.looked_at) > FRESH;
+        if stale && self.stray.first().is_some_and(|key| key.address.is_ipv4()) {
+            return Some(Step::List);
+        }
         if let Some(key) = self.stray.pop_first() {
             // Whether it did, the gateway has to say.
             if wanted.retired.contains(&key.address) {
@@ -105,8 +109,7 @@ impl Ledger {
             }
             Some(State::Failed { again, .. }) => now >= *again,
         })?;
-        let open = matches!(self.states.get(&due.key), Some(State::Open { .. }));
-        if due.key.address.is_ipv4() && !open && now.since(self.looked_at) > FRESH {
+        if due.key.address.is_ipv4() && stale {
             return Some(Step::List);
         }
         if let Some(owner) = self.foreign.get(&(due.key.protocol, due.key.external)).cloned()
@@ -142,6 +145,13 @@ impl Ledger {
     pub fn listed(&mut self, now: BootTime, entries: &[Entry], wanted: &Wanted) {
         self.not_listed(now);
         self.foreign.clear();
+        // What was ours, and is somebody else's by now, is not closed.
+        let elsewhere = |key: &ForwardKey, entry: &Entry| {
+            key.address.is_ipv4()
+                && (entry.protocol, entry.external) == (key.protocol, key.external)
+                && entry.client != Some(key.address)
+        };
+        self.stray.retain(|key| !entries.iter().any(|entry| elsewhere(key, entry)));
         let mut here: BTreeSet<IpAddr> = wanted.active.keys().map(|key| key.address).collect();
         here.extend(&wanted.retired);
         let mut seen = BTreeSet::new();
@@ -276,9 +286,35 @@ mod tests {
         assert_eq!(ledger.next(at(1801), &all), Some(Step::Open(web.clone())));
         ledger.opened(at(1801), web.clone(), LEASE);
         let none = wanted(&[], &[]);
-        assert_eq!(ledger.next(at(1802), &none), Some(Step::Close(web.key.clone())));
-        assert_eq!(ledger.next(at(1802), &none), None);
+        assert_eq!(ledger.next(at(1803), &none), Some(Step::List));
+        ledger.listed(at(1803), &there, &none);
+        assert_eq!(ledger.next(at(1803), &none), Some(Step::Close(web.key.clone())));
+        assert_eq!(ledger.next(at(1803), &none), None);
         assert!(ledger.is_empty());
+    }
+
+    #[test]
+    fn what_somebody_else_got_meanwhile_is_not_closed() {
+        let (web, six) = (forward("192.0.2.1", 80), forward("fd00::1", 80));
+        let both = wanted(&[&web, &six], &[]);
+        let none = wanted(&[], &[]);
+        // The gateway was restarted, and the other one was faster; or it cannot say what it has.
+        let theirs = [entry("192.0.2.77", 80, "a game")];
+        for (listed, closed) in [(Some(&theirs[..]), 1), (Some(&[]), 2), (None, 2)] {
+            let mut ledger = Ledger::default();
+            ledger.listed(at(1), &[], &both);
+            for forward in [&web, &six] {
+                ledger.opened(at(1), forward.clone(), LEASE);
+            }
+            assert_eq!(ledger.next(at(9), &none), Some(Step::List));
+            match listed {
+                Some(entries) => ledger.listed(at(9), entries, &none),
+                None => ledger.not_listed(at(9)),
+            }
+            let steps: Vec<Step> = std::iter::from_fn(|| ledger.next(at(9), &none)).collect();
+            assert_eq!(steps.len(), closed, "{steps:?}");
+            assert_eq!(steps.last(), Some(&Step::Close(six.key.clone())));
+        }
     }
 
     #[test]
