@@ -13,6 +13,9 @@ const ANY: &str = "_kube-vip._tcp";
 /// The longest name of a service, without its underscore (RFC 6335 §5.1).
 const LONGEST_SERVICE: usize = 15;
 
+/// The longest part of a name (RFC 1035 §2.3.4).
+const LONGEST_LABEL: usize = 63;
+
 /// A name that is to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
@@ -35,7 +38,7 @@ pub fn name_of(key: &ServiceKey, view: &ServiceView, all: bool) -> Result<Option
         return Ok(all.then(|| format!("{}-{}", key.name, key.namespace)));
     };
     let label = text.trim_end_matches('.').trim_end_matches(".local");
-    if label.contains('.') || !is_name(label) || label.len() > 63 {
+    if label.contains('.') || !is_name(label) || label.len() > LONGEST_LABEL {
         return Err(format!(
             "{MDNS}: `{text}` is no name in the local network, such as `web` or `web.local`"
         ));
@@ -43,16 +46,62 @@ pub fn name_of(key: &ServiceKey, view: &ServiceView, all: bool) -> Result<Option
     Ok(Some(label.to_lowercase()))
 }
 
-/// What is told of a Service that asks for this name. Where another host has it, the name that was found instead stays.
-pub fn named(asked: String, view: &ServiceView, addresses: BTreeSet<IpAddr>) -> Named {
-    let noted = view.annotation(MDNS_NAME).map(|name| name.trim_end_matches(".local"));
-    let another = |name: &&str| {
-        let number = name.strip_prefix(&asked).and_then(|rest| rest.strip_prefix('-'));
-        number.is_some_and(|number| number.parse::<u32>().is_ok())
+/// A name that a Service has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Without `.local`.
+    pub name: String,
+    /// It was told before, in this cluster.
+    pub known: bool,
+}
+
+/// Which Service has which name. One that was told before stays: also the one that was found where another host has what was
+/// asked for. Of several that ask for the same the oldest has it; the others have one with a number.
+pub fn hosts<'a>(
+    services: impl IntoIterator<Item = (&'a ServiceKey, &'a ServiceView)>,
+    all: bool,
+) -> BTreeMap<&'a ServiceKey, Host> {
+    let asking = |(key, view): (&'a ServiceKey, &'a ServiceView)| {
+        Some((view.created, key, view, name_of(key, view, all).ok()??))
     };
-    let noted = noted.filter(|name| *name == asked || another(name)).map(str::to_owned);
-    let known = noted.is_some();
-    let host = noted.unwrap_or(asked);
+    let mut asking: Vec<_> = services.into_iter().filter_map(asking).collect();
+    asking.sort_by_key(|(created, key, ..)| (*created, *key));
+    let mut taken: BTreeSet<String> = BTreeSet::new();
+    let mut hosts = BTreeMap::new();
+    for (_, key, view, asked) in &asking {
+        if let Some(name) = noted(view, asked)
+            && taken.insert(name.to_owned())
+        {
+            hosts.insert(*key, Host { name: name.to_owned(), known: true });
+        }
+    }
+    for (_, key, _, asked) in &asking {
+        if !hosts.contains_key(key) {
+            let names = std::iter::once(asked.clone()).chain((2_u32..).map(|number| numbered(asked, number)));
+            let free = names.into_iter().find(|name| taken.insert(name.clone()));
+            hosts.extend(free.map(|name| (*key, Host { name, known: false })));
+        }
+    }
+    hosts
+}
+
+/// The name under which a Service was found before, if it is one of those that it may have.
+fn noted<'a>(view: &'a ServiceView, asked: &str) -> Option<&'a str> {
+    let name = view.annotation(MDNS_NAME)?.trim_end_matches(".local");
+    let number = || name.rsplit_once('-')?.1.parse().ok();
+    (name == asked || number().is_some_and(|number| name == numbered(asked, number))).then_some(name)
+}
+
+/// Another name for whoever asked for this one.
+fn numbered(asked: &str, number: u32) -> String {
+    let end = format!("-{number}");
+    let room = asked.len().min(LONGEST_LABEL - end.len());
+    format!("{}{end}", asked.get(..room).unwrap_or_default())
+}
+
+/// What is told of a Service that has this name.
+pub fn named(host: Host, view: &ServiceView, addresses: BTreeSet<IpAddr>) -> Named {
+    let Host { name: host, known } = host;
     let of_port = |(name, protocol, port): &(String, Protocol, u16)| {
         let protocol = match protocol {
             Protocol::Tcp => "_tcp",
@@ -97,21 +146,54 @@ mod tests {
         }
     }
 
+    /// The names that Services have: each given as its own name, what it asks for, and what it was told as before.
+    fn names(services: &[(&str, &str, &str)]) -> Vec<(String, bool)> {
+        let services: Vec<(ServiceKey, ServiceView)> = (0..)
+            .zip(services)
+            .map(|(created, (name, asked, noted))| {
+                let annotations = [(MDNS, *asked), (MDNS_NAME, *noted)];
+                let annotations = annotations.iter().filter(|(_, value)| !value.is_empty());
+                let annotations = annotations.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+                let view =
+                    ServiceView { annotations: annotations.collect(), created, ..ServiceView::default() };
+                (ServiceKey { namespace: "lab".into(), name: (*name).into() }, view)
+            })
+            .collect();
+        let hosts = hosts(services.iter().map(|(key, view)| (key, view)), false);
+        services.iter().map(|(key, _)| (hosts[key].name.clone(), hosts[key].known)).collect()
+    }
+
     #[test]
     fn a_name_that_was_told_before_stays() {
-        let told = |noted: Option<&str>| {
-            let annotations = noted.map(|name| (MDNS_NAME.to_owned(), name.to_owned()));
-            let view =
-                ServiceView { annotations: annotations.into_iter().collect(), ..ServiceView::default() };
-            let named = named("shop".into(), &view, BTreeSet::new());
-            (named.host, named.known)
-        };
-        assert_eq!(told(None), ("shop".into(), false));
-        assert_eq!(told(Some("shop.local")), ("shop".into(), true));
-        assert_eq!(told(Some("shop-2.local")), ("shop-2".into(), true));
+        let told = |noted| names(&[("web", "shop", noted)]).remove(0);
+        assert_eq!(told(""), ("shop".into(), false));
+        assert_eq!(told("shop.local"), ("shop".into(), true));
+        assert_eq!(told("shop-2.local"), ("shop-2".into(), true));
         // Of a name that was asked for before.
-        assert_eq!(told(Some("store.local")), ("shop".into(), false));
-        assert_eq!(told(Some("shop-keeper.local")), ("shop".into(), false));
+        assert_eq!(told("store.local"), ("shop".into(), false));
+        assert_eq!(told("shop-keeper.local"), ("shop".into(), false));
+        assert_eq!(told("shop-02.local"), ("shop".into(), false));
+    }
+
+    #[test]
+    fn of_several_that_ask_for_a_name_one_has_it() {
+        let has = |services: &[(&str, &str, &str)]| -> Vec<String> {
+            names(services).into_iter().map(|(name, _)| name).collect()
+        };
+        assert_eq!(
+            has(&[("b", "shop", ""), ("a", "shop", ""), ("c", "shop.local", "")]),
+            ["shop", "shop-2", "shop-3"]
+        );
+        // Nobody's name changes because somebody else comes or goes.
+        assert_eq!(
+            has(&[("a", "shop", "shop-2.local"), ("b", "shop", ""), ("c", "shop", "")]),
+            ["shop-2", "shop", "shop-3"]
+        );
+        assert_eq!(has(&[("a", "shop", "shop.local"), ("b", "shop", "shop.local")]), ["shop", "shop-2"]);
+        let long = "a".repeat(LONGEST_LABEL);
+        let cut = format!("{}-2", "a".repeat(LONGEST_LABEL - 2));
+        assert_eq!(has(&[("a", &long, ""), ("b", &long, ""), ("c", &long, "")])[1], cut);
+        assert_eq!(names(&[("a", &long, &format!("{cut}.local"))]), [(cut, true)]);
     }
 
     #[test]
@@ -122,9 +204,10 @@ mod tests {
             ("m3ua".to_owned(), Protocol::Sctp, 2905),
         ];
         let view = ServiceView { named_ports: ports, ..ServiceView::default() };
-        let told = named("web".into(), &view, BTreeSet::new());
+        let web = || Host { name: "web".into(), known: false };
+        let told = named(web(), &view, BTreeSet::new());
         assert_eq!(told.services, [("_http._tcp".to_owned(), 80), ("_dns._udp".to_owned(), 53)].into());
         let plain = ServiceView { ports: vec![(Protocol::Tcp, 8080)], ..ServiceView::default() };
-        assert_eq!(named("web".into(), &plain, BTreeSet::new()).services, [(ANY.to_owned(), 8080)].into());
+        assert_eq!(named(web(), &plain, BTreeSet::new()).services, [(ANY.to_owned(), 8080)].into());
     }
 }

@@ -18,6 +18,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_name_is_found_in_the_local_network_and_goes_with_its_service", found),
         trial("a_name_that_another_host_has_is_changed", conflict),
+        trial("services_that_ask_for_one_name_have_different_ones", alike),
         trial("the_control_plane_may_have_a_name_in_the_local_network", control_plane),
     ]
 }
@@ -79,10 +80,27 @@ fn conflict() -> Outcome {
     wait_for_address(&avahi, "shop.local", "-4", Some(own))?;
     lab.start_agents()?;
     serve(&lab, "web", V4, "shop")?;
-    wait_for_event(&lab, "web", "NameTaken", "another host has the name shop.local: it is shop-2.local")?;
+    wait_for_event(&lab, "web", "NameTaken", "somebody else has the name shop.local: it is shop-2.local")?;
     wait_for_address(&avahi, "shop-2.local", "-4", Some(V4))?;
     wait_for_address(&avahi, "shop.local", "-4", Some(own))?;
     Ok(())
+}
+
+fn alike() -> Outcome {
+    let mut lab = services(&[])?;
+    let avahi = Avahi::start(&lab.lab, "seeker", 246)?;
+    let other = "10.42.0.151";
+    lab.start_agents()?;
+    serve(&lab, "web", V4, "shop")?;
+    wait_for_address(&avahi, "shop.local", "-4", Some(V4))?;
+    serve(&lab, "more", other, "shop")?;
+    wait_for_event(&lab, "more", "NameTaken", "somebody else has the name shop.local: it is shop-2.local")?;
+    wait_for_address(&avahi, "shop-2.local", "-4", Some(other))?;
+    wait_for_address(&avahi, "shop.local", "-4", Some(V4))?;
+    // It keeps its name when the other one is free.
+    lab.delete("web")?;
+    wait_for_address(&avahi, "shop.local", "-4", None)?;
+    wait_for_address(&avahi, "shop-2.local", "-4", Some(other))
 }
 
 fn control_plane() -> Outcome {

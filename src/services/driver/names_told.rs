@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::Driver;
 use crate::latest;
 use crate::mdns::driver::Names;
-use crate::mdns::names::{name_of, named};
+use crate::mdns::names::{hosts, name_of, named};
 use crate::model::annotation::MDNS_NAME;
 use crate::model::{ServiceKey, ServiceView};
 
@@ -14,15 +14,16 @@ impl Driver {
     /// Say which names are to be told here: those of Services whose addresses are here.
     pub(super) fn name(&self) {
         let held = self.channels.outcome.borrow().held.clone();
+        let services = self.plan.services.keys().filter_map(|key| self.seen.services.get_key_value(key));
         let mut names = Names::new();
-        for (key, handled) in &self.plan.services {
-            let Some(view) = self.seen.services.get(key) else { continue };
+        for (key, host) in hosts(services, self.options.names) {
+            let (Some(view), Some(handled)) = (self.seen.services.get(key), self.plan.services.get(key))
+            else {
+                continue;
+            };
             let addresses: BTreeSet<IpAddr> =
                 handled.addresses.iter().copied().filter(|address| held.contains(address)).collect();
-            if addresses.is_empty() || !handled.servable {
-                continue;
-            }
-            if let Ok(Some(host)) = name_of(key, view, self.options.names) {
+            if !addresses.is_empty() && handled.servable {
                 names.insert(key.to_string(), named(host, view, addresses));
             }
         }
@@ -48,7 +49,7 @@ impl Driver {
             if *name != asked && view.annotation(MDNS_NAME) != Some(&format!("{name}.local")) {
                 news.push((
                     key.clone(),
-                    format!("another host has the name {asked}.local: it is {name}.local"),
+                    format!("somebody else has the name {asked}.local: it is {name}.local"),
                 ));
             }
         }
