@@ -31,8 +31,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 pub enum Command {
     /// It is not needed any more, by anybody.
     Release(LeaseKey),
-    /// A station on the link announces its address.
-    Conflict(IpAddr),
+    /// Somebody else has its address.
+    Conflict(LeaseKey),
 }
 
 /// What flows in and out.
@@ -164,14 +164,10 @@ impl Driver {
                     self.slots.remove(&key);
                 }
             }
-            Command::Conflict(address) => {
-                let keys: Vec<LeaseKey> = self.slots.keys().cloned().collect();
-                for key in keys {
-                    let Some(Slot { client: Some(client), .. }) = self.slots.get_mut(&key) else { continue };
-                    if client.lease(now).is_some_and(|lease| lease.address == address) {
-                        client.handle_input(now, Input::Conflict);
-                        self.carry_out(&key, now);
-                    }
+            Command::Conflict(key) => {
+                if let Some(Slot { client: Some(client), .. }) = self.slots.get_mut(&key) {
+                    client.handle_input(now, Input::Conflict);
+                    self.carry_out(&key, now);
                 }
             }
         }
@@ -377,7 +373,7 @@ impl Driver {
                         Some((_, known)) if known.address == lease.address => self.counts.renewed.inc(),
                         _ => self.counts.granted.inc(),
                     };
-                    let record = Record::of(&lease, now, Timestamp::now());
+                    let record = Record::of(&lease, &slot.wish.identity, now, Timestamp::now());
                     tracing::info!(owner = key.owner, %record, "a DHCP server gave an address");
                     slot.known = Some((record, lease));
                     slot.trouble = None;

@@ -11,6 +11,8 @@ pub struct Identity {
     pub hardware: [u8; 6],
     /// Its host name.
     pub hostname: Option<Name>,
+    /// Servers tell it from others by its hardware address, though it has a name.
+    pub by_hardware: bool,
     /// Servers are asked to answer to everybody, since no card has the hardware address.
     pub broadcast: bool,
 }
@@ -34,8 +36,8 @@ impl Identity {
 
     /// The client identifier (RFC 2132 §9.14): as in the Go program the bytes of the name, else the hardware address.
     pub fn client_id(&self) -> Vec<u8> {
-        match &self.hostname {
-            Some(name) => name.label.clone().into_bytes(),
+        match self.known_as() {
+            Some(name) => name.as_bytes().to_vec(),
             None => [&[1], &self.hardware[..]].concat(),
         }
     }
@@ -43,10 +45,15 @@ impl Identity {
     /// The DUID: as in the Go program one of an enterprise (RFC 8415 §11.3) with the name, else that of the hardware
     /// address (§11.4).
     pub fn duid(&self) -> Vec<u8> {
-        match &self.hostname {
-            Some(name) => [&[0, 2, 0, 0, 0, 1], name.label.as_bytes()].concat(),
+        match self.known_as() {
+            Some(name) => [&[0, 2, 0, 0, 0, 1], name.as_bytes()].concat(),
             None => [&[0, 3, 0, 1], &self.hardware[..]].concat(),
         }
+    }
+
+    /// The name by which servers tell it from others; none where they do so by its hardware address.
+    pub fn known_as(&self) -> Option<&str> {
+        self.hostname.as_ref().filter(|_| !self.by_hardware).map(|name| name.label.as_str())
     }
 
     /// The number of its one identity association (RFC 8415 §12).
@@ -96,7 +103,7 @@ mod tests {
     use super::*;
 
     fn named(name: Option<Name>) -> Identity {
-        Identity { hardware: [2, 1, 2, 3, 4, 5], hostname: name, broadcast: true }
+        Identity { hardware: [2, 1, 2, 3, 4, 5], hostname: name, by_hardware: false, broadcast: true }
     }
 
     #[test]
@@ -114,6 +121,10 @@ mod tests {
         assert_eq!(named.client_id(), b"web");
         assert_eq!(named.duid(), b"\0\x02\0\0\0\x01web");
         assert_eq!(named.wire_name().unwrap(), b"\x03web\x07example\x03com\0");
+        // Its name goes to the DNS all the same.
+        let second = Identity { by_hardware: true, ..named };
+        assert_eq!((second.client_id(), second.duid()), (plain.client_id(), plain.duid()));
+        assert!(second.wire_name().is_some());
     }
 
     #[test]

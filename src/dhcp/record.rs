@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::fsm::{Lease, Server, Times};
+use super::identity::Identity;
 use crate::model::{BootTime, Family};
 
 /// A lease, by the time of day.
@@ -21,18 +22,21 @@ pub struct Record {
     pub since: Timestamp,
     /// T1, T2 and the end after that; none where it is for ever.
     pub times: Option<[Duration; 3]>,
+    /// The server knows the client by its hardware address, though it has a name.
+    pub by_hardware: bool,
 }
 
 /// Why a text is no record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "it does not say what a lease is: `ADDRESS from SERVER at TIME`, and `for SECONDS renew SECONDS rebind SECONDS`"
+    "it does not say what a lease is: `ADDRESS from SERVER at TIME`, `for SECONDS renew SECONDS rebind SECONDS`, and \
+     `by hardware`"
 )]
 pub struct NoRecord;
 
 impl Record {
-    /// What is known of a lease at one moment on both clocks.
-    pub fn of(lease: &Lease, now: BootTime, wall: Timestamp) -> Self {
+    /// What is known of a client's lease at one moment on both clocks.
+    pub fn of(lease: &Lease, identity: &Identity, now: BootTime, wall: Timestamp) -> Self {
         let age = SignedDuration::try_from(now.since(lease.asked)).unwrap_or_default();
         let since = wall.checked_sub(age).unwrap_or(wall);
         Self {
@@ -43,6 +47,7 @@ impl Record {
             times: lease
                 .times
                 .map(|times| [times.renew, times.rebind, times.end].map(|time| time.since(lease.asked))),
+            by_hardware: identity.hostname.is_some() && identity.by_hardware,
         }
     }
 
@@ -67,10 +72,10 @@ impl Record {
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} from {} at {}", self.address, self.server, self.since)?;
-        match self.times.map(|times| times.map(|time| time.as_secs())) {
-            Some([renew, rebind, end]) => write!(f, " for {end} renew {renew} rebind {rebind}"),
-            None => Ok(()),
+        if let Some([renew, rebind, end]) = self.times.map(|times| times.map(|time| time.as_secs())) {
+            write!(f, " for {end} renew {renew} rebind {rebind}")?;
         }
+        if self.by_hardware { f.write_str(" by hardware") } else { Ok(()) }
     }
 }
 
@@ -93,18 +98,25 @@ impl FromStr for Record {
             return Err(NoRecord);
         }
         let since = word()?.parse().map_err(|_| NoRecord)?;
-        let mut seconds = |name: &str| match (words.next(), words.next()) {
-            (Some(word), Some(value)) if word == name => value.parse().map(Duration::from_secs).ok(),
-            _ => None,
+        let mut seconds = [None; 3];
+        let mut by_hardware = false;
+        while let Some(name) = words.next() {
+            let value = words.next().ok_or(NoRecord)?;
+            match ["renew", "rebind", "for"].iter().position(|known| *known == name) {
+                Some(place) => {
+                    let value = value.parse().map(Duration::from_secs).map_err(|_| NoRecord)?;
+                    seconds.iter_mut().skip(place).take(1).for_each(|known| *known = Some(value));
+                }
+                // Whatever a later version has to say is passed over.
+                None => by_hardware |= (name, value) == ("by", "hardware"),
+            }
+        }
+        let times = match seconds {
+            [None, None, None] => None,
+            [Some(renew), Some(rebind), Some(end)] => Some([renew, rebind, end]),
+            _ => return Err(NoRecord),
         };
-        let times = match seconds("for") {
-            None => None,
-            Some(end) => match (seconds("renew"), seconds("rebind")) {
-                (Some(renew), Some(rebind)) => Some([renew, rebind, end]),
-                _ => return Err(NoRecord),
-            },
-        };
-        Ok(Self { address, server, since, times })
+        Ok(Self { address, server, since, times, by_hardware })
     }
 }
 
@@ -128,9 +140,11 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        for text in [V4, V6] {
+        let apart = [V4, V6].map(|text| format!("{text} by hardware"));
+        for text in [V4, V6, &apart[0], &apart[1]] {
             assert_eq!(text.parse::<Record>().unwrap().to_string(), text);
         }
+        assert_eq!(format!("{V4} with care").parse::<Record>(), V4.parse());
         let both = format!("{V4}; {V6}");
         assert_eq!(Record::find(&both, Family::V6), V6.parse().ok());
         assert_eq!(Record::find(&both, Family::V4), V4.parse().ok());
@@ -141,6 +155,8 @@ mod tests {
             "192.0.2.9 from fd00::1 at 2026-11-22T05:00:00Z",
             "192.0.2.9 from 192.0.2.1 at noon",
             "192.0.2.9 from 192.0.2.1 at 2026-11-22T05:00:00Z for 3600",
+            "192.0.2.9 from 192.0.2.1 at 2026-11-22T05:00:00Z for",
+            "192.0.2.9 from 192.0.2.1 at 2026-11-22T05:00:00Z for ever renew 1800 rebind 3150",
             "fd00::9 from 0x at 2026-11-22T05:00:00Z",
         ] {
             assert_eq!(wrong.parse::<Record>(), Err(NoRecord), "{wrong}");
@@ -163,7 +179,9 @@ mod tests {
             times: Some(Times { renew: at(1010), rebind: at(1020), end: at(1030) }),
             ..lease
         };
-        let again = Record::of(&asked, at(1005), wall);
+        let identity =
+            Identity { hardware: [2, 0, 0, 0, 0, 1], hostname: None, by_hardware: false, broadcast: true };
+        let again = Record::of(&asked, &identity, at(1005), wall);
         assert_eq!(again.since, "2026-11-22T05:09:55Z".parse().unwrap());
         assert_eq!(again.times.map(|times| times.map(|time| time.as_secs())), Some([10, 20, 30]));
     }

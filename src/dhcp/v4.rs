@@ -209,6 +209,7 @@ mod tests {
         Identity {
             hardware: [2, 1, 2, 3, 4, 5],
             hostname: Name::new("web.example.com", true),
+            by_hardware: false,
             broadcast: true,
         }
     }

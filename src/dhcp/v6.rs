@@ -170,7 +170,7 @@ mod tests {
     use crate::testing::hex;
 
     fn identity() -> Identity {
-        Identity { hardware: [2, 1, 2, 3, 4, 5], hostname: None, broadcast: true }
+        Identity { hardware: [2, 1, 2, 3, 4, 5], hostname: None, by_hardware: false, broadcast: true }
     }
 
     const CLIENT: &str = "0001 000a 0003 0001 020102030405";

@@ -70,7 +70,8 @@ impl ControlPlane {
         // The Lease tells this cluster from others of its kind; one that was made anew says by which address we are known.
         let own = notes.uid.as_deref().map(Identity::hardware_of);
         let Some(hardware) = note(HARDWARE_ADDRESS).and_then(hardware).or(own) else { return };
-        let identity = Identity { hardware, hostname: self.dhcp.name.clone(), broadcast: true };
+        let hostname = self.dhcp.name.clone();
+        let identity = Identity { hardware, hostname, by_hardware: false, broadcast: true };
         let text = note(DHCP_LEASE).unwrap_or_default();
         let wish = |family: &Family| {
             let record = Record::find(text, *family);

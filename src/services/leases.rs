@@ -11,7 +11,7 @@ use crate::model::annotation::{
     DDNS, DHCP_BROADCAST, DHCP_LEASE, HARDWARE_ADDRESS, HOSTNAME, LOAD_BALANCER_IPS, REQUESTED_IP,
 };
 use crate::model::link::hardware_text;
-use crate::model::{Family, ServiceView};
+use crate::model::{Family, ServiceKey, ServiceView};
 
 /// What a Service asks of DHCP servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +91,7 @@ impl Asking {
         let identity = Identity {
             hardware: address.unwrap_or(own),
             hostname,
+            by_hardware: false,
             broadcast: view.annotation(DHCP_BROADCAST) != Some("false"),
         };
         Self { families, identity, requested, wrong }
@@ -110,6 +111,33 @@ impl Asking {
             (key(view, *family), wish)
         };
         self.families.iter().map(wish).collect()
+    }
+}
+
+/// See to it that servers tell these from each other. Of those that have the same name one is known by it: whoever has a
+/// lease by that name already, or else the oldest. To the others the same address would be given.
+pub fn tell_apart<'a>(askings: impl IntoIterator<Item = (&'a ServiceKey, &'a ServiceView, &'a mut Asking)>) {
+    let by_name = |view: &ServiceView| {
+        let text = view.annotation(DHCP_LEASE).unwrap_or_default();
+        let mut records = Family::BOTH.into_iter().filter_map(|family| Record::find(text, family));
+        records.next().map(|record| !record.by_hardware)
+    };
+    let mut all: Vec<_> =
+        askings.into_iter().map(|(key, view, asking)| (by_name(view), view.created, key, asking)).collect();
+    all.sort_by_key(|(by_name, created, key, _)| (*by_name != Some(true), *created, *key));
+    let mut known: BTreeMap<String, &ServiceKey> = BTreeMap::new();
+    for (by_name, _, key, asking) in all {
+        let Some(name) = asking.identity.known_as().map(str::to_owned) else { continue };
+        let other = known.get(&name);
+        asking.identity.by_hardware = other.is_some() || by_name == Some(false);
+        match other {
+            Some(other) => asking.wrong.push(format!(
+                "{HOSTNAME}: Service {other} has the name `{name}`, too; DHCP servers are told both, and tell this one \
+                 from it by its hardware address"
+            )),
+            None if asking.identity.by_hardware => {}
+            None => drop(known.insert(name, key)),
+        }
     }
 }
 
@@ -208,6 +236,39 @@ mod tests {
         assert_eq!(asking.wrong, [""; 0]);
         let wishes = asking.wishes(&view(&[]), "eth0");
         assert_eq!(wishes.values().next().unwrap().wanted, "192.0.2.9".parse().ok());
+    }
+
+    #[test]
+    fn servers_tell_services_of_one_name_apart() {
+        let leased = |end: &str| format!("192.0.2.9 from 192.0.2.1 at 2026-11-22T05:00:00Z{end}");
+        let (by_name, by_hardware) = (leased(""), leased(" by hardware"));
+        // Each by age, with its name and its lease: and whether it is known by the name.
+        type Row<'a> = &'a [(&'a str, &'a str, bool)];
+        let table: [Row<'_>; 4] = [
+            &[("web", "", true), ("web.example.com", "", false), ("shop", "", true)],
+            &[("web", "", false), ("web", &by_name, true)],
+            // It stays as it is though the other one is gone.
+            &[("web", &by_hardware, false)],
+            &[("web", &by_hardware, false), ("web", "", true), ("web", "", false)],
+        ];
+        for row in table {
+            let services: Vec<(ServiceKey, ServiceView)> = (0..)
+                .zip(row)
+                .map(|(created, (name, lease, _))| {
+                    let annotations =
+                        [(LOAD_BALANCER_IPS, "0.0.0.0"), (HOSTNAME, *name), (DHCP_LEASE, *lease)];
+                    let key = ServiceKey { namespace: format!("n{created}"), name: "web".into() };
+                    (key, ServiceView { created, ..view(&annotations) })
+                })
+                .collect();
+            let mut askings: Vec<Asking> =
+                services.iter().map(|(_, view)| Asking::of(view).unwrap()).collect();
+            let all = services.iter().zip(&mut askings);
+            tell_apart(all.map(|((key, view), asking)| (key, view, asking)));
+            let known: Vec<bool> =
+                askings.iter().map(|asking| asking.identity.known_as().is_some()).collect();
+            assert_eq!(known, row.iter().map(|(.., known)| *known).collect::<Vec<_>>(), "{row:?}");
+        }
     }
 
     #[test]

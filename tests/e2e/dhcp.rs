@@ -20,6 +20,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("an_address_comes_from_a_server_of_every_kind", every_server),
         trial("a_server_is_asked_as_annotations_say", annotations),
+        trial("services_of_one_name_have_different_addresses", namesakes),
         trial("a_lease_goes_on_where_another_node_takes_over", failover),
         trial("a_lease_is_renewed_though_nothing_is_ready_behind_the_service", asleep),
         trial("the_control_plane_may_have_a_leased_address", control_plane),
@@ -151,6 +152,32 @@ fn annotations() -> Outcome {
         )?;
         leased(&lab, "web", 1).map_err(|error| format!("{kind:?}: {error:?}\n{}", server.log()))?;
     }
+    Ok(())
+}
+
+/// To servers, who know clients with a name by that, they would be one.
+fn namesakes() -> Outcome {
+    let mut lab = services(&[])?;
+    let _server = DhcpServer::start(&lab.lab, ServerOptions::new(ServerKind::Dnsmasq, 600))?;
+    lab.start_agents()?;
+    let serve = |name: &str| -> Outcome {
+        lab.create(name, "0.0.0.0,::", json!({}))?;
+        lab.annotate(name, json!({ "kube-vip.io/loadbalancerHostname": "shop" }))?;
+        Ok(lab.set_endpoints(name, "a", &["node-1", "node-2", "node-3"])?)
+    };
+    serve("web")?;
+    let first = leased(&lab, "web", 2)?;
+    serve("more")?;
+    let second = leased(&lab, "more", 2)?;
+    assert!(first.iter().all(|address| !second.contains(address)), "{first:?} {second:?}");
+    wait_for_event(&lab, "more", "AnnotationIgnored", "Service default/web has the name `shop`, too")?;
+    // It stays so when the first one is gone.
+    lab.delete("web")?;
+    lab.wait_until_nobody_has(&first[0].to_string())?;
+    lab.stop_agents()?;
+    lab.start_agents()?;
+    lab.wait_for_holder(&second[0].to_string())?;
+    assert_eq!(leased(&lab, "more", 2)?, second);
     Ok(())
 }
 

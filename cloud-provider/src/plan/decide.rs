@@ -87,7 +87,7 @@ pub struct World<'a> {
     /// For which families a DHCP server is to be asked.
     pub asks: BTreeSet<Family>,
     /// What DHCP servers gave, and must not give.
-    pub contested: Vec<IpAddr>,
+    pub contested: Vec<LeaseKey>,
 }
 
 /// What comes from DHCP servers.
@@ -276,7 +276,7 @@ impl World<'_> {
         if new && !view.annotations.contains_key(SERVICE_INTERFACE) {
             patch.annotate(view, SERVICE_INTERFACE, self.pools.interface(&key.namespace));
         }
-        Decision::Serve { addresses: texts, patch, remark: None, incomplete }
+        Decision::Serve { addresses: texts, patch, remark: self.ignored(view), incomplete }
     }
 
     /// The addresses that a Service should have: of what it has, whatever fits, and what is missing.
@@ -375,11 +375,11 @@ impl World<'_> {
             let field = "DHCP";
             let holder = self.ipam.conflict(address, key, tenancy).cloned();
             if let Some(holder) = holder {
-                self.contested.push(address);
+                self.contested.push(leases::key(view, family));
                 return Err(Some(Box::new(Reason::Taken { field, address, holder })));
             }
             if let Some(owner) = self.ipam.blocked(address).map(str::to_owned) {
-                self.contested.push(address);
+                self.contested.push(leases::key(view, family));
                 return Err(Some(Box::new(Reason::Blocked { field, address, owner })));
             }
             return Ok(address);
@@ -408,6 +408,13 @@ impl World<'_> {
             None if leased => true,
             _ => false,
         }
+    }
+
+    /// Annotations about leases that cannot be followed.
+    fn ignored(&self, view: &ServiceView) -> Option<String> {
+        let families: Vec<Family> = self.asks.iter().copied().collect();
+        let wrong = (!families.is_empty()).then(|| Asking::for_families(view, families, None).wrong)?;
+        (!wrong.is_empty()).then(|| wrong.join("; "))
     }
 
     /// What another process has to know to go on with the leases.

@@ -109,7 +109,7 @@ pub struct Planner {
     waiting: BTreeSet<(i64, ServiceKey)>,
     releases_seen: u64,
     dhcp: Option<Dhcp>,
-    contested: Vec<IpAddr>,
+    contested: Vec<LeaseKey>,
 }
 
 impl Planner {
@@ -143,15 +143,20 @@ impl Planner {
     /// What is asked of DHCP servers.
     pub fn wishes(&self) -> BTreeMap<LeaseKey, Wish> {
         let Some(dhcp) = &self.dhcp else { return BTreeMap::new() };
-        let asking = self.services.values().filter(|entry| !entry.asks.is_empty()).flat_map(|entry| {
-            let asking = Asking::for_families(&entry.view, entry.asks.iter().copied().collect(), None);
-            asking.wishes(&entry.view, &dhcp.link)
-        });
-        asking.map(|(key, wish)| (key, Wish { active: true, ..wish })).collect()
+        let asking = self.services.iter().filter(|(_, entry)| !entry.asks.is_empty());
+        let mut all: Vec<(&ServiceKey, &ServiceView, Asking)> = asking
+            .map(|(key, entry)| {
+                let families = entry.asks.iter().copied().collect();
+                (key, &entry.view, Asking::for_families(&entry.view, families, None))
+            })
+            .collect();
+        leases::tell_apart(all.iter_mut().map(|(key, view, asking)| (*key, *view, asking)));
+        let wishes = all.iter().flat_map(|(_, view, asking)| asking.wishes(view, &dhcp.link));
+        wishes.map(|(key, wish)| (key, Wish { active: true, ..wish })).collect()
     }
 
     /// What DHCP servers gave, and must not give, since this was asked last.
-    pub fn take_contested(&mut self) -> Vec<IpAddr> {
+    pub fn take_contested(&mut self) -> Vec<LeaseKey> {
         std::mem::take(&mut self.contested)
     }
 

@@ -125,7 +125,10 @@ impl Driver {
         let outcome = self.channels.outcome.borrow().clone();
         let contested: BTreeSet<IpAddr> = outcome.conflicts.into_keys().chain(outcome.taken).collect();
         for address in contested.difference(&self.contested) {
-            self.channels.dhcp.commands.try_send(Command::Conflict(*address)).ok();
+            let leased = self.seen.leases.iter().filter(|(_, held)| held.address == Some(*address));
+            for (key, _) in leased {
+                self.channels.dhcp.commands.try_send(Command::Conflict(key.clone())).ok();
+            }
         }
         self.contested = contested;
     }

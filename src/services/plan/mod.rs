@@ -25,11 +25,11 @@ pub use values::{Handled, Mode, Plan, Remark, RouteRules, Seen, World};
 pub fn plan(world: &World, seen: &Seen) -> Plan {
     let mut plan = Plan::default();
     let mut elected = Vec::new();
-    for (key, view) in &seen.services {
-        if !world.rules.covers(key, view) {
-            continue;
-        }
-        let handled = look_at(world, seen, key, view, &mut plan.names);
+    let covered = || seen.services.iter().filter(|(key, view)| world.rules.covers(key, view));
+    let mut askings = askings(covered());
+    for (key, view) in covered() {
+        let asking = askings.remove(key);
+        let handled = look_at(world, seen, (key, view), asking, &mut plan.names);
         let rides_along = !handled.addresses.is_empty()
             && world.control_plane.is_some()
             && handled.addresses.iter().all(|address| seen.vips.contains(address));
@@ -51,6 +51,16 @@ pub fn plan(world: &World, seen: &Seen) -> Plan {
     plan.leases = wishes(world, seen, &plan);
     plan.links = links(world, seen, &plan);
     plan
+}
+
+/// What each of these asks of DHCP servers.
+fn askings<'a>(
+    services: impl Iterator<Item = (&'a ServiceKey, &'a ServiceView)>,
+) -> BTreeMap<&'a ServiceKey, Asking> {
+    let asking = |(key, view)| Some((key, (view, Asking::of(view)?)));
+    let mut found: BTreeMap<&ServiceKey, (&ServiceView, Asking)> = services.filter_map(asking).collect();
+    leases::tell_apart(found.iter_mut().map(|(key, (view, asking))| (*key, *view, asking)));
+    found.into_iter().map(|(key, (_, asking))| (key, asking)).collect()
 }
 
 /// Links that DHCP is spoken on: they are needed before there is an address.
@@ -90,11 +100,11 @@ fn fresh(seen: &Seen, plan: &Plan) -> BTreeSet<IpAddr> {
 fn look_at(
     world: &World,
     seen: &Seen,
-    key: &ServiceKey,
-    view: &ServiceView,
+    (key, view): (&ServiceKey, &ServiceView),
+    asking: Option<Asking>,
     names: &mut BTreeSet<String>,
 ) -> Handled {
-    let mut handled = Handled { asking: Asking::of(view), ..Handled::default() };
+    let mut handled = Handled { asking, ..Handled::default() };
     if let Some(asking) = &handled.asking {
         let wrong = asking.wrong.iter().cloned().map(Remark::Annotation);
         handled.remarks.extend(wrong);
