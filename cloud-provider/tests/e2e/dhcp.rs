@@ -49,14 +49,22 @@ fn whole_life() -> Outcome {
     let spec = json!({
         "type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ports": [{ "port": 80 }],
     });
-    let annotations = json!({ "kube-vip.io/loadbalancerHostname": "web-in-the-lab" });
-    world
-        .objects()
-        .create::<Service>("web", json!({ "metadata": { "annotations": annotations }, "spec": spec }))?;
-    world.create("more")?;
+    let create = |name: &str, hardware: &str| {
+        let annotations = json!({
+            "kube-vip.io/loadbalancerHostname": "web-in-the-lab",
+            "kube-vip.io/hwaddr": hardware,
+        });
+        world
+            .objects()
+            .create::<Service>(name, json!({ "metadata": { "annotations": annotations }, "spec": spec }))
+    };
+    create("web", "02:00:00:00:00:01")?;
+    // Of the same name: to servers another one all the same.
+    create("more", "nonsense")?;
     let (address, other) = (wait_for_lease(&world, "web")?, wait_for_lease(&world, "more")?);
     assert_ne!(address, other);
     world.wait_for_event("web", "EnsuredLoadBalancer", &address)?;
+    world.wait_for_event("more", "EnsuredLoadBalancer", "`nonsense` is no hardware address")?;
     let service = world.service("web");
     assert_eq!(service.spec.as_ref().unwrap().load_balancer_ip.as_ref(), Some(&address));
     assert_eq!(annotation(&service, "kube-vip.io/requestedIP"), address);
