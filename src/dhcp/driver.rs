@@ -156,11 +156,14 @@ impl Driver {
         let now = clock::now();
         match command {
             Command::Release(key) => {
+                let shared = self.is_shared(&key);
                 if let Some(slot) = self.slots.get_mut(&key)
                     && let Some(client) = &mut slot.client
                 {
-                    client.handle_input(now, Input::Stop);
-                    self.carry_out(&key, now);
+                    if !shared {
+                        client.handle_input(now, Input::Stop);
+                        self.carry_out(&key, now);
+                    }
                     self.slots.remove(&key);
                 }
             }
@@ -171,6 +174,15 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// Whether somebody else is the same client to servers, as where two Services ask for one hardware address: that one
+    /// goes on with the lease.
+    fn is_shared(&self, key: &LeaseKey) -> bool {
+        let Some(wish) = self.slots.get(key).map(|slot| &slot.wish) else { return false };
+        let same =
+            |other: &Wish| other.link == wish.link && other.identity.client_id() == wish.identity.client_id();
+        self.slots.iter().any(|(other, slot)| other != key && other.family == key.family && same(&slot.wish))
     }
 
     async fn take_wishes(&mut self) {

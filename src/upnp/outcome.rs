@@ -1,7 +1,7 @@
 //! How it goes with gateways: all that the rest of the program hears of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::forward::ForwardKey;
 
@@ -21,6 +21,72 @@ pub struct Outcome {
 impl Outcome {
     /// Whether a port is open on any gateway.
     pub fn is_open(&self, key: &ForwardKey) -> bool {
-        self.ports.get(key).is_some_and(|gateways| gateways.values().any(Result::is_ok))
+        self.openers(key).next().is_some()
+    }
+
+    /// The gateways on which a port is open.
+    pub fn openers(&self, key: &ForwardKey) -> impl Iterator<Item = IpAddr> {
+        let gateways = self.ports.get(key).into_iter().flatten();
+        gateways.filter(|(_, result)| result.is_ok()).map(|(gateway, _)| *gateway)
+    }
+
+    /// Under which addresses these ports are reached outside.
+    pub fn outside<'a>(&self, keys: impl IntoIterator<Item = &'a ForwardKey>) -> BTreeSet<IpAddr> {
+        let openers = keys.into_iter().flat_map(|key| self.openers(key));
+        openers.filter_map(|gateway| self.gateways.get(&gateway).copied().flatten()).collect()
+    }
+
+    /// Gateways on which one of these ports is open, and that have another router in front of them: each with its address
+    /// outside, which is none of the Internet's (RFC 1918, RFC 6598).
+    pub fn nested<'a>(&self, keys: impl IntoIterator<Item = &'a ForwardKey>) -> BTreeSet<(IpAddr, Ipv4Addr)> {
+        let openers = keys.into_iter().flat_map(|key| self.openers(key));
+        let nested = openers.filter_map(|gateway| match self.gateways.get(&gateway).copied().flatten()? {
+            IpAddr::V4(outside) if is_private(outside) => Some((gateway, outside)),
+            _ => None,
+        });
+        nested.collect()
+    }
+}
+
+fn is_private(address: Ipv4Addr) -> bool {
+    let [first, second, ..] = address.octets();
+    address.is_private() || (first == 100 && second & 0xc0 == 64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::service::Protocol;
+
+    #[test]
+    fn where_a_port_is_open() {
+        let key = |external| ForwardKey { address: [192, 0, 2, 9].into(), protocol: Protocol::Tcp, external };
+        let gateways: [IpAddr; 3] = [[192, 0, 2, 1].into(), [192, 0, 2, 2].into(), [192, 0, 2, 3].into()];
+        let outside: [Option<IpAddr>; 3] =
+            [Some([198, 51, 100, 1].into()), Some([100, 64, 0, 1].into()), None];
+        let outcome = Outcome {
+            gateways: gateways.into_iter().zip(outside).collect(),
+            ports: [
+                (key(80), gateways.map(|gateway| (gateway, Ok(()))).into()),
+                (key(81), [(gateways[0], Ok(())), (gateways[1], Err("no".into()))].into()),
+                (key(82), [(gateways[0], Err("no".into()))].into()),
+            ]
+            .into(),
+            ..Outcome::default()
+        };
+        assert_eq!([80, 81, 82, 83].map(|port| outcome.is_open(&key(port))), [true, true, false, false]);
+        let all: BTreeSet<IpAddr> = outside.into_iter().flatten().collect();
+        assert_eq!(outcome.outside([&key(80), &key(82)]), all);
+        assert_eq!(outcome.outside([&key(81)]), [[198, 51, 100, 1].into()].into());
+        assert_eq!(outcome.nested([&key(80)]), [(gateways[1], [100, 64, 0, 1].into())].into());
+        assert_eq!(outcome.nested([&key(81)]), [].into());
+        for (address, private) in [
+            ([10, 0, 0, 1], true),
+            ([100, 63, 0, 1], false),
+            ([100, 127, 0, 1], true),
+            ([100, 128, 0, 1], false),
+        ] {
+            assert_eq!(is_private(address.into()), private, "{address:?}");
+        }
     }
 }

@@ -304,7 +304,7 @@ fn control_plane() -> Outcome {
 /// For networks that insist on a card's own hardware address: one of its own, on the node that has the election.
 fn macvlan() -> Outcome {
     let mut lab = services(&[])?;
-    let _server = DhcpServer::start(&lab.lab, ServerOptions::new(ServerKind::Dnsmasq, 600))?;
+    let server = DhcpServer::start(&lab.lab, ServerOptions::new(ServerKind::Dnsmasq, 600))?;
     let link = |lab: &ServiceLab, host: usize| {
         lab.lab.host(host).namespace.ip(&["-d", "link", "show", "dev", "shared"]).unwrap_or_default()
     };
@@ -329,9 +329,17 @@ fn macvlan() -> Outcome {
     let next = lab.wait_for_holder(&address.to_string())?;
     assert!(link(&lab, next).contains("link/ether 00:00:6c:01:02:03"), "{}", link(&lab, next));
     wait_for("the link to be gone from the first", 10, || link(&lab, holder).is_empty().then_some(()))?;
-    for name in ["web", "more"] {
-        lab.delete(name)?;
-    }
+    // With one hardware address they have one lease: it is given back when nobody needs it any more.
+    assert_eq!(leased(&lab, "more", 1)?, [address]);
+    let given_back = || server.log().matches(&format!("DHCPRELEASE(eth0) {address}")).count();
+    lab.delete("web")?;
+    wait_for("the first one to be gone", 10, || {
+        let status = lab.lab.host(next).namespace.run(&[crate::harness::PROGRAM, "status"]).ok()?;
+        (!status.contains("default/web IPv4") && status.contains("default/more IPv4")).then_some(())
+    })?;
+    assert_eq!((given_back(), lab.wait_for_holder(&address.to_string())?), (0, next));
+    lab.delete("more")?;
+    wait_for("the server to be told", 10, || (given_back() == 1).then_some(()))?;
     wait_for("the link to be gone", 10, || link(&lab, next).is_empty().then_some(()))?;
     Ok(())
 }

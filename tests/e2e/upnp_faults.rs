@@ -118,11 +118,14 @@ fn moved() -> Outcome {
     });
     let asked_so_far = asked(&gateway, "GetExternalIPAddress").len();
     wait_for("it to be asked", 40, || {
-        (asked(&gateway, "GetExternalIPAddress").len() > asked_so_far + 1).then_some(())
+        (asked(&gateway, "GetExternalIPAddress").len() > asked_so_far).then_some(())
     })?;
     wait_for_status(&lab, "web", &[V4, "100.200.0.1"], "100.200.0.1")?;
     gateway.play(|call| honest(call, OTHER));
-    wait_for_status(&lab, "web", &[V4, "100.200.0.9"], "100.200.0.9")
+    wait_for_status(&lab, "web", &[V4, "100.200.0.9"], "100.200.0.9")?;
+    // From a carrier that has no addresses left.
+    gateway.play(|call| honest(call, Ipv4Addr::new(100, 64, 0, 9)));
+    wait_for_event(&lab, "web", "PortNotForwarded", "has another router in front of it")
 }
 
 /// Two agents that know nothing of each other's Services, as those of two clusters.

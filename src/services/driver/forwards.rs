@@ -71,10 +71,7 @@ impl Driver {
         for (service, forwards) in &self.forwards.services {
             let open = forwards.iter().filter(|forward| outcome.is_open(&forward.key));
             for forward in open.filter(|forward| !self.open_ports.contains(&forward.key)) {
-                news.push((
-                    service.clone(),
-                    describe(forward, &outcome.gateways.values().flatten().copied().collect()),
-                ));
+                news.push((service.clone(), describe(forward, &outcome.outside([&forward.key]))));
             }
         }
         self.open_ports = outcome.ports.keys().filter(|key| outcome.is_open(key)).cloned().collect();
@@ -113,6 +110,13 @@ impl Driver {
                 ))
             }));
         }
+        let nested = outcome.nested(forwards.iter().filter(here).map(|forward| &forward.key));
+        remarks.extend(nested.into_iter().map(|(gateway, outside)| {
+            format!(
+                "gateway {gateway} has another router in front of it, since its address outside, {outside}, is none of \
+                 the Internet's: lead the port to it there by hand"
+            )
+        }));
         remarks
     }
 
@@ -133,10 +137,7 @@ impl Driver {
                 !addresses.is_empty() && addresses.iter().all(|address| outcome.swept.contains(address));
             return ((before.is_some() && swept).then_some(None), Vec::new());
         };
-        let gateways = forwards.iter().filter_map(|forward| outcome.ports.get(&forward.key)).flatten();
-        let open = gateways.filter(|(_, result)| result.is_ok()).map(|(gateway, _)| gateway);
-        let now: BTreeSet<IpAddr> =
-            open.filter_map(|gateway| outcome.gateways.get(gateway).copied().flatten()).collect();
+        let now = outcome.outside(forwards.iter().map(|forward| &forward.key));
         // Until a gateway has been found what was told before stays.
         let text = now.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",");
         let text = Some(text).filter(|text| !text.is_empty());
