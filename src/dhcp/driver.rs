@@ -74,6 +74,8 @@ struct Slot {
     /// What was last known of the lease, and the lease by this host's clock.
     known: Option<(Record, Lease)>,
     trouble: Option<String>,
+    /// Since when its link is missed.
+    missed: Option<BootTime>,
     probe: Option<Probe>,
 }
 
@@ -237,6 +239,7 @@ impl Driver {
             client: None,
             known: None,
             trouble: None,
+            missed: None,
             probe: None,
         });
         // What we know ourselves is newer, as long as we are the one who asks.
@@ -258,12 +261,16 @@ impl Driver {
             return;
         }
         if !self.segments.contains_key(&slot.wish.link) {
-            slot.trouble = Some(format!(
-                "there is no link {} on this host to ask a DHCP server on; it has: {}",
-                slot.wish.link, self.links_present
-            ));
+            let since = *slot.missed.get_or_insert(now);
+            if !slot.wish.made || now.since(since) >= LOOK_AGAIN {
+                slot.trouble = Some(format!(
+                    "there is no link {} on this host to ask a DHCP server on; it has: {}",
+                    slot.wish.link, self.links_present
+                ));
+            }
             return;
         }
+        slot.missed = None;
         let seed = fnv1a(&[key.owner.as_bytes(), &now.since_boot().as_nanos().to_le_bytes()].concat());
         let mut client = Client::new(Settings { wanted: slot.wish.wanted, rounds: self.attempts, seed });
         let lease = slot.known.as_ref().map(|(_, lease)| lease.clone());

@@ -21,6 +21,8 @@ pub struct LeaseKey {
 pub struct Wish {
     /// The link to ask on.
     pub link: String,
+    /// That link is made for it, and may take a moment to be there.
+    pub made: bool,
     /// Who asks.
     pub identity: Identity,
     /// An address that is preferred.

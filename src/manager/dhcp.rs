@@ -75,8 +75,8 @@ impl ControlPlane {
         let text = note(DHCP_LEASE).unwrap_or_default();
         let wish = |family: &Family| {
             let record = Record::find(text, *family);
-            let wish =
-                Wish { link: self.link.clone(), identity: identity.clone(), wanted: None, active, record };
+            let (link, identity) = (self.link.clone(), identity.clone());
+            let wish = Wish { link, made: false, identity, wanted: None, active, record };
             (LeaseKey { owner: self.lease.to_string(), family: *family }, wish)
         };
         let wishes: BTreeMap<LeaseKey, Wish> = self.dhcp.families.iter().map(wish).collect();

@@ -103,6 +103,7 @@ impl Asking {
         let wish = |family: &Family| {
             let wish = Wish {
                 link: link.to_owned(),
+                made: false,
                 identity: self.identity.clone(),
                 wanted: self.requested.iter().copied().find(|address| Family::of(*address) == *family),
                 active: false,

@@ -81,8 +81,9 @@ fn wishes(world: &World, seen: &Seen, plan: &Plan) -> BTreeMap<LeaseKey, Wish> {
         .iter()
         .filter_map(|(key, handled)| Some((seen.services.get(key)?, handled.asking.as_ref()?)));
     let on_link = |(view, asking): (&ServiceView, &Asking)| {
-        let link = place(world, view, Family::V4.address(0)).link.name();
-        asking.wishes(view, &link)
+        let link = place(world, view, Family::V4.address(0)).link;
+        let made = link.made().is_some();
+        asking.wishes(view, &link.name()).into_iter().map(move |(key, wish)| (key, Wish { made, ..wish }))
     };
     asking.flat_map(on_link).collect()
 }
