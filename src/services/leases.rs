@@ -116,7 +116,8 @@ impl Asking {
 }
 
 /// See to it that servers tell these from each other. Of those that have the same name one is known by it: whoever has a
-/// lease by that name already, or else the oldest. To the others the same address would be given.
+/// lease by that name already, or else the oldest. To the others the same address would be given, which is right for those
+/// alone that ask for the same hardware address.
 pub fn tell_apart<'a>(askings: impl IntoIterator<Item = (&'a ServiceKey, &'a ServiceView, &'a mut Asking)>) {
     let by_name = |view: &ServiceView| {
         let text = view.annotation(DHCP_LEASE).unwrap_or_default();
@@ -126,18 +127,22 @@ pub fn tell_apart<'a>(askings: impl IntoIterator<Item = (&'a ServiceKey, &'a Ser
     let mut all: Vec<_> =
         askings.into_iter().map(|(key, view, asking)| (by_name(view), view.created, key, asking)).collect();
     all.sort_by_key(|(by_name, created, key, _)| (*by_name != Some(true), *created, *key));
-    let mut known: BTreeMap<String, &ServiceKey> = BTreeMap::new();
+    let mut known: BTreeMap<String, (&ServiceKey, [u8; 6])> = BTreeMap::new();
     for (by_name, _, key, asking) in all {
         let Some(name) = asking.identity.known_as().map(str::to_owned) else { continue };
+        let hardware = asking.identity.hardware;
         let other = known.get(&name);
+        if other.is_some_and(|(_, same)| *same == hardware) {
+            continue;
+        }
         asking.identity.by_hardware = other.is_some() || by_name == Some(false);
         match other {
-            Some(other) => asking.wrong.push(format!(
+            Some((other, _)) => asking.wrong.push(format!(
                 "{HOSTNAME}: Service {other} has the name `{name}`, too; DHCP servers are told both, and tell this one \
                  from it by its hardware address"
             )),
             None if asking.identity.by_hardware => {}
-            None => drop(known.insert(name, key)),
+            None => drop(known.insert(name, (key, hardware))),
         }
     }
 }
@@ -245,19 +250,29 @@ mod tests {
         let (by_name, by_hardware) = (leased(""), leased(" by hardware"));
         // Each by age, with its name and its lease: and whether it is known by the name.
         type Row<'a> = &'a [(&'a str, &'a str, bool)];
-        let table: [Row<'_>; 4] = [
+        let table: [Row<'_>; 5] = [
             &[("web", "", true), ("web.example.com", "", false), ("shop", "", true)],
             &[("web", "", false), ("web", &by_name, true)],
             // It stays as it is though the other one is gone.
             &[("web", &by_hardware, false)],
             &[("web", &by_hardware, false), ("web", "", true), ("web", "", false)],
+            // The two that ask for one hardware address are to have one lease.
+            &[("twin", "", true), ("twin", "", true)],
         ];
         for row in table {
             let services: Vec<(ServiceKey, ServiceView)> = (0..)
                 .zip(row)
                 .map(|(created, (name, lease, _))| {
-                    let annotations =
-                        [(LOAD_BALANCER_IPS, "0.0.0.0"), (HOSTNAME, *name), (DHCP_LEASE, *lease)];
+                    let hardware = match *name {
+                        "twin" => "02:00:00:00:00:01".to_owned(),
+                        _ => format!("02:00:00:00:01:{created:02x}"),
+                    };
+                    let annotations = [
+                        (LOAD_BALANCER_IPS, "0.0.0.0"),
+                        (HOSTNAME, *name),
+                        (HARDWARE_ADDRESS, &hardware),
+                        (DHCP_LEASE, *lease),
+                    ];
                     let key = ServiceKey { namespace: format!("n{created}"), name: "web".into() };
                     (key, ServiceView { created, ..view(&annotations) })
                 })
