@@ -228,15 +228,15 @@ fn failover() -> Outcome {
 
 /// For longer than the lease lasts, and over the end of whoever renews it.
 fn asleep() -> Outcome {
-    for env in [&[][..], &[("svc_election", "true")]] {
+    let alone = ("svc_election", "true");
+    for (env, policy) in [(&[][..], "Cluster"), (&[alone], "Cluster"), (&[alone], "Local")] {
         let mut lab = services(env)?;
-        let server = DhcpServer::start(
-            &lab.lab,
-            ServerOptions { v6: false, ..ServerOptions::new(ServerKind::Isc, 6) },
-        )?;
+        let options = ServerOptions { v6: false, ..ServerOptions::new(ServerKind::Isc, 6) };
+        let server = DhcpServer::start(&lab.lab, options)?;
         let given = || server.log().matches("DHCPACK").count();
         lab.start_agents()?;
-        lab.serve("web", "0.0.0.0")?;
+        lab.create("web", "0.0.0.0", json!({ "externalTrafficPolicy": policy }))?;
+        lab.set_endpoints("web", "a", &["node-1", "node-2", "node-3"])?;
         let address = leased(&lab, "web", 1)?[0].to_string();
         let holder = lab.wait_for_holder(&address)?;
         lab.set_endpoints("web", "a", &[])?;
@@ -249,8 +249,16 @@ fn asleep() -> Outcome {
         wait_for("renewals by another node", 30, || (given() >= before + 2).then_some(()))?;
         let service: Service = lab.objects().get("web")?.unwrap();
         assert!(annotation(&service, LEASE).starts_with(&address), "{}", annotation(&service, LEASE));
-        lab.set_endpoints("web", "a", &["node-1", "node-2", "node-3"])?;
+        // On the node that does not renew it.
+        let renews = match env {
+            [] => lab.lease_holder("kube-system/plndr-svcs-lock")?,
+            _ => lab.lease_holder("default/kubevip-web")?,
+        };
+        let idle = (0..3).find(|host| *host != holder && format!("node-{}", host + 1) != renews).unwrap();
+        lab.set_endpoints("web", "a", &[&format!("node-{}", idle + 1)])?;
         lab.wait_for_status("web", &[&address])?;
+        let serves = lab.wait_for_holder(&address)?;
+        assert!(policy == "Cluster" || serves == idle, "node-{} serves, not node-{}", serves + 1, idle + 1);
         assert!(!server.log().contains("DHCPRELEASE"), "{}", server.log());
     }
     Ok(())

@@ -276,7 +276,8 @@ impl World<'_> {
         if new && !view.annotations.contains_key(SERVICE_INTERFACE) {
             patch.annotate(view, SERVICE_INTERFACE, self.pools.interface(&key.namespace));
         }
-        Decision::Serve { addresses: texts, patch, remark: self.ignored(view), incomplete }
+        let remark = self.ignored(view).map(|wrong| format!("{joined}; {wrong}"));
+        Decision::Serve { addresses: texts, patch, remark, incomplete }
     }
 
     /// The addresses that a Service should have: of what it has, whatever fits, and what is missing.
