@@ -31,13 +31,14 @@ pub(crate) fn trials() -> Vec<Trial> {
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(100, 200, 0, 1);
 const OTHER: Ipv4Addr = Ipv4Addr::new(100, 200, 0, 9);
 
-/// Until the status has these addresses, and the annotation for those outside says so.
+/// Until the annotation for the addresses outside says this, and the status has these. A gateway is looked at every twenty
+/// seconds.
 fn wait_for_status(lab: &ServiceLab, name: &str, status: &[&str], outside: &str) -> Outcome {
-    lab.wait_for_status(name, status)?;
-    wait_for(&format!("the address outside to be `{outside}`"), 30, || {
+    wait_for(&format!("the address outside to be `{outside}`"), 50, || {
         let service: Service = lab.objects().get(name).ok().flatten()?;
         (annotation(&service, "kube-vip.io/upnp-external-ip") == outside).then_some(())
     })?;
+    lab.wait_for_status(name, status)?;
     Ok(())
 }
 
@@ -117,7 +118,7 @@ fn moved() -> Outcome {
         _ => honest(call, OUTSIDE),
     });
     let asked_so_far = asked(&gateway, "GetExternalIPAddress").len();
-    wait_for("it to be asked", 40, || {
+    wait_for("it to be asked", 50, || {
         (asked(&gateway, "GetExternalIPAddress").len() > asked_so_far).then_some(())
     })?;
     wait_for_status(&lab, "web", &[V4, "100.200.0.1"], "100.200.0.1")?;
@@ -125,6 +126,7 @@ fn moved() -> Outcome {
     wait_for_status(&lab, "web", &[V4, "100.200.0.9"], "100.200.0.9")?;
     // From a carrier that has no addresses left.
     gateway.play(|call| honest(call, Ipv4Addr::new(100, 64, 0, 9)));
+    wait_for_status(&lab, "web", &[V4, "100.64.0.9"], "100.64.0.9")?;
     wait_for_event(&lab, "web", "PortNotForwarded", "has another router in front of it")
 }
 
