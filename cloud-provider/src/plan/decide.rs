@@ -413,15 +413,19 @@ impl World<'_> {
 
     /// Annotations about leases that cannot be followed.
     fn ignored(&self, view: &ServiceView) -> Option<String> {
-        let families: Vec<Family> = self.asks.iter().copied().collect();
-        let wrong = (!families.is_empty()).then(|| Asking::for_families(view, families, None).wrong)?;
+        let wrong = (!self.asks.is_empty()).then(|| self.asking(view).wrong)?;
         (!wrong.is_empty()).then(|| wrong.join("; "))
+    }
+
+    /// What is asked of DHCP servers for a Service.
+    fn asking(&self, view: &ServiceView) -> Asking {
+        Asking::for_families(view, self.asks.iter().copied().collect(), None)
     }
 
     /// What another process has to know to go on with the leases.
     fn write_leases(&self, view: &ServiceView, patch: &mut Patch) {
         let Some(dhcp) = self.dhcp else { return };
-        let asking = Asking::for_families(view, self.asks.iter().copied().collect(), None);
+        let asking = self.asking(view);
         let keys = self.asks.iter().map(|family| leases::key(view, *family));
         let held: Option<Vec<&Held>> = keys.map(|key| dhcp.held.get(&key)).collect();
         // Not before anything is known.

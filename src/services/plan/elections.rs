@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::super::balance;
-use super::super::leases::Asking;
 use super::super::places::place;
 use super::values::{Handled, Mode, Plan, Seen, World};
 use crate::desired::Place;
@@ -32,7 +31,7 @@ struct Component {
 /// Put each of these Services into its election.
 pub(super) fn elect(world: &World, seen: &Seen, plan: &mut Plan, elected: &[ServiceKey]) {
     let elects_alone =
-        |component: &Component| component.services.iter().any(|key| elects_alone(world, seen, key));
+        |component: &Component| component.services.iter().any(|key| elects_alone(world, seen, plan, key));
     let (alone, by_mode): (Vec<_>, Vec<_>) =
         components(seen, plan, elected).into_iter().partition(elects_alone);
     let by_mode: Vec<ServiceKey> = by_mode.into_iter().flat_map(|component| component.services).collect();
@@ -63,13 +62,13 @@ pub(super) fn elect(world: &World, seen: &Seen, plan: &mut Plan, elected: &[Serv
 
 /// Whether a Service needs an election of its own, and so does everything that shares an address with it: an address
 /// belongs to one election.
-fn elects_alone(world: &World, seen: &Seen, key: &ServiceKey) -> bool {
-    let Some(view) = seen.services.get(key) else { return false };
+fn elects_alone(world: &World, seen: &Seen, plan: &Plan, key: &ServiceKey) -> bool {
+    let (Some(view), Some(handled)) = (seen.services.get(key), plan.services.get(key)) else { return false };
     match &world.mode {
         Mode::PerService => true,
         Mode::Global(_) => world.rules.elects_alone(view),
         // A DHCP server gives an address to one host, and somebody has to be the one who asks.
-        Mode::EveryNode(_) => world.rules.elects_alone(view) || Asking::of(view).is_some(),
+        Mode::EveryNode(_) => world.rules.elects_alone(view) || handled.asking.is_some(),
         // What only some nodes can serve cannot go with the rest.
         Mode::Groups { .. } => world.rules.elects_alone(view) || view.traffic_policy == TrafficPolicy::Local,
     }
