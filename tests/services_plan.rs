@@ -16,8 +16,8 @@ use kube_vip::dhcp::fsm::Stage;
 use kube_vip::dhcp::wish::Held;
 use kube_vip::leader::Holder;
 use kube_vip::model::annotation::{
-    FORCE_ELECTION, LEASE_NAME, LOAD_BALANCER_IPS, SERVICE_INTERFACE, SERVICE_VLAN, VIP_HOST,
-    WITHOUT_ENDPOINTS,
+    DHCP_LEASE, FORCE_ELECTION, HARDWARE_ADDRESS, LEASE_NAME, LOAD_BALANCER_IPS, REQUESTED_IP,
+    SERVICE_INTERFACE, SERVICE_VLAN, VIP_HOST, WITHOUT_ENDPOINTS,
 };
 use kube_vip::model::link::MadeLink;
 use kube_vip::model::service::TrafficPolicy;
@@ -73,6 +73,7 @@ impl Scene {
     fn service(mut self, name: &str, addresses: &str, nodes: &[&str]) -> Self {
         self.age += 1;
         let mut view = ServiceView { load_balancer: true, created: self.age, ..ServiceView::default() };
+        view.uid = name.into();
         view.annotations.insert(LOAD_BALANCER_IPS.into(), addresses.into());
         self.seen.services.insert(key(name), view);
         let endpoints =
@@ -94,6 +95,19 @@ impl Scene {
         let view = self.seen.services.get_mut(&key(name)).unwrap();
         view.annotations.insert(annotation.into(), value.into());
         self
+    }
+
+    /// A DHCP server gave it this address.
+    fn leased(mut self, name: &str, address: &str) -> Self {
+        let held = Held { address: address.parse().ok(), record: None, stage: Stage::Bound, trouble: None };
+        let view = &self.seen.services[&key(name)];
+        self.seen.leases.insert(leases::key(view, Family::V4), held);
+        self
+    }
+
+    /// And that was written down.
+    fn recorded(self, name: &str, address: &str) -> Self {
+        self.annotated(name, DHCP_LEASE, &format!("{address} from 10.0.0.254 at 2026-11-22T05:00:00Z"))
     }
 
     fn plan(&self, mode: Mode) -> Plan {
@@ -152,11 +166,7 @@ fn one_election_for_each() {
 fn a_lease_of_a_dhcp_server_has_a_holder_though_nobody_can_serve_the_service() {
     let address = "10.0.0.9";
     let scene = |nodes: &[&str]| {
-        let mut scene = Scene::default().service("web", "0.0.0.0", nodes).local("web");
-        let held = Held { address: address.parse().ok(), record: None, stage: Stage::Bound, trouble: None };
-        let view = &scene.seen.services[&key("web")];
-        scene.seen.leases.insert(leases::key(view, Family::V4), held);
-        scene
+        Scene::default().service("web", "0.0.0.0", nodes).local("web").leased("web", address)
     };
     let web = |scene: &Scene| shown(&scene.plan(Mode::PerService)).remove(0);
     assert_eq!(web(&scene(&[])), "default/kubevip-web candidate:");
@@ -165,6 +175,68 @@ fn a_lease_of_a_dhcp_server_has_a_holder_though_nobody_can_serve_the_service() {
     assert_eq!(web(&scene(&["node-2"])), "default/kubevip-web stays away:");
     let announced = scene(&["node-2"]).annotated("web", VIP_HOST, ME);
     assert_eq!(web(&announced), "default/kubevip-web stays away: 10.0.0.9");
+}
+
+/// A server that has lost its memory gives an address that somebody has.
+#[test]
+fn what_somebody_else_has_is_no_address_for_a_service_whoever_gives_it() {
+    let given = "10.0.0.9";
+    // A younger Service asks, and is given the address of the older one; what else is so; whose the address is.
+    type Change = fn(Scene) -> Scene;
+    let table: [(&str, &str, Change, Option<&str>); 9] = [
+        ("nobody", "10.0.0.1", |scene| scene, None),
+        ("by hand", given, |scene| scene, Some("10.0.0.9 is Service default/web's")),
+        ("shared on purpose", given, |scene| scene.annotated("late", REQUESTED_IP, "10.0.0.9"), None),
+        ("by hand later", given, |scene| scene.recorded("late", "10.0.0.9"), None),
+        ("another lease", "0.0.0.0", |scene| scene.leased("web", "10.0.0.9"), Some("web's by DHCP, too")),
+        (
+            "both were written",
+            "0.0.0.0",
+            |scene| scene.leased("web", "10.0.0.9").recorded("web", "10.0.0.9").recorded("late", "10.0.0.9"),
+            None,
+        ),
+        (
+            "one client",
+            "0.0.0.0",
+            |scene| {
+                let hardware = "02:00:00:00:00:01";
+                let scene = scene.leased("web", "10.0.0.9");
+                scene.annotated("web", HARDWARE_ADDRESS, hardware).annotated(
+                    "late",
+                    HARDWARE_ADDRESS,
+                    hardware,
+                )
+            },
+            None,
+        ),
+        (
+            "a node's",
+            "10.0.0.1",
+            |mut scene| {
+                scene.seen.reserved.nodes.insert("10.0.0.9".parse().unwrap(), "node-7".into());
+                scene
+            },
+            Some("node node-7's own"),
+        ),
+        (
+            "the control plane's",
+            "10.0.0.1",
+            |mut scene| {
+                scene.seen.vips.insert("10.0.0.9".parse().unwrap());
+                scene
+            },
+            Some("10.0.0.9 is the control plane's"),
+        ),
+    ];
+    for (name, older, change, whose) in table {
+        let scene = Scene::default().service("web", older, &[ME]).service("late", "0.0.0.0", &[ME]);
+        let plan = change(scene.leased("late", given)).plan(Mode::Global(base()));
+        let late = &plan.services[&key("late")];
+        assert_eq!(late.addresses.is_empty(), whose.is_some(), "{name}: {late:?}");
+        assert_eq!(plan.contested.len(), usize::from(whose.is_some()), "{name}: {:?}", plan.contested);
+        let told: Vec<&String> = plan.contested.values().collect();
+        assert!(whose.is_none_or(|whose| told[0].contains(whose)), "{name}: {told:?}");
+    }
 }
 
 #[test]

@@ -31,8 +31,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 pub enum Command {
     /// It is not needed any more, by anybody.
     Release(LeaseKey),
-    /// Somebody else has its address.
-    Conflict(LeaseKey),
+    /// Somebody else has its address; whose it is, in words.
+    Conflict(LeaseKey, String),
 }
 
 /// What flows in and out.
@@ -169,10 +169,13 @@ impl Driver {
                     self.slots.remove(&key);
                 }
             }
-            Command::Conflict(key) => {
+            Command::Conflict(key, why) => {
                 if let Some(Slot { client: Some(client), .. }) = self.slots.get_mut(&key) {
                     client.handle_input(now, Input::Conflict);
                     self.carry_out(&key, now);
+                }
+                if let Some(slot) = self.slots.get_mut(&key).filter(|slot| slot.known.is_none()) {
+                    slot.trouble = Some(why);
                 }
             }
         }

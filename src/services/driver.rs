@@ -391,6 +391,7 @@ impl Driver {
         latest::set(&self.names, plan.names.clone());
         let before = std::mem::replace(&mut self.plan, plan);
         self.give_back(&before);
+        self.decline(&before);
         self.ask();
         self.forward();
         self.name();

@@ -130,8 +130,8 @@ fn annotations() -> Outcome {
         assert!(!request.wants_broadcast());
     }
     // Without annotations it is the Service's own, and is written down with the address.
-    lab.create("plain", "0.0.0.0", json!({}))?;
     server.play(honest(Ipv4Addr::new(10, 42, 0, 152), 600));
+    lab.create("plain", "0.0.0.0", json!({}))?;
     lab.set_endpoints("plain", "a", &["node-1"])?;
     leased(&lab, "plain", 1)?;
     let last = server.seen().last().cloned().unwrap();

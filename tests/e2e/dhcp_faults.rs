@@ -24,6 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("an_address_is_given_up_when_its_lease_is_over", server_away),
         trial("a_network_that_is_renumbered_is_followed", renumbered),
         trial("an_offered_address_that_a_station_has_is_declined", taken),
+        trial("what_another_service_has_is_declined_too", forgetful),
         trial("servers_that_misbehave_cost_no_more_than_time", hostile),
         trial("servers_for_ipv6_that_misbehave_cost_no_more_than_time", hostile_v6),
         trial("no_server_is_told_and_a_wrong_interface_is_told_at_once", nobody),
@@ -97,6 +98,35 @@ fn taken() -> Outcome {
     assert_eq!(declined.requested(), Some(ADDRESS));
     server.play(honest(OTHER, 600));
     wait_for_status(&lab, OTHER)?;
+    Ok(())
+}
+
+/// A server that has lost its memory gives what others have. Of those that are on the same host nobody answers a probe.
+fn forgetful() -> Outcome {
+    let mut lab = services(&[])?;
+    let server = DhcpStandIn::start(&lab.lab, honest(ADDRESS, 600))?;
+    lab.start_agents()?;
+    lab.serve("web", "0.0.0.0")?;
+    wait_for_status(&lab, ADDRESS)?;
+    lab.serve("hand", &OTHER.to_string())?;
+    lab.wait_for_holder(&OTHER.to_string())?;
+    lab.serve("late", "0.0.0.0")?;
+    wait_for_event(&lab, "late", "NoLease", "10.42.0.150 is Service default/web's by DHCP, too")?;
+    let declines = |count: usize| {
+        wait_for(&format!("{count} DECLINEs"), 20, || {
+            let declined = server.kinds().into_iter().filter(|kind| *kind == kind::DECLINE).count();
+            (declined >= count).then_some(())
+        })
+    };
+    declines(1)?;
+    server.play(honest(OTHER, 600));
+    declines(2)?;
+    wait_for_event(&lab, "late", "NoLease", "10.42.0.151 is Service default/hand's")?;
+    let free = Ipv4Addr::new(10, 42, 0, 152);
+    server.play(honest(free, 600));
+    assert_eq!(leased(&lab, "late", 1)?, [free]);
+    lab.wait_for_holder(&free.to_string())?;
+    wait_for_status(&lab, ADDRESS)?;
     Ok(())
 }
 

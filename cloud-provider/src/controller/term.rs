@@ -153,8 +153,8 @@ impl Term {
     /// Say what is asked of DHCP servers, and what is not needed any more.
     fn ask(&mut self) {
         let Some(handles) = &self.dhcp else { return };
-        for key in self.planner.take_contested() {
-            handles.commands.try_send(Command::Conflict(key)).ok();
+        for (key, why) in self.planner.take_contested() {
+            handles.commands.try_send(Command::Conflict(key, why)).ok();
         }
         let wishes = self.planner.wishes();
         handles.wishes.send_if_modified(|before| {

@@ -87,7 +87,7 @@ pub struct World<'a> {
     /// For which families a DHCP server is to be asked.
     pub asks: BTreeSet<Family>,
     /// What DHCP servers gave, and must not give.
-    pub contested: Vec<LeaseKey>,
+    pub contested: Vec<(LeaseKey, String)>,
 }
 
 /// What comes from DHCP servers.
@@ -375,15 +375,14 @@ impl World<'_> {
             };
             let field = "DHCP";
             let holder = self.ipam.conflict(address, key, tenancy).cloned();
-            if let Some(holder) = holder {
-                self.contested.push(leases::key(view, family));
-                return Err(Some(Box::new(Reason::Taken { field, address, holder })));
-            }
-            if let Some(owner) = self.ipam.blocked(address).map(str::to_owned) {
-                self.contested.push(leases::key(view, family));
-                return Err(Some(Box::new(Reason::Blocked { field, address, owner })));
-            }
-            return Ok(address);
+            let taken = holder.map(|holder| Reason::Taken { field, address, holder });
+            let blocked = || {
+                let owner = self.ipam.blocked(address)?.to_owned();
+                Some(Reason::Blocked { field, address, owner })
+            };
+            let Some(reason) = taken.or_else(blocked) else { return Ok(address) };
+            self.contested.push((leases::key(view, family), reason.to_string()));
+            return Err(Some(Box::new(reason)));
         }
         // As in the Go program, the pool's switch is about IPv4, which is scarce; a key is about both.
         let by_pool = tenancy.circle.as_ref().is_some_and(|circle| circle.group == Group::Pool);

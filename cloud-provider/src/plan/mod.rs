@@ -109,7 +109,7 @@ pub struct Planner {
     waiting: BTreeSet<(i64, ServiceKey)>,
     releases_seen: u64,
     dhcp: Option<Dhcp>,
-    contested: Vec<LeaseKey>,
+    contested: Vec<(LeaseKey, String)>,
 }
 
 impl Planner {
@@ -155,8 +155,8 @@ impl Planner {
         wishes.map(|(key, wish)| (key, Wish { active: true, ..wish })).collect()
     }
 
-    /// What DHCP servers gave, and must not give, since this was asked last.
-    pub fn take_contested(&mut self) -> Vec<LeaseKey> {
+    /// What DHCP servers gave, and must not give, each with why, since this was asked last.
+    pub fn take_contested(&mut self) -> Vec<(LeaseKey, String)> {
         std::mem::take(&mut self.contested)
     }
 

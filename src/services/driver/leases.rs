@@ -8,7 +8,7 @@ use super::super::leases;
 use super::super::plan::{Handled, Plan};
 use super::Driver;
 use crate::dhcp::driver::Command;
-use crate::dhcp::fsm::Stage;
+use crate::dhcp::fsm::{Loss, Stage};
 use crate::dhcp::wish::{Held, LeaseKey};
 use crate::latest;
 use crate::model::{ServiceKey, ServiceView};
@@ -112,12 +112,21 @@ impl Driver {
     ) -> BTreeMap<&'static str, Option<String>> {
         let Some(asking) = &handled.asking else { return BTreeMap::new() };
         let keys = asking.families.iter().map(|family| leases::key(view, *family));
-        let held: Vec<&Held> = keys.filter_map(|key| self.seen.leases.get(&key)).collect();
+        let good = keys.filter(|key| !self.plan.contested.contains_key(key));
+        let held: Vec<&Held> = good.filter_map(|key| self.seen.leases.get(&key)).collect();
         // Whoever does not ask itself knows no more than what is written there.
         if held.iter().any(|held| held.stage == Stage::Standby) {
             return BTreeMap::new();
         }
         leases::annotations(asking, held)
+    }
+
+    /// The server has to know what it must not give.
+    pub(super) fn decline(&self, before: &Plan) {
+        let new = self.plan.contested.iter().filter(|(key, _)| !before.contested.contains_key(key));
+        for (key, whose) in new {
+            self.channels.dhcp.commands.try_send(Command::Conflict(key.clone(), whose.clone())).ok();
+        }
     }
 
     /// A station outside has an address that a DHCP server gave us: the server has to know.
@@ -127,7 +136,8 @@ impl Driver {
         for address in contested.difference(&self.contested) {
             let leased = self.seen.leases.iter().filter(|(_, held)| held.address == Some(*address));
             for (key, _) in leased {
-                self.channels.dhcp.commands.try_send(Command::Conflict(key.clone())).ok();
+                let why = Loss::Taken(*address).to_string();
+                self.channels.dhcp.commands.try_send(Command::Conflict(key.clone(), why)).ok();
             }
         }
         self.contested = contested;

@@ -1,7 +1,8 @@
 //! From what the cluster says to what this host may hold: groups of addresses, and its part in their elections.
 //!
-//! `values` go in and come out; `elections` has the groups; the rest is here.
+//! `values` go in and come out; `elections` has the groups, `contested` what DHCP servers must not give; the rest is here.
 
+mod contested;
 mod elections;
 pub mod values;
 
@@ -18,6 +19,7 @@ use crate::model::legal::is_name;
 use crate::model::link::MadeLink;
 use crate::model::service::TrafficPolicy;
 use crate::model::{Family, LeaseName, ServiceKey, ServiceView};
+use contested::contested;
 use elections::elect;
 pub use values::{Handled, Mode, Plan, Remark, RouteRules, Seen, World};
 
@@ -27,9 +29,10 @@ pub fn plan(world: &World, seen: &Seen) -> Plan {
     let mut elected = Vec::new();
     let covered = || seen.services.iter().filter(|(key, view)| world.rules.covers(key, view));
     let mut askings = askings(covered());
+    plan.contested = contested(seen, &askings);
     for (key, view) in covered() {
         let asking = askings.remove(key);
-        let handled = look_at(world, seen, (key, view), asking, &mut plan.names);
+        let handled = look_at(world, seen, (key, view), asking, &mut plan);
         let rides_along = !handled.addresses.is_empty()
             && world.control_plane.is_some()
             && handled.addresses.iter().all(|address| seen.vips.contains(address));
@@ -103,14 +106,19 @@ fn look_at(
     seen: &Seen,
     (key, view): (&ServiceKey, &ServiceView),
     asking: Option<Asking>,
-    names: &mut BTreeSet<String>,
+    plan: &mut Plan,
 ) -> Handled {
     let mut handled = Handled { asking, ..Handled::default() };
     if let Some(asking) = &handled.asking {
         let wrong = asking.wrong.iter().cloned().map(Remark::Annotation);
         handled.remarks.extend(wrong);
         for family in &asking.families {
-            let Some(held) = seen.leases.get(&leases::key(view, *family)) else { continue };
+            let lease = leases::key(view, *family);
+            let Some(held) = seen.leases.get(&lease) else { continue };
+            if let Some(whose) = plan.contested.get(&lease) {
+                handled.remarks.push(Remark::Lease(whose.clone()));
+                continue;
+            }
             handled.remarks.extend(held.trouble.clone().map(Remark::Lease));
             handled.addresses.extend(held.address);
         }
@@ -122,7 +130,7 @@ fn look_at(
             Wanted::Name(_) if handled.asking.is_some() => continue,
             Wanted::Ip(address) => vec![address],
             Wanted::Name(name) if is_name(&name) => {
-                names.insert(name.clone());
+                plan.names.insert(name.clone());
                 seen.names.get(&name).cloned().unwrap_or_default()
             }
             Wanted::Name(name) => {

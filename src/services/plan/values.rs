@@ -131,6 +131,8 @@ pub struct Plan {
     pub fresh: BTreeSet<IpAddr>,
     /// What is asked of DHCP servers, by the node that has the election.
     pub leases: BTreeMap<LeaseKey, Wish>,
+    /// Those whose address is somebody else's, each with whose.
+    pub contested: BTreeMap<LeaseKey, String>,
     /// Links that are needed for that, by the election that they go with.
     pub links: BTreeMap<LeaseName, BTreeSet<MadeLink>>,
 }
