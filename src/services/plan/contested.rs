@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::super::addresses::{Wanted, wanted};
+use super::super::addresses::{Refusal, Wanted, wanted};
 use super::super::leases::{self, Asking};
 use super::values::Seen;
 use crate::dhcp::record::Record;
@@ -18,28 +18,49 @@ use crate::model::{ServiceKey, ServiceView};
 /// for just this address shares it on purpose with a Service that has it by hand.
 pub(super) fn contested(seen: &Seen, askings: &BTreeMap<&ServiceKey, Asking>) -> BTreeMap<LeaseKey, String> {
     let asking = askings.iter().filter_map(|(key, asking)| Some((*key, seen.services.get(*key)?, asking)));
-    let fresh: Vec<Claim<'_>> =
+    let claims: Vec<Claim<'_>> =
         asking.flat_map(|(key, view, asking)| claims(seen, key, view, asking)).collect();
-    let mut found = BTreeMap::new();
-    for claim in fresh.iter().filter(|claim| !claim.recorded) {
-        let elsewhere = seen.reserved.check(claim.address).err().map(|refusal| refusal.to_string());
-        let control_plane = || {
-            seen.vips.contains(&claim.address).then(|| format!("{} is the control plane's", claim.address))
+    if claims.iter().all(|claim| claim.recorded) {
+        return BTreeMap::new();
+    }
+    let by_hand = by_hand(seen);
+    let whose = |claim: &Claim<'_>| {
+        let address = claim.address;
+        let reserved = || match seen.reserved.check(address) {
+            Err(Refusal::Node { node, .. }) => Some(format!("{address} is node {node}'s own")),
+            Err(Refusal::Kind { kind, .. }) => Some(format!("{address} is a {kind} address")),
+            Err(Refusal::ControlPlane(_) | Refusal::Malformed(_)) => Some(control_plane_has(address)),
+            Ok(()) => seen.vips.contains(&address).then(|| control_plane_has(address)),
         };
-        let by_hand = || {
-            let mut others = seen.services.iter().filter(|(key, _)| *key != claim.service);
-            let (other, _) = others
-                .find(|(_, view)| wanted(view).contains(&Wanted::Ip(claim.address)))
-                .filter(|_| !claim.asking.requested.contains(&claim.address))?;
-            Some(format!("{} is Service {other}'s", claim.address))
+        let given_by_hand = || {
+            let mut others = by_hand.get(&address)?.iter().filter(|other| **other != claim.service);
+            let other = others.next().filter(|_| !claim.asking.requested.contains(&address))?;
+            Some(format!("{address} is Service {other}'s"))
         };
         let leased = || {
-            let other = fresh.iter().find(|other| other.goes_before(claim))?;
-            Some(format!("{} is Service {}'s by DHCP, too", claim.address, other.service))
+            let other = claims.iter().find(|other| other.goes_before(claim))?;
+            Some(format!("{address} is Service {}'s by DHCP, too", other.service))
         };
-        let whose = elsewhere.or_else(control_plane).or_else(by_hand).or_else(leased);
-        let sentence = |whose| format!("{whose}; the DHCP server that gave it is asked for another one");
-        found.extend(whose.map(|whose| (claim.lease.clone(), sentence(whose))));
+        reserved().or_else(given_by_hand).or_else(leased)
+    };
+    let sentence = |whose| format!("{whose}; the DHCP server that gave it is asked for another one");
+    let new = claims.iter().filter(|claim| !claim.recorded);
+    new.filter_map(|claim| Some((claim.lease.clone(), sentence(whose(claim)?)))).collect()
+}
+
+fn control_plane_has(address: IpAddr) -> String {
+    format!("{address} is the control plane's")
+}
+
+/// Addresses that Services have from elsewhere.
+fn by_hand(seen: &Seen) -> BTreeMap<IpAddr, Vec<&ServiceKey>> {
+    let mut found: BTreeMap<IpAddr, Vec<&ServiceKey>> = BTreeMap::new();
+    for (key, view) in &seen.services {
+        for wanted in wanted(view) {
+            if let Wanted::Ip(address) = wanted {
+                found.entry(address).or_default().push(key);
+            }
+        }
     }
     found
 }
