@@ -184,6 +184,8 @@ impl Term {
             if !stopped && self.known.missing().is_empty() {
                 self.start_writes();
                 self.ask();
+                // What turned out to be wrong with that is told.
+                self.start_writes();
             }
             let leases = async {
                 match &mut self.dhcp {

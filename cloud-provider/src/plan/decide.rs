@@ -97,6 +97,8 @@ pub struct Dhcp {
     pub link: String,
     /// How all leases stand.
     pub held: BTreeMap<LeaseKey, Held>,
+    /// What cannot be followed of what Services ask for.
+    pub wrong: BTreeMap<ServiceKey, Vec<String>>,
 }
 
 /// With whom a Service may share an address.
@@ -276,7 +278,7 @@ impl World<'_> {
         if new && !view.annotations.contains_key(SERVICE_INTERFACE) {
             patch.annotate(view, SERVICE_INTERFACE, self.pools.interface(&key.namespace));
         }
-        let remark = self.ignored(view).map(|wrong| format!("{joined}; {wrong}"));
+        let remark = self.ignored(key).map(|wrong| format!("{joined}; {wrong}"));
         Decision::Serve { addresses: texts, patch, remark, incomplete }
     }
 
@@ -411,9 +413,9 @@ impl World<'_> {
     }
 
     /// Annotations about leases that cannot be followed.
-    fn ignored(&self, view: &ServiceView) -> Option<String> {
-        let wrong = (!self.asks.is_empty()).then(|| self.asking(view).wrong)?;
-        (!wrong.is_empty()).then(|| wrong.join("; "))
+    fn ignored(&self, key: &ServiceKey) -> Option<String> {
+        let wrong = self.dhcp?.wrong.get(key)?;
+        (!self.asks.is_empty()).then(|| wrong.join("; "))
     }
 
     /// What is asked of DHCP servers for a Service.

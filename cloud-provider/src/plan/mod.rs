@@ -140,9 +140,9 @@ impl Planner {
         self.due.extend(concerned.map(|(key, entry)| (entry.view.created, key.clone())));
     }
 
-    /// What is asked of DHCP servers.
-    pub fn wishes(&self) -> BTreeMap<LeaseKey, Wish> {
-        let Some(dhcp) = &self.dhcp else { return BTreeMap::new() };
+    /// What is asked of DHCP servers. A Service that hears by that what is wrong with it is due.
+    pub fn wishes(&mut self) -> BTreeMap<LeaseKey, Wish> {
+        let Some(dhcp) = &mut self.dhcp else { return BTreeMap::new() };
         let asking = self.services.iter().filter(|(_, entry)| !entry.asks.is_empty());
         let mut all: Vec<(&ServiceKey, &ServiceView, Asking)> = asking
             .map(|(key, entry)| {
@@ -151,6 +151,11 @@ impl Planner {
             })
             .collect();
         leases::tell_apart(all.iter_mut().map(|(key, view, asking)| (*key, *view, asking)));
+        let told = all.iter().filter(|(.., asking)| !asking.wrong.is_empty());
+        let wrong = told.map(|(key, _, asking)| ((*key).clone(), asking.wrong.clone())).collect();
+        let before = std::mem::replace(&mut dhcp.wrong, wrong);
+        let changed = all.iter().filter(|(key, ..)| before.get(key) != dhcp.wrong.get(key));
+        self.due.extend(changed.map(|(key, view, _)| (view.created, (*key).clone())));
         let wishes = all.iter().flat_map(|(_, view, asking)| asking.wishes(view, &dhcp.link));
         wishes.map(|(key, wish)| (key, Wish { active: true, ..wish })).collect()
     }

@@ -59,12 +59,18 @@ fn whole_life() -> Outcome {
             .create::<Service>(name, json!({ "metadata": { "annotations": annotations }, "spec": spec }))
     };
     create("web", "02:00:00:00:00:01")?;
+    let address = wait_for_lease(&world, "web")?;
     // Of the same name: to servers another one all the same.
     create("more", "nonsense")?;
-    let (address, other) = (wait_for_lease(&world, "web")?, wait_for_lease(&world, "more")?);
+    let other = wait_for_lease(&world, "more")?;
     assert_ne!(address, other);
     world.wait_for_event("web", "EnsuredLoadBalancer", &address)?;
     world.wait_for_event("more", "EnsuredLoadBalancer", "`nonsense` is no hardware address")?;
+    world.wait_for_event(
+        "more",
+        "EnsuredLoadBalancer",
+        "Service default/web has the name `web-in-the-lab`, too",
+    )?;
     let service = world.service("web");
     assert_eq!(service.spec.as_ref().unwrap().load_balancer_ip.as_ref(), Some(&address));
     assert_eq!(annotation(&service, "kube-vip.io/requestedIP"), address);
