@@ -255,7 +255,7 @@ impl Driver {
                 Ok(()) = self.channels.mdns.1.changed() => self.take_names(),
                 Ok(()) = standings.changed(), if !self.plan.leases.is_empty() => {
                     standings.mark_unchanged();
-                    look = self.ask();
+                    look = self.ask_as_elected();
                 }
                 Some(change) = observed.recv() => {
                     self.see(change);

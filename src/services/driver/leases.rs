@@ -9,7 +9,7 @@ use super::super::plan::{Handled, Plan};
 use super::Driver;
 use crate::dhcp::driver::Command;
 use crate::dhcp::fsm::{Loss, Stage};
-use crate::dhcp::wish::{Held, LeaseKey};
+use crate::dhcp::wish::{Held, LeaseKey, Wish};
 use crate::latest;
 use crate::model::{ServiceKey, ServiceView};
 use crate::net::clock;
@@ -18,8 +18,19 @@ use crate::telemetry::dhcp::LeaseStatus;
 impl Driver {
     /// Say what is wanted: by this node, where it has the election. Says whether that is another thing than before.
     pub(super) fn ask(&self) -> bool {
-        let now = clock::now();
         let mut wishes = self.plan.leases.clone();
+        self.activate(&mut wishes);
+        latest::set(&self.channels.dhcp.wishes, wishes)
+    }
+
+    /// The same where elections alone may have changed, as often as they are renewed.
+    pub(super) fn ask_as_elected(&self) -> bool {
+        self.channels.dhcp.wishes.send_if_modified(|wishes| self.activate(wishes))
+    }
+
+    /// Whoever has the election asks. Says whether that is another thing than before.
+    fn activate(&self, wishes: &mut BTreeMap<LeaseKey, Wish>) -> bool {
+        let now = clock::now();
         let board = self.channels.board.borrow();
         let asking = self.plan.services.iter().filter(|(_, handled)| handled.asking.is_some());
         let elected = asking.filter(|(_, handled)| {
@@ -29,11 +40,13 @@ impl Driver {
         let mine: BTreeSet<&str> = elected
             .filter_map(|(key, _)| self.seen.services.get(key).map(|view| view.uid.as_str()))
             .collect();
-        for (key, wish) in &mut wishes {
-            wish.active = mine.contains(key.owner.as_str());
+        let mut changed = false;
+        for (key, wish) in wishes {
+            let active = mine.contains(key.owner.as_str());
+            changed |= wish.active != active;
+            wish.active = active;
         }
-        drop(board);
-        latest::set(&self.channels.dhcp.wishes, wishes)
+        changed
     }
 
     /// Give back what nobody needs any more. What the plan has no place for any more, and the Service still has, somebody
