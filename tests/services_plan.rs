@@ -61,6 +61,14 @@ fn key(name: &str) -> ServiceKey {
     ServiceKey { namespace: "default".into(), name: name.into() }
 }
 
+/// A lease as it is written down.
+fn record(address: &str) -> String {
+    format!("{address} from 10.0.0.254 at 2026-11-22T05:00:00Z for 60 renew 30 rebind 52")
+}
+
+/// One that had ended a second before that.
+const ENDED: &str = "10.0.0.9 from 10.0.0.254 at 2026-11-22T04:58:59Z for 60 renew 30 rebind 52";
+
 /// A cluster that is written down line by line.
 #[derive(Default)]
 struct Scene {
@@ -99,7 +107,8 @@ impl Scene {
 
     /// A DHCP server gave it this address.
     fn leased(mut self, name: &str, address: &str) -> Self {
-        let held = Held { address: address.parse().ok(), record: None, stage: Stage::Bound, trouble: None };
+        let record = record(address).parse().ok();
+        let held = Held { address: address.parse().ok(), record, stage: Stage::Bound, trouble: None };
         let view = &self.seen.services[&key(name)];
         self.seen.leases.insert(leases::key(view, Family::V4), held);
         self
@@ -107,7 +116,7 @@ impl Scene {
 
     /// And that was written down.
     fn recorded(self, name: &str, address: &str) -> Self {
-        self.annotated(name, DHCP_LEASE, &format!("{address} from 10.0.0.254 at 2026-11-22T05:00:00Z"))
+        self.annotated(name, DHCP_LEASE, &record(address))
     }
 
     fn plan(&self, mode: Mode) -> Plan {
@@ -183,10 +192,22 @@ fn what_somebody_else_has_is_no_address_for_a_service_whoever_gives_it() {
     let given = "10.0.0.9";
     // A younger Service asks, and is given the address of the older one; what else is so; whose the address is.
     type Change = fn(Scene) -> Scene;
-    let table: [(&str, &str, Change, Option<&str>); 9] = [
+    let table: [(&str, &str, Change, Option<&str>); 10] = [
         ("nobody", "10.0.0.1", |scene| scene, None),
         ("by hand", given, |scene| scene, Some("10.0.0.9 is Service default/web's")),
-        ("shared on purpose", given, |scene| scene.annotated("late", REQUESTED_IP, "10.0.0.9"), None),
+        // It may have had it before.
+        (
+            "by hand, and asked for",
+            given,
+            |scene| scene.annotated("late", REQUESTED_IP, "10.0.0.9"),
+            Some("10.0.0.9 is Service default/web's"),
+        ),
+        (
+            "by hand after the lease had ended",
+            given,
+            |scene| scene.annotated("late", DHCP_LEASE, ENDED),
+            Some("10.0.0.9 is Service default/web's"),
+        ),
         ("by hand later", given, |scene| scene.recorded("late", "10.0.0.9"), None),
         ("another lease", "0.0.0.0", |scene| scene.leased("web", "10.0.0.9"), Some("web's by DHCP, too")),
         (

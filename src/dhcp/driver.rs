@@ -173,9 +173,9 @@ impl Driver {
                 if let Some(Slot { client: Some(client), .. }) = self.slots.get_mut(&key) {
                     client.handle_input(now, Input::Conflict);
                     self.carry_out(&key, now);
-                }
-                if let Some(slot) = self.slots.get_mut(&key).filter(|slot| slot.known.is_none()) {
-                    slot.trouble = Some(why);
+                    if let Some(slot) = self.slots.get_mut(&key).filter(|slot| slot.known.is_none()) {
+                        slot.trouble = Some(why);
+                    }
                 }
             }
         }

@@ -62,6 +62,14 @@ impl Record {
         Lease { address: self.address, server: self.server.clone(), asked: now - age, times }
     }
 
+    /// Whether the lease, as it stands in this record, had not ended when it was asked for as in a later one.
+    pub fn goes_on_as(&self, later: &Self) -> bool {
+        let end = |[.., end]: [Duration; 3]| self.since.checked_add(SignedDuration::try_from(end).ok()?).ok();
+        // What lasts longer than can be told is for ever.
+        let end = self.times.and_then(end);
+        self.address == later.address && end.is_none_or(|end| later.since <= end)
+    }
+
     /// The record of a family among several in one text. What cannot be read is nothing.
     pub fn find(text: &str, family: Family) -> Option<Self> {
         let records = text.split(';').filter_map(|part| part.parse::<Self>().ok());

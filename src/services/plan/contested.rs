@@ -14,8 +14,7 @@ use crate::model::{ServiceKey, ServiceView};
 
 /// Such leases, each with whose the address is, in words.
 ///
-/// Whoever has an address keeps it: once a lease is written to its Service nobody contests it any more, and whoever asks
-/// for just this address shares it on purpose with a Service that has it by hand.
+/// Whoever has an address keeps it: a lease that is written to its Service is contested by nobody as long as it goes on.
 pub(super) fn contested(seen: &Seen, askings: &BTreeMap<&ServiceKey, Asking>) -> BTreeMap<LeaseKey, String> {
     let asking = askings.iter().filter_map(|(key, asking)| Some((*key, seen.services.get(*key)?, asking)));
     let claims: Vec<Claim<'_>> =
@@ -34,8 +33,7 @@ pub(super) fn contested(seen: &Seen, askings: &BTreeMap<&ServiceKey, Asking>) ->
         };
         let given_by_hand = || {
             let mut others = by_hand.get(&address)?.iter().filter(|other| **other != claim.service);
-            let other = others.next().filter(|_| !claim.asking.requested.contains(&address))?;
-            Some(format!("{address} is Service {other}'s"))
+            Some(format!("{address} is Service {}'s", others.next()?))
         };
         let leased = || {
             let other = claims.iter().find(|other| other.goes_before(claim))?;
@@ -83,9 +81,11 @@ fn claims<'a>(
 ) -> impl Iterator<Item = Claim<'a>> {
     asking.families.iter().filter_map(move |family| {
         let lease = leases::key(view, *family);
-        let address = seen.leases.get(&lease)?.address?;
-        let record = Record::find(view.annotation(DHCP_LEASE).unwrap_or_default(), *family);
-        let recorded = record.is_some_and(|record| record.address == address);
+        let held = seen.leases.get(&lease)?;
+        let address = held.address?;
+        let written = Record::find(view.annotation(DHCP_LEASE).unwrap_or_default(), *family);
+        let recorded =
+            written.zip(held.record.as_ref()).is_some_and(|(written, now)| written.goes_on_as(now));
         Some(Claim { service, created: view.created, asking, lease, address, recorded })
     })
 }
