@@ -124,7 +124,7 @@ fn command() -> Command {
                 Arg::new("config")
                     .long("config")
                     .help("The kubeconfig, which has to exist")
-                    .default_value(crate::api::source::ADMIN_CONF),
+                    .default_value(crate::cluster::source::ADMIN_CONF),
             ),
         );
     let output =

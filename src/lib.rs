@@ -7,34 +7,33 @@
 //! ```
 
 pub mod announce;
-pub mod api;
 pub mod arp;
 pub mod bfd;
 pub mod bgp;
 pub mod cli;
+pub mod cluster;
 pub mod config;
-pub mod desired;
+pub mod conflict;
+pub mod daemon;
 pub mod dhcp;
 pub mod dump;
-pub mod health;
-pub mod latest;
-pub mod leader;
-pub mod manager;
+pub mod election;
 pub mod manifest;
 pub mod mdns;
 pub mod model;
 pub mod ndp;
 pub mod net;
+pub mod planner;
 pub mod program;
+pub mod publish;
 pub mod reconcile;
 pub mod resolve;
-pub mod services;
-pub mod table;
+pub mod route_table;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;
 pub mod upnp;
-pub mod watch;
+pub mod watch_ext;
 
 /// The version of this release, as in image tags.
 pub const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));

@@ -10,7 +10,7 @@ use kube_vip::net::netlink::Netlink;
 use kube_vip::program::{Failure, conclude, environment, print, runtime};
 use kube_vip::telemetry::bgp::PeerStatus;
 use kube_vip::telemetry::{logging, status};
-use kube_vip::{BUILD, VERSION, manager, manifest};
+use kube_vip::{BUILD, VERSION, daemon, manifest};
 
 fn main() -> ExitCode {
     conclude("kube-vip", || match cli::parse(std::env::args_os()) {
@@ -62,12 +62,12 @@ async fn manage(flags: &[(String, String)], dry_run: bool) -> Result<(), Failure
         return print(&plan(&config));
     }
     logging::start(config.telemetry.level, config.telemetry.format);
-    manager::run(config).await.map_err(Failure::one)
+    daemon::run(config).await.map_err(Failure::one)
 }
 
 async fn validate(raw: Raw) -> Result<Config, Failure> {
     let (netlink, _changes) = Netlink::open().map_err(Failure::one)?;
-    let links = netlink.links().await.map_err(Failure::one)?;
+    let interfaces = netlink.interfaces().await.map_err(Failure::one)?;
     let addresses = netlink.addresses().await.map_err(Failure::one)?;
     let namespace = std::fs::read_to_string("/var/run/secrets/kubernetes.io/serviceaccount/namespace");
     let facts = config::Facts {
@@ -76,19 +76,20 @@ async fn validate(raw: Raw) -> Result<Config, Failure> {
             .ok()
             .map(|text| text.trim().to_owned())
             .filter(|text| !text.is_empty()),
-        addresses: links
+        addresses: interfaces
             .iter()
-            .map(|link| (link.name.clone(), own_addresses(link.index, &addresses)))
+            .map(|interface| (interface.name.clone(), own_addresses(interface.index, &addresses)))
             .collect(),
-        links: links.into_iter().map(|link| (link.name, link.up)).collect(),
+        interfaces: interfaces.into_iter().map(|interface| (interface.name, interface.up)).collect(),
     };
     config::check(raw, &facts).map_err(|problems| Failure::all(&problems))
 }
 
-/// The addresses of a link, but for those that an earlier process of ours left there.
-fn own_addresses(link: u32, addresses: &[ActualAddress]) -> Vec<IpAddr> {
-    let own =
-        addresses.iter().filter(|address| address.link == link && !address.tagged && !address.deprecated);
+/// The addresses of an interface, but for those that an earlier process of ours left there.
+fn own_addresses(interface: u32, addresses: &[ActualAddress]) -> Vec<IpAddr> {
+    let own = addresses
+        .iter()
+        .filter(|address| address.interface == interface && !address.tagged && !address.deprecated);
     own.map(|address| address.vip.address).collect()
 }
 
@@ -110,9 +111,9 @@ fn plan(config: &Config) -> String {
             false => "finds the API server of this host well, as other nodes do".to_owned(),
         };
         let targets = list(config.targets.iter().map(ToString::to_string).collect());
-        let link = config.interface.as_deref().unwrap_or("the default route's link");
+        let interface = config.interface.as_deref().unwrap_or("the default route's interface");
         text.push_str(&format!(
-            "Control plane: {targets} on {link}, announced by {mode} while it {while_it}.\n"
+            "Control plane: {targets} on {interface}, announced by {mode} while it {while_it}.\n"
         ));
     }
     if let Some(services) = &config.services {

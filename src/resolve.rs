@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::config::{DnsMode, Prefixes, Target};
-use crate::latest;
+use crate::config::{DnsMode, Prefixes, VipTarget};
 use crate::model::Vip;
+use crate::watch_ext;
 
 /// As in the Go program.
 const PERIOD: Duration = Duration::from_secs(3);
@@ -28,10 +28,10 @@ pub fn select(mode: DnsMode, answers: &[IpAddr]) -> Vec<IpAddr> {
 }
 
 /// The addresses among the targets, as VIPs; not those that stand for what a DHCP server gives.
-pub fn fixed(targets: &[Target], prefixes: Prefixes) -> BTreeSet<Vip> {
+pub fn fixed(targets: &[VipTarget], prefixes: Prefixes) -> BTreeSet<Vip> {
     let addresses = targets.iter().filter_map(|target| match target {
-        Target::Ip(address) if !address.is_unspecified() => Some(*address),
-        Target::Ip(_) | Target::Name(_) => None,
+        VipTarget::Ip(address) if !address.is_unspecified() => Some(*address),
+        VipTarget::Ip(_) | VipTarget::Name(_) => None,
     });
     addresses.map(|address| Vip { address, prefix: prefixes.of(address) }).collect()
 }
@@ -53,12 +53,12 @@ pub async fn lookup(name: &str, mode: DnsMode, known: &[IpAddr]) -> Vec<IpAddr> 
 
 /// Look the names up for ever. A name that cannot be resolved keeps the addresses it had.
 pub async fn run(
-    targets: Vec<Target>,
+    targets: Vec<VipTarget>,
     prefixes: Prefixes,
     mode: DnsMode,
     vips: watch::Sender<BTreeSet<Vip>>,
 ) {
-    let names: Vec<&str> = targets.iter().filter_map(Target::name).collect();
+    let names: Vec<&str> = targets.iter().filter_map(VipTarget::name).collect();
     let mut resolved: Vec<Vec<IpAddr>> = vec![Vec::new(); names.len()];
     loop {
         for (name, known) in names.iter().zip(&mut resolved) {
@@ -73,7 +73,7 @@ pub async fn run(
         let mut all = fixed(&targets, prefixes);
         let addresses = resolved.iter().flatten();
         all.extend(addresses.map(|address| Vip { address: *address, prefix: prefixes.of(*address) }));
-        latest::set(&vips, all);
+        watch_ext::set(&vips, all);
         if names.is_empty() {
             return;
         }

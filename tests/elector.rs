@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube_vip::leader::elector::{Answer, Call, DrainReason, Elector, Input, Output};
-use kube_vip::leader::{Basis, Health, Record, Settings, Standing, Stored};
+use kube_vip::election::elector::{DrainReason, Elector, Input, LeaseRequest, LeaseResponse, Output};
+use kube_vip::election::{ClaimSource, Health, LeaderElectionRecord, LeaseObject, Role, Settings};
 use kube_vip::model::BootTime;
 
 const ME: &str = "node-a";
@@ -35,12 +35,17 @@ fn settings() -> Settings {
     }
 }
 
-fn lease(holder: &str, version: u64) -> Box<Stored> {
+fn lease(holder: &str, version: u64) -> Box<LeaseObject> {
     let duration_seconds = if holder.is_empty() { 1 } else { 5 };
     let renewed = Some(i64::try_from(version).unwrap());
-    let record = Record { holder: holder.into(), duration_seconds, renewed, ..Record::default() };
+    let record = LeaderElectionRecord {
+        holder: holder.into(),
+        duration_seconds,
+        renewed,
+        ..LeaderElectionRecord::default()
+    };
     let meta = ObjectMeta { resource_version: Some(version.to_string()), ..ObjectMeta::default() };
-    Box::new(Stored { record, meta })
+    Box::new(LeaseObject { record, meta })
 }
 
 /// A machine, and what it asked for since somebody looked.
@@ -73,9 +78,9 @@ impl Script {
         let mut asked = Vec::new();
         while let Some(output) = self.elector.poll_output() {
             asked.push(match output {
-                Output::Call(Call::Read) => Asked::Read,
-                Output::Call(Call::Create(_)) => Asked::Create,
-                Output::Call(Call::Replace { write, meta }) => {
+                Output::Request(LeaseRequest::Read) => Asked::Read,
+                Output::Request(LeaseRequest::Create(_)) => Asked::Create,
+                Output::Request(LeaseRequest::Replace { write, meta }) => {
                     Asked::Put(write.holder, meta.resource_version.unwrap())
                 }
                 Output::Probe => Asked::Probe,
@@ -93,8 +98,8 @@ impl Script {
     }
 
     /// The answer to a call that was started at `started`.
-    fn answer(&mut self, started: u64, millis: u64, answer: Answer) {
-        self.tell_at(millis, Input::Answer { started: at(started), answer });
+    fn answer(&mut self, started: u64, millis: u64, response: LeaseResponse) {
+        self.tell_at(millis, Input::Response { started: at(started), response });
     }
 
     fn wait_until(&mut self, millis: u64) {
@@ -102,12 +107,12 @@ impl Script {
         self.elector.handle_timeout(self.now);
     }
 
-    fn standing(&self) -> Standing {
-        self.elector.standing(self.now)
+    fn role(&self) -> Role {
+        self.elector.role(self.now)
     }
 
     fn holds(&self) -> bool {
-        matches!(self.standing(), Standing::Holding(_))
+        matches!(self.role(), Role::Leader(_))
     }
 }
 
@@ -119,7 +124,7 @@ fn put(holder: &str, version: u64) -> Asked {
 fn standby() -> Script {
     let mut script = Script::new(settings());
     assert_eq!(script.outputs(), [Asked::Read]);
-    script.answer(0, 10, Answer::Stored(lease(OTHER, 7)));
+    script.answer(0, 10, LeaseResponse::Object(lease(OTHER, 7)));
     assert_eq!(script.outputs(), []);
     script
 }
@@ -129,7 +134,7 @@ fn holder() -> Script {
     let mut script = standby();
     script.wait_until(5010);
     assert_eq!(script.outputs(), [put(ME, 7)]);
-    script.answer(5010, 5020, Answer::Stored(lease(ME, 8)));
+    script.answer(5010, 5020, LeaseResponse::Object(lease(ME, 8)));
     assert!(script.holds());
     script
 }
@@ -147,10 +152,10 @@ fn a_standby_takes_an_expired_lease_at_the_moment_of_expiry_and_not_before() {
 #[test]
 fn a_claim_counts_from_the_start_of_the_call_that_succeeded() {
     let script = holder();
-    let Standing::Holding(claim) = script.standing() else { panic!("{:?}", script.standing()) };
+    let Role::Leader(claim) = script.role() else { panic!("{:?}", script.role()) };
     assert_eq!((claim.since, claim.valid_until), (at(5020), at(8010)));
     assert_eq!(claim.fence_until, at(9710));
-    assert_eq!(claim.basis, Basis::Lease);
+    assert_eq!(claim.source, ClaimSource::Lease);
 }
 
 #[test]
@@ -158,7 +163,7 @@ fn an_answer_that_comes_after_its_claim_would_have_ended_gives_none() {
     let mut script = standby();
     script.wait_until(5010);
     script.outputs();
-    script.answer(5010, 8010, Answer::Stored(lease(ME, 8)));
+    script.answer(5010, 8010, LeaseResponse::Object(lease(ME, 8)));
     assert!(!script.holds());
     assert_eq!(script.outputs(), [put(ME, 8)], "but the lease is ours to renew");
 }
@@ -170,7 +175,7 @@ fn a_holder_renews_once_per_retry_period_and_loses_its_claim_when_it_cannot() {
     assert_eq!(script.outputs(), []);
     script.wait_until(6010);
     assert_eq!(script.outputs(), [put(ME, 8)]);
-    script.answer(6010, 6810, Answer::Failed { retry_after: None });
+    script.answer(6010, 6810, LeaseResponse::Failed { retry_after: None });
     while let Some(next) = script.elector.poll_timeout().filter(|next| *next < at(7700)) {
         script.now = next;
         script.elector.handle_timeout(next);
@@ -178,22 +183,22 @@ fn a_holder_renews_once_per_retry_period_and_loses_its_claim_when_it_cannot() {
             let started = next;
             script.elector.handle_input(
                 next + Duration::from_millis(300),
-                Input::Answer { started, answer: Answer::Failed { retry_after: None } },
+                Input::Response { started, response: LeaseResponse::Failed { retry_after: None } },
             );
         }
     }
     script.wait_until(8009);
     assert!(script.holds());
     script.wait_until(8010);
-    let expected = Standing::Following { holder: Some(ME.into()), fence_until: Some(at(9710)) };
-    assert_eq!(script.standing(), expected);
+    let expected = Role::Follower { holder: Some(ME.into()), fence_until: Some(at(9710)) };
+    assert_eq!(script.role(), expected);
 }
 
 #[test]
 fn whoever_else_the_lease_names_ends_the_claim_at_once() {
     let mut script = holder();
     script.tell_at(5500, Input::Watched(lease(OTHER, 9)));
-    assert_eq!(script.standing(), Standing::Following { holder: Some(OTHER.into()), fence_until: None });
+    assert_eq!(script.role(), Role::Follower { holder: Some(OTHER.into()), fence_until: None });
 }
 
 #[test]
@@ -205,7 +210,7 @@ fn news_that_is_older_than_what_is_known_is_no_news() {
     script.wait_until(6010);
     script.outputs();
     script.tell_at(6200, Input::Watched(lease(OTHER, 10)));
-    script.answer(6010, 6300, Answer::Stored(lease(ME, 9)));
+    script.answer(6010, 6300, LeaseResponse::Object(lease(ME, 9)));
     assert!(!script.holds());
 }
 
@@ -214,10 +219,10 @@ fn two_standbys_at_one_expired_lease_the_loser_reads_and_follows() {
     let mut script = standby();
     script.wait_until(5010);
     script.outputs();
-    script.answer(5010, 5020, Answer::Conflict);
+    script.answer(5010, 5020, LeaseResponse::Conflict);
     assert_eq!(script.outputs(), [Asked::RenewWatch, Asked::Read]);
-    script.answer(5020, 5030, Answer::Stored(lease("node-c", 8)));
-    assert_eq!(script.standing(), Standing::Following { holder: Some("node-c".into()), fence_until: None });
+    script.answer(5020, 5030, LeaseResponse::Object(lease("node-c", 8)));
+    assert_eq!(script.role(), Role::Follower { holder: Some("node-c".into()), fence_until: None });
     assert_eq!(script.elector.poll_timeout(), Some(at(10_030)));
 }
 
@@ -225,9 +230,9 @@ fn two_standbys_at_one_expired_lease_the_loser_reads_and_follows() {
 fn a_fresh_lease_is_created_and_the_address_probed_before_the_claim_counts() {
     let mut script = Script::new(settings());
     script.outputs();
-    script.answer(0, 10, Answer::Missing);
+    script.answer(0, 10, LeaseResponse::NotFound);
     assert_eq!(script.outputs(), [Asked::Create]);
-    script.answer(10, 20, Answer::Stored(lease(ME, 1)));
+    script.answer(10, 20, LeaseResponse::Object(lease(ME, 1)));
     assert!(!script.holds());
     assert_eq!(script.outputs(), [Asked::Probe]);
     script.tell_at(60, Input::Probed { taken: true });
@@ -248,11 +253,11 @@ fn a_restarted_process_that_still_has_the_address_goes_on_without_a_probe() {
     for resuming in [true, false] {
         let mut script = Script::new(Settings { resuming, ..settings() });
         script.outputs();
-        assert_eq!(script.standing(), Standing::Starting);
-        script.answer(0, 10, Answer::Stored(lease(ME, 3)));
+        assert_eq!(script.role(), Role::Starting);
+        script.answer(0, 10, LeaseResponse::Object(lease(ME, 3)));
         assert_eq!(script.outputs(), [put(ME, 3)]);
-        assert_eq!(script.standing(), Standing::Starting);
-        script.answer(10, 20, Answer::Stored(lease(ME, 4)));
+        assert_eq!(script.role(), Role::Starting);
+        script.answer(10, 20, LeaseResponse::Object(lease(ME, 4)));
         assert_eq!(script.holds(), resuming);
         assert_eq!(script.outputs() == [Asked::Probe], !resuming);
     }
@@ -263,7 +268,7 @@ fn a_released_lease_is_taken_at_once() {
     let mut script = standby();
     script.tell_at(1000, Input::Watched(lease("", 8)));
     assert_eq!(script.outputs(), [put(ME, 8)]);
-    script.answer(1000, 1010, Answer::Stored(lease(ME, 9)));
+    script.answer(1000, 1010, LeaseResponse::Object(lease(ME, 9)));
     assert!(script.holds());
 }
 
@@ -271,13 +276,13 @@ fn a_released_lease_is_taken_at_once() {
 fn stopping_falls_silent_releases_and_keeps_the_address_until_the_successor_is_seen() {
     let mut script = holder();
     script.tell_at(5500, Input::Stop);
-    assert!(matches!(script.standing(), Standing::Leaving { .. }));
+    assert!(matches!(script.role(), Role::HandingOver { .. }));
     assert_eq!(script.outputs(), [put("", 8)]);
-    script.answer(5500, 5510, Answer::Stored(lease("", 9)));
-    assert_eq!(script.standing(), Standing::Leaving { until: at(6010) });
+    script.answer(5500, 5510, LeaseResponse::Object(lease("", 9)));
+    assert_eq!(script.role(), Role::HandingOver { until: at(6010) });
     assert!(!script.elector.is_stopped(script.now));
     script.tell_at(5530, Input::Succeeded);
-    assert_eq!(script.standing(), Standing::Following { holder: None, fence_until: None });
+    assert_eq!(script.role(), Role::Follower { holder: None, fence_until: None });
     assert!(script.elector.is_stopped(script.now));
     assert_eq!(script.outputs(), []);
 }
@@ -287,9 +292,9 @@ fn stopping_without_a_successor_ends_after_the_window() {
     let mut script = holder();
     script.tell_at(5500, Input::Stop);
     script.outputs();
-    script.answer(5500, 5510, Answer::Stored(lease("", 9)));
+    script.answer(5500, 5510, LeaseResponse::Object(lease("", 9)));
     script.wait_until(6009);
-    assert!(matches!(script.standing(), Standing::Leaving { .. }));
+    assert!(matches!(script.role(), Role::HandingOver { .. }));
     script.wait_until(6010);
     assert!(script.elector.is_stopped(script.now));
 }
@@ -300,7 +305,7 @@ fn a_stop_that_cannot_release_ends_all_the_same() {
     script.tell_at(5500, Input::Stop);
     script.outputs();
     script.wait_until(6500);
-    assert!(!matches!(script.standing(), Standing::Leaving { .. }));
+    assert!(!matches!(script.role(), Role::HandingOver { .. }));
     script.wait_until(8500);
     assert!(script.elector.is_stopped(script.now));
 }
@@ -315,7 +320,7 @@ fn a_failing_api_server_makes_its_host_hand_over_only_if_another_is_ready() {
     script.tell_at(5500, failing(false));
     assert!(script.holds());
     script.tell_at(5600, failing(true));
-    assert!(matches!(script.standing(), Standing::Leaving { .. }));
+    assert!(matches!(script.role(), Role::HandingOver { .. }));
     assert_eq!(script.outputs(), [put("", 8)]);
 }
 
@@ -326,7 +331,7 @@ fn a_call_that_hangs_at_the_failed_server_is_abandoned_and_the_lease_read_again(
     assert_eq!(script.outputs(), [put(ME, 8)]);
     script.tell_at(6500, failing(true));
     assert_eq!(script.outputs(), [Asked::Abandon, Asked::Read]);
-    script.answer(6500, 6510, Answer::Stored(lease(ME, 8)));
+    script.answer(6500, 6510, LeaseResponse::Object(lease(ME, 8)));
     assert_eq!(script.outputs(), [put("", 8)]);
 }
 
@@ -335,13 +340,13 @@ fn a_hand_over_that_nobody_answers_is_taken_back_before_the_address_has_to_go() 
     let mut script = holder();
     script.tell_at(5500, failing(true));
     script.outputs();
-    script.answer(5500, 5510, Answer::Stored(lease("", 9)));
+    script.answer(5500, 5510, LeaseResponse::Object(lease("", 9)));
     script.wait_until(5759);
     assert_eq!(script.outputs(), []);
     script.wait_until(5760);
     assert_eq!(script.outputs(), [put(ME, 9)]);
-    script.answer(5760, 5770, Answer::Stored(lease(ME, 10)));
-    let Standing::Holding(claim) = script.standing() else { panic!("{:?}", script.standing()) };
+    script.answer(5760, 5770, LeaseResponse::Object(lease(ME, 10)));
+    let Role::Leader(claim) = script.role() else { panic!("{:?}", script.role()) };
     assert_eq!(claim.since, at(5020), "it was held without interruption");
     script.tell_at(5800, failing(true));
     assert!(script.holds(), "the next attempt has to wait");
@@ -362,7 +367,7 @@ fn a_drained_host_stays_away() {
     let mut script = holder();
     script.tell_at(5500, Input::Drain(DrainReason::Operator));
     script.outputs();
-    script.answer(5500, 5510, Answer::Stored(lease("", 9)));
+    script.answer(5500, 5510, LeaseResponse::Object(lease("", 9)));
     script.wait_until(30_000);
     assert_eq!(script.outputs(), []);
     // A link that comes back does not undo what the operator wanted.
@@ -377,10 +382,10 @@ fn a_drained_host_stays_away() {
 fn a_lease_that_is_won_after_being_told_to_stay_away_is_given_up() {
     let mut script = Script::new(settings());
     script.outputs();
-    script.answer(0, 10, Answer::Stored(lease("", 7)));
+    script.answer(0, 10, LeaseResponse::Object(lease("", 7)));
     assert_eq!(script.outputs(), [put(ME, 7)]);
     script.tell_at(20, Input::Drain(DrainReason::NotEligible));
-    script.answer(10, 30, Answer::Stored(lease(ME, 8)));
+    script.answer(10, 30, LeaseResponse::Object(lease(ME, 8)));
     assert_eq!(script.outputs(), [Asked::Probe]);
     script.tell_at(130, Input::Probed { taken: false });
     assert!(!script.holds());
@@ -393,8 +398,8 @@ fn whoever_is_told_to_stay_away_while_it_probes_waits_for_the_verdict() {
         for taken in [false, true] {
             let mut script = Script::new(settings());
             script.outputs();
-            script.answer(0, 10, Answer::Missing);
-            script.answer(10, 20, Answer::Stored(lease(ME, 1)));
+            script.answer(0, 10, LeaseResponse::NotFound);
+            script.answer(10, 20, LeaseResponse::Object(lease(ME, 1)));
             script.outputs();
             script.tell_at(30, input.clone());
             assert_eq!(script.outputs(), []);
@@ -402,7 +407,7 @@ fn whoever_is_told_to_stay_away_while_it_probes_waits_for_the_verdict() {
             assert!(!script.holds());
             let asked: Vec<Output> = std::iter::from_fn(|| script.elector.poll_output()).collect();
             let durations = asked.iter().filter_map(|output| match output {
-                Output::Call(Call::Replace { write, .. }) => {
+                Output::Request(LeaseRequest::Replace { write, .. }) => {
                     Some((write.holder.as_str(), write.duration_seconds))
                 }
                 _ => None,
@@ -418,7 +423,7 @@ fn refused() -> Script {
     let mut script = Script::new(settings());
     script.outputs();
     script.tell_at(5, Input::Health { local: Health::Serving, peer_serving: false });
-    script.answer(0, 10, Answer::Refused);
+    script.answer(0, 10, LeaseResponse::Forbidden);
     assert_eq!(script.outputs(), [Asked::Probe]);
     script
 }
@@ -427,12 +432,12 @@ fn refused() -> Script {
 fn a_refusal_and_a_free_address_make_a_provisional_claim_that_lasts_from_the_last_refusal() {
     let mut script = refused();
     script.tell_at(110, Input::Probed { taken: false });
-    let Standing::Holding(claim) = script.standing() else { panic!("{:?}", script.standing()) };
-    assert_eq!((claim.basis, claim.valid_until), (Basis::Provisional, at(3000)));
+    let Role::Leader(claim) = script.role() else { panic!("{:?}", script.role()) };
+    assert_eq!((claim.source, claim.valid_until), (ClaimSource::Provisional, at(3000)));
     script.wait_until(600);
     assert_eq!(script.outputs(), [Asked::Read], "a fresh API server is asked at least every 500 ms");
-    script.answer(600, 610, Answer::Refused);
-    let Standing::Holding(claim) = script.standing() else { panic!("{:?}", script.standing()) };
+    script.answer(600, 610, LeaseResponse::Forbidden);
+    let Role::Leader(claim) = script.role() else { panic!("{:?}", script.role()) };
     assert_eq!(claim.valid_until, at(3600));
 }
 
@@ -442,12 +447,12 @@ fn a_provisional_claim_turns_into_a_lease_without_a_gap() {
     script.tell_at(110, Input::Probed { taken: false });
     script.wait_until(600);
     script.outputs();
-    script.answer(600, 610, Answer::Missing);
+    script.answer(600, 610, LeaseResponse::NotFound);
     assert_eq!(script.outputs(), [Asked::Create]);
     assert!(script.holds());
-    script.answer(610, 620, Answer::Stored(lease(ME, 1)));
-    let Standing::Holding(claim) = script.standing() else { panic!("{:?}", script.standing()) };
-    assert_eq!((claim.basis, claim.since), (Basis::Lease, at(110)));
+    script.answer(610, 620, LeaseResponse::Object(lease(ME, 1)));
+    let Role::Leader(claim) = script.role() else { panic!("{:?}", script.role()) };
+    assert_eq!((claim.source, claim.since), (ClaimSource::Lease, at(110)));
 }
 
 #[test]
@@ -460,7 +465,7 @@ fn a_provisional_claim_yields_to_another_station_and_to_a_lease_holder_at_once()
     let mut script = refused();
     script.tell_at(110, Input::Probed { taken: false });
     script.tell_at(200, Input::Watched(lease(OTHER, 5)));
-    assert_eq!(script.standing(), Standing::Following { holder: Some(OTHER.into()), fence_until: None });
+    assert_eq!(script.role(), Role::Follower { holder: Some(OTHER.into()), fence_until: None });
 }
 
 #[test]
@@ -468,7 +473,7 @@ fn a_provisional_claim_is_never_made_because_the_api_cannot_be_reached() {
     let mut script = Script::new(settings());
     script.outputs();
     script.tell_at(5, Input::Health { local: Health::Serving, peer_serving: false });
-    script.answer(0, 10, Answer::Failed { retry_after: None });
+    script.answer(0, 10, LeaseResponse::Failed { retry_after: None });
     script.wait_until(20_000);
     assert_eq!(script.outputs(), [Asked::Read]);
     assert!(!script.holds());
@@ -476,13 +481,13 @@ fn a_provisional_claim_is_never_made_because_the_api_cannot_be_reached() {
     let mut script = Script::new(settings());
     script.outputs();
     script.tell_at(5, Input::Health { local: Health::Refusing, peer_serving: false });
-    script.answer(0, 10, Answer::Refused);
+    script.answer(0, 10, LeaseResponse::Forbidden);
     assert_eq!(script.outputs(), []);
     let mut script = standby();
     script.tell_at(20, Input::Health { local: Health::Serving, peer_serving: false });
     script.wait_until(5010);
     script.outputs();
-    script.answer(5010, 5020, Answer::Refused);
+    script.answer(5010, 5020, LeaseResponse::Forbidden);
     assert_eq!(script.outputs(), []);
 }
 
@@ -493,10 +498,10 @@ fn without_a_watch_the_lease_is_read_once_per_retry_period() {
     assert_eq!(script.elector.poll_timeout(), Some(at(1010)));
     script.wait_until(1010);
     assert_eq!(script.outputs(), [Asked::Read]);
-    script.answer(1010, 1015, Answer::Stored(lease(OTHER, 8)));
+    script.answer(1010, 1015, LeaseResponse::Object(lease(OTHER, 8)));
     script.tell_at(1100, Input::Watching(true));
     assert_eq!(script.outputs(), [Asked::Read], "a new watch may have missed a deletion");
-    script.answer(1100, 1110, Answer::Stored(lease(OTHER, 8)));
+    script.answer(1100, 1110, LeaseResponse::Object(lease(OTHER, 8)));
     assert_eq!(script.elector.poll_timeout(), Some(at(6015)));
 }
 
@@ -506,7 +511,7 @@ fn a_lease_deleted_under_its_holder_is_made_again_at_once() {
     script.tell_at(5500, Input::WatchedDeletion);
     assert!(script.holds());
     assert_eq!(script.outputs(), [Asked::Create]);
-    script.answer(5500, 5510, Answer::Stored(lease(ME, 12)));
+    script.answer(5500, 5510, LeaseResponse::Object(lease(ME, 12)));
     assert!(script.holds());
     assert_eq!(script.outputs(), []);
 }

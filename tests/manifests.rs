@@ -360,7 +360,7 @@ fn commands_print_what_the_go_program_prints() {
 }
 
 #[test]
-fn a_typo_in_a_variable_is_a_warning_and_the_manager_names_the_links_there_are() {
+fn a_typo_in_a_variable_is_a_warning_and_the_manager_names_the_interfaces_there_are() {
     let printed = kube_vip(&["manifest", "pod", "--arp"], &[("vip_adress", "x")]);
     assert_eq!(printed.code, Some(0));
     assert!(printed.stderr.contains("variable vip_adress is not known"), "{}", printed.stderr);
@@ -369,7 +369,7 @@ fn a_typo_in_a_variable_is_a_warning_and_the_manager_names_the_links_there_are()
     let printed = kube_vip(&["manager"], &env);
     assert_eq!(printed.code, Some(1));
     assert!(
-        printed.stderr.contains("`eth9` is not a link of this host, which has: lo"),
+        printed.stderr.contains("`eth9` is not an interface of this host, which has: lo"),
         "{}",
         printed.stderr
     );

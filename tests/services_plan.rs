@@ -11,21 +11,21 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use kube_vip::config::ClassRule;
-use kube_vip::desired::{LinkChoice, PrefixLength};
 use kube_vip::dhcp::fsm::Stage;
 use kube_vip::dhcp::wish::Held;
-use kube_vip::leader::Holder;
+use kube_vip::election::Holder;
 use kube_vip::model::annotation::{
     DHCP_LEASE, FORCE_ELECTION, HARDWARE_ADDRESS, LEASE_NAME, LOAD_BALANCER_IPS, REQUESTED_IP,
     SERVICE_INTERFACE, SERVICE_VLAN, VIP_HOST, WITHOUT_ENDPOINTS,
 };
-use kube_vip::model::link::MadeLink;
+use kube_vip::model::interface::ManagedInterface;
 use kube_vip::model::service::TrafficPolicy;
 use kube_vip::model::{Family, LeaseName, ServiceKey, ServiceView};
-use kube_vip::services::endpoints::{Endpoint, Slice};
-use kube_vip::services::leases;
-use kube_vip::services::plan::{Mode, Plan, Seen, World, plan};
-use kube_vip::services::select::Rules;
+use kube_vip::planner::endpoints::{Endpoint, Slice};
+use kube_vip::planner::leases;
+use kube_vip::planner::plan::{ClusterState, Mode, Plan, PlanContext, plan};
+use kube_vip::planner::select::Rules;
+use kube_vip::reconcile::desired::{InterfaceSelector, PrefixLength};
 use proptest::prelude::*;
 
 const ME: &str = "node-1";
@@ -43,14 +43,14 @@ fn groups(count: usize) -> Mode {
     Mode::Groups { base: base(), count, most: 3 }
 }
 
-fn world(mode: Mode) -> World {
-    World {
+fn context(mode: Mode) -> PlanContext {
+    PlanContext {
         me: ME.into(),
         rules: Rules { namespace: None, class: ClassRule::None, on_demand: true },
         mode,
         control_plane: None,
-        link: LinkChoice::Named("eth0".into()),
-        main_link: "eth0".into(),
+        interface: InterfaceSelector::Named("eth0".into()),
+        main_interface: "eth0".into(),
         v4: PrefixLength::Fixed(32),
         v6: PrefixLength::Fixed(128),
         routes: None,
@@ -72,7 +72,7 @@ const ENDED: &str = "10.0.0.9 from 10.0.0.254 at 2026-11-22T04:58:59Z for 60 ren
 /// A cluster that is written down line by line.
 #[derive(Default)]
 struct Scene {
-    seen: Seen,
+    seen: ClusterState,
     age: i64,
 }
 
@@ -120,7 +120,7 @@ impl Scene {
     }
 
     fn plan(&self, mode: Mode) -> Plan {
-        plan(&world(mode), &self.seen)
+        plan(&context(mode), &self.seen)
     }
 }
 
@@ -148,7 +148,7 @@ fn one_election_for_all() {
         .local("there");
     let plan = scene.plan(Mode::Global(base()));
     assert_eq!(shown(&plan), ["kube-system/plndr-svcs-lock candidate: 10.0.0.1 10.0.0.3 fd00::1"]);
-    assert!(!plan.services[&key("idle")].alive && !plan.services[&key("there")].servable);
+    assert!(!plan.services[&key("idle")].has_endpoints && !plan.services[&key("there")].servable_here);
 }
 
 #[test]
@@ -308,8 +308,8 @@ fn groups_take_the_services_that_any_node_can_serve() {
 
 /// Whom the Leases of groups name: a suffix, a node, and whether it renews in time.
 fn held(leases: &[(&str, &str, bool)]) -> BTreeMap<LeaseName, Holder> {
-    let named = |(suffix, node, prompt): &(&str, &str, bool)| {
-        let holder = Holder { identity: (*node).to_owned(), prompt: *prompt };
+    let named = |(suffix, node, is_current): &(&str, &str, bool)| {
+        let holder = Holder { identity: (*node).to_owned(), is_current: *is_current };
         (lease(&format!("kube-system/plndr-svcs-lock{suffix}")), holder)
     };
     leases.iter().map(named).collect()
@@ -344,8 +344,9 @@ fn a_node_that_is_late_with_its_renewals_is_given_nothing_and_its_groups_are_sha
 #[test]
 fn the_answer_to_a_write_brings_nothing_back() {
     let view = |version: &str| ServiceView { resource_version: version.into(), ..ServiceView::default() };
-    let version = |seen: &Seen| seen.services.get(&key("web")).map(|view| view.resource_version.clone());
-    let mut seen = Seen::default();
+    let version =
+        |seen: &ClusterState| seen.services.get(&key("web")).map(|view| view.resource_version.clone());
+    let mut seen = ClusterState::default();
     seen.apply(key("web"), view("9"));
     seen.written(key("web"), view("10"));
     assert_eq!(version(&seen).as_deref(), Some("10"));
@@ -365,7 +366,7 @@ fn order(scene: &Scene, name: &str) -> Vec<(Duration, String)> {
     let mut order: Vec<(Duration, String)> = nodes
         .iter()
         .map(|me| {
-            let plan = plan(&World { me: (*me).to_owned(), ..world(Mode::PerService) }, &scene.seen);
+            let plan = plan(&PlanContext { me: (*me).to_owned(), ..context(Mode::PerService) }, &scene.seen);
             (plan.groups[&lease(&format!("default/kubevip-{name}"))].0.delay, (*me).to_owned())
         })
         .collect();
@@ -379,7 +380,7 @@ fn of_the_nodes_that_are_there_one_goes_first_for_each_service() {
     for number in 1..=30 {
         scene = scene.service(&format!("web-{number}"), &format!("10.0.0.{number}"), &["node-1"]);
     }
-    let holder = |node: &str, prompt| Holder { identity: node.to_owned(), prompt };
+    let holder = |node: &str, is_current| Holder { identity: node.to_owned(), is_current };
     for (number, node) in [(1, "node-1"), (2, "node-2"), (3, "node-3")] {
         scene.seen.holders.insert(lease(&format!("default/kubevip-web-{number}")), holder(node, true));
     }
@@ -406,9 +407,9 @@ fn a_service_on_the_control_planes_address_goes_where_that_goes() {
     let scene =
         Scene::default().service("web", "10.0.0.1", &["node-1"]).service("more", "10.0.0.2", &["node-1"]);
     let control_plane = lease("kube-system/plndr-cp-lock");
-    let world = World { control_plane: Some(control_plane.clone()), ..world(Mode::PerService) };
-    let seen = Seen { vips: ["10.0.0.1".parse().unwrap()].into(), ..scene.seen };
-    let plan = plan(&world, &seen);
+    let context = PlanContext { control_plane: Some(control_plane.clone()), ..context(Mode::PerService) };
+    let seen = ClusterState { vips: ["10.0.0.1".parse().unwrap()].into(), ..scene.seen };
+    let plan = plan(&context, &seen);
     assert_eq!(shown(&plan), ["default/kubevip-more candidate: 10.0.0.2"]);
     assert_eq!(plan.services[&key("web")].lease, Some(control_plane));
 }
@@ -425,14 +426,15 @@ fn where_addresses_go() {
         .annotated("vlan", SERVICE_VLAN, "eth1.200")
         .annotated("vlan", SERVICE_INTERFACE, "eth7");
     let plan = scene.plan(Mode::Global(base()));
-    let links: Vec<LinkChoice> = plan.groups[&base()].1.iter().map(|place| place.link.clone()).collect();
+    let interfaces: Vec<InterfaceSelector> =
+        plan.groups[&base()].1.iter().map(|place| place.interface.clone()).collect();
     assert_eq!(
-        links,
+        interfaces,
         [
-            LinkChoice::Named("eth0".into()),
-            LinkChoice::Named("eth7".into()),
-            LinkChoice::OfSubnet("eth0".into()),
-            LinkChoice::Made(MadeLink::Vlan { parent: "eth1".into(), tag: 200 }),
+            InterfaceSelector::Named("eth0".into()),
+            InterfaceSelector::Named("eth7".into()),
+            InterfaceSelector::OfSubnet("eth0".into()),
+            InterfaceSelector::Made(ManagedInterface::Vlan { parent: "eth1".into(), tag: 200 }),
         ]
     );
     let wrong = Scene::default().service("vlan", "10.0.0.4", &["node-1"]).annotated(
@@ -440,8 +442,8 @@ fn where_addresses_go() {
         SERVICE_VLAN,
         "eth1.5000",
     );
-    let remarks = &wrong.plan(Mode::PerService).services[&key("vlan")].remarks;
-    assert_eq!(remarks.len(), 1, "{remarks:?}");
+    let issues = &wrong.plan(Mode::PerService).services[&key("vlan")].issues;
+    assert_eq!(issues.len(), 1, "{issues:?}");
 }
 
 proptest! {

@@ -18,11 +18,11 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube_vip::desired::{Inputs, desired};
-use kube_vip::leader::elector::{Answer, Call, Input, Output};
-use kube_vip::leader::record::{Acquired, Write};
-use kube_vip::leader::{Basis, Elector, Health, Record, Settings, Standing, Stored};
+use kube_vip::election::elector::{Input, LeaseRequest, LeaseResponse, Output};
+use kube_vip::election::record::{Acquired, Write};
+use kube_vip::election::{ClaimSource, Elector, Health, LeaderElectionRecord, LeaseObject, Role, Settings};
 use kube_vip::model::{ActualAddress, BootTime, Vip};
+use kube_vip::reconcile::desired::{Inputs, desired};
 use kube_vip::reconcile::diff::{Action, Actual, plan};
 
 const LEASE: Duration = Duration::from_secs(5);
@@ -62,14 +62,14 @@ enum Event {
         agent: usize,
         life: u64,
         id: u64,
-        call: Call,
+        call: LeaseRequest,
     },
     /// Its answer reaches the agent.
     Reply {
         agent: usize,
         life: u64,
         id: u64,
-        answer: Answer,
+        response: LeaseResponse,
     },
     TimedOut {
         agent: usize,
@@ -79,7 +79,7 @@ enum Event {
     Watch {
         agent: usize,
         life: u64,
-        event: Option<Stored>,
+        event: Option<LeaseObject>,
     },
     Rewatch {
         agent: usize,
@@ -89,7 +89,7 @@ enum Event {
         agent: usize,
         life: u64,
     },
-    Announced {
+    AdvertisedRoutes {
         by: usize,
         to: usize,
     },
@@ -129,7 +129,7 @@ struct World {
     queue: BinaryHeap<Reverse<(u64, u64)>>,
     events: BTreeMap<u64, Event>,
     sequence: u64,
-    store: Option<Stored>,
+    store: Option<LeaseObject>,
     version: u64,
     api_down_until: u64,
     agents: Vec<Agent>,
@@ -273,9 +273,11 @@ impl World {
     fn check(&mut self) -> Result<(), String> {
         let claims: Vec<_> = (0..self.agents.len())
             .filter(|&agent| {
-                let standing = self.agents[agent].elector.standing(self.boot_time(agent));
+                let role = self.agents[agent].elector.role(self.boot_time(agent));
                 self.agents[agent].running
-                    && standing.claim(self.boot_time(agent)).is_some_and(|claim| claim.basis == Basis::Lease)
+                    && role
+                        .claim(self.boot_time(agent))
+                        .is_some_and(|claim| claim.source == ClaimSource::Lease)
             })
             .collect();
         if claims.len() > 1 {
@@ -306,7 +308,7 @@ impl World {
             | Event::Watch { agent, .. }
             | Event::Rewatch { agent, .. }
             | Event::Probed { agent, .. }
-            | Event::Announced { to: agent, .. } => Some(*agent),
+            | Event::AdvertisedRoutes { to: agent, .. } => Some(*agent),
             _ => None,
         };
         if let Some(agent) = target
@@ -326,23 +328,23 @@ impl World {
                 if !self.reachable(agent) {
                     return;
                 }
-                let answer = self.serve(call);
+                let response = self.serve(call);
                 let delay = self.latency();
                 if !self.mishap(50) {
-                    self.schedule(delay, Event::Reply { agent, life, id, answer });
+                    self.schedule(delay, Event::Reply { agent, life, id, response });
                 }
             }
-            Event::Reply { agent, life, id, answer } => {
+            Event::Reply { agent, life, id, response } => {
                 if self.alive(agent, life) && self.agents[agent].call.is_some_and(|(call, _)| call == id) {
                     let (_, started) = self.agents[agent].call.take().unwrap();
-                    self.feed(agent, Some(Input::Answer { started, answer }));
+                    self.feed(agent, Some(Input::Response { started, response }));
                 }
             }
             Event::TimedOut { agent, life, id } => {
                 if self.alive(agent, life) && self.agents[agent].call.is_some_and(|(call, _)| call == id) {
                     let (_, started) = self.agents[agent].call.take().unwrap();
-                    let answer = Answer::Failed { retry_after: None };
-                    self.feed(agent, Some(Input::Answer { started, answer }));
+                    let response = LeaseResponse::Failed { retry_after: None };
+                    self.feed(agent, Some(Input::Response { started, response }));
                 }
             }
             Event::Watch { agent, life, event } => {
@@ -375,12 +377,12 @@ impl World {
                     self.feed(agent, Some(Input::Probed { taken }));
                 }
             }
-            Event::Announced { by, to } => {
+            Event::AdvertisedRoutes { by, to } => {
                 if !self.agents[to].running || !self.agents[by].announcing {
                     return;
                 }
-                let standing = self.agents[to].elector.standing(self.boot_time(to));
-                if matches!(standing, Standing::Leaving { .. }) {
+                let role = self.agents[to].elector.role(self.boot_time(to));
+                if matches!(role, Role::HandingOver { .. }) {
                     self.agents[to].succeeded.insert(vip().address);
                     self.feed(to, Some(Input::Succeeded));
                 } else {
@@ -434,31 +436,31 @@ impl World {
     }
 
     /// The store, with optimistic locking, as the API server does it.
-    fn serve(&mut self, call: Call) -> Answer {
+    fn serve(&mut self, call: LeaseRequest) -> LeaseResponse {
         let write = match call {
-            Call::Read => {
+            LeaseRequest::Read => {
                 return match &self.store {
-                    Some(stored) => Answer::Stored(Box::new(stored.clone())),
-                    None => Answer::Missing,
+                    Some(stored) => LeaseResponse::Object(Box::new(stored.clone())),
+                    None => LeaseResponse::NotFound,
                 };
             }
-            Call::Create(_) if self.store.is_some() => return Answer::Conflict,
-            Call::Create(write) => write,
-            Call::Replace { write, meta } => match &self.store {
-                None => return Answer::Missing,
+            LeaseRequest::Create(_) if self.store.is_some() => return LeaseResponse::Conflict,
+            LeaseRequest::Create(write) => write,
+            LeaseRequest::Replace { write, meta } => match &self.store {
+                None => return LeaseResponse::NotFound,
                 Some(stored) if stored.meta.resource_version != meta.resource_version => {
-                    return Answer::Conflict;
+                    return LeaseResponse::Conflict;
                 }
                 Some(_) => write,
             },
         };
         self.write(&write);
-        Answer::Stored(Box::new(self.store.clone().unwrap()))
+        LeaseResponse::Object(Box::new(self.store.clone().unwrap()))
     }
 
     fn write(&mut self, write: &Write) {
         let wall = i64::try_from(self.now).unwrap();
-        let record = Record {
+        let record = LeaderElectionRecord {
             holder: write.holder.clone(),
             duration_seconds: write.duration_seconds,
             acquired: match write.acquired {
@@ -471,10 +473,10 @@ impl World {
         self.put(Some(record));
     }
 
-    fn put(&mut self, record: Option<Record>) {
+    fn put(&mut self, record: Option<LeaderElectionRecord>) {
         self.version += 1;
         self.say(|| format!("the Lease is now {record:?}"));
-        self.store = record.map(|record| Stored {
+        self.store = record.map(|record| LeaseObject {
             record,
             meta: ObjectMeta { resource_version: Some(self.version.to_string()), ..ObjectMeta::default() },
         });
@@ -588,7 +590,7 @@ impl World {
             return;
         }
         let now = self.boot_time(agent);
-        let before = self.agents[agent].elector.standing(now);
+        let before = self.agents[agent].elector.role(now);
         match input {
             Some(input) => self.agents[agent].elector.handle_input(now, input),
             None => self.agents[agent].elector.handle_timeout(now),
@@ -596,11 +598,11 @@ impl World {
         while let Some(output) = self.agents[agent].elector.poll_output() {
             self.carry_out(agent, output);
         }
-        let after = self.agents[agent].elector.standing(now);
+        let after = self.agents[agent].elector.role(now);
         if std::mem::discriminant(&before) != std::mem::discriminant(&after) {
             self.say(|| format!("{}: {after:?}", name(agent)));
         }
-        if !matches!(after, Standing::Leaving { .. }) {
+        if !matches!(after, Role::HandingOver { .. }) {
             self.agents[agent].succeeded.clear();
         }
         self.reconcile(agent);
@@ -623,7 +625,7 @@ impl World {
     fn carry_out(&mut self, agent: usize, output: Output) {
         let life = self.agents[agent].life;
         match output {
-            Output::Call(call) => {
+            Output::Request(call) => {
                 let id = self.agents[agent].next_call_id;
                 self.agents[agent].next_call_id += 1;
                 self.agents[agent].call = Some((id, self.boot_time(agent)));
@@ -652,12 +654,12 @@ impl World {
             routes: Vec::new(),
             aggregates: Vec::new(),
             quiet: false,
-            groups: vec![(a.elector.standing(now), [(2, vip())].into())],
+            groups: vec![(a.elector.role(now), [(2, vip())].into())],
             succeeded: a.succeeded.clone(),
             preserve: false,
         };
         let address = a.address.map(|expiry| ActualAddress {
-            link: 2,
+            interface: 2,
             vip: vip(),
             tagged: true,
             deprecated: true,
@@ -687,7 +689,7 @@ impl World {
                     a.announcing = true;
                     self.say(|| format!("{} announces", name(agent)));
                     for to in (0..self.agents.len()).filter(|&to| to != agent) {
-                        self.schedule(1_000, Event::Announced { by: agent, to });
+                        self.schedule(1_000, Event::AdvertisedRoutes { by: agent, to });
                     }
                 }
             }

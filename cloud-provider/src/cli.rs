@@ -58,7 +58,7 @@ pub struct Options {
     pub log_level: i64,
     /// How log lines are written.
     pub log_format: LogFormat,
-    /// The link on which DHCP servers are asked, where this process asks them.
+    /// The interface on which DHCP servers are asked, where this process asks them.
     pub dhcp_interface: Option<String>,
     /// Ports of the network's gateway are opened for Services that ask for it.
     pub upnp: bool,
@@ -372,7 +372,7 @@ impl Reader<'_> {
             http,
             log_level: if self.number("v", 0, 10) >= 2 { -4 } else { 0 },
             log_format,
-            dhcp_interface: Some(self.text("dhcp-interface")).filter(|link| !link.is_empty()),
+            dhcp_interface: Some(self.text("dhcp-interface")).filter(|interface| !interface.is_empty()),
             upnp: self.switch("upnp"),
         }
     }

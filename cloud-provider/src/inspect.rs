@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub enum InspectError {
     /// There is no access to a cluster.
     #[error(transparent)]
-    Access(#[from] kube_vip::api::SourceError),
+    Access(#[from] kube_vip::cluster::SourceError),
     /// The API server does not answer.
     #[error("{0} does not answer in time")]
     Silence(String),

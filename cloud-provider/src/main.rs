@@ -42,8 +42,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
             if fatal { Err(Failure::one(format!("{file}: a pool in it cannot be used"))) } else { Ok(()) }
         }
         Command::Manifest { image } => {
-            let link = options.dhcp_interface.as_deref();
-            print(&manifest::render(&image, link, options.upnp).map_err(Failure::one)?)
+            let interface = options.dhcp_interface.as_deref();
+            print(&manifest::render(&image, interface, options.upnp).map_err(Failure::one)?)
         }
         Command::Version => {
             print(&format!("Version:  {}\nBuild:    {}\n", kube_vip::VERSION, kube_vip::BUILD))

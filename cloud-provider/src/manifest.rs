@@ -15,7 +15,7 @@ const ROLE: &str = "system:kube-vip-cloud-controller-role";
 const BINDING: &str = "system:kube-vip-cloud-controller-binding";
 const PORT: u16 = 10258;
 
-/// All of them, as YAML; with a link for DHCP, where the provider is to ask there, and with `--upnp`.
+/// All of them, as YAML; with an interface for DHCP, where the provider is to ask there, and with `--upnp`.
 ///
 /// # Errors
 /// If the image is none.
@@ -72,13 +72,13 @@ fn deployment(image: &str, dhcp_interface: Option<&str>, upnp: bool) -> Value {
         args.extend(upnp.then(|| json!("--upnp")));
     }
     let pod = deployment.pointer_mut("/spec/template/spec").and_then(Value::as_object_mut);
-    if let (Some(link), Some(pod)) = (dhcp_interface, pod) {
-        // Servers are asked on the host's own link, by a packet socket.
+    if let (Some(interface), Some(pod)) = (dhcp_interface, pod) {
+        // Servers are asked on the host's own interface, by a packet socket.
         pod.insert("hostNetwork".into(), json!(true));
         pod.insert("securityContext".into(), json!({ "seccompProfile": { "type": "RuntimeDefault" } }));
         if let Some(container) = pod.get_mut("containers").and_then(|all| all.get_mut(0)) {
             if let Some(args) = container.pointer_mut("/args").and_then(Value::as_array_mut) {
-                args.push(json!(format!("--dhcp-interface={link}")));
+                args.push(json!(format!("--dhcp-interface={interface}")));
             }
             if let Some(rights) =
                 container.pointer_mut("/securityContext/capabilities").and_then(Value::as_object_mut)

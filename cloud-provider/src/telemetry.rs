@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use kube_vip::leader::decide::Seen;
-use kube_vip::leader::elector::Answer;
-use kube_vip::leader::{Observer, Standing};
+use kube_vip::election::decide::ObservedLease;
+use kube_vip::election::elector::LeaseResponse;
+use kube_vip::election::{Observer, Role};
 use kube_vip::model::BootTime;
 use kube_vip::telemetry::dhcp::Counts;
 use kube_vip::telemetry::register::add;
@@ -241,28 +241,28 @@ impl Inner {
 }
 
 impl Observer for Telemetry {
-    fn election(&self, seen: &Seen, standing: &Standing, _now: BootTime) {
+    fn election(&self, seen: &ObservedLease, role: &Role, _now: BootTime) {
         let mut inner = self.lock();
-        inner.following = matches!(standing, Standing::Following { .. });
+        inner.following = matches!(role, Role::Follower { .. });
         let holder = seen.holder().unwrap_or_default();
         if inner.holder != holder {
             inner.holder = holder.to_owned();
             if inner.following && !holder.is_empty() {
-                tracing::info!(holder, "another process gives addresses; standing by");
+                tracing::info!(holder, "another process gives addresses; role by");
             }
         }
     }
 
-    fn standing_changed(&self, _before: &Standing, _after: &Standing, _seen: &Seen, _now: BootTime) {}
+    fn role_changed(&self, _before: &Role, _after: &Role, _seen: &ObservedLease, _now: BootTime) {}
 
     fn no_access(&self, why: &str) {
         self.trouble(Concern::Lease, format!("no access to an API server: {why}"));
     }
 
-    fn call_failed(&self, verb: &'static str, server: &str, answer: &Answer, why: &str) {
+    fn call_failed(&self, verb: &'static str, server: &str, answer: &LeaseResponse, why: &str) {
         match answer {
             // Both are the election at work.
-            Answer::Conflict | Answer::Missing => {}
+            LeaseResponse::Conflict | LeaseResponse::NotFound => {}
             _ => self.trouble(Concern::Lease, format!("cannot {verb} the Lease at {server}: {why}")),
         }
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use kube_vip::dhcp::fsm::Answer;
 use kube_vip::dhcp::{datagram, v4, v6};
-use kube_vip::model::legal::unusable;
+use kube_vip::model::validation::unusable;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -1,15 +1,15 @@
-//! ARP and NDP on one link, as one: announce, probe, notice others.
+//! ARP and NDP on one interface, as one: announce, probe, notice others.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::arp;
-use crate::model::Link;
+use crate::model::Interface;
 use crate::ndp;
 
-/// ARP and NDP on one link. On a link without neighbours (`lo`) there is nothing to tell anybody.
+/// ARP and NDP on one interface. On an interface without neighbours (`lo`) there is nothing to tell anybody.
 #[derive(Debug)]
 pub struct Layer2 {
-    link: Link,
+    interface: Interface,
     arp: Option<arp::driver::Driver>,
     ndp: Option<ndp::driver::Driver>,
 }
@@ -34,14 +34,14 @@ pub enum Act {
     Probes,
 }
 
-/// Why there is no announcing on a link.
+/// Why there is no announcing on an interface.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// No packet socket for ARP.
-    #[error("a packet socket for ARP on link {link}: {source}")]
+    #[error("a packet socket for ARP on interface {interface}: {source}")]
     Arp {
-        /// The link's name.
-        link: String,
+        /// The interface's name.
+        interface: String,
         /// What the kernel says.
         source: std::io::Error,
     },
@@ -51,17 +51,17 @@ pub enum OpenError {
 }
 
 impl Layer2 {
-    /// Nothing is open yet on `link`.
-    pub fn new(link: &Link) -> Self {
-        Self { link: link.clone(), arp: None, ndp: None }
+    /// Nothing is open yet on `interface`.
+    pub fn new(interface: &Interface) -> Self {
+        Self { interface: interface.clone(), arp: None, ndp: None }
     }
 
-    /// Open what the families of `addresses` need on `link`, and hear when others ask for them.
+    /// Open what the families of `addresses` need on `interface`, and hear when others ask for them.
     ///
     /// # Errors
-    /// Without NET_RAW, or if the link cannot carry IPv6 announcements.
-    pub fn open(link: &Link, addresses: impl Iterator<Item = IpAddr>) -> Result<Self, OpenError> {
-        let mut layer2 = Self::new(link);
+    /// Without NET_RAW, or if the interface cannot carry IPv6 announcements.
+    pub fn open(interface: &Interface, addresses: impl Iterator<Item = IpAddr>) -> Result<Self, OpenError> {
+        let mut layer2 = Self::new(interface);
         for address in addresses {
             layer2.listen_for(address)?;
         }
@@ -73,14 +73,16 @@ impl Layer2 {
     /// # Errors
     /// As for [`Layer2::open`].
     pub fn carry(&mut self, address: IpAddr) -> Result<(), OpenError> {
-        let link = &self.link;
+        let interface = &self.interface;
         match address {
-            _ if !link.has_neighbours() => {}
+            _ if !interface.has_neighbours() => {}
             IpAddr::V4(_) if self.arp.is_none() => {
-                let opened = arp::driver::Driver::open(link);
-                self.arp = Some(opened.map_err(|source| OpenError::Arp { link: link.name.clone(), source })?);
+                let opened = arp::driver::Driver::open(interface);
+                self.arp = Some(
+                    opened.map_err(|source| OpenError::Arp { interface: interface.name.clone(), source })?,
+                );
             }
-            IpAddr::V6(_) if self.ndp.is_none() => self.ndp = Some(ndp::driver::Driver::open(link)?),
+            IpAddr::V6(_) if self.ndp.is_none() => self.ndp = Some(ndp::driver::Driver::open(interface)?),
             _ => {}
         }
         Ok(())
@@ -98,12 +100,12 @@ impl Layer2 {
         Ok(())
     }
 
-    /// The link.
-    pub fn link(&self) -> &Link {
-        &self.link
+    /// The interface.
+    pub fn interface(&self) -> &Interface {
+        &self.interface
     }
 
-    /// Announce once. `source` is the link's link-local address, which IPv6 needs.
+    /// Announce once. `source` is the interface's link-local address, which IPv6 needs.
     ///
     /// # Errors
     /// What the kernel says.
@@ -112,7 +114,9 @@ impl Layer2 {
             (IpAddr::V4(address), Some(arp), _) => arp.announce(address),
             (IpAddr::V6(address), _, Some(ndp)) => match source {
                 Some(source) => ndp.announce(source, address),
-                None => Err(std::io::Error::other("the link has no link-local address to announce from")),
+                None => {
+                    Err(std::io::Error::other("the interface has no link-local address to announce from"))
+                }
             },
             _ => Ok(()),
         }
@@ -130,7 +134,7 @@ impl Layer2 {
         }
     }
 
-    /// The next sighting of another station; never ends on a link without neighbours.
+    /// The next sighting of another station; never ends on an interface without neighbours.
     ///
     /// # Errors
     /// What the kernel says.

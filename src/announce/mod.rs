@@ -1,8 +1,6 @@
 //! Telling the network where an address is.
 //!
-//! `schedule`, `probe` and `admission` say when to send what, and are pure; `layer2` carries it out on one link.
+//! `schedule`, `probe` and `admission` say when to send what, and are pure; `layer2` carries it out on one interface.
 
-pub mod admission;
 pub mod layer2;
-pub mod probe;
 pub mod schedule;

@@ -25,7 +25,7 @@ struct Entry {
     defended: Option<BootTime>,
 }
 
-/// An address on a link, by its index.
+/// An address on an interface, by its index.
 pub type Target = (u32, IpAddr);
 
 /// What is announced, and when next.
@@ -47,7 +47,7 @@ impl Schedule {
         self.entries.insert(target, Entry { started: now, sent: 0, next: now, defended });
     }
 
-    /// Announce everything from the beginning: the link is back.
+    /// Announce everything from the beginning: the interface is back.
     pub fn restart(&mut self, now: BootTime) {
         for target in self.targets() {
             self.start(target, now);

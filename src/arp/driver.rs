@@ -1,35 +1,40 @@
-//! Sends and receives ARP on one link.
+//! Sends and receives ARP on one interface.
 
 use std::net::Ipv4Addr;
 
 use super::packet::Packet;
-use crate::model::Link;
+use crate::model::Interface;
 use crate::net::packet_socket::{Filter, PacketSocket};
 
-/// ARP on one link.
+/// ARP on one interface.
 #[derive(Debug)]
 pub struct Driver {
     socket: PacketSocket,
-    link: Link,
+    interface: Interface,
 }
 
 impl Driver {
-    /// Open a socket on `link`. Needs NET_RAW.
+    /// Open a socket on `interface`. Needs NET_RAW.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn open(link: &Link) -> std::io::Result<Self> {
-        Ok(Self { socket: PacketSocket::open(link.index, Filter::Arp)?, link: link.clone() })
+    pub fn open(interface: &Interface) -> std::io::Result<Self> {
+        Ok(Self { socket: PacketSocket::open(interface.index, Filter::Arp)?, interface: interface.clone() })
     }
 
-    /// Announce that this link has `vip`, in both forms.
+    /// Announce that this interface has `vip`, in both forms.
     ///
     /// # Errors
-    /// What the kernel says, `ENETDOWN` while the link is down.
+    /// What the kernel says, `ENETDOWN` while the interface is down.
     pub fn announce(&self, vip: Ipv4Addr) -> std::io::Result<()> {
-        let link = &self.link;
-        let forms = Packet::announcements(link.hardware_type, &link.hardware_address, &link.broadcast, vip);
-        forms.iter().try_for_each(|form| self.socket.send(&form.to_bytes(), &link.broadcast))
+        let interface = &self.interface;
+        let forms = Packet::announcements(
+            interface.hardware_type,
+            &interface.hardware_address,
+            &interface.broadcast,
+            vip,
+        );
+        forms.iter().try_for_each(|form| self.socket.send(&form.to_bytes(), &interface.broadcast))
     }
 
     /// Ask whether anybody has `vip`, without claiming it.
@@ -37,8 +42,8 @@ impl Driver {
     /// # Errors
     /// What the kernel says.
     pub fn probe(&self, vip: Ipv4Addr) -> std::io::Result<()> {
-        let packet = Packet::probe(self.link.hardware_type, &self.link.hardware_address, vip);
-        self.socket.send(&packet.to_bytes(), &self.link.broadcast)
+        let packet = Packet::probe(self.interface.hardware_type, &self.interface.hardware_address, vip);
+        self.socket.send(&packet.to_bytes(), &self.interface.broadcast)
     }
 
     /// The next ARP packet of another station. What cannot be read is passed over.
@@ -50,7 +55,7 @@ impl Driver {
         loop {
             let bytes = self.socket.receive(&mut buffer).await?;
             match Packet::from_bytes(bytes) {
-                Ok(packet) if packet.sender_hardware != self.link.hardware_address => return Ok(packet),
+                Ok(packet) if packet.sender_hardware != self.interface.hardware_address => return Ok(packet),
                 Ok(_) | Err(_) => {}
             }
         }

@@ -82,7 +82,7 @@ impl Packet {
         self.operation == Operation::Request && self.sender.is_unspecified()
     }
 
-    /// As bytes, without the link's own header.
+    /// As bytes, without the interface's own header.
     pub fn to_bytes(&self) -> Vec<u8> {
         let operation: u16 = match self.operation {
             Operation::Request => 1,
@@ -100,7 +100,7 @@ impl Packet {
         bytes
     }
 
-    /// From bytes, without the link's own header. What follows the packet (padding) is ignored.
+    /// From bytes, without the interface's own header. What follows the packet (padding) is ignored.
     ///
     /// # Errors
     /// If the bytes are no ARP packet for IPv4.

@@ -38,14 +38,14 @@ pub enum Path {
 /// Whom to watch, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// The other host; a link-local address is on the link with this index.
+    /// The other host; a link-local address is on the interface with this index.
     pub address: IpAddr,
-    /// The index of that link.
+    /// The index of that interface.
     pub scope: u32,
     /// The address to come from.
     pub source: Option<IpAddr>,
-    /// The link to go by.
-    pub link: Option<String>,
+    /// The interface to go by.
+    pub interface: Option<String>,
     /// It may be more than one hop away.
     pub multihop: bool,
     /// How often we want to speak.
@@ -262,7 +262,7 @@ impl Target {
         let mut last = io::Error::other("no port is free");
         for attempt in 0..16 {
             let offset = (spread(discriminator.into(), attempt) * f64::from(count)) as u16;
-            match udp::connect(peer, self.source, PORTS.start() + offset, self.link.as_deref()) {
+            match udp::connect(peer, self.source, PORTS.start() + offset, self.interface.as_deref()) {
                 Ok(socket) => return Ok(socket),
                 Err(error) => last = error,
             }
@@ -310,7 +310,7 @@ impl Watched {
             Some(socket) => socket,
             None => self.target.connect(self.discriminator)?,
         };
-        // A socket whose address or link went is made anew for the next packet.
+        // A socket whose address or interface went is made anew for the next packet.
         socket.send(bytes)?;
         self.socket = Some(socket);
         Ok(())

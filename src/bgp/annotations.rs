@@ -71,7 +71,7 @@ pub fn apply(bgp: &Bgp, prefix: &str, annotations: &BTreeMap<String, String>) ->
         local_as,
         router_id,
         source_address: Some(source),
-        source_link: None,
+        source_interface: None,
         peers: addresses.into_iter().map(peer).collect(),
         ..bgp.clone()
     })

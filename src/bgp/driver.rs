@@ -17,7 +17,7 @@ use super::peers::Config;
 use super::rib_in::RibIn;
 use super::rib_out::{Export, RibOut};
 use crate::bfd::driver::{Bfd, Path};
-use crate::model::{Announced, BootTime, Family, PerFamily};
+use crate::model::{AdvertisedRoutes, BootTime, Family, PerFamily};
 use crate::net::clock::{self, Timer};
 use crate::net::tcp::{self, Hops};
 use crate::telemetry::Telemetry;
@@ -42,7 +42,7 @@ pub(super) async fn said(farewell: &mut watch::Receiver<Farewell>) -> (Cease, St
 /// What flows in.
 #[derive(Debug)]
 pub(super) struct Channels {
-    pub(super) announced: watch::Receiver<Announced>,
+    pub(super) announced: watch::Receiver<AdvertisedRoutes>,
     /// Connections that the peer made.
     pub(super) accepted: mpsc::Receiver<TcpStream>,
     /// Who wants to know about it, and all of what the peer told us.
@@ -164,7 +164,7 @@ impl Driver {
     }
 
     fn learn_routes(&mut self) {
-        let Announced { routes, complete, .. } = self.channels.announced.borrow_and_update().clone();
+        let AdvertisedRoutes { routes, complete, .. } = self.channels.announced.borrow_and_update().clone();
         self.rib_out.desire(routes, complete);
     }
 

@@ -10,17 +10,17 @@ use crate::bfd::driver::Target;
 use crate::config::Bgp;
 use crate::config::bgp::{Bfd, NextHopMode, NextHops, Peer, PeerTarget, SecretName};
 use crate::model::hash::fnv1a;
-use crate::model::{ActualAddress, Family, Link, Path, PerFamily};
+use crate::model::{ActualAddress, Family, Interface, PerFamily, RouteAttributes};
 use crate::net::tcp::{Hops, Route};
 
 /// Everything about one peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// What users call it: its address, or `unnumbered:` and a link.
+    /// What users call it: its address, or `unnumbered:` and an interface.
     pub name: String,
     /// Where it is.
     pub address: IpAddr,
-    /// The index of the link that this address is on, where it is a link-local one.
+    /// The index of the interface that this address is on, where it is a link-local one.
     pub scope: u32,
     /// Its port.
     pub port: u16,
@@ -31,10 +31,10 @@ pub struct Config {
     /// Next hops that are not the session's own address.
     pub next_hops: PerFamily<Option<IpAddr>>,
     /// What is added to every route.
-    pub defaults: Path,
+    pub defaults: RouteAttributes,
     /// BFD, where it is used.
     pub bfd: Option<Bfd>,
-    /// BFD is to reach further than the link.
+    /// BFD is to reach further than the interface.
     pub multihop: bool,
 }
 
@@ -46,7 +46,7 @@ impl Config {
             address: self.address,
             scope: self.scope,
             source: self.route.source,
-            link: self.route.link.clone(),
+            interface: self.route.interface.clone(),
             // RFC 5882 §4.4: as the session itself.
             multihop: self.multihop,
             transmit,
@@ -71,11 +71,11 @@ pub struct Host {
     pub node: String,
     /// Its labels; none while they are not known.
     pub labels: Option<BTreeMap<String, String>>,
-    /// Its links.
-    pub links: Vec<Link>,
+    /// Its interfaces.
+    pub interfaces: Vec<Interface>,
     /// Their addresses.
     pub addresses: Vec<ActualAddress>,
-    /// Routers that advertise themselves, by the index of the link.
+    /// Routers that advertise themselves, by the index of the interface.
     pub routers: BTreeMap<u32, Ipv6Addr>,
     /// Passwords from Secrets.
     pub passwords: BTreeMap<SecretName, String>,
@@ -88,13 +88,13 @@ pub struct Host {
 pub type Resolved = (Vec<Config>, Vec<String>);
 
 impl Host {
-    fn link(&self, name: &str) -> Option<&Link> {
-        self.links.iter().find(|link| link.name == name)
+    fn interface(&self, name: &str) -> Option<&Interface> {
+        self.interfaces.iter().find(|interface| interface.name == name)
     }
 
-    /// The first address of a family on a link that others can reach, and that is not one of ours.
-    fn address_on(&self, link: u32, family: Family) -> Option<IpAddr> {
-        let own = self.addresses.iter().filter(|address| address.link == link && !address.tagged);
+    /// The first address of a family on an interface that others can reach, and that is not one of ours.
+    fn address_on(&self, interface: u32, family: Family) -> Option<IpAddr> {
+        let own = self.addresses.iter().filter(|address| address.interface == interface && !address.tagged);
         own.map(|address| address.vip.address).find(|address| {
             let local = match address {
                 IpAddr::V4(v4) => v4.is_link_local() || v4.is_loopback(),
@@ -104,8 +104,8 @@ impl Host {
         })
     }
 
-    fn link_with(&self, address: IpAddr) -> Option<u32> {
-        self.addresses.iter().find(|own| own.vip.address == address).map(|own| own.link)
+    fn interface_with(&self, address: IpAddr) -> Option<u32> {
+        self.addresses.iter().find(|own| own.vip.address == address).map(|own| own.interface)
     }
 }
 
@@ -137,21 +137,26 @@ pub fn resolve(bgp: &Bgp, host: &Host, elected: bool) -> Resolved {
 fn config(bgp: &Bgp, peer: &Peer, host: &Host, elected: bool) -> Result<(Config, Vec<String>), String> {
     let name = peer.to_string();
     let mut notes = Vec::new();
-    let (link, address, scope) = match &peer.target {
+    let (interface, address, scope) = match &peer.target {
         PeerTarget::Address(address) => {
-            let scope =
-                peer.source_link.as_ref().or(bgp.source_link.as_ref()).and_then(|name| host.link(name));
-            let scope = scope.map_or(0, |link| link.index);
+            let scope = peer
+                .source_interface
+                .as_ref()
+                .or(bgp.source_interface.as_ref())
+                .and_then(|name| host.interface(name));
+            let scope = scope.map_or(0, |interface| interface.index);
             (None, *address, scope)
         }
-        PeerTarget::Unnumbered(link) => {
+        PeerTarget::Unnumbered(interface) => {
             let found = host
-                .link(link)
-                .ok_or_else(|| format!("peer {name}: there is no link {link} on this host"))?;
+                .interface(interface)
+                .ok_or_else(|| format!("peer {name}: there is no interface {interface} on this host"))?;
             let router = host.routers.get(&found.index).ok_or_else(|| {
-                format!("peer {name}: no router has advertised itself on link {link} yet (RFC 4861)")
+                format!(
+                    "peer {name}: no router has advertised itself on interface {interface} yet (RFC 4861)"
+                )
             })?;
-            (Some(link.clone()), IpAddr::from(*router), found.index)
+            (Some(interface.clone()), IpAddr::from(*router), found.index)
         }
     };
     let password = match &peer.password_secret {
@@ -162,16 +167,16 @@ fn config(bgp: &Bgp, peer: &Peer, host: &Host, elected: bool) -> Result<(Config,
         }
     };
     let internal = peer.asn == Some(bgp.local_as);
-    let hops = match (peer.ttl_security, peer.multihop || internal || link.is_some()) {
+    let hops = match (peer.ttl_security, peer.multihop || internal || interface.is_some()) {
         (Some(hops), _) => Hops::Secured(hops),
         (None, true) => Hops::Any,
         (None, false) => Hops::Direct,
     };
     let source_address = peer.source_address.or(bgp.source_address);
-    let source_link = peer.source_link.clone().or_else(|| bgp.source_link.clone());
+    let source_interface = peer.source_interface.clone().or_else(|| bgp.source_interface.clone());
     let rule = peer.next_hops.as_ref().unwrap_or(&bgp.next_hops);
     let own = Family::of(address);
-    let next_hops = next_hops(rule, host, source_address, source_link.as_deref(), own);
+    let next_hops = next_hops(rule, host, source_address, source_interface.as_deref(), own);
     let missing = rule.mode != NextHopMode::None && next_hops[own.other()].is_none();
     if missing {
         notes.push(format!(
@@ -179,7 +184,7 @@ fn config(bgp: &Bgp, peer: &Peer, host: &Host, elected: bool) -> Result<(Config,
             own.other()
         ));
     }
-    let unnumbered = link.is_some();
+    let unnumbered = interface.is_some();
     let families = peer.families.clone().unwrap_or_else(|| {
         let both = next_hops[own.other()].is_some() || unnumbered;
         Family::BOTH.into_iter().filter(|family| both || *family == own).collect()
@@ -194,7 +199,7 @@ fn config(bgp: &Bgp, peer: &Peer, host: &Host, elected: bool) -> Result<(Config,
     let identifier = bgp.router_id.unwrap_or(Ipv4Addr::UNSPECIFIED);
     let config = Config {
         port: peer.port,
-        route: Route { source: source_address, link: link.or(source_link), hops, password },
+        route: Route { source: source_address, interface: interface.or(source_interface), hops, password },
         settings: Settings {
             local_as: bgp.local_as,
             peer_as: peer.asn,
@@ -223,19 +228,22 @@ fn next_hops(
     rule: &NextHops,
     host: &Host,
     source_address: Option<IpAddr>,
-    source_link: Option<&str>,
+    source_interface: Option<&str>,
     own: Family,
 ) -> PerFamily<Option<IpAddr>> {
-    let link = match rule.mode {
+    let interface = match rule.mode {
         NextHopMode::None => return PerFamily::default(),
         NextHopMode::Fixed => None,
-        NextHopMode::SourceAddress => source_address.and_then(|address| host.link_with(address)),
-        NextHopMode::SourceLink => source_link.and_then(|name| host.link(name)).map(|link| link.index),
+        NextHopMode::SourceAddress => source_address.and_then(|address| host.interface_with(address)),
+        NextHopMode::SourceLink => {
+            source_interface.and_then(|name| host.interface(name)).map(|interface| interface.index)
+        }
     };
     // As upstream has it: only for the family that the session does not have.
     let other = own.other();
     let mut hops = PerFamily::default();
-    hops[other] = rule.given[other].or_else(|| link.and_then(|link| host.address_on(link, other)));
+    hops[other] =
+        rule.given[other].or_else(|| interface.and_then(|interface| host.address_on(interface, other)));
     hops
 }
 
@@ -252,7 +260,7 @@ pub(super) mod tests {
             local_as: 65_000,
             router_id: Some("192.0.2.1".parse().unwrap()),
             source_address: None,
-            source_link: Some("eth0".into()),
+            source_interface: Some("eth0".into()),
             hold_time: 30,
             keepalive: 10,
             restart_time: Some(30),
@@ -268,18 +276,18 @@ pub(super) mod tests {
     }
 
     fn host() -> Host {
-        let link = Link {
+        let interface = Interface {
             index: 2,
             name: "eth0".into(),
             up: true,
             hardware_type: 1,
             hardware_address: vec![0; 6],
             broadcast: vec![255; 6],
-            made_by_us: false,
+            managed: false,
             reverse_path: 0,
         };
         let address = |text: &str, tagged| ActualAddress {
-            link: 2,
+            interface: 2,
             vip: Vip::host(text.parse().unwrap()),
             tagged,
             deprecated: tagged,
@@ -289,7 +297,7 @@ pub(super) mod tests {
         Host {
             node: "a".into(),
             labels: Some([("rack".to_owned(), "a".to_owned())].into()),
-            links: vec![link],
+            interfaces: vec![interface],
             addresses: vec![
                 address("192.0.2.99", true),
                 address("192.0.2.1", false),
@@ -361,14 +369,14 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_unnumbered_peer_is_the_router_on_its_link() {
+    fn an_unnumbered_peer_is_the_router_on_its_interface() {
         let (peers, troubles) = resolve(&bgp("unnumbered:eth0:65001"), &host(), false);
         assert!(peers.is_empty() && troubles[0].contains("no router has advertised itself"), "{troubles:?}");
         let router: Ipv6Addr = "fe80::fe".parse().unwrap();
         let host = Host { routers: [(2, router)].into(), ..host() };
         let config = one("unnumbered:eth0:65001", &host);
         assert_eq!((config.address, config.scope), (router.into(), 2));
-        assert_eq!(config.route.link.as_deref(), Some("eth0"));
+        assert_eq!(config.route.interface.as_deref(), Some("eth0"));
         assert_eq!((config.settings.families.len(), config.settings.extended_next_hop), (2, true));
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::fsm::Session;
 use super::packet::{self, Attributes, NextHop, Reach, Segment, Update, WellKnown};
-use crate::model::{Family, Path, PerFamily, Prefix, Routes};
+use crate::model::{Family, PerFamily, Prefix, RouteAttributes, Routes};
 
 /// How many prefixes are looked at for one UPDATE.
 const AT_ONCE: usize = 1000;
@@ -22,7 +22,7 @@ pub struct Export {
     /// Where packets are to go, by the family of the route. Without one there are no routes of that family.
     pub next_hops: PerFamily<Option<NextHop>>,
     /// What a route does not say of itself; communities are added to its own.
-    pub defaults: Path,
+    pub defaults: RouteAttributes,
 }
 
 /// What one peer is told.
@@ -33,7 +33,7 @@ pub struct RibOut {
     desired: Arc<Routes>,
     /// All routes are known: what is not among them is not there.
     complete: bool,
-    sent: BTreeMap<Prefix, Arc<Path>>,
+    sent: BTreeMap<Prefix, Arc<RouteAttributes>>,
     /// What the peer has to be told about.
     pending: BTreeSet<Prefix>,
     /// Families of which the peer still has to hear that it has got all (RFC 4724 §2).
@@ -147,7 +147,7 @@ impl RibOut {
 
 impl Export {
     /// What stands in an UPDATE for a route with this path.
-    fn attributes(&self, path: &Path, internal: bool) -> Attributes {
+    fn attributes(&self, path: &RouteAttributes, internal: bool) -> Attributes {
         let defaults = &self.defaults;
         let mut communities = [defaults.communities.as_slice(), &path.communities].concat();
         if path.draining {
@@ -203,11 +203,11 @@ mod tests {
     fn export() -> Export {
         let hop = |text: &str| Some(NextHop { address: text.parse().unwrap(), link_local: None });
         let next_hops = PerFamily { v4: hop("192.0.2.1"), v6: hop("2001:db8::1") };
-        Export { local_as: 65_000, next_hops, defaults: Path::default() }
+        Export { local_as: 65_000, next_hops, defaults: RouteAttributes::default() }
     }
 
     fn routes(texts: &[&str]) -> Arc<Routes> {
-        let path = Arc::new(Path::default());
+        let path = Arc::new(RouteAttributes::default());
         Arc::new(texts.iter().map(|text| (text.parse().unwrap(), path.clone())).collect())
     }
 
@@ -316,9 +316,18 @@ mod tests {
 
     #[test]
     fn what_stands_in_an_update() {
-        let path = Path { communities: vec![7], med: Some(5), prepend: Some(2), ..Path::default() };
-        let defaults =
-            Path { communities: vec![9, 7], med: Some(1), local_pref: Some(200), ..Path::default() };
+        let path = RouteAttributes {
+            communities: vec![7],
+            med: Some(5),
+            prepend: Some(2),
+            ..RouteAttributes::default()
+        };
+        let defaults = RouteAttributes {
+            communities: vec![9, 7],
+            med: Some(1),
+            local_pref: Some(200),
+            ..RouteAttributes::default()
+        };
         let export = Export { defaults, ..export() };
         let outside = export.attributes(&path, false);
         assert_eq!(
@@ -328,7 +337,8 @@ mod tests {
         assert_eq!(outside.as_path[0].members, [65_000, 65_000, 65_000]);
         let inside = export.attributes(&path, true);
         assert_eq!((inside.local_pref, inside.as_path[0].members.len()), (Some(200), 2));
-        let draining = export.attributes(&Path { draining: true, ..Path::default() }, true);
+        let draining =
+            export.attributes(&RouteAttributes { draining: true, ..RouteAttributes::default() }, true);
         assert_eq!((draining.local_pref, draining.as_path.len()), (Some(0), 0));
         assert!(draining.communities.contains(&0xffff_0000));
     }
@@ -362,7 +372,7 @@ mod tests {
                 match step {
                     0 => {
                         wanted = (0..6).filter(|bit| bits & (1 << bit) != 0).map(|bit| {
-                            let path = Path { med: Some(med + bit % 2), ..Path::default() };
+                            let path = RouteAttributes { med: Some(med + bit % 2), ..RouteAttributes::default() };
                             (format!("10.0.0.{bit}/32").parse().unwrap(), Arc::new(path))
                         }).collect();
                         rib.desire(Arc::new(wanted.clone()), false);

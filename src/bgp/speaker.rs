@@ -16,7 +16,7 @@ use super::driver::{Channels, Driver, Farewell, said};
 use super::packet::Cease;
 use super::peers::Config;
 use crate::bfd::driver::Bfd;
-use crate::model::Announced;
+use crate::model::AdvertisedRoutes;
 use crate::model::Family;
 use crate::net::tcp;
 use crate::telemetry::Telemetry;
@@ -48,7 +48,7 @@ pub struct Feeds {
     /// Who is to be talked to.
     pub peers: watch::Receiver<Arc<Vec<Config>>>,
     /// What they are told.
-    pub announced: watch::Receiver<Announced>,
+    pub announced: watch::Receiver<AdvertisedRoutes>,
     /// Who wants to know how they do.
     pub questions: mpsc::Receiver<Question>,
     /// When and why all ends.

@@ -1,13 +1,13 @@
 //! What a home network offers instead of an administrator: DHCP, UPnP, and names by mDNS.
 
-use super::Target;
+use super::VipTarget;
 use super::problem::Problem;
 use super::raw::Raw;
 use super::settings::Key;
-use super::target::targets;
+use super::vip_target::targets;
 use crate::dhcp::identity::Name;
 use crate::model::Family;
-use crate::model::legal::is_name;
+use crate::model::validation::is_name;
 use crate::upnp::forward::Consent;
 
 /// What is made of it.
@@ -77,11 +77,11 @@ fn dhcp(raw: &Raw, problems: &mut Vec<Problem>) -> Option<Dhcp> {
     let ddns = raw.bool(Key::Ddns);
     let targets = targets(raw);
     let placeholders = targets.iter().filter_map(|target| match target {
-        Target::Ip(address) if address.is_unspecified() => Some(Family::of(*address)),
+        VipTarget::Ip(address) if address.is_unspecified() => Some(Family::of(*address)),
         _ => None,
     });
     let placeholders: Vec<Family> = placeholders.collect();
-    let names: Vec<&str> = targets.iter().filter_map(Target::name).collect();
+    let names: Vec<&str> = targets.iter().filter_map(VipTarget::name).collect();
     if !ddns && placeholders.is_empty() {
         return None;
     }
@@ -99,7 +99,7 @@ fn dhcp(raw: &Raw, problems: &mut Vec<Problem>) -> Option<Dhcp> {
         }
         _ => None,
     };
-    if targets.iter().any(|target| matches!(target, Target::Ip(address) if !address.is_unspecified())) {
+    if targets.iter().any(|target| matches!(target, VipTarget::Ip(address) if !address.is_unspecified())) {
         wrong(
             "`address` has an address of its own next to one that is to come from a DHCP server: leave one"
                 .into(),

@@ -13,8 +13,8 @@ pub mod problem;
 pub mod raw;
 pub mod settings;
 pub mod show;
-pub mod target;
 pub mod validate;
+pub mod vip_target;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -26,8 +26,8 @@ pub use origin::Origin;
 pub use problem::Problem;
 pub use raw::{Raw, Sources};
 pub use settings::{Key, Kind, SETTINGS, Setting};
-pub use target::Target;
 pub use validate::{Facts, check, check_common};
+pub use vip_target::VipTarget;
 
 use crate::model::Family;
 use crate::model::route::Table;
@@ -41,20 +41,20 @@ pub struct Config {
     /// This node's name, in lower case.
     pub node_name: String,
     /// The control-plane VIPs as typed.
-    pub targets: Vec<Target>,
+    pub targets: Vec<VipTarget>,
     /// Prefix lengths for them.
     pub prefixes: Prefixes,
     /// Which addresses of a name are used.
     pub dns_mode: DnsMode,
     /// What is made of what a home network offers.
     pub home: Home,
-    /// The link that carries them; none means the default route's.
+    /// The interface that carries them; none means the default route's.
     pub interface: Option<String>,
     /// The election for them; its timings are those of all elections.
     pub election: Election,
     /// How Services are announced, if they are.
     pub services: Option<Services>,
-    /// How they are held on the link.
+    /// How they are held on the interface.
     pub layer2: Layer2,
     /// Who is told of routes by BGP, in that mode.
     pub bgp: Option<Bgp>,
@@ -89,9 +89,9 @@ impl Config {
             DnsMode::Ipv6 => &[Family::V6],
             DnsMode::First | DnsMode::Dual => &Family::BOTH,
         };
-        let of_target = |target: &Target| match target {
-            Target::Ip(address) => vec![Family::of(*address)],
-            Target::Name(_) => match &self.home.dhcp {
+        let of_target = |target: &VipTarget| match target {
+            VipTarget::Ip(address) => vec![Family::of(*address)],
+            VipTarget::Name(_) => match &self.home.dhcp {
                 Some(dhcp) => dhcp.families.clone(),
                 None => named.to_vec(),
             },
@@ -106,7 +106,7 @@ impl Config {
         self.elects_control_plane() || self.services.as_ref().is_some_and(of_services)
     }
 
-    /// Whether routers are told of addresses, instead of the neighbours on a link.
+    /// Whether routers are told of addresses, instead of the neighbours on an interface.
     pub fn is_routed(&self) -> bool {
         self.bgp.is_some() || self.table.is_some()
     }
@@ -208,7 +208,7 @@ pub struct Services {
     pub lease: (String, String),
     /// Services may ask for an election of their own.
     pub on_demand: bool,
-    /// The link for their addresses; `auto` is the one whose subnet contains the address.
+    /// The interface for their addresses; `auto` is the one whose subnet contains the address.
     pub interface: Option<String>,
     /// Prefix lengths for IPv4 and IPv6.
     pub prefixes: (SubnetPrefix, SubnetPrefix),
@@ -247,11 +247,11 @@ pub enum ServiceElection {
 pub enum SubnetPrefix {
     /// This one.
     Fixed(u8),
-    /// That of the link's subnet.
+    /// That of the interface's subnet.
     Auto,
 }
 
-/// How VIPs are held on a link.
+/// How VIPs are held on an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer2 {
     /// Time between announcements once the first burst is over; none means 60 s.
@@ -262,9 +262,9 @@ pub struct Layer2 {
     pub preserve: bool,
     /// Global scope on `lo`.
     pub lo_global: bool,
-    /// Hold the VIP though the link is down.
+    /// Hold the VIP though the interface is down.
     pub tolerate_down: bool,
-    /// Give the VIP up when the link has been down for this long, whoever else may be better.
+    /// Give the VIP up when the interface has been down for this long, whoever else may be better.
     pub give_up_when_down_for: Option<Duration>,
 }
 

@@ -93,13 +93,13 @@ settings! {
     "Address" {
         Interface: Kind::Text, default "",
             flags ["interface"], env ["vip_interface"], file ["interface"],
-            "Link that carries the VIP. Empty: the link of the default route.";
+            "Interface that carries the VIP. Empty: the interface of the default route.";
         ServicesInterface: Kind::Text, default "",
             flags ["serviceInterface", "servicesInterface"], env ["vip_servicesinterface"], file ["servicesInterface"],
-            "Link for the addresses of Services; `auto` picks the link whose subnet contains the address.";
+            "Interface for the addresses of Services; `auto` picks the interface whose subnet contains the address.";
         AllowInterfaceNotUp: Kind::Bool, default "false",
             flags ["allowInterfaceNotUp"], env ["vip_allow_interface_not_up"], file ["allowInterfaceNotUp"],
-            "Start although a link is down, and hold on to the VIP while it is.";
+            "Start although an interface is down, and hold on to the VIP while it is.";
         Address: Kind::Text, default "",
             flags ["address"], env ["address"], file ["address"],
             "The VIP: an IP address, a DNS name, or several separated by commas.";
@@ -141,13 +141,13 @@ settings! {
             "Milliseconds between announcements of a VIP that is held; 0 announces in a burst and then every 60 s.";
         PreserveVip: Kind::Bool, default "false",
             flags ["preserveVipOnLeadershipLoss"], env ["vip_preserve_on_leadership_loss"], file ["preserveVIPOnLeadershipLoss"],
-            "After a lost claim, leave the IPv4 VIP on the link, silently, until the kernel's lifetime for it ends.";
+            "After a lost claim, leave the IPv4 VIP on the interface, silently, until the kernel's lifetime for it ends.";
         LoseLeadership: Kind::Bool, default "false",
             flags ["loseLeadership"], env ["vip_loseleadership"], file ["loseLeadership"],
-            "Give up the VIP when its link has been down for a while, whoever else may be better.";
+            "Give up the VIP when its interface has been down for a while, whoever else may be better.";
         LoseLeadershipTimeout: Kind::Int(0, 86400), default "30",
             flags ["loseLeadershiptTimeoutSeconds", "loseLeadershipTimeoutSeconds"], env ["vip_loseleadership_timeout_seconds"], file ["loseLeadershipTimeoutSeconds"],
-            "Seconds a link may be down before `vip_loseleadership` acts.";
+            "Seconds an interface may be down before `vip_loseleadership` acts.";
     }
     "Mode" {
         Arp: Kind::Bool, default "false",
@@ -311,7 +311,7 @@ settings! {
             "Give every Service a name in the local network (mDNS), `<service>-<namespace>.local`.";
         MirrorInterface: Kind::Text, default "",
             flags ["mirrorDestInterface"], env ["mirror_dest_interface"], file ["mirrorDestInterface"],
-            "Mirror the traffic of the Service link to this one.";
+            "Mirror the traffic of the Service interface to this one.";
     }
     "Load balancer" {
         LoadBalancer: Kind::Bool, default "false",
@@ -327,16 +327,16 @@ settings! {
     "BGP" {
         BgpAttach: Kind::Bool, default "false",
             flags ["bgpAttachIPToInterface"], env ["bgp_attach_ip_to_interface"], file ["bgpAttachIPToInterface"],
-            "Put the addresses of Services on the link, too.";
+            "Put the addresses of Services on the interface, too.";
         BgpRouterId: Kind::Text, default "",
             flags ["bgpRouterID"], env ["bgp_routerid"], file ["bgpConfig.routerID"],
             "Router ID.";
         BgpRouterInterface: Kind::Text, default "",
             flags [], env ["bgp_routerinterface"], file ["bgpConfig.routerInterface"],
-            "Take the router ID from this link's first address.";
+            "Take the router ID from this interface's first address.";
         BgpSourceIf: Kind::Text, default "",
             flags ["sourceIF", "sourceif"], env ["bgp_sourceif"], file ["bgpConfig.sourceIF"],
-            "Link to bind sessions to; not together with a source address.";
+            "Interface to bind sessions to; not together with a source address.";
         BgpSourceIp: Kind::Text, default "",
             flags ["sourceIP", "sourceip"], env ["bgp_sourceip"], file ["bgpConfig.sourceIP"],
             "Local address of sessions.";

@@ -6,13 +6,13 @@ use std::time::Duration;
 use super::problem::{Problem, nearest};
 use super::raw::Raw;
 use super::settings::Key;
-use super::target::{origin, targets};
+use super::vip_target::{origin, targets};
 use super::{
     Api, ClassRule, Config, DnsMode, Election, Health, Layer2, LogFormat, Mode, Prefixes, RoutingTable,
-    ServiceElection, Services, SubnetPrefix, Target, Telemetry, bgp,
+    ServiceElection, Services, SubnetPrefix, Telemetry, VipTarget, bgp,
 };
-use crate::model::legal::{is_name, unusable};
 use crate::model::route::Table;
+use crate::model::validation::{is_name, unusable};
 
 /// What validation has to know about this host.
 #[derive(Debug, Clone, Default)]
@@ -21,16 +21,16 @@ pub struct Facts {
     pub hostname: String,
     /// The namespace of the service account, in a pod that has one.
     pub service_account_namespace: Option<String>,
-    /// The links there are, and whether each is up (or does not say).
-    pub links: Vec<(String, bool)>,
-    /// The addresses of each link, but for those that we put there.
+    /// The interfaces there are, and whether each is up (or does not say).
+    pub interfaces: Vec<(String, bool)>,
+    /// The addresses of each interface, but for those that we put there.
     pub addresses: Vec<(String, Vec<IpAddr>)>,
 }
 
 impl Facts {
-    /// The addresses of a link, if there is such a link.
-    pub fn addresses_of(&self, link: &str) -> Option<&[IpAddr]> {
-        self.addresses.iter().find(|(name, _)| name == link).map(|(_, addresses)| addresses.as_slice())
+    /// The addresses of an interface, if there is such an interface.
+    pub fn addresses_of(&self, interface: &str) -> Option<&[IpAddr]> {
+        self.addresses.iter().find(|(name, _)| name == interface).map(|(_, addresses)| addresses.as_slice())
     }
 }
 
@@ -109,18 +109,18 @@ pub fn check(raw: Raw, facts: &Facts) -> Result<Config, Vec<Problem>> {
     }
     problems.extend(not_built(&raw));
     for key in [Key::Interface, Key::ServicesInterface] {
-        problems.extend(check_link(&raw, key, facts));
+        problems.extend(check_interface(&raw, key, facts));
     }
     let targets = targets(&raw);
     for target in &targets {
-        if let Target::Ip(address) = target
+        if let VipTarget::Ip(address) = target
             // Hosts with a link-local IPv4 subnet of their own can have a VIP on it.
             && let Some(kind) = unusable(*address).filter(|kind| address.is_ipv6() || *kind != "link-local")
         {
             let allowed = format!("an address that can be announced (this one is a {kind} address)");
             problems.push(Problem::unacceptable(origin(&raw), address.to_string(), allowed));
         }
-        if let Target::Name(name) = target
+        if let VipTarget::Name(name) = target
             && !is_name(name)
         {
             let allowed = "an IP address or a DNS name";
@@ -130,7 +130,7 @@ pub fn check(raw: Raw, facts: &Facts) -> Result<Config, Vec<Problem>> {
     let metrics = listen_address(&raw, &mut problems);
     let prefixes = prefixes(&raw).unwrap_or_default();
     for target in &targets {
-        if let Target::Ip(address) = target
+        if let VipTarget::Ip(address) = target
             && prefixes.of(*address) > crate::model::vip::host_prefix(*address)
         {
             let allowed = format!("a prefix length for {address}");
@@ -161,7 +161,7 @@ pub fn check(raw: Raw, facts: &Facts) -> Result<Config, Vec<Problem>> {
 fn build(
     raw: Raw,
     facts: &Facts,
-    targets: Vec<Target>,
+    targets: Vec<VipTarget>,
     prefixes: Prefixes,
     metrics: Option<String>,
 ) -> Config {
@@ -354,16 +354,16 @@ fn prefixes(raw: &Raw) -> Result<Prefixes, Problem> {
     }
 }
 
-fn check_link(raw: &Raw, key: Key, facts: &Facts) -> Option<Problem> {
+fn check_interface(raw: &Raw, key: Key, facts: &Facts) -> Option<Problem> {
     let name = raw.text(key);
     if name.is_empty() || (name == "auto" && key == Key::ServicesInterface) {
         return None;
     }
-    let known: Vec<&str> = facts.links.iter().map(|(name, _)| name.as_str()).collect();
-    match facts.links.iter().find(|(link, _)| link == name) {
+    let known: Vec<&str> = facts.interfaces.iter().map(|(name, _)| name.as_str()).collect();
+    match facts.interfaces.iter().find(|(interface, _)| interface == name) {
         None => {
             let hint = nearest(name, known.iter().copied());
-            let allowed = format!("a link of this host, which has: {}", known.join(", "));
+            let allowed = format!("an interface of this host, which has: {}", known.join(", "));
             Some(Problem::Value { origin: raw.origin(key), value: name.to_owned(), allowed, hint })
         }
         Some((_, false)) if !raw.bool(Key::AllowInterfaceNotUp) => {
@@ -420,8 +420,9 @@ mod tests {
     use super::*;
 
     fn facts() -> Facts {
-        let links = [("lo", true), ("eth0", true), ("eth1", false)].map(|(name, up)| (name.to_owned(), up));
-        Facts { hostname: "Node-A".into(), links: links.into(), ..Facts::default() }
+        let interfaces =
+            [("lo", true), ("eth0", true), ("eth1", false)].map(|(name, up)| (name.to_owned(), up));
+        Facts { hostname: "Node-A".into(), interfaces: interfaces.into(), ..Facts::default() }
     }
 
     fn raw(env: &[(&str, &str)]) -> Raw {
@@ -444,7 +445,7 @@ mod tests {
     fn the_smallest_configuration_has_upstreams_defaults() {
         let config = with(&[]).unwrap();
         assert_eq!(config.node_name, "node-a");
-        assert_eq!(config.targets, [Target::Ip("192.0.2.1".parse().unwrap())]);
+        assert_eq!(config.targets, [VipTarget::Ip("192.0.2.1".parse().unwrap())]);
         assert_eq!(
             (config.election.namespace.as_str(), config.election.name.as_str()),
             ("kube-system", "plndr-cp-lock")
@@ -458,7 +459,7 @@ mod tests {
     fn addresses_are_trimmed_and_may_be_names() {
         let config = with(&[("address", " 192.0.2.1, [2001:db8::1] ,vip.example.com")]).unwrap();
         assert_eq!(config.targets.len(), 3);
-        assert_eq!(config.targets[2], Target::Name("vip.example.com".into()));
+        assert_eq!(config.targets[2], VipTarget::Name("vip.example.com".into()));
     }
 
     #[test]
@@ -512,7 +513,7 @@ mod tests {
         let table = [
             (
                 ("vip_interface", "eth9"),
-                "variable vip_interface: `eth9` is not a link of this host, which has: lo, eth0, eth1; did you mean `eth0`?",
+                "variable vip_interface: `eth9` is not an interface of this host, which has: lo, eth0, eth1; did you mean `eth0`?",
             ),
             (
                 ("vip_interface", "eth1"),
@@ -573,6 +574,6 @@ mod tests {
     #[test]
     fn a_deprecated_vip_needs_no_subnet() {
         let config = with(&[("address", ""), ("vip_address", "192.0.2.7")]).unwrap();
-        assert_eq!(config.targets, [Target::Ip("192.0.2.7".parse().unwrap())]);
+        assert_eq!(config.targets, [VipTarget::Ip("192.0.2.7".parse().unwrap())]);
     }
 }

@@ -11,7 +11,7 @@ const UDP: u8 = 17;
 const V4_HEADER: usize = 20;
 const V6_HEADER: usize = 40;
 const UDP_HEADER: usize = 8;
-/// Packets stay within the smallest link that IPv6 knows: longer messages are not ours.
+/// Packets stay within the smallest interface that IPv6 knows: longer messages are not ours.
 const LONGEST: usize = 1200;
 
 /// From a client to servers (RFC 2131 §4.1).
@@ -24,14 +24,14 @@ pub fn to_v4(source: Ipv4Addr, destination: Ipv4Addr, payload: &[u8]) -> Vec<u8>
     [&start[..], &sum, &addresses, &udp].concat()
 }
 
-/// From a client to all servers and relays on the link (RFC 8415 §7.1).
+/// From a client to all servers and relays on the interface (RFC 8415 §7.1).
 pub fn to_v6(source: Ipv6Addr, payload: &[u8]) -> Vec<u8> {
     let udp = udp((546, 547), (source.into(), SERVERS.into()), payload);
     let length = u16::try_from(udp.len()).unwrap_or(u16::MAX).to_be_bytes();
     [&[0x60, 0, 0, 0, length[0], length[1], UDP, 1][..], &source.octets(), &SERVERS.octets(), &udp].concat()
 }
 
-/// All DHCP servers and relays on a link.
+/// All DHCP servers and relays on an interface.
 const SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
 /// The hardware address of that group (RFC 2464 §7).
 pub const SERVERS_ON_ETHERNET: [u8; 6] = [0x33, 0x33, 0, 1, 0, 2];

@@ -23,7 +23,7 @@ const ANSWERS: usize = 2048;
 /// it asks once more, and is on trial for longer.
 const PROBES: u32 = 2;
 const PROBE_INTERVAL: Duration = Duration::from_millis(10);
-/// A link that is not there, or cannot be sent on, is looked for again.
+/// An interface that is not there, or cannot be sent on, is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What is to be done about a lease besides wanting it.
@@ -74,7 +74,7 @@ struct Slot {
     /// What was last known of the lease, and the lease by this host's clock.
     known: Option<(Record, Lease)>,
     trouble: Option<String>,
-    /// Since when its link is missed.
+    /// Since when its interface is missed.
     missed: Option<BootTime>,
     probe: Option<Probe>,
 }
@@ -97,10 +97,10 @@ pub struct Driver {
     slots: BTreeMap<LeaseKey, Slot>,
     segments: BTreeMap<String, Segment>,
     heard: mpsc::Sender<(u32, Heard)>,
-    /// When links that were missing are looked for again.
+    /// When interfaces that were missing are looked for again.
     look_again: Option<BootTime>,
-    /// The links there are, for whoever asks for one that is not there.
-    links_present: String,
+    /// The interfaces there are, for whoever asks for one that is not there.
+    interfaces_present: String,
 }
 
 impl Driver {
@@ -123,7 +123,7 @@ impl Driver {
             segments: BTreeMap::new(),
             heard,
             look_again: None,
-            links_present: String::new(),
+            interfaces_present: String::new(),
         };
         Ok(driver.run(answers))
     }
@@ -142,10 +142,10 @@ impl Driver {
                     Ok(()) => self.take_wishes().await,
                     Err(_) => return Ok(()),
                 },
-                Some((link, heard)) = answers.recv() => {
-                    self.hear(link, heard);
-                    while let Ok((link, heard)) = answers.try_recv() {
-                        self.hear(link, heard);
+                Some((interface, heard)) = answers.recv() => {
+                    self.hear(interface, heard);
+                    while let Ok((interface, heard)) = answers.try_recv() {
+                        self.hear(interface, heard);
                     }
                 }
                 () = timer.until(deadline) => self.on_time().await,
@@ -185,8 +185,9 @@ impl Driver {
     /// goes on with the lease.
     fn is_shared(&self, key: &LeaseKey) -> bool {
         let Some(wish) = self.slots.get(key).map(|slot| &slot.wish) else { return false };
-        let same =
-            |other: &Wish| other.link == wish.link && other.identity.client_id() == wish.identity.client_id();
+        let same = |other: &Wish| {
+            other.interface == wish.interface && other.identity.client_id() == wish.identity.client_id()
+        };
         self.slots.iter().any(|(other, slot)| other != key && other.family == key.family && same(&slot.wish))
     }
 
@@ -194,40 +195,41 @@ impl Driver {
         let wishes = self.channels.wishes.borrow_and_update().clone();
         // Whoever is not wanted here any more keeps its lease, for whoever goes on with it.
         self.slots.retain(|key, _| wishes.contains_key(key));
-        let links: BTreeSet<&String> =
-            wishes.values().filter(|wish| wish.active).map(|wish| &wish.link).collect();
-        self.segments.retain(|name, _| links.contains(name));
-        self.look_at_links(&links).await;
+        let interfaces: BTreeSet<&String> =
+            wishes.values().filter(|wish| wish.active).map(|wish| &wish.interface).collect();
+        self.segments.retain(|name, _| interfaces.contains(name));
+        self.look_at_interfaces(&interfaces).await;
         for (key, wish) in wishes {
             self.take(key, wish);
         }
     }
 
-    /// Find links that are wanted and not known.
-    async fn look_at_links(&mut self, names: &BTreeSet<&String>) {
+    /// Find interfaces that are wanted and not known.
+    async fn look_at_interfaces(&mut self, names: &BTreeSet<&String>) {
         self.look_again = None;
         if names.iter().all(|name| self.segments.contains_key(*name)) {
             return;
         }
-        let (links, addresses) = match (self.netlink.links().await, self.netlink.addresses().await) {
-            (Ok(links), Ok(addresses)) => (links, addresses),
+        let (interfaces, addresses) = match (self.netlink.interfaces().await, self.netlink.addresses().await)
+        {
+            (Ok(interfaces), Ok(addresses)) => (interfaces, addresses),
             (Err(error), _) | (_, Err(error)) => {
-                tracing::warn!(%error, "cannot look at the links of this host");
+                tracing::warn!(%error, "cannot look at the interfaces of this host");
                 self.look_again = Some(clock::now() + LOOK_AGAIN);
                 return;
             }
         };
-        let present: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
-        self.links_present = present.join(", ");
+        let present: Vec<&str> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
+        self.interfaces_present = present.join(", ");
         for name in names {
             if self.segments.contains_key(*name) {
                 continue;
             }
-            match links.iter().find(|link| link.name == **name) {
-                Some(link) => {
-                    let own = addresses.iter().filter(|address| address.link == link.index);
+            match interfaces.iter().find(|interface| interface.name == **name) {
+                Some(interface) => {
+                    let own = addresses.iter().filter(|address| address.interface == interface.index);
                     let link_local = own.filter_map(|address| link_local(address.vip.address)).next();
-                    let segment = Segment::new(link.clone(), link_local, self.heard.clone());
+                    let segment = Segment::new(interface.clone(), link_local, self.heard.clone());
                     self.segments.insert((*name).clone(), segment);
                 }
                 None => self.look_again = Some(clock::now() + LOOK_AGAIN),
@@ -253,7 +255,7 @@ impl Driver {
                 (record, lease)
             });
         }
-        let asks_otherwise = slot.wish.identity != wish.identity || slot.wish.link != wish.link;
+        let asks_otherwise = slot.wish.identity != wish.identity || slot.wish.interface != wish.interface;
         if !wish.active || asks_otherwise {
             slot.client = None;
             slot.probe = None;
@@ -263,12 +265,12 @@ impl Driver {
         if !slot.wish.active || slot.client.is_some() {
             return;
         }
-        if !self.segments.contains_key(&slot.wish.link) {
+        if !self.segments.contains_key(&slot.wish.interface) {
             let since = *slot.missed.get_or_insert(now);
             if !slot.wish.made || now.since(since) >= LOOK_AGAIN {
                 slot.trouble = Some(format!(
-                    "there is no link {} on this host to ask a DHCP server on; it has: {}",
-                    slot.wish.link, self.links_present
+                    "there is no interface {} on this host to ask a DHCP server on; it has: {}",
+                    slot.wish.interface, self.interfaces_present
                 ));
             }
             return;
@@ -283,10 +285,12 @@ impl Driver {
         self.carry_out(&key, now);
     }
 
-    fn hear(&mut self, link: u32, heard: Heard) {
+    fn hear(&mut self, interface: u32, heard: Heard) {
         let now = clock::now();
-        let on_link = |slot: &Slot| {
-            self.segments.get(&slot.wish.link).is_some_and(|segment| segment.link().index == link)
+        let on_interface = |slot: &Slot| {
+            self.segments
+                .get(&slot.wish.interface)
+                .is_some_and(|segment| segment.interface().index == interface)
         };
         let concerned = |(key, slot): &(&LeaseKey, &Slot)| match &heard {
             Heard::V4(hardware, ..) => key.family == Family::V4 && slot.wish.identity.hardware == *hardware,
@@ -296,7 +300,7 @@ impl Driver {
         let keys: Vec<LeaseKey> = self
             .slots
             .iter()
-            .filter(|(_, slot)| slot.client.is_some() && on_link(slot))
+            .filter(|(_, slot)| slot.client.is_some() && on_interface(slot))
             .filter(concerned)
             .map(|(key, _)| key.clone())
             .collect();
@@ -351,7 +355,8 @@ impl Driver {
         if probe.sent < PROBES {
             probe.sent += 1;
             probe.due = now + PROBE_INTERVAL;
-            let asked = self.segments.get_mut(&slot.wish.link).map(|segment| segment.probe(probe.address));
+            let asked =
+                self.segments.get_mut(&slot.wish.interface).map(|segment| segment.probe(probe.address));
             if let Some(Err(error)) = asked {
                 tracing::debug!(%error, address = %probe.address, "cannot ask for the address");
             }
@@ -367,21 +372,22 @@ impl Driver {
         while let Some(slot) = self.slots.get_mut(key)
             && let Some(output) = slot.client.as_mut().and_then(Client::poll_output)
         {
-            let link = &slot.wish.link;
+            let interface = &slot.wish.interface;
             match output {
                 Output::Send(transaction, elapsed, message) => {
-                    let Some(segment) = self.segments.get_mut(link) else { continue };
+                    let Some(segment) = self.segments.get_mut(interface) else { continue };
                     self.counts.sent.inc();
                     let sent = segment.send(key.family, &slot.wish.identity, transaction, elapsed, &message);
-                    tracing::debug!(owner = key.owner, link, ?message, "asking by DHCP");
+                    tracing::debug!(owner = key.owner, interface, ?message, "asking by DHCP");
                     if let Err(error) = sent {
-                        slot.trouble = Some(format!("cannot ask a DHCP server on link {link}: {error}"));
-                        // A link of the same name may be another one by now.
+                        slot.trouble =
+                            Some(format!("cannot ask a DHCP server on interface {interface}: {error}"));
+                        // An interface of the same name may be another one by now.
                         if error.raw_os_error() == Some(nix::libc::ENXIO)
                             || error.raw_os_error() == Some(nix::libc::ENODEV)
                             || key.family == Family::V6
                         {
-                            self.segments.remove(&slot.wish.link);
+                            self.segments.remove(&slot.wish.interface);
                             self.look_again.get_or_insert(now + LOOK_AGAIN);
                         }
                     }
@@ -411,7 +417,7 @@ impl Driver {
                         self.counts.taken.inc();
                     }
                     let text = match &trouble {
-                        Trouble::Silence(_) => format!("{trouble} on link {link}; asking on"),
+                        Trouble::Silence(_) => format!("{trouble} on interface {interface}; asking on"),
                         Trouble::Refused(..) | Trouble::Taken(_) => trouble.to_string(),
                     };
                     tracing::warn!(owner = key.owner, "{text}");
@@ -432,7 +438,7 @@ impl Driver {
     fn tell(&mut self) {
         let now = clock::now();
         for (name, segment) in &mut self.segments {
-            let mut slots = self.slots.values().filter(|slot| slot.wish.link == *name);
+            let mut slots = self.slots.values().filter(|slot| slot.wish.interface == *name);
             let awaits = |slot: &Slot| slot.client.as_ref().is_some_and(Client::awaits);
             segment.expect_answers(slots.clone().any(awaits));
             if !slots.any(|slot| slot.probe.is_some()) {

@@ -81,7 +81,7 @@ impl Identity {
 impl Name {
     /// A name of a host: its first label, and where `dns` is set all of it for the DNS. None if it is no name.
     pub fn new(text: &str, dns: bool) -> Option<Self> {
-        if text.parse::<IpAddr>().is_ok() || !crate::model::legal::is_name(text) {
+        if text.parse::<IpAddr>().is_ok() || !crate::model::validation::is_name(text) {
             return None;
         }
         let label = text.split('.').next().unwrap_or_default().to_owned();

@@ -1,4 +1,4 @@
-//! One link, as DHCP clients use it: messages out, answers and other stations in.
+//! One interface, as DHCP clients use it: messages out, answers and other stations in.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use super::fsm::{Answer, Message};
 use super::identity::Identity;
 use super::{datagram, v4, v6};
 use crate::announce::layer2::{Act, Layer2};
-use crate::model::{Family, Link, PerFamily};
+use crate::model::{Family, Interface, PerFamily};
 use crate::net::packet_socket::{Filter, PacketSocket};
 
-/// What comes in from a link.
+/// What comes in from an interface.
 #[derive(Debug)]
 pub enum Heard {
     /// An IPv4 server's answer to who has this hardware address.
@@ -28,10 +28,10 @@ pub enum Heard {
 /// Makes of a datagram what it says.
 type Read = fn(&[u8]) -> Option<Heard>;
 
-/// Sockets on one link. They are closed with it.
+/// Sockets on one interface. They are closed with it.
 #[derive(Debug)]
 pub struct Segment {
-    link: Link,
+    interface: Interface,
     /// Where IPv6 messages come from.
     link_local: Option<Ipv6Addr>,
     sockets: PerFamily<Option<Arc<PacketSocket>>>,
@@ -43,9 +43,13 @@ pub struct Segment {
 
 impl Segment {
     /// Nothing is open yet.
-    pub fn new(link: Link, link_local: Option<Ipv6Addr>, heard: mpsc::Sender<(u32, Heard)>) -> Self {
+    pub fn new(
+        interface: Interface,
+        link_local: Option<Ipv6Addr>,
+        heard: mpsc::Sender<(u32, Heard)>,
+    ) -> Self {
         Self {
-            link,
+            interface,
             link_local,
             sockets: PerFamily::default(),
             stations: None,
@@ -55,12 +59,12 @@ impl Segment {
         }
     }
 
-    /// The link.
-    pub fn link(&self) -> &Link {
-        &self.link
+    /// The interface.
+    pub fn interface(&self) -> &Interface {
+        &self.interface
     }
 
-    /// Send a message to all servers and relays on the link.
+    /// Send a message to all servers and relays on the interface.
     ///
     /// # Errors
     /// What the kernel says; or that there is no address to send from.
@@ -84,13 +88,13 @@ impl Segment {
                 };
                 let packet = datagram::to_v4(source, Ipv4Addr::BROADCAST, &bytes);
                 let socket = self.open(family)?;
-                socket.send(&packet, &self.link.broadcast)
+                socket.send(&packet, &self.interface.broadcast)
             }
             Family::V6 => {
                 let Some(bytes) = v6::to_bytes(identity, transaction, elapsed, message) else {
                     return Ok(());
                 };
-                let none = || std::io::Error::other("the link has no link-local address to ask from");
+                let none = || std::io::Error::other("the interface has no link-local address to ask from");
                 let source = self.link_local.ok_or_else(none)?;
                 let packet = datagram::to_v6(source, &bytes);
                 self.open(family)?.send(&packet, &datagram::SERVERS_ON_ETHERNET)
@@ -113,13 +117,13 @@ impl Segment {
                 Some(Heard::V6(client, transaction, answer))
             }),
         };
-        let socket = Arc::new(PacketSocket::open(self.link.index, filter)?);
-        self.readers.spawn(receive(self.link.index, socket.clone(), read, self.heard.clone()));
+        let socket = Arc::new(PacketSocket::open(self.interface.index, filter)?);
+        self.readers.spawn(receive(self.interface.index, socket.clone(), read, self.heard.clone()));
         self.sockets[family] = Some(socket.clone());
         Ok(socket)
     }
 
-    /// Answers may come to hardware addresses that this link's card does not have, or not any more.
+    /// Answers may come to hardware addresses that this interface's card does not have, or not any more.
     pub fn expect_answers(&mut self, expected: bool) {
         if self.hears_all == expected {
             return;
@@ -128,7 +132,7 @@ impl Segment {
         self.hears_all = expected;
         if let Err(error) = socket.hear_all(expected) {
             // Servers that answer to everybody, as they are asked to, are heard all the same.
-            tracing::debug!(link = self.link.name, %error, "cannot listen to all that is on the link");
+            tracing::debug!(interface = self.interface.name, %error, "cannot listen to all that is on the interface");
         }
     }
 
@@ -140,14 +144,14 @@ impl Segment {
         let stations = match &self.stations {
             Some((stations, _)) => stations.clone(),
             None => {
-                let mut opened = Layer2::new(&self.link);
+                let mut opened = Layer2::new(&self.interface);
                 for any in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
                     if any.is_ipv4() || self.link_local.is_some() {
                         opened.carry(any).map_err(std::io::Error::other)?;
                     }
                 }
                 let opened = Arc::new(opened);
-                let watching = watch_stations(self.link.index, opened.clone(), self.heard.clone());
+                let watching = watch_stations(self.interface.index, opened.clone(), self.heard.clone());
                 let watching = self.readers.spawn(watching);
                 self.stations.insert((opened, watching)).0.clone()
             }
@@ -163,17 +167,17 @@ impl Segment {
     }
 }
 
-async fn receive(link: u32, socket: Arc<PacketSocket>, read: Read, heard: mpsc::Sender<(u32, Heard)>) {
+async fn receive(interface: u32, socket: Arc<PacketSocket>, read: Read, heard: mpsc::Sender<(u32, Heard)>) {
     let mut buffer = [0; 2048];
     loop {
         match socket.receive(&mut buffer).await {
             Ok(packet) => {
                 if let Some(answer) = datagram::payload(packet).and_then(read) {
                     // More than can be looked at is dropped: who has not been heard asks again.
-                    drop(heard.try_send((link, answer)));
+                    drop(heard.try_send((interface, answer)));
                 }
             }
-            // A link that goes down says so once, and works again when it is up.
+            // An interface that goes down says so once, and works again when it is up.
             Err(error) => {
                 tracing::debug!(%error, "cannot receive");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -182,11 +186,11 @@ async fn receive(link: u32, socket: Arc<PacketSocket>, read: Read, heard: mpsc::
     }
 }
 
-async fn watch_stations(link: u32, stations: Arc<Layer2>, heard: mpsc::Sender<(u32, Heard)>) {
+async fn watch_stations(interface: u32, stations: Arc<Layer2>, heard: mpsc::Sender<(u32, Heard)>) {
     loop {
         match stations.next_sighting().await {
             Ok(sighting) if sighting.act == Act::Claims => {
-                drop(heard.try_send((link, Heard::Station(sighting.address))));
+                drop(heard.try_send((interface, Heard::Station(sighting.address))));
             }
             Ok(_) => {}
             Err(error) => {

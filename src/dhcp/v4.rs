@@ -9,7 +9,7 @@ use dhcproto::v4::{
 
 use super::fsm::{Answer, Grant, Message, Server};
 use super::identity::Identity;
-use crate::model::legal::unusable;
+use crate::model::validation::unusable;
 
 /// All before the magic number and the options.
 const HEADER: usize = 236;

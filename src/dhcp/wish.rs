@@ -19,9 +19,9 @@ pub struct LeaseKey {
 /// A lease that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wish {
-    /// The link to ask on.
-    pub link: String,
-    /// That link is made for it, and may take a moment to be there.
+    /// The interface to ask on.
+    pub interface: String,
+    /// That interface is made for it, and may take a moment to be there.
     pub made: bool,
     /// Who asks.
     pub identity: Identity,

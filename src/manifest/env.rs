@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::config::target::targets;
-use crate::config::{Key, Raw, SETTINGS, Target};
+use crate::config::vip_target::targets;
+use crate::config::{Key, Raw, SETTINGS, VipTarget};
 
 /// The list for `spec.containers[0].env`.
 pub(super) fn list(raw: &Raw) -> Vec<Value> {
@@ -110,8 +110,9 @@ fn subnet(raw: &Raw) -> Option<String> {
         return None;
     }
     let targets = targets(raw);
-    let has = |v4: bool| targets.iter().any(|target| matches!(target, Target::Ip(ip) if ip.is_ipv4() == v4));
-    if targets.iter().any(|target| matches!(target, Target::Name(_))) {
+    let has =
+        |v4: bool| targets.iter().any(|target| matches!(target, VipTarget::Ip(ip) if ip.is_ipv4() == v4));
+    if targets.iter().any(|target| matches!(target, VipTarget::Name(_))) {
         return None;
     }
     match (has(true), has(false)) {

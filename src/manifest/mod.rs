@@ -11,8 +11,8 @@ pub mod samples;
 use serde_json::{Value, json};
 
 use crate::VERSION;
-use crate::api::source::ADMIN_CONF;
 use crate::cli::{Manifest, ManifestKind};
+use crate::cluster::source::ADMIN_CONF;
 use crate::config::{Key, Problem, Raw, check_common};
 
 /// The document, as YAML.

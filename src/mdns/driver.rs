@@ -1,4 +1,4 @@
-//! Tells names on one link, by way of `mdns-sd`, and hears whether somebody else has them.
+//! Tells names on one interface, by way of `mdns-sd`, and hears whether somebody else has them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -20,15 +20,15 @@ pub type Told = BTreeMap<String, String>;
 
 /// The task and its memory.
 pub struct Driver {
-    link: String,
+    interface: String,
     wanted: watch::Receiver<Names>,
     told: watch::Sender<Told>,
     netlink: Netlink,
     daemon: Option<(ServiceDaemon, mdns_sd::Receiver<DaemonEvent>)>,
-    /// The link's own addresses, from which names are told: those of Services come and go.
+    /// The interface's own addresses, from which names are told: those of Services come and go.
     own: BTreeSet<IpAddr>,
     /// What was handed over to be told, and the full names that it is withdrawn by.
-    standing: BTreeMap<String, (Named, Vec<String>)>,
+    role: BTreeMap<String, (Named, Vec<String>)>,
 }
 
 impl Driver {
@@ -36,17 +36,17 @@ impl Driver {
     ///
     /// # Errors
     /// If the kernel does not talk to us.
-    pub fn new(link: &str) -> std::io::Result<(Self, watch::Sender<Names>, watch::Receiver<Told>)> {
+    pub fn new(interface: &str) -> std::io::Result<(Self, watch::Sender<Names>, watch::Receiver<Told>)> {
         let (wanted_in, wanted) = watch::channel(Names::new());
         let (told, told_out) = watch::channel(Told::new());
         let driver = Self {
-            link: link.to_owned(),
+            interface: interface.to_owned(),
             wanted,
             told,
             netlink: Netlink::connect()?,
             daemon: None,
             own: BTreeSet::new(),
-            standing: BTreeMap::new(),
+            role: BTreeMap::new(),
         };
         Ok((driver, wanted_in, told_out))
     }
@@ -57,7 +57,7 @@ impl Driver {
             let wanted = self.wanted.borrow_and_update().clone();
             let own = if wanted.is_empty() { BTreeSet::new() } else { self.own_addresses().await };
             if let Err(error) = self.settle(&wanted, own) {
-                tracing::warn!(link = self.link, "names cannot be told by mDNS: {error}");
+                tracing::warn!(interface = self.interface, "names cannot be told by mDNS: {error}");
             }
             let event = async {
                 match &self.daemon {
@@ -73,7 +73,7 @@ impl Driver {
                     None => {
                         self.daemon = None;
                         self.own.clear();
-                        self.standing.clear();
+                        self.role.clear();
                     }
                 },
             }
@@ -86,18 +86,21 @@ impl Driver {
         }
     }
 
-    /// The addresses of the link that are not ours to give.
+    /// The addresses of the interface that are not ours to give.
     async fn own_addresses(&self) -> BTreeSet<IpAddr> {
-        let (links, addresses) = (self.netlink.links().await, self.netlink.addresses().await);
-        let (links, addresses) = (links.unwrap_or_default(), addresses.unwrap_or_default());
-        let index = links.iter().find(|link| link.name == self.link).map(|link| link.index);
-        let own = addresses.iter().filter(|address| Some(address.link) == index && !address.tagged);
+        let (interfaces, addresses) = (self.netlink.interfaces().await, self.netlink.addresses().await);
+        let (interfaces, addresses) = (interfaces.unwrap_or_default(), addresses.unwrap_or_default());
+        let index = interfaces
+            .iter()
+            .find(|interface| interface.name == self.interface)
+            .map(|interface| interface.index);
+        let own = addresses.iter().filter(|address| Some(address.interface) == index && !address.tagged);
         own.map(|address| address.vip.address).collect()
     }
 
     /// Have told what is wanted, and nothing else, from these addresses.
     fn settle(&mut self, wanted: &Names, own: BTreeSet<IpAddr>) -> mdns_sd::Result<()> {
-        if wanted.is_empty() && self.standing.is_empty() {
+        if wanted.is_empty() && self.role.is_empty() {
             return Ok(());
         }
         let daemon = match &self.daemon {
@@ -111,26 +114,26 @@ impl Driver {
         };
         if !own.is_subset(&self.own) {
             self.own.extend(own);
-            let (link, own) = (self.link.clone(), self.own.clone());
-            // An address alone would stand for all of the link's, and one that goes takes the farewell with it.
-            let ours = IfPredicate::new(move |seen| seen.name == link && own.contains(&seen.ip()));
+            let (interface, own) = (self.interface.clone(), self.own.clone());
+            // An address alone would stand for all of the interface's, and one that goes takes the farewell with it.
+            let ours = IfPredicate::new(move |seen| seen.name == interface && own.contains(&seen.ip()));
             daemon.enable_interface(IfKind::Predicate(ours))?;
         }
         let gone: Vec<String> = self
-            .standing
+            .role
             .iter()
             .filter(|(owner, (named, _))| !wanted.get(*owner).is_some_and(|now| same(now, named)))
             .map(|(owner, _)| owner.clone())
             .collect();
         for owner in gone {
-            if let Some((named, full)) = self.standing.remove(&owner) {
+            if let Some((named, full)) = self.role.remove(&owner) {
                 tracing::info!(name = format!("{}.local", named.host), "taking a name back");
                 full.iter().try_for_each(|full| daemon.unregister(full).map(drop))?;
                 self.told.send_modify(|told| drop(told.remove(&owner)));
             }
         }
         for (owner, named) in wanted {
-            if self.standing.contains_key(owner) {
+            if self.role.contains_key(owner) {
                 continue;
             }
             let mut full = Vec::new();
@@ -144,7 +147,7 @@ impl Driver {
                 daemon.register(info)?;
             }
             tracing::info!(name = format!("{}.local", named.host), "telling a name");
-            self.standing.insert(owner.clone(), (named.clone(), full));
+            self.role.insert(owner.clone(), (named.clone(), full));
             self.told.send_modify(|told| drop(told.insert(owner.clone(), named.host.clone())));
         }
         Ok(())
@@ -155,7 +158,7 @@ impl Driver {
         // Of a host's name, and not of the services under it, which are told with it.
         let label = |name: &str| name.trim_end_matches('.').trim_end_matches(".local").to_owned();
         let (before, after) = (label(&change.original), label(&change.new_name));
-        let owner = self.standing.iter().find(|(_, (named, _))| named.host == before);
+        let owner = self.role.iter().find(|(_, (named, _))| named.host == before);
         if let Some((owner, _)) = owner {
             tracing::warn!(before, after, "another host has the name");
             self.told.send_modify(|told| drop(told.insert(owner.clone(), after)));

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::model::annotation::{MDNS, MDNS_NAME};
-use crate::model::legal::is_name;
 use crate::model::service::Protocol;
+use crate::model::validation::is_name;
 use crate::model::{ServiceKey, ServiceView};
 
 /// What has no port with a name is found as this.

@@ -9,8 +9,8 @@ use super::Vip;
 /// An address as the kernel reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActualAddress {
-    /// Index of its link.
-    pub link: u32,
+    /// Index of its interface.
+    pub interface: u32,
     /// The address and its prefix length.
     pub vip: Vip,
     /// It carries our tag (`IFA_PROTO`).

@@ -2,7 +2,7 @@
 
 /// Addresses of a Service, separated by commas.
 pub const LOAD_BALANCER_IPS: &str = "kube-vip.io/loadbalancerIPs";
-/// The link that a Service's addresses go on.
+/// The interface that a Service's addresses go on.
 pub const SERVICE_INTERFACE: &str = "kube-vip.io/serviceInterface";
 /// Services with the same value may share an address, whatever the pool says.
 pub const SHARING_KEY: &str = "kube-vip.io/sharing-key";
@@ -24,7 +24,7 @@ pub const LEASE_NAME: &str = "kube-vip.io/leaseName";
 pub const FORCE_ELECTION: &str = "kube-vip.io/forcePerServiceElection";
 /// `"true"`: announce the Service even if nothing stands behind it.
 pub const WITHOUT_ENDPOINTS: &str = "kube-vip.io/allow-reconcile-without-endpoints";
-/// The 802.1Q link that a Service's addresses go on: `parent.tag`.
+/// The 802.1Q interface that a Service's addresses go on: `parent.tag`.
 pub const SERVICE_VLAN: &str = "kube-vip.io/serviceVLAN";
 /// The node that announces a Service.
 pub const VIP_HOST: &str = "kube-vip.io/vipHost";
@@ -50,9 +50,9 @@ pub const REQUESTED_IP: &str = "kube-vip.io/requestedIP";
 pub const DHCP_BROADCAST: &str = "kube-vip.io/dhcp-broadcast";
 /// A true value: the address of a name is asked of a DHCP server, which puts the name into the DNS.
 pub const DDNS: &str = "kube-vip.io/ddns";
-/// A link with a hardware address of its own for addresses that come from a DHCP server; several Services may share one.
+/// An interface with a hardware address of its own for addresses that come from a DHCP server; several Services may share one.
 pub const MACVLAN_NAME: &str = "kube-vip.io/macvlanName";
-/// Reverse path filtering on that link: 0, 1 or 2.
+/// Reverse path filtering on that interface: 0, 1 or 2.
 pub const RP_FILTER: &str = "kube-vip.io/rp_filter";
 /// What is to be known of a Service's leases to go on with them.
 pub const DHCP_LEASE: &str = "kube-vip.io/dhcp-lease";
@@ -108,12 +108,12 @@ pub const SERVICE_ANNOTATIONS: &[Entry] = &[
     entry(
         SERVICE_INTERFACE,
         "user, provider; read by kube-vip",
-        "The link for the addresses; `auto` is the first whose subnet contains the address.",
+        "The interface for the addresses; `auto` is the first whose subnet contains the address.",
     ),
     entry(
         SERVICE_VLAN,
         "user; read by kube-vip",
-        "`parent.tag`, such as `eth0.200`: an 802.1Q link, made where it is missing, and removed when nothing uses it any more. Wins over the link above.",
+        "`parent.tag`, such as `eth0.200`: an 802.1Q interface, made where it is missing, and removed when nothing uses it any more. Wins over the interface above.",
     ),
     entry(IGNORE, "user; read by kube-vip", "`\"true\"`: kube-vip leaves the Service alone."),
     entry(
@@ -185,12 +185,12 @@ pub const SERVICE_ANNOTATIONS: &[Entry] = &[
     entry(
         MACVLAN_NAME,
         "user; read by kube-vip",
-        "The name of a macvlan link that DHCP is spoken on and the addresses go on, for networks that insist on a card's own hardware address. Services may share one. Without it no further link is made.",
+        "The name of a macvlan interface that DHCP is spoken on and the addresses go on, for networks that insist on a card's own hardware address. Services may share one. Without it no further interface is made.",
     ),
     entry(
         RP_FILTER,
         "user; read by kube-vip",
-        "Reverse path filtering on that link: `0` (the default), `1` or `2`.",
+        "Reverse path filtering on that interface: `0` (the default), `1` or `2`.",
     ),
     entry(
         DHCP_LEASE,

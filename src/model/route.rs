@@ -8,7 +8,7 @@ use super::Prefix;
 
 /// What routers are told of a route besides its prefix.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Path {
+pub struct RouteAttributes {
     /// Communities (RFC 1997).
     pub communities: Vec<u32>,
     /// Large communities (RFC 8092).
@@ -34,21 +34,21 @@ pub struct Table {
     pub kind: u8,
 }
 
-/// A route in a table of the kernel: to a link, without a gateway.
+/// A route in a table of the kernel: to an interface, without a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TableRoute {
     /// Its destination.
     pub prefix: Prefix,
-    /// The link's index.
-    pub link: u32,
+    /// The interface's index.
+    pub interface: u32,
 }
 
 /// Routes by prefix. Most have the same path.
-pub type Routes = BTreeMap<Prefix, Arc<Path>>;
+pub type Routes = BTreeMap<Prefix, Arc<RouteAttributes>>;
 
 /// What this host announces to routers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Announced {
+pub struct AdvertisedRoutes {
     /// The routes.
     pub routes: Arc<Routes>,
     /// Addresses that are ours to announce, whether they are announced now or not.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::Family;
 use super::family::number;
 
-/// A virtual IP address and the prefix length it gets on the link.
+/// A virtual IP address and the prefix length it gets on the interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Vip {
     /// The address itself.

@@ -1,25 +1,25 @@
-//! Sends and receives neighbour discovery packets on one Ethernet link.
+//! Sends and receives neighbour discovery packets on one Ethernet interface.
 
 use std::net::Ipv6Addr;
 
 use super::packet::{self, ALL_NODES, Packet, multicast_hardware, solicited_node};
-use crate::model::Link;
+use crate::model::Interface;
 use crate::net::packet_socket::{Filter, Membership, PacketSocket};
 
-/// Neighbour discovery on one link.
+/// Neighbour discovery on one interface.
 #[derive(Debug)]
 pub struct Driver {
     socket: PacketSocket,
     hardware: [u8; 6],
-    /// Keeps the link listening to the groups in which others ask for our addresses.
+    /// Keeps the interface listening to the groups in which others ask for our addresses.
     membership: Membership,
 }
 
-/// Why there is no neighbour discovery on a link.
+/// Why there is no neighbour discovery on an interface.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Only Ethernet's mapping of groups to hardware addresses is known here.
-    #[error("link {0} is not Ethernet: IPv6 VIPs cannot be announced on it")]
+    #[error("interface {0} is not Ethernet: IPv6 VIPs cannot be announced on it")]
     NotEthernet(String),
     /// What the kernel says.
     #[error("a packet socket for neighbour discovery: {0}")]
@@ -27,24 +27,24 @@ pub enum OpenError {
 }
 
 impl Driver {
-    /// Open a socket on `link`. Needs NET_RAW.
+    /// Open a socket on `interface`. Needs NET_RAW.
     ///
     /// # Errors
-    /// What the kernel says, or that the link is not Ethernet.
-    pub fn open(link: &Link) -> Result<Self, OpenError> {
-        let hardware = link
+    /// What the kernel says, or that the interface is not Ethernet.
+    pub fn open(interface: &Interface) -> Result<Self, OpenError> {
+        let hardware = interface
             .hardware_address
             .as_slice()
             .try_into()
-            .map_err(|_| OpenError::NotEthernet(link.name.clone()))?;
-        let socket = PacketSocket::open(link.index, Filter::NeighbourDiscovery)?;
-        Ok(Self { socket, hardware, membership: Membership::new(link.index)? })
+            .map_err(|_| OpenError::NotEthernet(interface.name.clone()))?;
+        let socket = PacketSocket::open(interface.index, Filter::NeighbourDiscovery)?;
+        Ok(Self { socket, hardware, membership: Membership::new(interface.index)? })
     }
 
-    /// Announce that this link has `vip`. `source` is the link's own link-local address.
+    /// Announce that this interface has `vip`. `source` is the interface's own link-local address.
     ///
     /// # Errors
-    /// What the kernel says, `ENETDOWN` while the link is down.
+    /// What the kernel says, `ENETDOWN` while the interface is down.
     pub fn announce(&self, source: Ipv6Addr, vip: Ipv6Addr) -> std::io::Result<()> {
         let bytes = packet::unsolicited_advertisement(source, vip, &self.hardware);
         self.socket.send(&bytes, &multicast_hardware(ALL_NODES))

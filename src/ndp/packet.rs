@@ -17,7 +17,7 @@ const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 const OVERRIDE: u8 = 0x20;
 
-/// All nodes of the link.
+/// All nodes of the interface.
 pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 /// A neighbour discovery packet that is of interest to us.
@@ -50,8 +50,8 @@ pub enum Malformed {
     /// Another protocol or type.
     #[error("not a neighbour solicitation or advertisement")]
     Other,
-    /// It was forwarded by a router (hop limit below 255), so it does not come from the link.
-    #[error("a neighbour discovery packet comes from beyond the link")]
+    /// It was forwarded by a router (hop limit below 255), so it does not come from the interface.
+    #[error("a neighbour discovery packet comes from beyond the interface")]
     OffLink,
     /// Its checksum is wrong.
     #[error("a neighbour discovery packet has a wrong checksum")]
@@ -130,10 +130,10 @@ impl Packet {
         matches!(self, Self::Solicitation { source, .. } if source.is_unspecified())
     }
 
-    /// From an IPv6 packet, without the link's own header.
+    /// From an IPv6 packet, without the interface's own header.
     ///
     /// # Errors
-    /// If it is not a valid solicitation or advertisement from this link.
+    /// If it is not a valid solicitation or advertisement from this interface.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
         let (source, body) = read_datagram(bytes, &[SOLICITATION, ADVERTISEMENT])?;
         let kind = body.first().copied().unwrap_or_default();
@@ -142,7 +142,7 @@ impl Packet {
         if target.is_multicast() {
             return Err(Malformed::Invalid);
         }
-        let hardware = link_layer_option(body.get(24..).unwrap_or_default(), 2)?;
+        let hardware = interface_layer_option(body.get(24..).unwrap_or_default(), 2)?;
         Ok(match kind {
             ADVERTISEMENT => Self::Advertisement { source, target, hardware },
             _ => Self::Solicitation { source, target },
@@ -150,7 +150,7 @@ impl Packet {
     }
 }
 
-/// The source and the ICMPv6 message of a packet of one of these types, with code 0, from this link.
+/// The source and the ICMPv6 message of a packet of one of these types, with code 0, from this interface.
 pub(super) fn read_datagram<'a>(bytes: &'a [u8], kinds: &[u8]) -> Result<(Ipv6Addr, &'a [u8]), Malformed> {
     let (header, rest) = bytes.split_first_chunk::<HEADER>().ok_or(Malformed::Short)?;
     let [version, _, _, _, length_high, length_low, next, hops, addresses @ ..] = header;
@@ -179,7 +179,7 @@ pub(super) fn read_datagram<'a>(bytes: &'a [u8], kinds: &[u8]) -> Result<(Ipv6Ad
 }
 
 /// The content of the first option of this number; empty if there is none.
-pub(super) fn link_layer_option(mut options: &[u8], wanted: u8) -> Result<Vec<u8>, Malformed> {
+pub(super) fn interface_layer_option(mut options: &[u8], wanted: u8) -> Result<Vec<u8>, Malformed> {
     while let [number, units, ..] = options {
         if *units == 0 {
             return Err(Malformed::Invalid);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_from_beyond_the_link_or_damaged_ones_are_refused() {
+    fn packets_from_beyond_the_interface_or_damaged_ones_are_refused() {
         for (bytes, _) in table() {
             let changed = |index: usize, value: u8| {
                 let mut bytes = bytes.clone();

@@ -11,9 +11,9 @@
 
 use std::net::Ipv6Addr;
 
-use super::packet::{ALL_NODES, Malformed, datagram, link_layer_option, read_datagram};
+use super::packet::{ALL_NODES, Malformed, datagram, interface_layer_option, read_datagram};
 
-/// All routers of the link.
+/// All routers of the interface.
 pub const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 
 const SOLICITATION: u8 = 133;
@@ -40,7 +40,7 @@ pub fn solicitation(source: Ipv6Addr, hardware: &[u8; 6]) -> Vec<u8> {
     datagram(source, ALL_ROUTERS, [&head[..], hardware].concat())
 }
 
-/// From an IPv6 packet, without the link's own header.
+/// From an IPv6 packet, without the interface's own header.
 ///
 /// # Errors
 /// If it is neither, or one that RFC 4861 (§6.1.1, §6.1.2) has ignored.
@@ -49,7 +49,7 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Heard, Malformed> {
     let advertisement = body.first() == Some(&ADVERTISEMENT);
     let options = body.get(if advertisement { 16 } else { 8 }..).ok_or(Malformed::Short)?;
     // An option without length ends the world.
-    link_layer_option(options, 1)?;
+    interface_layer_option(options, 1)?;
     match advertisement {
         true if !source.is_unicast_link_local() => Err(Malformed::Invalid),
         true => Ok(Heard::Advertisement(source)),

@@ -1,4 +1,4 @@
-//! Finds the router on each of some links, and lets it find us.
+//! Finds the router on each of some interfaces, and lets it find us.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,54 +11,58 @@ use tokio::sync::watch;
 
 use super::packet::{ALL_NODES, multicast_hardware};
 use super::router::{self, ALL_ROUTERS, Heard};
-use crate::model::Link;
+use crate::model::Interface;
 use crate::net::packet_socket::{Filter, Membership, PacketSocket};
 
 /// From one advertisement of ours to the next, once the router is known.
 const ADVERTISE: Duration = Duration::from_secs(10);
 /// While it is not, we ask, and say that we are there.
 const ASK: Duration = Duration::from_secs(1);
-/// How soon a link that cannot be used is tried again.
+/// How soon an interface that cannot be used is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// A link, and the link-local address that this host has on it.
+/// An interface, and the link-local address that this host has on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// The link.
-    pub link: Link,
+    /// The interface.
+    pub interface: Interface,
     /// The address.
     pub own: Ipv6Addr,
 }
 
-/// Routers by the index of their link.
+/// Routers by the index of their interface.
 pub type Routers = BTreeMap<u32, Ipv6Addr>;
 
-/// Look for routers on the links that `places` has, until nobody wants to know.
+/// Look for routers on the interfaces that `places` has, until nobody wants to know.
 pub async fn run(mut places: watch::Receiver<Vec<Place>>, routers: watch::Sender<Routers>) {
     loop {
         let now = places.borrow_and_update().clone();
         routers.send_if_modified(|routers| {
             let before = routers.len();
-            routers.retain(|link, _| now.iter().any(|place| place.link.index == *link));
+            routers.retain(|interface, _| now.iter().any(|place| place.interface.index == *interface));
             routers.len() != before
         });
-        let mut links: FuturesUnordered<_> = now.into_iter().map(|place| on_link(place, &routers)).collect();
+        let mut interfaces: FuturesUnordered<_> =
+            now.into_iter().map(|place| on_interface(place, &routers)).collect();
         tokio::select! {
             changed = places.changed() => if changed.is_err() { return },
             () = routers.closed() => return,
-            _ = async { while links.next().await.is_some() {} std::future::pending::<()>().await } => {}
+            _ = async { while interfaces.next().await.is_some() {} std::future::pending::<()>().await } => {}
         }
     }
 }
 
-/// For ever, on one link.
-async fn on_link(place: Place, routers: &watch::Sender<Routers>) {
+/// For ever, on one interface.
+async fn on_interface(place: Place, routers: &watch::Sender<Routers>) {
     let mut told = None;
     loop {
         let Err(error) = listen(&place, routers).await;
         let text = error.to_string();
         if told.as_ref() != Some(&text) {
-            tracing::warn!(link = place.link.name, "cannot look for a router: {text}; trying again");
+            tracing::warn!(
+                interface = place.interface.name,
+                "cannot look for a router: {text}; trying again"
+            );
             told = Some(text);
         }
         tokio::time::sleep(RETRY).await;
@@ -66,14 +70,14 @@ async fn on_link(place: Place, routers: &watch::Sender<Routers>) {
 }
 
 async fn listen(place: &Place, routers: &watch::Sender<Routers>) -> io::Result<std::convert::Infallible> {
-    let Place { link, own } = place;
-    let hardware: [u8; 6] = link
+    let Place { interface, own } = place;
+    let hardware: [u8; 6] = interface
         .hardware_address
         .as_slice()
         .try_into()
-        .map_err(|_| io::Error::other("the link is not Ethernet"))?;
-    let socket = PacketSocket::open(link.index, Filter::RouterDiscovery)?;
-    let groups = Membership::new(link.index)?;
+        .map_err(|_| io::Error::other("the interface is not Ethernet"))?;
+    let socket = PacketSocket::open(interface.index, Filter::RouterDiscovery)?;
+    let groups = Membership::new(interface.index)?;
     groups.join(ALL_ROUTERS);
     let advertise = || {
         let bytes = router::advertisement(*own, &hardware);
@@ -81,7 +85,7 @@ async fn listen(place: &Place, routers: &watch::Sender<Routers>) -> io::Result<s
     };
     let mut buffer = [0; 1500];
     loop {
-        let known = routers.borrow().contains_key(&link.index);
+        let known = routers.borrow().contains_key(&interface.index);
         advertise()?;
         if !known {
             let bytes = router::solicitation(*own, &hardware);
@@ -94,7 +98,7 @@ async fn listen(place: &Place, routers: &watch::Sender<Routers>) -> io::Result<s
                 () = &mut pause => break,
                 heard = socket.receive(&mut buffer) => match router::from_bytes(heard?) {
                     Ok(Heard::Advertisement(router)) if router != *own => {
-                        routers.send_if_modified(|routers| routers.insert(link.index, router) != Some(router));
+                        routers.send_if_modified(|routers| routers.insert(interface.index, router) != Some(router));
                     }
                     // Whoever asks is answered at once: it has just come up.
                     Ok(Heard::Solicitation) => advertise()?,

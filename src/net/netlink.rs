@@ -1,4 +1,4 @@
-//! Links, addresses and routes of this host, by rtnetlink. The only file that knows that crate.
+//! Interfaces, addresses and routes of this host, by rtnetlink. The only file that knows that crate.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -23,13 +23,13 @@ use rtnetlink::sys::AsyncSocket;
 use rtnetlink::{Handle, IpVersion, LinkMacVlan, LinkUnspec, LinkVlan, MulticastGroup, RouteMessageBuilder};
 
 use super::requests::Requests;
-use crate::model::link::MadeLink;
+use crate::model::interface::ManagedInterface;
 use crate::model::route::{Table, TableRoute};
-use crate::model::{ActualAddress, Link, Prefix, Vip};
+use crate::model::{ActualAddress, Interface, Prefix, Vip};
 
 /// Marks an address as ours (`IFA_PROTO`, Linux 5.18). The Go program marks its routes with the same number.
 const TAG: AddressProtocol = AddressProtocol::Other(248);
-/// Marks a link as ours (`IFLA_IFALIAS`; `ip link` shows it).
+/// Marks an interface as ours (`IFLA_IFALIAS`; `ip link` shows it).
 const LINK_ALIAS: &str = "kube-vip";
 const FOREVER: u32 = u32::MAX;
 const REQUEST: u16 = 0x1;
@@ -53,11 +53,11 @@ enum Refused {
     Io(#[from] std::io::Error),
 }
 
-/// An address to be held on a link.
+/// An address to be held on an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hold {
-    /// The link's index.
-    pub link: u32,
+    /// The interface's index.
+    pub interface: u32,
     /// The address and its prefix length.
     pub vip: Vip,
     /// For how long, in seconds.
@@ -69,8 +69,8 @@ pub struct Hold {
 /// A change the kernel reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// A link came, went, or changed its state or name.
-    Link,
+    /// An interface came, went, or changed its state or name.
+    Interface,
     /// An address came, went or changed.
     Address,
 }
@@ -96,19 +96,19 @@ impl Changes {
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(_)) if by_us => {}
                 NetlinkPayload::InnerMessage(
                     RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_),
-                ) => return Some(Change::Link),
+                ) => return Some(Change::Interface),
                 NetlinkPayload::InnerMessage(
                     RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_),
                 ) => return Some(Change::Address),
                 // The kernel had more to tell than the socket could hold: look at everything.
-                NetlinkPayload::Overrun(_) | NetlinkPayload::Error(_) => return Some(Change::Link),
+                NetlinkPayload::Overrun(_) | NetlinkPayload::Error(_) => return Some(Change::Interface),
                 _ => {}
             }
         }
     }
 }
 
-/// How an address is put on a link.
+/// How an address is put on an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// As the kernel would choose.
@@ -151,17 +151,17 @@ impl Netlink {
         Ok(Self { handle, requests: Arc::new(Requests::open(SockProtocol::NetlinkRoute)?) })
     }
 
-    /// All links.
+    /// All interfaces.
     ///
     /// # Errors
     /// What the kernel says.
-    pub async fn links(&self) -> Result<Vec<Link>, NetlinkError> {
+    pub async fn interfaces(&self) -> Result<Vec<Interface>, NetlinkError> {
         let messages: Vec<LinkMessage> =
-            self.handle.link().get().execute().try_collect().await.map_err(failed("list links"))?;
-        Ok(messages.into_iter().map(link).collect())
+            self.handle.link().get().execute().try_collect().await.map_err(failed("list interfaces"))?;
+        Ok(messages.into_iter().map(interface).collect())
     }
 
-    /// All addresses of all links.
+    /// All addresses of all interfaces.
     ///
     /// # Errors
     /// What the kernel says.
@@ -171,18 +171,19 @@ impl Netlink {
         Ok(messages.into_iter().filter_map(address).collect())
     }
 
-    /// Put addresses on links, or set their lifetimes where they are there: deprecated, so that nothing uses them as a
+    /// Put addresses on interfaces, or set their lifetimes where they are there: deprecated, so that nothing uses them as a
     /// source, tagged, without duplicate address detection, and dropped by the kernel after so many seconds. One
     /// outcome for each, in their order.
     pub fn hold(&self, holds: &[Hold]) -> Vec<Result<(), NetlinkError>> {
-        let what = |hold: &Hold| format!("put {} on link {}", hold.vip, hold.link);
+        let what = |hold: &Hold| format!("put {} on interface {}", hold.vip, hold.interface);
         self.change(holds, REPLACE, |hold| RouteNetlinkMessage::NewAddress(held_address(hold)), what)
     }
 
-    /// Remove addresses from links. That one is gone already, or its link is, counts as success.
+    /// Remove addresses from interfaces. That one is gone already, or its interface is, counts as success.
     pub fn remove(&self, removals: &[(u32, Vip)]) -> Vec<Result<(), NetlinkError>> {
-        let what = |(link, vip): &(u32, Vip)| format!("remove {vip} from link {link}");
-        let message = |(link, vip): &(u32, Vip)| RouteNetlinkMessage::DelAddress(bare_address(*link, *vip));
+        let what = |(interface, vip): &(u32, Vip)| format!("remove {vip} from interface {interface}");
+        let message =
+            |(interface, vip): &(u32, Vip)| RouteNetlinkMessage::DelAddress(bare_address(*interface, *vip));
         self.remove_all(removals, &[libc::EADDRNOTAVAIL, libc::ENODEV], message, what)
     }
 
@@ -210,7 +211,7 @@ impl Netlink {
         routes.try_collect().await.map_err(failed("list routes"))
     }
 
-    /// The routes of a table that have this protocol, and lead to a link.
+    /// The routes of a table that have this protocol, and lead to an interface.
     ///
     /// # Errors
     /// What the kernel says.
@@ -270,19 +271,19 @@ impl Netlink {
         outcomes.map(|(item, outcome)| outcome.map_err(|error| failed(item, error))).collect()
     }
 
-    /// Make a link on the one with this index, mark it as ours, and set it up.
+    /// Make an interface on the one with this index, mark it as ours, and set it up.
     ///
     /// # Errors
-    /// What the kernel says: it may not know links of that kind.
-    pub async fn add_link(&self, parent: u32, link: &MadeLink) -> Result<(), NetlinkError> {
-        let name = link.name();
+    /// What the kernel says: it may not know interfaces of that kind.
+    pub async fn add_interface(&self, parent: u32, interface: &ManagedInterface) -> Result<(), NetlinkError> {
+        let name = interface.name();
         let failed = |source: rtnetlink::Error| NetlinkError {
-            what: format!("make link {name}"),
+            what: format!("make interface {name}"),
             source: source.into(),
         };
-        let message = match link {
-            MadeLink::Vlan { tag, .. } => LinkVlan::new(&name, parent, *tag).up().build(),
-            MadeLink::Macvlan { hardware, .. } => {
+        let message = match interface {
+            ManagedInterface::Vlan { tag, .. } => LinkVlan::new(&name, parent, *tag).up().build(),
+            ManagedInterface::Macvlan { hardware, .. } => {
                 LinkMacVlan::new(&name, parent, MacVlanMode::Bridge).address(hardware.to_vec()).up().build()
             }
         };
@@ -292,19 +293,19 @@ impl Netlink {
         self.handle.link().set(marked).execute().await.map_err(failed)
     }
 
-    /// Remove a link.
+    /// Remove an interface.
     ///
     /// # Errors
     /// What the kernel says.
-    pub async fn remove_link(&self, index: u32) -> Result<(), NetlinkError> {
-        self.handle.link().del(index).execute().await.map_err(failed("remove a link"))
+    pub async fn remove_interface(&self, index: u32) -> Result<(), NetlinkError> {
+        self.handle.link().del(index).execute().await.map_err(failed("remove an interface"))
     }
 
-    /// The link of the default route: IPv4's, else IPv6's.
+    /// The interface of the default route: IPv4's, else IPv6's.
     ///
     /// # Errors
     /// What the kernel says.
-    pub async fn default_route_link(&self) -> Result<Option<u32>, NetlinkError> {
+    pub async fn default_route_interface(&self) -> Result<Option<u32>, NetlinkError> {
         for version in [IpVersion::V4, IpVersion::V6] {
             let request = match version {
                 IpVersion::V4 => RouteMessageBuilder::<Ipv4Addr>::new().build(),
@@ -317,8 +318,8 @@ impl Netlink {
                 .filter(|route| route.header.table == RouteHeader::RT_TABLE_MAIN)
                 .filter_map(|route| Some((metric(route), output(route)?)))
                 .min();
-            if let Some((_, link)) = best {
-                return Ok(Some(link));
+            if let Some((_, interface)) = best {
+                return Ok(Some(interface));
             }
         }
         Ok(None)
@@ -333,7 +334,7 @@ fn route_message(table: Table, realm: Option<u16>, route: &TableRoute) -> RouteM
         IpAddr::V4(address) => {
             let builder = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, length);
             let builder = builder.table_id(table.id).protocol(table.protocol.into()).scope(scope);
-            let builder = builder.kind(kind).output_interface(route.link);
+            let builder = builder.kind(kind).output_interface(route.interface);
             match realm {
                 // The kernel has realms for IPv4 alone.
                 Some(realm) => builder.realm(RouteRealm { source: 0, destination: realm }).build(),
@@ -343,7 +344,7 @@ fn route_message(table: Table, realm: Option<u16>, route: &TableRoute) -> RouteM
         IpAddr::V6(address) => {
             let builder = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, length);
             let builder = builder.table_id(table.id).protocol(table.protocol.into()).scope(scope);
-            builder.kind(kind).output_interface(route.link).build()
+            builder.kind(kind).output_interface(route.interface).build()
         }
     }
 }
@@ -363,12 +364,12 @@ fn table_route(message: &RouteMessage) -> Option<TableRoute> {
         _ => None,
     })?;
     let prefix = Prefix::new(address, message.header.destination_prefix_length);
-    Some(TableRoute { prefix, link: output(message)? })
+    Some(TableRoute { prefix, interface: output(message)? })
 }
 
-fn bare_address(link: u32, vip: Vip) -> AddressMessage {
+fn bare_address(interface: u32, vip: Vip) -> AddressMessage {
     let mut message = AddressMessage::default();
-    message.header.index = link;
+    message.header.index = interface;
     message.header.prefix_len = vip.prefix;
     message.header.family = match vip.address {
         IpAddr::V4(_) => AddressFamily::Inet,
@@ -381,7 +382,7 @@ fn bare_address(link: u32, vip: Vip) -> AddressMessage {
 }
 
 fn held_address(hold: &Hold) -> AddressMessage {
-    let mut message = bare_address(hold.link, hold.vip);
+    let mut message = bare_address(hold.interface, hold.vip);
     message.header.scope = match hold.scope {
         Scope::Global => AddressScope::Universe,
         Scope::Host => AddressScope::Host,
@@ -412,29 +413,29 @@ fn metric(route: &RouteMessage) -> u32 {
 
 fn output(route: &RouteMessage) -> Option<u32> {
     route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Oif(link) => Some(*link),
+        RouteAttribute::Oif(interface) => Some(*interface),
         RouteAttribute::MultiPath(hops) => hops.first().map(|hop| hop.interface_index),
         _ => None,
     })
 }
 
-fn link(message: LinkMessage) -> Link {
-    let mut link = Link {
+fn interface(message: LinkMessage) -> Interface {
+    let mut interface = Interface {
         index: message.header.index,
         name: String::new(),
         up: message.header.flags.contains(LinkFlags::Up),
         hardware_type: u16::from(message.header.link_layer_type),
         hardware_address: Vec::new(),
         broadcast: Vec::new(),
-        made_by_us: false,
+        managed: false,
         reverse_path: 0,
     };
     for attribute in message.attributes {
         match attribute {
-            LinkAttribute::IfName(name) => link.name = name,
-            LinkAttribute::IfAlias(alias) => link.made_by_us = alias == LINK_ALIAS,
-            LinkAttribute::Address(bytes) => link.hardware_address = bytes,
-            LinkAttribute::Broadcast(bytes) => link.broadcast = bytes,
+            LinkAttribute::IfName(name) => interface.name = name,
+            LinkAttribute::IfAlias(alias) => interface.managed = alias == LINK_ALIAS,
+            LinkAttribute::Address(bytes) => interface.hardware_address = bytes,
+            LinkAttribute::Broadcast(bytes) => interface.broadcast = bytes,
             LinkAttribute::AfSpecUnspec(families) => {
                 let settings = families.into_iter().filter_map(|family| match family {
                     AfSpecUnspec::Inet(settings) => Some(settings),
@@ -442,15 +443,15 @@ fn link(message: LinkMessage) -> Link {
                 });
                 for setting in settings.flatten() {
                     if let AfSpecInet::DevConf(setting) = setting {
-                        link.reverse_path = setting.rp_filter;
+                        interface.reverse_path = setting.rp_filter;
                     }
                 }
             }
-            LinkAttribute::OperState(state) => link.up &= matches!(state, State::Up | State::Unknown),
+            LinkAttribute::OperState(state) => interface.up &= matches!(state, State::Up | State::Unknown),
             _ => {}
         }
     }
-    link
+    interface
 }
 
 fn address(message: AddressMessage) -> Option<ActualAddress> {
@@ -466,14 +467,14 @@ fn address(message: AddressMessage) -> Option<ActualAddress> {
             _ => {}
         }
     }
-    // On a point-to-point link IFA_ADDRESS is the other end's.
+    // On a point-to-point interface IFA_ADDRESS is the other end's.
     let address: IpAddr = match message.header.family {
         AddressFamily::Inet => local.or(any)?,
         _ => any.or(local)?,
     };
     let valid = cache.map_or(FOREVER, |cache| cache.ifa_valid);
     Some(ActualAddress {
-        link: message.header.index,
+        interface: message.header.index,
         vip: Vip { address, prefix: message.header.prefix_len },
         tagged,
         // The kernel reports an endless preferred lifetime for whatever is valid for ever, deprecated or not.

@@ -1,4 +1,4 @@
-//! Packet sockets: whole packets of ARP, neighbour discovery and DHCP on one link, without the link's own header.
+//! Packet sockets: whole packets of ARP, neighbour discovery and DHCP on one interface, without the interface's own header.
 
 use std::io::{self, Read};
 use std::net::Ipv6Addr;
@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
-use super::sys::{link_address, promiscuous, register};
+use super::sys::{interface_address, promiscuous, register};
 
 /// Which packets a socket gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,20 +82,20 @@ impl Filter {
     }
 }
 
-/// A socket for one kind of packet on one link.
+/// A socket for one kind of packet on one interface.
 #[derive(Debug)]
 pub struct PacketSocket {
     socket: AsyncFd<Socket>,
-    link: u32,
+    interface: u32,
     ethertype: u16,
 }
 
 impl PacketSocket {
-    /// Open a socket on the link with this index. Needs NET_RAW.
+    /// Open a socket on the interface with this index. Needs NET_RAW.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn open(link: u32, filter: Filter) -> io::Result<Self> {
+    pub fn open(interface: u32, filter: Filter) -> io::Result<Self> {
         let ethertype = filter.ethertype();
         // Protocol 0 receives nothing until the socket is bound: no packet gets past the filter before it stands.
         let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))?;
@@ -104,26 +104,26 @@ impl PacketSocket {
         if !program.is_empty() {
             socket.attach_filter(&program)?;
         }
-        socket.bind(&link_address(link, ethertype, &[])?)?;
-        Ok(Self { socket: register(socket)?, link, ethertype })
+        socket.bind(&interface_address(interface, ethertype, &[])?)?;
+        Ok(Self { socket: register(socket)?, interface, ethertype })
     }
 
-    /// Send one packet to a hardware address of the link. Never waits: an announcement that does not fit into the
+    /// Send one packet to a hardware address of the interface. Never waits: an announcement that does not fit into the
     /// queue is followed by the next.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn send(&self, packet: &[u8], to: &[u8]) -> io::Result<()> {
-        let to = link_address(self.link, self.ethertype, to)?;
+        let to = interface_address(self.interface, self.ethertype, to)?;
         self.socket.get_ref().send_to(packet, &to).map(|_| ())
     }
 
-    /// Get what is addressed to other stations on the link, too, or no more.
+    /// Get what is addressed to other stations on the interface, too, or no more.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn hear_all(&self, all: bool) -> io::Result<()> {
-        promiscuous(self.socket.get_ref(), self.link, all)
+        promiscuous(self.socket.get_ref(), self.interface, all)
     }
 
     /// The next packet of another station.
@@ -142,11 +142,11 @@ impl PacketSocket {
     }
 }
 
-/// Keeps a link listening to multicast groups for as long as it lives.
+/// Keeps an interface listening to multicast groups for as long as it lives.
 #[derive(Debug)]
 pub struct Membership {
     socket: Socket,
-    link: u32,
+    interface: u32,
 }
 
 impl Membership {
@@ -154,13 +154,13 @@ impl Membership {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn new(link: u32) -> io::Result<Self> {
-        Ok(Self { socket: Socket::new(Domain::IPV6, Type::DGRAM, None)?, link })
+    pub fn new(interface: u32) -> io::Result<Self> {
+        Ok(Self { socket: Socket::new(Domain::IPV6, Type::DGRAM, None)?, interface })
     }
 
-    /// Join a group. Joining twice is not an error; a link that cannot join still hears what comes to everybody.
+    /// Join a group. Joining twice is not an error; an interface that cannot join still hears what comes to everybody.
     pub fn join(&self, group: Ipv6Addr) {
-        if let Err(error) = self.socket.join_multicast_v6(&group, self.link) {
+        if let Err(error) = self.socket.join_multicast_v6(&group, self.interface) {
             tracing::debug!(%group, %error, "cannot join the group");
         }
     }

@@ -19,13 +19,13 @@ pub(super) fn register<T: AsRawFd + Into<OwnedFd>>(inner: T) -> io::Result<Async
 }
 
 /// An address of family AF_PACKET (packet(7)).
-pub(super) fn link_address(link: u32, ethertype: u16, hardware: &[u8]) -> io::Result<SockAddr> {
+pub(super) fn interface_address(interface: u32, ethertype: u16, hardware: &[u8]) -> io::Result<SockAddr> {
     /// As `sockaddr_ll`, with room for the 20 bytes of an InfiniBand address.
     #[repr(C)]
     struct LinkAddress {
         family: u16,
         protocol: u16,
-        link: i32,
+        interface: i32,
         hardware_type: u16,
         packet_type: u8,
         length: u8,
@@ -38,7 +38,7 @@ pub(super) fn link_address(link: u32, ethertype: u16, hardware: &[u8]) -> io::Re
     let address = LinkAddress {
         family: libc::AF_PACKET as u16,
         protocol: ethertype.to_be(),
-        link: i32::try_from(link).map_err(io::Error::other)?,
+        interface: i32::try_from(interface).map_err(io::Error::other)?,
         hardware_type: 0,
         packet_type: 0,
         length: hardware.len() as u8,
@@ -62,7 +62,7 @@ pub(super) fn sign(socket: &impl AsRawFd, station: SocketAddr, password: &[u8]) 
         flags: u8,
         prefix: u8,
         length: u16,
-        link: i32,
+        interface: i32,
         key: [u8; 80],
     }
     const TCP_MD5SIG: i32 = 14;
@@ -81,7 +81,7 @@ pub(super) fn sign(socket: &impl AsRawFd, station: SocketAddr, password: &[u8]) 
         );
     }
     let value =
-        Signature { station: storage, flags: 0, prefix: 0, length: password.len() as u16, link: 0, key };
+        Signature { station: storage, flags: 0, prefix: 0, length: password.len() as u16, interface: 0, key };
     set_option(socket, libc::IPPROTO_TCP, TCP_MD5SIG, &value)
 }
 
@@ -97,11 +97,11 @@ pub(super) fn least_hops(socket: &impl AsRawFd, ipv4: bool, hops: u8) -> io::Res
     }
 }
 
-/// Get what is addressed to other stations on a link, too, or no more (PACKET_MR_PROMISC of packet(7)). The kernel counts
+/// Get what is addressed to other stations on an interface, too, or no more (PACKET_MR_PROMISC of packet(7)). The kernel counts
 /// who asks for it; a socket that is closed asks for it no more.
-pub(super) fn promiscuous(socket: &impl AsRawFd, link: u32, on: bool) -> io::Result<()> {
+pub(super) fn promiscuous(socket: &impl AsRawFd, interface: u32, on: bool) -> io::Result<()> {
     let request = libc::packet_mreq {
-        mr_ifindex: i32::try_from(link).map_err(io::Error::other)?,
+        mr_ifindex: i32::try_from(interface).map_err(io::Error::other)?,
         mr_type: libc::PACKET_MR_PROMISC as u16,
         mr_alen: 0,
         mr_address: [0; 8],

@@ -1,4 +1,4 @@
-//! TCP connections as BGP needs them: from an address or link, signed, and no further than so many hops.
+//! TCP connections as BGP needs them: from an address or interface, signed, and no further than so many hops.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +11,7 @@ use super::sys::{least_hops, sign};
 /// How far away the other end may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hops {
-    /// On the same link, as RFC 4271 has it for peers in another AS.
+    /// On the same interface, as RFC 4271 has it for peers in another AS.
     Direct,
     /// Anywhere.
     Any,
@@ -24,8 +24,8 @@ pub enum Hops {
 pub struct Route {
     /// The address to come from.
     pub source: Option<IpAddr>,
-    /// The link to go by.
-    pub link: Option<String>,
+    /// The interface to go by.
+    pub interface: Option<String>,
     /// How far away the peer may be.
     pub hops: Hops,
     /// Signs every segment (RFC 2385).
@@ -44,8 +44,8 @@ const FAR: u32 = 64;
 pub async fn connect(peer: SocketAddr, route: &Route) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
-    if let Some(link) = &route.link {
-        socket.bind_device(Some(link.as_bytes()))?;
+    if let Some(interface) = &route.interface {
+        socket.bind_device(Some(interface.as_bytes()))?;
     }
     if let Some(source) = route.source.filter(|source| source.is_ipv4() == peer.is_ipv4()) {
         socket.bind(&SocketAddr::new(source, 0).into())?;

@@ -30,12 +30,17 @@ pub fn listen(address: SocketAddr, least: Option<u8>) -> io::Result<UdpSocket> {
 ///
 /// # Errors
 /// If the port is taken, or there is no way there.
-pub fn connect(to: SocketAddr, from: Option<IpAddr>, port: u16, link: Option<&str>) -> io::Result<Sender> {
+pub fn connect(
+    to: SocketAddr,
+    from: Option<IpAddr>,
+    port: u16,
+    interface: Option<&str>,
+) -> io::Result<Sender> {
     let socket = socket(to)?;
     let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let from = from.filter(|from| from.is_ipv4() == to.is_ipv4()).unwrap_or(any);
-    if let Some(link) = link {
-        socket.bind_device(Some(link.as_bytes()))?;
+    if let Some(interface) = interface {
+        socket.bind_device(Some(interface.as_bytes()))?;
     }
     if to.is_ipv4() {
         socket.set_ttl_v4(255)?;

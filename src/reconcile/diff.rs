@@ -7,15 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::desired::{Desired, Presence};
 use crate::model::{ActualAddress, BootTime, Vip};
+use crate::reconcile::desired::{Desired, Presence};
 
 /// What exists on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Actual {
-    /// Every address of every link, as the kernel reports it.
+    /// Every address of every interface, as the kernel reports it.
     pub addresses: Vec<ActualAddress>,
-    /// What this process announces, by link index.
+    /// What this process announces, by interface index.
     pub announcing: BTreeSet<(u32, IpAddr)>,
     /// The addresses for which the kernel's answers to ARP and ND are suppressed.
     pub silenced: BTreeSet<IpAddr>,
@@ -30,22 +30,22 @@ pub struct Actual {
 pub enum Action {
     /// Stop announcing.
     Withdraw {
-        /// Link index.
-        link: u32,
+        /// Interface index.
+        interface: u32,
         /// The address.
         address: IpAddr,
     },
     /// Suppress the kernel's answers to ARP and ND for an address that is still there.
     Silence {
-        /// Link index.
-        link: u32,
+        /// Interface index.
+        interface: u32,
         /// The address.
         address: IpAddr,
     },
-    /// Remove from the link.
+    /// Remove from the interface.
     Remove {
-        /// Link index.
-        link: u32,
+        /// Interface index.
+        interface: u32,
         /// The address and its prefix length.
         vip: Vip,
     },
@@ -54,10 +54,10 @@ pub enum Action {
         /// The address.
         address: IpAddr,
     },
-    /// Put on the link, or change its lifetime, so that the kernel drops it at `fence_until`.
+    /// Put on the interface, or change its lifetime, so that the kernel drops it at `fence_until`.
     Hold {
-        /// Link index.
-        link: u32,
+        /// Interface index.
+        interface: u32,
         /// The address and its prefix length.
         vip: Vip,
         /// Valid lifetime in whole seconds.
@@ -69,8 +69,8 @@ pub enum Action {
     },
     /// Start announcing, from the beginning.
     Announce {
-        /// Link index.
-        link: u32,
+        /// Interface index.
+        interface: u32,
         /// The address.
         address: IpAddr,
     },
@@ -93,7 +93,7 @@ pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
         .iter()
         .filter(|address| actual.managed.contains(&address.vip.address))
         .partition(|address| address.tagged || address.deprecated);
-    plan.foreign = foreign.iter().map(|address| (address.link, address.vip)).collect();
+    plan.foreign = foreign.iter().map(|address| (address.interface, address.vip)).collect();
     let blocked: BTreeSet<IpAddr> = plan.foreign.iter().map(|(_, vip)| vip.address).collect();
 
     let mut hold = BTreeMap::new();
@@ -101,14 +101,14 @@ pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
     let mut silent = BTreeSet::new();
     for (key, presence) in &desired.addresses {
         match presence {
-            Presence::Held { fence_until, valid_until } if !blocked.contains(&key.1.address) => {
+            Presence::Active { fence_until, valid_until } if !blocked.contains(&key.1.address) => {
                 let seconds = whole_seconds(fence_until.since(now));
                 if seconds > 0 {
                     hold.insert(*key, (seconds, *fence_until, *valid_until));
                 }
             }
-            Presence::Held { .. } => {}
-            Presence::Kept { silent: quiet } => {
+            Presence::Active { .. } => {}
+            Presence::Draining { silent: quiet } => {
                 keep.insert(*key);
                 if *quiet {
                     silent.insert((key.0, key.1.address));
@@ -117,21 +117,21 @@ pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
         }
     }
 
-    for &(link, address) in &actual.announcing {
-        if !hold.keys().any(|(held_on, vip)| *held_on == link && vip.address == address) {
-            plan.actions.push(Action::Withdraw { link, address });
+    for &(interface, address) in &actual.announcing {
+        if !hold.keys().any(|(held_on, vip)| *held_on == interface && vip.address == address) {
+            plan.actions.push(Action::Withdraw { interface, address });
         }
     }
-    for &(link, address) in &silent {
+    for &(interface, address) in &silent {
         if !actual.silenced.contains(&address) {
-            plan.actions.push(Action::Silence { link, address });
+            plan.actions.push(Action::Silence { interface, address });
         }
     }
     let mut present = BTreeMap::new();
     for address in &ours {
-        let key = (address.link, address.vip);
+        let key = (address.interface, address.vip);
         if address.dad_failed || !(hold.contains_key(&key) || keep.contains(&key)) {
-            plan.actions.push(Action::Remove { link: address.link, vip: address.vip });
+            plan.actions.push(Action::Remove { interface: address.interface, vip: address.vip });
         } else {
             present.insert(key, address.valid_for);
         }
@@ -143,11 +143,11 @@ pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
         }
     }
     let mut announce = Vec::new();
-    for (&(link, vip), &(seconds, fence_until, valid_until)) in &hold {
-        let missing = !present.contains_key(&(link, vip));
-        let current = present.get(&(link, vip)).copied().flatten();
+    for (&(interface, vip), &(seconds, fence_until, valid_until)) in &hold {
+        let missing = !present.contains_key(&(interface, vip));
+        let current = present.get(&(interface, vip)).copied().flatten();
         let until = now + Duration::from_secs(seconds.into());
-        let applied = actual.fences.get(&(link, vip)).copied();
+        let applied = actual.fences.get(&(interface, vip)).copied();
         let agrees = applied.zip(current).is_some_and(|(applied, left)| is_close(left, applied.since(now)));
         // A lifetime that reaches beyond the claim is extended with a later renewal, and never by next to nothing:
         // with many addresses each extension counts.
@@ -156,10 +156,10 @@ pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
         // What never ends is not extended.
         let settled = seconds == FOREVER && applied.is_some() && current.is_none();
         if missing || (!settled && (!agrees || (!lasts && gains))) {
-            plan.actions.push(Action::Hold { link, vip, seconds, until, missing });
+            plan.actions.push(Action::Hold { interface, vip, seconds, until, missing });
         }
-        if !desired.quiet && (missing || !actual.announcing.contains(&(link, vip.address))) {
-            announce.push(Action::Announce { link, address: vip.address });
+        if !desired.quiet && (missing || !actual.announcing.contains(&(interface, vip.address))) {
+            announce.push(Action::Announce { interface, address: vip.address });
         }
     }
     plan.actions.extend(announce);
@@ -195,14 +195,14 @@ mod tests {
     }
 
     fn held(vips: &[&str], fence: u64) -> Desired {
-        let presence = Presence::Held { fence_until: at(fence), valid_until: at(fence - 1700) };
+        let presence = Presence::Active { fence_until: at(fence), valid_until: at(fence - 1700) };
         let addresses = vips.iter().map(|text| ((2, vip(text)), presence)).collect();
         Desired { addresses, ..Desired::default() }
     }
 
-    fn on_link(text: &str, seconds: u64) -> ActualAddress {
+    fn on_interface(text: &str, seconds: u64) -> ActualAddress {
         ActualAddress {
-            link: 2,
+            interface: 2,
             vip: vip(text),
             tagged: true,
             deprecated: true,
@@ -218,7 +218,7 @@ mod tests {
     /// As a host is when it holds `text` until a moment, by the kernel's count in so many seconds.
     fn holding(text: &str, until: u64, seconds: u64) -> Actual {
         let mut actual = managing(&[text]);
-        actual.addresses.push(on_link(text, seconds));
+        actual.addresses.push(on_interface(text, seconds));
         actual.announcing.insert((2, vip(text).address));
         actual.fences.insert((2, vip(text)), at(until));
         actual
@@ -231,15 +231,15 @@ mod tests {
     fn a_gain_adds_before_it_announces() {
         let plan = plan(&held(&[A, B], 4700), &managing(&[A, B]), at(10));
         let hold =
-            |text| Action::Hold { link: 2, vip: vip(text), seconds: 4, until: at(4010), missing: true };
-        let announce = |text| Action::Announce { link: 2, address: vip(text).address };
+            |text| Action::Hold { interface: 2, vip: vip(text), seconds: 4, until: at(4010), missing: true };
+        let announce = |text| Action::Announce { interface: 2, address: vip(text).address };
         assert_eq!(plan.actions, [hold(A), hold(B), announce(A), announce(B)]);
     }
 
     #[test]
-    fn what_routers_are_told_of_is_not_announced_on_the_link_and_may_stay_for_ever() {
+    fn what_routers_are_told_of_is_not_announced_on_the_interface_and_may_stay_for_ever() {
         let never = BootTime::from_boot(Duration::MAX);
-        let presence = Presence::Held { fence_until: never, valid_until: never };
+        let presence = Presence::Active { fence_until: never, valid_until: never };
         let quiet =
             Desired { addresses: [((2, vip(A)), presence)].into(), quiet: true, ..Desired::default() };
         let first = plan(&quiet, &managing(&[A]), at(10));
@@ -247,7 +247,7 @@ mod tests {
             panic!("{first:?}")
         };
         let mut actual = managing(&[A]);
-        actual.addresses.push(ActualAddress { valid_for: None, ..on_link(A, 0) });
+        actual.addresses.push(ActualAddress { valid_for: None, ..on_interface(A, 0) });
         actual.fences.insert((2, vip(A)), *until);
         assert_eq!(plan(&quiet, &actual, at(60_000)), Plan::default());
         actual.addresses[0].valid_for = Some(Duration::from_secs(9));
@@ -260,7 +260,7 @@ mod tests {
         let address = vip(A).address;
         assert_eq!(
             plan.actions,
-            [Action::Withdraw { link: 2, address }, Action::Remove { link: 2, vip: vip(A) }]
+            [Action::Withdraw { interface: 2, address }, Action::Remove { interface: 2, vip: vip(A) }]
         );
     }
 
@@ -272,13 +272,13 @@ mod tests {
     #[test]
     fn a_renewed_claim_extends_the_lifetime_without_a_new_announcement() {
         let plan = plan(&held(&[A], 6700), &holding(A, 4010, 2), at(2010));
-        let hold = Action::Hold { link: 2, vip: vip(A), seconds: 4, until: at(6010), missing: false };
+        let hold = Action::Hold { interface: 2, vip: vip(A), seconds: 4, until: at(6010), missing: false };
         assert_eq!(plan.actions, [hold]);
     }
 
     #[test]
     fn a_lifetime_that_reaches_beyond_the_claim_is_left_for_now() {
-        let presence = |renewed: u64| Presence::Held {
+        let presence = |renewed: u64| Presence::Active {
             fence_until: at(renewed + 14_700),
             valid_until: at(renewed + 10_000),
         };
@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn a_lifetime_beyond_the_fence_is_shortened() {
         let plan = plan(&held(&[A], 4700), &holding(A, 6000, 5), at(1000));
-        let hold = Action::Hold { link: 2, vip: vip(A), seconds: 3, until: at(4000), missing: false };
+        let hold = Action::Hold { interface: 2, vip: vip(A), seconds: 3, until: at(4000), missing: false };
         assert_eq!(plan.actions, [hold]);
     }
 
@@ -321,20 +321,21 @@ mod tests {
     #[test]
     fn an_address_that_the_go_program_left_is_adopted_and_gets_a_lifetime() {
         let mut actual = managing(&[A]);
-        actual.addresses.push(ActualAddress { tagged: false, valid_for: None, ..on_link(A, 0) });
+        actual.addresses.push(ActualAddress { tagged: false, valid_for: None, ..on_interface(A, 0) });
         let adopted = plan(&held(&[A], 4700), &actual, at(10));
         assert!(matches!(
             adopted.actions.as_slice(),
             [Action::Hold { missing: false, .. }, Action::Announce { .. }]
         ));
         let dropped = plan(&Desired::default(), &actual, at(10));
-        assert_eq!(dropped.actions, [Action::Remove { link: 2, vip: vip(A) }]);
+        assert_eq!(dropped.actions, [Action::Remove { interface: 2, vip: vip(A) }]);
     }
 
     #[test]
     fn an_address_that_somebody_else_configured_is_left_alone_and_reported() {
         let mut actual = managing(&[A]);
-        let foreign = ActualAddress { tagged: false, deprecated: false, valid_for: None, ..on_link(A, 0) };
+        let foreign =
+            ActualAddress { tagged: false, deprecated: false, valid_for: None, ..on_interface(A, 0) };
         actual.addresses.push(foreign);
         for desired in [held(&[A], 4700), Desired::default()] {
             let plan = plan(&desired, &actual, at(10));
@@ -345,21 +346,21 @@ mod tests {
     #[test]
     fn addresses_that_are_none_of_our_business_are_never_touched() {
         let mut actual = managing(&[A]);
-        actual.addresses.push(on_link(B, 4));
+        actual.addresses.push(on_interface(B, 4));
         assert_eq!(plan(&Desired::default(), &actual, at(10)), Plan::default());
     }
 
     #[test]
-    fn another_prefix_or_link_is_removed_before_the_right_one_is_added() {
+    fn another_prefix_or_interface_is_removed_before_the_right_one_is_added() {
         let mut actual = managing(&[A]);
-        actual.addresses.push(ActualAddress { vip: Vip { prefix: 24, ..vip(A) }, ..on_link(A, 4) });
-        actual.addresses.push(ActualAddress { link: 3, ..on_link(A, 4) });
+        actual.addresses.push(ActualAddress { vip: Vip { prefix: 24, ..vip(A) }, ..on_interface(A, 4) });
+        actual.addresses.push(ActualAddress { interface: 3, ..on_interface(A, 4) });
         let plan = plan(&held(&[A], 4700), &actual, at(10));
         assert!(matches!(
             plan.actions.as_slice(),
             [
                 Action::Remove { .. },
-                Action::Remove { link: 3, .. },
+                Action::Remove { interface: 3, .. },
                 Action::Hold { .. },
                 Action::Announce { .. }
             ]
@@ -381,29 +382,32 @@ mod tests {
     fn a_leaving_host_is_silenced_and_a_removed_address_is_not_left_silenced() {
         let key = (2, vip(A));
         let leaving =
-            Desired { addresses: [(key, Presence::Kept { silent: true })].into(), ..Desired::default() };
+            Desired { addresses: [(key, Presence::Draining { silent: true })].into(), ..Desired::default() };
         let address = vip(A).address;
         let mut actual = holding(A, 4010, 4);
         let first = plan(&leaving, &actual, at(10));
         assert_eq!(
             first.actions,
-            [Action::Withdraw { link: 2, address }, Action::Silence { link: 2, address }]
+            [Action::Withdraw { interface: 2, address }, Action::Silence { interface: 2, address }]
         );
         actual.announcing.clear();
         actual.silenced.insert(address);
         assert_eq!(plan(&leaving, &actual, at(20)), Plan::default());
         let last = plan(&Desired::default(), &actual, at(30));
-        assert_eq!(last.actions, [Action::Remove { link: 2, vip: vip(A) }, Action::Unsilence { address }]);
+        assert_eq!(
+            last.actions,
+            [Action::Remove { interface: 2, vip: vip(A) }, Action::Unsilence { address }]
+        );
     }
 
     #[test]
     fn keeping_neither_adds_nor_extends() {
         let key = (2, vip(A));
         let kept =
-            Desired { addresses: [(key, Presence::Kept { silent: false })].into(), ..Desired::default() };
+            Desired { addresses: [(key, Presence::Draining { silent: false })].into(), ..Desired::default() };
         assert_eq!(plan(&kept, &managing(&[A]), at(10)), Plan::default());
         let mut actual = managing(&[A]);
-        actual.addresses.push(on_link(A, 2));
+        actual.addresses.push(on_interface(A, 2));
         assert_eq!(plan(&kept, &actual, at(10)), Plan::default());
     }
 }

@@ -9,24 +9,24 @@ use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
 
 use super::diff::{Action, Actual, plan};
-use super::links::Links;
-use super::outcome::Outcome;
-use crate::announce::admission::Admission;
+use super::host_status::HostStatus;
+use super::interfaces::Interfaces;
 use crate::announce::layer2::Sighting;
-use crate::announce::probe::Probe;
 use crate::announce::schedule::Schedule;
-use crate::desired::{Board, Group, Inputs, LINGER, Place, Unplaced, desired};
-use crate::latest;
-use crate::leader::Standing;
-use crate::leader::driver::Ask;
-use crate::leader::elector::Input;
-use crate::model::Announced;
-use crate::model::{BootTime, LeaseName, Link, Prefix, Vip};
+use crate::conflict::detector::Admission;
+use crate::conflict::probe::Probe;
+use crate::election::Role;
+use crate::election::driver::Ask;
+use crate::election::elector::Input;
+use crate::model::AdvertisedRoutes;
+use crate::model::{BootTime, Interface, LeaseName, Prefix, Vip};
 use crate::net::clock::{self, Timer};
 use crate::net::netlink::{Change, Changes, Hold, Netlink, NetlinkError, Scope};
 use crate::net::{nft, sysctl};
+use crate::reconcile::desired::{AddressSpec, Board, Group, Inputs, LINGER, PlacementError, desired};
 use crate::telemetry::Telemetry;
 use crate::telemetry::status::Held;
+use crate::watch_ext;
 
 /// How often the host is looked at though nothing happened.
 const RESYNC: Duration = Duration::from_secs(30);
@@ -38,8 +38,8 @@ const SHARE: u32 = 5;
 /// How this host holds addresses.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The main link's name: others may be better when it is down.
-    pub link: String,
+    /// The main interface's name: others may be better when it is down.
+    pub interface: String,
     /// See [`Inputs::preserve`].
     pub preserve: bool,
     /// Do not probe for IPv6 addresses.
@@ -48,7 +48,7 @@ pub struct Options {
     pub lo_global: bool,
     /// Time between announcements after the burst.
     pub refresh: Duration,
-    /// Routers are told of addresses: nothing is announced on links.
+    /// Routers are told of addresses: nothing is announced on interfaces.
     pub quiet: bool,
     /// There are Services on the board, once they are known.
     pub services: bool,
@@ -67,12 +67,12 @@ pub struct Channels {
     pub asks: mpsc::Receiver<(LeaseName, Ask)>,
     /// What the elections are told.
     pub commands: mpsc::Sender<(LeaseName, Input)>,
-    /// Since when the main link is down, if it is.
-    pub link_down: watch::Sender<Option<BootTime>>,
+    /// Since when the main interface is down, if it is.
+    pub interface_down: watch::Sender<Option<BootTime>>,
     /// What came of it.
-    pub outcome: watch::Sender<Outcome>,
+    pub outcome: watch::Sender<HostStatus>,
     /// What routers are told.
-    pub announced: watch::Sender<Announced>,
+    pub announced: watch::Sender<AdvertisedRoutes>,
 }
 
 /// The main loop and its memory.
@@ -83,9 +83,9 @@ pub struct Driver {
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) netlink: Netlink,
     changes: Changes,
-    pub(super) links: Links,
-    /// The main link, as last seen.
-    link: Option<Link>,
+    pub(super) interfaces: Interfaces,
+    /// The main interface, as last seen.
+    interface: Option<Interface>,
     /// Where each group's addresses go on this host.
     pub(super) placed: BTreeMap<LeaseName, BTreeSet<(u32, Vip)>>,
     /// Whose an address is.
@@ -137,8 +137,8 @@ impl Driver {
             telemetry,
             netlink,
             changes,
-            links: Links::default(),
-            link: None,
+            interfaces: Interfaces::default(),
+            interface: None,
             placed: BTreeMap::new(),
             owners: BTreeMap::new(),
             probes: BTreeMap::new(),
@@ -165,7 +165,7 @@ impl Driver {
         if let Err(error) = nft::clear() {
             tracing::debug!(%error, "the kernel's nftables cannot be used");
         }
-        self.look_at_links().await;
+        self.look_at_interfaces().await;
         let mut resync_at = clock::now() + RESYNC;
         loop {
             if self.dirty && clock::now() >= self.not_before {
@@ -179,12 +179,12 @@ impl Driver {
             let deadline = self.poll_timeout().min(resync_at);
             match self.wait(&mut timer, deadline).await {
                 Wake::Look => self.dirty = true,
-                Wake::LookAtLinks => self.look_at_links().await,
-                Wake::Seen(link, sighting) => self.dirty |= self.handle_sighting(link, sighting),
-                Wake::SocketFailed(link, error) => {
+                Wake::LookAtLinks => self.look_at_interfaces().await,
+                Wake::Seen(interface, sighting) => self.dirty |= self.handle_sighting(interface, sighting),
+                Wake::SocketFailed(interface, error) => {
                     self.report(&format!("a packet socket failed: {error}"));
-                    self.links.close(link);
-                    self.look_at_links().await;
+                    self.interfaces.close(interface);
+                    self.look_at_interfaces().await;
                     tokio::time::sleep(RETRY).await;
                 }
                 Wake::Asked(group, ask) => self.handle_ask(group, ask),
@@ -192,15 +192,15 @@ impl Driver {
                     let now = clock::now();
                     if now >= resync_at {
                         resync_at = now + RESYNC;
-                        self.look_at_links().await;
+                        self.look_at_interfaces().await;
                     }
-                    self.dirty |= self.standing_deadline().is_some_and(|at| now >= at)
+                    self.dirty |= self.role_deadline().is_some_and(|at| now >= at)
                         || self.retry_at.is_some_and(|at| now >= at);
                 }
                 Wake::Closed => break,
             }
         }
-        // A link can go when its addresses have gone.
+        // An interface can go when its addresses have gone.
         for _ in 0..2 {
             self.reconcile(Some(Board { complete: true, ..Board::default() })).await;
         }
@@ -208,20 +208,20 @@ impl Driver {
     }
 
     async fn wait(&mut self, timer: &mut Timer, deadline: BootTime) -> Wake {
-        let sighting = self.links.next_sighting();
+        let sighting = self.interfaces.next_sighting();
         let wake = tokio::select! {
             biased;
             changed = self.channels.board.changed() => if changed.is_ok() { Wake::Look } else { Wake::Closed },
             change = self.changes.next() => match change {
                 Some(Change::Address) => Wake::Look,
-                Some(Change::Link) => Wake::LookAtLinks,
+                Some(Change::Interface) => Wake::LookAtLinks,
                 None => Wake::Closed,
             },
             Some((group, ask)) = self.channels.asks.recv() => Wake::Asked(group, ask),
             () = timer.until(Some(deadline)) => Wake::Deadline,
-            (link, seen) = sighting => match seen {
-                Ok(sighting) => Wake::Seen(link, sighting),
-                Err(error) => Wake::SocketFailed(link, error),
+            (interface, seen) = sighting => match seen {
+                Ok(sighting) => Wake::Seen(interface, sighting),
+                Err(error) => Wake::SocketFailed(interface, error),
             },
         };
         // One look answers for all that the kernel has reported by now.
@@ -229,29 +229,29 @@ impl Driver {
         while let Some(Some(change)) = self.changes.next().now_or_never() {
             self.dirty = true;
             wake = match (wake, change) {
-                (Wake::Look | Wake::Deadline, Change::Link) => Wake::LookAtLinks,
+                (Wake::Look | Wake::Deadline, Change::Interface) => Wake::LookAtLinks,
                 (wake, _) => wake,
             };
         }
         wake
     }
 
-    /// The standing of a group; nobody's who left the board.
-    pub(super) fn standing(&self, group: &LeaseName) -> Standing {
+    /// The role of a group; nobody's who left the board.
+    pub(super) fn role(&self, group: &LeaseName) -> Role {
         let board = self.channels.board.borrow();
-        board.groups.get(group).map_or(NOBODY, |group| group.standing.clone())
+        board.groups.get(group).map_or(NOBODY, |group| group.role.clone())
     }
 
-    /// When the standings by themselves change what is desired.
-    fn standing_deadline(&self) -> Option<BootTime> {
+    /// When the roles by themselves change what is desired.
+    fn role_deadline(&self) -> Option<BootTime> {
         let now = clock::now();
         let board = self.channels.board.borrow();
-        let deadlines = board.groups.values().filter_map(|group| match &group.standing {
-            Standing::Holding(claim) => Some(claim.valid_until),
-            Standing::Leaving { until } if now + LINGER < *until => Some(*until - LINGER),
-            Standing::Leaving { until } => Some(*until),
-            Standing::Following { fence_until, .. } => *fence_until,
-            Standing::Starting => None,
+        let deadlines = board.groups.values().filter_map(|group| match &group.role {
+            Role::Leader(claim) => Some(claim.valid_until),
+            Role::HandingOver { until } if now + LINGER < *until => Some(*until - LINGER),
+            Role::HandingOver { until } => Some(*until),
+            Role::Follower { fence_until, .. } => *fence_until,
+            Role::Starting => None,
         });
         deadlines.filter(|at| *at > now || !self.schedule.is_empty()).min()
     }
@@ -260,7 +260,7 @@ impl Driver {
         let probe = self.probes.values().map(Probe::poll_timeout).min();
         let look = self.dirty.then_some(self.not_before);
         let (schedule, admission) = (self.schedule.poll_timeout(), self.admission.poll_timeout());
-        let all = [schedule, probe, admission, self.standing_deadline(), self.retry_at, look];
+        let all = [schedule, probe, admission, self.role_deadline(), self.retry_at, look];
         all.into_iter().flatten().min().unwrap_or(clock::now() + RESYNC)
     }
 
@@ -273,25 +273,24 @@ impl Driver {
             Ok(addresses) => self.memory.addresses = addresses,
             Err(error) => return self.failed(&error),
         }
-        self.links.learn(&self.memory.addresses);
+        self.interfaces.learn(&self.memory.addresses);
         let board = board.unwrap_or_else(|| self.channels.board.borrow_and_update().clone());
         self.place(&board).await;
-        let leaving =
-            board.groups.values().filter(|group| matches!(group.standing, Standing::Leaving { .. }));
+        let leaving = board.groups.values().filter(|group| matches!(group.role, Role::HandingOver { .. }));
         let leaving: BTreeSet<IpAddr> = leaving.flat_map(addresses_of).collect();
         self.succeeded.retain(|address| leaving.contains(address));
         self.memory.announcing = self.schedule.targets();
         let now = clock::now();
         let fresh = board.fresh;
         // Nothing is missing that is only not known yet.
-        let decided = board.groups.values().all(|group| group.standing != Standing::Starting);
+        let decided = board.groups.values().all(|group| group.role != Role::Starting);
         let complete = decided && (board.complete || !self.options.services);
         let known = board.known.clone();
         let routes = board.groups.values().filter(|group| !group.routes.is_empty());
-        let routes = routes.map(|group| (group.standing.clone(), group.routes.clone())).collect();
+        let routes = routes.map(|group| (group.role.clone(), group.routes.clone())).collect();
         let groups = board.groups.into_iter();
         let groups =
-            groups.map(|(name, group)| (group.standing, self.placed.get(&name).cloned().unwrap_or_default()));
+            groups.map(|(name, group)| (group.role, self.placed.get(&name).cloned().unwrap_or_default()));
         let inputs = Inputs {
             groups: groups.collect(),
             routes,
@@ -333,56 +332,61 @@ impl Driver {
         self.owners.clear();
         self.obstacles.clear();
         self.conflicts.retain(|_, (_, until)| now < *until);
-        self.remove_links(board).await;
+        self.remove_interfaces(board).await;
         for (name, group) in &board.groups {
             for place in &group.places {
-                match place.find(self.links.all(), &self.memory.addresses) {
+                match place.find(self.interfaces.all(), &self.memory.addresses) {
                     Ok(target) => drop(self.placed.entry(name.clone()).or_default().insert(target)),
-                    Err(error) if group.standing.claim(now).is_none() => drop(error),
-                    Err(Unplaced::NotMade { link, parent }) => {
-                        missing.insert(link, (parent, Some(place.address)));
+                    Err(error) if group.role.claim(now).is_none() => drop(error),
+                    Err(PlacementError::NotMade { interface, parent }) => {
+                        missing.insert(interface, (parent, Some(place.address)));
                     }
                     Err(error) => drop(self.obstacles.insert(place.address, error.to_string())),
                 }
                 self.owners.insert(place.address, name.clone());
             }
-            for link in group.links.iter().filter(|_| group.standing.claim(now).is_some()) {
-                let named = |name: &str| self.links.all().iter().find(|link| link.name == name);
-                if let (None, Some(parent)) = (named(&link.name()), named(link.parent())) {
-                    missing.entry(link.clone()).or_insert((parent.index, None));
+            for interface in group.interfaces.iter().filter(|_| group.role.claim(now).is_some()) {
+                let named =
+                    |name: &str| self.interfaces.all().iter().find(|interface| interface.name == name);
+                if let (None, Some(parent)) = (named(&interface.name()), named(interface.parent())) {
+                    missing.entry(interface.clone()).or_insert((parent.index, None));
                 }
             }
         }
-        self.make_links(missing).await;
+        self.make_interfaces(missing).await;
         let there: BTreeSet<IpAddr> =
             self.memory.addresses.iter().map(|address| address.vip.address).collect();
         self.memory.managed.retain(|address| there.contains(address));
         self.memory.managed.extend(self.owners.keys().copied());
         if !self.options.quiet {
-            self.open_links();
+            self.open_interfaces();
         }
     }
 
-    fn open_links(&mut self) {
+    fn open_interfaces(&mut self) {
         let mut opened = BTreeSet::new();
         let mut failure = None;
         for (name, targets) in &self.placed {
             let listen = self.options.control_plane.as_ref() == Some(name);
-            for (link, vip) in targets {
-                match self.links.carry(*link, vip.address, listen) {
-                    Ok(fresh) => opened.extend(fresh.then_some(*link)),
+            for (interface, vip) in targets {
+                match self.interfaces.carry(*interface, vip.address, listen) {
+                    Ok(fresh) => opened.extend(fresh.then_some(*interface)),
                     Err(error) => failure = Some(error),
                 }
             }
         }
-        let side = |link: &&Link| opened.contains(&link.index) && link.name != self.options.link;
-        for link in self.links.all().iter().filter(side).filter(|link| link.has_neighbours()) {
-            if link.reverse_path.max(sysctl::reverse_path_for_all()) == 1 {
+        let side = |interface: &&Interface| {
+            opened.contains(&interface.index) && interface.name != self.options.interface
+        };
+        for interface in
+            self.interfaces.all().iter().filter(side).filter(|interface| interface.has_neighbours())
+        {
+            if interface.reverse_path.max(sysctl::reverse_path_for_all()) == 1 {
                 tracing::warn!(
-                    link = link.name,
-                    "reverse path filtering is strict: packets of clients that this host answers by another link are \
+                    interface = interface.name,
+                    "reverse path filtering is strict: packets of clients that this host answers by another interface are \
                      dropped; set net.ipv4.conf.{}.rp_filter to 2",
-                    link.name
+                    interface.name
                 );
             }
         }
@@ -401,15 +405,15 @@ impl Driver {
         let (mut holds, mut announcements) = (Vec::new(), Vec::new());
         for action in actions {
             match action {
-                Action::Withdraw { link, address } => self.schedule.stop((link, address)),
+                Action::Withdraw { interface, address } => self.schedule.stop((interface, address)),
                 Action::Silence { address, .. } => silences.push(address),
-                Action::Remove { link, vip } => removals.push((link, vip)),
+                Action::Remove { interface, vip } => removals.push((interface, vip)),
                 Action::Unsilence { address } => unsilences.push(address),
-                Action::Hold { link, vip, seconds, until, missing } => {
-                    let hold = Hold { link, vip, seconds, scope: self.scope(link) };
+                Action::Hold { interface, vip, seconds, until, missing } => {
+                    let hold = Hold { interface, vip, seconds, scope: self.scope(interface) };
                     holds.push((hold, until, missing));
                 }
-                Action::Announce { link, address } => announcements.push((link, address)),
+                Action::Announce { interface, address } => announcements.push((interface, address)),
             }
         }
         if let Err(error) = nft::silence(&silences) {
@@ -427,27 +431,31 @@ impl Driver {
     }
 
     fn remove(&mut self, removals: &[(u32, Vip)]) {
-        for ((link, vip), outcome) in removals.iter().zip(self.netlink.remove(removals)) {
+        for ((interface, vip), outcome) in removals.iter().zip(self.netlink.remove(removals)) {
             match outcome {
                 Ok(()) => {
-                    self.memory.fences.remove(&(*link, *vip));
-                    self.telemetry.address_removed(*vip, &self.links.name(*link));
+                    self.memory.fences.remove(&(*interface, *vip));
+                    self.telemetry.address_removed(*vip, &self.interfaces.name(*interface));
                 }
                 Err(error) => self.failed(&error),
             }
         }
     }
 
-    /// Put addresses on links, each with the moment at which the kernel drops it, and whether it was missing.
+    /// Put addresses on interfaces, each with the moment at which the kernel drops it, and whether it was missing.
     fn hold(&mut self, holds: Vec<(Hold, BootTime, bool)>) {
         let requests: Vec<Hold> = holds.iter().map(|(hold, ..)| *hold).collect();
         for ((hold, until, missing), outcome) in holds.into_iter().zip(self.netlink.hold(&requests)) {
             match outcome {
                 Ok(()) => {
-                    let before = self.memory.fences.insert((hold.link, hold.vip), until);
+                    let before = self.memory.fences.insert((hold.interface, hold.vip), until);
                     if missing {
                         let repaired = before.is_some_and(|before| clock::now() < before);
-                        self.telemetry.address_added(hold.vip, &self.links.name(hold.link), repaired);
+                        self.telemetry.address_added(
+                            hold.vip,
+                            &self.interfaces.name(hold.interface),
+                            repaired,
+                        );
                     }
                 }
                 Err(error) => self.failed(&error),
@@ -455,8 +463,8 @@ impl Driver {
         }
     }
 
-    fn scope(&self, link: u32) -> Scope {
-        let host = !self.options.lo_global && self.links.name(link) == "lo";
+    fn scope(&self, interface: u32) -> Scope {
+        let host = !self.options.lo_global && self.interfaces.name(interface) == "lo";
         if host { Scope::Host } else { Scope::Global }
     }
 
@@ -476,10 +484,10 @@ impl Driver {
     fn tell(&mut self, foreign: &BTreeSet<Vip>) {
         self.told = true;
         let announcing = self.schedule.targets();
-        let held = self.memory.fences.keys().map(|(link, vip)| Held {
+        let held = self.memory.fences.keys().map(|(interface, vip)| Held {
             address: vip.to_string(),
-            link: self.links.name(*link),
-            announced: announcing.contains(&(*link, vip.address)),
+            interface: self.interfaces.name(*interface),
+            announced: announcing.contains(&(*interface, vip.address)),
         });
         self.telemetry.held(held.collect(), foreign);
         let mut obstacles = self.obstacles.clone();
@@ -493,47 +501,48 @@ impl Driver {
         let held = held.chain(hosts.map(|prefix| prefix.address)).collect();
         let conflicts = self.conflicts.iter().map(|(address, (text, _))| (*address, text.clone())).collect();
         let taken = self.admission.taken().map(|((_, address), _)| address).collect();
-        let outcome = Outcome { held, obstacles, conflicts, taken };
-        latest::set(&self.channels.outcome, outcome);
+        let outcome = HostStatus { held, obstacles, conflicts, taken };
+        watch_ext::set(&self.channels.outcome, outcome);
     }
 
     fn announce_what_is_due(&mut self) {
         let now = clock::now();
-        for (link, address) in self.schedule.handle_timeout(now) {
+        for (interface, address) in self.schedule.handle_timeout(now) {
             // The claim is checked where it is used: a process that was stopped for a while wakes up right here.
             let owner = self.owners.get(&address);
-            if owner.is_some_and(|group| self.standing(group).claim(now).is_some()) {
-                self.announce(link, address);
+            if owner.is_some_and(|group| self.role(group).claim(now).is_some()) {
+                self.announce(interface, address);
             }
         }
     }
 
-    pub(super) fn announce(&mut self, link: u32, address: IpAddr) {
-        match self.links.announce(link, address) {
+    pub(super) fn announce(&mut self, interface: u32, address: IpAddr) {
+        match self.interfaces.announce(interface, address) {
             Ok(()) => {
                 self.telemetry.announced(address);
                 self.last_error = None;
             }
             Err(error) => {
-                let text = format!("cannot announce {address} on {}: {error}", self.links.name(link));
+                let text =
+                    format!("cannot announce {address} on {}: {error}", self.interfaces.name(interface));
                 self.report(&text);
             }
         }
     }
 
-    async fn look_at_links(&mut self) {
+    async fn look_at_interfaces(&mut self) {
         self.dirty = true;
-        match self.netlink.links().await {
-            Ok(links) => self.links.set(links),
+        match self.netlink.interfaces().await {
+            Ok(interfaces) => self.interfaces.set(interfaces),
             Err(error) => return self.failed(&error),
         }
         let now = clock::now();
-        let found = self.links.by_name(&self.options.link);
-        self.tell_about_link(found.as_ref());
-        let came_up =
-            found.as_ref().is_some_and(|link| link.up) && self.channels.link_down.borrow().is_some();
-        let down = found.as_ref().is_none_or(|link| !link.up);
-        self.channels.link_down.send_if_modified(|since| {
+        let found = self.interfaces.by_name(&self.options.interface);
+        self.tell_about_interface(found.as_ref());
+        let came_up = found.as_ref().is_some_and(|interface| interface.up)
+            && self.channels.interface_down.borrow().is_some();
+        let down = found.as_ref().is_none_or(|interface| !interface.up);
+        self.channels.interface_down.send_if_modified(|since| {
             let before = *since;
             *since = if down { before.or(Some(now)) } else { None };
             before != *since
@@ -541,24 +550,24 @@ impl Driver {
         if came_up {
             self.schedule.restart(now);
         }
-        self.link = found;
+        self.interface = found;
     }
 
-    fn tell_about_link(&self, found: Option<&Link>) {
-        match (&self.link, found) {
+    fn tell_about_interface(&self, found: Option<&Interface>) {
+        match (&self.interface, found) {
             (Some(old), Some(new)) if old.up != new.up => {
-                tracing::warn!(link = new.name, up = new.up, "the link changed its state");
+                tracing::warn!(interface = new.name, up = new.up, "the interface changed its state");
             }
-            (Some(old), None) => tracing::error!(link = old.name, "the link is gone"),
-            (None, Some(new)) => tracing::info!(link = new.name, up = new.up, "using the link"),
+            (Some(old), None) => tracing::error!(interface = old.name, "the interface is gone"),
+            (None, Some(new)) => tracing::info!(interface = new.name, up = new.up, "using the interface"),
             _ => {}
         }
     }
 }
 
 /// Somebody else's, or nobody's.
-const NOBODY: Standing = Standing::Following { holder: None, fence_until: None };
+const NOBODY: Role = Role::Follower { holder: None, fence_until: None };
 
 fn addresses_of(group: &Group) -> impl Iterator<Item = IpAddr> + '_ {
-    group.places.iter().map(|place: &Place| place.address)
+    group.places.iter().map(|place: &AddressSpec| place.address)
 }

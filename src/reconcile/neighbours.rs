@@ -8,16 +8,16 @@ use futures::FutureExt;
 
 use super::driver::Driver;
 use crate::announce::layer2::{Act, Sighting};
-use crate::announce::probe::{Probe, Step, yields_to};
 use crate::announce::schedule::Target;
-use crate::desired::{Desired, Presence};
-use crate::leader::driver::Ask;
-use crate::leader::elector::Input;
-use crate::leader::{Basis, Standing};
+use crate::conflict::probe::{Probe, Step, yields_to};
+use crate::election::driver::Ask;
+use crate::election::elector::Input;
+use crate::election::{ClaimSource, Role};
 use crate::model::LeaseName;
 use crate::model::hash::fnv1a;
-use crate::model::link::hardware_text;
+use crate::model::interface::hardware_text;
 use crate::net::clock;
+use crate::reconcile::desired::{Desired, Presence};
 
 /// Answers that are heard before a verdict: a flood of them does not put it off.
 const ANSWERS: usize = 256;
@@ -27,7 +27,7 @@ const CONFLICT: Duration = Duration::from_secs(60);
 impl Driver {
     fn targets(&self, group: &LeaseName) -> Vec<(u32, IpAddr)> {
         let placed = self.placed.get(group).into_iter().flatten();
-        placed.map(|(link, vip)| (*link, vip.address)).collect()
+        placed.map(|(interface, vip)| (*interface, vip.address)).collect()
     }
 
     pub(super) fn handle_ask(&mut self, group: LeaseName, ask: Ask) {
@@ -46,8 +46,8 @@ impl Driver {
                 self.probes.insert(group, probe);
             }
             Ask::Assert => {
-                for (link, address) in self.targets(&group) {
-                    self.announce(link, address);
+                for (interface, address) in self.targets(&group) {
+                    self.announce(interface, address);
                 }
             }
         }
@@ -57,22 +57,22 @@ impl Driver {
     pub(super) fn admit(&mut self, desired: &mut Desired, fresh: &BTreeSet<IpAddr>) {
         let now = clock::now();
         let ours = self.memory.addresses.iter().filter(|address| address.tagged || address.deprecated);
-        let there: BTreeSet<Target> = ours.map(|address| (address.link, address.vip.address)).collect();
+        let there: BTreeSet<Target> = ours.map(|address| (address.interface, address.vip.address)).collect();
         let mut wanted = BTreeSet::new();
-        desired.addresses.retain(|(link, vip), presence| {
+        desired.addresses.retain(|(interface, vip), presence| {
             let exempt = self.options.skip_dad && vip.address.is_ipv6();
-            if exempt || !fresh.contains(&vip.address) || !matches!(presence, Presence::Held { .. }) {
+            if exempt || !fresh.contains(&vip.address) || !matches!(presence, Presence::Active { .. }) {
                 return true;
             }
-            let target = (*link, vip.address);
+            let target = (*interface, vip.address);
             wanted.insert(target);
             self.admission.allows(target, there.contains(&target), now)
         });
         self.admission.retain(&wanted);
-        for ((link, address), station) in self.admission.taken() {
-            let (station, link) = (hardware_text(station), self.links.name(link));
+        for ((interface, address), station) in self.admission.taken() {
+            let (station, interface) = (hardware_text(station), self.interfaces.name(interface));
             let text = format!(
-                "another station, {station}, has {address} on link {link}: give the Service another address, or take \
+                "another station, {station}, has {address} on interface {interface}: give the Service another address, or take \
                  it away there"
             );
             self.obstacles.insert(address, text);
@@ -90,16 +90,18 @@ impl Driver {
         // The runtime looks at its sockets when everybody has had a turn.
         tokio::task::yield_now().await;
         for _ in 0..ANSWERS {
-            let Some((link, Ok(sighting))) = self.links.next_sighting().now_or_never() else { return };
-            self.dirty |= self.handle_sighting(link, sighting);
+            let Some((interface, Ok(sighting))) = self.interfaces.next_sighting().now_or_never() else {
+                return;
+            };
+            self.dirty |= self.handle_sighting(interface, sighting);
         }
     }
 
     pub(super) fn step_admission(&mut self) {
         let due = self.admission.handle_timeout(clock::now());
         self.dirty |= due.decided;
-        for (link, address) in due.ask {
-            if let Err(error) = self.links.probe(link, address) {
+        for (interface, address) in due.ask {
+            if let Err(error) = self.interfaces.probe(interface, address) {
                 tracing::debug!(%address, %error, "cannot probe");
             }
         }
@@ -113,9 +115,9 @@ impl Driver {
             match step {
                 Step::Wait => {}
                 Step::Send(addresses) => {
-                    for (link, address) in self.targets(&group) {
+                    for (interface, address) in self.targets(&group) {
                         if addresses.contains(&address)
-                            && let Err(error) = self.links.probe(link, address)
+                            && let Err(error) = self.interfaces.probe(interface, address)
                         {
                             tracing::debug!(%address, %error, "cannot probe");
                         }
@@ -137,32 +139,32 @@ impl Driver {
     }
 
     /// Another station was seen. Says whether the host has to be looked at.
-    pub(super) fn handle_sighting(&mut self, link: u32, sighting: Sighting) -> bool {
+    pub(super) fn handle_sighting(&mut self, interface: u32, sighting: Sighting) -> bool {
         let Sighting { address, station, act } = sighting;
         let Some(group) = self.owners.get(&address).cloned() else { return false };
         let probing = self.probes.get(&group).is_some_and(|probe| probe.concerns(address));
-        let seed = fnv1a(self.links.hardware(link));
-        if act == Act::Claims && self.admission.claimed((link, address), &station, seed, clock::now()) {
+        let seed = fnv1a(self.interfaces.hardware(interface));
+        if act == Act::Claims && self.admission.claimed((interface, address), &station, seed, clock::now()) {
             self.telemetry.occupied(address, &station);
             return true;
         }
-        match (act, self.standing(&group)) {
-            (Act::Claims, Standing::Leaving { .. }) => {
+        match (act, self.role(&group)) {
+            (Act::Claims, Role::HandingOver { .. }) => {
                 self.succeeded.insert(address);
                 if self.targets(&group).iter().all(|(_, address)| self.succeeded.contains(address)) {
                     self.command(&group, Input::Succeeded);
                 }
                 return true;
             }
-            (Act::Claims, Standing::Holding(claim)) if self.schedule.contains((link, address)) => {
-                if claim.basis == Basis::Provisional {
+            (Act::Claims, Role::Leader(claim)) if self.schedule.contains((interface, address)) => {
+                if claim.source == ClaimSource::Provisional {
                     self.command(&group, Input::StationSeen);
                     self.telemetry.conflict(address, &station, false);
                 } else {
-                    let defend = self.schedule.defend((link, address), clock::now());
+                    let defend = self.schedule.defend((interface, address), clock::now());
                     self.telemetry.conflict(address, &station, defend);
                     if defend {
-                        self.announce(link, address);
+                        self.announce(interface, address);
                     }
                     let until = clock::now() + CONFLICT;
                     let station = format!("another station, {}", hardware_text(&station));
@@ -177,7 +179,8 @@ impl Driver {
                 self.end_probe(&group, true);
             }
             (Act::Probes, _)
-                if probing && (station.is_empty() || yields_to(self.links.hardware(link), &station)) =>
+                if probing
+                    && (station.is_empty() || yields_to(self.interfaces.hardware(interface), &station)) =>
             {
                 self.end_probe(&group, true);
             }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::driver::Driver;
-use crate::model::Announced;
+use crate::model::AdvertisedRoutes;
 use crate::model::Routes;
 
 impl Driver {
@@ -28,7 +28,7 @@ impl Driver {
             if same && (Arc::ptr_eq(&announced.known, &known) || announced.known == known) {
                 return false;
             }
-            *announced = Announced { routes: Arc::new(routes), known, complete };
+            *announced = AdvertisedRoutes { routes: Arc::new(routes), known, complete };
             true
         })
     }

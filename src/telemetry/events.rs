@@ -9,8 +9,8 @@ use kube::api::{Patch, PatchParams};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::api::Api;
-use crate::api::event::{Author, Event};
+use crate::cluster::Api;
+use crate::cluster::event::{Event, EventRecorder};
 
 /// Something worth an Event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,7 +126,7 @@ impl Reporter {
             ..ObjectReference::default()
         };
         let (reason, message) = (notice.reason(), notice.message(&self.vips));
-        let author = Author { component: "kube-vip", host: self.node.clone() };
+        let author = EventRecorder { component: "kube-vip", host: self.node.clone() };
         author.post(chosen.client, Event { about, warning: notice.is_warning(), reason, message }).await
     }
 

@@ -4,11 +4,11 @@
 
 pub mod bgp;
 pub mod dhcp;
+pub mod endpoints;
 pub mod events;
 pub mod http;
 pub mod logging;
 pub mod metrics;
-pub mod pages;
 pub mod register;
 pub mod status;
 pub mod upnp;
@@ -20,10 +20,10 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::leader::decide::Seen;
-use crate::leader::elector::Answer;
-use crate::leader::{Basis, Observer, Standing};
-use crate::model::link::hardware_text;
+use crate::election::decide::ObservedLease;
+use crate::election::elector::LeaseResponse;
+use crate::election::{ClaimSource, Observer, Role};
+use crate::model::interface::hardware_text;
 use crate::model::{BootTime, Vip};
 use bgp::Question;
 use events::Notice;
@@ -120,24 +120,24 @@ impl Telemetry {
     }
 
     /// The local API server's health changed.
-    pub fn health(&self, health: crate::leader::Health) {
+    pub fn health(&self, health: crate::election::Health) {
         self.lock().status.api_server = format!("{health:?}").to_lowercase();
     }
 
-    /// The address was put on a link, or came back after somebody removed it.
-    pub fn address_added(&self, vip: Vip, link: &str, repaired: bool) {
+    /// The address was put on an interface, or came back after somebody removed it.
+    pub fn address_added(&self, vip: Vip, interface: &str, repaired: bool) {
         if repaired {
             self.metrics.repaired(vip.address);
-            tracing::warn!(address = %vip, link, "put the address back that somebody removed");
+            tracing::warn!(address = %vip, interface, "put the address back that somebody removed");
         } else {
-            tracing::info!(address = %vip, link, "added the address");
+            tracing::info!(address = %vip, interface, "added the address");
         }
     }
 
-    /// The address was removed from a link.
-    pub fn address_removed(&self, vip: Vip, link: &str) {
+    /// The address was removed from an interface.
+    pub fn address_removed(&self, vip: Vip, interface: &str) {
         self.metrics.forget(vip.address);
-        tracing::info!(address = %vip, link, "removed the address");
+        tracing::info!(address = %vip, interface, "removed the address");
     }
 
     /// An announcement went out.
@@ -223,26 +223,26 @@ impl Telemetry {
 }
 
 impl Observer for Telemetry {
-    fn election(&self, seen: &Seen, standing: &Standing, now: BootTime) {
+    fn election(&self, seen: &ObservedLease, role: &Role, now: BootTime) {
         let mut inner = self.lock();
-        if let Seen::Stored { lease, first_seen } = seen
+        if let ObservedLease::Present { lease, first_seen } = seen
             && lease.record.holder != inner.status.node
         {
             inner.held_elsewhere = Some(*first_seen);
         }
-        if let Seen::Stored { lease, .. } = seen {
+        if let ObservedLease::Present { lease, .. } = seen {
             inner.status.transitions = lease.record.transitions;
         }
         inner.status.holder = seen.holder().map(str::to_owned);
-        inner.status.set_standing(standing, now);
-        self.metrics.set_claim(standing.claim(now).map(|claim| claim.valid_until));
+        inner.status.set_role(role, now);
+        self.metrics.set_claim(role.claim(now).map(|claim| claim.valid_until));
     }
 
-    fn standing_changed(&self, before: &Standing, after: &Standing, seen: &Seen, now: BootTime) {
+    fn role_changed(&self, before: &Role, after: &Role, seen: &ObservedLease, now: BootTime) {
         let holder = seen.holder().unwrap_or("nobody");
         match (before, after) {
-            (_, Standing::Holding(claim)) => {
-                let provisional = claim.basis == Basis::Provisional;
+            (_, Role::Leader(claim)) => {
+                let provisional = claim.source == ClaimSource::Provisional;
                 let mut inner = self.lock();
                 let gap = inner.held_elsewhere.or(inner.lost_at).map(|since| now.since(since));
                 inner.held_elsewhere = None;
@@ -255,11 +255,11 @@ impl Observer for Telemetry {
                 );
                 self.notice(Notice::Gained { provisional });
             }
-            (Standing::Holding(_), Standing::Leaving { .. }) => {
+            (Role::Leader(_), Role::HandingOver { .. }) => {
                 tracing::info!("handing the VIP over");
             }
-            (Standing::Holding(_) | Standing::Leaving { .. }, _) => {
-                let planned = matches!(before, Standing::Leaving { .. });
+            (Role::Leader(_) | Role::HandingOver { .. }, _) => {
+                let planned = matches!(before, Role::HandingOver { .. });
                 self.lock().lost_at = Some(now);
                 self.metrics.lost();
                 if planned {
@@ -269,7 +269,7 @@ impl Observer for Telemetry {
                 }
                 self.notice(Notice::Lost { planned, holder: holder.to_owned() });
             }
-            (Standing::Starting, _) => tracing::info!(holder, "following the holder of the VIP"),
+            (Role::Starting, _) => tracing::info!(holder, "following the holder of the VIP"),
             _ => {}
         }
     }
@@ -278,18 +278,20 @@ impl Observer for Telemetry {
         self.trouble("no access to an API server", "", why);
     }
 
-    fn call_failed(&self, verb: &'static str, server: &str, answer: &Answer, why: &str) {
+    fn call_failed(&self, verb: &'static str, server: &str, answer: &LeaseResponse, why: &str) {
         let reason = match answer {
-            Answer::Conflict => "conflict",
-            Answer::Refused => "forbidden",
-            Answer::Missing => "missing",
+            LeaseResponse::Conflict => "conflict",
+            LeaseResponse::Forbidden => "forbidden",
+            LeaseResponse::NotFound => "missing",
             _ if why == "no answer in time" => "timeout",
             _ => "error",
         };
         self.metrics.api_error(verb, reason);
         match answer {
             // Both are the election at work.
-            Answer::Conflict | Answer::Missing => tracing::debug!(verb, server, reason, "the Lease"),
+            LeaseResponse::Conflict | LeaseResponse::NotFound => {
+                tracing::debug!(verb, server, reason, "the Lease")
+            }
             _ => self.trouble(&format!("cannot {verb} the Lease"), server, why),
         }
     }

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::Telemetry;
 use super::bgp::PeerStatus;
 use super::dhcp::LeaseStatus;
-use crate::leader::{Basis, Standing};
+use crate::election::{ClaimSource, Role};
 use crate::model::BootTime;
 use crate::net::clock;
 
@@ -44,7 +44,7 @@ pub struct Status {
     /// How often it changed hands.
     pub transitions: i32,
     /// `starting`, `following`, `holding`, `holding provisionally`, `leaving`.
-    pub standing: String,
+    pub role: String,
     /// For how many seconds that has been so.
     pub for_seconds: f64,
     /// For how many seconds the claim is still good.
@@ -88,8 +88,8 @@ pub struct Status {
 pub struct Held {
     /// With its prefix length.
     pub address: String,
-    /// The link it is on.
-    pub link: String,
+    /// The interface it is on.
+    pub interface: String,
     /// Whether it is announced.
     pub announced: bool,
 }
@@ -104,7 +104,7 @@ impl Status {
             lease: lease.to_owned(),
             holder: None,
             transitions: 0,
-            standing: "starting".to_owned(),
+            role: "starting".to_owned(),
             for_seconds: 0.0,
             claim_remaining_seconds: None,
             addresses: Vec::new(),
@@ -123,19 +123,19 @@ impl Status {
         }
     }
 
-    pub(super) fn set_standing(&mut self, standing: &Standing, now: BootTime) {
-        let word = match standing {
-            Standing::Starting => "starting",
-            Standing::Following { .. } => "following",
-            Standing::Holding(claim) if claim.basis == Basis::Provisional => "holding provisionally",
-            Standing::Holding(_) => "holding",
-            Standing::Leaving { .. } => "leaving",
+    pub(super) fn set_role(&mut self, role: &Role, now: BootTime) {
+        let word = match role {
+            Role::Starting => "starting",
+            Role::Follower { .. } => "following",
+            Role::Leader(claim) if claim.source == ClaimSource::Provisional => "holding provisionally",
+            Role::Leader(_) => "holding",
+            Role::HandingOver { .. } => "leaving",
         };
-        if self.standing != word {
-            self.standing = word.to_owned();
+        if self.role != word {
+            self.role = word.to_owned();
             self.since = now;
         }
-        self.valid_until = standing.claim(now).map(|claim| claim.valid_until);
+        self.valid_until = role.claim(now).map(|claim| claim.valid_until);
     }
 
     /// Fill in what depends on the moment of asking.
@@ -161,7 +161,7 @@ impl Status {
         line("process", format!("kube-vip {}, pid {}, mode {}", self.version, self.pid, self.mode));
         line("node", self.node.clone());
         if self.is_elected() {
-            line("standing", format!("{} for {:.1} s", self.standing, self.for_seconds));
+            line("role", format!("{} for {:.1} s", self.role, self.for_seconds));
             line("lease", format!("{}: held by {holder}, {} transitions", self.lease, self.transitions));
         } else {
             line("election", "none: every node announces what it can serve".to_owned());
@@ -171,7 +171,7 @@ impl Status {
         }
         for held in &self.addresses {
             let announced = if held.announced { "announced" } else { "silent" };
-            line("address", format!("{} on {}, {announced}", held.address, held.link));
+            line("address", format!("{} on {}, {announced}", held.address, held.interface));
         }
         if self.services > 0 {
             line("Services", self.services.to_string());
@@ -207,7 +207,7 @@ impl Status {
         if let Some(obstacle) = &self.obstacle {
             return Some(obstacle.clone());
         }
-        match self.standing.as_str() {
+        match self.role.as_str() {
             "following" if !self.is_elected() => {
                 Some("the API server on this host does not answer, or the host is drained".to_owned())
             }

@@ -9,23 +9,23 @@ use tokio::sync::watch;
 use super::gateway::{Gateway, GatewayError, search};
 use super::ledger::{Ledger, Step, Wanted};
 use super::outcome::Outcome;
-use crate::latest;
 use crate::model::{BootTime, Family};
 use crate::net::clock::{self, Timer};
 use crate::net::netlink::Netlink;
 use crate::telemetry::upnp::Counts;
+use crate::watch_ext;
 
 /// From one search to the next: while there is no gateway, and when there is one.
 const SEARCH_SOON: Duration = Duration::from_secs(5);
 const SEARCH_AGAIN: Duration = Duration::from_secs(300);
 
-/// A link's own addresses.
+/// An interface's own addresses.
 type Own = (Option<Ipv4Addr>, Option<Ipv6Addr>);
 
 /// The task and its memory.
 #[derive(Debug)]
 pub struct Driver {
-    link: String,
+    interface: String,
     netlink: Netlink,
     wanted: watch::Receiver<Wanted>,
     outcome: watch::Sender<Outcome>,
@@ -48,13 +48,13 @@ impl Driver {
     /// # Errors
     /// If the kernel does not talk to us.
     pub fn new(
-        link: &str,
+        interface: &str,
         counts: Counts,
     ) -> std::io::Result<(Self, watch::Sender<Wanted>, watch::Receiver<Outcome>)> {
         let (wanted_in, wanted) = watch::channel(Wanted::default());
         let (outcome, outcome_out) = watch::channel(Outcome::default());
         let driver = Self {
-            link: link.to_owned(),
+            interface: interface.to_owned(),
             netlink: Netlink::connect()?,
             wanted,
             outcome,
@@ -117,18 +117,20 @@ impl Driver {
             known.external = external;
         }
         let none = self.gateways.is_empty();
-        self.trouble =
-            none.then(|| format!("no gateway answers on link {} (is UPnP switched on there?)", self.link));
+        self.trouble = none.then(|| {
+            format!("no gateway answers on interface {} (is UPnP switched on there?)", self.interface)
+        });
         self.search_at = clock::now() + if none { SEARCH_SOON } else { SEARCH_AGAIN };
     }
 
-    /// The link's own addresses, and its index.
+    /// The interface's own addresses, and its index.
     async fn place(&self) -> Result<(Own, u32), String> {
-        let links = self.netlink.links().await.map_err(|error| error.to_string())?;
+        let interfaces = self.netlink.interfaces().await.map_err(|error| error.to_string())?;
         let addresses = self.netlink.addresses().await.map_err(|error| error.to_string())?;
-        let link = links.iter().find(|link| link.name == self.link);
-        let index = link.ok_or_else(|| format!("there is no link {} on this host", self.link))?.index;
-        let own = addresses.iter().filter(|address| address.link == index && !address.tagged);
+        let interface = interfaces.iter().find(|interface| interface.name == self.interface);
+        let index =
+            interface.ok_or_else(|| format!("there is no interface {} on this host", self.interface))?.index;
+        let own = addresses.iter().filter(|address| address.interface == index && !address.tagged);
         let (mut v4, mut v6) = (None, None);
         for address in own {
             match address.vip.address {
@@ -175,7 +177,7 @@ impl Driver {
         };
         outcome.swept = wanted.retired.iter().filter(swept).copied().collect();
         self.counts.show(&outcome);
-        latest::set(&self.outcome, outcome);
+        watch_ext::set(&self.outcome, outcome);
     }
 }
 

@@ -68,7 +68,7 @@ async fn request(
     let address: SocketAddr = host.parse().map_err(|_| invalid("no address and port"))?;
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(source) = source.filter(|source| source.is_ipv4() == address.is_ipv4()) {
-        // With routing protocols the address may be on no link of this host: then the host's own has to do.
+        // With routing protocols the address may be on no interface of this host: then the host's own has to do.
         match socket.bind(SocketAddr::new(source, 0)) {
             Err(error) if error.kind() != std::io::ErrorKind::AddrNotAvailable => return Err(error.into()),
             _ => {}
@@ -132,8 +132,8 @@ pub struct Gateway {
     pinholes: BTreeMap<ForwardKey, u16>,
 }
 
-/// The gateways that answer on a link: asked from its own addresses, and spoken to at those alone that answered.
-pub async fn search(own: (Option<Ipv4Addr>, Option<Ipv6Addr>), link: u32) -> Vec<Gateway> {
+/// The gateways that answer on an interface: asked from its own addresses, and spoken to at those alone that answered.
+pub async fn search(own: (Option<Ipv4Addr>, Option<Ipv6Addr>), interface: u32) -> Vec<Gateway> {
     let v4 = async {
         let Some(own) = own.0 else { return Vec::new() };
         let mut found = Vec::new();
@@ -151,7 +151,7 @@ pub async fn search(own: (Option<Ipv4Addr>, Option<Ipv6Addr>), link: u32) -> Vec
         found
     };
     let v6 = async {
-        let mut options = SearchOptions::ipv6(link);
+        let mut options = SearchOptions::ipv6(interface);
         // Whoever is asked from an address of its own network answers from one there, too, which is the one that it names.
         if let Some(own) = own.1 {
             options.bind_addr = SocketAddr::new(own.into(), 0);

@@ -63,7 +63,7 @@ fn every_server() -> Outcome {
             lab.wait_for_holder(&address.to_string())?;
         }
         assert_eq!(addresses.iter().filter(|address| Family::of(**address) == Family::V6).count(), count - 1);
-        wait_for_event(&lab, "web", "AskingForLease", "on link eth0")?;
+        wait_for_event(&lab, "web", "AskingForLease", "on interface eth0")?;
         wait_for_event(&lab, "web", "AddressLeased", &addresses[0].to_string())?;
         // Two have different ones.
         lab.serve("more", placeholders)?;

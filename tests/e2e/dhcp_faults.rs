@@ -92,7 +92,7 @@ fn taken() -> Outcome {
     lab.start_agents()?;
     lab.serve("web", "0.0.0.0")?;
     wait_for("a DECLINE", 20, || server.kinds().contains(&kind::DECLINE).then_some(()))?;
-    wait_for_event(&lab, "web", "NoLease", "a station on the link has 10.42.0.150")?;
+    wait_for_event(&lab, "web", "NoLease", "a station on the interface has 10.42.0.150")?;
     assert!(lab.holders("10.42.0.150").is_empty());
     let declined = server.seen().into_iter().find(|request| request.kind() == kind::DECLINE).unwrap();
     assert_eq!(declined.requested(), Some(ADDRESS));
@@ -261,7 +261,7 @@ fn nobody() -> Outcome {
     let mut lab = services(&[])?;
     lab.start_agents()?;
     lab.serve("web", "0.0.0.0")?;
-    wait_for_event(&lab, "web", "NoLease", "no DHCP server answers after 3 tries on link eth0")?;
+    wait_for_event(&lab, "web", "NoLease", "no DHCP server answers after 3 tries on interface eth0")?;
     lab.delete("web")?;
     lab.create("wrong", "0.0.0.0", json!({}))?;
     lab.annotate("wrong", json!({ "kube-vip.io/serviceInterface": "eth7" }))?;
@@ -270,7 +270,7 @@ fn nobody() -> Outcome {
         &lab,
         "wrong",
         "NoLease",
-        "there is no link eth7 on this host to ask a DHCP server on; it has: lo, eth0",
+        "there is no interface eth7 on this host to ask a DHCP server on; it has: lo, eth0",
     )
 }
 

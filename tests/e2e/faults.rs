@@ -405,7 +405,7 @@ fn visibility() -> Outcome {
     let status: serde_json::Value =
         serde_json::from_str(&host.namespace.run(&[program, "status", "-o", "json"])?)?;
     let status = &status[0];
-    assert_eq!(status["standing"], "holding", "{status}");
+    assert_eq!(status["role"], "holding", "{status}");
     assert_eq!(status["holder"], host.name.as_str());
     assert_eq!(status["addresses"].as_array().map(Vec::len), Some(2));
     let text = host.namespace.run(&[program, "status"])?;

@@ -137,7 +137,7 @@ fn vlan() -> Outcome {
     {
         wait_for(address, 20, || has(&lab, 0, link, address).then_some(()))?;
     }
-    wait_for_event(&lab, "missing", "AddressBlocked", "there is no link eth7")?;
+    wait_for_event(&lab, "missing", "AddressBlocked", "there is no interface eth7")?;
     lab.delete("one")?;
     wait_for("one address to go", 20, || (!has(&lab, 0, "eth0.77", "10.43.0.1/32")).then_some(()))?;
     assert!(has(&lab, 0, "eth0.77", "10.43.0.2/32"));

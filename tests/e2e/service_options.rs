@@ -146,7 +146,7 @@ fn subnets() -> Outcome {
     wait_for_link(&lab, 0, "eth0", "10.42.0.150/24")?;
     wait_for_link(&lab, 0, "eth0", "fd42::150/64")?;
     lab.serve("far", "10.43.0.7")?;
-    wait_for_event(&lab, "far", "AddressBlocked", "no subnet of link eth0 contains 10.43.0.7")?;
+    wait_for_event(&lab, "far", "AddressBlocked", "no subnet of interface eth0 contains 10.43.0.7")?;
     lab.serve("auto", "10.44.0.9")?;
     lab.annotate("auto", on("auto"))?;
     wait_for_link(&lab, 0, "spare", "10.44.0.9/25")?;
@@ -154,10 +154,10 @@ fn subnets() -> Outcome {
     assert!(log.contains("set net.ipv4.conf.spare.rp_filter to 2"), "{log}");
     lab.serve("elsewhere", "10.42.0.151")?;
     lab.annotate("elsewhere", on("eth7"))?;
-    wait_for_event(&lab, "elsewhere", "AddressBlocked", "there is no link eth7")?;
+    wait_for_event(&lab, "elsewhere", "AddressBlocked", "there is no interface eth7")?;
     // Another link for a live Service: the address moves there.
     lab.annotate("auto", on("eth0"))?;
-    wait_for_event(&lab, "auto", "AddressBlocked", "no subnet of link eth0 contains 10.44.0.9")?;
+    wait_for_event(&lab, "auto", "AddressBlocked", "no subnet of interface eth0 contains 10.44.0.9")?;
     lab.stop_agents()?;
     lab.lab.host(0).namespace.ip(&["link", "del", "spare"])?;
     Ok(())

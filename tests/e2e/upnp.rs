@@ -55,7 +55,7 @@ fn through() -> Outcome {
     let _workload = workload(&lab, "8080")?;
     lab.start_agents()?;
     serve(&lab, "web", &format!("{V4},{V6}"), json!({ "kube-vip.io/forwardUPNP": "true" }))?;
-    wait_for_event(&lab, "web", "PortNotForwarded", "no gateway answers on link eth0")?;
+    wait_for_event(&lab, "web", "PortNotForwarded", "no gateway answers on interface eth0")?;
     assert!(!router.reaches("http://100.200.0.1:8080/"));
     router.switch_on(ALL)?;
     wait_until_reached(&router, "http://100.200.0.1:8080/", true)?;

@@ -242,7 +242,7 @@ fn elsewhere() -> Outcome {
     let _liar = GatewayStandIn::start(&lab.lab, 247, Some(victim.address), |call| honest(call, OUTSIDE))?;
     lab.start_agents()?;
     serve(&lab, "web", V4, json!({ "kube-vip.io/forwardUPNP": "true" }))?;
-    wait_for_event(&lab, "web", "PortNotForwarded", "no gateway answers on link eth0")?;
+    wait_for_event(&lab, "web", "PortNotForwarded", "no gateway answers on interface eth0")?;
     // It is asked for itself, as it answers, too; and by nobody's word but its own.
     let paths: Vec<String> = victim.calls().into_iter().map(|call| call.action).collect();
     assert!(paths.iter().all(|path| path == "/description.xml"), "{paths:?}");

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube_vip::api::Api;
-use kube_vip::api::event::{Author, Event};
+use kube_vip::cluster::Api;
+use kube_vip::cluster::event::{Event, EventRecorder};
 use kube_vip::model::ServiceKey;
 use tokio::sync::mpsc;
 
@@ -78,6 +78,6 @@ impl Teller {
 pub fn start(api: Arc<Api>, host: String) -> (Teller, impl Future<Output = ()>) {
     let (teller, queue) = mpsc::channel(QUEUE);
     // As the Go program's framework calls itself: scripts select Events by it.
-    let author = Author { component: "service-controller", host };
+    let author = EventRecorder { component: "service-controller", host };
     (Teller(teller), author.post_all(api, queue))
 }

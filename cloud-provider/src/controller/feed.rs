@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Service};
 use kube::runtime::watcher;
-use kube_vip::api::Api;
+use kube_vip::cluster::Api;
+use kube_vip::cluster::watch::{Change, follow};
 use kube_vip::model::{ServiceKey, ServiceView, service};
-use kube_vip::watch::{Change, follow};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 

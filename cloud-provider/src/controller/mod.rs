@@ -15,13 +15,13 @@ pub mod term;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube_vip::api::write::{Part, Writer};
-use kube_vip::api::{Api, Environment};
+use kube_vip::cluster::write::{Subresource, Writer};
+use kube_vip::cluster::{Api, Environment};
 use kube_vip::config::Election;
-use kube_vip::health::driver::Report;
-use kube_vip::leader::driver::{Ask, Driver, Handles};
-use kube_vip::leader::elector::Input;
-use kube_vip::leader::{Settings, Standing};
+use kube_vip::election::driver::{Ask, Driver, Handles};
+use kube_vip::election::elector::Input;
+use kube_vip::election::health::driver::Report;
+use kube_vip::election::{Role, Settings};
 use kube_vip::model::LeaseName;
 use kube_vip::model::hash::fnv1a;
 use kube_vip::net::clock;
@@ -49,12 +49,12 @@ pub enum ControllerError {
     /// The kernel refuses a timer or a signal handler.
     #[error("the kernel refuses a resource that the provider cannot do without: {0}")]
     Io(#[from] std::io::Error),
-    /// The kernel does not say which links there are.
+    /// The kernel does not say which interfaces there are.
     #[error("netlink: {0}")]
     Netlink(#[from] kube_vip::net::netlink::NetlinkError),
-    /// There is no link to ask DHCP servers on.
+    /// There is no interface to ask DHCP servers on.
     #[error(
-        "--dhcp-interface: there is no link `{0}` here; there are: {1} (a pod needs hostNetwork to see those of its host)"
+        "--dhcp-interface: there is no interface `{0}` here; there are: {1} (a pod needs hostNetwork to see those of its host)"
     )]
     NoLink(String, String),
     /// The election ended by itself.
@@ -67,7 +67,7 @@ pub enum Claim {
     /// Nobody else is there.
     Always,
     /// By election.
-    Elected(watch::Receiver<Standing>),
+    Elected(watch::Receiver<Role>),
 }
 
 impl Claim {
@@ -75,7 +75,7 @@ impl Claim {
     pub fn is_valid(&self) -> bool {
         match self {
             Self::Always => true,
-            Self::Elected(standing) => standing.borrow().claim(clock::now()).is_some(),
+            Self::Elected(role) => role.borrow().claim(clock::now()).is_some(),
         }
     }
 
@@ -83,7 +83,7 @@ impl Claim {
     pub async fn changed(&mut self) {
         let gone = match self {
             Self::Always => true,
-            Self::Elected(standing) => standing.changed().await.is_err(),
+            Self::Elected(role) => role.changed().await.is_err(),
         };
         if gone {
             std::future::pending().await
@@ -112,8 +112,8 @@ pub fn api(options: &Options) -> Arc<Api> {
 /// # Errors
 /// If something that cannot be retried fails.
 pub async fn run(options: Options) -> Result<(), ControllerError> {
-    if let Some(link) = &options.dhcp_interface {
-        check_link(link).await?;
+    if let Some(interface) = &options.dhcp_interface {
+        check_interface(interface).await?;
     }
     let telemetry = Arc::new(Telemetry::new());
     let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
@@ -138,12 +138,12 @@ pub async fn run(options: Options) -> Result<(), ControllerError> {
             let (driver, handles) = elect(election, &host, api.clone(), telemetry.clone());
             let running = tokio::spawn(driver.run());
             tokio::spawn(answer(handles.asks, handles.commands.clone()));
-            (Claim::Elected(handles.standing), Some((running, handles.commands)))
+            (Claim::Elected(handles.role), Some((running, handles.commands)))
         }
     };
     tokio::spawn(stop_on_signal(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, stop));
 
-    let writer = Arc::new(Writer::new("kube-vip-cloud-provider", Part::Object));
+    let writer = Arc::new(Writer::new("kube-vip-cloud-provider", Subresource::Object));
     while !*stopping.borrow() {
         if claim.is_valid() {
             tracing::info!("giving addresses from now on");
@@ -172,12 +172,12 @@ pub async fn run(options: Options) -> Result<(), ControllerError> {
 }
 
 /// A wrong name is told before anything waits for an answer.
-async fn check_link(name: &str) -> Result<(), ControllerError> {
-    let links = Netlink::connect()?.links().await?;
-    if links.iter().any(|link| link.name == name) {
+async fn check_interface(name: &str) -> Result<(), ControllerError> {
+    let interfaces = Netlink::connect()?.interfaces().await?;
+    if interfaces.iter().any(|interface| interface.name == name) {
         return Ok(());
     }
-    let names: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
+    let names: Vec<&str> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
     Err(ControllerError::NoLink(name.to_owned(), names.join(", ")))
 }
 

@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use kube_vip::api::Api;
-use kube_vip::api::write::{Outcome, Writer};
+use kube_vip::cluster::Api;
+use kube_vip::cluster::watch::Change;
+use kube_vip::cluster::write::{WriteResult, Writer};
 use kube_vip::dhcp;
 use kube_vip::dhcp::driver::{Command, Handles};
 use kube_vip::model::{BootTime, ServiceKey, ServiceView};
 use kube_vip::net::clock;
-use kube_vip::watch::Change;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -40,7 +40,7 @@ const REPORT: Duration = Duration::from_millis(500);
 /// Rounds of questions after which a DHCP server that never answers is asked less often.
 const ATTEMPTS: u32 = 3;
 
-type Flight = Pin<Box<dyn Future<Output = (ServiceKey, Patch, Outcome)> + Send>>;
+type Flight = Pin<Box<dyn Future<Output = (ServiceKey, Patch, WriteResult)> + Send>>;
 
 /// What a term is made of.
 pub struct Term {
@@ -64,7 +64,7 @@ pub struct Term {
     report_at: Option<Instant>,
     /// What asks DHCP servers, where this process does.
     dhcp: Option<Handles>,
-    dhcp_link: Option<String>,
+    dhcp_interface: Option<String>,
 }
 
 /// What has been seen, apart from Services.
@@ -128,17 +128,17 @@ impl Term {
             problems: BTreeSet::new(),
             report_at: None,
             dhcp: None,
-            dhcp_link: options.dhcp_interface.clone(),
+            dhcp_interface: options.dhcp_interface.clone(),
         }
     }
 
     /// Begin to ask DHCP servers, if that is wanted.
     fn start_dhcp(&mut self, tasks: &mut JoinSet<()>) {
-        let Some(link) = &self.dhcp_link else { return };
+        let Some(interface) = &self.dhcp_interface else { return };
         let (channels, handles) = dhcp::driver::channels();
         match dhcp::driver::Driver::start(channels, self.telemetry.dhcp.clone(), ATTEMPTS) {
             Ok(clients) => {
-                self.planner.ask_on(link);
+                self.planner.ask_on(interface);
                 self.dhcp = Some(handles);
                 tasks.spawn(async move {
                     if let Err(error) = clients.await {
@@ -332,9 +332,9 @@ impl Term {
         self.report_soon();
     }
 
-    fn landed(&mut self, key: ServiceKey, patch: &Patch, outcome: Outcome) {
+    fn landed(&mut self, key: ServiceKey, patch: &Patch, outcome: WriteResult) {
         let (result, written) = match outcome {
-            Outcome::Done(view) => {
+            WriteResult::Done(view) => {
                 tracing::debug!(service = %key, ?patch, "written");
                 if let Some(since) = self.hungry.remove(&key) {
                     self.telemetry.allocated(clock::now().since(since));
@@ -342,8 +342,8 @@ impl Term {
                 self.failures.remove(&key);
                 ("done", Written::Done(view))
             }
-            Outcome::Gone => ("gone", Written::Gone),
-            Outcome::Conflict => {
+            WriteResult::Gone => ("gone", Written::Gone),
+            WriteResult::Conflict => {
                 // The version that was in the way is known already, or about to be.
                 if self.planner.version(&key).is_some_and(|version| version != patch.resource_version) {
                     self.planner.look_at(&key);
@@ -352,7 +352,7 @@ impl Term {
                 }
                 ("conflict", Written::Failed)
             }
-            Outcome::Refused(why) => {
+            WriteResult::Refused(why) => {
                 self.telemetry.trouble(
                     Concern::Writes,
                     format!("the API server refuses a write to Service {key}: {why}"),
@@ -360,7 +360,7 @@ impl Term {
                 self.retry(&key);
                 ("refused", Written::Failed)
             }
-            Outcome::Failed(why) => {
+            WriteResult::Failed(why) => {
                 self.telemetry.trouble(Concern::Writes, format!("a write to Service {key} failed: {why}"));
                 self.retry(&key);
                 ("failed", Written::Failed)

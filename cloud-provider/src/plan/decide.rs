@@ -10,10 +10,10 @@ use kube_vip::model::annotation::{
     SERVICE_INTERFACE, SHARING_KEY, UPNP_DELEGATED,
 };
 use kube_vip::model::family::number;
-use kube_vip::model::legal::{is_name, unusable};
 use kube_vip::model::service::{FamilyPolicy, TrafficPolicy};
+use kube_vip::model::validation::{is_name, unusable};
 use kube_vip::model::{Family, ServiceKey, ServiceView};
-use kube_vip::services::leases::{self, Asking};
+use kube_vip::planner::leases::{self, DhcpSpec};
 use kube_vip::upnp::forward::asks;
 
 use super::patch::Patch;
@@ -93,8 +93,8 @@ pub struct World<'a> {
 /// What comes from DHCP servers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Dhcp {
-    /// The link that they are asked on.
-    pub link: String,
+    /// The interface that they are asked on.
+    pub interface: String,
     /// How all leases stand.
     pub held: BTreeMap<LeaseKey, Held>,
     /// What cannot be followed of what Services ask for.
@@ -372,7 +372,7 @@ impl World<'_> {
             let held = dhcp.held.get(&leases::key(view, family));
             let Some(address) = held.and_then(|held| held.address) else {
                 let trouble = held.and_then(|held| held.trouble.clone());
-                let reason = Reason::Lease { link: dhcp.link.clone(), family, trouble };
+                let reason = Reason::Lease { interface: dhcp.interface.clone(), family, trouble };
                 return Err(Some(Box::new(reason)));
             };
             let field = "DHCP";
@@ -419,8 +419,8 @@ impl World<'_> {
     }
 
     /// What is asked of DHCP servers for a Service.
-    fn asking(&self, view: &ServiceView) -> Asking {
-        Asking::for_families(view, self.asks.iter().copied().collect(), None)
+    fn asking(&self, view: &ServiceView) -> DhcpSpec {
+        DhcpSpec::for_families(view, self.asks.iter().copied().collect(), None)
     }
 
     /// What another process has to know to go on with the leases.

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 
 use kube_vip::dhcp::wish::{Held, LeaseKey, Wish};
 use kube_vip::model::{Family, ServiceKey, ServiceView};
-use kube_vip::services::leases::{self, Asking};
+use kube_vip::planner::leases::{self, DhcpSpec};
 
 use crate::ipam::{Ipam, Tenancy};
 use crate::pools::Pools;
@@ -123,9 +123,9 @@ impl Planner {
         self.upnp = true;
     }
 
-    /// From now on this process asks DHCP servers itself, on this link.
-    pub fn ask_on(&mut self, link: &str) {
-        self.dhcp = Some(Dhcp { link: link.to_owned(), ..Dhcp::default() });
+    /// From now on this process asks DHCP servers itself, on this interface.
+    pub fn ask_on(&mut self, interface: &str) {
+        self.dhcp = Some(Dhcp { interface: interface.to_owned(), ..Dhcp::default() });
     }
 
     /// How leases stand has changed.
@@ -144,10 +144,10 @@ impl Planner {
     pub fn wishes(&mut self) -> BTreeMap<LeaseKey, Wish> {
         let Some(dhcp) = &mut self.dhcp else { return BTreeMap::new() };
         let asking = self.services.iter().filter(|(_, entry)| !entry.asks.is_empty());
-        let mut all: Vec<(&ServiceKey, &ServiceView, Asking)> = asking
+        let mut all: Vec<(&ServiceKey, &ServiceView, DhcpSpec)> = asking
             .map(|(key, entry)| {
                 let families = entry.asks.iter().copied().collect();
-                (key, &entry.view, Asking::for_families(&entry.view, families, None))
+                (key, &entry.view, DhcpSpec::for_families(&entry.view, families, None))
             })
             .collect();
         leases::tell_apart(all.iter_mut().map(|(key, view, asking)| (*key, *view, asking)));
@@ -156,7 +156,7 @@ impl Planner {
         let before = std::mem::replace(&mut dhcp.wrong, wrong);
         let changed = all.iter().filter(|(key, ..)| before.get(key) != dhcp.wrong.get(key));
         self.due.extend(changed.map(|(key, view, _)| (view.created, (*key).clone())));
-        let wishes = all.iter().flat_map(|(_, view, asking)| asking.wishes(view, &dhcp.link));
+        let wishes = all.iter().flat_map(|(_, view, asking)| asking.wishes(view, &dhcp.interface));
         wishes.map(|(key, wish)| (key, Wish { active: true, ..wish })).collect()
     }
 

@@ -85,10 +85,10 @@ pub enum Reason {
         kind: &'static str,
     },
     /// No DHCP server has given an address.
-    #[error("no {family} address from a DHCP server on link {link} yet{}", .trouble.as_ref().map(|text| format!(": {text}")).unwrap_or_default())]
+    #[error("no {family} address from a DHCP server on interface {interface} yet{}", .trouble.as_ref().map(|text| format!(": {text}")).unwrap_or_default())]
     Lease {
-        /// The link.
-        link: String,
+        /// The interface.
+        interface: String,
         /// The family.
         family: Family,
         /// What is in the way, as far as is known.

@@ -39,10 +39,10 @@ pub const KEYS: [(&str, &str, &str); 11] = [
     ("allow-share-global", "true or false", "The same for namespaces without a key of their own."),
     (
         "interface-<namespace>",
-        "a link's name",
+        "an interface's name",
         "Written to new Services as `kube-vip.io/serviceInterface`, unless they have one; an empty value hides the global one.",
     ),
-    ("interface-global", "a link's name", "The same for namespaces without a key of their own."),
+    ("interface-global", "an interface's name", "The same for namespaces without a key of their own."),
     (SEARCH_ORDER, "asc or desc", "Give the lowest free address, or the highest."),
     (SKIP_ENDS, "true or false", "Never give the first and last address of an IPv4 network."),
     (
@@ -209,7 +209,7 @@ impl Pools {
         self.share.get(namespace).or_else(|| self.share.get(GLOBAL)).copied().unwrap_or(false)
     }
 
-    /// The link for Services of a namespace. As in the Go program, an empty value hides the global one.
+    /// The interface for Services of a namespace. As in the Go program, an empty value hides the global one.
     pub fn interface(&self, namespace: &str) -> Option<&str> {
         let found = self.interfaces.get(namespace).or_else(|| self.interfaces.get(GLOBAL));
         found.map(String::as_str).filter(|name| !name.is_empty())

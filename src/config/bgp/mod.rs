@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::raw::Raw;
 use super::settings::Key;
 use super::{Facts, Problem};
-use crate::model::{Family, Path, PerFamily, Prefix};
+use crate::model::{Family, PerFamily, Prefix, RouteAttributes};
 pub use keys::PEER_KEYS;
 use peers::Fields;
 pub(super) use peers::is_json;
@@ -35,9 +35,9 @@ pub enum NextHopMode {
     None,
     /// As configured.
     Fixed,
-    /// From the link that has the source address.
+    /// From the interface that has the source address.
     SourceAddress,
-    /// From the source link.
+    /// From the source interface.
     SourceLink,
 }
 
@@ -57,7 +57,7 @@ pub struct Bfd {
 pub enum PeerTarget {
     /// At this address.
     Address(IpAddr),
-    /// The router that advertises itself on this link.
+    /// The router that advertises itself on this interface.
     Unnumbered(String),
 }
 
@@ -101,8 +101,8 @@ pub struct Peer {
     pub next_hops: Option<NextHops>,
     /// The address to come from.
     pub source_address: Option<IpAddr>,
-    /// The link to go by.
-    pub source_link: Option<String>,
+    /// The interface to go by.
+    pub source_interface: Option<String>,
     /// BFD, where it is used.
     pub bfd: Option<Bfd>,
     /// Seconds of silence that end the session; none means as for all peers.
@@ -110,7 +110,7 @@ pub struct Peer {
     /// Seconds from one KEEPALIVE to the next; none means as for all peers.
     pub keepalive: Option<u16>,
     /// What is added to every route.
-    pub defaults: Path,
+    pub defaults: RouteAttributes,
     /// Only nodes with these labels talk to it.
     pub node_selector: BTreeMap<String, String>,
 }
@@ -121,7 +121,7 @@ impl std::fmt::Display for Peer {
         match &self.target {
             PeerTarget::Address(IpAddr::V4(address)) => write!(f, "{address}:{}", self.port),
             PeerTarget::Address(IpAddr::V6(address)) => write!(f, "[{address}]:{}", self.port),
-            PeerTarget::Unnumbered(link) => write!(f, "unnumbered:{link}"),
+            PeerTarget::Unnumbered(interface) => write!(f, "unnumbered:{interface}"),
         }
     }
 }
@@ -142,8 +142,8 @@ pub struct Bgp {
     pub router_id: Option<Ipv4Addr>,
     /// The address to come from.
     pub source_address: Option<IpAddr>,
-    /// The link to go by.
-    pub source_link: Option<String>,
+    /// The interface to go by.
+    pub source_interface: Option<String>,
     /// Seconds of silence that end a session.
     pub hold_time: u16,
     /// Seconds from one KEEPALIVE to the next.
@@ -160,7 +160,7 @@ pub struct Bgp {
     pub annotations: Option<String>,
     /// Who else knows of peers.
     pub provider: Option<Provider>,
-    /// Put the addresses of Services on the link, too.
+    /// Put the addresses of Services on the interface, too.
     pub attach: bool,
     /// The control plane's address is announced by an elected node alone.
     pub elected: bool,
@@ -200,9 +200,9 @@ pub(super) fn bgp(raw: &Raw, facts: &Facts, notes: &mut Vec<String>) -> Result<B
             None
         }
     });
-    let source_link = text(Key::BgpSourceIf);
-    if source_link.as_ref().is_some_and(|name| facts.addresses_of(name).is_none()) {
-        wrong(Key::BgpSourceIf, "a link of this host");
+    let source_interface = text(Key::BgpSourceIf);
+    if source_interface.as_ref().is_some_and(|name| facts.addresses_of(name).is_none()) {
+        wrong(Key::BgpSourceIf, "an interface of this host");
     }
     let annotations = text(Key::BgpAnnotations);
     let provider = provider(raw, &mut problems);
@@ -246,7 +246,7 @@ pub(super) fn bgp(raw: &Raw, facts: &Facts, notes: &mut Vec<String>) -> Result<B
         local_as: u32::try_from(raw.int(Key::BgpAs)).unwrap_or_default(),
         router_id,
         source_address,
-        source_link,
+        source_interface,
         hold_time,
         keepalive: seconds(Key::BgpKeepalive).max(1),
         restart_time: Some(seconds(Key::BgpRestartTime)).filter(|seconds| *seconds > 0),
@@ -261,7 +261,7 @@ pub(super) fn bgp(raw: &Raw, facts: &Facts, notes: &mut Vec<String>) -> Result<B
     })
 }
 
-/// As configured, of the configured link, or the first IPv4 address of this host.
+/// As configured, of the configured interface, or the first IPv4 address of this host.
 fn router_id(raw: &Raw, facts: &Facts, told_later: bool, problems: &mut Vec<Problem>) -> Option<Ipv4Addr> {
     let first = |addresses: &[IpAddr]| {
         addresses.iter().find_map(|address| match address {
@@ -269,7 +269,7 @@ fn router_id(raw: &Raw, facts: &Facts, told_later: bool, problems: &mut Vec<Prob
             _ => None,
         })
     };
-    let (text, link) = (raw.text(Key::BgpRouterId), raw.text(Key::BgpRouterInterface));
+    let (text, interface) = (raw.text(Key::BgpRouterId), raw.text(Key::BgpRouterInterface));
     if !text.is_empty() {
         let id = text.parse().ok().filter(|id: &Ipv4Addr| !id.is_unspecified());
         if id.is_none() {
@@ -278,17 +278,17 @@ fn router_id(raw: &Raw, facts: &Facts, told_later: bool, problems: &mut Vec<Prob
         }
         return id;
     }
-    if !link.is_empty() {
-        let id = facts.addresses_of(link).and_then(first);
+    if !interface.is_empty() {
+        let id = facts.addresses_of(interface).and_then(first);
         if id.is_none() {
-            let allowed = "a link of this host that has an IPv4 address";
-            problems.push(Problem::unacceptable(raw.origin(Key::BgpRouterInterface), link, allowed));
+            let allowed = "an interface of this host that has an IPv4 address";
+            problems.push(Problem::unacceptable(raw.origin(Key::BgpRouterInterface), interface, allowed));
         }
         return id;
     }
-    let link = Some(raw.text(Key::Interface)).and_then(|name| facts.addresses_of(name));
+    let interface = Some(raw.text(Key::Interface)).and_then(|name| facts.addresses_of(name));
     let all = facts.addresses.iter().map(|(_, addresses)| addresses.as_slice());
-    let id = link.and_then(first).or_else(|| all.into_iter().find_map(first));
+    let id = interface.and_then(first).or_else(|| all.into_iter().find_map(first));
     if id.is_none() && !told_later {
         problems.push(Problem::Combination(
             "BGP needs a router ID, and this host has no IPv4 address to take it from: set bgp_routerid (flag \
@@ -429,7 +429,7 @@ mod tests {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
         let facts = Facts {
             hostname: "node-a".into(),
-            links: vec![("eth0".into(), true)],
+            interfaces: vec![("eth0".into(), true)],
             addresses: vec![("eth0".into(), addresses)],
             ..Facts::default()
         };

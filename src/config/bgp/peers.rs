@@ -11,7 +11,7 @@ use super::super::raw::go_bool;
 use super::keys::PEER_KEYS;
 use super::{Bfd, NextHops, Peer, PeerTarget, SecretName, next_hops};
 use crate::model::route::{community, large_community};
-use crate::model::{Family, Path};
+use crate::model::{Family, RouteAttributes};
 
 /// The fields of a peer in the form that the Go program has, in their order.
 const POSITIONS: [&str; 7] =
@@ -185,7 +185,7 @@ impl Fields {
 
     fn read(&self, wrong: &mut Vec<String>, notes: &mut Vec<String>) -> Option<Peer> {
         let address = |text: &str| text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
-        let allowed = "an IPv4 address, an IPv6 address in brackets, or `unnumbered:` and a link";
+        let allowed = "an IPv4 address, an IPv6 address in brackets, or `unnumbered:` and an interface";
         let address = self.get("address", wrong, allowed, address);
         let unnumbered = self.text("interface").filter(|_| self.text("address").is_none());
         let asn = self.get("as", wrong, "an AS number from 1 to 4294967295", |text| {
@@ -193,7 +193,7 @@ impl Fields {
         });
         let target = match (address, unnumbered) {
             (Some(address), _) => PeerTarget::Address(address),
-            (None, Some(link)) => PeerTarget::Unnumbered(link.to_owned()),
+            (None, Some(interface)) => PeerTarget::Unnumbered(interface.to_owned()),
             (None, None) => {
                 if self.text("address").is_none() {
                     wrong.push(format!("field 1 (address) is empty: it has to be {allowed}"));
@@ -273,7 +273,7 @@ impl Fields {
             families,
             next_hops: hops.ok().filter(|hops| *hops != NextHops::default()),
             source_address: self.get("sourceIP", wrong, "an IP address", |text| text.parse().ok()),
-            source_link: self.text("sourceIF").map(str::to_owned),
+            source_interface: self.text("sourceIF").map(str::to_owned),
             bfd: None,
             hold_time: self.get("holdTime", wrong, "0 (no limit), or 3 seconds or more", |text| {
                 seconds(text).filter(|hold| !matches!(hold, 1 | 2))
@@ -281,7 +281,7 @@ impl Fields {
             keepalive: self.get("keepaliveInterval", wrong, "a number of seconds, 1 or more", |text| {
                 seconds(text).filter(|interval| *interval > 0)
             }),
-            defaults: Path {
+            defaults: RouteAttributes {
                 communities: communities.unwrap_or_default(),
                 large_communities: large.unwrap_or_default(),
                 local_pref: self.get("localPref", wrong, "a number", number),
@@ -408,7 +408,7 @@ mod tests {
             (
                 "192.0.2.1:65000,192.0.2.300:65000:secret:maybe:70000",
                 &[
-                    "peer 2, field 1 (address): `192.0.2.300` is not an IPv4 address, an IPv6 address in brackets, or `unnumbered:` and a link",
+                    "peer 2, field 1 (address): `192.0.2.300` is not an IPv4 address, an IPv6 address in brackets, or `unnumbered:` and an interface",
                 ],
             ),
             (

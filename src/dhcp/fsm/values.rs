@@ -186,7 +186,7 @@ impl fmt::Display for Trouble {
             Self::Silence(tries) => write!(f, "no DHCP server answers after {tries} tries"),
             Self::Refused(server, why) => refusal(f, server, why),
             Self::Taken(address) => {
-                write!(f, "a station on the link has {address}, which a DHCP server offered")
+                write!(f, "a station on the interface has {address}, which a DHCP server offered")
             }
         }
     }
@@ -197,7 +197,7 @@ impl fmt::Display for Loss {
         match self {
             Self::Refused(server, why) => refusal(f, server, why),
             Self::Expired => f.write_str("the lease is over, and no DHCP server gave it more time"),
-            Self::Taken(address) => write!(f, "a station on the link has {address}, too"),
+            Self::Taken(address) => write!(f, "a station on the interface has {address}, too"),
             Self::Released => f.write_str("it was given back"),
         }
     }

@@ -42,7 +42,7 @@ impl Sweep {
     pub fn start(lab: &Lab) -> Result<Self> {
         let opened = lab.client_host.block_on(async move {
             let (netlink, _changes) = Netlink::open()?;
-            let links = netlink.links().await.map_err(std::io::Error::other)?;
+            let links = netlink.interfaces().await.map_err(std::io::Error::other)?;
             let link = links.into_iter().find(|link| link.name == "eth0");
             let link = link.ok_or_else(|| std::io::Error::other("the client host has no eth0"))?;
             let both: [IpAddr; 2] =

@@ -1,0 +1,130 @@
+//! One call for a Lease, and what came of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::PostParams;
+use tokio::time::timeout;
+
+use super::Observer;
+use super::elector::{Input, LeaseRequest, LeaseResponse};
+use super::record::{Acquired, LeaderElectionRecord, LeaseObject, WallTime, Write};
+use crate::cluster::{Api, ApiClient};
+use crate::model::LeaseName;
+use crate::net::clock;
+
+/// Make a call, within a time-out. It starts when the future is first polled, and says so.
+pub async fn make(
+    api: Arc<Api>,
+    lease: LeaseName,
+    limit: Duration,
+    observer: Arc<dyn Observer>,
+    call: LeaseRequest,
+) -> Input {
+    let started = clock::now();
+    let verb = match &call {
+        LeaseRequest::Read => "get",
+        LeaseRequest::Create(_) => "create",
+        LeaseRequest::Replace { .. } => "update",
+    };
+    let chosen = match api.client().await {
+        Ok(chosen) => chosen,
+        Err(error) => {
+            observer.no_access(&error.to_string());
+            return Input::Response { started, response: LeaseResponse::Failed { retry_after: None } };
+        }
+    };
+    let creating = matches!(call, LeaseRequest::Create(_));
+    let outcome = timeout(limit, perform(&chosen, &lease, call)).await;
+    let response = match outcome {
+        Ok(Ok(stored)) => LeaseResponse::Object(Box::new(stored)),
+        Ok(Err(error)) => {
+            let response = response_of(&error, creating);
+            if matches!(response, LeaseResponse::Failed { .. }) {
+                api.failed(&chosen.server);
+            }
+            observer.call_failed(verb, &chosen.server, &response, &error.to_string());
+            response
+        }
+        Err(_elapsed) => {
+            api.failed(&chosen.server);
+            let response = LeaseResponse::Failed { retry_after: None };
+            observer.call_failed(verb, &chosen.server, &response, "no answer in time");
+            response
+        }
+    };
+    if matches!(response, LeaseResponse::Object(_)) {
+        observer.call_succeeded(verb);
+    }
+    Input::Response { started, response }
+}
+
+async fn perform(
+    chosen: &ApiClient,
+    lease: &LeaseName,
+    call: LeaseRequest,
+) -> Result<LeaseObject, kube::Error> {
+    let leases = kube::Api::<Lease>::namespaced(chosen.client.clone(), &lease.namespace);
+    let stored = match call {
+        LeaseRequest::Read => leases.get(&lease.name).await?,
+        LeaseRequest::Create(write) => {
+            let meta = ObjectMeta { name: Some(lease.name.clone()), ..ObjectMeta::default() };
+            leases.create(&PostParams::default(), &object(write, meta)).await?
+        }
+        LeaseRequest::Replace { write, meta } => {
+            leases.replace(&lease.name, &PostParams::default(), &object(write, *meta)).await?
+        }
+    };
+    Ok(stored_of(stored))
+}
+
+/// The Lease that a write makes. `renewTime` is now.
+fn object(write: Write, metadata: ObjectMeta) -> Lease {
+    let now = jiff::Timestamp::now();
+    let acquired = match write.acquired {
+        Acquired::Now => Some(now),
+        Acquired::Keep(before) => before.and_then(|wall| jiff::Timestamp::from_microsecond(wall).ok()),
+    };
+    let spec = LeaseSpec {
+        holder_identity: Some(write.holder),
+        lease_duration_seconds: Some(write.duration_seconds),
+        acquire_time: acquired.map(MicroTime),
+        renew_time: Some(MicroTime(now)),
+        lease_transitions: Some(write.transitions),
+        ..LeaseSpec::default()
+    };
+    Lease { metadata, spec: Some(spec) }
+}
+
+/// A Lease as the election sees it.
+pub fn stored_of(lease: Lease) -> LeaseObject {
+    let spec = lease.spec.unwrap_or_default();
+    let wall = |time: Option<MicroTime>| -> Option<WallTime> { time.map(|time| time.0.as_microsecond()) };
+    let record = LeaderElectionRecord {
+        holder: spec.holder_identity.unwrap_or_default(),
+        duration_seconds: spec.lease_duration_seconds.unwrap_or_default(),
+        acquired: wall(spec.acquire_time),
+        renewed: wall(spec.renew_time),
+        transitions: spec.lease_transitions.unwrap_or_default(),
+    };
+    let mut meta = lease.metadata;
+    meta.managed_fields = None;
+    LeaseObject { record, meta }
+}
+
+fn response_of(error: &kube::Error, creating: bool) -> LeaseResponse {
+    let kube::Error::Api(status) = error else { return LeaseResponse::Failed { retry_after: None } };
+    match status.code {
+        // Creating something cannot fail for want of it: it is the namespace that is missing.
+        404 if creating => LeaseResponse::Forbidden,
+        404 => LeaseResponse::NotFound,
+        409 => LeaseResponse::Conflict,
+        403 => LeaseResponse::Forbidden,
+        _ => {
+            let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+            LeaseResponse::Failed { retry_after: (seconds > 0).then(|| Duration::from_secs(seconds.into())) }
+        }
+    }
+}

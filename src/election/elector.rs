@@ -1,0 +1,781 @@
+//! The election as a state machine: it gets answers and the time, and says what to ask next.
+//!
+//! ```text
+//!               Lease free or expired: write        claim runs out, or the Lease names another
+//!   Following ─────────────────────────► Holding ─────────────────────────────► Following
+//!       ▲   ▲                              │ stop, drain, local API server fails
+//!       │   └── refused + address free ────┤ (provisional)
+//!       │                                  ▼
+//!       └──── successor seen, or time up ── Leaving   (silent, Lease released, address still there)
+//! ```
+//!
+//! Safety rests on three facts. A claim counts from the *start* of the renewal that succeeded, so it ends before
+//! anybody who saw that renewal may take over. Every write carries the `resourceVersion` it was decided on. And
+//! expiry is judged by this host's clock alone (see [`decide`](super::decide)).
+//!
+//! Contract: after every call to `handle_input` or `handle_timeout`, drain `poll_output`, then read `role`
+//! and `poll_timeout` again.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::decide::{Decision, ObservedLease, decide};
+use super::record::{LeaderElectionRecord, LeaseObject, Write};
+use super::{Claim, ClaimSource, FENCE_MARGIN, Health, Role};
+use crate::model::BootTime;
+use crate::model::hash::spread;
+
+/// How long a leaving holder waits for its successor once the Lease is released.
+pub const HANDOVER_WINDOW: Duration = Duration::from_millis(500);
+/// How long a leaving holder waits for the release itself.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(1);
+/// How long after a hand-over that nobody answered the next may follow.
+const HANDOVER_COOLDOWN: Duration = Duration::from_secs(10);
+/// How long a stopping elector tries to release.
+const STOP_PATIENCE: Duration = Duration::from_secs(3);
+/// The longest pause between two attempts; a fresh API server is asked at least this often.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// What an election is run with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Our `holderIdentity`.
+    pub identity: String,
+    /// How long others stay away after our last renewal.
+    pub lease_duration: Duration,
+    /// How long we act on our last renewal.
+    pub renew_deadline: Duration,
+    /// From one renewal to the next.
+    pub retry_period: Duration,
+    /// Annotations to put on the Lease.
+    pub annotations: BTreeMap<String, String>,
+    /// Whether the address may be taken while the API server still refuses us (kubeadm's first minute).
+    pub provisional: bool,
+    /// Whether this host still has the address from an earlier process. Without it, a Lease in our name proves
+    /// nothing: the process that wrote it may never have got as far.
+    pub resuming: bool,
+    /// Spreads the retries of different hosts.
+    pub seed: u64,
+}
+
+impl Settings {
+    /// The time without a renewal after which a holder is likely to be gone. With a host its Leases end one after the
+    /// other, a retry period apart at most: all of them are overdue before the first, good for `duration`, ends.
+    pub fn overdue(&self, duration: Duration) -> Duration {
+        let slack = self.retry_period.mul_f64(1.5);
+        duration.saturating_sub(slack).max(slack).min(duration)
+    }
+}
+
+/// A call to the API server. One at a time.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LeaseRequest {
+    /// Get the Lease.
+    Read,
+    /// Create the Lease.
+    Create(Write),
+    /// Put the Lease, on the condition that it is still at the `resourceVersion` in the metadata.
+    Replace {
+        /// What to put into the record.
+        write: Write,
+        /// The metadata to keep.
+        meta: Box<ObjectMeta>,
+    },
+}
+
+/// What came of a [`LeaseRequest`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum LeaseResponse {
+    /// The Lease as it now is.
+    Object(Box<LeaseObject>),
+    /// There is no such Lease.
+    NotFound,
+    /// Another client wrote first.
+    Conflict,
+    /// The server works, but does not let us (403), or does not have the namespace yet.
+    Forbidden,
+    /// No usable answer: time-out, no connection, 5xx. With the server's wish when to come back.
+    Failed {
+        /// `Retry-After`, where the server sent one.
+        retry_after: Option<Duration>,
+    },
+}
+
+/// What the machine is told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// The answer to the call under way.
+    Response {
+        /// When the call was started.
+        started: BootTime,
+        /// What came of it.
+        response: LeaseResponse,
+    },
+    /// The watch shows the Lease in this form.
+    Watched(Box<LeaseObject>),
+    /// The watch shows that the Lease was deleted.
+    WatchedDeletion,
+    /// The watch stands, or does not.
+    Watching(bool),
+    /// The API servers' health.
+    Health {
+        /// The one on this host.
+        local: Health,
+        /// Whether one on another host answers as ready.
+        peer_serving: bool,
+    },
+    /// The end of a probe for the address.
+    Probed {
+        /// Whether a station answered.
+        taken: bool,
+    },
+    /// Another station announces the address.
+    StationSeen,
+    /// The successor was seen to announce everything that this host was still keeping.
+    Succeeded,
+    /// Hand over, and stay away until [`Input::Undrain`] for the same reason.
+    Drain(DrainReason),
+    /// Take part again, unless another reason is left.
+    Undrain(DrainReason),
+    /// The Lease is to carry this annotation from the next write on.
+    Annotate(&'static str, String),
+    /// Hand over and end.
+    Stop,
+}
+
+/// Who wants this host to stay away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DrainReason {
+    /// `kube-vip drain`.
+    Operator,
+    /// `vip_loseleadership`.
+    LinkDown,
+    /// Nothing here can serve the address any more.
+    NotEligible,
+}
+
+/// What the machine asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Make this call; answer with [`Input::Response`].
+    Request(LeaseRequest),
+    /// Drop the call under way without waiting for it.
+    Abandon,
+    /// Find out whether a station answers for the address; answer with [`Input::Probed`].
+    Probe,
+    /// Announce the address once without holding it, so that a provisional holder yields to the Lease.
+    Assert,
+    /// The watch was behind: open it again.
+    RenewWatch,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Read,
+    /// Put ourselves into the Lease, on the condition that it is as we saw it.
+    Hold,
+    /// The same where there is no Lease. There is no condition to put: it may have come and gone meanwhile.
+    Create,
+    Release,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum State {
+    Follower,
+    Leader(LeaderState),
+    HandingOver(HandOver),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct LeaderState {
+    claim: Claim,
+    /// Start of the last successful renewal.
+    renewed: BootTime,
+    /// Whether we know that no station answers for the address, or why one still does.
+    clear: bool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct HandOver {
+    since: BootTime,
+    valid_until: BootTime,
+    released: Option<BootTime>,
+    held_since: BootTime,
+}
+
+impl HandOver {
+    fn until(&self) -> BootTime {
+        match self.released {
+            Some(released) => released + HANDOVER_WINDOW,
+            None => self.valid_until.min(self.since + RELEASE_PATIENCE),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Probing {
+    /// The next probe may start at this moment.
+    Idle(BootTime),
+    Running,
+}
+
+/// The state machine. See the module's text for its contract.
+#[derive(Debug)]
+pub struct Elector {
+    settings: Settings,
+    seen: ObservedLease,
+    state: State,
+    /// The call under way.
+    in_flight: Option<Kind>,
+    /// No call before this moment.
+    not_before: BootTime,
+    /// Failed calls in a row, for the pause between them.
+    failures: u32,
+    /// Counts pauses, so that each gets its own spread.
+    pauses: u64,
+    /// What we know of the Lease is known to be out of date.
+    stale: bool,
+    /// When the Lease was last shown to us by whatever way.
+    refreshed: BootTime,
+    watching: bool,
+    health: Health,
+    peer_serving: bool,
+    probing: Probing,
+    /// Nothing is known yet, and what an earlier process left may stay.
+    starting: bool,
+    /// The Lease could be read or written at least once.
+    readable: bool,
+    /// We know of a holder, so an answer to the address has a reason.
+    familiar: bool,
+    /// We wrote ourselves into the Lease without knowing of a holder: the address has to be probed for first.
+    unproven: bool,
+    /// Start of the last call that was refused.
+    refused: Option<BootTime>,
+    /// Until when nobody can have what we have just lost.
+    lost_fence: Option<BootTime>,
+    handover_not_before: BootTime,
+    /// How long a free Lease is left to others.
+    delay: Duration,
+    drains: BTreeSet<DrainReason>,
+    stopping: Option<BootTime>,
+    outputs: VecDeque<Output>,
+}
+
+impl Elector {
+    /// A machine that knows nothing. LeaseRequest `handle_timeout` to get its first outputs.
+    pub fn new(settings: Settings) -> Self {
+        let zero = BootTime::default();
+        Self {
+            settings,
+            seen: ObservedLease::Unknown,
+            state: State::Follower,
+            in_flight: None,
+            not_before: zero,
+            failures: 0,
+            pauses: 0,
+            stale: false,
+            refreshed: zero,
+            watching: false,
+            health: Health::Unknown,
+            peer_serving: false,
+            probing: Probing::Idle(zero),
+            starting: true,
+            readable: false,
+            familiar: false,
+            unproven: false,
+            refused: None,
+            lost_fence: None,
+            handover_not_before: zero,
+            delay: Duration::ZERO,
+            drains: BTreeSet::new(),
+            stopping: None,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Where this host stands at `now`.
+    pub fn role(&self, now: BootTime) -> Role {
+        match &self.state {
+            State::Leader(held) if held.clear && now < held.claim.valid_until => {
+                Role::Leader(held.claim.clone())
+            }
+            State::HandingOver(leave) if now < leave.until() => Role::HandingOver { until: leave.until() },
+            _ if self.starting => Role::Starting,
+            _ => Role::Follower {
+                holder: self.seen.holder().map(str::to_owned),
+                fence_until: self.lost_fence.filter(|fence| now < *fence),
+            },
+        }
+    }
+
+    /// Whether a stop is complete: the Lease is not ours any more, or not to be had.
+    pub fn is_stopped(&self, now: BootTime) -> bool {
+        self.stopping.is_some_and(|deadline| {
+            let idle = self.in_flight.is_none() && self.state == State::Follower && !self.is_ours();
+            idle || now >= deadline
+        })
+    }
+
+    /// HandOver a free Lease to others for this long.
+    pub fn set_delay(&mut self, delay: Duration) {
+        self.delay = delay;
+    }
+
+    /// Nothing is under way, and the Lease is not ours.
+    pub fn is_idle(&self) -> bool {
+        self.in_flight.is_none() && !self.is_ours()
+    }
+
+    /// What the Lease looked like last.
+    pub fn seen(&self) -> &ObservedLease {
+        &self.seen
+    }
+
+    /// The next thing to do, in order.
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call `handle_timeout`, at the latest.
+    pub fn poll_timeout(&self) -> Option<BootTime> {
+        let call = self.next_call().map(|(at, _)| at);
+        let role = match &self.state {
+            State::Leader(held) => Some(held.claim.valid_until),
+            State::HandingOver(leave) => Some(leave.until()),
+            State::Follower => self.lost_fence,
+        };
+        let probe = match self.probing {
+            Probing::Idle(at) if self.wants_probe() => Some(at),
+            _ => None,
+        };
+        [call, role, probe, self.stopping].into_iter().flatten().min()
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: BootTime) {
+        self.advance(now);
+    }
+
+    /// Something has happened.
+    pub fn handle_input(&mut self, now: BootTime, input: Input) {
+        match input {
+            Input::Response { started, response } => self.answered(now, started, response),
+            Input::Watched(lease) => {
+                if !self.is_behind(&lease) {
+                    self.learn(now, *lease);
+                }
+            }
+            Input::WatchedDeletion => self.learn_missing(now),
+            Input::Watching(up) => {
+                // A new watch may have missed a deletion, and an event older than what it starts from.
+                self.stale |= up && !self.watching && self.seen != ObservedLease::Unknown;
+                self.watching = up;
+            }
+            Input::Health { local, peer_serving } => {
+                self.health = local;
+                self.peer_serving = peer_serving;
+            }
+            Input::Probed { taken } => self.probed(now, taken),
+            Input::StationSeen => self.station_seen(now),
+            Input::Succeeded => {
+                if matches!(&self.state, State::HandingOver(leave) if leave.released.is_some()) {
+                    self.state = State::Follower;
+                }
+            }
+            Input::Annotate(name, value) => {
+                self.settings.annotations.insert(name.to_owned(), value);
+            }
+            Input::Drain(reason) => {
+                self.drains.insert(reason);
+                self.leave(now);
+            }
+            Input::Undrain(reason) => {
+                self.drains.remove(&reason);
+            }
+            Input::Stop => {
+                self.stopping.get_or_insert(now + STOP_PATIENCE);
+                self.leave(now);
+            }
+        }
+        self.advance(now);
+    }
+
+    fn advance(&mut self, now: BootTime) {
+        match &self.state {
+            State::Leader(held) if now >= held.claim.valid_until => {
+                self.lost_fence = Some(held.claim.fence_until);
+                self.state = State::Follower;
+            }
+            State::HandingOver(leave) if now >= leave.until() => {
+                if self.seen.holder().is_none_or(|holder| holder == self.settings.identity) {
+                    self.handover_not_before = now + HANDOVER_COOLDOWN;
+                }
+                self.state = State::Follower;
+            }
+            _ => {}
+        }
+        if self.lost_fence.is_some_and(|fence| now >= fence) {
+            self.lost_fence = None;
+        }
+        self.hand_over_if_unhealthy(now);
+        if self.wants_probe() && matches!(self.probing, Probing::Idle(at) if now >= at) {
+            self.probing = Probing::Running;
+            self.outputs.push_back(Output::Probe);
+        }
+        if let Some((at, kind)) = self.next_call()
+            && now >= at
+            && let Some((kind, call)) = self.call(kind)
+        {
+            self.unproven |= match kind {
+                Kind::Create => self.state == State::Follower,
+                Kind::Hold => !self.is_ours() && !self.familiar,
+                Kind::Read | Kind::Release => false,
+            };
+            self.in_flight = Some(kind);
+            self.outputs.push_back(Output::Request(call));
+        }
+    }
+
+    /// The next call and its moment, unless one is under way.
+    fn next_call(&self) -> Option<(BootTime, Kind)> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        let decision = if self.stale {
+            Decision::Read
+        } else {
+            decide(&self.seen, &self.settings.identity, self.settings.lease_duration)
+        };
+        let soonest = |at: BootTime, kind| Some((at.max(self.not_before), kind));
+        match (&self.state, decision) {
+            (State::HandingOver(leave), decision) => match (leave.released, decision) {
+                (None, Decision::Read) => soonest(self.not_before, Kind::Read),
+                (None, Decision::Renew) => soonest(self.not_before, Kind::Release),
+                // Nobody came: take it back before the address has to go.
+                (Some(released), Decision::Acquire { .. })
+                    if self.seen.record().is_some_and(LeaderElectionRecord::is_released)
+                        && self.stopping.is_none()
+                        && self.drains.is_empty() =>
+                {
+                    soonest(released + HANDOVER_WINDOW / 2, Kind::Hold)
+                }
+                _ => None,
+            },
+            (State::Follower, _) if self.stopping.is_some() => {
+                self.is_ours().then_some((self.not_before, Kind::Release))
+            }
+            (_, Decision::Read) => soonest(self.not_before, Kind::Read),
+            (State::Follower, _) if !self.drains.is_empty() => self.poll(),
+            (State::Leader(held), Decision::Renew) if held.claim.source == ClaimSource::Lease => {
+                soonest(held.renewed + self.settings.retry_period, Kind::Hold)
+            }
+            (State::Leader(_), _) | (_, Decision::Renew) => soonest(self.not_before, Kind::Hold),
+            (State::Follower, Decision::Acquire { at }) => {
+                let take = soonest(at + self.deferral(), Kind::Hold);
+                [take, self.poll()].into_iter().flatten().min_by_key(|(at, _)| *at)
+            }
+        }
+    }
+
+    /// Without a watch, the Lease is read once per retry period.
+    fn poll(&self) -> Option<(BootTime, Kind)> {
+        (!self.watching)
+            .then(|| ((self.refreshed + self.settings.retry_period).max(self.not_before), Kind::Read))
+    }
+
+    /// A host whose own API server is down lets the others go first.
+    fn deferral(&self) -> Duration {
+        let ailing = self.health == Health::Failing;
+        self.delay + if ailing { self.settings.retry_period * 2 } else { Duration::ZERO }
+    }
+
+    fn call(&self, kind: Kind) -> Option<(Kind, LeaseRequest)> {
+        let write = |record| Write::hold(&self.settings.identity, self.settings.lease_duration, record);
+        match (kind, &self.seen) {
+            (Kind::Read, _) => Some((kind, LeaseRequest::Read)),
+            (Kind::Hold, ObservedLease::Present { lease, .. }) => {
+                let mut meta = lease.meta.clone();
+                if !self.settings.annotations.is_empty() {
+                    meta.annotations.get_or_insert_default().extend(self.settings.annotations.clone());
+                }
+                Some((
+                    kind,
+                    LeaseRequest::Replace { write: write(Some(&lease.record)), meta: Box::new(meta) },
+                ))
+            }
+            (Kind::Hold, ObservedLease::Missing { .. }) => {
+                Some((Kind::Create, LeaseRequest::Create(write(None))))
+            }
+            (Kind::Release, ObservedLease::Present { lease, .. }) => {
+                // As long as a station answers for the address, nobody is to take it without a probe or a wait.
+                let write = if self.unproven {
+                    Write { duration_seconds: write(None).duration_seconds, ..Write::release(&lease.record) }
+                } else {
+                    Write::release(&lease.record)
+                };
+                Some((kind, LeaseRequest::Replace { write, meta: Box::new(lease.meta.clone()) }))
+            }
+            _ => None,
+        }
+    }
+
+    fn answered(&mut self, now: BootTime, started: BootTime, response: LeaseResponse) {
+        let Some(kind) = self.in_flight else { return };
+        match response {
+            LeaseResponse::Object(lease) => {
+                self.succeeded(now);
+                // A read shows how things are. A write's answer may come after the news of another's later write.
+                if kind == Kind::Read || !self.is_behind(&lease) {
+                    self.learn(now, *lease);
+                }
+                match kind {
+                    Kind::Read => {}
+                    Kind::Hold | Kind::Create => self.granted(now, started, kind),
+                    Kind::Release => self.released(now),
+                }
+            }
+            LeaseResponse::NotFound => {
+                self.succeeded(now);
+                self.learn_missing(now);
+                if kind == Kind::Release {
+                    self.released(now);
+                }
+            }
+            LeaseResponse::Conflict => {
+                self.stale = true;
+                self.failures += 1;
+                if self.failures > 1 {
+                    self.pause(now, None);
+                }
+                if self.watching {
+                    self.outputs.push_back(Output::RenewWatch);
+                }
+            }
+            LeaseResponse::Forbidden => {
+                self.failures += 1;
+                self.pause(now, None);
+                self.refused = Some(started);
+                if let State::Leader(held) = &mut self.state
+                    && held.claim.source == ClaimSource::Provisional
+                    && self.health == Health::Serving
+                {
+                    held.claim.valid_until = started + self.settings.renew_deadline;
+                    held.claim.fence_until = held.claim.valid_until;
+                }
+            }
+            LeaseResponse::Failed { retry_after } => {
+                self.failures += 1;
+                self.pause(now, retry_after);
+            }
+        }
+        self.in_flight = None;
+    }
+
+    fn is_behind(&self, lease: &LeaseObject) -> bool {
+        matches!(&self.seen, ObservedLease::Present { lease: known, .. } if known.is_newer_than(lease))
+    }
+
+    fn succeeded(&mut self, now: BootTime) {
+        self.failures = 0;
+        self.not_before = now;
+        self.refused = None;
+        self.stale = false;
+    }
+
+    fn pause(&mut self, now: BootTime, asked: Option<Duration>) {
+        self.pauses += 1;
+        let step = SHORTEST_PAUSE.saturating_mul(1 << self.failures.min(5)).min(LONGEST_PAUSE);
+        let spread = step.mul_f64(0.5 + spread(self.settings.seed, self.pauses) / 2.0);
+        let asked = asked.unwrap_or_default().min(self.settings.retry_period);
+        self.not_before = now + spread.max(asked);
+    }
+
+    fn learn(&mut self, now: BootTime, lease: LeaseObject) {
+        self.readable = true;
+        self.refreshed = now;
+        let was_ours = self.is_ours();
+        self.seen = std::mem::replace(&mut self.seen, ObservedLease::Unknown).observe(lease, now);
+        let Some(record) = self.seen.record() else { return };
+        if record.holder == self.settings.identity {
+            // A creation that was given up on has no precondition and may land at any time later. Whoever held
+            // the Lease in between may still hold the address.
+            let writing = matches!(self.in_flight, Some(Kind::Hold | Kind::Create));
+            let unexpected = !was_ours && self.state == State::Follower && !writing;
+            let resumed = self.starting && self.settings.resuming;
+            self.unproven |= unexpected && !resumed;
+            return;
+        }
+        self.starting = false;
+        let (vacant, released) = (record.holder.is_empty(), record.is_released());
+        if !vacant {
+            self.familiar = true;
+            self.unproven = false;
+        }
+        // The Lease names another: stop at once. An empty one keeps everybody else away for as long as our own
+        // claim is good, so we write ourselves into it again; a provisional claim takes whatever is free.
+        if let State::Leader(held) = &self.state
+            && !(vacant && (!released || held.claim.source == ClaimSource::Provisional))
+        {
+            self.state = State::Follower;
+        }
+    }
+
+    fn learn_missing(&mut self, now: BootTime) {
+        self.readable = true;
+        self.refreshed = now;
+        self.starting = false;
+        let seen = std::mem::replace(&mut self.seen, ObservedLease::Unknown);
+        self.seen = seen.missing(self.settings.lease_duration, now);
+    }
+
+    /// Our write stands: the Lease names us.
+    fn granted(&mut self, now: BootTime, started: BootTime, kind: Kind) {
+        let valid_until = started + self.settings.renew_deadline;
+        if !self.is_ours() || now >= valid_until {
+            return;
+        }
+        let before = match &self.state {
+            State::Leader(held) => Some((held.claim.since, held.clear)),
+            State::HandingOver(leave) if leave.released.is_some() => {
+                self.handover_not_before = now + HANDOVER_COOLDOWN;
+                Some((leave.held_since, true))
+            }
+            // A renewal that was under way when we began to leave: it will be released next.
+            State::HandingOver(_) => return,
+            State::Follower => None,
+        };
+        self.unproven |= kind == Kind::Create && before.is_none();
+        let (since, clear) = before.unwrap_or((now, !self.unproven));
+        self.starting = false;
+        self.lost_fence = None;
+        let fence_until =
+            (started + self.settings.lease_duration).max(valid_until + FENCE_MARGIN) - FENCE_MARGIN;
+        let claim = Claim { since, valid_until, fence_until, source: ClaimSource::Lease };
+        self.state = State::Leader(LeaderState { claim, renewed: started, clear });
+        // Told to stay away while the write was under way.
+        if !self.drains.is_empty() || self.stopping.is_some() {
+            self.leave(now);
+        }
+    }
+
+    fn released(&mut self, now: BootTime) {
+        if let State::HandingOver(leave) = &mut self.state {
+            leave.released = Some(now);
+        }
+    }
+
+    fn leave(&mut self, now: BootTime) {
+        let State::Leader(held) = &self.state else { return };
+        // The verdict of the probe is near, and what is proven free is there for the next at once.
+        let answered = matches!(self.probing, Probing::Idle(again) if now < again);
+        if !held.clear && !answered {
+            return;
+        }
+        self.not_before = now;
+        if held.claim.source == ClaimSource::Provisional {
+            self.state = State::Follower;
+            return;
+        }
+        self.state = State::HandingOver(HandOver {
+            since: now,
+            valid_until: held.claim.valid_until,
+            released: None,
+            held_since: held.claim.since,
+        });
+    }
+
+    fn hand_over_if_unhealthy(&mut self, now: BootTime) {
+        let somebody_is_better = self.health == Health::Failing && self.peer_serving;
+        if somebody_is_better
+            && now >= self.handover_not_before
+            && matches!(&self.state, State::Leader(held) if held.claim.source == ClaimSource::Lease)
+        {
+            if self.in_flight.take().is_some() {
+                // It waits for the server that has just failed, and its outcome is unknown.
+                self.outputs.push_back(Output::Abandon);
+                self.stale = true;
+            }
+            self.leave(now);
+        }
+    }
+
+    fn is_ours(&self) -> bool {
+        self.seen.holder() == Some(self.settings.identity.as_str())
+    }
+
+    fn is_provisional_candidate(&self) -> bool {
+        self.settings.provisional
+            && self.state == State::Follower
+            && self.health == Health::Serving
+            && self.refused.is_some()
+            && self.seen.holder().is_none()
+            && !self.familiar
+            && self.drains.is_empty()
+            && self.stopping.is_none()
+            && !(self.readable && self.seen == ObservedLease::Unknown)
+    }
+
+    fn wants_probe(&self) -> bool {
+        match &self.state {
+            State::Leader(held) => !held.clear,
+            State::Follower => self.is_provisional_candidate(),
+            State::HandingOver(_) => false,
+        }
+    }
+
+    fn probed(&mut self, now: BootTime, taken: bool) {
+        if self.probing != Probing::Running {
+            return;
+        }
+        self.probing = Probing::Idle(now);
+        let candidate = self.is_provisional_candidate();
+        match &mut self.state {
+            State::Leader(held) if !held.clear => {
+                if taken {
+                    self.outputs.push_back(Output::Assert);
+                    self.back_off_probing(now, Duration::from_millis(200));
+                } else {
+                    held.clear = true;
+                    held.claim.since = now;
+                    self.unproven = false;
+                    self.familiar = true;
+                }
+            }
+            State::Follower if candidate && taken => self.back_off_probing(now, Duration::from_secs(1)),
+            State::Follower if candidate => {
+                let valid_until = self.refused.unwrap_or(now) + self.settings.renew_deadline;
+                let claim = Claim {
+                    since: now,
+                    valid_until,
+                    fence_until: valid_until,
+                    source: ClaimSource::Provisional,
+                };
+                self.starting = false;
+                self.state = State::Leader(LeaderState { claim, renewed: now, clear: true });
+            }
+            _ => {}
+        }
+        if !self.drains.is_empty() || self.stopping.is_some() {
+            self.leave(now);
+        }
+    }
+
+    fn back_off_probing(&mut self, now: BootTime, base: Duration) {
+        self.pauses += 1;
+        self.probing = Probing::Idle(now + base.mul_f64(1.0 + spread(self.settings.seed, self.pauses)));
+    }
+
+    /// A provisional claim yields to any other station at once; two that yield to each other come back apart.
+    fn station_seen(&mut self, now: BootTime) {
+        if matches!(&self.state, State::Leader(held) if held.claim.source == ClaimSource::Provisional) {
+            self.state = State::Follower;
+            self.back_off_probing(now, Duration::from_secs(1));
+        } else if self.probing == Probing::Running && self.is_provisional_candidate() {
+            self.back_off_probing(now, Duration::from_secs(1));
+        }
+    }
+}

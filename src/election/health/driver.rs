@@ -1,0 +1,162 @@
+//! Asks the API server on this host how it does, and, when it fails, the others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::tracker::{HealthTracker, ProbeResult, Threshold};
+use crate::cluster::{Api, ApiClient};
+use crate::election::Health;
+use crate::model::Family;
+use crate::net::clock;
+use crate::net::https::{ClientError, client};
+
+/// Time between probes of the server's own /livez.
+const PERIOD: Duration = Duration::from_millis(250);
+/// Time one of them may take.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Its failures that count as down.
+const THRESHOLD: Threshold = Threshold { failures: 2, silence: Duration::from_millis(900) };
+
+/// What is known of the API servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Report {
+    /// The one on this host.
+    pub local: Health,
+    /// Whether one on another host is ready. Only asked while the local one fails.
+    pub peer_serving: bool,
+}
+
+/// Probes while `active` says so, and reports.
+pub struct Driver {
+    api: Arc<Api>,
+    active: watch::Receiver<bool>,
+    report: watch::Sender<Report>,
+    probe: Probe,
+    period: Duration,
+    patience: Duration,
+    tracker: HealthTracker,
+}
+
+#[derive(Debug)]
+enum Probe {
+    /// /livez, by an address of this family where one is named.
+    Livez(Option<Family>),
+    Url {
+        url: String,
+        client: reqwest::Client,
+    },
+}
+
+/// Why the configured check cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The CA file cannot be used.
+    #[error("control_plane_health_check_ca_path: {0}")]
+    Client(#[from] ClientError),
+}
+
+impl Driver {
+    /// A driver for the configured check. Where that names no URL, the server is asked by an address of `family`.
+    ///
+    /// # Errors
+    /// If the CA file cannot be used.
+    pub fn new(
+        config: &crate::config::Health,
+        family: Option<Family>,
+        api: Arc<Api>,
+        active: watch::Receiver<bool>,
+        report: watch::Sender<Report>,
+    ) -> Result<Self, CheckError> {
+        let (probe, period, patience, threshold) = match config {
+            crate::config::Health::Local => (Probe::Livez(family), PERIOD, PATIENCE, THRESHOLD),
+            crate::config::Health::Url { url, period, timeout, threshold, ca } => {
+                let probe = Probe::Url { url: url.clone(), client: client(ca.as_deref())? };
+                let threshold = Threshold { failures: *threshold, silence: Duration::ZERO };
+                (probe, *period, *timeout, threshold)
+            }
+        };
+        Ok(Self { api, active, report, probe, period, patience, tracker: HealthTracker::new(threshold) })
+    }
+
+    /// Runs until nobody is interested any more.
+    pub async fn run(mut self) {
+        loop {
+            // A server that was seen to fail is asked until it is back, whoever holds the VIP by then.
+            if !*self.active.borrow_and_update() && self.tracker.health() != Health::Failing {
+                self.tracker.pause();
+                if self.active.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            let started = clock::now();
+            let next = tokio::time::Instant::now() + self.period;
+            let outcome = timeout(self.patience, self.ask()).await.unwrap_or(ProbeResult::Failed);
+            let before = self.tracker.health();
+            let local = self.tracker.handle_outcome(started, clock::now(), outcome);
+            if before != local {
+                let family = self.family().map(tracing::field::display);
+                tracing::info!(from = ?before, to = ?local, family, "health of the local API server");
+            }
+            let peer_serving = local == Health::Failing && self.ask_peers().await;
+            self.report.send_if_modified(|report| {
+                let new = Report { local, peer_serving };
+                std::mem::replace(report, new) != new
+            });
+            if self.report.is_closed() {
+                return;
+            }
+            tokio::time::sleep_until(next).await;
+        }
+    }
+
+    fn family(&self) -> Option<Family> {
+        match self.probe {
+            Probe::Livez(family) => family,
+            Probe::Url { .. } => None,
+        }
+    }
+
+    async fn ask(&self) -> ProbeResult {
+        match &self.probe {
+            Probe::Livez(family) => {
+                let client = match family {
+                    Some(family) => self.api.local_client_by(*family).await,
+                    None => self.api.local_client().await,
+                };
+                match client {
+                    Ok(local) => get(&local, "/livez").await,
+                    Err(_) => ProbeResult::Failed,
+                }
+            }
+            Probe::Url { url, client } => match client.get(url).send().await {
+                Ok(response) if response.status() == reqwest::StatusCode::OK => ProbeResult::Alive,
+                _ => ProbeResult::Failed,
+            },
+        }
+    }
+
+    /// Whether any of the other servers is ready.
+    async fn ask_peers(&self) -> bool {
+        let peers = self.api.peers();
+        let asked: FuturesUnordered<_> = peers
+            .iter()
+            .map(|peer| async { timeout(PATIENCE, get(peer, "/readyz")).await == Ok(ProbeResult::Alive) })
+            .collect();
+        asked.any(|ready| async move { ready }).await
+    }
+}
+
+async fn get(server: &ApiClient, path: &str) -> ProbeResult {
+    let Ok(request) = http::Request::get(path).body(Vec::new()) else { return ProbeResult::Failed };
+    match server.client.request_text(request).await {
+        Ok(_) => ProbeResult::Alive,
+        Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403) => ProbeResult::Refused,
+        Err(_) => ProbeResult::Failed,
+    }
+}

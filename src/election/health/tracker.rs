@@ -1,0 +1,123 @@
+//! From single answers to a judgement.
+
+use std::time::Duration;
+
+use crate::election::Health;
+use crate::model::BootTime;
+
+/// When failures count as down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Threshold {
+    /// This many in a row …
+    pub failures: u32,
+    /// … and no success for this long.
+    pub silence: Duration,
+}
+
+/// What one probe found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeResult {
+    /// It reports itself alive.
+    Alive,
+    /// It answers, but does not let us ask (401, 403).
+    Refused,
+    /// No answer, or one that says otherwise.
+    Failed,
+}
+
+/// The judgement. A server that never answered is not failing: there may be none on this host.
+#[derive(Debug, Clone)]
+pub struct HealthTracker {
+    threshold: Threshold,
+    health: Health,
+    failures: u32,
+    last_success: Option<BootTime>,
+}
+
+impl HealthTracker {
+    /// Nothing is known yet.
+    pub fn new(threshold: Threshold) -> Self {
+        Self { threshold, health: Health::Unknown, failures: 0, last_success: None }
+    }
+
+    /// A probe started at `started` has ended, `now`. Returns the judgement.
+    pub fn handle_outcome(&mut self, started: BootTime, now: BootTime, outcome: ProbeResult) -> Health {
+        match outcome {
+            ProbeResult::Alive | ProbeResult::Refused => {
+                self.failures = 0;
+                self.last_success = Some(started);
+                self.health = if outcome == ProbeResult::Alive { Health::Serving } else { Health::Refusing };
+            }
+            ProbeResult::Failed => {
+                self.failures = self.failures.saturating_add(1);
+                if let Some(last) = self.last_success
+                    && self.failures >= self.threshold.failures
+                    && now.since(last) >= self.threshold.silence
+                {
+                    self.health = Health::Failing;
+                }
+            }
+        }
+        self.health
+    }
+
+    /// Nothing will be asked for a while: failures so far are no longer in a row with those to come.
+    pub fn pause(&mut self) {
+        self.failures = 0;
+    }
+
+    /// The judgement so far.
+    pub fn health(&self) -> Health {
+        self.health
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> BootTime {
+        BootTime::from_boot(Duration::from_millis(millis))
+    }
+
+    fn tracker() -> HealthTracker {
+        HealthTracker::new(Threshold { failures: 2, silence: Duration::from_secs(1) })
+    }
+
+    #[test]
+    fn one_second_of_failure_counts_as_down_and_one_answer_as_up() {
+        use ProbeResult::{Alive, Failed, Refused};
+        let mut tracker = tracker();
+        let story = [
+            (0, 5, Alive, Health::Serving),
+            (250, 255, Failed, Health::Serving),
+            (500, 505, Failed, Health::Serving),
+            (750, 755, Failed, Health::Serving),
+            (1000, 1001, Failed, Health::Failing),
+            (1250, 1255, Failed, Health::Failing),
+            (1500, 1505, Refused, Health::Refusing),
+            (1750, 1755, Alive, Health::Serving),
+        ];
+        for (started, now, outcome, expected) in story {
+            assert_eq!(tracker.handle_outcome(at(started), at(now), outcome), expected, "at {now}");
+        }
+    }
+
+    #[test]
+    fn a_single_slow_answer_does_not_count() {
+        let mut tracker = tracker();
+        tracker.handle_outcome(at(0), at(5), ProbeResult::Alive);
+        assert_eq!(tracker.handle_outcome(at(250), at(2000), ProbeResult::Failed), Health::Serving);
+    }
+
+    #[test]
+    fn a_server_that_never_answered_is_not_failing() {
+        let mut tracker = tracker();
+        for time in 0..100 {
+            assert_eq!(
+                tracker.handle_outcome(at(time * 250), at(time * 250 + 1), ProbeResult::Failed),
+                Health::Unknown
+            );
+        }
+    }
+}

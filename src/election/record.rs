@@ -1,0 +1,153 @@
+//! The Lease as client-go's LeaseLock reads and writes it.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+/// A time of day as written into a Lease, in microseconds since 1970. Never compared with our own clock.
+pub type WallTime = i64;
+
+/// The part of a Lease that the election is about (client-go: `resourcelock.LeaderElectionRecord`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LeaderElectionRecord {
+    /// `spec.holderIdentity`; empty when the Lease was released.
+    pub holder: String,
+    /// `spec.leaseDurationSeconds`; zero when absent.
+    pub duration_seconds: i32,
+    /// `spec.acquireTime`.
+    pub acquired: Option<WallTime>,
+    /// `spec.renewTime`.
+    pub renewed: Option<WallTime>,
+    /// `spec.leaseTransitions`.
+    pub transitions: i32,
+}
+
+impl LeaderElectionRecord {
+    /// Whether its holder gave it up.
+    ///
+    /// A release writes a duration of one second (client-go) or none. An empty holder with a longer duration was
+    /// emptied by hand: the holder may still be acting on its claim, so the duration has to pass as ever.
+    pub fn is_released(&self) -> bool {
+        self.holder.is_empty() && self.duration_seconds <= 1
+    }
+
+    /// How long the record keeps others away after it was first seen.
+    ///
+    /// The record's own duration, as in client-go; `fallback` where it has none, so that a Lease written by
+    /// hand with a holder and nothing else does not count as expired.
+    pub fn duration(&self, fallback: Duration) -> Duration {
+        match u64::try_from(self.duration_seconds) {
+            Ok(seconds) if seconds > 0 => Duration::from_secs(seconds),
+            _ => fallback,
+        }
+    }
+}
+
+/// A record together with the object that carries it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct LeaseObject {
+    /// What the election is about.
+    pub record: LeaderElectionRecord,
+    /// The object's metadata: a write keeps it, and its `resourceVersion` is the precondition.
+    pub meta: ObjectMeta,
+}
+
+impl LeaseObject {
+    /// The `resourceVersion`, as a number where it is one (Kubernetes 1.35 and later promise that).
+    pub fn version(&self) -> Option<u64> {
+        self.meta.resource_version.as_deref().and_then(|version| version.parse().ok())
+    }
+
+    /// Whether `other` shows an older state. One counter runs through the whole store, so that this holds for a
+    /// Lease deleted and created again, too.
+    pub fn is_newer_than(&self, other: &Self) -> bool {
+        matches!((self.version(), other.version()), (Some(mine), Some(theirs)) if mine > theirs)
+    }
+}
+
+/// What a write puts into the record. `renewTime` is always the moment of the write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// The new holder; empty to release.
+    pub holder: String,
+    /// Seconds the record is good for.
+    pub duration_seconds: i32,
+    /// What to put into `acquireTime`.
+    pub acquired: Acquired,
+    /// The new count of transitions.
+    pub transitions: i32,
+}
+
+/// What a write puts into `acquireTime`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acquired {
+    /// The moment of the write.
+    Now,
+    /// What was there.
+    Keep(Option<WallTime>),
+}
+
+impl Write {
+    /// Take or renew: client-go keeps `acquireTime` and the count while the holder stays the same.
+    pub fn hold(me: &str, duration: Duration, before: Option<&LeaderElectionRecord>) -> Self {
+        let (acquired, transitions) = match before {
+            Some(record) if record.holder == me => (Acquired::Keep(record.acquired), record.transitions),
+            Some(record) => (Acquired::Now, record.transitions.saturating_add(1)),
+            None => (Acquired::Now, 0),
+        };
+        Self { holder: me.to_owned(), duration_seconds: whole_seconds(duration), acquired, transitions }
+    }
+
+    /// Release, as client-go does it: no holder, a duration of one second.
+    pub fn release(before: &LeaderElectionRecord) -> Self {
+        Self {
+            holder: String::new(),
+            duration_seconds: 1,
+            acquired: Acquired::Now,
+            transitions: before.transitions,
+        }
+    }
+}
+
+fn whole_seconds(duration: Duration) -> i32 {
+    i32::try_from(duration.as_secs()).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held_by(holder: &str) -> LeaderElectionRecord {
+        LeaderElectionRecord {
+            holder: holder.into(),
+            duration_seconds: 5,
+            acquired: Some(10),
+            renewed: Some(20),
+            transitions: 3,
+        }
+    }
+
+    #[test]
+    fn renewing_keeps_the_time_of_acquisition_and_the_count() {
+        let write = Write::hold("a", Duration::from_secs(5), Some(&held_by("a")));
+        assert_eq!((write.acquired, write.transitions), (Acquired::Keep(Some(10)), 3));
+    }
+
+    #[test]
+    fn taking_counts_a_transition() {
+        let write = Write::hold("b", Duration::from_secs(5), Some(&held_by("a")));
+        assert_eq!((write.acquired, write.transitions), (Acquired::Now, 4));
+    }
+
+    #[test]
+    fn a_release_looks_like_client_gos() {
+        let write = Write::release(&held_by("a"));
+        assert_eq!((write.holder.as_str(), write.duration_seconds, write.transitions), ("", 1, 3));
+    }
+
+    #[test]
+    fn a_record_without_duration_is_good_for_ours() {
+        let record = LeaderElectionRecord { duration_seconds: 0, ..held_by("a") };
+        assert_eq!(record.duration(Duration::from_secs(7)), Duration::from_secs(7));
+    }
+}

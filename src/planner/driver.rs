@@ -1,0 +1,575 @@
+//! Follows Services and what stands behind them, computes the plan, and writes what it asks for.
+
+mod forwards;
+mod leases;
+mod names_told;
+mod tell;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use k8s_openapi::api::core::v1::{Endpoints as OldEndpoints, Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+use kube::runtime::watcher;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::dns;
+use super::endpoints::{Slice, of_endpoints, of_slice};
+use super::plan::{ClusterState, Issue, Plan, PlanContext, ServicePlan, plan};
+use crate::cluster::Api;
+use crate::cluster::event::Event;
+use crate::cluster::watch::{Change, follow, within};
+use crate::cluster::write::{Subresource, WriteResult as Written, Writer};
+use crate::config::DnsMode;
+use crate::dhcp::driver::Handles;
+use crate::election::{Candidacy, Holder, Role};
+use crate::mdns::driver::{Names, Told};
+use crate::model::hash::{fnv1a, spread};
+use crate::model::{BootTime, LeaseName, Prefix, ServiceKey, ServiceView, Vip, annotation, node, service};
+use crate::net::clock::{self, Timer};
+use crate::publish::node_labels as labels;
+use crate::publish::status::{Change as Write, Here, change};
+use crate::reconcile::desired::{AddressSpec, Board, Group};
+use crate::reconcile::host_status::HostStatus;
+use crate::telemetry::Telemetry;
+use crate::upnp::forward::{Consent, ForwardKey, Forwards};
+use crate::upnp::ledger::Wanted;
+use crate::upnp::outcome::Outcome as GatewayOutcome;
+use crate::watch_ext;
+
+/// Status writes under way at once.
+const WRITES_AT_ONCE: usize = 16;
+/// Pauses before a Service whose write failed is written to again.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// After a change of what is announced here the elections go first for so long.
+const MOVING: Duration = Duration::from_millis(300);
+/// Within so long the nodes take turns to write what every one of them could.
+const TURN: Duration = Duration::from_millis(300);
+/// Planning takes at most one part in so many of the time.
+const SHARE: u32 = 5;
+
+/// What was seen in the cluster.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "they pass by one at a time, and most are of the largest kind")]
+enum Observed {
+    Services(Change<(ServiceKey, ServiceView)>),
+    Slices(Change<Slice>),
+    Nodes(Change<node::NodeView>),
+    Names(BTreeMap<String, Vec<IpAddr>>),
+    Cidrs(Change<(String, Vec<Prefix>)>),
+}
+
+/// What flows in and out.
+pub struct Channels {
+    /// Where addresses are laid out.
+    pub board: Arc<watch::Sender<Board>>,
+    /// Which elections this host takes part in.
+    pub candidacies: watch::Sender<BTreeMap<LeaseName, Candidacy>>,
+    /// Addresses that go with the control plane's election.
+    pub shared: watch::Sender<BTreeSet<AddressSpec>>,
+    /// What came of it all.
+    pub outcome: watch::Receiver<HostStatus>,
+    /// Whom each Lease names.
+    pub holders: watch::Receiver<BTreeMap<LeaseName, Holder>>,
+    /// The control plane's addresses, where this process takes part in holding them.
+    pub vips: watch::Receiver<BTreeSet<Vip>>,
+    /// What asks DHCP servers.
+    pub dhcp: Handles,
+    /// What talks to the network's gateways.
+    pub gateways: (watch::Sender<Wanted>, watch::Receiver<GatewayOutcome>),
+    /// What tells names in the local network.
+    pub mdns: (watch::Sender<Names>, watch::Receiver<Told>),
+    /// Where Events go.
+    pub events: mpsc::Sender<Event>,
+}
+
+/// How to go about it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Write status and annotations.
+    pub publish: bool,
+    /// Follow Endpoints instead of EndpointSlices.
+    pub endpoints: bool,
+    /// Which addresses of a name are used.
+    pub dns_mode: DnsMode,
+    /// Only Services of this namespace are followed.
+    pub namespace: Option<String>,
+    /// Label the node for each Service that it announces.
+    pub label_node: bool,
+    /// Every Service has a name in the local network.
+    pub names: bool,
+    /// For which Services ports of the network's gateways are opened.
+    pub upnp: Consent,
+    /// The gateways' outer addresses are shown in the status.
+    pub upnp_status: bool,
+}
+
+type Labelling = Pin<Box<dyn Future<Output = bool> + Send>>;
+/// A write, and whether it tells of a gain.
+type Flight = Pin<Box<dyn Future<Output = (ServiceKey, Write, bool, Written)> + Send>>;
+
+/// The task and its memory.
+pub struct Driver {
+    api: Arc<Api>,
+    context: PlanContext,
+    options: Options,
+    channels: Channels,
+    telemetry: Arc<Telemetry>,
+    writer: Arc<Writer>,
+    seen: ClusterState,
+    nodes: BTreeMap<String, node::NodeView>,
+    /// The cluster's own networks for Services, by the object that names them.
+    cidrs: BTreeMap<String, Vec<Prefix>>,
+    /// Services and endpoints were listed.
+    listed: (bool, bool),
+    plan: Plan,
+    dirty: bool,
+    not_before: BootTime,
+    names: watch::Sender<BTreeSet<String>>,
+    writing: BTreeSet<ServiceKey>,
+    flights: FuturesUnordered<Flight>,
+    failures: BTreeMap<ServiceKey, (u32, BootTime)>,
+    /// When it is this node's turn to write what every node could.
+    postponed: BTreeMap<ServiceKey, BootTime>,
+    labelling: Option<Labelling>,
+    label_not_before: BootTime,
+    told: BTreeMap<ServiceKey, BTreeSet<Issue>>,
+    /// What was announced here when that changed last.
+    held: BTreeSet<IpAddr>,
+    /// Addresses that a station outside was seen to have.
+    contested: BTreeSet<IpAddr>,
+    /// Ports of the gateway that Services ask for.
+    forwards: Forwards,
+    /// Those that are open.
+    open_ports: BTreeSet<ForwardKey>,
+    /// Services that are gone, or no Services for us any more, and whose address stays until the gateway's ports are closed;
+    /// or until then. What there is in their place follows.
+    departing: BTreeMap<ServiceKey, (BootTime, Option<ServiceView>)>,
+    /// Services whose ports nobody opens, and when that is told.
+    unopened: BTreeMap<ServiceKey, BootTime>,
+    /// Until when the elections go first: what can wait is not written before.
+    moving_until: BootTime,
+}
+
+impl Driver {
+    /// A driver that has seen nothing. `left_over` are addresses of ours that were on this host before.
+    pub fn new(
+        api: Arc<Api>,
+        context: PlanContext,
+        options: Options,
+        channels: Channels,
+        telemetry: Arc<Telemetry>,
+        left_over: BTreeSet<IpAddr>,
+    ) -> Self {
+        Self {
+            api,
+            context,
+            options,
+            channels,
+            telemetry,
+            writer: Arc::new(Writer::new("kube-vip", Subresource::Status)),
+            seen: ClusterState { left_over, ..ClusterState::default() },
+            nodes: BTreeMap::new(),
+            cidrs: BTreeMap::new(),
+            listed: (false, false),
+            plan: Plan::default(),
+            dirty: false,
+            not_before: BootTime::default(),
+            names: watch::Sender::new(BTreeSet::new()),
+            writing: BTreeSet::new(),
+            flights: FuturesUnordered::new(),
+            failures: BTreeMap::new(),
+            postponed: BTreeMap::new(),
+            labelling: None,
+            label_not_before: BootTime::default(),
+            told: BTreeMap::new(),
+            held: BTreeSet::new(),
+            contested: BTreeSet::new(),
+            forwards: Forwards::default(),
+            open_ports: BTreeSet::new(),
+            departing: BTreeMap::new(),
+            unopened: BTreeMap::new(),
+            moving_until: BootTime::default(),
+        }
+    }
+
+    /// Run for ever.
+    ///
+    /// # Errors
+    /// If the kernel gives us no timer.
+    pub async fn run(mut self) -> std::io::Result<()> {
+        let mut timer = Timer::new()?;
+        let (observed_in, mut observed) = mpsc::channel(256);
+        let _watches = self.start(&observed_in);
+        let mut roles = self.channels.board.subscribe();
+        // Renewals alone change nothing here.
+        let mut look = true;
+        loop {
+            if self.dirty && self.listed == (true, true) && clock::now() >= self.not_before {
+                self.replan();
+            }
+            if look {
+                self.publish();
+                self.label();
+                self.let_go();
+            }
+            look = true;
+            let deadline = self.deadline();
+            let labelled = async {
+                match &mut self.labelling {
+                    Some(labelling) => labelling.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                Ok(()) = self.channels.outcome.changed() => {
+                    self.channels.outcome.borrow_and_update();
+                    self.tell_losses();
+                    self.tell_stations();
+                    self.forward();
+                    self.name();
+                    self.tell();
+                }
+                written = labelled => {
+                    self.labelling = None;
+                    // The node's next version tells what came of it; until then, or after a failure, not again.
+                    let pause = if written { Duration::from_millis(500) } else { LONGEST_PAUSE };
+                    self.label_not_before = clock::now() + pause;
+                }
+                Some((key, write, gain, written)) = self.flights.next() => self.landed(key, &write, gain, written),
+                Ok(()) = self.channels.holders.changed() => {
+                    self.seen.holders = self.channels.holders.borrow_and_update().clone();
+                    self.dirty = true;
+                }
+                Ok(()) = self.channels.vips.changed() => self.dirty = true,
+                Ok(()) = self.channels.dhcp.held.changed() => self.take_leases(),
+                Ok(()) = self.channels.gateways.1.changed() => self.take_gateways(),
+                Ok(()) = self.channels.mdns.1.changed() => self.take_names(),
+                Ok(()) = roles.changed(), if !self.plan.leases.is_empty() => {
+                    roles.mark_unchanged();
+                    look = self.ask_as_elected();
+                }
+                Some(change) = observed.recv() => {
+                    self.see(change);
+                    // Whatever else has been seen by now is taken along before anything is computed.
+                    while let Ok(change) = observed.try_recv() {
+                        self.see(change);
+                    }
+                }
+                () = timer.until(deadline) => self.tell(),
+            }
+        }
+    }
+
+    fn start(&self, observed: &mpsc::Sender<Observed>) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        let all = watcher::Config::default;
+        let api = || self.api.clone();
+        let namespace = self.options.namespace.clone();
+        let here = move |client| within::<Service>(client, namespace.as_deref());
+        tasks.spawn(follow(api(), here, all(), service::view, Observed::Services, observed.clone()));
+        let namespace = self.options.namespace.clone();
+        if self.options.endpoints {
+            let here = move |client| within::<OldEndpoints>(client, namespace.as_deref());
+            tasks.spawn(follow(api(), here, all(), of_endpoints, Observed::Slices, observed.clone()));
+        } else {
+            let here = move |client| within::<EndpointSlice>(client, namespace.as_deref());
+            tasks.spawn(follow(api(), here, all(), of_slice, Observed::Slices, observed.clone()));
+        }
+        tasks.spawn(follow(
+            api(),
+            kube::Api::<Node>::all,
+            all(),
+            node::view,
+            Observed::Nodes,
+            observed.clone(),
+        ));
+        if self.context.routes.as_ref().is_some_and(|rules| rules.service_cidrs) {
+            let select = kube::Api::<ServiceCIDR>::all;
+            tasks.spawn(follow(api(), select, all(), networks, Observed::Cidrs, observed.clone()));
+        }
+        tasks.spawn(dns::look_up(
+            self.names.subscribe(),
+            self.options.dns_mode,
+            Observed::Names,
+            observed.clone(),
+        ));
+        tasks
+    }
+
+    fn see(&mut self, observed: Observed) {
+        self.dirty = true;
+        match observed {
+            Observed::Services(change) => {
+                self.listed.0 = true;
+                match change {
+                    Change::Reset(all) => {
+                        self.departing.clear();
+                        self.seen.services = all.into_iter().collect();
+                    }
+                    Change::Applied((key, view)) => {
+                        self.departing.remove(&key);
+                        if self.context.rules.covers(&key, &view) || !self.stays_a_moment(&key, Some(&view)) {
+                            self.seen.apply(key, view);
+                        }
+                    }
+                    Change::Deleted((key, _)) => {
+                        if !self.stays_a_moment(&key, None) {
+                            self.seen.services.remove(&key);
+                        }
+                        self.failures.remove(&key);
+                        self.postponed.remove(&key);
+                        self.told.remove(&key);
+                    }
+                }
+            }
+            Observed::Slices(change) => {
+                self.listed.1 = true;
+                match change {
+                    Change::Reset(all) => self.seen.endpoints.reset(all),
+                    Change::Applied(slice) => self.seen.endpoints.apply(slice),
+                    Change::Deleted(slice) => self.seen.endpoints.remove(&slice),
+                }
+            }
+            Observed::Nodes(change) => {
+                match change {
+                    Change::Reset(all) => {
+                        self.nodes = all.into_iter().map(|node| (node.name.clone(), node)).collect();
+                    }
+                    Change::Applied(node) => drop(self.nodes.insert(node.name.clone(), node)),
+                    Change::Deleted(node) => drop(self.nodes.remove(&node.name)),
+                }
+                self.reserve();
+            }
+            Observed::Names(names) => self.seen.names = names,
+            Observed::Cidrs(change) => {
+                match change {
+                    Change::Reset(all) => self.cidrs = all.into_iter().collect(),
+                    Change::Applied((name, prefixes)) => drop(self.cidrs.insert(name, prefixes)),
+                    Change::Deleted((name, _)) => drop(self.cidrs.remove(&name)),
+                }
+                self.seen.service_cidrs = self.cidrs.values().flatten().copied().collect();
+            }
+        }
+    }
+
+    fn reserve(&mut self) {
+        let nodes = self.nodes.values();
+        let own = nodes.clone().flat_map(|node| node.own.iter().map(|address| (*address, node.name.clone())));
+        self.seen.reserved.nodes = own.collect();
+        let vips = nodes.flat_map(|node| node.vips.iter().copied());
+        self.seen.reserved.control_plane =
+            vips.filter(|address| !self.seen.reserved.nodes.contains_key(address)).collect();
+        for address in &self.seen.reserved.control_plane {
+            self.seen.reserved.nodes.remove(address);
+        }
+    }
+
+    fn replan(&mut self) {
+        let began = clock::now();
+        self.dirty = false;
+        self.seen.vips = self.channels.vips.borrow_and_update().iter().map(|vip| vip.address).collect();
+        let mut plan = plan(&self.context, &self.seen);
+        let shared = self.context.control_plane.as_ref().and_then(|lease| plan.groups.remove(lease));
+        let shared = shared.map(|(_, places)| places).unwrap_or_default();
+        watch_ext::set(&self.channels.shared, shared);
+        self.lay_out(&plan);
+        // Nobody is elected for what every node has.
+        let every_node = self.context.every_node();
+        let elected = plan.groups.iter().filter(|(lease, _)| every_node != Some(lease));
+        let candidacies: BTreeMap<LeaseName, Candidacy> =
+            elected.map(|(lease, (candidacy, _))| (lease.clone(), *candidacy)).collect();
+        watch_ext::set(&self.channels.candidacies, candidacies);
+        watch_ext::set(&self.names, plan.names.clone());
+        let before = std::mem::replace(&mut self.plan, plan);
+        self.give_back(&before);
+        self.decline(&before);
+        self.ask();
+        self.forward();
+        self.name();
+        self.tell();
+        self.not_before = clock::now() + clock::now().since(began) * (SHARE - 1);
+    }
+
+    /// Put the plan's groups on the board, next to the control plane's.
+    fn lay_out(&self, plan: &Plan) {
+        let control_plane = self.context.control_plane.as_ref();
+        self.channels.board.send_if_modified(|board| {
+            // Nobody has to look at the host for this alone.
+            board.fresh.clone_from(&plan.fresh);
+            let known: BTreeSet<IpAddr> =
+                plan.services.values().flat_map(|handled| &handled.addresses).copied().collect();
+            if *board.known != known {
+                board.known = Arc::new(known);
+            }
+            let first = !std::mem::replace(&mut board.complete, true);
+            let before = board.groups.len();
+            board.groups.retain(|lease, _| {
+                !lease.is_lease() || control_plane == Some(lease) || plan.groups.contains_key(lease)
+            });
+            let mut changed = first || board.groups.len() != before;
+            for (lease, (candidacy, places)) in &plan.groups {
+                let group = board.groups.entry(lease.clone()).or_insert_with(|| {
+                    changed = true;
+                    let role = if candidacy.eligible {
+                        Role::Starting
+                    } else {
+                        Role::Follower { holder: None, fence_until: None }
+                    };
+                    Group { role, ..Group::default() }
+                });
+                if group.places != *places {
+                    group.places.clone_from(places);
+                    changed = true;
+                }
+            }
+            for (lease, group) in &mut board.groups {
+                let interfaces = plan.interfaces.get(lease).cloned().unwrap_or_default();
+                changed |= group.interfaces != interfaces;
+                group.interfaces = interfaces;
+            }
+            for (lease, routes) in &plan.routes {
+                let Some(group) = board.groups.get_mut(lease) else { continue };
+                if *group.routes != *routes {
+                    group.routes = Arc::new(routes.clone());
+                    changed = true;
+                }
+            }
+            changed
+        });
+    }
+
+    /// Start status writes as far as there is room.
+    fn publish(&mut self) {
+        if !self.options.publish || self.flights.len() >= WRITES_AT_ONCE {
+            return;
+        }
+        let now = clock::now();
+        let outcome = self.channels.outcome.borrow();
+        let mut writes = Vec::new();
+        for (key, handled) in &self.plan.services {
+            if self.flights.len() + writes.len() >= WRITES_AT_ONCE {
+                break;
+            }
+            let paused = self.failures.get(key).is_some_and(|(_, until)| now < *until);
+            if paused || self.writing.contains(key) {
+                continue;
+            }
+            let Some(view) = self.seen.services.get(key) else { continue };
+            let everybody = handled.lease.is_some() && handled.lease.as_ref() == self.context.every_node();
+            let mut further = self.lease_annotations(view, handled);
+            further.extend(self.told_name(key, view).map(|text| (annotation::MDNS_NAME, text)));
+            let (outside, entries) = self.outside(key, view);
+            further.extend(outside.map(|text| (annotation::UPNP_EXTERNAL_IP, text)));
+            let here = Here { held: &outcome.held, me: &self.context.me, everybody, outside: entries };
+            let Some(write) = change(view, handled, here, further) else {
+                self.postponed.remove(key);
+                continue;
+            };
+            // Not all at once: the first one's write is enough.
+            let mine = view.annotation(annotation::VIP_HOST) == Some(&self.context.me);
+            if everybody && !mine {
+                let seed = fnv1a(format!("{}/{key}", self.context.me).as_bytes());
+                let due = self.postponed.entry(key.clone()).or_insert(now + TURN.mul_f64(spread(seed, 0)));
+                if now < *due {
+                    continue;
+                }
+            }
+            // Where the address stays the same, only the node's name is to be written: nobody's packets wait.
+            if write.ingress == view.status && now < self.moving_until {
+                continue;
+            }
+            let gain = view.annotation(annotation::VIP_HOST) != write.host.as_deref();
+            writes.push((key.clone(), write, gain));
+        }
+        drop(outcome);
+        for (key, write, gain) in writes {
+            self.writing.insert(key.clone());
+            let (api, writer) = (self.api.clone(), self.writer.clone());
+            self.flights.push(Box::pin(async move {
+                let written = writer.write(&api, &key, &write.to_json()).await;
+                (key, write, gain, written)
+            }));
+        }
+    }
+
+    /// Label this node, if it is known and lacks something.
+    fn label(&mut self) {
+        if !self.options.label_node || self.labelling.is_some() || clock::now() < self.label_not_before {
+            return;
+        }
+        let Some(node) = self.nodes.get(&self.context.me) else { return };
+        let wanted = labels::wanted(&self.plan, &self.channels.outcome.borrow().held);
+        if let Some(change) = labels::difference(&node.provided, &wanted) {
+            let (api, me) = (self.api.clone(), self.context.me.clone());
+            self.labelling = Some(Box::pin(async move { labels::write(&api, &me, &change).await }));
+        }
+    }
+
+    fn landed(&mut self, key: ServiceKey, write: &Write, gain: bool, written: Written) {
+        self.writing.remove(&key);
+        match written {
+            Written::Done(view) => {
+                self.failures.remove(&key);
+                self.seen.written(key.clone(), *view);
+                self.dirty = true;
+                let addresses = |handled: Option<&ServicePlan>| {
+                    let addresses = handled.map(|handled| handled.addresses.as_slice()).unwrap_or_default();
+                    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+                };
+                let addresses = addresses(self.plan.services.get(&key));
+                match &write.host {
+                    Some(me) if gain => {
+                        self.event(&key, false, "AddressGained", format!("node {me} announces {addresses}"));
+                    }
+                    None => {
+                        let text =
+                            format!("nobody announces {addresses}: nothing ready stands behind the Service");
+                        self.event(&key, true, "AddressWithdrawn", text);
+                    }
+                    Some(_) => {}
+                }
+            }
+            Written::Gone => drop(self.failures.remove(&key)),
+            Written::Conflict => self.pause(key),
+            Written::Refused(why) | Written::Failed(why) => {
+                tracing::debug!(service = %key, "cannot write the status: {why}");
+                self.pause(key);
+            }
+        }
+    }
+
+    fn pause(&mut self, key: ServiceKey) {
+        let entry = self.failures.entry(key).or_insert((0, clock::now()));
+        let pause = SHORTEST_PAUSE.saturating_mul(1 << entry.0.min(10)).min(LONGEST_PAUSE);
+        *entry = (entry.0 + 1, clock::now() + pause);
+    }
+
+    fn deadline(&self) -> Option<BootTime> {
+        let now = clock::now();
+        let replan = (self.dirty && self.listed == (true, true)).then_some(self.not_before);
+        let label = (self.options.label_node && self.label_not_before > now).then_some(self.label_not_before);
+        let retry = self.failures.values().map(|(_, until)| *until).filter(|until| *until > now);
+        let moved = (self.moving_until > now).then_some(self.moving_until);
+        let turn = self.postponed.values().copied().filter(|due| *due > now);
+        let retry = retry.chain(turn);
+        let leaving = self.departing.values().map(|(until, _)| *until);
+        let unopened = self.unopened.values().copied().filter(|at| *at > now);
+        retry.chain(replan).chain(label).chain(moved).chain(leaving).chain(unopened).min()
+    }
+}
+
+/// The networks that a ServiceCIDR names; none for an object without a name, which no server sends.
+fn networks(object: ServiceCIDR) -> Option<(String, Vec<Prefix>)> {
+    let cidrs = object.spec.and_then(|spec| spec.cidrs).unwrap_or_default();
+    Some((object.metadata.name?, cidrs.iter().filter_map(|cidr| cidr.parse().ok()).collect()))
+}

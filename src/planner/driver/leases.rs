@@ -1,0 +1,158 @@
+//! What is asked of DHCP servers for Services, and by whom: the node that has the election, and nobody else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::super::addresses::{Wanted, wanted};
+use super::super::leases;
+use super::super::plan::{Plan, ServicePlan};
+use super::Driver;
+use crate::dhcp::driver::Command;
+use crate::dhcp::fsm::{Loss, Stage};
+use crate::dhcp::wish::{Held, LeaseKey, Wish};
+use crate::model::{ServiceKey, ServiceView};
+use crate::net::clock;
+use crate::telemetry::dhcp::LeaseStatus;
+use crate::watch_ext;
+
+impl Driver {
+    /// Say what is wanted: by this node, where it has the election. Says whether that is another thing than before.
+    pub(super) fn ask(&self) -> bool {
+        let mut wishes = self.plan.leases.clone();
+        self.activate(&mut wishes);
+        watch_ext::set(&self.channels.dhcp.wishes, wishes)
+    }
+
+    /// The same where elections alone may have changed, as often as they are renewed.
+    pub(super) fn ask_as_elected(&self) -> bool {
+        self.channels.dhcp.wishes.send_if_modified(|wishes| self.activate(wishes))
+    }
+
+    /// Whoever has the election asks. Says whether that is another thing than before.
+    fn activate(&self, wishes: &mut BTreeMap<LeaseKey, Wish>) -> bool {
+        let now = clock::now();
+        let board = self.channels.board.borrow();
+        let asking = self.plan.services.iter().filter(|(_, handled)| handled.asking.is_some());
+        let elected = asking.filter(|(_, handled)| {
+            let group = handled.lease.as_ref().and_then(|lease| board.groups.get(lease));
+            group.is_some_and(|group| group.role.claim(now).is_some())
+        });
+        let mine: BTreeSet<&str> = elected
+            .filter_map(|(key, _)| self.seen.services.get(key).map(|view| view.uid.as_str()))
+            .collect();
+        let mut changed = false;
+        for (key, wish) in wishes {
+            let active = mine.contains(key.owner.as_str());
+            changed |= wish.active != active;
+            wish.active = active;
+        }
+        changed
+    }
+
+    /// Give back what nobody needs any more. What the plan has no place for any more, and the Service still has, somebody
+    /// else looks after now.
+    pub(super) fn give_back(&self, before: &Plan) {
+        let gone = before.leases.keys().filter(|key| !self.plan.leases.contains_key(key));
+        for key in gone {
+            let held = self.seen.leases.get(key).and_then(|held| held.address);
+            let kept = self.seen.services.values().any(|view| {
+                let has = |wanted: &Wanted| matches!(wanted, Wanted::Ip(ip) if Some(*ip) == held);
+                view.uid == key.owner && wanted(view).iter().any(has)
+            });
+            if !kept {
+                self.channels.dhcp.commands.try_send(Command::Release(key.clone())).ok();
+            }
+        }
+    }
+
+    /// How leases stand has changed.
+    pub(super) fn take_leases(&mut self) {
+        let now = self.channels.dhcp.held.borrow_and_update().clone();
+        let before = std::mem::replace(&mut self.seen.leases, now);
+        let owners: BTreeMap<&str, &ServiceKey> =
+            self.seen.services.iter().map(|(key, view)| (view.uid.as_str(), key)).collect();
+        let mut news = Vec::new();
+        for (key, held) in &self.seen.leases {
+            let Some(service) = owners.get(key.owner.as_str()) else { continue };
+            if let Some((reason, text)) = self.news(key, before.get(key), held) {
+                news.push(((*service).clone(), reason, text));
+            }
+        }
+        for (service, reason, text) in news {
+            self.event(&service, false, reason, text);
+        }
+        // A stage alone changes nothing that is planned.
+        let matters = |held: &BTreeMap<LeaseKey, Held>| -> Vec<_> {
+            let held = held.iter();
+            held.map(|(key, held)| (key.clone(), held.address, held.record.clone(), held.trouble.clone()))
+                .collect()
+        };
+        self.dirty |= matters(&before) != matters(&self.seen.leases);
+        let lines = self.seen.leases.iter().filter_map(|(key, held)| {
+            let service = owners.get(key.owner.as_str())?;
+            Some(LeaseStatus::of(&service.to_string(), key, held))
+        });
+        self.telemetry.leases("Services", lines.collect());
+    }
+
+    fn news(&self, key: &LeaseKey, before: Option<&Held>, after: &Held) -> Option<(&'static str, String)> {
+        let me = &self.context.me;
+        let address = |held: &Held| held.address.filter(|_| held.stage != Stage::Standby);
+        let interface = self.plan.leases.get(key).map(|wish| wish.interface.as_str()).unwrap_or_default();
+        match (before.and_then(address), address(after)) {
+            (before, Some(address)) if before != Some(address) && after.stage == Stage::Bound => {
+                let from = after.record.as_ref().map(|record| record.server.to_string()).unwrap_or_default();
+                Some(("AddressLeased", format!("node {me} has {address} from the DHCP server {from}")))
+            }
+            (None, None)
+                if after.stage == Stage::Asking && before.is_none_or(|held| held.stage == Stage::Standby) =>
+            {
+                let family = key.family;
+                Some((
+                    "AskingForLease",
+                    format!("node {me} asks for an {family} address by DHCP on interface {interface}"),
+                ))
+            }
+            _ => None,
+        }
+    }
+
+    /// What is to be written of the leases of a Service, by the node that has them.
+    pub(super) fn lease_annotations(
+        &self,
+        view: &ServiceView,
+        handled: &ServicePlan,
+    ) -> BTreeMap<&'static str, Option<String>> {
+        let Some(asking) = &handled.asking else { return BTreeMap::new() };
+        let keys = asking.families.iter().map(|family| leases::key(view, *family));
+        let good = keys.filter(|key| !self.plan.contested.contains_key(key));
+        let held: Vec<&Held> = good.filter_map(|key| self.seen.leases.get(&key)).collect();
+        // Whoever does not ask itself knows no more than what is written there.
+        if held.iter().any(|held| held.stage == Stage::Standby) {
+            return BTreeMap::new();
+        }
+        leases::annotations(asking, held)
+    }
+
+    /// The server has to know what it must not give.
+    pub(super) fn decline(&self, before: &Plan) {
+        let new = self.plan.contested.iter().filter(|(key, _)| !before.contested.contains_key(key));
+        for (key, whose) in new {
+            self.channels.dhcp.commands.try_send(Command::Conflict(key.clone(), whose.clone())).ok();
+        }
+    }
+
+    /// A station outside has an address that a DHCP server gave us: the server has to know.
+    pub(super) fn tell_stations(&mut self) {
+        let outcome = self.channels.outcome.borrow().clone();
+        let contested: BTreeSet<IpAddr> = outcome.conflicts.into_keys().chain(outcome.taken).collect();
+        for address in contested.difference(&self.contested) {
+            let leased = self.seen.leases.iter().filter(|(_, held)| held.address == Some(*address));
+            for (key, _) in leased {
+                let why = Loss::Taken(*address).to_string();
+                self.channels.dhcp.commands.try_send(Command::Conflict(key.clone(), why)).ok();
+            }
+        }
+        self.contested = contested;
+    }
+}

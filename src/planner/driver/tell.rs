@@ -1,0 +1,108 @@
+//! What users are told of their Services: Events and log lines.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+
+use super::super::plan::Issue;
+use super::{Driver, MOVING};
+use crate::cluster::event::Event;
+use crate::election::Role;
+use crate::model::ServiceKey;
+use crate::net::clock;
+use crate::reconcile::desired::Group;
+use crate::reconcile::host_status::HostStatus;
+
+impl Driver {
+    /// Tell users what they should know, once.
+    pub(super) fn tell(&mut self) {
+        self.telemetry.services(self.plan.services.len());
+        let HostStatus { obstacles, conflicts, .. } = self.channels.outcome.borrow().clone();
+        for (key, handled) in &self.plan.services {
+            let mut issues: BTreeSet<Issue> = handled.issues.iter().cloned().collect();
+            let here = handled.addresses.iter().filter_map(|address| obstacles.get(address));
+            issues.extend(here.cloned().map(Issue::Obstacle));
+            let contested = handled.addresses.iter().filter_map(|address| conflicts.get(address));
+            issues.extend(contested.cloned().map(Issue::Conflict));
+            issues.extend(self.name_remark(key).map(Issue::Annotation));
+            issues.extend(self.gateway_remarks(key).into_iter().map(Issue::Gateway));
+            let told = self.told.get(key);
+            for issue in issues.iter().filter(|issue| told.is_none_or(|told| !told.contains(issue))) {
+                let (reason, message) = match issue {
+                    Issue::Refused(refusal) => ("AddressRefused", refusal.to_string()),
+                    Issue::Annotation(text) => ("AnnotationIgnored", text.clone()),
+                    Issue::Lease(text) => ("NoLease", format!("node {}: {text}", self.context.me)),
+                    Issue::Gateway(text) => ("PortNotForwarded", text.clone()),
+                    Issue::Obstacle(text) => {
+                        ("AddressBlocked", format!("node {} cannot announce it: {text}", self.context.me))
+                    }
+                    Issue::Conflict(text) => (
+                        "AddressConflict",
+                        format!("node {} announces it, and so does {text}", self.context.me),
+                    ),
+                };
+                tracing::warn!(service = %key, "{message}");
+                self.event(key, true, reason, message);
+            }
+            if issues.is_empty() {
+                self.told.remove(key);
+            } else {
+                self.told.insert(key.clone(), issues);
+            }
+        }
+    }
+
+    /// Tell of addresses that this node has lost without having handed them over.
+    pub(super) fn tell_losses(&mut self) {
+        let held = self.channels.outcome.borrow().held.clone();
+        let lost: BTreeSet<IpAddr> = self.held.difference(&held).copied().collect();
+        let now = clock::now();
+        // Not again at once: what can wait must not wait for ever where an address comes and goes.
+        if held != self.held && now >= self.moving_until + MOVING {
+            self.moving_until = now + MOVING;
+        }
+        self.held = held;
+        if lost.is_empty() {
+            return;
+        }
+        let served = self.plan.services.iter().filter(|(_, handled)| handled.servable_here);
+        for (key, handled) in served {
+            let here: Vec<String> = handled
+                .addresses
+                .iter()
+                .filter(|address| lost.contains(address))
+                .map(IpAddr::to_string)
+                .collect();
+            let board = self.channels.board.borrow();
+            let group = handled.lease.as_ref().and_then(|lease| Some((lease, board.groups.get(lease)?)));
+            let Some((lease, Group { role: Role::Follower { holder, .. }, .. })) = group else {
+                continue;
+            };
+            if here.is_empty() {
+                continue;
+            }
+            let me = &self.context.me;
+            let why = match holder.as_ref().filter(|holder| *holder != me) {
+                Some(holder) => format!("Lease {lease} names {holder}"),
+                None => format!("Lease {lease} could not be renewed in time"),
+            };
+            let text = format!("node {me} no longer announces {}: {why}", here.join(", "));
+            drop(board);
+            self.event(key, true, "AddressLost", text);
+        }
+    }
+
+    /// Events are a courtesy: when too many wait they are dropped.
+    pub(super) fn event(&self, key: &ServiceKey, warning: bool, reason: &'static str, message: String) {
+        let about = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Service".into()),
+            namespace: Some(key.namespace.clone()),
+            name: Some(key.name.clone()),
+            uid: self.seen.services.get(key).map(|view| view.uid.clone()),
+            ..ObjectReference::default()
+        };
+        self.channels.events.try_send(Event { about, warning, reason, message }).ok();
+    }
+}

@@ -1,0 +1,327 @@
+//! What a Service asks of DHCP servers, and what is written of it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::addresses::{Wanted, wanted};
+use crate::dhcp::identity::{Identity, Name, hardware};
+use crate::dhcp::record::Record;
+use crate::dhcp::wish::{Held, LeaseKey, Wish};
+use crate::model::annotation::{
+    DDNS, DHCP_BROADCAST, DHCP_LEASE, HARDWARE_ADDRESS, HOSTNAME, LOAD_BALANCER_IPS, REQUESTED_IP,
+};
+use crate::model::interface::hardware_text;
+use crate::model::{Family, ServiceKey, ServiceView};
+
+/// What a Service asks of DHCP servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DhcpSpec {
+    /// For addresses of these families.
+    pub families: Vec<Family>,
+    /// As whom.
+    pub identity: Identity,
+    /// With these preferences.
+    pub requested: Vec<IpAddr>,
+    /// Annotations that cannot be followed.
+    pub wrong: Vec<String>,
+}
+
+impl DhcpSpec {
+    /// What a Service asks for by itself; none if it asks for nothing.
+    pub fn of(view: &ServiceView) -> Option<Self> {
+        let dns = by_name(view);
+        let wanted = wanted(view);
+        let placeholders = wanted.iter().filter_map(|wanted| match wanted {
+            Wanted::Ip(address) if address.is_unspecified() => Some(Family::of(*address)),
+            _ => None,
+        });
+        let mut families: Vec<Family> = placeholders.collect();
+        let name = wanted.iter().find_map(|wanted| match wanted {
+            Wanted::Name(name) => Some(name.as_str()),
+            Wanted::Ip(_) => None,
+        });
+        if dns && name.is_some() && families.is_empty() {
+            families = if view.families.is_empty() { vec![Family::V4] } else { view.families.clone() };
+        }
+        families.sort_unstable();
+        families.dedup();
+        (!families.is_empty()).then(|| Self::for_families(view, families, name.filter(|_| dns)))
+    }
+
+    /// What is asked for such a Service where somebody else decided that it gets addresses of these families by DHCP.
+    pub fn for_families(view: &ServiceView, families: Vec<Family>, name: Option<&str>) -> Self {
+        let mut wrong = Vec::new();
+        let own = Identity::hardware_of(&view.uid);
+        let address = view.annotation(HARDWARE_ADDRESS).map(|text| {
+            hardware(text).unwrap_or_else(|| {
+                wrong.push(format!(
+                    "{HARDWARE_ADDRESS}: `{text}` is no hardware address of a station, such as 00:00:6c:01:02:03; \
+                     {} is used",
+                    hardware_text(&own)
+                ));
+                own
+            })
+        });
+        let dns = by_name(view);
+        let hostname = view.annotation(HOSTNAME).map(|text| (HOSTNAME, text));
+        let hostname = hostname.or(name.map(|name| (LOAD_BALANCER_IPS, name))).and_then(|(key, text)| {
+            let name = Name::new(text, dns);
+            if name.is_none() {
+                wrong.push(format!("{key}: `{text}` is no host name; DHCP servers are told none"));
+            }
+            name
+        });
+        let mut requested: Vec<IpAddr> = Vec::new();
+        for text in view.annotation(REQUESTED_IP).unwrap_or_default().split(',').map(str::trim) {
+            match text.parse::<IpAddr>() {
+                Ok(address) if requested.iter().all(|other| Family::of(*other) != Family::of(address)) => {
+                    requested.push(address);
+                }
+                _ if text.is_empty() => {}
+                _ => wrong.push(format!(
+                    "{REQUESTED_IP}: `{text}` is passed over; it takes at most one IPv4 and one IPv6 address"
+                )),
+            }
+        }
+        if let Some(text) = view.annotation(DDNS).filter(|text| boolean(text).is_none()) {
+            wrong.push(format!(
+                "{DDNS}: `{text}` is neither \"true\" nor \"false\"; it is taken for \"false\""
+            ));
+        }
+        let identity = Identity {
+            hardware: address.unwrap_or(own),
+            hostname,
+            by_hardware: false,
+            broadcast: view.annotation(DHCP_BROADCAST) != Some("false"),
+        };
+        Self { families, identity, requested, wrong }
+    }
+
+    /// Each lease that is asked for, on this interface.
+    pub fn wishes(&self, view: &ServiceView, interface: &str) -> BTreeMap<LeaseKey, Wish> {
+        let text = view.annotation(DHCP_LEASE).unwrap_or_default();
+        let wish = |family: &Family| {
+            let wish = Wish {
+                interface: interface.to_owned(),
+                made: false,
+                identity: self.identity.clone(),
+                wanted: self.requested.iter().copied().find(|address| Family::of(*address) == *family),
+                active: false,
+                record: Record::find(text, *family),
+            };
+            (key(view, *family), wish)
+        };
+        self.families.iter().map(wish).collect()
+    }
+}
+
+/// See to it that servers tell these from each other. Of those that have the same name one is known by it: whoever has a
+/// lease by that name already, or else the oldest. To the others the same address would be given, which is right for those
+/// alone that ask for the same hardware address.
+pub fn tell_apart<'a>(
+    askings: impl IntoIterator<Item = (&'a ServiceKey, &'a ServiceView, &'a mut DhcpSpec)>,
+) {
+    let by_name = |view: &ServiceView| {
+        let text = view.annotation(DHCP_LEASE).unwrap_or_default();
+        let mut records = Family::BOTH.into_iter().filter_map(|family| Record::find(text, family));
+        records.next().map(|record| !record.by_hardware)
+    };
+    let mut all: Vec<_> =
+        askings.into_iter().map(|(key, view, asking)| (by_name(view), view.created, key, asking)).collect();
+    all.sort_by_key(|(by_name, created, key, _)| (*by_name != Some(true), *created, *key));
+    let mut known: BTreeMap<String, (&ServiceKey, [u8; 6])> = BTreeMap::new();
+    for (by_name, _, key, asking) in all {
+        let Some(name) = asking.identity.known_as().map(str::to_owned) else { continue };
+        let hardware = asking.identity.hardware;
+        let other = known.get(&name);
+        if other.is_some_and(|(_, same)| *same == hardware) {
+            continue;
+        }
+        asking.identity.by_hardware = other.is_some() || by_name == Some(false);
+        match other {
+            Some((other, _)) => asking.wrong.push(format!(
+                "{HOSTNAME}: Service {other} has the name `{name}`, too; DHCP servers are told both, and tell this one \
+                 from it by its hardware address"
+            )),
+            None if asking.identity.by_hardware => {}
+            None => drop(known.insert(name, (key, hardware))),
+        }
+    }
+}
+
+/// The lease of a Service.
+pub fn key(view: &ServiceView, family: Family) -> LeaseKey {
+    LeaseKey { owner: view.uid.clone(), family }
+}
+
+fn by_name(view: &ServiceView) -> bool {
+    view.annotation(DDNS).and_then(boolean) == Some(true)
+}
+
+/// A truth value as Go's `strconv.ParseBool` has it.
+fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// What is to be written to a Service of its leases: what another process has to know to go on with them, and, as the Go
+/// program does, hardware address and addresses. Nothing while none of them is good.
+pub fn annotations<'a>(
+    asking: &DhcpSpec,
+    leases: impl IntoIterator<Item = &'a Held>,
+) -> BTreeMap<&'static str, Option<String>> {
+    let mut records: Vec<Record> = leases
+        .into_iter()
+        .filter(|held| held.address.is_some())
+        .filter_map(|held| held.record.clone())
+        .collect();
+    records.sort_by_key(|record| record.address);
+    if records.is_empty() {
+        return [(DHCP_LEASE, None)].into();
+    }
+    let texts: Vec<String> = records.iter().map(Record::to_string).collect();
+    let addresses: Vec<String> = records.iter().map(|record| record.address.to_string()).collect();
+    [
+        (DHCP_LEASE, Some(texts.join("; "))),
+        (HARDWARE_ADDRESS, Some(hardware_text(&asking.identity.hardware))),
+        (REQUESTED_IP, Some(addresses.join(","))),
+    ]
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dhcp::fsm::Stage;
+
+    fn view(annotations: &[(&str, &str)]) -> ServiceView {
+        let annotations = annotations.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        ServiceView { uid: "u".into(), annotations: annotations.collect(), ..ServiceView::default() }
+    }
+
+    #[test]
+    fn what_asks_for_which_families() {
+        use Family::{V4, V6};
+        type Row<'a> = (&'a [(&'a str, &'a str)], Option<&'a [Family]>);
+        let table: [Row<'_>; 7] = [
+            (&[(LOAD_BALANCER_IPS, "0.0.0.0")], Some(&[V4])),
+            (&[(LOAD_BALANCER_IPS, "::")], Some(&[V6])),
+            (&[(LOAD_BALANCER_IPS, "::, 0.0.0.0,0.0.0.0")], Some(&[V4, V6])),
+            (&[(LOAD_BALANCER_IPS, "192.0.2.1")], None),
+            (&[(LOAD_BALANCER_IPS, "web.example.com")], None),
+            (&[(LOAD_BALANCER_IPS, "web.example.com"), (DDNS, "true")], Some(&[V4])),
+            (&[(LOAD_BALANCER_IPS, "web.example.com"), (DDNS, "yes")], None),
+        ];
+        for (annotations, families) in table {
+            let asking = DhcpSpec::of(&view(annotations));
+            assert_eq!(asking.as_ref().map(|asking| asking.families.as_slice()), families, "{annotations:?}");
+        }
+        let dual = ServiceView {
+            families: vec![V6, V4],
+            ..view(&[(LOAD_BALANCER_IPS, "web.example.com"), (DDNS, "1")])
+        };
+        let asking = DhcpSpec::of(&dual).unwrap();
+        assert_eq!(asking.families, [V4, V6]);
+        assert_eq!(asking.identity.hostname, Name::new("web.example.com", true));
+    }
+
+    #[test]
+    fn annotations_say_who_asks_and_for_what() {
+        let asking = DhcpSpec::of(&view(&[
+            (LOAD_BALANCER_IPS, "0.0.0.0"),
+            (HOSTNAME, "web"),
+            (HARDWARE_ADDRESS, "00:00:6c:01:02:03"),
+            (REQUESTED_IP, "192.0.2.9, fd00::9"),
+            (DHCP_BROADCAST, "false"),
+        ]))
+        .unwrap();
+        assert_eq!(asking.identity.hostname, Name::new("web", false));
+        assert_eq!(asking.identity.hardware, [0, 0, 0x6c, 1, 2, 3]);
+        assert!(!asking.identity.broadcast);
+        assert_eq!(asking.wrong, [""; 0]);
+        let wishes = asking.wishes(&view(&[]), "eth0");
+        assert_eq!(wishes.values().next().unwrap().wanted, "192.0.2.9".parse().ok());
+    }
+
+    #[test]
+    fn servers_tell_services_of_one_name_apart() {
+        let leased = |end: &str| format!("192.0.2.9 from 192.0.2.1 at 2026-11-22T05:00:00Z{end}");
+        let (by_name, by_hardware) = (leased(""), leased(" by hardware"));
+        // Each by age, with its name and its lease: and whether it is known by the name.
+        type Row<'a> = &'a [(&'a str, &'a str, bool)];
+        let table: [Row<'_>; 5] = [
+            &[("web", "", true), ("web.example.com", "", false), ("shop", "", true)],
+            &[("web", "", false), ("web", &by_name, true)],
+            // It stays as it is though the other one is gone.
+            &[("web", &by_hardware, false)],
+            &[("web", &by_hardware, false), ("web", "", true), ("web", "", false)],
+            // The two that ask for one hardware address are to have one lease.
+            &[("twin", "", true), ("twin", "", true)],
+        ];
+        for row in table {
+            let services: Vec<(ServiceKey, ServiceView)> = (0..)
+                .zip(row)
+                .map(|(created, (name, lease, _))| {
+                    let hardware = match *name {
+                        "twin" => "02:00:00:00:00:01".to_owned(),
+                        _ => format!("02:00:00:00:01:{created:02x}"),
+                    };
+                    let annotations = [
+                        (LOAD_BALANCER_IPS, "0.0.0.0"),
+                        (HOSTNAME, *name),
+                        (HARDWARE_ADDRESS, &hardware),
+                        (DHCP_LEASE, *lease),
+                    ];
+                    let key = ServiceKey { namespace: format!("n{created}"), name: "web".into() };
+                    (key, ServiceView { created, ..view(&annotations) })
+                })
+                .collect();
+            let mut askings: Vec<DhcpSpec> =
+                services.iter().map(|(_, view)| DhcpSpec::of(view).unwrap()).collect();
+            let all = services.iter().zip(&mut askings);
+            tell_apart(all.map(|((key, view), asking)| (key, view, asking)));
+            let known: Vec<bool> =
+                askings.iter().map(|asking| asking.identity.known_as().is_some()).collect();
+            assert_eq!(known, row.iter().map(|(.., known)| *known).collect::<Vec<_>>(), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told() {
+        let asking = DhcpSpec::of(&view(&[
+            (LOAD_BALANCER_IPS, "0.0.0.0"),
+            (HOSTNAME, "w e b"),
+            (HARDWARE_ADDRESS, "01:00:5e:00:00:01"),
+            (REQUESTED_IP, "192.0.2.9,192.0.2.10,x"),
+            (DDNS, "maybe"),
+        ]))
+        .unwrap();
+        assert_eq!(asking.wrong.len(), 5, "{:?}", asking.wrong);
+        assert_eq!(asking.identity.hardware, Identity::hardware_of("u"));
+        assert_eq!(asking.requested, ["192.0.2.9".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[test]
+    fn what_is_written_brings_the_lease_back() {
+        let asking = DhcpSpec::of(&view(&[(LOAD_BALANCER_IPS, "0.0.0.0")])).unwrap();
+        let record: Record =
+            "192.0.2.9 from 192.0.2.1 at 2026-11-22T05:00:00Z for 60 renew 30 rebind 52".parse().unwrap();
+        let held = Held {
+            address: Some(record.address),
+            record: Some(record.clone()),
+            stage: Stage::Bound,
+            trouble: None,
+        };
+        let written = annotations(&asking, [&held]);
+        let text = |name| written.get(name).cloned().flatten().unwrap();
+        assert_eq!(text(REQUESTED_IP), "192.0.2.9");
+        let again = view(&[(DHCP_LEASE, &text(DHCP_LEASE)), (HARDWARE_ADDRESS, &text(HARDWARE_ADDRESS))]);
+        let wishes = asking.wishes(&again, "eth0");
+        assert_eq!(wishes[&key(&again, Family::V4)].record, Some(record));
+        let lost = Held { address: None, ..held };
+        assert_eq!(annotations(&asking, [&lost]), [(DHCP_LEASE, None)].into());
+    }
+}

@@ -1,0 +1,60 @@
+//! Which interface the addresses of a Service go on.
+
+use std::net::IpAddr;
+
+use super::leases::DhcpSpec;
+use super::plan::values::PlanContext;
+use crate::model::ServiceView;
+use crate::model::annotation::{MACVLAN_NAME, RP_FILTER, SERVICE_INTERFACE, SERVICE_VLAN};
+use crate::model::interface::ManagedInterface;
+use crate::reconcile::desired::{AddressSpec, InterfaceSelector};
+
+/// The longest name of an interface (IFNAMSIZ).
+const LONGEST_LINK_NAME: usize = 15;
+
+/// `parent.tag`, with a tag from 1 to 4094 (IEEE 802.1Q).
+pub(super) fn vlan_of(text: &str) -> Option<(&str, u16)> {
+    let (parent, tag) = text.rsplit_once('.')?;
+    let tag = tag.parse().ok().filter(|tag| (1..=4094).contains(tag))?;
+    (!parent.is_empty()).then_some((parent, tag))
+}
+
+/// The interface of its own that a Service asks for, on this one: for addresses from a DHCP server alone.
+pub(super) fn macvlan(view: &ServiceView, parent: &str) -> Option<Result<ManagedInterface, String>> {
+    let name = view.annotation(MACVLAN_NAME)?;
+    let asking = DhcpSpec::of(view)?;
+    let legal = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
+    if name.len() > LONGEST_LINK_NAME || !name.chars().all(legal) || name == parent {
+        let text = format!(
+            "{MACVLAN_NAME}: `{name}` is no name for an interface of its own, of at most 15 letters and digits"
+        );
+        return Some(Err(text));
+    }
+    let filter = view.annotation(RP_FILTER).unwrap_or("0");
+    let Some(reverse_path) = filter.parse().ok().filter(|value| *value <= 2) else {
+        return Some(Err(format!("{RP_FILTER}: `{filter}` is none of 0, 1 and 2")));
+    };
+    let (parent, name, hardware) = (parent.to_owned(), name.to_owned(), asking.identity.hardware);
+    Some(Ok(ManagedInterface::Macvlan { parent, name, hardware, reverse_path }))
+}
+
+/// Where an address goes.
+pub(super) fn place(context: &PlanContext, view: &ServiceView, address: IpAddr) -> AddressSpec {
+    let interface = match (view.annotation(SERVICE_VLAN), view.annotation(SERVICE_INTERFACE)) {
+        (Some(vlan), _) => match vlan_of(vlan) {
+            Some((parent, tag)) => {
+                InterfaceSelector::Made(ManagedInterface::Vlan { parent: parent.to_owned(), tag })
+            }
+            // There is no such interface: the user is told so.
+            None => InterfaceSelector::Named(vlan.to_owned()),
+        },
+        (None, Some("auto")) => InterfaceSelector::OfSubnet(context.main_interface.clone()),
+        (None, Some(name)) => InterfaceSelector::Named(name.to_owned()),
+        (None, None) => context.interface.clone(),
+    };
+    let interface = match macvlan(view, &interface.name()) {
+        Some(Ok(made)) => InterfaceSelector::Made(made),
+        Some(Err(_)) | None => interface,
+    };
+    AddressSpec { address, prefix: if address.is_ipv4() { context.v4 } else { context.v6 }, interface }
+}

@@ -1,0 +1,104 @@
+//! Addresses that a DHCP server gave though somebody in the cluster has them: a server that has lost its memory, or whose
+//! range overlaps with what is given by hand. On the interface that would not be noticed, where both are on one host.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::super::addresses::{Refusal, Wanted, wanted};
+use super::super::leases::{self, DhcpSpec};
+use super::values::ClusterState;
+use crate::dhcp::record::Record;
+use crate::dhcp::wish::LeaseKey;
+use crate::model::annotation::DHCP_LEASE;
+use crate::model::{ServiceKey, ServiceView};
+
+/// Such leases, each with whose the address is, in words.
+///
+/// Whoever has an address keeps it: a lease that is written to its Service is contested by nobody as long as it goes on.
+pub(super) fn contested(
+    seen: &ClusterState,
+    askings: &BTreeMap<&ServiceKey, DhcpSpec>,
+) -> BTreeMap<LeaseKey, String> {
+    let asking = askings.iter().filter_map(|(key, asking)| Some((*key, seen.services.get(*key)?, asking)));
+    let claims: Vec<Claim<'_>> =
+        asking.flat_map(|(key, view, asking)| claims(seen, key, view, asking)).collect();
+    if claims.iter().all(|claim| claim.recorded) {
+        return BTreeMap::new();
+    }
+    let by_hand = by_hand(seen);
+    let whose = |claim: &Claim<'_>| {
+        let address = claim.address;
+        let reserved = || match seen.reserved.check(address) {
+            Err(Refusal::Node { node, .. }) => Some(format!("{address} is node {node}'s own")),
+            Err(Refusal::Kind { kind, .. }) => Some(format!("{address} is a {kind} address")),
+            Err(Refusal::ControlPlane(_) | Refusal::Malformed(_)) => Some(control_plane_has(address)),
+            Ok(()) => seen.vips.contains(&address).then(|| control_plane_has(address)),
+        };
+        let given_by_hand = || {
+            let mut others = by_hand.get(&address)?.iter().filter(|other| **other != claim.service);
+            Some(format!("{address} is Service {}'s", others.next()?))
+        };
+        let leased = || {
+            let other = claims.iter().find(|other| other.goes_before(claim))?;
+            Some(format!("{address} is Service {}'s by DHCP, too", other.service))
+        };
+        reserved().or_else(given_by_hand).or_else(leased)
+    };
+    let sentence = |whose| format!("{whose}; the DHCP server that gave it is asked for another one");
+    let new = claims.iter().filter(|claim| !claim.recorded);
+    new.filter_map(|claim| Some((claim.lease.clone(), sentence(whose(claim)?)))).collect()
+}
+
+fn control_plane_has(address: IpAddr) -> String {
+    format!("{address} is the control plane's")
+}
+
+/// Addresses that Services have from elsewhere.
+fn by_hand(seen: &ClusterState) -> BTreeMap<IpAddr, Vec<&ServiceKey>> {
+    let mut found: BTreeMap<IpAddr, Vec<&ServiceKey>> = BTreeMap::new();
+    for (key, view) in &seen.services {
+        for wanted in wanted(view) {
+            if let Wanted::Ip(address) = wanted {
+                found.entry(address).or_default().push(key);
+            }
+        }
+    }
+    found
+}
+
+/// An address that a DHCP server gave to a Service.
+struct Claim<'a> {
+    service: &'a ServiceKey,
+    created: i64,
+    asking: &'a DhcpSpec,
+    lease: LeaseKey,
+    address: IpAddr,
+    recorded: bool,
+}
+
+fn claims<'a>(
+    seen: &'a ClusterState,
+    service: &'a ServiceKey,
+    view: &'a ServiceView,
+    asking: &'a DhcpSpec,
+) -> impl Iterator<Item = Claim<'a>> {
+    asking.families.iter().filter_map(move |family| {
+        let lease = leases::key(view, *family);
+        let held = seen.leases.get(&lease)?;
+        let address = held.address?;
+        let written = Record::find(view.annotation(DHCP_LEASE).unwrap_or_default(), *family);
+        let recorded =
+            written.zip(held.record.as_ref()).is_some_and(|(written, now)| written.goes_on_as(now));
+        Some(Claim { service, created: view.created, asking, lease, address, recorded })
+    })
+}
+
+impl Claim<'_> {
+    /// Whether this one has the address, and not the other. Those that are one client to the server share it.
+    fn goes_before(&self, other: &Self) -> bool {
+        let rank = |claim: &Self| (!claim.recorded, claim.created, claim.service.clone());
+        self.address == other.address
+            && self.asking.identity.client_id() != other.asking.identity.client_id()
+            && rank(self) < rank(other)
+    }
+}

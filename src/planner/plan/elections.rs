@@ -1,0 +1,263 @@
+//! Which election the addresses of each Service go with, and this host's part in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::super::placement::place;
+use super::super::rendezvous;
+use super::values::{ClusterState, Mode, Plan, PlanContext, ServicePlan};
+use crate::election::Candidacy;
+use crate::model::annotation::{LEASE_NAME, VIP_HOST};
+use crate::model::family::number;
+use crate::model::hash::fnv1a;
+use crate::model::service::TrafficPolicy;
+use crate::model::{LeaseName, ServiceKey, ServiceView};
+use crate::reconcile::desired::AddressSpec;
+
+/// How much later each further candidate of a group takes what is free.
+const HEAD_START: Duration = Duration::from_millis(200);
+/// The same where Services are elected alone: long enough for the first one's write to be seen, as a rule.
+const STEP: Duration = Duration::from_millis(30);
+/// Whoever comes later still goes along with the last of these.
+const STEPS: usize = 3;
+
+/// Services that share an address or a Lease move together.
+#[derive(Debug, Default)]
+struct Component {
+    services: Vec<ServiceKey>,
+}
+
+/// Put each of these Services into its election.
+pub(super) fn elect(context: &PlanContext, seen: &ClusterState, plan: &mut Plan, elected: &[ServiceKey]) {
+    let elects_alone =
+        |component: &Component| component.services.iter().any(|key| elects_alone(context, seen, plan, key));
+    let (alone, by_mode): (Vec<_>, Vec<_>) =
+        components(seen, plan, elected).into_iter().partition(elects_alone);
+    let by_mode: Vec<ServiceKey> = by_mode.into_iter().flat_map(|component| component.services).collect();
+    place_alone(context, seen, plan, &alone);
+    match &context.mode {
+        Mode::PerService => {}
+        Mode::EveryNode(lease) => {
+            let places = places_of(context, seen, plan, &by_mode, SERVABLE);
+            assign_lease(plan, &by_mode, |_| lease.clone());
+            plan.groups.insert(lease.clone(), (Candidacy::default(), places));
+        }
+        Mode::Global(lease) => {
+            let places = places_of(context, seen, plan, &by_mode, SERVABLE);
+            assign_lease(plan, &by_mode, |_| lease.clone());
+            if context.control_plane.as_ref() == Some(lease) {
+                plan.groups.entry(lease.clone()).or_default().1.extend(places);
+            } else {
+                let resuming = seen.has_all(&places);
+                let candidacy = Candidacy { eligible: true, resuming, ..Candidacy::default() };
+                plan.groups.insert(lease.clone(), (candidacy, places));
+            }
+        }
+        Mode::Groups { base, count, most } => {
+            place_in_groups(context, seen, plan, &by_mode, (base, *count, *most))
+        }
+    }
+}
+
+/// Whether a Service needs an election of its own, and so does everything that shares an address with it: an address
+/// belongs to one election.
+fn elects_alone(context: &PlanContext, seen: &ClusterState, plan: &Plan, key: &ServiceKey) -> bool {
+    let (Some(view), Some(handled)) = (seen.services.get(key), plan.services.get(key)) else { return false };
+    match &context.mode {
+        Mode::PerService => true,
+        Mode::Global(_) => context.rules.elects_alone(view),
+        // A DHCP server gives an address to one host, and somebody has to be the one who asks.
+        Mode::EveryNode(_) => context.rules.elects_alone(view) || handled.asking.is_some(),
+        // What only some nodes can serve cannot go with the rest.
+        Mode::Groups { .. } => {
+            context.rules.elects_alone(view) || view.traffic_policy == TrafficPolicy::Local
+        }
+    }
+}
+
+/// The addresses of those Services among these that are `wanted`.
+fn places_of(
+    context: &PlanContext,
+    seen: &ClusterState,
+    plan: &Plan,
+    keys: &[ServiceKey],
+    wanted: fn(&ServicePlan) -> bool,
+) -> BTreeSet<AddressSpec> {
+    let mut places: BTreeMap<IpAddr, AddressSpec> = BTreeMap::new();
+    for key in keys {
+        let (Some(handled), Some(view)) = (plan.services.get(key), seen.services.get(key)) else { continue };
+        if wanted(handled) {
+            // Of Services that share an address the first by name says where it goes.
+            for address in handled.addresses.iter().filter(|address| !seen.vips.contains(address)) {
+                places.entry(*address).or_insert_with(|| place(context, view, *address));
+            }
+        }
+    }
+    places.into_values().collect()
+}
+
+const SERVABLE: fn(&ServicePlan) -> bool = |handled| handled.servable_here;
+const ALIVE: fn(&ServicePlan) -> bool = |handled| handled.has_endpoints;
+
+fn assign_lease(plan: &mut Plan, keys: &[ServiceKey], lease: impl Fn(&ServicePlan) -> LeaseName) {
+    for key in keys {
+        if let Some(handled) = plan.services.get_mut(key) {
+            handled.lease = Some(lease(handled));
+        }
+    }
+}
+
+/// The Lease of a Service that is elected alone.
+fn lease_of(key: &ServiceKey, view: &ServiceView) -> LeaseName {
+    let own = || LeaseName { namespace: key.namespace.clone(), name: format!("kubevip-{}", key.name) };
+    match view.annotation(LEASE_NAME).filter(|_| view.traffic_policy == TrafficPolicy::Cluster) {
+        None => own(),
+        Some(text) => match text.split_once('/') {
+            Some((namespace, name)) => LeaseName { namespace: namespace.to_owned(), name: name.to_owned() },
+            None => LeaseName { namespace: key.namespace.clone(), name: text.to_owned() },
+        },
+    }
+}
+
+/// Services that share an address or a Lease, together; oldest first in each.
+fn components(seen: &ClusterState, plan: &Plan, keys: &[ServiceKey]) -> Vec<Component> {
+    let mut keys: Vec<&ServiceKey> = keys.iter().collect();
+    let age = |key: &ServiceKey| seen.services.get(key).map_or(0, |view| view.created);
+    keys.sort_by(|a, b| (age(a), a).cmp(&(age(b), b)));
+    let mut components: Vec<Component> = Vec::new();
+    let mut by_address: BTreeMap<IpAddr, usize> = BTreeMap::new();
+    let mut by_lease: BTreeMap<LeaseName, usize> = BTreeMap::new();
+    for key in keys {
+        let (Some(handled), Some(view)) = (plan.services.get(key), seen.services.get(key)) else { continue };
+        let lease = lease_of(key, view);
+        let linked = handled.addresses.iter().filter_map(|address| by_address.get(address));
+        let linked: BTreeSet<usize> = linked.chain(by_lease.get(&lease)).copied().collect();
+        let home = linked.first().copied().unwrap_or(components.len());
+        if home == components.len() {
+            components.push(Component::default());
+        }
+        for other in linked.into_iter().filter(|other| *other != home) {
+            let moved = components.get_mut(other).map(std::mem::take).unwrap_or_default();
+            if let Some(component) = components.get_mut(home) {
+                component.services.extend(moved.services);
+            }
+            by_address.values_mut().chain(by_lease.values_mut()).for_each(|index| {
+                if *index == other {
+                    *index = home;
+                }
+            });
+        }
+        if let Some(component) = components.get_mut(home) {
+            component.services.push(key.clone());
+        }
+        by_address.extend(handled.addresses.iter().map(|address| (*address, home)));
+        by_lease.insert(lease, home);
+    }
+    components.retain(|component| !component.services.is_empty());
+    components
+}
+
+/// Elections for Services that go together: on the Lease of the oldest.
+fn place_alone(context: &PlanContext, seen: &ClusterState, plan: &mut Plan, components: &[Component]) {
+    let age = |key: &&ServiceKey| (seen.services.get(*key).map_or(0, |view| view.created), (*key).clone());
+    let lease = |component: &Component| {
+        let oldest = component.services.iter().min_by_key(age)?;
+        Some(lease_of(oldest, seen.services.get(oldest)?))
+    };
+    let leases: Vec<Option<LeaseName>> = components.iter().map(lease).collect();
+    let holders = leases.iter().flatten().filter_map(|lease| seen.holders.get(lease));
+    let present: BTreeSet<&str> =
+        holders.filter(|holder| holder.is_current).map(|holder| holder.identity.as_str()).collect();
+    for (component, lease) in components.iter().zip(leases) {
+        let Some(lease) = lease else { continue };
+        let handled = || component.services.iter().filter_map(|key| plan.services.get(key));
+        let servable_here = handled().any(|handled| handled.servable_here);
+        let leased = handled().any(|handled| handled.asking.is_some());
+        // Somebody has to renew a lease of a DHCP server, though nobody can serve the Service.
+        let asleep = leased && handled().all(|handled| !handled.has_endpoints);
+        let eligible = servable_here || asleep;
+        let mut views = component.services.iter().filter_map(|key| seen.services.get(key));
+        let announced = views.any(|view| view.annotation(VIP_HOST).is_some());
+        let places = match eligible {
+            true => places_of(context, seen, plan, &component.services, SERVABLE),
+            // While it was asleep it had none.
+            false if leased && !announced => BTreeSet::new(),
+            // Whoever cannot serve them any more keeps the addresses, silently, until a host that can has them.
+            false => places_of(context, seen, plan, &component.services, ALIVE),
+        };
+        // Not everybody writes at once to a Lease that is free: one of them would win, and all pay.
+        let able = present.iter().copied().filter(|node| asleep || can_serve(seen, component, node));
+        let rank = rendezvous::rank(&context.me, able, &lease).min(STEPS);
+        let delay = STEP * u32::try_from(rank).unwrap_or(0);
+        let candidacy = Candidacy { eligible, delay, resuming: seen.has_all(&places), is_membership: false };
+        assign_lease(plan, &component.services, |_| lease.clone());
+        plan.groups.insert(lease, (candidacy, places));
+    }
+}
+
+/// Whether a node can serve any of these.
+fn can_serve(seen: &ClusterState, component: &Component, node: &str) -> bool {
+    component.services.iter().any(|key| match seen.services.get(key).map(|view| view.traffic_policy) {
+        Some(TrafficPolicy::Local) => seen.endpoints.on(key, node),
+        Some(TrafficPolicy::Cluster) => true,
+        None => false,
+    })
+}
+
+/// Services spread over a fixed number of elections.
+fn place_in_groups(
+    context: &PlanContext,
+    seen: &ClusterState,
+    plan: &mut Plan,
+    keys: &[ServiceKey],
+    (base, count, most): (&LeaseName, usize, usize),
+) {
+    let prefix = Mode::member_prefix(base);
+    let here = seen.holders.iter().filter(|(lease, _)| lease.namespace == base.namespace);
+    // Whoever is late with its renewal is given nothing more, and what it leaves is shared out before it is free.
+    let there = here.filter(|(lease, holder)| holder.is_current && lease.name.starts_with(&prefix));
+    let mut members: BTreeSet<String> = there.map(|(_, holder)| holder.identity.clone()).collect();
+    members.insert(context.me.clone());
+    let holder = |group| seen.holders.get(&Mode::lease_of(base, group));
+    let holders: BTreeMap<usize, String> =
+        (0..count).filter_map(|group| Some((group, holder(group)?.identity.clone()))).collect();
+    let mut by_group: BTreeMap<usize, Vec<ServiceKey>> = BTreeMap::new();
+    for component in components(seen, plan, keys) {
+        let group = group_of(plan, &component, count);
+        by_group.entry(group).or_default().extend(component.services);
+    }
+    for (group, list) in rendezvous::candidates(count, &members, &holders, most).into_iter().enumerate() {
+        let lease = Mode::lease_of(base, group);
+        let keys = by_group.remove(&group).unwrap_or_default();
+        let places = places_of(context, seen, plan, &keys, SERVABLE);
+        assign_lease(plan, &keys, |_| lease.clone());
+        let rank = list.iter().position(|node| *node == context.me);
+        let mine = holders.get(&group) == Some(&context.me);
+        // Whoever holds more than its share hands over to whoever has less.
+        let eligible = rank.is_some_and(|rank| rank == 0 || !mine);
+        let delay = HEAD_START * u32::try_from(rank.unwrap_or(0)).unwrap_or(0);
+        let resuming = seen.has_all(&places);
+        plan.groups.insert(lease, (Candidacy { eligible, delay, resuming, is_membership: false }, places));
+    }
+    let member = Candidacy { eligible: true, delay: Duration::ZERO, resuming: true, is_membership: true };
+    plan.groups.insert(Mode::member_of(base, &context.me), (member, BTreeSet::new()));
+}
+
+/// The group of Services that go together, by their lowest address: pools are given away in order, so that
+/// neighbours fall into different groups. Where an address comes from a DHCP server the group is there before it.
+fn group_of(plan: &Plan, component: &Component, count: usize) -> usize {
+    let asks = |key: &&ServiceKey| plan.services.get(*key).is_some_and(|handled| handled.asking.is_some());
+    if let Some(key) = component.services.iter().find(asks) {
+        let spread = usize::try_from(fnv1a(key.to_string().as_bytes()) >> 1);
+        return spread.unwrap_or(0) % count.max(1);
+    }
+    let addresses = component.services.iter().filter_map(|key| plan.services.get(key));
+    let lowest = addresses.flat_map(|handled| &handled.addresses).min();
+    let count = u128::try_from(count.max(1)).unwrap_or(1);
+    let folded = lowest.map_or(0, |address| {
+        let number = number(*address);
+        number ^ (number >> 64)
+    });
+    usize::try_from(folded % count).unwrap_or(0)
+}

@@ -1,0 +1,145 @@
+//! What routers are told of Services: a route for each address, with what its annotations ask for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::plan::values::{ClusterState, Plan, RouteRules};
+use crate::model::annotation::{
+    BGP_COMMUNITIES, BGP_LARGE_COMMUNITIES, BGP_LOCAL_PREF, BGP_MED, BGP_PREPEND, IGNORE,
+};
+use crate::model::route::{community, large_community};
+use crate::model::service::TrafficPolicy;
+use crate::model::{LeaseName, Prefix, RouteAttributes, Routes, ServiceKey, ServiceView};
+use crate::reconcile::desired::AddressSpec;
+
+/// The most that a path is made longer by.
+const LONGEST_PREPEND: u8 = 32;
+
+/// Routes for each group: for the addresses that it has on this host, and for what goes with every node.
+pub(super) fn routes(
+    rules: &RouteRules,
+    me: &str,
+    seen: &ClusterState,
+    plan: &Plan,
+) -> BTreeMap<LeaseName, Routes> {
+    let plain = Arc::new(RouteAttributes::default());
+    let mut paths = BTreeMap::new();
+    for handled in plan.services.values() {
+        let Some(path) = &handled.path else { continue };
+        // Of Services that share an address the first by name speaks.
+        for address in &handled.addresses {
+            paths.entry(*address).or_insert(path);
+        }
+    }
+    let route = |place: &AddressSpec| {
+        let path = paths.get(&place.address).copied().unwrap_or(&plain);
+        (Prefix::host(place.address), path.clone())
+    };
+    let groups = plan.groups.iter();
+    let mut routes: BTreeMap<LeaseName, Routes> =
+        groups.map(|(lease, (_, places))| (lease.clone(), places.iter().map(route).collect())).collect();
+    let everywhere = routes.entry(rules.every_node.clone()).or_default();
+    if rules.external_ips {
+        for (key, view) in &seen.services {
+            if !view.external_ips.is_empty() && is_served(seen, me, key, view) {
+                let path = path(view).0.unwrap_or_else(|| plain.clone());
+                let hosts = view.external_ips.iter().map(|address| Prefix::host(*address));
+                everywhere.extend(hosts.map(|prefix| (prefix, path.clone())));
+            }
+        }
+    }
+    let cidrs = seen.service_cidrs.iter().filter(|_| rules.service_cidrs);
+    everywhere.extend(rules.networks.iter().chain(cidrs).map(|prefix| (*prefix, plain.clone())));
+    routes
+}
+
+/// Whether packets for a Service's external addresses can be served on this host.
+fn is_served(seen: &ClusterState, me: &str, key: &ServiceKey, view: &ServiceView) -> bool {
+    let ignored = view.annotation(IGNORE) == Some("true");
+    !ignored
+        && match view.traffic_policy {
+            TrafficPolicy::Cluster => seen.endpoints.any(key),
+            TrafficPolicy::Local => seen.endpoints.on(key, me),
+        }
+}
+
+/// Whether a Service has anything to say of its routes.
+fn asks(view: &ServiceView) -> bool {
+    [BGP_COMMUNITIES, BGP_LARGE_COMMUNITIES, BGP_LOCAL_PREF, BGP_MED, BGP_PREPEND]
+        .iter()
+        .any(|name| view.annotations.contains_key(*name))
+}
+
+/// What a Service's annotations ask for, if anything, and what of it cannot be followed, in words.
+pub(super) fn path(view: &ServiceView) -> (Option<Arc<RouteAttributes>>, Vec<String>) {
+    let mut wrong = Vec::new();
+    if !asks(view) {
+        return (None, wrong);
+    }
+    let mut list = |name: &str, example: &str| {
+        let items = view.annotation(name).unwrap_or_default().split(',').map(str::trim);
+        let items: Vec<&str> = items.filter(|item| !item.is_empty()).collect();
+        let good = |item: &&str| match name {
+            BGP_COMMUNITIES => community(item).is_some(),
+            _ => large_community(item).is_some(),
+        };
+        for item in items.iter().filter(|item| !good(item)) {
+            wrong.push(format!("{name}: `{item}` is not a community such as {example}"));
+        }
+        items
+    };
+    let communities = list(BGP_COMMUNITIES, "65000:100 or no-export");
+    let large = list(BGP_LARGE_COMMUNITIES, "65000:1:2");
+    let mut number = |name: &str, most: u32| {
+        let text = view.annotation(name)?;
+        let value = text.parse::<u32>().ok().filter(|value| *value <= most);
+        if value.is_none() {
+            wrong.push(format!("{name}: `{text}` is not a number from 0 to {most}"));
+        }
+        value
+    };
+    let path = RouteAttributes {
+        communities: communities.iter().filter_map(|item| community(item)).collect(),
+        large_communities: large.iter().filter_map(|item| large_community(item)).collect(),
+        local_pref: number(BGP_LOCAL_PREF, u32::MAX),
+        med: number(BGP_MED, u32::MAX),
+        prepend: number(BGP_PREPEND, LONGEST_PREPEND.into()).and_then(|times| times.try_into().ok()),
+        draining: false,
+    };
+    (Some(Arc::new(path)), wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_annotations_ask_for() {
+        let with = |pairs: &[(&str, &str)]| ServiceView {
+            annotations: pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+            ..ServiceView::default()
+        };
+        let (good, wrong) = path(&with(&[
+            (BGP_COMMUNITIES, "65000:100, no-export"),
+            (BGP_LARGE_COMMUNITIES, "65000:1:2"),
+            (BGP_LOCAL_PREF, "200"),
+            (BGP_PREPEND, "3"),
+        ]));
+        let good = good.unwrap();
+        assert_eq!(
+            (good.communities.as_slice(), good.prepend),
+            (&[65_000 << 16 | 100, 0xffff_ff01][..], Some(3))
+        );
+        assert_eq!((good.large_communities.as_slice(), good.local_pref), (&[[65_000, 1, 2]][..], Some(200)));
+        assert!(wrong.is_empty());
+        let (rest, wrong) =
+            path(&with(&[(BGP_COMMUNITIES, "65000:100,gold"), (BGP_MED, "x"), (BGP_PREPEND, "99")]));
+        let rest = rest.unwrap();
+        assert_eq!((rest.communities.len(), rest.med, rest.prepend), (1, None, None));
+        assert_eq!(wrong.len(), 3);
+        assert_eq!(
+            wrong[0],
+            "kube-vip.io/bgp-communities: `gold` is not a community such as 65000:100 or no-export"
+        );
+    }
+}

@@ -1,0 +1,190 @@
+//! What the status of a Service should say, and who says it: the node that announces it, and nobody else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use crate::model::ServiceView;
+use crate::model::annotation::{DHCP_LEASE, VIP_HOST};
+use crate::model::service::Ingress;
+use crate::planner::plan::{Issue, ServicePlan};
+
+/// What to write to a Service: its status, and the node in an annotation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The version that it was decided on.
+    pub resource_version: String,
+    /// `status.loadBalancer.ingress`.
+    pub ingress: Vec<Ingress>,
+    /// The annotation that names the node; none removes it.
+    pub host: Option<String>,
+    /// Further annotations; none removes one.
+    pub annotations: BTreeMap<&'static str, Option<String>>,
+}
+
+/// How it stands on this node.
+#[derive(Debug)]
+pub struct Here<'a> {
+    /// Addresses that are announced.
+    pub held: &'a BTreeSet<IpAddr>,
+    /// The node's name.
+    pub me: &'a str,
+    /// Every node announces it.
+    pub everybody: bool,
+    /// Under which addresses it is reached by way of gateways.
+    pub outside: Vec<Ingress>,
+}
+
+/// What is to be written about a Service from this node; none if nothing, or nothing by us.
+///
+/// The holder of its addresses writes. Whoever was the last to announce it clears it when nobody can serve it any more.
+/// Of what `everybody` announces the same holds for all: whoever comes first writes, and the others are content.
+/// `annotations` are what else the holder writes; what it knows of a DHCP lease also while nobody can serve the Service.
+pub fn change(
+    view: &ServiceView,
+    handled: &ServicePlan,
+    here: Here<'_>,
+    annotations: BTreeMap<&'static str, Option<String>>,
+) -> Option<Change> {
+    let Here { held, me, everybody, outside } = here;
+    let host = view.annotation(VIP_HOST);
+    let mine = host == Some(me) || (everybody && host.is_some());
+    let announced: Vec<IpAddr> =
+        handled.addresses.iter().copied().filter(|address| held.contains(address)).collect();
+    // An address that came from a DHCP server is gone when the lease is, and not when nobody can announce it.
+    let lost =
+        handled.addresses.is_empty() && handled.issues.iter().any(|issue| matches!(issue, Issue::Lease(_)));
+    let (ingress, host) = if handled.servable_here && !announced.is_empty() {
+        let host = if everybody { host.unwrap_or(me) } else { me };
+        let inside = announced.iter().map(|address| entry(view, *address));
+        (inside.chain(outside).collect(), Some(host.to_owned()))
+    } else if mine && (!handled.has_endpoints || lost) {
+        (Vec::new(), None)
+    } else if !handled.has_endpoints && annotations.contains_key(DHCP_LEASE) {
+        (view.status.clone(), host.map(str::to_owned))
+    } else {
+        return None;
+    };
+    let written = annotations.iter().all(|(name, value)| view.annotation(name) == value.as_deref());
+    let same = view.status == ingress && view.annotation(VIP_HOST) == host.as_deref() && written;
+    let resource_version = view.resource_version.clone();
+    (!same).then_some(Change { resource_version, ingress, host, annotations })
+}
+
+fn entry(view: &ServiceView, address: IpAddr) -> Ingress {
+    Ingress { ip: Some(address), hostname: None, ip_mode: Some("VIP".to_owned()), ports: view.ports.clone() }
+}
+
+impl Change {
+    /// As a merge patch of the Service's status; it fails when the Service has changed.
+    pub fn to_json(&self) -> Value {
+        let entries: Vec<Value> = self.ingress.iter().map(entry_to_json).collect();
+        let ingress = if entries.is_empty() { Value::Null } else { json!(entries) };
+        let mut annotations = self.annotations.clone();
+        annotations.insert(VIP_HOST, self.host.clone());
+        json!({
+            "metadata": {
+                "resourceVersion": self.resource_version,
+                "annotations": annotations,
+            },
+            "status": { "loadBalancer": { "ingress": ingress } },
+        })
+    }
+}
+
+fn entry_to_json(entry: &Ingress) -> Value {
+    let ports: Vec<Value> = entry
+        .ports
+        .iter()
+        .map(|(protocol, port)| json!({ "port": port, "protocol": protocol.to_string() }))
+        .collect();
+    json!({ "ip": entry.ip, "ipMode": entry.ip_mode, "ports": ports })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::service::Protocol;
+
+    const A: &str = "192.0.2.1";
+
+    fn view() -> ServiceView {
+        ServiceView { ports: vec![(Protocol::Tcp, 80)], ..ServiceView::default() }
+    }
+
+    fn handled(servable_here: bool, has_endpoints: bool) -> ServicePlan {
+        ServicePlan {
+            addresses: vec![A.parse().unwrap()],
+            servable_here,
+            has_endpoints,
+            ..ServicePlan::default()
+        }
+    }
+
+    fn published(mut view: ServiceView, host: &str) -> ServiceView {
+        view.status = vec![entry(&view, A.parse().unwrap())];
+        view.annotations.insert(VIP_HOST.into(), host.into());
+        view
+    }
+
+    #[test]
+    fn who_writes_what() {
+        let held: BTreeSet<IpAddr> = [A.parse().unwrap()].into();
+        let none = BTreeSet::new();
+        let writes = |view: &ServiceView, handled: &ServicePlan, held: &BTreeSet<IpAddr>| {
+            let here = Here { held, me: "me", everybody: false, outside: Vec::new() };
+            change(view, handled, here, BTreeMap::new()).map(|change| (change.ingress.len(), change.host))
+        };
+        let mine = Some((1, Some("me".to_owned())));
+        assert_eq!(writes(&view(), &handled(true, true), &held), mine);
+        assert_eq!(writes(&published(view(), "other"), &handled(true, true), &held), mine);
+        assert_eq!(writes(&published(view(), "me"), &handled(true, true), &held), None);
+        // Ports follow.
+        let changed = ServiceView { ports: vec![(Protocol::Tcp, 81)], ..published(view(), "me") };
+        assert_eq!(writes(&changed, &handled(true, true), &held), mine);
+        // Not held here: not our business, unless nobody can hold it.
+        assert_eq!(writes(&published(view(), "me"), &handled(true, true), &none), None);
+        assert_eq!(writes(&published(view(), "me"), &handled(false, false), &none), Some((0, None)));
+        assert_eq!(writes(&published(view(), "other"), &handled(false, false), &none), None);
+    }
+
+    #[test]
+    fn a_lease_is_written_down_though_nobody_can_serve_the_service() {
+        let none = BTreeSet::new();
+        let writes = |view: &ServiceView, handled: &ServicePlan, annotations| {
+            change(
+                view,
+                handled,
+                Here { held: &none, me: "me", everybody: false, outside: Vec::new() },
+                annotations,
+            )
+        };
+        let lease = |text: &str| BTreeMap::from([(DHCP_LEASE, Some(text.to_owned()))]);
+        let asleep = handled(false, false);
+        let change = writes(&view(), &asleep, lease("new")).unwrap();
+        assert_eq!((change.ingress, change.host, change.annotations), (Vec::new(), None, lease("new")));
+        let mut written = view();
+        written.annotations.insert(DHCP_LEASE.into(), "new".into());
+        assert_eq!(writes(&written, &asleep, lease("new")), None);
+        // Where somebody can, it goes with the status.
+        assert_eq!(writes(&view(), &handled(true, true), lease("new")), None);
+    }
+
+    #[test]
+    fn what_everybody_announces_is_written_once() {
+        let held: BTreeSet<IpAddr> = [A.parse().unwrap()].into();
+        let writes = |view: &ServiceView, handled: &ServicePlan| {
+            let here = Here { held: &held, me: "me", everybody: true, outside: Vec::new() };
+            let change = change(view, handled, here, BTreeMap::new());
+            change.map(|change| (change.ingress.len(), change.host))
+        };
+        assert_eq!(writes(&view(), &handled(true, true)), Some((1, Some("me".to_owned()))));
+        assert_eq!(writes(&published(view(), "other"), &handled(true, true)), None);
+        let changed = ServiceView { ports: vec![(Protocol::Tcp, 81)], ..published(view(), "other") };
+        assert_eq!(writes(&changed, &handled(true, true)), Some((1, Some("other".to_owned()))));
+        // The one that wrote it may be gone.
+        assert_eq!(writes(&published(view(), "other"), &handled(false, false)), Some((0, None)));
+        assert_eq!(writes(&view(), &handled(false, false)), None);
+    }
+}

@@ -1,0 +1,260 @@
+//! What should exist on this host, computed from everything the process knows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use super::board::{AddressSpec, Board, Group, InterfaceSelector, PlacementError, PrefixLength};
+use crate::election::Role;
+use crate::model::{BootTime, Prefix, RouteAttributes, Routes, Vip};
+
+/// Everything that decides what should exist on this host. One value; the latest wins.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inputs {
+    /// Addresses that move as one: by interface, and where this host stands in their election.
+    pub groups: Vec<(Role, BTreeSet<(u32, Vip)>)>,
+    /// Routes that routers are told of, and where this host stands in their election.
+    pub routes: Vec<(Role, Arc<Routes>)>,
+    /// Networks that stand for the routes in them.
+    pub aggregates: Vec<Prefix>,
+    /// See [`Desired::quiet`].
+    pub quiet: bool,
+    /// Addresses that a successor announced while this host was leaving.
+    pub succeeded: BTreeSet<IpAddr>,
+    /// Whether an IPv4 address may stay, silently, after the claim ran out, until the kernel drops it
+    /// (`vip_preserve_on_leadership_loss`).
+    pub preserve: bool,
+}
+
+/// What should exist on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Desired {
+    /// By interface index and address. Whatever is ours and not in here has to go.
+    pub addresses: BTreeMap<(u32, Vip), Presence>,
+    /// What routers are told.
+    pub routes: Routes,
+    /// Addresses are not announced on their interfaces.
+    pub quiet: bool,
+}
+
+/// How an address should exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Presence {
+    /// Left as it is if it is there: neither added, extended nor announced.
+    Draining {
+        /// Whether to suppress the kernel's own answers to ARP and ND. If not, they are left as they are.
+        silent: bool,
+    },
+    /// On the interface while the claim lasts, and announced.
+    Active {
+        /// The kernel must have dropped it by then.
+        fence_until: BootTime,
+        /// The kernel must not drop it before: the end of the claim.
+        valid_until: BootTime,
+    },
+}
+
+/// How long a leaving host still takes packets after it has withdrawn its routes: routers need a moment to hear of it.
+pub const LINGER: Duration = Duration::from_millis(200);
+
+/// What should exist at `now`. A claim is judged here, at the moment of use.
+pub fn desired(inputs: &Inputs, now: BootTime) -> Desired {
+    let mut desired = Desired { quiet: inputs.quiet, ..Desired::default() };
+    desired.routes = aggregated(routes(inputs, now), &inputs.aggregates);
+    for (role, addresses) in &inputs.groups {
+        for (interface, vip) in addresses {
+            let Some(presence) = presence(inputs, role, vip, now) else { continue };
+            // An address in two groups is held if either is.
+            let entry = desired.addresses.entry((*interface, *vip)).or_insert(presence);
+            *entry = presence.max(*entry);
+        }
+    }
+    desired
+}
+
+/// Routes of the groups that this host may announce. One that is leaving says so of each before it goes (RFC 8326).
+fn routes(inputs: &Inputs, now: BootTime) -> Routes {
+    let mut routes = Routes::new();
+    for (role, of_group) in &inputs.routes {
+        if role.claim(now).is_some() {
+            routes.extend(of_group.iter().map(|(prefix, path)| (*prefix, path.clone())));
+        }
+    }
+    for (role, of_group) in &inputs.routes {
+        if matches!(role, Role::HandingOver { until } if now + LINGER < *until) {
+            for (prefix, path) in of_group.iter() {
+                let draining =
+                    || Arc::new(RouteAttributes { draining: true, ..RouteAttributes::clone(path) });
+                routes.entry(*prefix).or_insert_with(draining);
+            }
+        }
+    }
+    routes
+}
+
+/// Routes with nothing to say of themselves give way to the network that they are in. Others stay: not every node has
+/// them, or routers are to treat them in another way.
+fn aggregated(mut routes: Routes, aggregates: &[Prefix]) -> Routes {
+    for aggregate in aggregates {
+        let inside = |prefix: &Prefix| prefix.length > aggregate.length && aggregate.contains(prefix.address);
+        let (within, rest): (Routes, Routes) = routes.into_iter().partition(|(prefix, _)| inside(prefix));
+        routes = rest;
+        let plain = |path: &RouteAttributes| {
+            *path == RouteAttributes { draining: path.draining, ..RouteAttributes::default() }
+        };
+        let (given_up, kept): (Routes, Routes) = within.into_iter().partition(|(_, path)| plain(path));
+        // As long as one of them is not about to go, neither is the network.
+        let path = given_up.values().min_by_key(|path| path.draining).or_else(|| kept.values().next());
+        if let Some(path) = path {
+            let path = RouteAttributes { draining: path.draining, ..RouteAttributes::default() };
+            routes.insert(*aggregate, Arc::new(path));
+        }
+        routes.extend(kept);
+    }
+    routes
+}
+
+fn presence(inputs: &Inputs, role: &Role, vip: &Vip, now: BootTime) -> Option<Presence> {
+    if let Some(claim) = role.claim(now) {
+        return Some(Presence::Active { fence_until: claim.fence_until, valid_until: claim.valid_until });
+    }
+    match role {
+        Role::Starting => Some(Presence::Draining { silent: false }),
+        Role::HandingOver { until } if now < *until && !inputs.succeeded.contains(&vip.address) => {
+            Some(Presence::Draining { silent: true })
+        }
+        // An IPv6 address would make the next holder's duplicate detection fail.
+        Role::Follower { fence_until: Some(fence_until), .. }
+            if now < *fence_until && inputs.preserve && vip.address.is_ipv4() =>
+        {
+            Some(Presence::Draining { silent: true })
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::election::{Claim, ClaimSource};
+
+    fn at(millis: u64) -> BootTime {
+        BootTime::from_boot(Duration::from_millis(millis))
+    }
+
+    fn inputs(role: Role) -> Inputs {
+        let vips = ["192.0.2.1", "2001:db8::1"].map(|address| Vip::host(address.parse().unwrap()));
+        let addresses = vips.map(|vip| (2, vip)).into();
+        let routes = vips.map(|vip| (Prefix::host(vip.address), Arc::default())).into();
+        Inputs {
+            groups: vec![(role.clone(), addresses)],
+            routes: vec![(role, Arc::new(routes))],
+            aggregates: Vec::new(),
+            succeeded: BTreeSet::new(),
+            preserve: false,
+            quiet: false,
+        }
+    }
+
+    fn claim() -> Role {
+        Role::Leader(Claim {
+            since: at(0),
+            valid_until: at(3000),
+            fence_until: at(4700),
+            source: ClaimSource::Lease,
+        })
+    }
+
+    fn presences(inputs: &Inputs, now: BootTime) -> Vec<Presence> {
+        desired(inputs, now).addresses.into_values().collect()
+    }
+
+    #[test]
+    fn a_valid_claim_holds_every_address_until_its_fence() {
+        let held = Presence::Active { fence_until: at(4700), valid_until: at(3000) };
+        assert_eq!(presences(&inputs(claim()), at(2999)), [held, held]);
+    }
+
+    #[test]
+    fn an_expired_claim_holds_nothing_even_if_nobody_took_it_back() {
+        assert_eq!(presences(&inputs(claim()), at(3000)), []);
+    }
+
+    #[test]
+    fn what_an_earlier_process_left_stays_while_nothing_is_known() {
+        let kept = Presence::Draining { silent: false };
+        assert_eq!(presences(&inputs(Role::Starting), at(0)), [kept, kept]);
+    }
+
+    #[test]
+    fn a_leaving_host_keeps_an_address_silently_until_the_successor_has_it() {
+        let mut inputs = inputs(Role::HandingOver { until: at(500) });
+        let kept = Presence::Draining { silent: true };
+        assert_eq!(presences(&inputs, at(499)), [kept, kept]);
+        inputs.succeeded.insert("192.0.2.1".parse().unwrap());
+        assert_eq!(presences(&inputs, at(499)), [kept]);
+        assert_eq!(presences(&inputs, at(500)), []);
+    }
+
+    #[test]
+    fn preserving_keeps_ipv4_alone_and_only_until_the_fence() {
+        let role = Role::Follower { holder: None, fence_until: Some(at(4700)) };
+        let preserving = Inputs { preserve: true, ..inputs(role.clone()) };
+        assert_eq!(presences(&preserving, at(4699)), [Presence::Draining { silent: true }]);
+        assert_eq!(presences(&preserving, at(4700)), []);
+        assert_eq!(presences(&inputs(role), at(4699)), []);
+    }
+
+    fn announced(inputs: &Inputs, now: BootTime) -> Vec<(String, bool)> {
+        let routes = desired(inputs, now).routes;
+        routes.iter().map(|(prefix, path)| (prefix.to_string(), path.draining)).collect()
+    }
+
+    fn both(draining: bool) -> [(String, bool); 2] {
+        ["192.0.2.1/32", "2001:db8::1/128"].map(|text| (text.to_owned(), draining))
+    }
+
+    #[test]
+    fn routes_go_with_the_claim_and_say_when_they_are_about_to_go() {
+        assert_eq!(announced(&inputs(claim()), at(2999)), both(false));
+        assert_eq!(announced(&inputs(claim()), at(3000)), []);
+        assert_eq!(announced(&inputs(Role::Starting), at(0)), []);
+        let leaving = inputs(Role::HandingOver { until: at(500) });
+        assert_eq!(announced(&leaving, at(299)), both(true));
+        // Packets are still taken for a moment.
+        assert_eq!(announced(&leaving, at(300)), []);
+        assert_eq!(presences(&leaving, at(499)).len(), 2);
+        // What another group holds does not go.
+        let mut two = inputs(claim());
+        two.routes.extend(leaving.routes);
+        assert_eq!(announced(&two, at(0)), both(false));
+    }
+
+    #[test]
+    fn an_aggregate_stands_for_routes_that_have_nothing_to_say() {
+        let mut inputs = inputs(claim());
+        inputs.aggregates = vec!["192.0.2.0/24".parse().unwrap(), "198.51.100.0/24".parse().unwrap()];
+        let path = Arc::new(RouteAttributes { med: Some(1), ..RouteAttributes::default() });
+        inputs.routes.push((claim(), Arc::new([("192.0.2.9/32".parse().unwrap(), path)].into())));
+        let expected =
+            ["192.0.2.0/24", "192.0.2.9/32", "2001:db8::1/128"].map(|text| (text.to_owned(), false));
+        assert_eq!(announced(&inputs, at(0)), expected);
+    }
+
+    #[test]
+    fn an_address_of_two_groups_is_held_if_either_is() {
+        let following = Role::Follower { holder: None, fence_until: None };
+        let leaving = Role::HandingOver { until: at(500) };
+        let held = Presence::Active { fence_until: at(4700), valid_until: at(3000) };
+        for other in [following, leaving, Role::Starting] {
+            for order in [[claim(), other.clone()], [other, claim()]] {
+                let groups = order.map(|role| inputs(role).groups.remove(0)).into();
+                let both = Inputs { groups, ..inputs(claim()) };
+                assert_eq!(presences(&both, at(0)), [held, held]);
+            }
+        }
+    }
+}

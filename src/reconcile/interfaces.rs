@@ -1,0 +1,136 @@
+//! The interfaces of this host, and ARP and NDP on those that carry addresses.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
+
+use crate::announce::layer2::{Layer2, OpenError, Sighting};
+use crate::model::{ActualAddress, Interface};
+
+/// Interfaces, by index where nothing else is said.
+#[derive(Debug, Default)]
+pub struct Interfaces {
+    all: Vec<Interface>,
+    /// An interface that was renamed is still the same interface.
+    known: BTreeMap<String, u32>,
+    /// New names that were told of.
+    renamed: BTreeSet<String>,
+    layer2: BTreeMap<u32, Layer2>,
+    /// Where IPv6 announcements come from.
+    link_local: BTreeMap<u32, Ipv6Addr>,
+}
+
+impl Interfaces {
+    /// These are all there are. Interfaces under a name that was used before keep it, as far as we are concerned.
+    pub fn set(&mut self, mut all: Vec<Interface>) {
+        let taken: BTreeSet<String> = all.iter().map(|interface| interface.name.clone()).collect();
+        for (name, index) in &self.known {
+            if !taken.contains(name)
+                && let Some(interface) = all.iter_mut().find(|interface| interface.index == *index)
+            {
+                if !self.renamed.contains(&interface.name) {
+                    tracing::warn!(from = name, to = interface.name, "the interface was renamed");
+                    self.renamed.insert(interface.name.clone());
+                }
+                interface.name.clone_from(name);
+            }
+        }
+        self.layer2.retain(|index, layer2| {
+            let same = |interface: &&Interface| {
+                interface.index == *index && interface.hardware_address == layer2.interface().hardware_address
+            };
+            all.iter().any(|interface| same(&interface))
+        });
+        self.all = all;
+    }
+
+    /// All of them.
+    pub fn all(&self) -> &[Interface] {
+        &self.all
+    }
+
+    /// The interface of this name, which is remembered as its.
+    pub fn by_name(&mut self, name: &str) -> Option<Interface> {
+        let found = self.all.iter().find(|interface| interface.name == name)?;
+        self.known.insert(name.to_owned(), found.index);
+        Some(found.clone())
+    }
+
+    /// An interface's name.
+    pub fn name(&self, index: u32) -> String {
+        let interface = self.all.iter().find(|interface| interface.index == index);
+        interface.map_or_else(|| format!("interface {index}"), |interface| interface.name.clone())
+    }
+
+    /// An interface's hardware address.
+    pub fn hardware(&self, index: u32) -> &[u8] {
+        let interface = self.all.iter().find(|interface| interface.index == index);
+        interface.map(|interface| interface.hardware_address.as_slice()).unwrap_or_default()
+    }
+
+    /// Learn from the addresses of all interfaces.
+    pub fn learn(&mut self, addresses: &[ActualAddress]) {
+        self.link_local.clear();
+        for address in addresses {
+            if let IpAddr::V6(v6) = address.vip.address
+                && v6.is_unicast_link_local()
+            {
+                self.link_local.entry(address.interface).or_insert(v6);
+            }
+        }
+    }
+
+    /// Open what an address needs on an interface. Says whether anything had to be opened.
+    ///
+    /// # Errors
+    /// Without NET_RAW, or if the interface cannot carry the family.
+    pub fn carry(&mut self, index: u32, address: IpAddr, listen: bool) -> Result<bool, OpenError> {
+        let fresh = !self.layer2.contains_key(&index);
+        let Some(interface) = self.all.iter().find(|interface| interface.index == index) else {
+            return Ok(false);
+        };
+        let layer2 = self.layer2.entry(index).or_insert_with(|| Layer2::new(interface));
+        if listen {
+            layer2.listen_for(address)?;
+        } else {
+            layer2.carry(address)?;
+        }
+        Ok(fresh)
+    }
+
+    /// Close an interface's sockets.
+    pub fn close(&mut self, index: u32) {
+        self.layer2.remove(&index);
+    }
+
+    /// Announce once.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn announce(&self, index: u32, address: IpAddr) -> std::io::Result<()> {
+        match self.layer2.get(&index) {
+            Some(layer2) => layer2.announce(address, self.link_local.get(&index).copied()),
+            None => Ok(()),
+        }
+    }
+
+    /// Probe once.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn probe(&self, index: u32, address: IpAddr) -> std::io::Result<()> {
+        self.layer2.get(&index).map_or(Ok(()), |layer2| layer2.probe(address))
+    }
+
+    /// The next sighting of another station on any interface, and the interface.
+    pub async fn next_sighting(&self) -> (u32, std::io::Result<Sighting>) {
+        let sightings = self
+            .layer2
+            .iter()
+            .map(|(index, layer2)| Box::pin(async move { (*index, layer2.next_sighting().await) }));
+        let sightings: Vec<_> = sightings.collect();
+        if sightings.is_empty() {
+            return std::future::pending().await;
+        }
+        futures::future::select_all(sightings).await.0
+    }
+}
