@@ -2,11 +2,13 @@
 
 pub mod address;
 pub mod annotation;
+pub mod backoff;
 pub mod checksum;
 pub mod family;
 pub mod hash;
 pub mod interface;
 pub mod lease;
+pub mod log_on_change;
 pub mod node;
 pub mod prefix;
 pub mod route;
@@ -16,9 +18,11 @@ pub mod validation;
 pub mod vip;
 
 pub use address::ActualAddress;
+pub use backoff::Backoff;
 pub use family::{Family, PerFamily};
 pub use interface::Interface;
 pub use lease::LeaseName;
+pub use log_on_change::LogOnChange;
 pub use prefix::Prefix;
 pub use route::{AdvertisedRoutes, RouteAttributes, Routes};
 pub use service::{ServiceKey, ServiceView};

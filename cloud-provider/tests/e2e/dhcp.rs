@@ -157,6 +157,9 @@ fn wrong_interface() -> Outcome {
     let mut provider = Provider::start(&world.lab, 0, PROGRAM, (PORT + 2, RIGHTS), &args)?;
     assert_eq!(provider.wait(10)?.code(), Some(1));
     let log = provider.log();
-    assert!(log.contains("--dhcp-interface: there is no interface `eth7` here; there are: lo, eth0"), "{log}");
+    assert!(
+        log.contains("--dhcp-interface: there is no interface `eth7` here; there are: lo, eth0"),
+        "{log}"
+    );
     Ok(())
 }
