@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use kube_vip::cli::{self, Action, Cli, Manifest, Usage};
 use kube_vip::config::{self, Config, Raw, ServiceElection, Sources};
-use kube_vip::model::ActualAddress;
+use kube_vip::model::{ActualAddress, IfIndex};
 use kube_vip::net::netlink::Netlink;
 use kube_vip::program::{Failure, conclude, environment, print, runtime};
 use kube_vip::telemetry::bgp::PeerStatus;
@@ -86,7 +86,7 @@ async fn validate(raw: Raw) -> Result<Config, Failure> {
 }
 
 /// The addresses of an interface, but for those that an earlier process of ours left there.
-fn own_addresses(interface: u32, addresses: &[ActualAddress]) -> Vec<IpAddr> {
+fn own_addresses(interface: IfIndex, addresses: &[ActualAddress]) -> Vec<IpAddr> {
     let own = addresses
         .iter()
         .filter(|address| address.interface == interface && !address.tagged && !address.deprecated);

@@ -21,7 +21,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_vip::election::elector::{Input, LeaseRequest, LeaseResponse, Output};
 use kube_vip::election::record::{Acquired, Write};
 use kube_vip::election::{ClaimSource, Elector, Health, LeaderElectionRecord, LeaseObject, Role, Settings};
-use kube_vip::model::{ActualAddress, BootTime, Vip};
+use kube_vip::model::{ActualAddress, BootTime, IfIndex, Vip};
 use kube_vip::reconcile::desired::{Inputs, desired};
 use kube_vip::reconcile::diff::{Action, Actual, plan};
 
@@ -118,7 +118,7 @@ struct Agent {
     address: Option<u64>,
     silenced: bool,
     announcing: bool,
-    fences: BTreeMap<(u32, Vip), BootTime>,
+    fences: BTreeMap<(IfIndex, Vip), BootTime>,
     succeeded: BTreeSet<std::net::IpAddr>,
     planned_wake: Option<u64>,
 }
@@ -654,12 +654,12 @@ impl World {
             routes: Vec::new(),
             aggregates: Vec::new(),
             quiet: false,
-            groups: vec![(a.elector.role(now), [(2, vip())].into())],
+            groups: vec![(a.elector.role(now), [(IfIndex(2), vip())].into())],
             succeeded: a.succeeded.clone(),
             preserve: false,
         };
         let address = a.address.map(|expiry| ActualAddress {
-            interface: 2,
+            interface: IfIndex(2),
             vip: vip(),
             tagged: true,
             deprecated: true,
@@ -668,7 +668,7 @@ impl World {
         });
         let actual = Actual {
             addresses: address.into_iter().collect(),
-            announcing: a.announcing.then_some((2, vip().address)).into_iter().collect(),
+            announcing: a.announcing.then_some((IfIndex(2), vip().address)).into_iter().collect(),
             silenced: a.silenced.then_some(vip().address).into_iter().collect(),
             fences: a.fences.clone(),
             managed: [vip().address].into(),
@@ -683,7 +683,7 @@ impl World {
                 Action::Remove { .. } => a.address = None,
                 Action::Hold { seconds, until, .. } => {
                     a.address = Some(self.now + u64::from(seconds) * 1_000_000 + lateness);
-                    a.fences.insert((2, vip()), until);
+                    a.fences.insert((IfIndex(2), vip()), until);
                 }
                 Action::Announce { .. } => {
                     a.announcing = true;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::model::BootTime;
+use crate::model::{BootTime, IfIndex};
 
 /// Times of the first announcements, counted from the gain, in milliseconds.
 pub const BURST: [u64; 5] = [0, 50, 200, 1000, 3000];
@@ -26,7 +26,7 @@ struct Entry {
 }
 
 /// An address on an interface, by its index.
-pub type Target = (u32, IpAddr);
+pub type Target = (IfIndex, IpAddr);
 
 /// What is announced, and when next.
 #[derive(Debug, Clone)]
@@ -120,7 +120,7 @@ mod tests {
     }
 
     fn a() -> Target {
-        (2, "192.0.2.1".parse().unwrap())
+        (IfIndex(2), "192.0.2.1".parse().unwrap())
     }
 
     fn times(schedule: &mut Schedule, until: u64) -> Vec<u64> {

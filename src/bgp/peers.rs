@@ -10,7 +10,7 @@ use crate::bfd::driver::Target;
 use crate::config::Bgp;
 use crate::config::bgp::{Bfd, NextHopMode, NextHops, Peer, PeerTarget, SecretName};
 use crate::model::hash::fnv1a;
-use crate::model::{ActualAddress, Family, Interface, PerFamily, RouteAttributes};
+use crate::model::{ActualAddress, Family, IfIndex, Interface, PerFamily, RouteAttributes};
 use crate::net::tcp::{Hops, Route};
 
 /// Everything about one peer.
@@ -76,7 +76,7 @@ pub struct Host {
     /// Their addresses.
     pub addresses: Vec<ActualAddress>,
     /// Routers that advertise themselves, by the index of the interface.
-    pub routers: BTreeMap<u32, Ipv6Addr>,
+    pub routers: BTreeMap<IfIndex, Ipv6Addr>,
     /// Passwords from Secrets.
     pub passwords: BTreeMap<SecretName, String>,
     /// How long the host had been up when this process began: peers that still kept our routes then had not seen it
@@ -93,7 +93,7 @@ impl Host {
     }
 
     /// The first address of a family on an interface that others can reach, and that is not one of ours.
-    fn address_on(&self, interface: u32, family: Family) -> Option<IpAddr> {
+    fn address_on(&self, interface: IfIndex, family: Family) -> Option<IpAddr> {
         let own = self.addresses.iter().filter(|address| address.interface == interface && !address.tagged);
         own.map(|address| address.vip.address).find(|address| {
             let local = match address {
@@ -104,7 +104,7 @@ impl Host {
         })
     }
 
-    fn interface_with(&self, address: IpAddr) -> Option<u32> {
+    fn interface_with(&self, address: IpAddr) -> Option<IfIndex> {
         self.addresses.iter().find(|own| own.vip.address == address).map(|own| own.interface)
     }
 }
@@ -144,7 +144,7 @@ fn config(bgp: &Bgp, peer: &Peer, host: &Host, elected: bool) -> Result<(Config,
                 .as_ref()
                 .or(bgp.source_interface.as_ref())
                 .and_then(|name| host.interface(name));
-            let scope = scope.map_or(0, |interface| interface.index);
+            let scope = scope.map_or(0, |interface| interface.index.0);
             (None, *address, scope)
         }
         PeerTarget::Unnumbered(interface) => {
@@ -156,7 +156,7 @@ fn config(bgp: &Bgp, peer: &Peer, host: &Host, elected: bool) -> Result<(Config,
                     "peer {name}: no router has advertised itself on interface {interface} yet (RFC 4861)"
                 )
             })?;
-            (Some(interface.clone()), IpAddr::from(*router), found.index)
+            (Some(interface.clone()), IpAddr::from(*router), found.index.0)
         }
     };
     let password = match &peer.password_secret {
@@ -277,7 +277,7 @@ pub(super) mod tests {
 
     fn host() -> Host {
         let interface = Interface {
-            index: 2,
+            index: IfIndex(2),
             name: "eth0".into(),
             up: true,
             hardware_type: 1,
@@ -287,7 +287,7 @@ pub(super) mod tests {
             reverse_path: 0,
         };
         let address = |text: &str, tagged| ActualAddress {
-            interface: 2,
+            interface: IfIndex(2),
             vip: Vip::host(text.parse().unwrap()),
             tagged,
             deprecated: tagged,
@@ -373,7 +373,7 @@ pub(super) mod tests {
         let (peers, troubles) = resolve(&bgp("unnumbered:eth0:65001"), &host(), false);
         assert!(peers.is_empty() && troubles[0].contains("no router has advertised itself"), "{troubles:?}");
         let router: Ipv6Addr = "fe80::fe".parse().unwrap();
-        let host = Host { routers: [(2, router)].into(), ..host() };
+        let host = Host { routers: [(IfIndex(2), router)].into(), ..host() };
         let config = one("unnumbered:eth0:65001", &host);
         assert_eq!((config.address, config.scope), (router.into(), 2));
         assert_eq!(config.route.interface.as_deref(), Some("eth0"));

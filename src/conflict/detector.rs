@@ -149,6 +149,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::IfIndex;
 
     const STATION: [u8; 6] = [2, 0, 0, 0, 0, 9];
 
@@ -157,7 +158,7 @@ mod tests {
     }
 
     fn a() -> Target {
-        (2, "192.0.2.1".parse().unwrap())
+        (IfIndex(2), "192.0.2.1".parse().unwrap())
     }
 
     /// An address that was asked for at 0, and what was due until then.

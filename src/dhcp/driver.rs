@@ -12,7 +12,7 @@ use super::record::Record;
 use super::segment::{Heard, Segment};
 use super::wish::{Held, LeaseKey, Wish};
 use crate::model::hash::fnv1a;
-use crate::model::{BootTime, Family};
+use crate::model::{BootTime, Family, IfIndex};
 use crate::net::clock::{self, Timer};
 use crate::net::netlink::Netlink;
 use crate::telemetry::dhcp::Counts;
@@ -96,7 +96,7 @@ pub struct Driver {
     attempts: u32,
     slots: BTreeMap<LeaseKey, Slot>,
     segments: BTreeMap<String, Segment>,
-    heard: mpsc::Sender<(u32, Heard)>,
+    heard: mpsc::Sender<(IfIndex, Heard)>,
     /// When interfaces that were missing are looked for again.
     look_again: Option<BootTime>,
     /// The interfaces there are, for whoever asks for one that is not there.
@@ -128,7 +128,7 @@ impl Driver {
         Ok(driver.run(answers))
     }
 
-    async fn run(mut self, mut answers: mpsc::Receiver<(u32, Heard)>) -> std::io::Result<()> {
+    async fn run(mut self, mut answers: mpsc::Receiver<(IfIndex, Heard)>) -> std::io::Result<()> {
         let mut timer = Timer::new()?;
         loop {
             let deadline = self.deadline();
@@ -285,7 +285,7 @@ impl Driver {
         self.carry_out(&key, now);
     }
 
-    fn hear(&mut self, interface: u32, heard: Heard) {
+    fn hear(&mut self, interface: IfIndex, heard: Heard) {
         let now = clock::now();
         let on_interface = |slot: &Slot| {
             self.segments

@@ -11,7 +11,7 @@ use super::fsm::{Answer, Message};
 use super::identity::Identity;
 use super::{datagram, v4, v6};
 use crate::announce::layer2::{Act, Layer2};
-use crate::model::{Family, Interface, PerFamily};
+use crate::model::{Family, IfIndex, Interface, PerFamily};
 use crate::net::packet_socket::{Filter, PacketSocket};
 
 /// What comes in from an interface.
@@ -38,7 +38,7 @@ pub struct Segment {
     stations: Option<(Arc<Layer2>, AbortHandle)>,
     hears_all: bool,
     readers: JoinSet<()>,
-    heard: mpsc::Sender<(u32, Heard)>,
+    heard: mpsc::Sender<(IfIndex, Heard)>,
 }
 
 impl Segment {
@@ -46,7 +46,7 @@ impl Segment {
     pub fn new(
         interface: Interface,
         link_local: Option<Ipv6Addr>,
-        heard: mpsc::Sender<(u32, Heard)>,
+        heard: mpsc::Sender<(IfIndex, Heard)>,
     ) -> Self {
         Self {
             interface,
@@ -167,7 +167,12 @@ impl Segment {
     }
 }
 
-async fn receive(interface: u32, socket: Arc<PacketSocket>, read: Read, heard: mpsc::Sender<(u32, Heard)>) {
+async fn receive(
+    interface: IfIndex,
+    socket: Arc<PacketSocket>,
+    read: Read,
+    heard: mpsc::Sender<(IfIndex, Heard)>,
+) {
     let mut buffer = [0; 2048];
     loop {
         match socket.receive(&mut buffer).await {
@@ -186,7 +191,7 @@ async fn receive(interface: u32, socket: Arc<PacketSocket>, read: Read, heard: m
     }
 }
 
-async fn watch_stations(interface: u32, stations: Arc<Layer2>, heard: mpsc::Sender<(u32, Heard)>) {
+async fn watch_stations(interface: IfIndex, stations: Arc<Layer2>, heard: mpsc::Sender<(IfIndex, Heard)>) {
     loop {
         match stations.next_sighting().await {
             Ok(sighting) if sighting.act == Act::Claims => {

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::Vip;
+use super::{IfIndex, Vip};
 
 /// An address as the kernel reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActualAddress {
     /// Index of its interface.
-    pub interface: u32,
+    pub interface: IfIndex,
     /// The address and its prefix length.
     pub vip: Vip,
     /// It carries our tag (`IFA_PROTO`).

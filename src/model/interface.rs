@@ -1,10 +1,22 @@
 //! A network interface as the rest of the program sees it.
 
+use std::fmt;
+
+/// The kernel's number of an interface; a rename does not change it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct IfIndex(pub u32);
+
+impl fmt::Display for IfIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// A network interface (interface).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
     /// The kernel's index; it survives a rename.
-    pub index: u32,
+    pub index: IfIndex,
     /// Its name now.
     pub name: String,
     /// Administratively up, with carrier; or of a kind that does not tell.

@@ -20,7 +20,7 @@ pub mod vip;
 pub use address::ActualAddress;
 pub use backoff::Backoff;
 pub use family::{Family, PerFamily};
-pub use interface::Interface;
+pub use interface::{IfIndex, Interface};
 pub use lease::LeaseName;
 pub use log_on_change::LogOnChange;
 pub use prefix::Prefix;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::Prefix;
+use super::{IfIndex, Prefix};
 
 /// What routers are told of a route besides its prefix.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -40,7 +40,7 @@ pub struct TableRoute {
     /// Its destination.
     pub prefix: Prefix,
     /// The interface's index.
-    pub interface: u32,
+    pub interface: IfIndex,
 }
 
 /// Routes by prefix. Most have the same path.

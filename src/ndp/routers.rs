@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::packet::{ALL_NODES, multicast_hardware};
 use super::router::{self, ALL_ROUTERS, Heard};
-use crate::model::Interface;
+use crate::model::{IfIndex, Interface};
 use crate::net::packet_socket::{Filter, Membership, PacketSocket};
 
 /// From one advertisement of ours to the next, once the router is known.
@@ -31,7 +31,7 @@ pub struct Place {
 }
 
 /// Routers by the index of their interface.
-pub type Routers = BTreeMap<u32, Ipv6Addr>;
+pub type Routers = BTreeMap<IfIndex, Ipv6Addr>;
 
 /// Look for routers on the interfaces that `places` has, until nobody wants to know.
 pub async fn run(mut places: watch::Receiver<Vec<Place>>, routers: watch::Sender<Routers>) {

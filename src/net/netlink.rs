@@ -25,7 +25,7 @@ use rtnetlink::{Handle, IpVersion, LinkMacVlan, LinkUnspec, LinkVlan, MulticastG
 use super::requests::Requests;
 use crate::model::interface::ManagedInterface;
 use crate::model::route::{Table, TableRoute};
-use crate::model::{ActualAddress, Interface, Prefix, Vip};
+use crate::model::{ActualAddress, IfIndex, Interface, Prefix, Vip};
 
 /// Marks an address as ours (`IFA_PROTO`, Linux 5.18). The Go program marks its routes with the same number.
 const TAG: AddressProtocol = AddressProtocol::Other(248);
@@ -57,7 +57,7 @@ enum Refused {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hold {
     /// The interface's index.
-    pub interface: u32,
+    pub interface: IfIndex,
     /// The address and its prefix length.
     pub vip: Vip,
     /// For how long, in seconds.
@@ -180,10 +180,11 @@ impl Netlink {
     }
 
     /// Remove addresses from interfaces. That one is gone already, or its interface is, counts as success.
-    pub fn remove(&self, removals: &[(u32, Vip)]) -> Vec<Result<(), NetlinkError>> {
-        let what = |(interface, vip): &(u32, Vip)| format!("remove {vip} from interface {interface}");
-        let message =
-            |(interface, vip): &(u32, Vip)| RouteNetlinkMessage::DelAddress(bare_address(*interface, *vip));
+    pub fn remove(&self, removals: &[(IfIndex, Vip)]) -> Vec<Result<(), NetlinkError>> {
+        let what = |(interface, vip): &(IfIndex, Vip)| format!("remove {vip} from interface {interface}");
+        let message = |(interface, vip): &(IfIndex, Vip)| {
+            RouteNetlinkMessage::DelAddress(bare_address(*interface, *vip))
+        };
         self.remove_all(removals, &[libc::EADDRNOTAVAIL, libc::ENODEV], message, what)
     }
 
@@ -275,16 +276,20 @@ impl Netlink {
     ///
     /// # Errors
     /// What the kernel says: it may not know interfaces of that kind.
-    pub async fn add_interface(&self, parent: u32, interface: &ManagedInterface) -> Result<(), NetlinkError> {
+    pub async fn add_interface(
+        &self,
+        parent: IfIndex,
+        interface: &ManagedInterface,
+    ) -> Result<(), NetlinkError> {
         let name = interface.name();
         let failed = |source: rtnetlink::Error| NetlinkError {
             what: format!("make interface {name}"),
             source: source.into(),
         };
         let message = match interface {
-            ManagedInterface::Vlan { tag, .. } => LinkVlan::new(&name, parent, *tag).up().build(),
+            ManagedInterface::Vlan { tag, .. } => LinkVlan::new(&name, parent.0, *tag).up().build(),
             ManagedInterface::Macvlan { hardware, .. } => {
-                LinkMacVlan::new(&name, parent, MacVlanMode::Bridge).address(hardware.to_vec()).up().build()
+                LinkMacVlan::new(&name, parent.0, MacVlanMode::Bridge).address(hardware.to_vec()).up().build()
             }
         };
         self.handle.link().add(message).execute().await.map_err(failed)?;
@@ -297,15 +302,15 @@ impl Netlink {
     ///
     /// # Errors
     /// What the kernel says.
-    pub async fn remove_interface(&self, index: u32) -> Result<(), NetlinkError> {
-        self.handle.link().del(index).execute().await.map_err(failed("remove an interface"))
+    pub async fn remove_interface(&self, index: IfIndex) -> Result<(), NetlinkError> {
+        self.handle.link().del(index.0).execute().await.map_err(failed("remove an interface"))
     }
 
     /// The interface of the default route: IPv4's, else IPv6's.
     ///
     /// # Errors
     /// What the kernel says.
-    pub async fn default_route_interface(&self) -> Result<Option<u32>, NetlinkError> {
+    pub async fn default_route_interface(&self) -> Result<Option<IfIndex>, NetlinkError> {
         for version in [IpVersion::V4, IpVersion::V6] {
             let request = match version {
                 IpVersion::V4 => RouteMessageBuilder::<Ipv4Addr>::new().build(),
@@ -334,7 +339,7 @@ fn route_message(table: Table, realm: Option<u16>, route: &TableRoute) -> RouteM
         IpAddr::V4(address) => {
             let builder = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, length);
             let builder = builder.table_id(table.id).protocol(table.protocol.into()).scope(scope);
-            let builder = builder.kind(kind).output_interface(route.interface);
+            let builder = builder.kind(kind).output_interface(route.interface.0);
             match realm {
                 // The kernel has realms for IPv4 alone.
                 Some(realm) => builder.realm(RouteRealm { source: 0, destination: realm }).build(),
@@ -344,7 +349,7 @@ fn route_message(table: Table, realm: Option<u16>, route: &TableRoute) -> RouteM
         IpAddr::V6(address) => {
             let builder = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, length);
             let builder = builder.table_id(table.id).protocol(table.protocol.into()).scope(scope);
-            builder.kind(kind).output_interface(route.interface).build()
+            builder.kind(kind).output_interface(route.interface.0).build()
         }
     }
 }
@@ -367,9 +372,9 @@ fn table_route(message: &RouteMessage) -> Option<TableRoute> {
     Some(TableRoute { prefix, interface: output(message)? })
 }
 
-fn bare_address(interface: u32, vip: Vip) -> AddressMessage {
+fn bare_address(interface: IfIndex, vip: Vip) -> AddressMessage {
     let mut message = AddressMessage::default();
-    message.header.index = interface;
+    message.header.index = interface.0;
     message.header.prefix_len = vip.prefix;
     message.header.family = match vip.address {
         IpAddr::V4(_) => AddressFamily::Inet,
@@ -411,17 +416,17 @@ fn metric(route: &RouteMessage) -> u32 {
     route.attributes.iter().find_map(find).unwrap_or(0)
 }
 
-fn output(route: &RouteMessage) -> Option<u32> {
+fn output(route: &RouteMessage) -> Option<IfIndex> {
     route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Oif(interface) => Some(*interface),
-        RouteAttribute::MultiPath(hops) => hops.first().map(|hop| hop.interface_index),
+        RouteAttribute::Oif(interface) => Some(IfIndex(*interface)),
+        RouteAttribute::MultiPath(hops) => hops.first().map(|hop| IfIndex(hop.interface_index)),
         _ => None,
     })
 }
 
 fn interface(message: LinkMessage) -> Interface {
     let mut interface = Interface {
-        index: message.header.index,
+        index: IfIndex(message.header.index),
         name: String::new(),
         up: message.header.flags.contains(LinkFlags::Up),
         hardware_type: u16::from(message.header.link_layer_type),
@@ -474,7 +479,7 @@ fn address(message: AddressMessage) -> Option<ActualAddress> {
     };
     let valid = cache.map_or(FOREVER, |cache| cache.ifa_valid);
     Some(ActualAddress {
-        interface: message.header.index,
+        interface: IfIndex(message.header.index),
         vip: Vip { address, prefix: message.header.prefix_len },
         tagged,
         // The kernel reports an endless preferred lifetime for whatever is valid for ever, deprecated or not.

@@ -7,6 +7,7 @@ use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
 use super::sys::{interface_address, promiscuous, register};
+use crate::model::IfIndex;
 
 /// Which packets a socket gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +87,7 @@ impl Filter {
 #[derive(Debug)]
 pub struct PacketSocket {
     socket: AsyncFd<Socket>,
-    interface: u32,
+    interface: IfIndex,
     ethertype: u16,
 }
 
@@ -95,7 +96,7 @@ impl PacketSocket {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn open(interface: u32, filter: Filter) -> io::Result<Self> {
+    pub fn open(interface: IfIndex, filter: Filter) -> io::Result<Self> {
         let ethertype = filter.ethertype();
         // Protocol 0 receives nothing until the socket is bound: no packet gets past the filter before it stands.
         let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))?;
@@ -146,7 +147,7 @@ impl PacketSocket {
 #[derive(Debug)]
 pub struct Membership {
     socket: Socket,
-    interface: u32,
+    interface: IfIndex,
 }
 
 impl Membership {
@@ -154,13 +155,13 @@ impl Membership {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn new(interface: u32) -> io::Result<Self> {
+    pub fn new(interface: IfIndex) -> io::Result<Self> {
         Ok(Self { socket: Socket::new(Domain::IPV6, Type::DGRAM, None)?, interface })
     }
 
     /// Join a group. Joining twice is not an error; an interface that cannot join still hears what comes to everybody.
     pub fn join(&self, group: Ipv6Addr) {
-        if let Err(error) = self.socket.join_multicast_v6(&group, self.interface) {
+        if let Err(error) = self.socket.join_multicast_v6(&group, self.interface.0) {
             tracing::debug!(%group, %error, "cannot join the group");
         }
     }

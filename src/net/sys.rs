@@ -1,6 +1,7 @@
 //! The one file with `unsafe`: what no safe interface offers yet.
 #![allow(unsafe_code, reason = "this is the file that the rest of the program is free of it for")]
 
+use crate::model::IfIndex;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -19,7 +20,7 @@ pub(super) fn register<T: AsRawFd + Into<OwnedFd>>(inner: T) -> io::Result<Async
 }
 
 /// An address of family AF_PACKET (packet(7)).
-pub(super) fn interface_address(interface: u32, ethertype: u16, hardware: &[u8]) -> io::Result<SockAddr> {
+pub(super) fn interface_address(interface: IfIndex, ethertype: u16, hardware: &[u8]) -> io::Result<SockAddr> {
     /// As `sockaddr_ll`, with room for the 20 bytes of an InfiniBand address.
     #[repr(C)]
     struct LinkAddress {
@@ -38,7 +39,7 @@ pub(super) fn interface_address(interface: u32, ethertype: u16, hardware: &[u8])
     let address = LinkAddress {
         family: libc::AF_PACKET as u16,
         protocol: ethertype.to_be(),
-        interface: i32::try_from(interface).map_err(io::Error::other)?,
+        interface: i32::try_from(interface.0).map_err(io::Error::other)?,
         hardware_type: 0,
         packet_type: 0,
         length: hardware.len() as u8,
@@ -99,9 +100,9 @@ pub(super) fn least_hops(socket: &impl AsRawFd, ipv4: bool, hops: u8) -> io::Res
 
 /// Get what is addressed to other stations on an interface, too, or no more (PACKET_MR_PROMISC of packet(7)). The kernel counts
 /// who asks for it; a socket that is closed asks for it no more.
-pub(super) fn promiscuous(socket: &impl AsRawFd, interface: u32, on: bool) -> io::Result<()> {
+pub(super) fn promiscuous(socket: &impl AsRawFd, interface: IfIndex, on: bool) -> io::Result<()> {
     let request = libc::packet_mreq {
-        mr_ifindex: i32::try_from(interface).map_err(io::Error::other)?,
+        mr_ifindex: i32::try_from(interface.0).map_err(io::Error::other)?,
         mr_type: libc::PACKET_MR_PROMISC as u16,
         mr_alen: 0,
         mr_address: [0; 8],

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::election::Role;
 use crate::model::interface::ManagedInterface;
 use crate::model::vip::host_prefix;
-use crate::model::{ActualAddress, Interface, LeaseName, Routes, Vip};
+use crate::model::{ActualAddress, IfIndex, Interface, LeaseName, Routes, Vip};
 
 /// Every group of addresses that moves as one.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -89,7 +89,7 @@ pub enum PlacementError {
         /// The interface.
         interface: ManagedInterface,
         /// The index of the one that it is on.
-        parent: u32,
+        parent: IfIndex,
     },
     /// The subnet was asked for, and there is none.
     #[error(
@@ -136,7 +136,7 @@ impl AddressSpec {
         &self,
         interfaces: &[Interface],
         addresses: &[ActualAddress],
-    ) -> Result<(u32, Vip), PlacementError> {
+    ) -> Result<(IfIndex, Vip), PlacementError> {
         // What we put there ourselves says nothing of the network.
         let subnet = |address: &&ActualAddress| !address.tagged && address.vip.covers(self.address);
         let named = |name: &String| {
@@ -174,7 +174,7 @@ mod tests {
 
     fn interface(index: u32, name: &str) -> Interface {
         Interface {
-            index,
+            index: IfIndex(index),
             name: name.into(),
             up: true,
             hardware_type: 1,
@@ -187,7 +187,14 @@ mod tests {
 
     fn own(interface: u32, address: &str, prefix: u8) -> ActualAddress {
         let vip = Vip { address: address.parse().unwrap(), prefix };
-        ActualAddress { interface, vip, tagged: false, deprecated: false, valid_for: None, dad_failed: false }
+        ActualAddress {
+            interface: IfIndex(interface),
+            vip,
+            tagged: false,
+            deprecated: false,
+            valid_for: None,
+            dad_failed: false,
+        }
     }
 
     #[test]
@@ -214,7 +221,7 @@ mod tests {
             let place = AddressSpec { address: address.parse().unwrap(), prefix, interface };
             match (place.find(&interfaces, &addresses), expected) {
                 (Ok((interface, vip)), Ok((index, bits))) => {
-                    assert_eq!((interface, vip.prefix), (index, bits), "{place:?}")
+                    assert_eq!((interface, vip.prefix), (IfIndex(index), bits), "{place:?}")
                 }
                 (Err(error), Err(text)) => assert!(error.to_string().starts_with(text), "{error}"),
                 (found, expected) => panic!("{place:?}: {found:?} instead of {expected:?}"),

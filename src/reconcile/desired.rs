@@ -7,13 +7,13 @@ use std::time::Duration;
 
 pub use super::board::{AddressSpec, Board, Group, InterfaceSelector, PlacementError, PrefixLength};
 use crate::election::Role;
-use crate::model::{BootTime, Prefix, RouteAttributes, Routes, Vip};
+use crate::model::{BootTime, IfIndex, Prefix, RouteAttributes, Routes, Vip};
 
 /// Everything that decides what should exist on this host. One value; the latest wins.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inputs {
     /// Addresses that move as one: by interface, and where this host stands in their election.
-    pub groups: Vec<(Role, BTreeSet<(u32, Vip)>)>,
+    pub groups: Vec<(Role, BTreeSet<(IfIndex, Vip)>)>,
     /// Routes that routers are told of, and where this host stands in their election.
     pub routes: Vec<(Role, Arc<Routes>)>,
     /// Networks that stand for the routes in them.
@@ -31,7 +31,7 @@ pub struct Inputs {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Desired {
     /// By interface index and address. Whatever is ours and not in here has to go.
-    pub addresses: BTreeMap<(u32, Vip), Presence>,
+    pub addresses: BTreeMap<(IfIndex, Vip), Presence>,
     /// What routers are told.
     pub routes: Routes,
     /// Addresses are not announced on their interfaces.
@@ -147,7 +147,7 @@ mod tests {
 
     fn inputs(role: Role) -> Inputs {
         let vips = ["192.0.2.1", "2001:db8::1"].map(|address| Vip::host(address.parse().unwrap()));
-        let addresses = vips.map(|vip| (2, vip)).into();
+        let addresses = vips.map(|vip| (IfIndex(2), vip)).into();
         let routes = vips.map(|vip| (Prefix::host(vip.address), Arc::default())).into();
         Inputs {
             groups: vec![(role.clone(), addresses)],

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::model::{ActualAddress, BootTime, Vip};
+use crate::model::{ActualAddress, BootTime, IfIndex, Vip};
 use crate::reconcile::desired::{Desired, Presence};
 
 /// What exists on this host.
@@ -16,11 +16,11 @@ pub struct Actual {
     /// Every address of every interface, as the kernel reports it.
     pub addresses: Vec<ActualAddress>,
     /// What this process announces, by interface index.
-    pub announcing: BTreeSet<(u32, IpAddr)>,
+    pub announcing: BTreeSet<(IfIndex, IpAddr)>,
     /// The addresses for which the kernel's answers to ARP and ND are suppressed.
     pub silenced: BTreeSet<IpAddr>,
     /// When the kernel will drop an address, by what this process last told it.
-    pub fences: BTreeMap<(u32, Vip), BootTime>,
+    pub fences: BTreeMap<(IfIndex, Vip), BootTime>,
     /// Addresses this process is responsible for: configured now, or held earlier.
     pub managed: BTreeSet<IpAddr>,
 }
@@ -31,21 +31,21 @@ pub enum Action {
     /// Stop announcing.
     Withdraw {
         /// Interface index.
-        interface: u32,
+        interface: IfIndex,
         /// The address.
         address: IpAddr,
     },
     /// Suppress the kernel's answers to ARP and ND for an address that is still there.
     Silence {
         /// Interface index.
-        interface: u32,
+        interface: IfIndex,
         /// The address.
         address: IpAddr,
     },
     /// Remove from the interface.
     Remove {
         /// Interface index.
-        interface: u32,
+        interface: IfIndex,
         /// The address and its prefix length.
         vip: Vip,
     },
@@ -57,7 +57,7 @@ pub enum Action {
     /// Put on the interface, or change its lifetime, so that the kernel drops it at `fence_until`.
     Hold {
         /// Interface index.
-        interface: u32,
+        interface: IfIndex,
         /// The address and its prefix length.
         vip: Vip,
         /// Valid lifetime in whole seconds.
@@ -70,7 +70,7 @@ pub enum Action {
     /// Start announcing, from the beginning.
     Announce {
         /// Interface index.
-        interface: u32,
+        interface: IfIndex,
         /// The address.
         address: IpAddr,
     },
@@ -82,7 +82,7 @@ pub struct Plan {
     /// In the order they have to be done: withdraw, silence, remove, unsilence, hold, announce.
     pub actions: Vec<Action>,
     /// Addresses that somebody else configured on this host, which are therefore left alone.
-    pub foreign: Vec<(u32, Vip)>,
+    pub foreign: Vec<(IfIndex, Vip)>,
 }
 
 /// How `actual` becomes `desired`.
@@ -196,13 +196,13 @@ mod tests {
 
     fn held(vips: &[&str], fence: u64) -> Desired {
         let presence = Presence::Active { fence_until: at(fence), valid_until: at(fence - 1700) };
-        let addresses = vips.iter().map(|text| ((2, vip(text)), presence)).collect();
+        let addresses = vips.iter().map(|text| ((ETH0, vip(text)), presence)).collect();
         Desired { addresses, ..Desired::default() }
     }
 
     fn on_interface(text: &str, seconds: u64) -> ActualAddress {
         ActualAddress {
-            interface: 2,
+            interface: ETH0,
             vip: vip(text),
             tagged: true,
             deprecated: true,
@@ -219,20 +219,27 @@ mod tests {
     fn holding(text: &str, until: u64, seconds: u64) -> Actual {
         let mut actual = managing(&[text]);
         actual.addresses.push(on_interface(text, seconds));
-        actual.announcing.insert((2, vip(text).address));
-        actual.fences.insert((2, vip(text)), at(until));
+        actual.announcing.insert((ETH0, vip(text).address));
+        actual.fences.insert((ETH0, vip(text)), at(until));
         actual
     }
 
+    const ETH0: IfIndex = IfIndex(2);
+    const ETH1: IfIndex = IfIndex(3);
     const A: &str = "192.0.2.1";
     const B: &str = "192.0.2.2";
 
     #[test]
     fn a_gain_adds_before_it_announces() {
         let plan = plan(&held(&[A, B], 4700), &managing(&[A, B]), at(10));
-        let hold =
-            |text| Action::Hold { interface: 2, vip: vip(text), seconds: 4, until: at(4010), missing: true };
-        let announce = |text| Action::Announce { interface: 2, address: vip(text).address };
+        let hold = |text| Action::Hold {
+            interface: ETH0,
+            vip: vip(text),
+            seconds: 4,
+            until: at(4010),
+            missing: true,
+        };
+        let announce = |text| Action::Announce { interface: ETH0, address: vip(text).address };
         assert_eq!(plan.actions, [hold(A), hold(B), announce(A), announce(B)]);
     }
 
@@ -241,14 +248,14 @@ mod tests {
         let never = BootTime::from_boot(Duration::MAX);
         let presence = Presence::Active { fence_until: never, valid_until: never };
         let quiet =
-            Desired { addresses: [((2, vip(A)), presence)].into(), quiet: true, ..Desired::default() };
+            Desired { addresses: [((ETH0, vip(A)), presence)].into(), quiet: true, ..Desired::default() };
         let first = plan(&quiet, &managing(&[A]), at(10));
         let [Action::Hold { seconds: FOREVER, until, missing: true, .. }] = first.actions.as_slice() else {
             panic!("{first:?}")
         };
         let mut actual = managing(&[A]);
         actual.addresses.push(ActualAddress { valid_for: None, ..on_interface(A, 0) });
-        actual.fences.insert((2, vip(A)), *until);
+        actual.fences.insert((ETH0, vip(A)), *until);
         assert_eq!(plan(&quiet, &actual, at(60_000)), Plan::default());
         actual.addresses[0].valid_for = Some(Duration::from_secs(9));
         assert_eq!(plan(&quiet, &actual, at(60_000)).actions.len(), 1);
@@ -260,7 +267,7 @@ mod tests {
         let address = vip(A).address;
         assert_eq!(
             plan.actions,
-            [Action::Withdraw { interface: 2, address }, Action::Remove { interface: 2, vip: vip(A) }]
+            [Action::Withdraw { interface: ETH0, address }, Action::Remove { interface: ETH0, vip: vip(A) }]
         );
     }
 
@@ -272,7 +279,7 @@ mod tests {
     #[test]
     fn a_renewed_claim_extends_the_lifetime_without_a_new_announcement() {
         let plan = plan(&held(&[A], 6700), &holding(A, 4010, 2), at(2010));
-        let hold = Action::Hold { interface: 2, vip: vip(A), seconds: 4, until: at(6010), missing: false };
+        let hold = Action::Hold { interface: ETH0, vip: vip(A), seconds: 4, until: at(6010), missing: false };
         assert_eq!(plan.actions, [hold]);
     }
 
@@ -282,8 +289,10 @@ mod tests {
             fence_until: at(renewed + 14_700),
             valid_until: at(renewed + 10_000),
         };
-        let wanted =
-            |renewed| Desired { addresses: [((2, vip(A)), presence(renewed))].into(), ..Desired::default() };
+        let wanted = |renewed| Desired {
+            addresses: [((ETH0, vip(A)), presence(renewed))].into(),
+            ..Desired::default()
+        };
         let actual = holding(A, 14_000, 12);
         assert_eq!(plan(&wanted(2000), &actual, at(2000)), Plan::default());
         assert_eq!(plan(&wanted(4001), &holding(A, 14_000, 10), at(4001)).actions.len(), 1);
@@ -292,7 +301,7 @@ mod tests {
     #[test]
     fn a_lifetime_beyond_the_fence_is_shortened() {
         let plan = plan(&held(&[A], 4700), &holding(A, 6000, 5), at(1000));
-        let hold = Action::Hold { interface: 2, vip: vip(A), seconds: 3, until: at(4000), missing: false };
+        let hold = Action::Hold { interface: ETH0, vip: vip(A), seconds: 3, until: at(4000), missing: false };
         assert_eq!(plan.actions, [hold]);
     }
 
@@ -328,7 +337,7 @@ mod tests {
             [Action::Hold { missing: false, .. }, Action::Announce { .. }]
         ));
         let dropped = plan(&Desired::default(), &actual, at(10));
-        assert_eq!(dropped.actions, [Action::Remove { interface: 2, vip: vip(A) }]);
+        assert_eq!(dropped.actions, [Action::Remove { interface: ETH0, vip: vip(A) }]);
     }
 
     #[test]
@@ -339,7 +348,7 @@ mod tests {
         actual.addresses.push(foreign);
         for desired in [held(&[A], 4700), Desired::default()] {
             let plan = plan(&desired, &actual, at(10));
-            assert_eq!((plan.actions.as_slice(), plan.foreign.as_slice()), (&[][..], &[(2, vip(A))][..]));
+            assert_eq!((plan.actions.as_slice(), plan.foreign.as_slice()), (&[][..], &[(ETH0, vip(A))][..]));
         }
     }
 
@@ -354,13 +363,13 @@ mod tests {
     fn another_prefix_or_interface_is_removed_before_the_right_one_is_added() {
         let mut actual = managing(&[A]);
         actual.addresses.push(ActualAddress { vip: Vip { prefix: 24, ..vip(A) }, ..on_interface(A, 4) });
-        actual.addresses.push(ActualAddress { interface: 3, ..on_interface(A, 4) });
+        actual.addresses.push(ActualAddress { interface: ETH1, ..on_interface(A, 4) });
         let plan = plan(&held(&[A], 4700), &actual, at(10));
         assert!(matches!(
             plan.actions.as_slice(),
             [
                 Action::Remove { .. },
-                Action::Remove { interface: 3, .. },
+                Action::Remove { interface: ETH1, .. },
                 Action::Hold { .. },
                 Action::Announce { .. }
             ]
@@ -380,7 +389,7 @@ mod tests {
 
     #[test]
     fn a_leaving_host_is_silenced_and_a_removed_address_is_not_left_silenced() {
-        let key = (2, vip(A));
+        let key = (ETH0, vip(A));
         let leaving =
             Desired { addresses: [(key, Presence::Draining { silent: true })].into(), ..Desired::default() };
         let address = vip(A).address;
@@ -388,7 +397,7 @@ mod tests {
         let first = plan(&leaving, &actual, at(10));
         assert_eq!(
             first.actions,
-            [Action::Withdraw { interface: 2, address }, Action::Silence { interface: 2, address }]
+            [Action::Withdraw { interface: ETH0, address }, Action::Silence { interface: ETH0, address }]
         );
         actual.announcing.clear();
         actual.silenced.insert(address);
@@ -396,13 +405,13 @@ mod tests {
         let last = plan(&Desired::default(), &actual, at(30));
         assert_eq!(
             last.actions,
-            [Action::Remove { interface: 2, vip: vip(A) }, Action::Unsilence { address }]
+            [Action::Remove { interface: ETH0, vip: vip(A) }, Action::Unsilence { address }]
         );
     }
 
     #[test]
     fn keeping_neither_adds_nor_extends() {
-        let key = (2, vip(A));
+        let key = (ETH0, vip(A));
         let kept =
             Desired { addresses: [(key, Presence::Draining { silent: false })].into(), ..Desired::default() };
         assert_eq!(plan(&kept, &managing(&[A]), at(10)), Plan::default());

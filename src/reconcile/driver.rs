@@ -19,7 +19,7 @@ use crate::election::Role;
 use crate::election::driver::Ask;
 use crate::election::elector::Input;
 use crate::model::AdvertisedRoutes;
-use crate::model::{BootTime, Interface, LeaseName, Prefix, Vip};
+use crate::model::{BootTime, IfIndex, Interface, LeaseName, Prefix, Vip};
 use crate::net::clock::{self, Timer};
 use crate::net::netlink::{Change, Changes, Hold, Netlink, NetlinkError, Scope};
 use crate::net::{nft, sysctl};
@@ -87,7 +87,7 @@ pub struct Driver {
     /// The main interface, as last seen.
     interface: Option<Interface>,
     /// Where each group's addresses go on this host.
-    pub(super) placed: BTreeMap<LeaseName, BTreeSet<(u32, Vip)>>,
+    pub(super) placed: BTreeMap<LeaseName, BTreeSet<(IfIndex, Vip)>>,
     /// Whose an address is.
     pub(super) owners: BTreeMap<IpAddr, LeaseName>,
     pub(super) schedule: Schedule,
@@ -114,8 +114,8 @@ pub struct Driver {
 enum Wake {
     Look,
     LookAtLinks,
-    Seen(u32, Sighting),
-    SocketFailed(u32, std::io::Error),
+    Seen(IfIndex, Sighting),
+    SocketFailed(IfIndex, std::io::Error),
     Asked(LeaseName, Ask),
     Deadline,
     Closed,
@@ -430,7 +430,7 @@ impl Driver {
         announcements.into_iter().for_each(|target| self.schedule.start(target, now));
     }
 
-    fn remove(&mut self, removals: &[(u32, Vip)]) {
+    fn remove(&mut self, removals: &[(IfIndex, Vip)]) {
         for ((interface, vip), outcome) in removals.iter().zip(self.netlink.remove(removals)) {
             match outcome {
                 Ok(()) => {
@@ -463,7 +463,7 @@ impl Driver {
         }
     }
 
-    fn scope(&self, interface: u32) -> Scope {
+    fn scope(&self, interface: IfIndex) -> Scope {
         let host = !self.options.lo_global && self.interfaces.name(interface) == "lo";
         if host { Scope::Host } else { Scope::Global }
     }
@@ -516,7 +516,7 @@ impl Driver {
         }
     }
 
-    pub(super) fn announce(&mut self, interface: u32, address: IpAddr) {
+    pub(super) fn announce(&mut self, interface: IfIndex, address: IpAddr) {
         match self.interfaces.announce(interface, address) {
             Ok(()) => {
                 self.telemetry.announced(address);

@@ -4,19 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::announce::layer2::{Layer2, OpenError, Sighting};
-use crate::model::{ActualAddress, Interface};
+use crate::model::{ActualAddress, IfIndex, Interface};
 
 /// Interfaces, by index where nothing else is said.
 #[derive(Debug, Default)]
 pub struct Interfaces {
     all: Vec<Interface>,
     /// An interface that was renamed is still the same interface.
-    known: BTreeMap<String, u32>,
+    known: BTreeMap<String, IfIndex>,
     /// New names that were told of.
     renamed: BTreeSet<String>,
-    layer2: BTreeMap<u32, Layer2>,
+    layer2: BTreeMap<IfIndex, Layer2>,
     /// Where IPv6 announcements come from.
-    link_local: BTreeMap<u32, Ipv6Addr>,
+    link_local: BTreeMap<IfIndex, Ipv6Addr>,
 }
 
 impl Interfaces {
@@ -56,13 +56,13 @@ impl Interfaces {
     }
 
     /// An interface's name.
-    pub fn name(&self, index: u32) -> String {
+    pub fn name(&self, index: IfIndex) -> String {
         let interface = self.all.iter().find(|interface| interface.index == index);
         interface.map_or_else(|| format!("interface {index}"), |interface| interface.name.clone())
     }
 
     /// An interface's hardware address.
-    pub fn hardware(&self, index: u32) -> &[u8] {
+    pub fn hardware(&self, index: IfIndex) -> &[u8] {
         let interface = self.all.iter().find(|interface| interface.index == index);
         interface.map(|interface| interface.hardware_address.as_slice()).unwrap_or_default()
     }
@@ -83,7 +83,7 @@ impl Interfaces {
     ///
     /// # Errors
     /// Without NET_RAW, or if the interface cannot carry the family.
-    pub fn carry(&mut self, index: u32, address: IpAddr, listen: bool) -> Result<bool, OpenError> {
+    pub fn carry(&mut self, index: IfIndex, address: IpAddr, listen: bool) -> Result<bool, OpenError> {
         let fresh = !self.layer2.contains_key(&index);
         let Some(interface) = self.all.iter().find(|interface| interface.index == index) else {
             return Ok(false);
@@ -98,7 +98,7 @@ impl Interfaces {
     }
 
     /// Close an interface's sockets.
-    pub fn close(&mut self, index: u32) {
+    pub fn close(&mut self, index: IfIndex) {
         self.layer2.remove(&index);
     }
 
@@ -106,7 +106,7 @@ impl Interfaces {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn announce(&self, index: u32, address: IpAddr) -> std::io::Result<()> {
+    pub fn announce(&self, index: IfIndex, address: IpAddr) -> std::io::Result<()> {
         match self.layer2.get(&index) {
             Some(layer2) => layer2.announce(address, self.link_local.get(&index).copied()),
             None => Ok(()),
@@ -117,12 +117,12 @@ impl Interfaces {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn probe(&self, index: u32, address: IpAddr) -> std::io::Result<()> {
+    pub fn probe(&self, index: IfIndex, address: IpAddr) -> std::io::Result<()> {
         self.layer2.get(&index).map_or(Ok(()), |layer2| layer2.probe(address))
     }
 
     /// The next sighting of another station on any interface, and the interface.
-    pub async fn next_sighting(&self) -> (u32, std::io::Result<Sighting>) {
+    pub async fn next_sighting(&self) -> (IfIndex, std::io::Result<Sighting>) {
         let sightings = self
             .layer2
             .iter()

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::driver::Driver;
-use crate::model::Interface;
 use crate::model::interface::ManagedInterface;
+use crate::model::{IfIndex, Interface};
 use crate::net::{clock, sysctl};
 use crate::reconcile::desired::Board;
 
@@ -13,7 +13,7 @@ impl Driver {
     /// Make interfaces that are missing, each on the one with this index; for an address, where there is one already.
     pub(super) async fn make_interfaces(
         &mut self,
-        missing: BTreeMap<ManagedInterface, (u32, Option<IpAddr>)>,
+        missing: BTreeMap<ManagedInterface, (IfIndex, Option<IpAddr>)>,
     ) {
         for (interface, (parent, address)) in missing {
             let name = interface.name();
@@ -48,7 +48,7 @@ impl Driver {
             made.filter(|interface| !interface.is_exclusive() || group.role.claim(now).is_some())
         });
         let wanted: BTreeSet<String> = wanted.map(ManagedInterface::name).collect();
-        let used: BTreeSet<u32> = self
+        let used: BTreeSet<IfIndex> = self
             .memory
             .addresses
             .iter()

@@ -13,9 +13,9 @@ use crate::conflict::probe::{Probe, Step, yields_to};
 use crate::election::driver::Ask;
 use crate::election::elector::Input;
 use crate::election::{ClaimSource, Role};
-use crate::model::LeaseName;
 use crate::model::hash::fnv1a;
 use crate::model::interface::hardware_text;
+use crate::model::{IfIndex, LeaseName};
 use crate::net::clock;
 use crate::reconcile::desired::{Desired, Presence};
 
@@ -25,7 +25,7 @@ const ANSWERS: usize = 256;
 const CONFLICT: Duration = Duration::from_secs(60);
 
 impl Driver {
-    fn targets(&self, group: &LeaseName) -> Vec<(u32, IpAddr)> {
+    fn targets(&self, group: &LeaseName) -> Vec<(IfIndex, IpAddr)> {
         let placed = self.placed.get(group).into_iter().flatten();
         placed.map(|(interface, vip)| (*interface, vip.address)).collect()
     }
@@ -139,7 +139,7 @@ impl Driver {
     }
 
     /// Another station was seen. Says whether the host has to be looked at.
-    pub(super) fn handle_sighting(&mut self, interface: u32, sighting: Sighting) -> bool {
+    pub(super) fn handle_sighting(&mut self, interface: IfIndex, sighting: Sighting) -> bool {
         let Sighting { address, station, act } = sighting;
         let Some(group) = self.owners.get(&address).cloned() else { return false };
         let probing = self.probes.get(&group).is_some_and(|probe| probe.concerns(address));

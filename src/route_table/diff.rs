@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::model::Prefix;
 use crate::model::route::TableRoute;
+use crate::model::{IfIndex, Prefix};
 
 /// What is known of the table.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -34,7 +34,7 @@ pub struct Plan {
 ///
 /// A route that this process did not put there is only removed where that is asked for, and not before everything that
 /// is wanted is known: another kube-vip on this host may use the same table.
-pub fn plan(desired: &BTreeMap<Prefix, u32>, actual: &Actual) -> Plan {
+pub fn plan(desired: &BTreeMap<Prefix, IfIndex>, actual: &Actual) -> Plan {
     let wanted = |route: &&TableRoute| desired.get(&route.prefix) == Some(&route.interface);
     let removable = |route: &&TableRoute| {
         // On the wrong interface it is replaced, unless there are two.
@@ -56,13 +56,13 @@ mod tests {
     use super::*;
 
     fn route(text: &str, interface: u32) -> TableRoute {
-        TableRoute { prefix: text.parse().unwrap(), interface }
+        TableRoute { prefix: text.parse().unwrap(), interface: IfIndex(interface) }
     }
 
     #[test]
     fn what_comes_and_what_goes() {
         let desired = [("192.0.2.1/32", 2), ("192.0.2.2/32", 2)];
-        let desired = desired.map(|(text, interface)| (text.parse().unwrap(), interface)).into();
+        let desired = desired.map(|(text, interface)| (text.parse().unwrap(), IfIndex(interface))).into();
         let mut actual = Actual {
             routes: [
                 route("192.0.2.1/32", 2),

@@ -9,7 +9,7 @@ use super::diff::{Actual, plan};
 use crate::config::RoutingTable;
 use crate::model::AdvertisedRoutes;
 use crate::model::route::TableRoute;
-use crate::model::{Interface, Prefix, Vip};
+use crate::model::{IfIndex, Interface, Prefix, Vip};
 use crate::net::netlink::{Netlink, NetlinkError};
 
 /// How often the table is looked at though nothing happened.
@@ -96,7 +96,7 @@ impl Driver {
                 .find(|interface: &&Interface| interface.name == *name)
                 .map(|interface| interface.index)
         };
-        let desired: BTreeMap<Prefix, u32> =
+        let desired: BTreeMap<Prefix, IfIndex> =
             routes.keys().filter_map(|prefix| Some((*prefix, index(prefix)?))).collect();
         let actual = Actual {
             routes: self.netlink.routes(self.config.table).await?,

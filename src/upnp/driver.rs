@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::gateway::{Gateway, GatewayError, search};
 use super::ledger::{Ledger, Step, Wanted};
 use super::outcome::Outcome;
-use crate::model::{BootTime, Family};
+use crate::model::{BootTime, Family, IfIndex};
 use crate::net::clock::{self, Timer};
 use crate::net::netlink::Netlink;
 use crate::telemetry::upnp::Counts;
@@ -124,7 +124,7 @@ impl Driver {
     }
 
     /// The interface's own addresses, and its index.
-    async fn place(&self) -> Result<(Own, u32), String> {
+    async fn place(&self) -> Result<(Own, IfIndex), String> {
         let interfaces = self.netlink.interfaces().await.map_err(|error| error.to_string())?;
         let addresses = self.netlink.addresses().await.map_err(|error| error.to_string())?;
         let interface = interfaces.iter().find(|interface| interface.name == self.interface);

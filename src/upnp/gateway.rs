@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use super::forward::{Forward, ForwardKey};
 use super::ledger::Entry;
+use crate::model::IfIndex;
 use crate::model::service::Protocol;
 
 /// How long answers to a search are waited for.
@@ -133,7 +134,7 @@ pub struct Gateway {
 }
 
 /// The gateways that answer on an interface: asked from its own addresses, and spoken to at those alone that answered.
-pub async fn search(own: (Option<Ipv4Addr>, Option<Ipv6Addr>), interface: u32) -> Vec<Gateway> {
+pub async fn search(own: (Option<Ipv4Addr>, Option<Ipv6Addr>), interface: IfIndex) -> Vec<Gateway> {
     let v4 = async {
         let Some(own) = own.0 else { return Vec::new() };
         let mut found = Vec::new();
@@ -151,7 +152,7 @@ pub async fn search(own: (Option<Ipv4Addr>, Option<Ipv6Addr>), interface: u32) -
         found
     };
     let v6 = async {
-        let mut options = SearchOptions::ipv6(interface);
+        let mut options = SearchOptions::ipv6(interface.0);
         // Whoever is asked from an address of its own network answers from one there, too, which is the one that it names.
         if let Some(own) = own.1 {
             options.bind_addr = SocketAddr::new(own.into(), 0);
