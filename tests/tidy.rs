@@ -52,6 +52,7 @@ const PURE: &[&str] = &[
     "src/reconcile/diff.rs",
     "src/planner/addresses.rs",
     "src/planner/rendezvous.rs",
+    "src/planner/reserved.rs",
     "src/planner/endpoints.rs",
     "src/planner/leases.rs",
     "src/planner/placement.rs",

@@ -1,17 +1,19 @@
 //! `pools` and `check`: what the pools are, how full, who waits, and what is wrong with the ConfigMap.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Service};
 use kube::api::ListParams;
+use kube_vip::model::node::{self, NodeView};
 use kube_vip::model::{Family, service};
+use kube_vip::planner::reserved::Reserved;
 use serde::Serialize;
 use tokio::time::timeout;
 
 use crate::cli::Options;
-use crate::controller::{api, blocked};
+use crate::controller::api;
 use crate::plan::{Planner, State, Step};
 use crate::pools::{Pools, Problem};
 
@@ -240,8 +242,8 @@ async fn look(client: kube::Client, options: &Options) -> Result<Overview, Inspe
     problems.extend(pools.without_namespace(&existing));
     let mut planner = Planner::new(options.class.clone());
     planner.set_pools(pools);
-    let nodes = nodes.items.into_iter().filter_map(blocked::of_node);
-    planner.set_blocked(nodes.flat_map(|(_, addresses)| addresses).collect::<BTreeMap<_, _>>());
+    let nodes: Vec<NodeView> = nodes.items.into_iter().filter_map(node::view).collect();
+    planner.set_reserved(Reserved::new(&nodes, None));
     planner.reset(services.items.into_iter().filter_map(service::view));
     Ok(Overview::of(planner, &problems))
 }

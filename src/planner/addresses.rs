@@ -1,11 +1,9 @@
 //! Which addresses a Service has, and which of them can be announced.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::model::annotation::{LOAD_BALANCER_IPS, UPNP_EXTERNAL_IP};
 use crate::model::service::Ingress;
-use crate::model::validation::unusable;
 use crate::model::{Family, ServiceView};
 
 /// An address as it stands in a Service.
@@ -53,63 +51,6 @@ pub fn wanted(view: &ServiceView) -> Vec<Wanted> {
     spec.into_iter().collect()
 }
 
-/// What is known of addresses that are not for Services.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Reserved {
-    /// The nodes' own, each with the node.
-    pub nodes: BTreeMap<IpAddr, String>,
-    /// The control plane's, where this process does not hold it itself.
-    pub control_plane: BTreeSet<IpAddr>,
-}
-
-/// Why an address cannot be announced.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
-pub enum Refusal {
-    /// It is of a kind that no Service can have.
-    #[error("{address} is a {kind} address, which no Service can have: ask for another address")]
-    Kind {
-        /// The address.
-        address: IpAddr,
-        /// What is wrong with it.
-        kind: &'static str,
-    },
-    /// It is a node's.
-    #[error("{address} is node {node}'s own: ask for another address")]
-    Node {
-        /// The address.
-        address: IpAddr,
-        /// The node.
-        node: String,
-    },
-    /// It is the control plane's.
-    #[error(
-        "{0} is the control plane's: let the kube-vip that holds it serve Services, too, or ask for another address"
-    )]
-    ControlPlane(IpAddr),
-    /// It is no name.
-    #[error("`{0}` is neither an address nor a DNS name: correct the annotation {LOAD_BALANCER_IPS}")]
-    Malformed(String),
-}
-
-impl Reserved {
-    /// Whether an address can be announced.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn check(&self, address: IpAddr) -> Result<(), Refusal> {
-        if let Some(kind) = unusable(address) {
-            return Err(Refusal::Kind { address, kind });
-        }
-        if self.control_plane.contains(&address) {
-            return Err(Refusal::ControlPlane(address));
-        }
-        match self.nodes.get(&address) {
-            Some(node) => Err(Refusal::Node { address, node: node.clone() }),
-            None => Ok(()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,29 +96,5 @@ mod tests {
         assert_eq!(seen(None, None, &[OUTSIDE]), none);
         let both = seen(None, Some("192.0.2.9"), &["192.0.2.9", OUTSIDE, "fd00::9"]);
         assert_eq!(both, ["192.0.2.9", "fd00::9"]);
-    }
-
-    #[test]
-    fn what_cannot_be_announced() {
-        let reserved = Reserved {
-            nodes: [("192.0.2.1".parse().unwrap(), "node-1".to_owned())].into(),
-            control_plane: ["192.0.2.2".parse().unwrap()].into(),
-        };
-        for (address, part) in [
-            ("192.0.2.1", "node node-1's own"),
-            ("192.0.2.2", "the control plane's"),
-            ("127.0.0.1", "loopback"),
-            ("::1", "loopback"),
-            ("224.0.0.1", "multicast"),
-            ("ff02::1", "multicast"),
-            ("255.255.255.255", "broadcast"),
-            ("169.254.1.1", "link-local"),
-            ("fe80::1", "link-local"),
-            ("::ffff:192.0.2.1", "mapped"),
-        ] {
-            let error = reserved.check(address.parse().unwrap()).unwrap_err().to_string();
-            assert!(error.contains(part), "{error}");
-        }
-        assert_eq!(reserved.check("192.0.2.3".parse().unwrap()), Ok(()));
     }
 }

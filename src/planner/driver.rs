@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use super::dns;
 use super::endpoints::{Slice, of_endpoints, of_slice};
 use super::plan::{ClusterState, Issue, Plan, PlanContext, ServicePlan, plan};
+use super::reserved::Reserved;
 use crate::cluster::Api;
 use crate::cluster::event::Event;
 use crate::cluster::watch::{Change, follow, within};
@@ -363,15 +364,7 @@ impl Driver {
     }
 
     fn reserve(&mut self) {
-        let nodes = self.nodes.values();
-        let own = nodes.clone().flat_map(|node| node.own.iter().map(|address| (*address, node.name.clone())));
-        self.seen.reserved.nodes = own.collect();
-        let vips = nodes.flat_map(|node| node.vips.iter().copied());
-        self.seen.reserved.control_plane =
-            vips.filter(|address| !self.seen.reserved.nodes.contains_key(address)).collect();
-        for address in &self.seen.reserved.control_plane {
-            self.seen.reserved.nodes.remove(address);
-        }
+        self.seen.reserved = Reserved::new(self.nodes.values(), None);
     }
 
     fn replan(&mut self) {

@@ -6,7 +6,7 @@
 //!                    held addresses ───┘             └─► status, Events      ─► cluster
 //! ```
 //!
-//! `select`, `addresses`, `leases`, `endpoints`, `balance`, `routes` and `plan` compute, `status` and `labels` say what is to be written,
+//! `select`, `addresses`, `leases`, `endpoints`, `reserved`, `rendezvous`, `routes` and `plan` compute, `status` and `labels` say what is to be written,
 //! `driver` follows the cluster and writes.
 
 pub mod addresses;
@@ -17,5 +17,6 @@ pub mod leases;
 mod placement;
 pub mod plan;
 pub mod rendezvous;
+pub mod reserved;
 pub mod routes;
 pub mod select;

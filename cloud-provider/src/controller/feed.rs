@@ -8,11 +8,10 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Service};
 use kube::runtime::watcher;
 use kube_vip::cluster::Api;
 use kube_vip::cluster::watch::{Change, follow};
+use kube_vip::model::node::{self, NodeView};
 use kube_vip::model::{ServiceKey, ServiceView, service};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-
-use super::blocked;
 
 /// What was seen.
 #[derive(Debug)]
@@ -23,7 +22,7 @@ pub enum Seen {
     /// The ConfigMap with the pools.
     Pools(Change<Config>),
     /// Nodes, each with addresses that are not for Services.
-    Nodes(Change<(String, BTreeMap<IpAddr, String>)>),
+    Nodes(Change<NodeView>),
     /// Namespaces.
     Namespaces(Change<String>),
     /// kubeadm's note of where the control plane is.
@@ -61,14 +60,7 @@ pub fn start(api: &Arc<Api>, config_map: &(String, String), seen: &mpsc::Sender<
         Seen::Pools,
         seen.clone(),
     ));
-    tasks.spawn(follow(
-        api.clone(),
-        kube::Api::<Node>::all,
-        all(),
-        blocked::of_node,
-        Seen::Nodes,
-        seen.clone(),
-    ));
+    tasks.spawn(follow(api.clone(), kube::Api::<Node>::all, all(), node::view, Seen::Nodes, seen.clone()));
     let of_namespace = |namespace: Namespace| namespace.metadata.name;
     tasks.spawn(follow(
         api.clone(),
@@ -82,7 +74,7 @@ pub fn start(api: &Arc<Api>, config_map: &(String, String), seen: &mpsc::Sender<
         api.clone(),
         |client| kube::Api::<ConfigMap>::namespaced(client, "kube-public"),
         named("cluster-info"),
-        |map| blocked::of_cluster_info(&map),
+        |map| node::of_cluster_info(map.data?.get("kubeconfig")?),
         Seen::ClusterInfo,
         seen.clone(),
     ));

@@ -7,7 +7,6 @@
 //!
 //! `run` elects, and holds a [`term`] whenever this process leads.
 
-pub mod blocked;
 pub mod events;
 pub mod feed;
 pub mod term;

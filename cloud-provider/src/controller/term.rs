@@ -17,15 +17,17 @@ use kube_vip::cluster::watch::Change;
 use kube_vip::cluster::write::{WriteResult, Writer};
 use kube_vip::dhcp;
 use kube_vip::dhcp::driver::{Command, Handles};
+use kube_vip::model::node::NodeView;
 use kube_vip::model::{BootTime, ServiceKey, ServiceView};
 use kube_vip::net::clock;
+use kube_vip::planner::reserved::Reserved;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use super::Claim;
 use super::events::{Teller, Told};
 use super::feed::{self, Config, Seen};
-use super::{Claim, blocked};
 use crate::cli::Options;
 use crate::plan::{Patch, Planner, Step, Written};
 use crate::pools::{Pools, Problem};
@@ -72,7 +74,7 @@ pub struct Term {
 struct Known {
     services: bool,
     pools: Option<Config>,
-    nodes: Option<BTreeMap<String, BTreeMap<IpAddr, String>>>,
+    nodes: Option<BTreeMap<String, NodeView>>,
     namespaces: Option<BTreeSet<String>>,
     control_plane: Option<IpAddr>,
     /// What the ConfigMap alone is wrong in.
@@ -90,12 +92,8 @@ impl Known {
         parts.into_iter().filter(|(known, _)| !known).map(|(_, name)| name).collect()
     }
 
-    fn blocked(&self) -> BTreeMap<IpAddr, String> {
-        let nodes = self.nodes.iter().flat_map(BTreeMap::values).flatten();
-        let nodes = nodes.map(|(address, owner)| (*address, owner.clone()));
-        let own: BTreeMap<IpAddr, String> = nodes.collect();
-        let published = self.control_plane.filter(|address| !own.contains_key(address));
-        own.into_iter().chain(published.map(|address| (address, blocked::control_plane()))).collect()
+    fn reserved(&self) -> Reserved {
+        Reserved::new(self.nodes.iter().flat_map(BTreeMap::values), self.control_plane)
     }
 }
 
@@ -250,8 +248,15 @@ impl Term {
                 Change::Deleted(_) => Config::default(),
             }),
             Seen::Nodes(change) => {
-                apply(self.known.nodes.get_or_insert_default(), change);
-                self.planner.set_blocked(self.known.blocked());
+                let nodes = self.known.nodes.get_or_insert_default();
+                match change {
+                    Change::Reset(all) => {
+                        *nodes = all.into_iter().map(|node| (node.name.clone(), node)).collect()
+                    }
+                    Change::Applied(node) => drop(nodes.insert(node.name.clone(), node)),
+                    Change::Deleted(node) => drop(nodes.remove(&node.name)),
+                }
+                self.planner.set_reserved(self.known.reserved());
             }
             Seen::Namespaces(change) => {
                 let namespaces = self.known.namespaces.get_or_insert_default();
@@ -268,7 +273,7 @@ impl Term {
                     Change::Applied(address) => Some(address),
                     Change::Deleted(_) => None,
                 };
-                self.planner.set_blocked(self.known.blocked());
+                self.planner.set_reserved(self.known.reserved());
             }
         }
         self.report_soon();
@@ -395,14 +400,6 @@ impl Term {
             self.report_at = None;
             self.telemetry.pools(&self.planner);
         }
-    }
-}
-
-fn apply<V>(known: &mut BTreeMap<String, V>, change: Change<(String, V)>) {
-    match change {
-        Change::Reset(all) => *known = all.into_iter().collect(),
-        Change::Applied((name, value)) => drop(known.insert(name, value)),
-        Change::Deleted((name, _)) => drop(known.remove(&name)),
     }
 }
 

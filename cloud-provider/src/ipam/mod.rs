@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use kube_vip::model::family::number;
 use kube_vip::model::service::{Protocol, TrafficPolicy};
 use kube_vip::model::{Family, PerFamily, ServiceKey};
+use kube_vip::planner::reserved::{Refusal, Reserved};
 
 use crate::pools::{PoolId, Pools, RangeSet};
 use shares::Shares;
@@ -59,8 +60,7 @@ impl Tenancy {
 pub struct Ipam {
     users: BTreeMap<IpAddr, BTreeMap<ServiceKey, Tenancy>>,
     held: BTreeMap<ServiceKey, BTreeSet<IpAddr>>,
-    /// Never given: the nodes' own, the control-plane VIP.
-    blocked: BTreeMap<IpAddr, String>,
+    reserved: Reserved,
     pools: Vec<PerFamily<FamilyState>>,
     shares: Shares,
     releases: u64,
@@ -93,28 +93,32 @@ impl Ipam {
         }
         let taken: Vec<IpAddr> = self.users.keys().copied().collect();
         taken.into_iter().for_each(|address| self.occupy(address));
-        let blocked: Vec<IpAddr> = self.blocked.keys().copied().collect();
-        blocked.into_iter().for_each(|address| self.take_from_pools(address));
-        self.releases += 1;
+        self.exclude_reserved();
     }
 
-    /// Never give these, each with whose it is, in words.
-    pub fn set_blocked(&mut self, blocked: BTreeMap<IpAddr, String>) {
-        if blocked == self.blocked {
+    /// Replaces the addresses that no Service may have.
+    pub fn set_reserved(&mut self, reserved: Reserved) {
+        if reserved == self.reserved {
             return;
         }
-        let before = std::mem::replace(&mut self.blocked, blocked);
-        for address in before.into_keys() {
-            self.give_back_to_pools(address);
-        }
-        let blocked: Vec<IpAddr> = self.blocked.keys().copied().collect();
-        blocked.into_iter().for_each(|address| self.take_from_pools(address));
+        let before = std::mem::replace(&mut self.reserved, reserved);
+        before.addresses().for_each(|address| self.give_back_to_pools(address));
+        self.exclude_reserved();
+    }
+
+    fn exclude_reserved(&mut self) {
+        let reserved: Vec<IpAddr> = self.reserved.addresses().collect();
+        reserved.into_iter().for_each(|address| self.take_from_pools(address));
         self.releases += 1;
     }
 
-    /// Whose an address is that must not be given.
-    pub fn blocked(&self, address: IpAddr) -> Option<&str> {
-        self.blocked.get(&address).map(String::as_str)
+    pub fn reserved_addresses(&self) -> &Reserved {
+        &self.reserved
+    }
+
+    /// The node or control plane that has an address.
+    pub fn reserved(&self, address: IpAddr) -> Option<Refusal> {
+        self.reserved.owner(address)
     }
 
     /// From now on `key` holds exactly these addresses. Placeholders for DHCP are not held by anybody.
@@ -219,7 +223,7 @@ impl Ipam {
     }
 
     fn give_back_to_pools(&mut self, address: IpAddr) {
-        if self.users.contains_key(&address) || self.blocked.contains_key(&address) {
+        if self.users.contains_key(&address) || self.reserved.owner(address).is_some() {
             return;
         }
         let (family, number) = (Family::of(address), number(address));

@@ -11,7 +11,7 @@ use kube_vip::model::annotation::{
 };
 use kube_vip::model::family::number;
 use kube_vip::model::service::{FamilyPolicy, TrafficPolicy};
-use kube_vip::model::validation::{is_name, unusable};
+use kube_vip::model::validation::is_name;
 use kube_vip::model::{Family, ServiceKey, ServiceView};
 use kube_vip::planner::leases::{self, DhcpSpec};
 use kube_vip::upnp::forward::asks;
@@ -207,11 +207,8 @@ impl World<'_> {
                 Err(Reason::Malformed { field, text: text.to_owned() })
             };
         };
-        if let Some(kind) = unusable(address) {
-            return Err(Reason::Unusable { field, address, kind });
-        }
-        if let Some(owner) = self.ipam.blocked(address) {
-            return Err(Reason::Blocked { field, address, owner: owner.to_owned() });
+        if let Err(refusal) = self.ipam.reserved_addresses().check(address) {
+            return Err(Reason::Refused { field, address, refusal });
         }
         match self.ipam.conflict(address, key, tenancy) {
             Some(holder) => Err(Reason::Taken { field, address, holder: holder.clone() }),
@@ -244,7 +241,7 @@ impl World<'_> {
             }
             let once = kept.iter().all(|other| Family::of(*other) != Family::of(address));
             let ours =
-                self.ipam.conflict(address, key, tenancy).is_none() && self.ipam.blocked(address).is_none();
+                self.ipam.conflict(address, key, tenancy).is_none() && self.ipam.reserved(address).is_none();
             if once && ours {
                 kept.push(address);
             }
@@ -378,11 +375,11 @@ impl World<'_> {
             let field = "DHCP";
             let holder = self.ipam.conflict(address, key, tenancy).cloned();
             let taken = holder.map(|holder| Reason::Taken { field, address, holder });
-            let blocked = || {
-                let owner = self.ipam.blocked(address)?.to_owned();
-                Some(Reason::Blocked { field, address, owner })
+            let reserved = || {
+                let refusal = self.ipam.reserved(address)?;
+                Some(Reason::Refused { field, address, refusal })
             };
-            let Some(reason) = taken.or_else(blocked) else { return Ok(address) };
+            let Some(reason) = taken.or_else(reserved) else { return Ok(address) };
             self.contested.push((leases::key(view, family), reason.to_string()));
             return Err(Some(Box::new(reason)));
         }

@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use kube_vip::dhcp::wish::{Held, LeaseKey, Wish};
 use kube_vip::model::{Family, ServiceKey, ServiceView};
 use kube_vip::planner::leases::{self, DhcpSpec};
+use kube_vip::planner::reserved::Reserved;
 
 use crate::ipam::{Ipam, Tenancy};
 use crate::pools::Pools;
@@ -176,9 +177,9 @@ impl Planner {
         }
     }
 
-    /// Addresses that must not be given, each with whose it is.
-    pub fn set_blocked(&mut self, blocked: BTreeMap<IpAddr, String>) {
-        self.ipam.set_blocked(blocked);
+    /// Replaces the addresses that no Service may have.
+    pub fn set_reserved(&mut self, reserved: Reserved) {
+        self.ipam.set_reserved(reserved);
     }
 
     /// These are all Services there are.
@@ -247,7 +248,7 @@ impl Planner {
             }
         };
         let free = |address: &IpAddr| {
-            self.ipam.conflict(*address, key, &tenancy).is_none() && self.ipam.blocked(*address).is_none()
+            self.ipam.conflict(*address, key, &tenancy).is_none() && self.ipam.reserved(*address).is_none()
         };
         let has: Vec<IpAddr> = has.into_iter().filter(free).collect();
         self.ipam.hold(key, &has, &tenancy);

@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 
 use kube_vip::model::{Family, ServiceKey};
+use kube_vip::planner::reserved::Refusal;
 
 use crate::pools::{Pool, Unavailable};
 
@@ -64,25 +65,13 @@ pub enum Reason {
         /// Who has it.
         holder: ServiceKey,
     },
-    /// The requested address is a host's own.
-    #[error("{field}: {address} is {owner}: ask for another address")]
-    Blocked {
+    /// No Service may have the requested address.
+    #[error("{field}: {refusal}: ask for another address")]
+    Refused {
         /// Where it was asked for.
         field: &'static str,
-        /// The address.
         address: IpAddr,
-        /// Whose it is.
-        owner: String,
-    },
-    /// The requested address can never be a Service's.
-    #[error("{field}: {address} is a {kind} address, which no Service can have: ask for another address")]
-    Unusable {
-        /// Where it was asked for.
-        field: &'static str,
-        /// The address.
-        address: IpAddr,
-        /// What is wrong with it.
-        kind: &'static str,
+        refusal: Refusal,
     },
     /// No DHCP server has given an address.
     #[error("no {family} address from a DHCP server on interface {interface} yet{}", .trouble.as_ref().map(|text| format!(": {text}")).unwrap_or_default())]
@@ -111,9 +100,7 @@ impl Reason {
             Self::Exhausted { family, .. } | Self::Family { family, .. } | Self::Lease { family, .. } => {
                 Some(*family)
             }
-            Self::Taken { address, .. } | Self::Blocked { address, .. } | Self::Unusable { address, .. } => {
-                Some(Family::of(*address))
-            }
+            Self::Taken { address, .. } | Self::Refused { address, .. } => Some(Family::of(*address)),
             Self::Pool(_) | Self::NotDual(_) | Self::Malformed { .. } => None,
         }
     }

@@ -1,13 +1,12 @@
 //! Services, pools and requests that change.
 
-use std::collections::BTreeMap;
-
 use kube_vip::model::Family::{V4, V6};
 use kube_vip::model::ServiceView;
 use kube_vip::model::annotation::{
     ALLOCATED, CLEANUP_FINALIZER, IMPLEMENTATION, LEGACY_ADDRESS, LOAD_BALANCER_IPS,
 };
 use kube_vip::model::service::FamilyPolicy::{RequireDual, Single};
+use kube_vip::planner::reserved::Reserved;
 use kube_vip_cloud_provider::plan::{News, Step, Written};
 
 use crate::store::{Store, key, service};
@@ -65,16 +64,19 @@ fn what_was_asked_for_is_given_reserved_and_copied() {
     assert_eq!(store.addresses("b"), "10.0.0.1");
 }
 
+fn node_1(address: &str) -> Reserved {
+    let nodes = [(address.parse().unwrap(), "node-1".to_owned())].into();
+    Reserved { nodes, ..Reserved::default() }
+}
+
 #[test]
 fn requests_that_cannot_be_met_are_explained() {
     let mut store = pool();
-    store
-        .planner
-        .set_blocked(BTreeMap::from([("10.0.0.3".parse().unwrap(), "an address of node node-1".to_owned())]));
+    store.planner.set_reserved(node_1("10.0.0.3"));
     store.put("first", service(&[V4]));
     let table = [
         ("10.0.0.1", "10.0.0.1 is in use by Service default/first"),
-        ("10.0.0.3", "10.0.0.3 is an address of node node-1"),
+        ("10.0.0.3", "10.0.0.3 is node node-1's own address"),
         ("127.0.0.1", "is a loopback address"),
         ("224.0.0.1", "is a multicast address"),
         ("169.254.1.1", "is a link-local address"),
@@ -107,11 +109,10 @@ fn requests_that_cannot_be_met_are_explained() {
 #[test]
 fn a_node_never_loses_its_own_address_to_a_service() {
     let mut store = pool();
-    let node = ("10.0.0.1".parse().unwrap(), "an address of node node-1".to_owned());
-    store.planner.set_blocked(BTreeMap::from([node]));
+    store.planner.set_reserved(node_1("10.0.0.1"));
     store.put("web", service(&[V4]));
     assert_eq!(store.addresses("web"), "10.0.0.2");
-    store.planner.set_blocked(BTreeMap::new());
+    store.planner.set_reserved(Reserved::default());
     store.put("next", service(&[V4]));
     assert_eq!(store.addresses("next"), "10.0.0.1");
 }

@@ -30,7 +30,7 @@ impl Driver {
             let told = self.told.get(key);
             for issue in issues.iter().filter(|issue| told.is_none_or(|told| !told.contains(issue))) {
                 let (reason, message) = match issue {
-                    Issue::Refused(refusal) => ("AddressRefused", refusal.to_string()),
+                    Issue::Refused(refusal) => ("AddressRefused", format!("{refusal}: {}", refusal.remedy())),
                     Issue::Annotation(text) => ("AnnotationIgnored", text.clone()),
                     Issue::Lease(text) => ("NoLease", format!("node {}: {text}", self.context.me)),
                     Issue::Gateway(text) => ("PortNotForwarded", text.clone()),

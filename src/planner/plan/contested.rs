@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::super::addresses::{Refusal, Wanted, wanted};
+use super::super::addresses::{Wanted, wanted};
 use super::super::leases::{self, DhcpSpec};
+use super::super::reserved::Refusal;
 use super::values::ClusterState;
 use crate::dhcp::record::Record;
 use crate::dhcp::wish::LeaseKey;
@@ -29,10 +30,8 @@ pub(super) fn contested(
     let whose = |claim: &Claim<'_>| {
         let address = claim.address;
         let reserved = || match seen.reserved.check(address) {
-            Err(Refusal::Node { node, .. }) => Some(format!("{address} is node {node}'s own")),
-            Err(Refusal::Kind { kind, .. }) => Some(format!("{address} is a {kind} address")),
-            Err(Refusal::ControlPlane(_) | Refusal::Malformed(_)) => Some(control_plane_has(address)),
-            Ok(()) => seen.vips.contains(&address).then(|| control_plane_has(address)),
+            Err(refusal) => Some(refusal.to_string()),
+            Ok(()) => seen.vips.contains(&address).then(|| Refusal::ControlPlane(address).to_string()),
         };
         let given_by_hand = || {
             let mut others = by_hand.get(&address)?.iter().filter(|other| **other != claim.service);
@@ -47,10 +46,6 @@ pub(super) fn contested(
     let sentence = |whose| format!("{whose}; the DHCP server that gave it is asked for another one");
     let new = claims.iter().filter(|claim| !claim.recorded);
     new.filter_map(|claim| Some((claim.lease.clone(), sentence(whose(claim)?)))).collect()
-}
-
-fn control_plane_has(address: IpAddr) -> String {
-    format!("{address} is the control plane's")
 }
 
 /// Addresses that Services have from elsewhere.

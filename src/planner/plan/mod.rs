@@ -9,9 +9,10 @@ pub mod values;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::addresses::{Refusal, Wanted, wanted};
+use super::addresses::{Wanted, wanted};
 use super::leases::{self, DhcpSpec};
 use super::placement::{macvlan, place, vlan_of};
+use super::reserved::Refusal;
 use super::routes::{path, routes};
 use crate::dhcp::wish::{LeaseKey, Wish};
 use crate::model::annotation::{LEASE_NAME, NOT_YET, SERVICE_VLAN, VIP_HOST, WITHOUT_ENDPOINTS};

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::super::addresses::{Refusal, Reserved};
 use super::super::endpoints::Endpoints;
 use super::super::leases::DhcpSpec;
+use super::super::reserved::{Refusal, Reserved};
 use super::super::select::Rules;
 use crate::dhcp::wish::{Held, LeaseKey, Wish};
 use crate::election::{Candidacy, Holder};

@@ -1,0 +1,121 @@
+//! Addresses that no Service may have: those of the nodes and the control plane, and those of a kind that cannot be
+//! reached from other hosts. Used by kube-vip and the cloud provider.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::model::annotation::LOAD_BALANCER_IPS;
+use crate::model::node::NodeView;
+use crate::model::validation::unusable;
+
+/// Addresses of the cluster itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reserved {
+    /// The nodes' own addresses, each with its node.
+    pub nodes: BTreeMap<IpAddr, String>,
+    /// Control-plane VIPs that are no node's own address.
+    pub control_plane: BTreeSet<IpAddr>,
+}
+
+/// Why a Service may not have an address.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Refusal {
+    #[error("{address} is a {kind} address, which no Service can have")]
+    Kind { address: IpAddr, kind: &'static str },
+    #[error("{address} is node {node}'s own address")]
+    Node { address: IpAddr, node: String },
+    #[error("{0} is the control plane's VIP")]
+    ControlPlane(IpAddr),
+    #[error("`{0}` is neither an address nor a DNS name")]
+    Malformed(String),
+}
+
+impl Refusal {
+    /// What to do about it, for messages of kube-vip, which shares the VIPs it holds itself with Services.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Kind { .. } | Self::Node { .. } => "ask for another address".to_owned(),
+            Self::ControlPlane(_) => {
+                "enable Services in the kube-vip that holds it, or ask for another address".to_owned()
+            }
+            Self::Malformed(_) => format!("correct the annotation {LOAD_BALANCER_IPS}"),
+        }
+    }
+}
+
+impl Reserved {
+    /// The addresses of these nodes, and the control plane's address that kubeadm has published.
+    pub fn new<'a>(nodes: impl IntoIterator<Item = &'a NodeView>, published: Option<IpAddr>) -> Self {
+        let (mut own, mut control_plane) = (BTreeMap::new(), BTreeSet::from_iter(published));
+        for node in nodes {
+            own.extend(node.own.iter().map(|address| (*address, node.name.clone())));
+            control_plane.extend(&node.vips);
+        }
+        control_plane.retain(|address| !own.contains_key(address));
+        Self { nodes: own, control_plane }
+    }
+
+    /// Fails with the reason if no Service may have the address.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn check(&self, address: IpAddr) -> Result<(), Refusal> {
+        let kind = unusable(address).map(|kind| Refusal::Kind { address, kind });
+        kind.or_else(|| self.owner(address)).map_or(Ok(()), Err)
+    }
+
+    /// The node or control plane that has the address, as a refusal.
+    pub fn owner(&self, address: IpAddr) -> Option<Refusal> {
+        let control_plane = self.control_plane.contains(&address).then_some(Refusal::ControlPlane(address));
+        control_plane.or_else(|| {
+            let node = self.nodes.get(&address)?.clone();
+            Some(Refusal::Node { address, node })
+        })
+    }
+
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.nodes.keys().chain(&self.control_plane).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_the_cluster_and_unreachable_ones_are_refused() {
+        let node = |name: &str, own: &[&str], vips: &[&str]| {
+            let parse = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+            NodeView { name: name.into(), own: parse(own), vips: parse(vips), ..NodeView::default() }
+        };
+        let nodes = [
+            node("node-1", &["192.0.2.1", "192.0.2.4"], &["192.0.2.2"]),
+            node("node-2", &[], &["192.0.2.4"]),
+        ];
+        let reserved = Reserved::new(&nodes, "192.0.2.5".parse().ok());
+        let published_own = Reserved::new(&nodes, "192.0.2.1".parse().ok());
+        assert_eq!(reserved.addresses().count(), 4);
+        for (address, owned, part) in [
+            ("192.0.2.1", true, "node node-1's own"),
+            ("192.0.2.2", true, "the control plane's"),
+            ("192.0.2.4", true, "node node-1's own"),
+            ("192.0.2.5", true, "the control plane's"),
+            ("127.0.0.1", false, "loopback"),
+            ("::1", false, "loopback"),
+            ("224.0.0.1", false, "multicast"),
+            ("ff02::1", false, "multicast"),
+            ("255.255.255.255", false, "broadcast"),
+            ("169.254.1.1", false, "link-local"),
+            ("fe80::1", false, "link-local"),
+            ("::ffff:192.0.2.1", false, "mapped"),
+        ] {
+            let address = address.parse().unwrap();
+            let refusal = reserved.check(address).unwrap_err();
+            assert!(refusal.to_string().contains(part), "{refusal}");
+            assert_eq!(reserved.owner(address), owned.then_some(refusal));
+        }
+        let published = published_own.check("192.0.2.1".parse().unwrap()).unwrap_err();
+        assert!(matches!(published, Refusal::Node { .. }), "{published}");
+        assert_eq!(reserved.check("192.0.2.3".parse().unwrap()), Ok(()));
+    }
+}
