@@ -1,12 +1,13 @@
-//! ARP and NDP on one interface, as one: announce, probe, notice others.
+//! ARP and NDP on one interface behind one API: announce, probe, receive frames of other hosts.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::arp;
+use crate::conflict::{FrameKind, NeighborFrame};
 use crate::model::Interface;
 use crate::ndp;
 
-/// ARP and NDP on one interface. On an interface without neighbours (`lo`) there is nothing to tell anybody.
+/// ARP and NDP on one interface. On an interface without neighbours (`lo`) nothing is sent.
 #[derive(Debug)]
 pub struct Layer2 {
     interface: Interface,
@@ -14,49 +15,21 @@ pub struct Layer2 {
     ndp: Option<ndp::driver::Driver>,
 }
 
-/// Another station, seen on the segment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sighting {
-    /// The address it is about.
-    pub address: IpAddr,
-    /// Hardware address of the station; empty if it did not say.
-    pub station: Vec<u8>,
-    /// What it does.
-    pub act: Act,
-}
-
-/// What another station does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Act {
-    /// It says that it has the address.
-    Claims,
-    /// It asks whether anybody has the address, in order to take it.
-    Probes,
-}
-
-/// Why there is no announcing on an interface.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// No packet socket for ARP.
-    #[error("a packet socket for ARP on interface {interface}: {source}")]
-    Arp {
-        /// The interface's name.
-        interface: String,
-        /// What the kernel says.
-        source: std::io::Error,
-    },
-    /// No neighbour discovery.
+    #[error("cannot open a packet socket for ARP on interface {interface}: {source}")]
+    Arp { interface: String, source: std::io::Error },
     #[error(transparent)]
     Ndp(#[from] ndp::driver::OpenError),
 }
 
 impl Layer2 {
-    /// Nothing is open yet on `interface`.
+    /// Opens no socket yet.
     pub fn new(interface: &Interface) -> Self {
         Self { interface: interface.clone(), arp: None, ndp: None }
     }
 
-    /// Open what the families of `addresses` need on `interface`, and hear when others ask for them.
+    /// Opens the sockets that `addresses` need on `interface`, and receives probes for them.
     ///
     /// # Errors
     /// Without NET_RAW, or if the interface cannot carry IPv6 announcements.
@@ -68,7 +41,7 @@ impl Layer2 {
         Ok(layer2)
     }
 
-    /// Open what the family of an address needs, unless it is open.
+    /// Opens the socket of an address's family, unless it is open.
     ///
     /// # Errors
     /// As for [`Layer2::open`].
@@ -88,7 +61,7 @@ impl Layer2 {
         Ok(())
     }
 
-    /// Hear when others ask for an address, which this host need not have.
+    /// Receives probes for an address that this host need not have.
     ///
     /// # Errors
     /// As for [`Layer2::open`].
@@ -100,32 +73,29 @@ impl Layer2 {
         Ok(())
     }
 
-    /// The interface.
     pub fn interface(&self) -> &Interface {
         &self.interface
     }
 
-    /// Announce once. `source` is the interface's link-local address, which IPv6 needs.
+    /// Sends one announcement. `source` is the interface's link-local address, which IPv6 requires.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's.
     pub fn announce(&self, address: IpAddr, source: Option<Ipv6Addr>) -> std::io::Result<()> {
         match (address, &self.arp, &self.ndp) {
             (IpAddr::V4(address), Some(arp), _) => arp.announce(address),
             (IpAddr::V6(address), _, Some(ndp)) => match source {
                 Some(source) => ndp.announce(source, address),
-                None => {
-                    Err(std::io::Error::other("the interface has no link-local address to announce from"))
-                }
+                None => Err(std::io::Error::other("the interface has no link-local address")),
             },
             _ => Ok(()),
         }
     }
 
-    /// Probe once.
+    /// Sends one probe.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's.
     pub fn probe(&self, address: IpAddr) -> std::io::Result<()> {
         match (address, &self.arp, &self.ndp) {
             (IpAddr::V4(address), Some(arp), _) => arp.probe(address),
@@ -134,40 +104,37 @@ impl Layer2 {
         }
     }
 
-    /// The next sighting of another station; never ends on an interface without neighbours.
+    /// The next frame of another host; pending for ever on an interface without neighbours.
     ///
     /// # Errors
-    /// What the kernel says.
-    pub async fn next_sighting(&self) -> std::io::Result<Sighting> {
+    /// The kernel's.
+    pub async fn next_frame(&self) -> std::io::Result<NeighborFrame> {
         let arp = async {
             let Some(arp) = &self.arp else { return std::future::pending().await };
             let packet = arp.receive().await?;
-            Ok(if packet.is_probe() {
-                Sighting { address: packet.target.into(), station: packet.sender_hardware, act: Act::Probes }
-            } else {
-                Sighting { address: packet.sender.into(), station: packet.sender_hardware, act: Act::Claims }
-            })
+            let (address, kind) = match packet.is_probe() {
+                true => (packet.target.into(), FrameKind::Probe),
+                false => (packet.sender.into(), FrameKind::Announcement),
+            };
+            Ok(NeighborFrame { address, mac: packet.sender_hardware, kind })
         };
         let ndp = async {
             let Some(ndp) = &self.ndp else { return std::future::pending().await };
             loop {
                 let packet = ndp.receive().await?;
-                let probes = packet.is_probe();
-                match packet {
+                let is_probe = packet.is_probe();
+                let (target, mac, kind) = match packet {
                     ndp::packet::Packet::Advertisement { target, hardware, .. } => {
-                        return Ok(Sighting { address: target.into(), station: hardware, act: Act::Claims });
+                        (target, hardware, FrameKind::Announcement)
                     }
-                    ndp::packet::Packet::Solicitation { target, .. } if probes => {
-                        return Ok(Sighting {
-                            address: target.into(),
-                            station: Vec::new(),
-                            act: Act::Probes,
-                        });
+                    ndp::packet::Packet::Solicitation { target, .. } if is_probe => {
+                        (target, Vec::new(), FrameKind::Probe)
                     }
-                    ndp::packet::Packet::Solicitation { .. } => {}
-                }
+                    ndp::packet::Packet::Solicitation { .. } => continue,
+                };
+                return Ok(NeighborFrame { address: target.into(), mac, kind });
             }
         };
-        tokio::select! { sighting = arp => sighting, sighting = ndp => sighting }
+        tokio::select! { frame = arp => frame, frame = ndp => frame }
     }
 }

@@ -1,6 +1,4 @@
-//! Telling the network where an address is.
-//!
-//! `schedule`, `probe` and `admission` say when to send what, and are pure; `layer2` carries it out on one interface.
+//! Announces addresses on a layer 2 segment: `schedule` decides when (pure), `layer2` sends on one interface.
 
 pub mod layer2;
 pub mod schedule;

@@ -10,7 +10,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::fsm::{Answer, Message};
 use super::identity::Identity;
 use super::{datagram, v4, v6};
-use crate::announce::layer2::{Act, Layer2};
+use crate::announce::layer2::Layer2;
+use crate::conflict::FrameKind;
 use crate::model::{Family, IfIndex, Interface, PerFamily};
 use crate::net::packet_socket::{Filter, PacketSocket};
 
@@ -193,9 +194,9 @@ async fn receive(
 
 async fn watch_stations(interface: IfIndex, stations: Arc<Layer2>, heard: mpsc::Sender<(IfIndex, Heard)>) {
     loop {
-        match stations.next_sighting().await {
-            Ok(sighting) if sighting.act == Act::Claims => {
-                drop(heard.try_send((interface, Heard::Station(sighting.address))));
+        match stations.next_frame().await {
+            Ok(frame) if frame.kind == FrameKind::Announcement => {
+                drop(heard.try_send((interface, Heard::Station(frame.address))));
             }
             Ok(_) => {}
             Err(error) => {

@@ -11,10 +11,9 @@ use tokio::sync::{mpsc, watch};
 use super::diff::{Action, Actual, plan};
 use super::host_status::HostStatus;
 use super::interfaces::Interfaces;
-use crate::announce::layer2::Sighting;
-use crate::announce::schedule::Schedule;
-use crate::conflict::detector::Admission;
-use crate::conflict::probe::Probe;
+use super::neighbours::{Detectors, lasting_conflicts};
+use crate::announce::schedule::{self, Schedule};
+use crate::conflict::NeighborFrame;
 use crate::election::Role;
 use crate::election::driver::Ask;
 use crate::election::elector::Input;
@@ -91,13 +90,14 @@ pub struct Driver {
     /// Whose an address is.
     pub(super) owners: BTreeMap<IpAddr, LeaseName>,
     pub(super) schedule: Schedule,
-    pub(super) probes: BTreeMap<LeaseName, Probe>,
+    /// Detectors of groups whose election waits for the verdict.
+    pub(super) probes: BTreeMap<LeaseName, Detectors>,
     /// What the plan has to know besides the kernel's report.
     pub(super) memory: Actual,
     pub(super) succeeded: BTreeSet<IpAddr>,
-    /// Addresses that nobody has announced yet, on their way in.
-    pub(super) admission: Admission,
-    /// Stations that announce what is held here, and until when that is told.
+    /// Detectors of addresses that are new to the cluster, or that another host announced while this host holds them.
+    pub(super) detectors: Detectors,
+    /// Hosts that announce addresses held here, each with the end of the report.
     pub(super) conflicts: BTreeMap<IpAddr, (String, BootTime)>,
     pub(super) obstacles: BTreeMap<IpAddr, String>,
     told: bool,
@@ -114,7 +114,7 @@ pub struct Driver {
 enum Wake {
     Look,
     LookAtLinks,
-    Seen(IfIndex, Sighting),
+    Frame(IfIndex, NeighborFrame),
     SocketFailed(IfIndex, std::io::Error),
     Asked(LeaseName, Ask),
     Deadline,
@@ -144,7 +144,7 @@ impl Driver {
             probes: BTreeMap::new(),
             memory: Actual::default(),
             succeeded: BTreeSet::new(),
-            admission: Admission::default(),
+            detectors: Detectors::new(),
             conflicts: BTreeMap::new(),
             obstacles: BTreeMap::new(),
             told: false,
@@ -172,15 +172,14 @@ impl Driver {
                 self.reconcile(None).await;
             }
             self.announce_what_is_due();
-            self.hear_before_verdicts().await;
-            self.step_probes();
-            self.step_admission();
+            self.receive_before_verdicts().await;
+            self.step_detectors();
             self.telemetry.heartbeat(clock::now());
             let deadline = self.poll_timeout().min(resync_at);
             match self.wait(&mut timer, deadline).await {
                 Wake::Look => self.dirty = true,
                 Wake::LookAtLinks => self.look_at_interfaces().await,
-                Wake::Seen(interface, sighting) => self.dirty |= self.handle_sighting(interface, sighting),
+                Wake::Frame(interface, frame) => self.dirty |= self.handle_frame(interface, &frame),
                 Wake::SocketFailed(interface, error) => {
                     self.report(&format!("a packet socket failed: {error}"));
                     self.interfaces.close(interface);
@@ -208,7 +207,7 @@ impl Driver {
     }
 
     async fn wait(&mut self, timer: &mut Timer, deadline: BootTime) -> Wake {
-        let sighting = self.interfaces.next_sighting();
+        let frame = self.interfaces.next_frame();
         let wake = tokio::select! {
             biased;
             changed = self.channels.board.changed() => if changed.is_ok() { Wake::Look } else { Wake::Closed },
@@ -219,8 +218,8 @@ impl Driver {
             },
             Some((group, ask)) = self.channels.asks.recv() => Wake::Asked(group, ask),
             () = timer.until(Some(deadline)) => Wake::Deadline,
-            (interface, seen) = sighting => match seen {
-                Ok(sighting) => Wake::Seen(interface, sighting),
+            (interface, frame) = frame => match frame {
+                Ok(frame) => Wake::Frame(interface, frame),
                 Err(error) => Wake::SocketFailed(interface, error),
             },
         };
@@ -257,10 +256,10 @@ impl Driver {
     }
 
     fn poll_timeout(&self) -> BootTime {
-        let probe = self.probes.values().map(Probe::poll_timeout).min();
+        let detectors = self.probes.values().flatten().chain(&self.detectors);
+        let detectors = detectors.filter_map(|(_, detector)| detector.poll_timeout()).min();
         let look = self.dirty.then_some(self.not_before);
-        let (schedule, admission) = (self.schedule.poll_timeout(), self.admission.poll_timeout());
-        let all = [schedule, probe, admission, self.role_deadline(), self.retry_at, look];
+        let all = [self.schedule.poll_timeout(), detectors, self.role_deadline(), self.retry_at, look];
         all.into_iter().flatten().min().unwrap_or(clock::now() + RESYNC)
     }
 
@@ -391,7 +390,7 @@ impl Driver {
             }
         }
         if !opened.is_empty() {
-            self.schedule.restart(clock::now());
+            self.schedule.handle_input(clock::now(), schedule::Input::Restart);
         }
         if let Some(error) = failure {
             self.retry_at = Some(clock::now() + RETRY);
@@ -401,11 +400,14 @@ impl Driver {
 
     /// Carry out the steps, kind by kind: the plan has them in this order, and those of one kind go side by side.
     fn perform(&mut self, actions: Vec<Action>) {
+        let now = clock::now();
         let (mut silences, mut removals, mut unsilences) = (Vec::new(), Vec::new(), Vec::new());
         let (mut holds, mut announcements) = (Vec::new(), Vec::new());
         for action in actions {
             match action {
-                Action::Withdraw { interface, address } => self.schedule.stop((interface, address)),
+                Action::Withdraw { interface, address } => {
+                    self.schedule.handle_input(now, schedule::Input::Stop((interface, address)));
+                }
                 Action::Silence { address, .. } => silences.push(address),
                 Action::Remove { interface, vip } => removals.push((interface, vip)),
                 Action::Unsilence { address } => unsilences.push(address),
@@ -427,7 +429,9 @@ impl Driver {
         self.memory.silenced.retain(|address| !unsilences.contains(address));
         self.hold(holds);
         let now = clock::now();
-        announcements.into_iter().for_each(|target| self.schedule.start(target, now));
+        for target in announcements {
+            self.schedule.handle_input(now, schedule::Input::Start(target));
+        }
     }
 
     fn remove(&mut self, removals: &[(IfIndex, Vip)]) {
@@ -500,14 +504,15 @@ impl Driver {
         let held = announcing.into_iter().map(|(_, address)| address);
         let held = held.chain(hosts.map(|prefix| prefix.address)).collect();
         let conflicts = self.conflicts.iter().map(|(address, (text, _))| (*address, text.clone())).collect();
-        let taken = self.admission.taken().map(|((_, address), _)| address).collect();
+        let taken = lasting_conflicts(&self.detectors).map(|((_, address), _)| address).collect();
         let outcome = HostStatus { held, obstacles, conflicts, taken };
         watch_ext::set(&self.channels.outcome, outcome);
     }
 
     fn announce_what_is_due(&mut self) {
         let now = clock::now();
-        for (interface, address) in self.schedule.handle_timeout(now) {
+        self.schedule.handle_timeout(now);
+        while let Some((interface, address)) = self.schedule.poll_output() {
             // The claim is checked where it is used: a process that was stopped for a while wakes up right here.
             let owner = self.owners.get(&address);
             if owner.is_some_and(|group| self.role(group).claim(now).is_some()) {
@@ -548,7 +553,7 @@ impl Driver {
             before != *since
         });
         if came_up {
-            self.schedule.restart(now);
+            self.schedule.handle_input(now, schedule::Input::Restart);
         }
         self.interface = found;
     }

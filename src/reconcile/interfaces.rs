@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::announce::layer2::{Layer2, OpenError, Sighting};
+use crate::announce::layer2::{Layer2, OpenError};
+use crate::conflict::NeighborFrame;
 use crate::model::{ActualAddress, IfIndex, Interface};
 
 /// Interfaces, by index where nothing else is said.
@@ -121,16 +122,16 @@ impl Interfaces {
         self.layer2.get(&index).map_or(Ok(()), |layer2| layer2.probe(address))
     }
 
-    /// The next sighting of another station on any interface, and the interface.
-    pub async fn next_sighting(&self) -> (IfIndex, std::io::Result<Sighting>) {
-        let sightings = self
+    /// The next frame of another host on any interface, and the interface's index.
+    pub async fn next_frame(&self) -> (IfIndex, std::io::Result<NeighborFrame>) {
+        let frames = self
             .layer2
             .iter()
-            .map(|(index, layer2)| Box::pin(async move { (*index, layer2.next_sighting().await) }));
-        let sightings: Vec<_> = sightings.collect();
-        if sightings.is_empty() {
+            .map(|(index, layer2)| Box::pin(async move { (*index, layer2.next_frame().await) }));
+        let frames: Vec<_> = frames.collect();
+        if frames.is_empty() {
             return std::future::pending().await;
         }
-        futures::future::select_all(sightings).await.0
+        futures::future::select_all(frames).await.0
     }
 }

@@ -1,49 +1,56 @@
-//! The main loop's dealings with other stations: probes, sightings, and what the elections hear of both.
+//! Conflict detection in the main loop: probes, frames of other hosts, and what elections learn of both.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::FutureExt;
 
 use super::driver::Driver;
-use crate::announce::layer2::{Act, Sighting};
+use super::interfaces::Interfaces;
 use crate::announce::schedule::Target;
-use crate::conflict::probe::{Probe, Step, yields_to};
+use crate::conflict::{ConflictDetector, FrameKind, NeighborFrame, Output, Preset};
 use crate::election::driver::Ask;
 use crate::election::elector::Input;
 use crate::election::{ClaimSource, Role};
-use crate::model::hash::fnv1a;
 use crate::model::interface::hardware_text;
 use crate::model::{IfIndex, LeaseName};
 use crate::net::clock;
 use crate::reconcile::desired::{Desired, Presence};
 
-/// Answers that are heard before a verdict: a flood of them does not put it off.
-const ANSWERS: usize = 256;
-/// How long a conflict is told of after the last sign of it.
-const CONFLICT: Duration = Duration::from_secs(60);
+/// Frames that are received before a verdict: a flood does not postpone it.
+const MAX_FRAMES: usize = 256;
+/// For how long a conflict is reported after the last frame of the other host.
+const CONFLICT_HOLD: Duration = Duration::from_secs(60);
+
+/// Detectors by address.
+pub(super) type Detectors = BTreeMap<Target, ConflictDetector>;
 
 impl Driver {
-    fn targets(&self, group: &LeaseName) -> Vec<(IfIndex, IpAddr)> {
+    fn targets(&self, group: &LeaseName) -> Vec<Target> {
         let placed = self.placed.get(group).into_iter().flatten();
         placed.map(|(interface, vip)| (*interface, vip.address)).collect()
     }
 
     pub(super) fn handle_ask(&mut self, group: LeaseName, ask: Ask) {
         match ask {
-            // Where routers decide who gets packets, nobody is asked.
+            // With routes instead of neighbours there is no other host to probe for.
             Ask::Probe if self.options.quiet => self.end_probe(&group, false),
             Ask::Assert if self.options.quiet => {}
             Ask::Probe => {
-                // What nobody has announced yet is asked for one by one, on its way in.
+                let now = clock::now();
+                // Unverified addresses are probed one by one when they are added.
                 let board = self.channels.board.borrow();
                 let exempt = |address: &IpAddr| self.options.skip_dad && address.is_ipv6();
-                let concerned = |address: &IpAddr| !board.fresh.contains(address) && !exempt(address);
-                let addresses = self.targets(&group).into_iter().map(|(_, address)| address);
-                let probe = Probe::new(addresses.filter(concerned).collect(), clock::now());
+                let concerned = |(_, address): &Target| !board.fresh.contains(address) && !exempt(address);
+                let targets = self.targets(&group).into_iter().filter(concerned);
+                let detector = |(interface, address)| {
+                    let mac = self.interfaces.hardware(interface);
+                    ((interface, address), ConflictDetector::new(Preset::ELECTION, mac, now))
+                };
+                let detectors: Detectors = targets.map(detector).collect();
                 drop(board);
-                self.probes.insert(group, probe);
+                self.probes.insert(group, detectors);
             }
             Ask::Assert => {
                 for (interface, address) in self.targets(&group) {
@@ -53,78 +60,72 @@ impl Driver {
         }
     }
 
-    /// Take out of `desired` what has not been admitted, and say which stations are in the way.
-    pub(super) fn admit(&mut self, desired: &mut Desired, fresh: &BTreeSet<IpAddr>) {
+    /// Removes addresses from `desired` that are being probed or in use by another host, and reports the latter.
+    pub(super) fn admit(&mut self, desired: &mut Desired, unverified: &BTreeSet<IpAddr>) {
         let now = clock::now();
-        let ours = self.memory.addresses.iter().filter(|address| address.tagged || address.deprecated);
-        let there: BTreeSet<Target> = ours.map(|address| (address.interface, address.vip.address)).collect();
+        let own = self.memory.addresses.iter().filter(|address| address.tagged || address.deprecated);
+        let present: BTreeSet<Target> = own.map(|address| (address.interface, address.vip.address)).collect();
         let mut wanted = BTreeSet::new();
         desired.addresses.retain(|(interface, vip), presence| {
-            let exempt = self.options.skip_dad && vip.address.is_ipv6();
-            if exempt || !fresh.contains(&vip.address) || !matches!(presence, Presence::Active { .. }) {
+            if !matches!(presence, Presence::Active { .. }) {
                 return true;
             }
             let target = (*interface, vip.address);
+            let exempt = self.options.skip_dad && vip.address.is_ipv6();
+            let usable = self.detectors.get(&target).map(ConflictDetector::is_usable);
+            if usable != Some(true) && (exempt || !unverified.contains(&vip.address)) {
+                return true;
+            }
+            if usable.is_none() && present.contains(&target) {
+                return true;
+            }
             wanted.insert(target);
-            self.admission.allows(target, there.contains(&target), now)
+            let mac = self.interfaces.hardware(*interface);
+            let detector = || ConflictDetector::new(Preset::SERVICE, mac, now);
+            self.detectors.entry(target).or_insert_with(detector).is_usable()
         });
-        self.admission.retain(&wanted);
-        for ((interface, address), station) in self.admission.taken() {
-            let (station, interface) = (hardware_text(station), self.interfaces.name(interface));
+        self.detectors.retain(|target, _| wanted.contains(target));
+        for (target, mac) in lasting_conflicts(&self.detectors) {
+            let (mac, interface) = (hardware_text(mac), self.interfaces.name(target.0));
             let text = format!(
-                "another station, {station}, has {address} on interface {interface}: give the Service another address, or take \
-                 it away there"
+                "another host, {mac}, has {} on interface {interface}: assign another address to the Service, or remove \
+                 this one from that host",
+                target.1
             );
-            self.obstacles.insert(address, text);
+            self.obstacles.insert(target.1, text);
         }
     }
 
-    /// An answer that has arrived counts, though we come to it when time is up.
-    pub(super) async fn hear_before_verdicts(&mut self) {
+    /// Takes in frames that have arrived before a deadline is handled: an answer in the socket's buffer counts.
+    pub(super) async fn receive_before_verdicts(&mut self) {
         let now = clock::now();
-        let mut deadlines =
-            self.probes.values().map(Probe::poll_timeout).chain(self.admission.poll_timeout());
+        let all = self.probes.values().flatten().chain(&self.detectors);
+        let mut deadlines = all.filter_map(|(_, detector)| detector.poll_timeout());
         if !deadlines.any(|at| at <= now) {
             return;
         }
-        // The runtime looks at its sockets when everybody has had a turn.
+        // The runtime polls its sockets only between tasks.
         tokio::task::yield_now().await;
-        for _ in 0..ANSWERS {
-            let Some((interface, Ok(sighting))) = self.interfaces.next_sighting().now_or_never() else {
+        for _ in 0..MAX_FRAMES {
+            let Some((interface, Ok(frame))) = self.interfaces.next_frame().now_or_never() else {
                 return;
             };
-            self.dirty |= self.handle_sighting(interface, sighting);
+            self.dirty |= self.handle_frame(interface, &frame);
         }
     }
 
-    pub(super) fn step_admission(&mut self) {
-        let due = self.admission.handle_timeout(clock::now());
-        self.dirty |= due.decided;
-        for (interface, address) in due.ask {
-            if let Err(error) = self.interfaces.probe(interface, address) {
-                tracing::debug!(%address, %error, "cannot probe");
+    /// Runs all detectors whose deadline has passed.
+    pub(super) fn step_detectors(&mut self) {
+        self.dirty |= step(&mut self.detectors, &self.interfaces);
+        let mut finished = Vec::new();
+        for (group, detectors) in &mut self.probes {
+            step(detectors, &self.interfaces);
+            if detectors.values().all(ConflictDetector::is_usable) {
+                finished.push(group.clone());
             }
         }
-    }
-
-    pub(super) fn step_probes(&mut self) {
-        let now = clock::now();
-        let steps: Vec<(LeaseName, Step)> =
-            self.probes.iter_mut().map(|(group, probe)| (group.clone(), probe.handle_timeout(now))).collect();
-        for (group, step) in steps {
-            match step {
-                Step::Wait => {}
-                Step::Send(addresses) => {
-                    for (interface, address) in self.targets(&group) {
-                        if addresses.contains(&address)
-                            && let Err(error) = self.interfaces.probe(interface, address)
-                        {
-                            tracing::debug!(%address, %error, "cannot probe");
-                        }
-                    }
-                }
-                Step::Free => self.end_probe(&group, false),
-            }
+        for group in finished {
+            self.end_probe(&group, false);
         }
     }
 
@@ -133,59 +134,103 @@ impl Driver {
         self.command(group, Input::Probed { taken });
     }
 
-    /// The elections' queue is longer than everything they are ever told at once; what does not fit is told again.
+    /// The queue has room for every outstanding input; one that does not fit is sent again.
     fn command(&self, group: &LeaseName, command: Input) {
         self.channels.commands.try_send((group.clone(), command)).ok();
     }
 
-    /// Another station was seen. Says whether the host has to be looked at.
-    pub(super) fn handle_sighting(&mut self, interface: IfIndex, sighting: Sighting) -> bool {
-        let Sighting { address, station, act } = sighting;
-        let Some(group) = self.owners.get(&address).cloned() else { return false };
-        let probing = self.probes.get(&group).is_some_and(|probe| probe.concerns(address));
-        let seed = fnv1a(self.interfaces.hardware(interface));
-        if act == Act::Claims && self.admission.claimed((interface, address), &station, seed, clock::now()) {
-            self.telemetry.occupied(address, &station);
-            return true;
-        }
-        match (act, self.role(&group)) {
-            (Act::Claims, Role::HandingOver { .. }) => {
-                self.succeeded.insert(address);
+    /// Takes in a frame of another host. Returns whether the host has to be reconciled.
+    pub(super) fn handle_frame(&mut self, interface: IfIndex, frame: &NeighborFrame) -> bool {
+        let NeighborFrame { address, mac, kind } = frame;
+        let target = (interface, *address);
+        let Some(group) = self.owners.get(address).cloned() else { return false };
+        match (kind, self.role(&group)) {
+            (FrameKind::Announcement, Role::HandingOver { .. }) => {
+                self.succeeded.insert(*address);
                 if self.targets(&group).iter().all(|(_, address)| self.succeeded.contains(address)) {
                     self.command(&group, Input::Succeeded);
                 }
                 return true;
             }
-            (Act::Claims, Role::Leader(claim)) if self.schedule.contains((interface, address)) => {
-                if claim.source == ClaimSource::Provisional {
-                    self.command(&group, Input::StationSeen);
-                    self.telemetry.conflict(address, &station, false);
-                } else {
-                    let defend = self.schedule.defend((interface, address), clock::now());
-                    self.telemetry.conflict(address, &station, defend);
-                    if defend {
-                        self.announce(interface, address);
-                    }
-                    let until = clock::now() + CONFLICT;
-                    let station = format!("another station, {}", hardware_text(&station));
-                    return self
-                        .conflicts
-                        .insert(address, (station.clone(), until))
-                        .is_none_or(|(before, _)| before != station);
-                }
-            }
-            (Act::Claims, _) if probing => {
-                self.telemetry.taken(address, &station);
-                self.end_probe(&group, true);
-            }
-            (Act::Probes, _)
-                if probing
-                    && (station.is_empty() || yields_to(self.interfaces.hardware(interface), &station)) =>
+            (FrameKind::Announcement, Role::Leader(claim))
+                if self.detectors.contains_key(&target) || self.schedule.contains(target) =>
             {
-                self.end_probe(&group, true);
+                return self.handle_conflict(&group, claim.source, target, frame);
             }
             _ => {}
         }
+        let Some(detectors) = self.probes.get_mut(&group) else { return false };
+        let Some(detector) = detectors.iter_mut().find(|((_, probed), _)| probed == address) else {
+            return false;
+        };
+        detector.1.handle_input(clock::now(), frame);
+        if detector.1.poll_output() == Some(Output::Conflict) {
+            if *kind == FrameKind::Announcement {
+                self.telemetry.taken(*address, mac);
+            }
+            self.end_probe(&group, true);
+        }
         false
     }
+
+    /// Another host announces an address that this host holds or probes. Returns whether the host has to be reconciled.
+    fn handle_conflict(
+        &mut self,
+        group: &LeaseName,
+        source: ClaimSource,
+        target: Target,
+        frame: &NeighborFrame,
+    ) -> bool {
+        let now = clock::now();
+        let (interface, address) = target;
+        if source == ClaimSource::Provisional && !self.detectors.contains_key(&target) {
+            self.command(group, Input::StationSeen);
+            self.telemetry.conflict(address, &frame.mac, false);
+            return false;
+        }
+        let mac = self.interfaces.hardware(interface);
+        let detector = self.detectors.entry(target);
+        let detector = detector.or_insert_with(|| ConflictDetector::owned(Preset::SERVICE, mac));
+        let usable = detector.is_usable();
+        detector.handle_input(now, frame);
+        let output = detector.poll_output();
+        if output == Some(Output::Conflict) {
+            self.telemetry.occupied(address, &frame.mac);
+            return true;
+        }
+        if !usable || !self.schedule.contains(target) {
+            return false;
+        }
+        let defend = output == Some(Output::Defend);
+        self.telemetry.conflict(address, &frame.mac, defend);
+        if defend {
+            self.announce(interface, address);
+        }
+        let host = format!("another host, {}", hardware_text(&frame.mac));
+        let before = self.conflicts.insert(address, (host.clone(), now + CONFLICT_HOLD));
+        before.is_none_or(|(before, _)| before != host)
+    }
+}
+
+/// Runs detectors whose deadline has passed. Returns whether an address became usable.
+fn step(detectors: &mut Detectors, interfaces: &Interfaces) -> bool {
+    let now = clock::now();
+    let mut usable = false;
+    for ((interface, address), detector) in detectors {
+        detector.handle_timeout(now);
+        match detector.poll_output() {
+            Some(Output::SendProbe) => {
+                if let Err(error) = interfaces.probe(*interface, *address) {
+                    tracing::debug!(%address, %error, "cannot send a probe");
+                }
+            }
+            output => usable |= output == Some(Output::Usable),
+        }
+    }
+    usable
+}
+
+/// Addresses that other hosts have, each with the host's hardware address.
+pub(super) fn lasting_conflicts(detectors: &Detectors) -> impl Iterator<Item = (Target, &[u8])> {
+    detectors.iter().filter_map(|(target, detector)| Some((*target, detector.lasting_conflict()?)))
 }

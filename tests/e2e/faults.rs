@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use kube_vip::announce::layer2::Act;
+use kube_vip::conflict::FrameKind;
 use kube_vip::model::BootTime;
 use kube_vip_lab::recorder::Recorder;
 use kube_vip_lab::segment::Direction;
@@ -113,12 +113,9 @@ fn announcements() -> Outcome {
     std::thread::sleep(Duration::from_secs(4));
     let heard = cluster.recorder.since(story.start);
     let (old, new) = (Recorder::station(&cluster.lab, story.holder)?, Recorder::station(&cluster.lab, next)?);
+    assert!(heard.iter().all(|(_, frame)| frame.mac != old), "the leaving host was not silent: {heard:?}");
     assert!(
-        heard.iter().all(|(_, sighting)| sighting.station != old),
-        "the leaving host was not silent: {heard:?}"
-    );
-    assert!(
-        heard.iter().all(|(_, sighting)| sighting.act == Act::Claims && sighting.station == new),
+        heard.iter().all(|(_, frame)| frame.kind == FrameKind::Announcement && frame.mac == new),
         "{heard:?}"
     );
     let metrics = cluster.lab.host(next).namespace.http_get(2112, "/metrics")?;
@@ -127,7 +124,7 @@ fn announcements() -> Outcome {
         let line = format!("kube_vip_announcements_total{{address=\"{vip}\"}} 5\n");
         assert!(metrics.contains(&line), "{metrics}");
         let times: Vec<_> =
-            heard.iter().filter(|(_, sighting)| sighting.address == vip).map(|(at, _)| *at).collect();
+            heard.iter().filter(|(_, frame)| frame.address == vip).map(|(at, _)| *at).collect();
         let first = times.first().copied().ok_or("nothing was announced")?;
         // Never early; how late is the machine's business.
         for planned in kube_vip::announce::schedule::BURST.map(Duration::from_millis) {

@@ -96,13 +96,13 @@ fn contested() -> Outcome {
     lab.serve("web", "10.43.0.13")?;
     let holder = lab.wait_for_holder("10.43.0.13")?;
     lab.wait_for_status("web", &["10.43.0.13"])?;
-    // Longer than an address is on trial.
+    // Longer than an address is tentative.
     std::thread::sleep(Duration::from_millis(1500));
     let client = &lab.lab.client_host;
     client.ip(&["addr", "add", "10.43.0.13/32", "dev", "eth0"])?;
     client.run(&["arping", "-q", "-c", "3", "-w", "3", "-U", "-I", "eth0", "10.43.0.13"]).ok();
     client.ip(&["addr", "del", "10.43.0.13/32", "dev", "eth0"])?;
-    wait_for_event(&lab, "web", "AddressConflict", "another station")?;
+    wait_for_event(&lab, "web", "AddressConflict", "another host")?;
     assert_eq!(lab.holders("10.43.0.13"), [holder]);
     Ok(())
 }

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kube_vip::announce::layer2::{Layer2, Sighting};
+use kube_vip::announce::layer2::Layer2;
+use kube_vip::conflict::NeighborFrame;
 use kube_vip::model::BootTime;
 use kube_vip::net::netlink::Netlink;
 use tokio::task::JoinHandle;
@@ -14,7 +15,7 @@ use crate::{LabError, Result, io, now};
 /// Listens on the client host until it is dropped.
 #[derive(Debug)]
 pub struct Recorder {
-    heard: Arc<Mutex<Vec<(BootTime, Sighting)>>>,
+    heard: Arc<Mutex<Vec<(BootTime, NeighborFrame)>>>,
     task: JoinHandle<()>,
 }
 
@@ -37,9 +38,9 @@ impl Recorder {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let sink = heard.clone();
         let task = lab.client_host.spawn(async move {
-            while let Ok(sighting) = layer2.next_sighting().await {
-                if wanted.contains(&sighting.address) {
-                    sink.lock().unwrap_or_else(PoisonError::into_inner).push((now(), sighting));
+            while let Ok(frame) = layer2.next_frame().await {
+                if wanted.contains(&frame.address) {
+                    sink.lock().unwrap_or_else(PoisonError::into_inner).push((now(), frame));
                 }
             }
         });
@@ -47,7 +48,7 @@ impl Recorder {
     }
 
     /// What was heard since `start`, oldest first.
-    pub fn since(&self, start: BootTime) -> Vec<(BootTime, Sighting)> {
+    pub fn since(&self, start: BootTime) -> Vec<(BootTime, NeighborFrame)> {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         heard.iter().filter(|(at, _)| *at >= start).cloned().collect()
     }

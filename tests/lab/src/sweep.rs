@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kube_vip::announce::layer2::{Act, Layer2};
+use kube_vip::announce::layer2::Layer2;
+use kube_vip::conflict::FrameKind;
 use kube_vip::model::BootTime;
 use kube_vip::net::netlink::Netlink;
 use tokio::task::JoinHandle;
@@ -57,10 +58,10 @@ impl Sweep {
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 tokio::select! {
-                    sighting = layer2.next_sighting() => {
-                        let Ok(sighting) = sighting else { return };
-                        if sighting.act == Act::Claims {
-                            lock(&shared).hear(sighting.address, sighting.station);
+                    frame = layer2.next_frame() => {
+                        let Ok(frame) = frame else { return };
+                        if frame.kind == FrameKind::Announcement {
+                            lock(&shared).hear(frame.address, frame.mac);
                         }
                     }
                     _ = tick.tick() => {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use kube_vip::announce::layer2::Act;
+use kube_vip::conflict::FrameKind;
 use kube_vip::model::BootTime;
 use kube_vip_lab::Cluster;
 use serde::Serialize;
@@ -31,7 +31,7 @@ impl Sample {
             outage_v4: cluster.v4.outage(start).as_secs_f64(),
             outage_v6: cluster.v6.outage(start).as_secs_f64(),
             two_holders: cluster.sampler.overlap(start).as_secs_f64(),
-            announcements: heard.iter().filter(|(_, sighting)| sighting.act == Act::Claims).count(),
+            announcements: heard.iter().filter(|(_, frame)| frame.kind == FrameKind::Announcement).count(),
             reaction: None,
         }
     }

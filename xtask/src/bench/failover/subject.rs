@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kube_vip::announce::layer2::Act;
+use kube_vip::conflict::FrameKind;
 use kube_vip::model::BootTime;
 use kube_vip::telemetry::status::Status;
 use kube_vip_lab::keepalived::Keepalived;
@@ -107,7 +107,7 @@ impl Running {
         let station = Recorder::station(&cluster.lab, holder).ok()?;
         let heard = cluster.recorder.since(start);
         let (announced, _) =
-            heard.iter().find(|(_, sighting)| sighting.station == station && sighting.act == Act::Claims)?;
+            heard.iter().find(|(_, frame)| frame.mac == station && frame.kind == FrameKind::Announcement)?;
         let metrics = cluster.lab.host(holder).namespace.http_get(METRICS_PORT, "/metrics").ok()?;
         let line = metrics.lines().find(|line| line.starts_with("kube_vip_last_failover_seconds"))?;
         let since_renewal: f64 = line.rsplit(' ').next()?.parse().ok()?;
