@@ -70,7 +70,7 @@ async fn validate(raw: Raw) -> Result<Config, Failure> {
     let interfaces = netlink.interfaces().await.map_err(Failure::one)?;
     let addresses = netlink.addresses().await.map_err(Failure::one)?;
     let namespace = std::fs::read_to_string("/var/run/secrets/kubernetes.io/serviceaccount/namespace");
-    let facts = config::Facts {
+    let facts = config::HostFacts {
         hostname: nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned(),
         service_account_namespace: namespace
             .ok()

@@ -9,7 +9,8 @@ use std::time::Duration;
 use clap::builder::Command as Clap;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches};
-use kube_vip::config::{Election, LogFormat, duration};
+use kube_vip::config::{Election, LogFormat};
+use kube_vip::model::go::{parse_bool, parse_duration};
 
 use crate::plan::Class;
 
@@ -310,7 +311,7 @@ impl Reader<'_> {
 
     fn switch(&mut self, name: &str) -> bool {
         let text = self.text(name);
-        bool_of(&text).unwrap_or_else(|| {
+        parse_bool(&text).unwrap_or_else(|| {
             self.wrong("flag", &format!("--{name}"), &text, "true or false");
             false
         })
@@ -318,7 +319,7 @@ impl Reader<'_> {
 
     fn duration(&mut self, name: &str) -> Duration {
         let text = self.text(name);
-        duration::parse(&text).filter(|duration| !duration.is_zero()).unwrap_or_else(|| {
+        parse_duration(&text).filter(|duration| !duration.is_zero()).unwrap_or_else(|| {
             self.wrong("flag", &format!("--{name}"), &text, "a duration such as 15s");
             Duration::ZERO
         })
@@ -380,7 +381,7 @@ impl Reader<'_> {
     fn class(&mut self) -> Class {
         let named = match self.variable(CLASS_SWITCH) {
             None => false,
-            Some(text) => bool_of(&text).unwrap_or_else(|| {
+            Some(text) => parse_bool(&text).unwrap_or_else(|| {
                 self.wrong("variable", CLASS_SWITCH, &text, "true or false");
                 false
             }),
@@ -415,15 +416,6 @@ impl Reader<'_> {
             ));
         }
         Some(election)
-    }
-}
-
-/// As Go's `ParseBool`.
-fn bool_of(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
-        _ => None,
     }
 }
 

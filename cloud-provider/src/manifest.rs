@@ -19,7 +19,6 @@ const PORT: u16 = 10258;
 ///
 /// # Errors
 /// If the image is none.
-#[expect(clippy::result_large_err, reason = "it is made once, and ends the program")]
 pub fn render(image: &str, dhcp_interface: Option<&str>, upnp: bool) -> Result<String, Problem> {
     let image = image::qualify(image, VERSION)?;
     yaml(&documents(&image, dhcp_interface, upnp))

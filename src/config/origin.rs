@@ -1,15 +1,12 @@
-//! Where values come from.
+//! The sources of values.
 
 use std::fmt;
 
-/// Where a value came from.
+/// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody set it.
     Default,
-    /// A key of the configuration file.
     File {
-        /// The file's path.
         path: String,
         /// Counted from 1.
         line: u64,

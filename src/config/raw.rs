@@ -1,4 +1,4 @@
-//! What was typed: flags, environment and file, merged, with the origin of every value.
+//! The settings given by flags, environment and file, merged, with the origin of every value.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,9 @@ use super::file;
 use super::origin::Origin;
 use super::problem::{Problem, nearest};
 use super::settings::{Key, Kind, SETTINGS};
+use crate::model::go;
 
-/// The values that were typed. Precedence: environment over flag over file over default.
+/// The given settings as text in normal form. Precedence: environment over flag over file over default.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Raw {
     values: BTreeMap<Key, (String, Origin)>,
@@ -16,31 +17,30 @@ pub struct Raw {
 /// Reads a file by its path.
 pub type ReadFile<'a> = dyn Fn(&str) -> std::io::Result<String> + 'a;
 
-/// Everything [`Raw`] is made from. Pure: the process's own environment and files are read by the caller.
+/// Everything that [`Raw`] is made from; the caller reads the process's environment and files.
 #[derive(Default)]
 pub struct Sources<'a> {
     /// Flags by name, without dashes.
     pub flags: Vec<(String, String)>,
-    /// Environment variables.
     pub env: Vec<(String, String)>,
     /// Reads the configuration file once its path is known.
     pub read_file: Option<&'a ReadFile<'a>>,
 }
 
 impl Raw {
-    /// Merge all sources. Returns problems that are errors, and notes that are only worth a warning.
+    /// Merges all sources. Returns errors as problems, and warnings as notes.
     pub fn collect(sources: &Sources<'_>) -> (Self, Vec<Problem>, Vec<String>) {
         let mut problems = Vec::new();
         let from_flags: Vec<_> =
             sources.flags.iter().filter_map(|(name, value)| by_flag(name, value)).collect();
         let from_env: Vec<_> =
             sources.env.iter().filter_map(|(name, value)| by_variable(name, value)).collect();
-        let typed = |key| {
+        let given = |key| {
             let found = from_env.iter().chain(&from_flags).find(|(candidate, ..)| *candidate == key);
             found.map(|(_, value, _)| value.clone()).filter(|value| !value.is_empty())
         };
         let mut from_file = Vec::new();
-        if let (Some(path), Some(read)) = (typed(Key::ConfigFile), sources.read_file) {
+        if let (Some(path), Some(read)) = (given(Key::ConfigFile), sources.read_file) {
             match read(&path) {
                 Ok(text) => {
                     let (found, more) = file::parse(&path, &text);
@@ -62,44 +62,27 @@ impl Raw {
         (raw, problems, unknown_variables(&sources.env))
     }
 
-    /// The value as text; the default where nobody set it.
+    /// The value as text; the default of a setting that is not given.
     pub fn text(&self, key: Key) -> &str {
         self.values.get(&key).map_or(key.setting().default, |(value, _)| value)
     }
 
-    /// The value of a [`Kind::Bool`].
-    pub fn bool(&self, key: Key) -> bool {
-        self.text(key) == "true"
-    }
-
-    /// The value of a [`Kind::Int`].
-    pub fn int(&self, key: Key) -> i64 {
-        self.text(key).parse().unwrap_or_default()
-    }
-
-    /// The entries of a comma-separated value, without blanks around them.
-    pub fn list(&self, key: Key) -> Vec<&str> {
-        self.text(key).split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect()
-    }
-
-    /// Where the value came from.
     pub fn origin(&self, key: Key) -> Origin {
         self.values.get(&key).map_or(Origin::Default, |(_, origin)| origin.clone())
     }
 
-    /// Its name, and where the value came from.
+    /// Name and origin of a setting, for messages.
     pub(super) fn describe(&self, key: Key) -> String {
         format!("{} by {}", key.name(), self.origin(key))
     }
 
-    /// Whether anybody set it.
-    pub fn is_set(&self, key: Key) -> bool {
-        self.values.contains_key(&key)
+    /// A value that is well-formed but not acceptable.
+    pub(super) fn unacceptable(&self, key: Key, allowed: impl Into<String>) -> Problem {
+        Problem::unacceptable(self.origin(key), self.text(key), allowed)
     }
 
-    /// Set a value that follows from others, unless somebody set it.
-    pub fn derive(&mut self, key: Key, value: impl Into<String>) {
-        self.values.entry(key).or_insert_with(|| (value.into(), Origin::Default));
+    pub fn is_set(&self, key: Key) -> bool {
+        self.values.contains_key(&key)
     }
 }
 
@@ -110,7 +93,7 @@ fn by_flag(name: &str, value: &str) -> Option<(Key, String, Origin)> {
             return Some((setting.key, value.to_owned(), origin()));
         }
         let opposite = setting.flags.iter().any(|flag| flag.strip_prefix('!') == Some(name));
-        let value = match go_bool(value) {
+        let value = match go::parse_bool(value) {
             Some(value) => (!value).to_string(),
             None => value.to_owned(),
         };
@@ -120,18 +103,18 @@ fn by_flag(name: &str, value: &str) -> Option<(Key, String, Origin)> {
 
 fn by_variable(name: &str, value: &str) -> Option<(Key, String, Origin)> {
     let setting = SETTINGS.iter().find(|setting| setting.env.contains(&name))?;
-    // An empty variable is an unset one, except where emptiness is a value of its own.
+    // An empty variable counts as unset, unless the empty text is a value of its own.
     let counts = !value.is_empty() || setting.kind == Kind::TextOrNothing;
     counts.then(|| (setting.key, value.to_owned(), Origin::Variable(name.to_owned())))
 }
 
-/// The one way we write a value down, or nothing if the kind does not accept it.
+/// The normal form of a value; none if the kind does not accept it.
 fn normal(kind: Kind, value: &str) -> Option<String> {
     let trimmed = value.trim();
     match kind {
         Kind::Text | Kind::TextOrNothing => Some(trimmed.to_owned()),
         Kind::Secret | Kind::SecretList | Kind::List => Some(value.to_owned()),
-        Kind::Bool => go_bool(trimmed).map(|value| value.to_string()),
+        Kind::Bool => go::parse_bool(trimmed).map(|value| value.to_string()),
         Kind::Int(low, high) => {
             let number: i64 = trimmed.parse().ok()?;
             (low..=high).contains(&number).then(|| number.to_string())
@@ -139,7 +122,7 @@ fn normal(kind: Kind, value: &str) -> Option<String> {
         Kind::OneOf(words) => {
             words.iter().find(|word| word.eq_ignore_ascii_case(trimmed)).map(|word| (*word).to_owned())
         }
-        Kind::Duration => super::duration::parse(trimmed).map(|_| trimmed.to_owned()),
+        Kind::Duration => go::parse_duration(trimmed).map(|_| trimmed.to_owned()),
         Kind::Url => {
             if trimmed.is_empty() {
                 return Some(String::new());
@@ -158,16 +141,7 @@ fn normal(kind: Kind, value: &str) -> Option<String> {
     }
 }
 
-/// Go's `strconv.ParseBool`.
-pub(super) fn go_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
-        _ => None,
-    }
-}
-
-/// Variables that look like ours and are not.
+/// Warnings about variables with a prefix of ours and an unknown name.
 fn unknown_variables(env: &[(String, String)]) -> Vec<String> {
     const PREFIXES: [&str; 7] = ["vip_", "bgp_", "svc_", "cp_", "lb_", "egress_", "dhcp_"];
     let known = || SETTINGS.iter().flat_map(|setting| setting.env.iter().copied());
@@ -181,6 +155,11 @@ fn unknown_variables(env: &[(String, String)]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Values;
+
+    fn values(raw: Raw) -> Values {
+        Values::read(raw).unwrap()
+    }
 
     fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
         list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -198,46 +177,47 @@ mod tests {
     }
 
     #[test]
-    fn environment_beats_flag_beats_file_beats_default() {
+    fn environment_overrides_flag_overrides_file_overrides_default() {
         let file = "port: 3\nlbPort: 3\nleaseDuration: 3\n";
         let flags = [("config-file", "c.yaml"), ("port", "2"), ("lbPort", "2")];
         let (raw, problems, _) = collect(&flags, &[("port", "1")], file);
         assert_eq!(problems, [""; 0]);
-        let value = |key| (raw.int(key), raw.origin(key).to_string());
-        assert_eq!(value(Key::Port), (1, "variable port".into()));
-        assert_eq!(value(Key::LoadBalancerPort), (2, "flag --lbPort".into()));
-        assert_eq!(value(Key::LeaseDuration), (3, "c.yaml, line 3, key `leaseDuration`".into()));
-        assert_eq!(value(Key::RetryPeriod), (2, "default".into()));
+        let value = |key| (raw.text(key), raw.origin(key).to_string());
+        assert_eq!(value(Key::Port), ("1", "variable port".into()));
+        assert_eq!(value(Key::LoadBalancerPort), ("2", "flag --lbPort".into()));
+        assert_eq!(value(Key::LeaseDuration), ("3", "c.yaml, line 3, key `leaseDuration`".into()));
+        assert_eq!(value(Key::RetryPeriod), ("2", "default".into()));
     }
 
     #[test]
-    fn the_file_may_be_named_by_the_environment() {
+    fn the_environment_can_name_the_file() {
         let (raw, _, _) = collect(&[], &[("config_file", "c.yaml")], "port: 7\n");
-        assert_eq!(raw.int(Key::Port), 7);
+        assert_eq!(values(raw).port, 7);
     }
 
     #[test]
-    fn an_empty_variable_is_unset_unless_emptiness_means_something() {
+    fn an_empty_variable_counts_as_unset_except_for_text_or_nothing() {
         let (raw, _, _) =
             collect(&[("port", "2")], &[("port", ""), ("prometheus_server", ""), ("lb_class_name", "")], "");
-        assert_eq!(raw.int(Key::Port), 2);
+        assert_eq!(raw.text(Key::Port), "2");
         assert_eq!(raw.text(Key::MetricsAddress), "");
         assert_eq!(raw.text(Key::ClassName), "");
     }
 
     #[test]
-    fn booleans_are_read_as_go_reads_them() {
+    fn booleans_are_read_in_the_notation_of_go() {
         for (text, value) in [("T", true), ("1", true), ("FALSE", false)] {
-            assert_eq!(collect(&[], &[("vip_arp", text)], "").0.bool(Key::Arp), value);
+            assert_eq!(values(collect(&[], &[("vip_arp", text)], "").0).arp, value);
         }
         let (_, problems, _) = collect(&[], &[("vip_arp", "yes")], "");
         assert_eq!(problems, ["variable vip_arp: `yes` is not true or false"]);
     }
 
     #[test]
-    fn a_flag_may_have_the_opposite_sense() {
-        assert!(collect(&[("enableEndpointSlices", "false")], &[], "").0.bool(Key::EnableEndpoints));
-        assert!(!collect(&[("enableEndpointSlices", "true")], &[], "").0.bool(Key::EnableEndpoints));
+    fn a_flag_can_have_the_opposite_sense() {
+        let endpoints =
+            |slices| values(collect(&[("enableEndpointSlices", slices)], &[], "").0).enable_endpoints;
+        assert!(endpoints("false") && !endpoints("true"));
     }
 
     #[test]
@@ -254,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_looks_like_ours_is_only_a_warning() {
+    fn an_unknown_variable_is_a_warning() {
         let (_, problems, notes) = collect(&[], &[("vip_adress", "x"), ("PATH", "y")], "");
         assert_eq!(problems, [""; 0]);
         assert_eq!(

@@ -1,406 +1,211 @@
-//! From what was typed to what it means. Every problem is found, not only the first.
+//! From the given settings to the configuration, with all problems at once.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
+use super::api::{api, health};
+use super::bgp::bgp;
+use super::dhcp::dhcp;
+use super::election::election;
+use super::layer2::layer2;
+use super::mdns::mdns;
 use super::problem::{Problem, nearest};
 use super::raw::Raw;
-use super::settings::Key;
-use super::vip_target::{origin, targets};
-use super::{
-    Api, ClassRule, Config, DnsMode, Election, Health, Layer2, LogFormat, Mode, Prefixes, RoutingTable,
-    ServiceElection, Services, SubnetPrefix, Telemetry, VipTarget, bgp,
-};
-use crate::model::route::Table;
-use crate::model::validation::{is_name, unusable};
+use super::routing_table::routing_table;
+use super::services::services;
+use super::settings::{Key, Values};
+use super::telemetry::telemetry;
+use super::upnp::upnp;
+use super::value::ElectionStore;
+use super::{Config, Mode, election, vip};
 
 /// What validation has to know about this host.
 #[derive(Debug, Clone, Default)]
-pub struct Facts {
-    /// The hostname.
+pub struct HostFacts {
     pub hostname: String,
     /// The namespace of the service account, in a pod that has one.
     pub service_account_namespace: Option<String>,
-    /// The interfaces there are, and whether each is up (or does not say).
+    /// Each interface, and whether it is up or of unknown state.
     pub interfaces: Vec<(String, bool)>,
-    /// The addresses of each interface, but for those that we put there.
+    /// The addresses of each interface, without those that kube-vip has put there.
     pub addresses: Vec<(String, Vec<IpAddr>)>,
 }
 
-impl Facts {
-    /// The addresses of an interface, if there is such an interface.
+impl HostFacts {
+    /// None if there is no such interface.
     pub fn addresses_of(&self, interface: &str) -> Option<&[IpAddr]> {
         self.addresses.iter().find(|(name, _)| name == interface).map(|(_, addresses)| addresses.as_slice())
     }
 }
 
-/// What holds for generating manifests and for running alike.
-pub fn check_common(raw: &Raw) -> Vec<Problem> {
+/// The checks that apply to manifests as well as to the daemon.
+pub fn check_common(values: &Values) -> Vec<Problem> {
+    let raw = &values.raw;
     let mut problems = Vec::new();
-    let modes: Vec<Key> = MODES.into_iter().filter(|key| raw.bool(*key)).collect();
+    let modes = modes(values);
     if modes.len() > 1 {
-        let names: Vec<String> = modes.iter().map(|key| raw.describe(*key)).collect();
+        let names: Vec<String> = modes.iter().map(|(key, _)| raw.describe(*key)).collect();
         problems.push(Problem::Combination(format!(
             "multiple kube-vip modes detected ({}): exactly one of vip_arp, bgp_enable, vip_routingtable and \
              vip_wireguard may be on",
             names.join(", ")
         )));
     }
-    if raw.bool(Key::ControlPlane) && targets(raw).is_empty() && !raw.bool(Key::Ddns) {
+    if values.control_plane && vip::targets(values).is_empty() && !values.ddns {
         problems.push(Problem::Combination(
             "no address is specified for kube-vip to expose services on: with cp_enable, set `address` to the \
              VIP (flag --address)"
                 .into(),
         ));
     }
-    let (duration, renew, retry) =
-        (raw.int(Key::LeaseDuration), raw.int(Key::RenewDeadline), raw.int(Key::RetryPeriod));
-    if !(duration > renew && renew > retry) {
-        problems.push(Problem::Combination(format!(
-            "the lease timings do not fit: vip_leaseduration ({duration}, {}) has to be greater than \
-             vip_renewdeadline ({renew}, {}), and that greater than vip_retryperiod ({retry}, {})",
-            raw.origin(Key::LeaseDuration),
-            raw.origin(Key::RenewDeadline),
-            raw.origin(Key::RetryPeriod)
-        )));
+    problems.extend(election::check(values));
+    if (1..1024).contains(&values.health_port) {
+        problems.push(raw.unacceptable(Key::HealthPort, "0 (off) or a port from 1024 to 65535"));
     }
-    let port = raw.int(Key::HealthPort);
-    if port != 0 && port < 1024 {
-        let allowed = "0 (off) or a port from 1024 to 65535";
-        problems.push(Problem::unacceptable(raw.origin(Key::HealthPort), port.to_string(), allowed));
-    }
-    let instance = raw.text(Key::InstanceName);
     let legal = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
-    if instance.len() > 243 || !instance.chars().all(legal) {
+    if values.instance_name.as_ref().is_some_and(|name| name.len() > 243 || !name.chars().all(legal)) {
         let allowed = "at most 243 ASCII letters, digits, `.`, `-` and `_`";
-        problems.push(Problem::unacceptable(raw.origin(Key::InstanceName), instance, allowed));
+        problems.push(raw.unacceptable(Key::InstanceName, allowed));
     }
-    if !raw.text(Key::BgpSourceIf).is_empty() && !raw.text(Key::BgpSourceIp).is_empty() {
+    if values.bgp_source_if.is_some() && values.bgp_source_ip.is_some() {
         problems.push(Problem::Combination(format!(
             "bgp_sourceif ({}) and bgp_sourceip ({}) exclude each other: keep one",
             raw.origin(Key::BgpSourceIf),
             raw.origin(Key::BgpSourceIp)
         )));
     }
-    if let Err(problem) = prefixes(raw) {
-        problems.push(problem);
-    }
+    problems.extend(vip::prefixes(values).err());
     problems
 }
 
-/// Everything that has to hold before the daemon opens a port.
+/// The checks that have to pass before the daemon opens a port.
 ///
 /// # Errors
 /// All problems found.
-pub fn check(raw: Raw, facts: &Facts) -> Result<Config, Vec<Problem>> {
-    let mut problems = check_common(&raw);
-    let modes: Vec<Key> = MODES.into_iter().filter(|key| raw.bool(*key)).collect();
-    if modes.is_empty() {
+pub fn check(raw: Raw, facts: &HostFacts) -> Result<Config, Vec<Problem>> {
+    let values = Values::read(raw)?;
+    let mut problems = check_common(&values);
+    let mode = modes(&values).first().map(|(_, mode)| *mode);
+    if mode.is_none() {
         problems.push(Problem::Combination(
             "no valid kube-vip mode detected: set one of vip_arp, bgp_enable, vip_routingtable or vip_wireguard \
              to true"
                 .into(),
         ));
     }
-    if !raw.bool(Key::ControlPlane) && !raw.bool(Key::Services) {
+    if !values.control_plane && !values.services {
         problems.push(Problem::Combination(
             "no features are enabled: set cp_enable, svc_enable or both to true".into(),
         ));
     }
-    problems.extend(not_built(&raw));
-    for key in [Key::Interface, Key::ServicesInterface] {
-        problems.extend(check_interface(&raw, key, facts));
-    }
-    let targets = targets(&raw);
-    for target in &targets {
-        if let VipTarget::Ip(address) = target
-            // Hosts with a link-local IPv4 subnet of their own can have a VIP on it.
-            && let Some(kind) = unusable(*address).filter(|kind| address.is_ipv6() || *kind != "link-local")
-        {
-            let allowed = format!("an address that can be announced (this one is a {kind} address)");
-            problems.push(Problem::unacceptable(origin(&raw), address.to_string(), allowed));
-        }
-        if let VipTarget::Name(name) = target
-            && !is_name(name)
-        {
-            let allowed = "an IP address or a DNS name";
-            problems.push(Problem::unacceptable(origin(&raw), name.clone(), allowed));
-        }
-    }
-    let metrics = listen_address(&raw, &mut problems);
-    let prefixes = prefixes(&raw).unwrap_or_default();
-    for target in &targets {
-        if let VipTarget::Ip(address) = target
-            && prefixes.of(*address) > crate::model::vip::host_prefix(*address)
-        {
-            let allowed = format!("a prefix length for {address}");
-            problems.push(Problem::unacceptable(
-                raw.origin(Key::VipSubnet),
-                raw.text(Key::VipSubnet),
-                allowed,
-            ));
-        }
-    }
+    problems.extend(not_implemented(&values));
+    problems.extend(check_interface(&values, Key::Interface, values.interface.as_deref(), facts));
+    let services_interface = values.services_interface.as_deref().filter(|name| *name != "auto");
+    problems.extend(check_interface(&values, Key::ServicesInterface, services_interface, facts));
+    let targets = vip::targets(&values);
+    // `check_common` has reported what is wrong with them.
+    let prefixes = vip::prefixes(&values).ok();
+    problems.extend(vip::check(&values, &targets, prefixes));
     let mut notes = Vec::new();
-    let bgp = raw.bool(Key::Bgp).then(|| bgp::bgp(&raw, facts, &mut notes)).transpose();
-    let bgp = bgp.unwrap_or_else(|more| {
-        problems.extend(more);
-        None
-    });
-    let home = super::home::home(&raw, &mut problems);
-    if !problems.is_empty() {
+    let layer2 = layer2(&values, &mut notes);
+    notes.extend(without_effect(&values));
+    let services = values.services.then(|| services(&values, facts)).transpose().ok();
+    let telemetry = keep(telemetry(&values).map_err(|problem| vec![problem]), &mut problems);
+    let bgp = keep(values.bgp.then(|| bgp(&values, facts, &mut notes)).transpose(), &mut problems);
+    let mdns = keep(mdns(&values).map_err(|problem| vec![problem]), &mut problems);
+    let dhcp = keep(dhcp(&values), &mut problems);
+    let (
+        Some(mode),
+        Some(prefixes),
+        Some(services),
+        Some(telemetry),
+        Some(bgp),
+        Some(mdns),
+        Some(dhcp),
+        true,
+    ) = (mode, prefixes, services, telemetry, bgp, mdns, dhcp, problems.is_empty())
+    else {
         return Err(problems);
-    }
-    let mut config = build(raw, facts, targets, prefixes, metrics);
-    config.bgp = bgp;
-    config.home = home;
-    config.notes.extend(notes);
-    Ok(config)
+    };
+    Ok(Config {
+        mode,
+        node_name: values.node_name.as_ref().unwrap_or(&facts.hostname).to_lowercase(),
+        targets,
+        prefixes,
+        dns_mode: values.dns_mode,
+        dhcp,
+        upnp: upnp(&values),
+        mdns,
+        interface: values.interface.clone(),
+        election: election(&values, facts),
+        services,
+        layer2,
+        bgp,
+        table: values.routing_table.then(|| routing_table(&values)),
+        health: health(&values),
+        api: api(&values),
+        telemetry,
+        notes,
+        raw: values.raw,
+    })
 }
 
-fn build(
-    raw: Raw,
-    facts: &Facts,
-    targets: Vec<VipTarget>,
-    prefixes: Prefixes,
-    metrics: Option<String>,
-) -> Config {
-    let seconds = |key| Duration::from_secs(raw.int(key).try_into().unwrap_or_default());
-    let node_name = match raw.text(Key::NodeName) {
-        "" => facts.hostname.to_lowercase(),
-        name => name.to_lowercase(),
-    };
-    let lease = lease(&raw, Key::LeaseName, facts);
-    let annotations = serde_json::from_str(raw.text(Key::LeaseAnnotations)).unwrap_or_default();
-    let health = match raw.text(Key::HealthAddress) {
-        "" => Health::Local,
-        url => Health::Url {
-            url: url.to_owned(),
-            period: seconds(Key::HealthPeriod).max(Duration::from_millis(250)),
-            timeout: seconds(Key::HealthTimeout),
-            threshold: raw.int(Key::HealthThreshold).try_into().unwrap_or(1),
-            ca: Some(raw.text(Key::HealthCa)).filter(|path| !path.is_empty()).map(str::to_owned),
-        },
-    };
+/// The value, or none after its problems have been added to all others.
+fn keep<T>(result: Result<T, Vec<Problem>>, problems: &mut Vec<Problem>) -> Option<T> {
+    result.map_err(|more| problems.extend(more)).ok()
+}
+
+fn modes(values: &Values) -> Vec<(Key, Mode)> {
+    let all = [
+        (values.arp, Key::Arp, Mode::Arp),
+        (values.bgp, Key::Bgp, Mode::Bgp),
+        (values.routing_table, Key::RoutingTable, Mode::RoutingTable),
+        (values.wireguard, Key::Wireguard, Mode::Wireguard),
+    ];
+    all.into_iter().filter(|(on, ..)| *on).map(|(_, key, mode)| (key, mode)).collect()
+}
+
+/// Warnings about settings that are accepted and change nothing here.
+fn without_effect(values: &Values) -> Vec<String> {
+    let raw = &values.raw;
     let mut notes = Vec::new();
-    let announce_every = match raw.int(Key::ArpRate) {
-        0 => None,
-        rate @ 1..500 => {
-            notes.push(format!("vip_arpRate {rate} is below 500 ms; announcing every 3000 ms"));
-            Some(Duration::from_secs(3))
-        }
-        rate => Some(Duration::from_millis(rate.try_into().unwrap_or(3000))),
-    };
-    if raw.bool(Key::ServicesElection) && raw.int(Key::ServicesElectionGroups) > 0 {
+    if values.services_election && values.services_election_groups > 0 {
         notes.push(
             "svc_election_groups has no effect beside svc_election, which elects each Service".to_owned(),
         );
     }
-    notes.extend(without_effect(&raw));
-    let port = |key| u16::try_from(raw.int(key)).unwrap_or_default();
-    let mode = MODES
-        .into_iter()
-        .zip([Mode::Arp, Mode::Bgp, Mode::RoutingTable, Mode::Wireguard])
-        .find(|(key, _)| raw.bool(*key))
-        .map_or(Mode::Arp, |(_, mode)| mode);
-    let optional = |key| Some(raw.text(key)).filter(|text| !text.is_empty()).map(str::to_owned);
-    Config {
-        mode,
-        node_name,
-        targets,
-        prefixes,
-        dns_mode: match raw.text(Key::DnsMode) {
-            "ipv4" => DnsMode::Ipv4,
-            "ipv6" => DnsMode::Ipv6,
-            "dual" => DnsMode::Dual,
-            _ => DnsMode::First,
-        },
-        home: super::Home::default(),
-        interface: optional(Key::Interface),
-        election: Election {
-            namespace: lease.0,
-            name: lease.1,
-            lease_duration: seconds(Key::LeaseDuration),
-            renew_deadline: seconds(Key::RenewDeadline),
-            retry_period: seconds(Key::RetryPeriod),
-            annotations,
-        },
-        services: raw.bool(Key::Services).then(|| services(&raw, facts)),
-        layer2: Layer2 {
-            announce_every,
-            skip_dad: raw.bool(Key::SkipDad),
-            preserve: raw.bool(Key::PreserveVip),
-            lo_global: raw.bool(Key::LoGlobalScope),
-            tolerate_down: raw.bool(Key::AllowInterfaceNotUp),
-            give_up_when_down_for: raw.bool(Key::LoseLeadership).then(|| seconds(Key::LoseLeadershipTimeout)),
-        },
-        bgp: None,
-        table: raw.bool(Key::RoutingTable).then(|| routing_table(&raw)),
-        health,
-        api: Api {
-            kubeconfig: raw.text(Key::Kubeconfig).to_owned(),
-            address: optional(Key::KubernetesAddr),
-            detect: raw.bool(Key::DetectControlPlane),
-            port: port(Key::Port),
-        },
-        telemetry: Telemetry {
-            level: raw.int(Key::LogLevel),
-            format: if raw.text(Key::LogFormat) == "json" { LogFormat::Json } else { LogFormat::Text },
-            metrics,
-            health_port: Some(port(Key::HealthPort)).filter(|port| *port != 0),
-            label_node: raw.bool(Key::NodeLabeling),
-        },
-        notes,
-        raw,
-    }
-}
-
-fn routing_table(raw: &Raw) -> RoutingTable {
-    let every = Duration::from_secs(raw.int(Key::BackendHealthInterval).try_into().unwrap_or(5));
-    RoutingTable {
-        table: Table {
-            id: raw.int(Key::TableId).try_into().unwrap_or(198),
-            // As the Go program has it: none is the kernel's own number for redirects, which no daemon takes.
-            protocol: u8::try_from(raw.int(Key::RoutingProtocol)).unwrap_or(248).max(1),
-            kind: raw.int(Key::TableType).try_into().unwrap_or(1),
-        },
-        clean: raw.bool(Key::CleanRoutingTable),
-        reassert: raw.bool(Key::RouteRealms).then_some(every),
-    }
-}
-
-/// Settings that are accepted, and change nothing in what this configuration runs.
-fn without_effect(raw: &Raw) -> Vec<String> {
     let keys = [Key::DebounceTime, Key::SingleNode, Key::StartLeader, Key::ConfigMap];
     let set = keys.into_iter().filter(|key| raw.text(*key) != key.setting().default);
-    set.map(|key| format!("{} has no effect in this version ({})", key.name(), raw.origin(key))).collect()
+    notes
+        .extend(set.map(|key| format!("{} has no effect in this version ({})", key.name(), raw.origin(key))));
+    notes
 }
 
-/// Namespace and name of a Lease: the name may bring its namespace along.
-fn lease(raw: &Raw, key: Key, facts: &Facts) -> (String, String) {
-    match raw.text(key).split_once('/') {
-        Some((namespace, name)) => (namespace.to_owned(), name.to_owned()),
-        None => {
-            let namespace = facts.service_account_namespace.as_deref().unwrap_or(raw.text(Key::Namespace));
-            (namespace.to_owned(), raw.text(key).to_owned())
-        }
-    }
-}
-
-fn services(raw: &Raw, facts: &Facts) -> Services {
-    let optional = |key| Some(raw.text(key)).filter(|text| !text.is_empty()).map(str::to_owned);
-    let class = raw.text(Key::ClassName).to_owned();
-    let groups = usize::try_from(raw.int(Key::ServicesElectionGroups)).unwrap_or(0);
-    let prefix = |item: Option<&&str>, host: u8| match item.map(|item| item.trim_start_matches('/')) {
-        Some("auto") => SubnetPrefix::Auto,
-        Some(length) => SubnetPrefix::Fixed(length.parse().unwrap_or(host).min(host)),
-        None => SubnetPrefix::Fixed(host),
-    };
-    let subnets = raw.list(Key::VipSubnet);
-    Services {
-        namespace: optional(Key::ServiceNamespace),
-        class: match (raw.bool(Key::ClassLegacy), class.is_empty()) {
-            (true, _) if raw.bool(Key::ClassOnly) => ClassRule::Named(class),
-            (true, _) => ClassRule::NamedOrNone(class),
-            (false, true) => ClassRule::None,
-            (false, false) => ClassRule::Named(class),
-        },
-        election: match (raw.bool(Key::ServicesElection), groups) {
-            (true, _) => ServiceElection::PerService,
-            (false, 0) if raw.bool(Key::Bgp) => ServiceElection::EveryNode,
-            (false, 0) if raw.bool(Key::RoutingTable) && !raw.bool(Key::LeaderElection) => {
-                ServiceElection::EveryNode
-            }
-            (false, 0) => ServiceElection::Global,
-            (false, groups) => ServiceElection::Groups(groups),
-        },
-        lease: lease(raw, Key::ServicesLeaseName, facts),
-        on_demand: raw.bool(Key::OnDemandElection),
-        interface: optional(Key::ServicesInterface),
-        prefixes: (prefix(subnets.first(), 32), prefix(subnets.get(1), 128)),
-        publish: !raw.bool(Key::DisableServiceUpdates),
-        endpoints: raw.bool(Key::EnableEndpoints),
-    }
-}
-
-const MODES: [Key; 4] = [Key::Arp, Key::Bgp, Key::RoutingTable, Key::Wireguard];
-
-#[expect(clippy::result_large_err, reason = "it is made once, and ends the program")]
-/// The prefix length for each family: of two the first is for IPv4, a single one is for both.
-fn prefixes(raw: &Raw) -> Result<Prefixes, Problem> {
-    let origin = || raw.origin(Key::VipSubnet);
-    let items = raw.list(Key::VipSubnet);
-    let text = raw.text(Key::VipSubnet);
-    if items.contains(&"auto") {
-        if raw.bool(Key::Arp) && raw.text(Key::Address).is_empty() {
-            return Ok(Prefixes::default());
-        }
-        let allowed =
-            "a number here: `auto` is for the addresses of Services, in ARP mode, without `address`";
-        return Err(Problem::unacceptable(origin(), text, allowed));
-    }
-    let lengths: Option<Vec<u8>> = items
-        .iter()
-        .map(|item| item.trim_start_matches('/').parse().ok().filter(|length| *length <= 128))
-        .collect();
-    match lengths.as_deref() {
-        Some([]) => Ok(Prefixes::default()),
-        Some([both]) => Ok(Prefixes { v4: Some(*both), v6: Some(*both) }),
-        Some([v4, v6]) => Ok(Prefixes { v4: Some(*v4), v6: Some(*v6) }),
-        _ => {
-            let allowed = "one or two prefix lengths, such as `32`, `128` or `32,128`";
-            Err(Problem::unacceptable(origin(), text, allowed))
-        }
-    }
-}
-
-fn check_interface(raw: &Raw, key: Key, facts: &Facts) -> Option<Problem> {
-    let name = raw.text(key);
-    if name.is_empty() || (name == "auto" && key == Key::ServicesInterface) {
-        return None;
-    }
+fn check_interface(values: &Values, key: Key, name: Option<&str>, facts: &HostFacts) -> Option<Problem> {
+    let name = name?;
     let known: Vec<&str> = facts.interfaces.iter().map(|(name, _)| name.as_str()).collect();
     match facts.interfaces.iter().find(|(interface, _)| interface == name) {
         None => {
             let hint = nearest(name, known.iter().copied());
             let allowed = format!("an interface of this host, which has: {}", known.join(", "));
-            Some(Problem::Value { origin: raw.origin(key), value: name.to_owned(), allowed, hint })
+            Some(Problem::Value { origin: values.raw.origin(key), value: name.to_owned(), allowed, hint })
         }
-        Some((_, false)) if !raw.bool(Key::AllowInterfaceNotUp) => {
+        Some((_, false)) if !values.allow_interface_not_up => {
             let allowed = "up (vip_allow_interface_not_up lets kube-vip start all the same)";
-            Some(Problem::unacceptable(raw.origin(key), name, allowed))
+            Some(values.raw.unacceptable(key, allowed))
         }
         Some(_) => None,
     }
 }
 
-/// `:2112`, `2112`, `0.0.0.0:2112` or `[::]:2112`; a host-less address listens on every one.
-fn listen_address(raw: &Raw, problems: &mut Vec<Problem>) -> Option<String> {
-    let text = raw.text(Key::MetricsAddress);
-    if text.is_empty() {
-        return None;
-    }
-    let full = match text.strip_prefix(':') {
-        Some(port) => format!("[::]:{port}"),
-        None if text.parse::<u16>().is_ok() => format!("[::]:{text}"),
-        None => text.to_owned(),
-    };
-    if full.parse::<std::net::SocketAddr>().is_err() {
-        let allowed = "an address to listen on, such as `:2112` or `127.0.0.1:2112`";
-        problems.push(Problem::unacceptable(raw.origin(Key::MetricsAddress), text, allowed));
-    }
-    Some(full)
-}
-
-/// What is parsed and generated, but cannot be run by this version.
-fn not_built(raw: &Raw) -> Vec<Problem> {
-    let on = |key: Key| raw.bool(key);
+/// Settings that manifests may contain and this version cannot run.
+fn not_implemented(values: &Values) -> Vec<Problem> {
+    let etcd = values.leader_election_type == ElectionStore::Etcd;
     let table = [
-        (on(Key::Wireguard), Key::Wireguard, "WireGuard mode"),
-        (on(Key::ServiceSecurity), Key::ServiceSecurity, "dropping traffic to other ports"),
-        (!raw.text(Key::MirrorInterface).is_empty(), Key::MirrorInterface, "mirroring traffic"),
-        (on(Key::LoadBalancer), Key::LoadBalancer, "balancing control-plane connections"),
-        (raw.text(Key::LeaderElectionType) == "etcd", Key::LeaderElectionType, "electing in etcd"),
+        (values.wireguard, Key::Wireguard, "WireGuard mode"),
+        (values.service_security, Key::ServiceSecurity, "dropping traffic to other ports"),
+        (values.mirror_interface.is_some(), Key::MirrorInterface, "mirroring traffic"),
+        (values.load_balancer, Key::LoadBalancer, "balancing control-plane connections"),
+        (etcd, Key::LeaderElectionType, "electing in etcd"),
     ];
     table
         .into_iter()
@@ -408,7 +213,7 @@ fn not_built(raw: &Raw) -> Vec<Problem> {
         .map(|(_, key, what)| {
             Problem::Combination(format!(
                 "{what} ({}) is not built into this version yet; it runs the control-plane VIP and Services in ARP, BGP and routing-table mode",
-                raw.describe(key)
+                values.raw.describe(key)
             ))
         })
         .collect()
@@ -416,13 +221,15 @@ fn not_built(raw: &Raw) -> Vec<Problem> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::raw::Sources;
-    use super::*;
+    use std::time::Duration;
 
-    fn facts() -> Facts {
+    use super::*;
+    use crate::config::{ClassRule, ServiceElection, Sources, SubnetPrefix, VipTarget};
+
+    fn facts() -> HostFacts {
         let interfaces =
             [("lo", true), ("eth0", true), ("eth1", false)].map(|(name, up)| (name.to_owned(), up));
-        Facts { hostname: "Node-A".into(), interfaces: interfaces.into(), ..Facts::default() }
+        HostFacts { hostname: "Node-A".into(), interfaces: interfaces.into(), ..HostFacts::default() }
     }
 
     fn raw(env: &[(&str, &str)]) -> Raw {
@@ -442,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_configuration_has_upstreams_defaults() {
+    fn the_smallest_configuration_has_the_defaults_of_the_go_program() {
         let config = with(&[]).unwrap();
         assert_eq!(config.node_name, "node-a");
         assert_eq!(config.targets, [VipTarget::Ip("192.0.2.1".parse().unwrap())]);
@@ -463,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn how_services_are_announced() {
+    fn settings_of_services_are_read() {
         let services = |more: &[(&'static str, &'static str)]| {
             let all = [&[("svc_enable", "true")], more].concat();
             with(&all).unwrap().services.unwrap()
@@ -509,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn every_sentence_names_the_value_its_place_and_what_is_allowed() {
+    fn a_problem_names_the_origin_the_value_and_what_is_allowed() {
         let table = [
             (
                 ("vip_interface", "eth9"),
@@ -551,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn modes_exclude_each_other_and_one_is_needed() {
+    fn exactly_one_mode_and_at_least_one_feature_are_required() {
         let two = with(&[("bgp_enable", "true")]).unwrap_err();
         assert!(two[0].starts_with("multiple kube-vip modes detected"), "{two:?}");
         let none = with(&[("vip_arp", "false")]).unwrap_err();
@@ -561,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_yet_is_refused_in_one_sentence() {
+    fn an_unimplemented_feature_is_rejected() {
         let problems = with(&[("lb_enable", "true")]).unwrap_err();
         assert_eq!(
             problems,
@@ -572,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deprecated_vip_needs_no_subnet() {
+    fn the_deprecated_vip_setting_needs_no_subnet() {
         let config = with(&[("address", ""), ("vip_address", "192.0.2.7")]).unwrap();
         assert_eq!(config.targets, [VipTarget::Ip("192.0.2.7".parse().unwrap())]);
     }

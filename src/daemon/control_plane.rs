@@ -130,7 +130,7 @@ impl Common {
             commands.clone(),
             (self.api.clone(), self.telemetry.clone()),
         ));
-        if let Some(dhcp) = &self.config.home.dhcp {
+        if let Some(dhcp) = &self.config.dhcp.control_plane {
             let asking = super::dhcp::ControlPlane {
                 dhcp: dhcp.clone(),
                 lease: lease.clone(),
@@ -142,9 +142,9 @@ impl Common {
                 vips: self.vips_in.clone(),
                 telemetry: self.telemetry.clone(),
             };
-            asking.start(self.config.home.dhcp_attempts)?;
+            asking.start(self.config.dhcp.attempts)?;
         }
-        if let Some(name) = self.config.home.control_plane_name.clone() {
+        if let Some(name) = self.config.mdns.control_plane.clone() {
             let (teller, names, _told) = mdns::driver::Driver::new(&self.interface.name)?;
             parts.farewells.push(tokio::spawn(teller.run()));
             let port = self.config.api.port;

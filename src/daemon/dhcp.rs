@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::config::{self, Prefixes};
+use crate::config::Prefixes;
+use crate::config::dhcp::ControlPlaneDhcp;
 use crate::dhcp::driver::{Driver, Handles, channels};
 use crate::dhcp::fsm::Stage;
-use crate::dhcp::identity::{Identity, hardware};
+use crate::dhcp::identity::{Identity, Name, hardware};
 use crate::dhcp::record::Record;
 use crate::dhcp::wish::{Held, LeaseKey, Wish};
 use crate::election::Role;
@@ -26,7 +27,7 @@ use crate::watch_ext;
 
 /// What asks for the control plane.
 pub(super) struct ControlPlane {
-    pub(super) dhcp: config::Dhcp,
+    pub(super) dhcp: ControlPlaneDhcp,
     pub(super) lease: LeaseName,
     pub(super) interface: String,
     pub(super) prefixes: Prefixes,
@@ -70,7 +71,7 @@ impl ControlPlane {
         // The Lease tells this cluster from others of its kind; one that was made anew says by which address we are known.
         let own = notes.uid.as_deref().map(Identity::hardware_of);
         let Some(hardware) = note(HARDWARE_ADDRESS).and_then(hardware).or(own) else { return };
-        let hostname = self.dhcp.name.clone();
+        let hostname = self.dhcp.name.as_deref().and_then(|name| Name::new(name, true));
         let identity = Identity { hardware, hostname, by_hardware: false, broadcast: true };
         let text = note(DHCP_LEASE).unwrap_or_default();
         let wish = |family: &Family| {

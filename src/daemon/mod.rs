@@ -217,7 +217,7 @@ pub async fn run(config: Config) -> Result<(), ManagerError> {
     tokio::spawn(routes.pass_on(commands_out));
     let socket = status::serve(telemetry.clone(), drained);
     parts.other("the status socket", socket);
-    if config.home.dhcp.is_none() {
+    if config.dhcp.control_plane.is_none() {
         tokio::spawn(resolve::run(targets, config.prefixes, config.dns_mode, vips_in));
     }
     let farewell_api = api.clone();

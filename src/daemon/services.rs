@@ -40,7 +40,7 @@ impl Common {
         let clients = dhcp::driver::Driver::start(
             dhcp_channels,
             self.telemetry.metrics.dhcp.clone(),
-            self.config.home.dhcp_attempts,
+            self.config.dhcp.attempts,
         )?;
         tokio::spawn(clients);
         let (teller, names, told) = mdns::driver::Driver::new(&self.interface.name)?;
@@ -79,9 +79,9 @@ impl Common {
                 dns_mode: self.config.dns_mode,
                 namespace: config.namespace.clone(),
                 label_node: self.config.telemetry.label_node,
-                names: self.config.home.service_names,
-                upnp: self.config.home.upnp,
-                upnp_status: self.config.home.upnp_status,
+                names: self.config.mdns.services,
+                upnp: self.config.upnp.policy,
+                upnp_status: self.config.upnp.status,
             },
             planner::driver::Channels {
                 board: self.board.clone(),

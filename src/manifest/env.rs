@@ -1,57 +1,61 @@
-//! The environment of the container, in the Go program's order; what it forgets to emit comes last.
+//! The environment of the container, in the Go program's order; settings that it does not emit come last.
 
 use serde_json::{Value, json};
 
-use crate::config::vip_target::targets;
-use crate::config::{Key, Raw, SETTINGS, VipTarget};
+use crate::config::vip::targets;
+use crate::config::{Key, Raw, SETTINGS, Values, VipTarget};
 
 /// The list for `spec.containers[0].env`.
-pub(super) fn list(raw: &Raw) -> Vec<Value> {
-    let mut env = Env { raw, list: Vec::new(), done: vec![Key::NodeName, Key::ConfigFile, Key::ConfigMap] };
+pub(super) fn list(values: &Values) -> Vec<Value> {
+    let mut env = Env {
+        raw: &values.raw,
+        list: Vec::new(),
+        done: vec![Key::NodeName, Key::ConfigFile, Key::ConfigMap],
+    };
     env.always(&[Key::Arp, Key::Port]);
     env.list.push(json!({
         "name": Key::NodeName.name(),
         "valueFrom": { "fieldRef": { "fieldPath": "spec.nodeName" } },
     }));
     env.if_set(&[Key::InstanceName, Key::Interface]);
-    if !raw.text(Key::Interface).is_empty() {
+    if values.interface.is_some() {
         env.if_set(&[Key::LoGlobalScope]);
     }
     env.if_set(&[Key::ServicesInterface, Key::AllowInterfaceNotUp]);
-    env.value(Key::VipSubnet, subnet(raw));
+    env.value(Key::VipSubnet, subnet(values));
     env.always(&[Key::DnsMode]);
-    env.value(Key::DhcpMode, dhcp_mode(raw));
+    env.value(Key::DhcpMode, dhcp_mode(&values.raw));
     env.if_set(&[Key::DhcpBackoffAttempts]);
-    if raw.bool(Key::ControlPlane) {
+    if values.control_plane {
         env.always(&[Key::ControlPlane, Key::Namespace]);
         env.if_set(&[Key::Ddns, Key::DetectControlPlane]);
     }
-    if raw.bool(Key::Services) {
+    if values.services {
         env.always(&[Key::Services, Key::ServicesLeaseName]);
         env.if_set(&[Key::ServicesElection, Key::ClassOnly, Key::ServiceSecurity]);
     }
-    if raw.bool(Key::LeaderElection) {
+    if values.leader_election {
         env.always(&[Key::LeaderElection, Key::LeaseName]);
         env.always(&[Key::LeaseDuration, Key::RenewDeadline, Key::RetryPeriod]);
     }
-    if raw.bool(Key::LoseLeadership) {
+    if values.lose_leadership {
         env.always(&[Key::LoseLeadership, Key::LoseLeadershipTimeout]);
     }
     env.if_set(&[Key::NodeLabeling, Key::BgpAnnotations, Key::Wireguard, Key::RoutingTable]);
-    if raw.bool(Key::Bgp) {
+    if values.bgp {
         env.always(&[Key::Bgp]);
         env.if_set(&[Key::BgpAttach]);
         env.always(&[Key::BgpRouterId, Key::BgpAs, Key::BgpPeerAddress, Key::BgpPeerPass, Key::BgpPeerAs]);
         env.if_set(&[Key::BgpSourceIf, Key::BgpSourceIp, Key::BgpPeers]);
     }
-    if !raw.text(Key::HealthAddress).is_empty() {
+    if values.health_address.is_some() {
         env.always(&[Key::HealthAddress, Key::HealthPeriod, Key::HealthTimeout, Key::HealthThreshold]);
         env.if_set(&[Key::HealthCa]);
     }
-    if raw.bool(Key::LoadBalancer) {
+    if values.load_balancer {
         env.always(&[Key::LoadBalancer, Key::LoadBalancerPort, Key::LoadBalancerForwarding]);
     }
-    let address = if raw.text(Key::Address).is_empty() { Key::VipAddress } else { Key::Address };
+    let address = if values.address.is_empty() { Key::VipAddress } else { Key::Address };
     env.always(&[address, Key::MetricsAddress]);
     env.done.extend([Key::Address, Key::VipAddress]);
     env.if_set(&[Key::EnableEndpoints, Key::DisableServiceUpdates, Key::MirrorInterface, Key::HealthPort]);
@@ -75,13 +79,13 @@ impl Env<'_> {
         }
     }
 
-    /// What differs from the default and was not emitted yet.
+    /// Emits values that differ from the default and are not there yet.
     fn if_set(&mut self, keys: &[Key]) {
         for key in keys {
             let value = self.raw.text(*key);
-            // Who says no to gateways says more than who says nothing: the cloud provider cannot say yes then.
-            let no = *key == Key::Upnp && self.raw.is_set(Key::Upnp);
-            if no || value != key.setting().default {
+            // An explicit `false` also overrides the cloud provider's `--upnp`.
+            let explicit = *key == Key::Upnp && self.raw.is_set(Key::Upnp);
+            if explicit || value != key.setting().default {
                 self.value(*key, Some(value.to_owned()));
             }
         }
@@ -100,30 +104,36 @@ impl Env<'_> {
     }
 }
 
-/// The prefix lengths, derived from `address` where they are not given. A name's families are not known here.
-fn subnet(raw: &Raw) -> Option<String> {
-    let configured = raw.text(Key::VipSubnet);
+/// The given prefix lengths, or those of host routes for the families of `address`; none if that contains a name.
+fn subnet(values: &Values) -> Option<String> {
+    let configured = values.raw.text(Key::VipSubnet);
     if !configured.is_empty() {
         return Some(configured.to_owned());
     }
-    if raw.text(Key::Address).is_empty() {
+    if values.address.is_empty() {
         return None;
     }
-    let targets = targets(raw);
-    let has =
-        |v4: bool| targets.iter().any(|target| matches!(target, VipTarget::Ip(ip) if ip.is_ipv4() == v4));
-    if targets.iter().any(|target| matches!(target, VipTarget::Name(_))) {
-        return None;
+    let (mut v4, mut v6) = (false, false);
+    for target in targets(values) {
+        match target {
+            VipTarget::Ip(address) if address.is_ipv4() => v4 = true,
+            VipTarget::Ip(_) => v6 = true,
+            VipTarget::Name(_) => return None,
+        }
     }
-    match (has(true), has(false)) {
-        (true, true) => Some("32,128".to_owned()),
-        (true, false) => Some("32".to_owned()),
-        (false, true) => Some("128".to_owned()),
-        (false, false) => None,
-    }
+    Some(
+        if v4 && v6 {
+            "32,128"
+        } else if v4 {
+            "32"
+        } else {
+            "128"
+        }
+        .to_owned(),
+    )
 }
 
-/// Follows `dns_mode` unless it is given.
+/// Follows `dns_mode` unless given.
 fn dhcp_mode(raw: &Raw) -> Option<String> {
     let mode = match (raw.text(Key::DhcpMode), raw.text(Key::DnsMode)) {
         ("", "first") => "ipv4",

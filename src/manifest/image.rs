@@ -6,7 +6,6 @@ use crate::config::Problem;
 ///
 /// # Errors
 /// If it is no image reference.
-#[expect(clippy::result_large_err, reason = "it is made once, and ends the program")]
 pub fn qualify(image: &str, version: &str) -> Result<String, Problem> {
     let wrong = || {
         Problem::Combination(format!(

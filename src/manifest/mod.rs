@@ -13,14 +13,16 @@ use serde_json::{Value, json};
 use crate::VERSION;
 use crate::cli::{Manifest, ManifestKind};
 use crate::cluster::source::ADMIN_CONF;
-use crate::config::{Key, Problem, Raw, check_common};
+use crate::config::value::Forwarding;
+use crate::config::{Problem, Raw, Values, check_common};
 
 /// The document, as YAML.
 ///
 /// # Errors
 /// What is wrong with the configuration or the image.
 pub fn render(manifest: &Manifest, raw: &Raw) -> Result<String, Vec<Problem>> {
-    let mut problems = check_common(raw);
+    let values = &Values::read(raw.clone())?;
+    let mut problems = check_common(values);
     let image = image::qualify(&manifest.image, VERSION);
     if let Err(problem) = &image {
         problems.push(problem.clone());
@@ -30,10 +32,10 @@ pub fn render(manifest: &Manifest, raw: &Raw) -> Result<String, Vec<Problem>> {
         return Err(problems);
     }
     let documents = match manifest.kind {
-        ManifestKind::Pod => vec![pod(raw, &image, manifest.in_cluster)],
-        ManifestKind::DaemonSet { taint } => vec![daemon_set(raw, &image, manifest.in_cluster, taint)],
+        ManifestKind::Pod => vec![pod(values, &image, manifest.in_cluster)],
+        ManifestKind::DaemonSet { taint } => vec![daemon_set(values, &image, manifest.in_cluster, taint)],
         ManifestKind::Rbac { role, role_binding } => {
-            rbac::documents(namespace(raw), role, role_binding, &password_secrets(raw))
+            rbac::documents(namespace(values), role, role_binding, &password_secrets(values))
         }
     };
     yaml(&documents)
@@ -56,35 +58,32 @@ pub fn yaml(documents: &[Value]) -> Result<String, serde_saphyr::ser::Error> {
 }
 
 /// The names of Secrets that hold passwords of BGP peers.
-fn password_secrets(raw: &Raw) -> Vec<String> {
-    let (peers, _) = crate::config::bgp::peers(raw.text(Key::BgpPeers), &mut Vec::new());
+fn password_secrets(values: &Values) -> Vec<String> {
+    let (peers, _) = crate::config::bgp::peers(&values.bgp_peers, &mut Vec::new());
     let secrets = peers.into_iter().filter_map(|peer| peer.password_secret);
     let names: std::collections::BTreeSet<String> = secrets.map(|secret| secret.name).collect();
     names.into_iter().collect()
 }
 
 /// Where the objects live: `svc_namespace`, or kube-system. `cp_namespace` is about Leases.
-fn namespace(raw: &Raw) -> &str {
-    match raw.text(Key::ServiceNamespace) {
-        "" => "kube-system",
-        namespace => namespace,
-    }
+fn namespace(values: &Values) -> &str {
+    values.service_namespace.as_deref().unwrap_or("kube-system")
 }
 
-fn pod(raw: &Raw, image: &str, in_cluster: bool) -> Value {
+fn pod(values: &Values, image: &str, in_cluster: bool) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": { "name": "kube-vip", "namespace": namespace(raw) },
-        "spec": pod_spec(raw, image, in_cluster),
+        "metadata": { "name": "kube-vip", "namespace": namespace(values) },
+        "spec": pod_spec(values, image, in_cluster),
         "status": {},
     })
 }
 
-fn daemon_set(raw: &Raw, image: &str, in_cluster: bool, taint: bool) -> Value {
+fn daemon_set(values: &Values, image: &str, in_cluster: bool, taint: bool) -> Value {
     const NAME: &str = "kube-vip-ds";
     let labels = json!({ "app.kubernetes.io/name": NAME, "app.kubernetes.io/version": VERSION });
-    let mut spec = pod_spec(raw, image, in_cluster);
+    let mut spec = pod_spec(values, image, in_cluster);
     if taint {
         let tolerate = |effect: &str| json!({ "effect": effect, "operator": "Exists" });
         let exists = |key: &str| json!({ "matchExpressions": [{ "key": key, "operator": "Exists" }] });
@@ -104,7 +103,7 @@ fn daemon_set(raw: &Raw, image: &str, in_cluster: bool, taint: bool) -> Value {
     json!({
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
-        "metadata": { "labels": labels, "name": NAME, "namespace": namespace(raw) },
+        "metadata": { "labels": labels, "name": NAME, "namespace": namespace(values) },
         "spec": {
             "selector": { "matchLabels": { "app.kubernetes.io/name": NAME } },
             "template": { "metadata": { "labels": labels }, "spec": spec },
@@ -113,17 +112,17 @@ fn daemon_set(raw: &Raw, image: &str, in_cluster: bool, taint: bool) -> Value {
     })
 }
 
-fn pod_spec(raw: &Raw, image: &str, in_cluster: bool) -> Value {
+fn pod_spec(values: &Values, image: &str, in_cluster: bool) -> Value {
     let mut container = json!({
         "args": ["manager"],
-        "env": env::list(raw),
+        "env": env::list(values),
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "name": "kube-vip",
         "resources": {},
-        "securityContext": security_context(raw),
+        "securityContext": security_context(values),
     });
-    let port = raw.int(Key::HealthPort);
+    let port = values.health_port;
     if port != 0 {
         let probe = json!({
             "httpGet": { "path": "/healthz", "port": port },
@@ -145,7 +144,7 @@ fn pod_spec(raw: &Raw, image: &str, in_cluster: bool) -> Value {
     if in_cluster {
         set(&mut spec, "serviceAccountName", json!("kube-vip"));
     } else {
-        let volume = json!({ "hostPath": { "path": raw.text(Key::Kubeconfig) }, "name": "kubeconfig" });
+        let volume = json!({ "hostPath": { "path": values.kubeconfig }, "name": "kubeconfig" });
         set(&mut spec, "hostAliases", json!([{ "hostnames": ["kubernetes"], "ip": "127.0.0.1" }]));
         set(&mut spec, "volumes", json!([volume]));
     }
@@ -159,9 +158,9 @@ fn set(object: &mut Value, key: &str, value: Value) {
     }
 }
 
-fn security_context(raw: &Raw) -> Value {
+fn security_context(values: &Values) -> Value {
     // Masquerading needs sysctls that only a privileged container may write.
-    if raw.text(Key::LoadBalancerForwarding) == "masquerade" {
+    if values.load_balancer_forwarding == Forwarding::Masquerade {
         return json!({ "privileged": true });
     }
     json!({

@@ -5,6 +5,7 @@ pub mod annotation;
 pub mod backoff;
 pub mod checksum;
 pub mod family;
+pub mod go;
 pub mod hash;
 pub mod interface;
 pub mod lease;

@@ -28,7 +28,7 @@ use crate::cluster::Api;
 use crate::cluster::event::Event;
 use crate::cluster::watch::{Change, follow, within};
 use crate::cluster::write::{Subresource, WriteResult as Written, Writer};
-use crate::config::DnsMode;
+use crate::config::{DnsMode, UpnpPolicy};
 use crate::dhcp::driver::Handles;
 use crate::election::{Candidacy, Holder, Role};
 use crate::mdns::driver::{Names, Told};
@@ -40,7 +40,7 @@ use crate::publish::status::{Change as Write, Here, change};
 use crate::reconcile::desired::{AddressSpec, Board, Group};
 use crate::reconcile::host_status::HostStatus;
 use crate::telemetry::Telemetry;
-use crate::upnp::forward::{Consent, ForwardKey, Forwards};
+use crate::upnp::forward::{ForwardKey, Forwards};
 use crate::upnp::ledger::Wanted;
 use crate::upnp::outcome::Outcome as GatewayOutcome;
 use crate::watch_ext;
@@ -108,7 +108,7 @@ pub struct Options {
     /// Every Service has a name in the local network.
     pub names: bool,
     /// For which Services ports of the network's gateways are opened.
-    pub upnp: Consent,
+    pub upnp: UpnpPolicy,
     /// The gateways' outer addresses are shown in the status.
     pub upnp_status: bool,
 }

@@ -10,6 +10,7 @@ use crate::dhcp::wish::{Held, LeaseKey, Wish};
 use crate::model::annotation::{
     DDNS, DHCP_BROADCAST, DHCP_LEASE, HARDWARE_ADDRESS, HOSTNAME, LOAD_BALANCER_IPS, REQUESTED_IP,
 };
+use crate::model::go::parse_bool;
 use crate::model::interface::hardware_text;
 use crate::model::{Family, ServiceKey, ServiceView};
 
@@ -83,7 +84,7 @@ impl DhcpSpec {
                 )),
             }
         }
-        if let Some(text) = view.annotation(DDNS).filter(|text| boolean(text).is_none()) {
+        if let Some(text) = view.annotation(DDNS).filter(|text| parse_bool(text).is_none()) {
             wrong.push(format!(
                 "{DDNS}: `{text}` is neither \"true\" nor \"false\"; it is taken for \"false\""
             ));
@@ -155,16 +156,7 @@ pub fn key(view: &ServiceView, family: Family) -> LeaseKey {
 }
 
 fn by_name(view: &ServiceView) -> bool {
-    view.annotation(DDNS).and_then(boolean) == Some(true)
-}
-
-/// A truth value as Go's `strconv.ParseBool` has it.
-fn boolean(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
+    view.annotation(DDNS).and_then(parse_bool) == Some(true)
 }
 
 /// What is to be written to a Service of its leases: what another process has to know to go on with them, and, as the Go

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::config::duration;
+use crate::config::UpnpPolicy;
 use crate::model::annotation::{FORWARD_UPNP, UPNP_DELEGATED, UPNP_EXTERNAL_PORT, UPNP_LEASE_DURATION};
+use crate::model::go::parse_duration;
 use crate::model::hash::fnv1a;
 use crate::model::service::{Ingress, Protocol};
 use crate::model::{ServiceKey, ServiceView};
@@ -19,24 +20,12 @@ pub const MARK: &str = "kube-vip ";
 /// Gateways cut descriptions that are longer, or refuse them.
 const LONGEST_DESCRIPTION: usize = 60;
 
-/// Who may have ports opened, of the Services that ask for it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Consent {
-    /// None.
-    Never,
-    /// Those that the cloud provider lets.
-    #[default]
-    Delegated,
-    /// All.
-    Always,
-}
-
 /// Whether a Service asks for ports of the gateway.
 pub fn asks(view: &ServiceView) -> bool {
     view.annotation(FORWARD_UPNP) == Some("true")
 }
 
-impl Consent {
+impl UpnpPolicy {
     /// Whether this Service's ports are to be opened.
     pub fn covers(self, view: &ServiceView) -> bool {
         let may = match self {
@@ -83,10 +72,10 @@ pub struct Forwards {
 
 /// All that Services ask for, and may. A port of the gateway goes to the oldest Service that asks for it.
 pub fn forwards<'a>(
-    consent: Consent,
+    policy: UpnpPolicy,
     services: impl IntoIterator<Item = (&'a ServiceKey, &'a ServiceView, &'a [IpAddr])>,
 ) -> Forwards {
-    let asking = |(_, view, _): &(&ServiceKey, &ServiceView, &[IpAddr])| consent.covers(view);
+    let asking = |(_, view, _): &(&ServiceKey, &ServiceView, &[IpAddr])| policy.covers(view);
     let mut all: Vec<_> = services.into_iter().filter(asking).collect();
     all.sort_by_key(|(key, view, _)| (view.created, *key));
     let mut found = Forwards::default();
@@ -153,7 +142,7 @@ fn describe(key: &ServiceKey, view: &ServiceView) -> String {
 
 fn lease(view: &ServiceView, wrong: &mut Vec<String>) -> Option<Duration> {
     let Some(text) = view.annotation(UPNP_LEASE_DURATION) else { return Some(DEFAULT_LEASE) };
-    match duration::parse(text) {
+    match parse_duration(text) {
         Some(lease) if lease.is_zero() => None,
         Some(lease) => Some(lease.clamp(Duration::from_secs(1), LONGEST_LEASE)),
         None => {
@@ -223,7 +212,7 @@ mod tests {
         let addresses: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "fd00::1".parse().unwrap()];
         let ports = [(TCP, 80), (Protocol::Udp, 53), (Protocol::Sctp, 9)];
         let found = forwards(
-            Consent::Always,
+            UpnpPolicy::Always,
             [(&key("web"), &view(1, &ports, &[(UPNP_EXTERNAL_PORT, "80=8080")]), &addresses[..])],
         );
         assert_eq!(
@@ -240,13 +229,16 @@ mod tests {
         assert!(forward.description.starts_with(MARK) && forward.description.ends_with("default/web"));
         assert_eq!(found.wrong[&key("web")].len(), 1);
         let silent = ServiceView { annotations: BTreeMap::new(), ..view(1, &ports, &[]) };
-        assert_eq!(forwards(Consent::Always, [(&key("web"), &silent, &addresses[..])]), Forwards::default());
+        assert_eq!(
+            forwards(UpnpPolicy::Always, [(&key("web"), &silent, &addresses[..])]),
+            Forwards::default()
+        );
     }
 
     #[test]
     fn ports_are_opened_for_those_that_may() {
-        use Consent::{Always, Delegated, Never};
-        for (delegated, consent, opened) in [
+        use UpnpPolicy::{Always, Delegated, Never};
+        for (delegated, policy, opened) in [
             ("true", Never, false),
             ("true", Delegated, true),
             ("false", Delegated, false),
@@ -254,9 +246,9 @@ mod tests {
             ("", Always, true),
         ] {
             let asking = view(1, &[(TCP, 80)], &[(UPNP_DELEGATED, delegated)]);
-            assert_eq!(consent.covers(&asking), opened, "{delegated} {consent:?}");
+            assert_eq!(policy.covers(&asking), opened, "{delegated} {policy:?}");
             let silent = view(1, &[(TCP, 80)], &[(UPNP_DELEGATED, delegated), (FORWARD_UPNP, "false")]);
-            assert!(!consent.covers(&silent), "{delegated} {consent:?}");
+            assert!(!policy.covers(&silent), "{delegated} {policy:?}");
         }
     }
 
@@ -265,7 +257,7 @@ mod tests {
         let addresses: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "fd00::1".parse().unwrap()];
         for (outside_port, mode, port) in [("", "VIP", 80), ("8080", "Proxy", 8080)] {
             let view = view(1, &[(TCP, 80)], &[(UPNP_EXTERNAL_PORT, outside_port)]);
-            let found = forwards(Consent::Always, [(&key("web"), &view, &addresses[..])]);
+            let found = forwards(UpnpPolicy::Always, [(&key("web"), &view, &addresses[..])]);
             let entries = by_gateway(&found.services[&key("web")], "100.200.0.1,nonsense");
             let entry = Ingress {
                 ip: Some("100.200.0.1".parse().unwrap()),
@@ -282,7 +274,8 @@ mod tests {
     fn the_oldest_has_the_port() {
         let (a, b): (IpAddr, IpAddr) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
         let (young, old) = (view(2, &[(TCP, 80), (TCP, 443)], &[]), view(1, &[(TCP, 80)], &[]));
-        let found = forwards(Consent::Always, [(&key("a"), &young, &[a][..]), (&key("b"), &old, &[b][..])]);
+        let found =
+            forwards(UpnpPolicy::Always, [(&key("a"), &young, &[a][..]), (&key("b"), &old, &[b][..])]);
         assert_eq!(lines(&found, "a"), ["443/TCP > 192.0.2.1 443"]);
         assert_eq!(lines(&found, "b"), ["80/TCP > 192.0.2.2 80"]);
         assert!(found.wrong[&key("a")][0].contains("leads to Service default/b"));
@@ -300,7 +293,7 @@ mod tests {
             (UPNP_EXTERNAL_PORT, "81=8080,0", Some(3600), 2),
         ] {
             let view = view(1, &[(TCP, 80)], &[(annotation, text)]);
-            let found = forwards(Consent::Always, [(&key("web"), &view, &[a][..])]);
+            let found = forwards(UpnpPolicy::Always, [(&key("web"), &view, &[a][..])]);
             let forward = &found.services[&key("web")][0];
             assert_eq!(forward.lease.map(|lease| lease.as_secs()), lease, "{text}");
             assert_eq!(found.wrong.values().flatten().count(), wrong, "{text}: {:?}", found.wrong);

@@ -9,8 +9,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use super::raw::Raw;
-use super::settings::Key;
-use super::{Facts, Problem};
+use super::settings::{Key, Values};
+use super::{HostFacts, Problem};
 use crate::model::{Family, PerFamily, Prefix, RouteAttributes};
 pub use keys::PEER_KEYS;
 use peers::Fields;
@@ -182,30 +182,26 @@ pub struct Extras {
 }
 
 /// Everything about BGP, with notes worth a warning.
-pub(super) fn bgp(raw: &Raw, facts: &Facts, notes: &mut Vec<String>) -> Result<Bgp, Vec<Problem>> {
+pub(super) fn bgp(values: &Values, facts: &HostFacts, notes: &mut Vec<String>) -> Result<Bgp, Vec<Problem>> {
+    let raw = &values.raw;
     let mut problems = Vec::new();
-    let text = |key| Some(raw.text(key)).filter(|text| !text.is_empty()).map(str::to_owned);
-    let mut wrong = |key: Key, allowed: &str| {
-        problems.push(Problem::unacceptable(raw.origin(key), raw.text(key), allowed));
-    };
-    let seconds = |key| u16::try_from(raw.int(key)).unwrap_or(u16::MAX);
-    let hold_time = seconds(Key::BgpHoldTime);
-    if matches!(hold_time, 1 | 2) {
+    let mut wrong = |key: Key, allowed: &str| problems.push(raw.unacceptable(key, allowed));
+    if matches!(values.bgp_hold_time, 1 | 2) {
         wrong(Key::BgpHoldTime, "0 (no limit) or 3 seconds or more (RFC 4271)");
     }
-    let source_address = text(Key::BgpSourceIp).and_then(|text| match text.parse() {
+    let source_address = values.bgp_source_ip.as_ref().and_then(|text| match text.parse() {
         Ok(address) => Some(address),
         Err(_) => {
             wrong(Key::BgpSourceIp, "an IP address");
             None
         }
     });
-    let source_interface = text(Key::BgpSourceIf);
+    let source_interface = values.bgp_source_if.clone();
     if source_interface.as_ref().is_some_and(|name| facts.addresses_of(name).is_none()) {
         wrong(Key::BgpSourceIf, "an interface of this host");
     }
-    let annotations = text(Key::BgpAnnotations);
-    let provider = provider(raw, &mut problems);
+    let annotations = values.bgp_annotations.clone();
+    let provider = provider(values, &mut problems);
     let told_later = annotations.is_some() || provider.is_some();
     let router_id = router_id(raw, facts, told_later, &mut problems);
     let next_hops = next_hops(
@@ -219,7 +215,7 @@ pub(super) fn bgp(raw: &Raw, facts: &Facts, notes: &mut Vec<String>) -> Result<B
     let (mut peers, wrong_peers) = peers(raw.text(Key::BgpPeers), notes);
     let origin = raw.origin(Key::BgpPeers);
     problems.extend(wrong_peers.into_iter().map(|text| Problem::Combination(format!("{origin}: {text}"))));
-    match single(raw) {
+    match single(values) {
         Ok(peer) => peers.extend(peer),
         Err(problem) => problems.push(problem),
     }
@@ -230,9 +226,9 @@ pub(super) fn bgp(raw: &Raw, facts: &Facts, notes: &mut Vec<String>) -> Result<B
                 .into(),
         ));
     }
-    let (extras, wrong_extras) = extras(raw);
+    let (extras, wrong_extras) = extras(values);
     problems.extend(wrong_extras);
-    if raw.bool(Key::Zebra) {
+    if values.zebra {
         problems.push(Problem::Combination(format!(
             "zebra_enable ({}): kube-vip does not talk to zebra; use the routing-table mode (vip_routingtable), whose \
              routes FRR picks up with `ip import-table 198` and `redistribute table 198`",
@@ -243,26 +239,31 @@ pub(super) fn bgp(raw: &Raw, facts: &Facts, notes: &mut Vec<String>) -> Result<B
         return Err(problems);
     }
     Ok(Bgp {
-        local_as: u32::try_from(raw.int(Key::BgpAs)).unwrap_or_default(),
+        local_as: values.bgp_as,
         router_id,
         source_address,
         source_interface,
-        hold_time,
-        keepalive: seconds(Key::BgpKeepalive).max(1),
-        restart_time: Some(seconds(Key::BgpRestartTime)).filter(|seconds| *seconds > 0),
-        listen_port: seconds(Key::BgpListenPort),
+        hold_time: values.bgp_hold_time,
+        keepalive: values.bgp_keepalive.max(1),
+        restart_time: Some(values.bgp_restart_time).filter(|seconds| *seconds > 0),
+        listen_port: values.bgp_listen_port,
         next_hops,
         peers,
         annotations,
         provider,
-        attach: raw.bool(Key::BgpAttach),
-        elected: raw.bool(Key::LeaderElection) && raw.bool(Key::ControlPlane),
+        attach: values.bgp_attach,
+        elected: values.leader_election && values.control_plane,
         extras,
     })
 }
 
 /// As configured, of the configured interface, or the first IPv4 address of this host.
-fn router_id(raw: &Raw, facts: &Facts, told_later: bool, problems: &mut Vec<Problem>) -> Option<Ipv4Addr> {
+fn router_id(
+    raw: &Raw,
+    facts: &HostFacts,
+    told_later: bool,
+    problems: &mut Vec<Problem>,
+) -> Option<Ipv4Addr> {
     let first = |addresses: &[IpAddr]| {
         addresses.iter().find_map(|address| match address {
             IpAddr::V4(v4) if !v4.is_loopback() && !v4.is_link_local() => Some(*v4),
@@ -327,10 +328,11 @@ fn next_hops<K: Copy>(mode: &str, addresses: &[(K, &str); 2]) -> Result<NextHops
     Ok(NextHops { mode, given })
 }
 
-fn extras(raw: &Raw) -> (Extras, Vec<Problem>) {
+fn extras(values: &Values) -> (Extras, Vec<Problem>) {
+    let raw = &values.raw;
     let mut problems = Vec::new();
-    let mut networks = |key: Key, also: &str| {
-        let texts = raw.list(key).into_iter().filter(|text| *text != also);
+    let mut networks = |key: Key, given: &[String], also: &str| {
+        let texts = given.iter().filter(|text| *text != also);
         let read = texts.filter_map(|text| match text.parse() {
             Ok(prefix) => Some(prefix),
             Err(_) => {
@@ -348,31 +350,30 @@ fn extras(raw: &Raw) -> (Extras, Vec<Problem>) {
         read.collect::<Vec<Prefix>>()
     };
     let extras = Extras {
-        external_ips: raw.bool(Key::BgpExternalIps),
-        networks: networks(Key::BgpServiceCidrs, "auto"),
-        aggregates: networks(Key::BgpAggregates, ""),
-        service_cidrs: raw.list(Key::BgpServiceCidrs).contains(&"auto"),
+        external_ips: values.bgp_external_ips,
+        networks: networks(Key::BgpServiceCidrs, &values.bgp_service_cidrs, "auto"),
+        aggregates: networks(Key::BgpAggregates, &values.bgp_aggregates, ""),
+        service_cidrs: values.bgp_service_cidrs.iter().any(|text| text == "auto"),
     };
     (extras, problems)
 }
 
 /// Who is asked for peers, if somebody is.
-fn provider(raw: &Raw, problems: &mut Vec<Problem>) -> Option<Provider> {
-    let text = |key| Some(raw.text(key)).filter(|text| !text.is_empty()).map(str::to_owned);
-    let url = text(Key::BgpProviderUrl)?;
+fn provider(values: &Values, problems: &mut Vec<Problem>) -> Option<Provider> {
+    let raw = &values.raw;
+    let url = values.bgp_provider_url.clone()?;
     // What it says decides where packets go, and it may hold passwords.
     if !url.starts_with("https://") {
-        let allowed = "an https URL";
-        problems.push(Problem::unacceptable(raw.origin(Key::BgpProviderUrl), &url, allowed));
+        problems.push(raw.unacceptable(Key::BgpProviderUrl, "an https URL"));
     }
-    if !raw.text(Key::BgpAnnotations).is_empty() {
+    if values.bgp_annotations.is_some() {
         problems.push(Problem::Combination(format!(
             "bgp_provider_url ({}) and annotation ({}) exclude each other: keep one",
             raw.origin(Key::BgpProviderUrl),
             raw.origin(Key::BgpAnnotations)
         )));
     }
-    let token = match (text(Key::BgpProviderToken), text(Key::BgpProviderTokenFile)) {
+    let token = match (values.bgp_provider_token.clone(), values.bgp_provider_token_file.clone()) {
         (Some(_), Some(_)) => {
             problems.push(Problem::Combination(format!(
                 "bgp_provider_token ({}) and bgp_provider_token_file ({}) exclude each other: keep one",
@@ -384,33 +385,27 @@ fn provider(raw: &Raw, problems: &mut Vec<Problem>) -> Option<Provider> {
         (Some(token), None) => Some(Token::Given(token)),
         (None, file) => file.map(Token::File),
     };
-    let shape = Shape::read(&raw.list(Key::BgpProviderShape)).unwrap_or_else(|wrong| {
+    let shape = Shape::read(&values.bgp_provider_shape).unwrap_or_else(|wrong| {
         let origin = raw.origin(Key::BgpProviderShape);
         problems.extend(wrong.into_iter().map(|text| Problem::Combination(format!("{origin}: {text}"))));
         Shape::equinix()
     });
-    let header = raw.text(Key::BgpProviderTokenHeader).to_owned();
-    Some(Provider { url, token, header, ca: text(Key::BgpProviderCa), shape })
+    let (header, ca) = (values.bgp_provider_token_header.clone(), values.bgp_provider_ca.clone());
+    Some(Provider { url, token, header, ca, shape })
 }
 
 /// The peer of the variables for a single one.
-#[expect(clippy::result_large_err, reason = "it is made once, and ends the program")]
-fn single(raw: &Raw) -> Result<Option<Peer>, Problem> {
-    let address = raw.text(Key::BgpPeerAddress);
-    if address.is_empty() {
-        return Ok(None);
-    }
-    let unacceptable =
-        |key: Key, allowed: &str| Problem::unacceptable(raw.origin(key), raw.text(key), allowed);
-    let asn = u32::try_from(raw.int(Key::BgpPeerAs)).ok().filter(|asn| *asn != 0);
-    if asn.is_none() {
+fn single(values: &Values) -> Result<Option<Peer>, Problem> {
+    let Some(address) = &values.bgp_peer_address else { return Ok(None) };
+    let unacceptable = |key, allowed| values.raw.unacceptable(key, allowed);
+    if values.bgp_peer_as == 0 {
         return Err(unacceptable(Key::BgpPeerAs, "an AS number from 1 to 4294967295"));
     }
     let address = address.trim_start_matches('[').trim_end_matches(']').parse();
     let address: IpAddr = address.map_err(|_| unacceptable(Key::BgpPeerAddress, "an IP address"))?;
-    let mut peer = Peer::new(PeerTarget::Address(address), asn);
-    peer.password = Some(raw.text(Key::BgpPeerPass)).filter(|text| !text.is_empty()).map(str::to_owned);
-    peer.multihop = raw.bool(Key::BgpMultihop);
+    let mut peer = Peer::new(PeerTarget::Address(address), Some(values.bgp_peer_as));
+    peer.password = values.bgp_peer_pass.clone();
+    peer.multihop = values.bgp_multihop;
     Ok(Some(peer))
 }
 
@@ -427,11 +422,11 @@ mod tests {
         let (raw, problems, _) = Raw::collect(&Sources { env: env.collect(), ..Sources::default() });
         let mut told: Vec<String> = problems.iter().map(ToString::to_string).collect();
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-        let facts = Facts {
+        let facts = HostFacts {
             hostname: "node-a".into(),
             interfaces: vec![("eth0".into(), true)],
             addresses: vec![("eth0".into(), addresses)],
-            ..Facts::default()
+            ..HostFacts::default()
         };
         match check(raw, &facts) {
             Ok(config) if told.is_empty() => Ok(config.bgp.unwrap()),

@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::super::problem::nearest;
-use super::super::raw::go_bool;
 use super::keys::PEER_KEYS;
 use super::{Bfd, NextHops, Peer, PeerTarget, SecretName, next_hops};
+use crate::model::go::parse_bool;
 use crate::model::route::{community, large_community};
 use crate::model::{Family, RouteAttributes};
 
@@ -211,7 +211,6 @@ impl Fields {
 
     /// The peer at `target`, with everything else that is written of it.
     pub(super) fn peer(&self, target: PeerTarget, asn: Option<u32>, wrong: &mut Vec<String>) -> Peer {
-        let boolean = |text: &str| go_bool(text);
         let number = |text: &str| text.parse::<u32>().ok();
         let seconds = |text: &str| text.parse::<u16>().ok();
         let list = |text: &str| text.split(',').map(|item| item.trim().to_owned()).collect::<Vec<String>>();
@@ -261,7 +260,7 @@ impl Fields {
                     given.then(|| SecretName { namespace: namespace.to_owned(), name: name.to_owned() })
                 },
             ),
-            multihop: self.get("multiHop", wrong, "true or false", boolean).unwrap_or(false),
+            multihop: self.get("multiHop", wrong, "true or false", parse_bool).unwrap_or(false),
             ttl_security: self.get("ttlSecurityHops", wrong, "a number of hops from 1 to 254", |text| {
                 text.parse().ok().filter(|hops| (1..=254).contains(hops))
             }),
@@ -269,7 +268,7 @@ impl Fields {
                 .get("port", wrong, "a port from 1 to 65535", |text| text.parse().ok())
                 .filter(|port| *port != 0)
                 .unwrap_or(179),
-            passive: self.get("passive", wrong, "true or false", boolean).unwrap_or(false),
+            passive: self.get("passive", wrong, "true or false", parse_bool).unwrap_or(false),
             families,
             next_hops: hops.ok().filter(|hops| *hops != NextHops::default()),
             source_address: self.get("sourceIP", wrong, "an IP address", |text| text.parse().ok()),
@@ -315,7 +314,7 @@ impl Fields {
         let multiplier = self.get("bfdDetectMultiplier", wrong, "a number from 1 to 255", |text| {
             text.parse::<u8>().ok().filter(|times| *times > 0)
         });
-        let enabled = self.get("bfdEnabled", wrong, "true or false", go_bool)?;
+        let enabled = self.get("bfdEnabled", wrong, "true or false", parse_bool)?;
         enabled.then_some(Bfd { receive, transmit, multiplier: multiplier.unwrap_or(3) })
     }
 }

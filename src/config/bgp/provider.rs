@@ -70,11 +70,12 @@ impl Shape {
     ///
     /// # Errors
     /// What of it cannot be read, each in a sentence.
-    pub fn read(items: &[&str]) -> Result<Self, Vec<String>> {
+    pub fn read<T: AsRef<str>>(items: &[T]) -> Result<Self, Vec<String>> {
         let (mut shape, mut problems) = (Self::equinix(), Vec::new());
         for item in items {
+            let item = item.as_ref();
             let Some((name, pointer)) = item.split_once('=') else {
-                if !NAMED.contains(item) {
+                if !NAMED.contains(&item) {
                     problems.push(format!(
                         "`{item}` is neither the name of a shape ({}) nor `field=pointer`",
                         NAMED.join(", ")

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Driver;
+use crate::config::UpnpPolicy;
 use crate::model::annotation::{FORWARD_UPNP, UPNP_EXTERNAL_IP};
 use crate::model::service::Ingress;
 use crate::model::{BootTime, ServiceKey, ServiceView};
 use crate::net::clock;
-use crate::upnp::forward::{Consent, Forward, asks, by_gateway, forwards};
+use crate::upnp::forward::{Forward, asks, by_gateway, forwards};
 use crate::upnp::ledger::Wanted;
 use crate::watch_ext;
 
@@ -87,7 +88,7 @@ impl Driver {
         let Some(forwards) = self.forwards.services.get(key) else {
             let due = self.unopened.get(key).is_some_and(|at| clock::now() >= *at);
             let what_to_do = match self.options.upnp {
-                Consent::Never => "enable_upnp=false forbids it; take that away, or set it to true",
+                UpnpPolicy::Never => "enable_upnp=false forbids it; take that away, or set it to true",
                 _ => "set enable_upnp for kube-vip, or --upnp for the cloud provider",
             };
             issues

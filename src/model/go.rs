@@ -1,9 +1,18 @@
-//! Durations as Go writes them.
+//! Values in the notation of Go's standard library.
 
 use std::time::Duration;
 
-/// Read `300ms`, `1m30s`, `1.5h` or `0`, as Go's `time.ParseDuration` does; negative ones are refused.
-pub fn parse(text: &str) -> Option<Duration> {
+/// `strconv.ParseBool`.
+pub fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// `time.ParseDuration`: `300ms`, `1m30s`, `1.5h` or `0`. Negative durations are rejected.
+pub fn parse_duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }
@@ -38,7 +47,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_as_go_reads_them() {
+    fn booleans_parse_as_in_go() {
+        let table = [("True", Some(true)), ("t", Some(true)), ("0", Some(false)), ("yes", None), ("", None)];
+        for (text, value) in table {
+            assert_eq!(parse_bool(text), value, "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_parse_as_in_go() {
         let table = [
             ("0", Some(0)),
             ("0s", Some(0)),
@@ -52,7 +69,7 @@ mod tests {
             ("99999999999999999999h", None),
         ];
         for (text, millis) in table {
-            assert_eq!(parse(text), millis.map(Duration::from_millis), "{text}");
+            assert_eq!(parse_duration(text), millis.map(Duration::from_millis), "{text}");
         }
     }
 }

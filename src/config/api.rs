@@ -1,0 +1,57 @@
+//! How API servers are reached, and how the local one is checked.
+
+use std::time::Duration;
+
+use super::Values;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Api {
+    /// Path of the kubeconfig.
+    pub kubeconfig: String,
+    /// Address or URL to use instead of the kubeconfig's.
+    pub address: Option<String>,
+    /// Take the address from the local API server's certificate.
+    pub detect: bool,
+    pub port: u16,
+}
+
+/// How the local API server is checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// By its own /livez, every 250 ms; one second of failure counts as down.
+    Local,
+    /// By a URL; 200 means healthy.
+    Url {
+        url: String,
+        /// Time between checks.
+        period: Duration,
+        /// Timeout of a check.
+        timeout: Duration,
+        /// Consecutive failures that count as down.
+        threshold: u32,
+        /// File with an additional CA.
+        ca: Option<String>,
+    },
+}
+
+pub(super) fn api(values: &Values) -> Api {
+    Api {
+        kubeconfig: values.kubeconfig.clone(),
+        address: values.kubernetes_addr.clone(),
+        detect: values.detect_control_plane,
+        port: values.port,
+    }
+}
+
+pub(super) fn health(values: &Values) -> Health {
+    match &values.health_address {
+        None => Health::Local,
+        Some(url) => Health::Url {
+            url: url.clone(),
+            period: Duration::from_secs(values.health_period.into()).max(Duration::from_millis(250)),
+            timeout: Duration::from_secs(values.health_timeout.into()),
+            threshold: values.health_threshold.into(),
+            ca: values.health_ca.clone(),
+        },
+    }
+}

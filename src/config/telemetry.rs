@@ -1,0 +1,41 @@
+//! Logs, metrics, the health port and node labels.
+
+use super::{Key, LogFormat, Problem, Values};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Telemetry {
+    /// As in Go's slog: -4 debug, 0 info, 4 warnings, 8 errors.
+    pub level: i64,
+    pub format: LogFormat,
+    /// The address that serves metrics.
+    pub metrics: Option<String>,
+    /// Port of /healthz and /readyz.
+    pub health_port: Option<u16>,
+    /// Label the node that holds the VIP.
+    pub label_node: bool,
+}
+
+pub(super) fn telemetry(values: &Values) -> Result<Telemetry, Problem> {
+    Ok(Telemetry {
+        level: values.log_level,
+        format: values.log_format,
+        metrics: listen_address(values)?,
+        health_port: Some(values.health_port).filter(|port| *port != 0),
+        label_node: values.node_labeling,
+    })
+}
+
+/// `:2112`, `2112`, `0.0.0.0:2112` or `[::]:2112`; without a host it listens on all addresses.
+fn listen_address(values: &Values) -> Result<Option<String>, Problem> {
+    let Some(text) = &values.metrics_address else { return Ok(None) };
+    let full = match text.strip_prefix(':') {
+        Some(port) => format!("[::]:{port}"),
+        None if text.parse::<u16>().is_ok() => format!("[::]:{text}"),
+        None => text.to_owned(),
+    };
+    let allowed = "an address to listen on, such as `:2112` or `127.0.0.1:2112`";
+    match full.parse::<std::net::SocketAddr>() {
+        Ok(_) => Ok(Some(full)),
+        Err(_) => Err(values.raw.unacceptable(Key::MetricsAddress, allowed)),
+    }
+}

@@ -1,0 +1,115 @@
+//! The control plane's VIPs: addresses, names and prefix lengths.
+
+use std::net::IpAddr;
+
+use super::{Key, Origin, Problem, SubnetPrefix, Values};
+use crate::model::validation::{is_name, unusable};
+use crate::model::vip::host_prefix;
+
+/// A VIP as given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VipTarget {
+    Ip(IpAddr),
+    /// A name to resolve.
+    Name(String),
+}
+
+impl VipTarget {
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Name(name) => Some(name),
+            Self::Ip(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for VipTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Prefix lengths for VIPs; none means a host route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Prefixes {
+    pub v4: Option<u8>,
+    pub v6: Option<u8>,
+}
+
+impl Prefixes {
+    pub fn of(&self, address: IpAddr) -> u8 {
+        let configured = if address.is_ipv4() { self.v4 } else { self.v6 };
+        configured.unwrap_or(host_prefix(address))
+    }
+}
+
+/// The VIPs of `address`, or of its deprecated name.
+pub fn targets(values: &Values) -> Vec<VipTarget> {
+    let given = if values.address.is_empty() { &values.vip_address } else { &values.address };
+    let target = |text: &String| match text.trim_start_matches('[').trim_end_matches(']').parse() {
+        Ok(address) => VipTarget::Ip(address),
+        Err(_) => VipTarget::Name(text.to_owned()),
+    };
+    given.iter().map(target).collect()
+}
+
+fn origin(values: &Values) -> Origin {
+    values.raw.origin(if values.address.is_empty() { Key::VipAddress } else { Key::Address })
+}
+
+/// The entries of `vip_subnet`.
+pub(super) fn subnets(values: &Values) -> Result<Vec<SubnetPrefix>, Problem> {
+    let read = |text: &String| match text.trim_start_matches('/') {
+        "auto" => Some(SubnetPrefix::Auto),
+        length => length.parse().ok().filter(|length| *length <= 128).map(SubnetPrefix::Fixed),
+    };
+    let lengths: Option<Vec<_>> = values.vip_subnet.iter().map(read).collect();
+    lengths.filter(|lengths| lengths.len() <= 2).ok_or_else(|| {
+        values.raw.unacceptable(Key::VipSubnet, "one or two prefix lengths, such as `32`, `128` or `32,128`")
+    })
+}
+
+/// The control plane's prefix lengths: a single one applies to both families; of two the first is for IPv4.
+pub(super) fn prefixes(values: &Values) -> Result<Prefixes, Problem> {
+    use SubnetPrefix::Fixed;
+    match subnets(values)?.as_slice() {
+        [] => Ok(Prefixes::default()),
+        [Fixed(both)] => Ok(Prefixes { v4: Some(*both), v6: Some(*both) }),
+        [Fixed(v4), Fixed(v6)] => Ok(Prefixes { v4: Some(*v4), v6: Some(*v6) }),
+        _ if values.arp && values.address.is_empty() => Ok(Prefixes::default()),
+        _ => Err(values.raw.unacceptable(
+            Key::VipSubnet,
+            "a number here: `auto` is for the addresses of Services, in ARP mode, without `address`",
+        )),
+    }
+}
+
+/// Checks each VIP, and that its prefix length fits it.
+pub(super) fn check(values: &Values, targets: &[VipTarget], prefixes: Option<Prefixes>) -> Vec<Problem> {
+    let unacceptable = |value: String, allowed: String| Problem::unacceptable(origin(values), value, allowed);
+    let mut problems = Vec::new();
+    for target in targets {
+        match target {
+            VipTarget::Name(name) if !is_name(name) => {
+                problems.push(unacceptable(name.clone(), "an IP address or a DNS name".into()));
+            }
+            VipTarget::Name(_) => {}
+            VipTarget::Ip(address) => {
+                // A link-local IPv4 VIP works on a host that has a link-local subnet.
+                let kind = unusable(*address).filter(|kind| address.is_ipv6() || *kind != "link-local");
+                problems.extend(kind.map(|kind| {
+                    let allowed = format!("an address that can be announced (this one is a {kind} address)");
+                    unacceptable(address.to_string(), allowed)
+                }));
+                if prefixes.is_some_and(|prefixes| prefixes.of(*address) > host_prefix(*address)) {
+                    let allowed = format!("a prefix length for {address}");
+                    problems.push(values.raw.unacceptable(Key::VipSubnet, allowed));
+                }
+            }
+        }
+    }
+    problems
+}
