@@ -6,77 +6,61 @@ use clap::{Arg, ArgAction, ArgMatches};
 
 use crate::config::{Kind, SETTINGS};
 
-/// What was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cli {
-    /// Which command.
     pub action: Action,
     /// Settings given as flags, by name.
     pub flags: Vec<(String, String)>,
 }
 
-/// The commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Run the daemon.
     Manager {
-        /// Only say what it would do.
+        /// Print what it would do, and exit.
         dry_run: bool,
     },
     /// Print the effective configuration.
     Config,
-    /// Ask the running process.
+    /// Print the state of the running process.
     Status {
-        /// As JSON.
         json: bool,
     },
-    /// Ask the running process about its BGP peers.
+    /// Print the state of BGP peers.
     StatusBgp {
-        /// As JSON.
         json: bool,
-        /// With all routes.
+        /// With their routes.
         routes: bool,
     },
-    /// Tell the running process to hand over and stay away.
     Drain,
-    /// Tell it to take part again.
     Undrain,
-    /// Print version and build.
     Version,
-    /// Print a manifest.
     Manifest(Manifest),
-    /// Print a static pod, after checks of kubeadm's.
+    /// Print a static pod after kubeadm's checks.
     Kubeadm {
-        /// What to print.
         manifest: Manifest,
         /// For `join`: the kubeconfig that has to exist.
         join: Option<String>,
     },
     /// Print the completion script for a shell.
     Completion(clap_complete::Shell),
-    /// Print this help.
     Help(String),
 }
 
-/// Which manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
-    /// Its kind.
     pub kind: ManifestKind,
     /// Credentials from a service account instead of a kubeconfig.
     pub in_cluster: bool,
-    /// The image.
     pub image: String,
 }
 
-/// The kinds of manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ManifestKind {
     /// A static pod.
     Pod,
-    /// A DaemonSet.
     DaemonSet {
-        /// Tolerate the control plane's taints, and run only there.
+        /// Run on control-plane nodes only, and tolerate their taints.
         taint: bool,
     },
     /// ServiceAccount, role and binding.
@@ -88,10 +72,10 @@ pub enum ManifestKind {
     },
 }
 
-/// What is wrong with the command line.
+/// Why there is nothing to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Usage {
-    /// Not an error: text that was asked for.
+    /// Help or version to print; no error.
     Text(String),
     /// One line for stderr.
     Wrong(String),
@@ -107,28 +91,28 @@ fn command() -> Command {
     let manifest = sub("manifest", "Print a manifest for Kubernetes")
         .arg(switch("inCluster", "Use the service account instead of a kubeconfig").global(true))
         .arg(Arg::new("image").long("image").help("Image of the container").default_value(IMAGE).global(true))
-        .subcommand(sub("pod", "Print a static pod, for kubeadm"))
+        .subcommand(sub("pod", "Print a static pod"))
         .subcommand(
             sub("daemonset", "Print a DaemonSet")
-                .arg(switch("taint", "Run on control-plane nodes only, whatever their taints")),
+                .arg(switch("taint", "Run on control-plane nodes only, and tolerate their taints")),
         )
         .subcommand(
-            sub("rbac", "Print the ServiceAccount with its rights")
-                .arg(switch("role", "A Role instead of a ClusterRole"))
-                .arg(switch("rolebinding", "A RoleBinding instead of a ClusterRoleBinding")),
+            sub("rbac", "Print the ServiceAccount, role and binding")
+                .arg(switch("role", "Print a Role instead of a ClusterRole"))
+                .arg(switch("rolebinding", "Print a RoleBinding instead of a ClusterRoleBinding")),
         );
     let kubeadm = sub("kubeadm", "Print a static pod for kubeadm")
-        .subcommand(sub("init", "Print the static pod for the first node"))
+        .subcommand(sub("init", "Print the static pod for the first host"))
         .subcommand(
-            sub("join", "Print the static pod for a joining node").arg(
+            sub("join", "Print the static pod for a joining host").arg(
                 Arg::new("config")
                     .long("config")
-                    .help("The kubeconfig, which has to exist")
+                    .help("Path of the kubeconfig, which has to exist")
                     .default_value(crate::cluster::source::ADMIN_CONF),
             ),
         );
     let output =
-        Arg::new("output").short('o').long("output").help("text or json").value_parser(["text", "json"]);
+        Arg::new("output").short('o').long("output").help("Output format").value_parser(["text", "json"]);
     let shell = Arg::new("shell").required(true).value_parser(clap::value_parser!(clap_complete::Shell));
     Command::new("kube-vip")
         .about(
@@ -137,35 +121,36 @@ fn command() -> Command {
         .args(flags())
         .subcommand(
             sub("manager", "Run the daemon")
-                .arg(switch("dry-run", "Check the configuration and say what would be done")),
+                .arg(switch("dry-run", "Check the configuration, print what would run, and exit")),
         )
-        .subcommand(sub("service", "Run the daemon (older name)"))
+        .subcommand(sub("service", "Run the daemon (former name of manager)"))
         .subcommand(sub("config", "Print the effective configuration, with the origin of each value"))
         .subcommand(
-            sub("status", "Ask the running process who holds what, and why").arg(output.clone()).subcommand(
-                sub("bgp", "Ask the running process how it goes with its BGP peers")
-                    .arg(switch("routes", "Show the routes that each was told of, and has told us of"))
+            sub("status", "Show the state of the running process").arg(output.clone()).subcommand(
+                sub("bgp", "Show the state of BGP peers")
+                    .arg(switch("routes", "Include the routes sent to and received from each peer"))
                     .arg(output),
             ),
         )
-        .subcommand(sub("drain", "Make the running process hand over and stay away"))
-        .subcommand(sub("undrain", "Let the running process take part again"))
+        .subcommand(sub("drain", "Hand over all addresses, and leave all elections"))
+        .subcommand(sub("undrain", "Take part in elections again"))
         .subcommand(manifest)
         .subcommand(kubeadm)
-        .subcommand(sub("sample", "Print help"))
+        .subcommand(sub("sample", "Print this help"))
         .subcommand(sub("version", "Print version and build"))
         .subcommand(sub("completion", "Print the completion script for a shell").arg(shell))
 }
 
-/// A global flag for each name of each setting; second names are hidden.
+/// A global flag for each name of each setting, under the heading of its section; alternative names are hidden.
 fn flags() -> Vec<Arg> {
     let mut args = Vec::new();
     for setting in SETTINGS {
         for (position, name) in setting.flags.iter().enumerate() {
             let name = name.trim_start_matches('!');
             let mut arg = Arg::new(name).long(name).help(setting.help).global(true).hide(position > 0);
+            arg = arg.help_heading(setting.section);
             arg = match setting.kind {
-                // As Go reads them: `--arp`, `--arp=false`, never `--arp false`.
+                // As in Go: `--arp` or `--arp=false`, not `--arp false`.
                 Kind::Bool => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
                 _ => arg.num_args(1).allow_hyphen_values(true),
             };
@@ -181,10 +166,10 @@ fn flags() -> Vec<Arg> {
     args
 }
 
-/// Read the command line.
+/// Parses the command line.
 ///
 /// # Errors
-/// Help that was asked for, or what is wrong with it.
+/// Requested help, or what is wrong with the command line.
 pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Cli, Usage> {
     let mut command = command();
     let matches = command.try_get_matches_from_mut(args).map_err(|error| usage(&error))?;
@@ -207,7 +192,7 @@ fn given(matches: &ArgMatches) -> Vec<(String, String)> {
             let values: Vec<&String> = matches.get_many(name).map(Iterator::collect).unwrap_or_default();
             let setting = SETTINGS.iter().find(|setting| setting.flags.contains(&name));
             let joined = match setting.map(|setting| setting.kind) {
-                // Lists may be given in parts; of anything else the last one counts.
+                // Repeated lists are joined; of any other repeated flag the last value counts.
                 Some(Kind::List | Kind::SecretList) => {
                     Some(values.iter().map(|value| value.as_str()).collect::<Vec<_>>().join(","))
                 }
@@ -270,7 +255,7 @@ pub fn completion(shell: clap_complete::Shell) -> Vec<u8> {
     script
 }
 
-/// One line: what is wrong, and what may have been meant.
+/// One line: what is wrong, and the most similar known word.
 fn usage(error: &clap::Error) -> Usage {
     match error.kind() {
         ErrorKind::DisplayHelp

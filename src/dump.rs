@@ -1,11 +1,11 @@
-//! What SIGUSR1 prints on stdout: the configuration, and what the process knows.
+//! The dump on SIGUSR1: configuration and state, on stdout.
 
 use std::fmt::Write;
 
 use crate::config::{Config, Key, SETTINGS, show};
 use crate::telemetry::status::Status;
 
-/// The dump, in the Go program's sections as far as they exist here.
+/// In the Go program's sections, as far as they exist here.
 pub fn text(config: &Config, status: &Status) -> String {
     const LINE: &str = "================================================================================";
     let mut text = format!(

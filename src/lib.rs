@@ -1,4 +1,4 @@
-//! Virtual IPs for Kubernetes clusters without a cloud.
+//! Virtual IPs for Kubernetes clusters on bare metal.
 //!
 //! One direction, from left to right; ARCHITECTURE.md has the map and the rules:
 //!
@@ -35,9 +35,9 @@ mod testing;
 pub mod upnp;
 pub mod watch_ext;
 
-/// The version of this release, as in image tags.
+/// Also the default tag of images in manifests.
 pub const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
-/// The commit it was built from, where the build told.
+/// The commit, if the build sets `KUBE_VIP_BUILD`.
 pub const BUILD: &str = match option_env!("KUBE_VIP_BUILD") {
     Some(build) => build,
     None => "unknown",

@@ -1,4 +1,4 @@
-//! The `kube-vip` program: read what was typed, do it, say how it went.
+//! The `kube-vip` program: runs the command line's action.
 
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -7,13 +7,13 @@ use kube_vip::cli::{self, Action, Cli, Manifest, Usage};
 use kube_vip::config::{self, Config, Raw, ServiceElection, Sources};
 use kube_vip::model::{ActualAddress, IfIndex};
 use kube_vip::net::netlink::Netlink;
-use kube_vip::program::{Failure, conclude, environment, print, runtime};
+use kube_vip::program::{Failure, environment, print, run_main, runtime};
 use kube_vip::telemetry::bgp::PeerStatus;
-use kube_vip::telemetry::{logging, status};
+use kube_vip::telemetry::{self, logging};
 use kube_vip::{BUILD, VERSION, daemon, manifest};
 
 fn main() -> ExitCode {
-    conclude("kube-vip", || match cli::parse(std::env::args_os()) {
+    run_main("kube-vip", || match cli::parse(std::env::args_os()) {
         Ok(cli) => run(cli),
         Err(Usage::Text(text)) => print(&text),
         Err(Usage::Wrong(line)) => Err(Failure { lines: vec![line], code: 2 }),
@@ -27,10 +27,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
             let raw = collect(&cli.flags)?;
             print(&config::show::yaml(&raw))
         }
-        Action::Status { json } => ask("status", json),
-        Action::StatusBgp { json, routes } => ask_bgp(json, routes),
-        Action::Drain => ask("drain", false),
-        Action::Undrain => ask("undrain", false),
+        Action::Status { json } => status("status", json),
+        Action::StatusBgp { json, routes } => status_bgp(json, routes),
+        Action::Drain => status("drain", false),
+        Action::Undrain => status("undrain", false),
         Action::Version => {
             print(&format!("Kube-VIP Release Information\nVersion:  {VERSION}\nBuild:    {BUILD}\n"))
         }
@@ -85,7 +85,7 @@ async fn validate(raw: Raw) -> Result<Config, Failure> {
     config::check(raw, &facts).map_err(|problems| Failure::all(&problems))
 }
 
-/// The addresses of an interface, but for those that an earlier process of ours left there.
+/// The addresses of an interface, without those that an earlier process of ours has left there.
 fn own_addresses(interface: IfIndex, addresses: &[ActualAddress]) -> Vec<IpAddr> {
     let own = addresses
         .iter()
@@ -97,42 +97,41 @@ fn own_addresses(interface: IfIndex, addresses: &[ActualAddress]) -> Vec<IpAddr>
 fn plan(config: &Config) -> String {
     let list = |items: Vec<String>| items.join(", ");
     let (mode, election) = (config.mode.name(), &config.election);
-    let mut text = format!("The configuration is good. This is node {}.\n", config.node_name);
+    let mut text = format!("The configuration is valid. Node: {}.\n", config.node_name);
     if !config.targets.is_empty() {
-        let while_it = match config.elects_control_plane() {
+        let from = match config.elects_control_plane() {
             true => format!(
-                "holds the Lease {}/{} ({} s, renewed every {} s, acted on for {} s)",
+                "the holder of the Lease {}/{} (lease duration {} s, renew deadline {} s, retry period {} s)",
                 election.namespace,
                 election.name,
                 election.lease_duration.as_secs(),
-                election.retry_period.as_secs(),
                 election.renew_deadline.as_secs(),
+                election.retry_period.as_secs(),
             ),
-            false => "finds the API server of this host well, as other nodes do".to_owned(),
+            false => "every node whose local API server is healthy".to_owned(),
         };
         let targets = list(config.targets.iter().map(ToString::to_string).collect());
         let interface = config.interface.as_deref().unwrap_or("the default route's interface");
         text.push_str(&format!(
-            "Control plane: {targets} on {interface}, announced by {mode} while it {while_it}.\n"
+            "Control plane: {targets} on {interface}, announced by {mode} from {from}.\n"
         ));
     }
     if let Some(services) = &config.services {
-        let who = match services.election {
+        let from = match services.election {
             ServiceElection::EveryNode => "every node that can serve them".to_owned(),
             ServiceElection::Global => {
                 format!("the holder of the Lease {}/{}", services.lease.0, services.lease.1)
             }
-            ServiceElection::PerService => "the holder of each one's own Lease".to_owned(),
+            ServiceElection::PerService => "the holder of each Service's Lease".to_owned(),
             ServiceElection::Groups(count) => format!("the holders of {count} Leases"),
         };
-        text.push_str(&format!("Services: announced by {mode}, by {who}.\n"));
+        text.push_str(&format!("Services: announced by {mode} from {from}.\n"));
     }
     if let Some(bgp) = &config.bgp {
         let mut peers: Vec<String> = bgp.peers.iter().map(ToString::to_string).collect();
-        peers.extend(
-            bgp.annotations.iter().map(|prefix| format!("those in the node's annotations {prefix}/…")),
-        );
-        peers.extend(bgp.provider.iter().map(|provider| format!("those that {} tells", provider.url)));
+        peers
+            .extend(bgp.annotations.iter().map(|prefix| format!("those of the node annotations {prefix}/…")));
+        peers.extend(bgp.provider.iter().map(|provider| format!("those of {}", provider.url)));
         text.push_str(&format!("BGP: AS {}, peers {}.\n", bgp.local_as, list(peers)));
     }
     for note in &config.notes {
@@ -147,7 +146,7 @@ fn generate(wanted: &Manifest, flags: &[(String, String)]) -> Result<(), Failure
     print(&text)
 }
 
-/// What `kubeadm init` and `join` ask for before they print the pod.
+/// The checks of `kubeadm init` and `join`.
 fn check_kubeadm(flags: &[(String, String)], join: Option<&str>) -> Result<(), Failure> {
     let raw = collect(flags)?;
     let mut lines = Vec::new();
@@ -165,19 +164,19 @@ fn check_kubeadm(flags: &[(String, String)], join: Option<&str>) -> Result<(), F
     if lines.is_empty() { Ok(()) } else { Err(Failure { lines, code: 1 }) }
 }
 
-fn answers(question: &str) -> Result<Vec<status::Status>, Failure> {
-    let answers = status::ask(question).map_err(Failure::one)?;
-    if answers.is_empty() {
+fn request(command: &str) -> Result<Vec<telemetry::status::Status>, Failure> {
+    let replies = telemetry::status::ask(command).map_err(Failure::one)?;
+    if replies.is_empty() {
         let line =
-            "no running kube-vip answers on this host (only root may ask, in the host's network namespace)";
+            "no kube-vip process replies on this host: run this as root, in the host's network namespace";
         return Err(Failure::one(line));
     }
-    Ok(answers)
+    Ok(replies)
 }
 
-fn ask_bgp(json: bool, routes: bool) -> Result<(), Failure> {
-    let answers = answers(if routes { "bgp-routes" } else { "status" })?;
-    let peers: Vec<PeerStatus> = answers.into_iter().flat_map(|status| status.peers.into_values()).collect();
+fn status_bgp(json: bool, routes: bool) -> Result<(), Failure> {
+    let replies = request(if routes { "bgp-routes" } else { "status" })?;
+    let peers: Vec<PeerStatus> = replies.into_iter().flat_map(|status| status.peers.into_values()).collect();
     if json {
         let text = serde_json::to_string_pretty(&peers).map_err(Failure::one)?;
         return print(&format!("{text}\n"));
@@ -188,12 +187,12 @@ fn ask_bgp(json: bool, routes: bool) -> Result<(), Failure> {
     print(&peers.iter().map(|peer| format!("{}\n", peer.to_text())).collect::<String>())
 }
 
-fn ask(question: &str, json: bool) -> Result<(), Failure> {
-    let answers = answers(question)?;
+fn status(command: &str, json: bool) -> Result<(), Failure> {
+    let replies = request(command)?;
     if json {
-        let text = serde_json::to_string_pretty(&answers).map_err(Failure::one)?;
+        let text = serde_json::to_string_pretty(&replies).map_err(Failure::one)?;
         return print(&format!("{text}\n"));
     }
-    let texts: Vec<String> = answers.iter().map(status::Status::to_text).collect();
+    let texts: Vec<String> = replies.iter().map(telemetry::status::Status::to_text).collect();
     print(&texts.join("\n"))
 }

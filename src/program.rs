@@ -1,34 +1,31 @@
-//! What the programs of this workspace have in common: how they begin, and how they say what went wrong.
+//! Process entry shared by the programs of this workspace: TLS, runtime, output and exit codes.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
 
-/// What went wrong, one line each, and the exit code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// One sentence each.
+    /// One sentence each, for stderr.
     pub lines: Vec<String>,
     /// 1, or 2 where the command line itself is wrong.
     pub code: u8,
 }
 
 impl Failure {
-    /// One thing went wrong.
     pub fn one(error: impl Display) -> Self {
         Self { lines: vec![error.to_string()], code: 1 }
     }
 
-    /// Several things are wrong.
     pub fn all(problems: &[impl Display]) -> Self {
         Self { lines: problems.iter().map(ToString::to_string).collect(), code: 1 }
     }
 }
 
-/// Do what a program does, and say how it went, in its name.
-pub fn conclude(name: &str, work: impl FnOnce() -> Result<(), Failure>) -> ExitCode {
-    // Two TLS providers in one process panic at the first connection: choose before anything connects.
+/// Runs a program and prints its errors, prefixed with its name.
+pub fn run_main(name: &str, work: impl FnOnce() -> Result<(), Failure>) -> ExitCode {
+    // Without a process-wide default, rustls panics at the first connection if several providers are compiled in.
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         eprintln!("{name}: another TLS provider is installed already");
         return ExitCode::FAILURE;
@@ -44,17 +41,17 @@ pub fn conclude(name: &str, work: impl FnOnce() -> Result<(), Failure>) -> ExitC
     }
 }
 
-/// The environment; what is no text is left out.
+/// The environment, without variables that are not UTF-8.
 pub fn environment() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
 }
 
-/// Write to stdout; a reader that went away is no error.
+/// Writes to stdout; a closed pipe is no error.
 ///
 /// # Errors
-/// What the system says.
+/// Any other I/O error.
 pub fn print(text: &str) -> Result<(), Failure> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::one(error)),
@@ -62,10 +59,10 @@ pub fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// What asynchronous work runs on: one thread, since all of it waits most of the time.
+/// A runtime with one thread, since all work waits most of the time.
 ///
 /// # Errors
-/// What the system says.
+/// The I/O error of its creation.
 pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::one)
 }

@@ -1,4 +1,4 @@
-//! Generated manifests: their content, their way back through the environment, and how Kubernetes reads them.
+//! Generated manifests: their content, the round trip through the environment, and how YAML parsers read them.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -79,7 +79,7 @@ fn the_environment_has_the_go_programs_order() {
 }
 
 #[test]
-fn the_pod_is_what_kubeadm_starts() {
+fn the_pod_has_the_fields_that_kubeadm_needs() {
     let spec = spec(&pod(ARP, &[]));
     let container = &spec.containers[0];
     assert_eq!(container.args.as_deref(), Some(&["manager".to_owned()][..]));
@@ -102,7 +102,7 @@ fn the_pod_is_what_kubeadm_starts() {
 }
 
 #[test]
-fn losing_leadership_gets_its_own_variable_for_the_time() {
+fn lose_leadership_emits_its_timeout_variable() {
     let list = env_list(&spec(&pod(
         &[ARP, &["--loseLeadership", "--loseLeadershiptTimeoutSeconds", "7"]].concat(),
         &[],
@@ -112,7 +112,7 @@ fn losing_leadership_gets_its_own_variable_for_the_time() {
     assert_eq!(value("vip_loseleadership_timeout_seconds"), Some("7"));
 }
 
-/// A value for each setting that differs from its default and does not quarrel with the others.
+/// A value for each setting that differs from its default and is compatible with the others.
 fn unusual(kind: Kind, name: &str) -> Option<String> {
     Some(match (kind, name) {
         (
@@ -143,14 +143,14 @@ fn unusual(kind: Kind, name: &str) -> Option<String> {
 }
 
 #[test]
-fn a_no_to_gateways_is_said_although_it_is_the_default() {
+fn an_explicit_upnp_false_is_emitted_although_it_is_the_default() {
     let base = [("vip_arp", "true"), ("cp_enable", "true"), ("address", "192.0.2.9")];
-    let said = |env: &[(&str, &str)]| {
+    let emitted = |env: &[(&str, &str)]| {
         let list = env_list(&spec(&pod(&[], &[&base, env].concat())));
         list.into_iter().find(|(name, _)| name == "enable_upnp").map(|(_, value)| value)
     };
-    assert_eq!(said(&[]), None);
-    assert_eq!(said(&[("enable_upnp", "false")]).as_deref(), Some("false"));
+    assert_eq!(emitted(&[]), None);
+    assert_eq!(emitted(&[("enable_upnp", "false")]).as_deref(), Some("false"));
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn a_manifest_read_back_as_environment_gives_the_same_manifest() {
             list.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(pod(&[], &back), first, "{case:?}");
         for (name, value) in &case {
-            // Only emitted together with the switch they belong to, or under another name.
+            // Every value is emitted under the preferred name.
             let shown = list.iter().any(|(known, shown)| known == name && shown == value);
             assert!(shown, "{name}={value} is lost: {list:?}");
         }
@@ -263,7 +263,7 @@ fn kubernetes_reads_every_value_as_a_string() {
 }
 
 #[test]
-fn a_daemon_set_selects_what_it_makes() {
+fn the_selector_of_a_daemon_set_matches_its_template() {
     let printed = kube_vip(&["manifest", "daemonset", "--inCluster", "--taint", "--arp", "--services"], &[]);
     let set: DaemonSet = serde_saphyr::from_str(&printed.stdout).unwrap();
     let spec = set.spec.unwrap();
@@ -276,7 +276,7 @@ fn a_daemon_set_selects_what_it_makes() {
 }
 
 #[test]
-fn rights_are_three_documents_of_the_kind_asked_for() {
+fn rbac_is_three_documents_of_the_requested_kinds() {
     let kinds = |args: &[&str]| -> Vec<String> {
         let printed = kube_vip(&[&["manifest", "rbac"], args].concat(), &[]);
         let lines = printed.stdout.lines().filter_map(|line| line.strip_prefix("kind: "));
@@ -307,7 +307,7 @@ fn the_reference_of_the_project_is_up_to_date() {
 }
 
 #[test]
-fn wrong_input_prints_nothing_but_one_line_for_each_problem() {
+fn invalid_input_prints_one_line_per_problem_and_nothing_else() {
     let table: [(&[&str], i32, &[&str]); 6] = [
         (
             &["manifest", "pod", "--controlplane", "--arp"],
@@ -360,7 +360,7 @@ fn commands_print_what_the_go_program_prints() {
 }
 
 #[test]
-fn a_typo_in_a_variable_is_a_warning_and_the_manager_names_the_interfaces_there_are() {
+fn a_typo_in_a_variable_is_a_warning_and_manager_lists_the_interfaces() {
     let printed = kube_vip(&["manifest", "pod", "--arp"], &[("vip_adress", "x")]);
     assert_eq!(printed.code, Some(0));
     assert!(printed.stderr.contains("variable vip_adress is not known"), "{}", printed.stderr);
@@ -376,13 +376,12 @@ fn a_typo_in_a_variable_is_a_warning_and_the_manager_names_the_interfaces_there_
     let env = [("vip_arp", "true"), ("cp_enable", "true"), ("address", "192.0.2.1"), ("vip_interface", "lo")];
     let printed = kube_vip(&["manager", "--dry-run"], &env);
     assert!(
-        printed.stdout.starts_with("The configuration is good."),
+        printed.stdout.starts_with("The configuration is valid."),
         "{} {}",
         printed.stdout,
         printed.stderr
     );
-    let lease =
-        "Control plane: 192.0.2.1 on lo, announced by ARP while it holds the Lease kube-system/plndr-cp-lock";
+    let lease = "Control plane: 192.0.2.1 on lo, announced by ARP from the holder of the Lease kube-system/plndr-cp-lock";
     assert!(printed.stdout.contains(lease), "{}", printed.stdout);
     let env = [
         ("bgp_enable", "true"),
@@ -391,7 +390,7 @@ fn a_typo_in_a_variable_is_a_warning_and_the_manager_names_the_interfaces_there_
         ("bgp_peers", "192.0.2.1:65001,unnumbered:lo"),
     ];
     let printed = kube_vip(&["manager", "--dry-run"], &env);
-    let expected = "Services: announced by BGP, by every node that can serve them.\n\
+    let expected = "Services: announced by BGP from every node that can serve them.\n\
                     BGP: AS 65000, peers 192.0.2.1:179, unnumbered:lo.\n";
     assert!(printed.stdout.ends_with(expected), "{} {}", printed.stdout, printed.stderr);
 }

@@ -2,13 +2,13 @@
 
 use std::process::ExitCode;
 
-use kube_vip::program::{Failure, conclude, environment, print, runtime};
+use kube_vip::program::{Failure, environment, print, run_main, runtime};
 use kube_vip::telemetry::logging;
 use kube_vip_cloud_provider::cli::{self, Cli, Command, Usage};
 use kube_vip_cloud_provider::{controller, inspect, manifest};
 
 fn main() -> ExitCode {
-    conclude("kube-vip-cloud-provider", || match cli::parse(std::env::args_os(), &environment()) {
+    run_main("kube-vip-cloud-provider", || match cli::parse(std::env::args_os(), &environment()) {
         Ok(cli) => run(cli),
         Err(Usage::Text(text)) => print(&text),
         Err(Usage::Wrong(lines, code)) => Err(Failure { lines, code }),

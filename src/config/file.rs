@@ -1,4 +1,4 @@
-//! The configuration file: YAML or JSON, read into settings, with the line of each for messages.
+//! The configuration file, YAML or JSON, as settings with the line of each for messages.
 
 use serde::Deserialize;
 use serde::de::{MapAccess, SeqAccess, Visitor};
@@ -10,7 +10,7 @@ use super::origin::Origin;
 use super::problem::{Problem, nearest};
 use super::settings::{Key, SETTINGS};
 
-/// A node of the document. JSON is read as the YAML that it is.
+/// A node of the document. JSON needs no parser of its own: it is YAML.
 #[derive(Debug, Clone, PartialEq)]
 enum Node {
     Null,
@@ -76,7 +76,7 @@ impl<'de> Visitor<'de> for NodeVisitor {
 /// A value found in the file, with its setting.
 pub type Found = (Key, String, Origin);
 
-/// Read the text of the file at `path`.
+/// Parses the text of the file at `path`.
 pub fn parse(path: &str, text: &str) -> (Vec<Found>, Vec<Problem>) {
     let mut reader = Reader { path, found: Vec::new(), problems: Vec::new() };
     let lower = path.to_lowercase();
@@ -145,8 +145,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Peers may be written as strings in the form of `bgp_peers`, or as maps. What that form cannot say makes the value
-    /// a list in JSON.
+    /// Peers are strings in the form of `bgp_peers`, or maps. If that form cannot express one of them, the value is a
+    /// JSON list.
     fn peers(&mut self, path: &str, origin: Origin, peers: Vec<Spanned<Node>>) {
         let mut values = Vec::new();
         for peer in peers {
@@ -190,7 +190,7 @@ fn json(node: Node) -> Value {
     }
 }
 
-/// A peer in the form of `bgp_peers`; none if that cannot say it.
+/// A peer in the form of `bgp_peers`; none if that cannot express it.
 fn peer_text(peer: &Value) -> Option<String> {
     let fields = match peer {
         Value::String(text) => return Some(text.clone()),
@@ -236,7 +236,7 @@ fn scalar(node: Node) -> Option<String> {
     }
 }
 
-/// File keys match in any case; the names of flags and variables are understood, too.
+/// File keys match in any case; names of flags and variables are accepted as well.
 fn setting(path: &str) -> Option<Key> {
     let names = |names: &'static [&'static str]| names.iter().any(|name| name.eq_ignore_ascii_case(path));
     let by = |select: fn(&'static super::settings::Setting) -> &'static [&'static str]| {
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
+    fn an_unknown_key_is_reported_with_its_line_and_a_hint() {
         let (_, problems) = parse("c.yaml", "enableARP: true\nbgpConfig:\n  holdtimer: 3\nadress: x\n");
         let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
         assert_eq!(
@@ -302,7 +302,7 @@ mod tests {
         let text = "bgpConfig:\n  peers:\n  - 192.0.2.1:65000::false\n  - {address: 'fd00::1', as: 65001, port: 1179}\n  - {interface: eth1, bfdEnabled: true}\n";
         let peers = "192.0.2.1:65000::false,[fd00::1]:65001:::1179,unnumbered:eth1::::::true;300;300;3";
         assert_eq!(found(text), [(Key::BgpPeers, peers.to_owned())]);
-        // What the form of the variable has no place for.
+        // Fields that `bgp_peers` cannot express.
         let text = "bgpConfig:\n  peers:\n  - {address: 192.0.2.1, as: 65001, holdTime: 3, nodeSelector: {rack: a}, communities: ['65000:1']}\n";
         let (peers, problems) = super::super::bgp::peers(&found(text)[0].1, &mut Vec::new());
         assert!(problems.is_empty(), "{problems:?}");
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_map_or_no_yaml_or_has_another_name_is_refused() {
+    fn lists_invalid_yaml_and_other_file_names_are_rejected() {
         for (path, text) in [("c.yaml", "- a"), ("c.yaml", "a: [1"), ("c.toml", "a = 1")] {
             assert_eq!(parse(path, text).1.len(), 1, "{path} {text}");
         }

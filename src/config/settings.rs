@@ -120,7 +120,7 @@ settings! {
             "Interface for the addresses of Services; `auto` picks the interface whose subnet contains the address.";
         AllowInterfaceNotUp allow_interface_not_up: bool as Kind::Bool, default "false",
             flags ["allowInterfaceNotUp"], env ["vip_allow_interface_not_up"], file ["allowInterfaceNotUp"],
-            "Start although an interface is down, and hold on to the VIP while it is.";
+            "Start while an interface is down, and keep the VIP on it.";
         Address address: Vec<String> as Kind::Text, default "",
             flags ["address"], env ["address"], file ["address"],
             "The VIP: an IP address, a DNS name, or several separated by commas.";
@@ -132,22 +132,22 @@ settings! {
             "Prefix length of the VIP without a slash: `32`, `128`, or `32,128` for IPv4 and IPv6. Empty: a host route.";
         NodeName node_name: Option<String> as Kind::Text, default "",
             flags ["nodeName"], env ["vip_nodename"], file ["nodeName", "leaseNodeName"],
-            "This node's name in Leases, labels and Events. Empty: the hostname. Always in lower case.";
+            "This node's name in Leases, labels and Events, converted to lower case. Empty: the hostname.";
         Port port: u16 as Kind::Int(1, 65535), default "6443",
             flags ["port"], env ["port"], file ["port"],
             "Port of the API server.";
         DnsMode dns_mode: DnsMode as Kind::OneOf(DnsMode::WORDS), default "first",
             flags ["dnsMode"], env ["dns_mode"], file ["dnsMode", "dnsDualStackMode"],
-            "Which addresses of a DNS name are used: the first, the first of a family, or the first of each.";
+            "Which addresses of a DNS name are used: the first, the first of a family, or the first of each family.";
         Ddns ddns: bool as Kind::Bool, default "false",
             flags ["ddns"], env ["vip_ddns"], file ["ddns"],
-            "Get the address for the name in `address` by DHCP.";
+            "Request the address for the name in `address` by DHCP.";
         DhcpMode dhcp_mode: DhcpMode as Kind::OneOf(DhcpMode::WORDS), default "",
             flags ["dhcpMode"], env ["dhcp_mode"], file ["dhcpMode", "dhcpDualStackMode"],
-            "Families to ask DHCP for. Empty: follows `dns_mode`.";
+            "Families to request by DHCP. Empty: follows `dns_mode`.";
         DhcpBackoffAttempts dhcp_backoff_attempts: u32 as Kind::Int(0, 4294967295), default "3",
             flags ["dhcpBackoffAttempts"], env ["dhcp_backoff_attempts"], file ["dhcpBackoffAttempts"],
-            "Rounds of questions after which a DHCP server that never answers is asked every five minutes; 0 asks every minute for ever.";
+            "DISCOVER rounds without a reply before retrying only every 5 minutes; 0: retry every minute forever.";
         Mdns mdns: Option<String> as Kind::Text, default "",
             flags ["mdns"], env ["vip_mdns"], file ["mdns"],
             "Name of the control plane in the local network (mDNS), such as `k8s.local`.";
@@ -156,19 +156,19 @@ settings! {
             "On `lo`, give the VIP global instead of host scope.";
         SkipDad skip_dad: bool as Kind::Bool, default "false",
             flags ["skipDAD"], env ["vip_skipdad"], file ["skipDAD"],
-            "Do not probe for a free IPv6 address before it is used for the first time.";
+            "Skip duplicate address detection for IPv6 addresses.";
         ArpRate arp_rate: u32 as Kind::Int(0, 3600000), default "0",
             flags ["arpRate"], env ["vip_arpRate"], file ["arpBroadcastRate"],
-            "Milliseconds between announcements of a VIP that is held; 0 announces in a burst and then every 60 s.";
+            "Milliseconds between announcements of a held VIP; 0: a burst, then one announcement every 60 s.";
         PreserveVip preserve_vip: bool as Kind::Bool, default "false",
             flags ["preserveVipOnLeadershipLoss"], env ["vip_preserve_on_leadership_loss"], file ["preserveVIPOnLeadershipLoss"],
-            "After a lost claim, leave the IPv4 VIP on the interface, silently, until the kernel's lifetime for it ends.";
+            "After a lost claim, keep the IPv4 VIP on the interface, without announcing it, until its kernel lifetime ends.";
         LoseLeadership lose_leadership: bool as Kind::Bool, default "false",
             flags ["loseLeadership"], env ["vip_loseleadership"], file ["loseLeadership"],
-            "Give up the VIP when its interface has been down for a while, whoever else may be better.";
+            "Give up the VIP when its interface has been down for `vip_loseleadership_timeout_seconds`, regardless of the state of other nodes.";
         LoseLeadershipTimeout lose_leadership_timeout: u32 as Kind::Int(0, 86400), default "30",
             flags ["loseLeadershiptTimeoutSeconds", "loseLeadershipTimeoutSeconds"], env ["vip_loseleadership_timeout_seconds"], file ["loseLeadershipTimeoutSeconds"],
-            "Seconds an interface may be down before `vip_loseleadership` acts.";
+            "Seconds that an interface may be down before `vip_loseleadership` takes effect.";
     }
     "Mode" {
         Arp arp: bool as Kind::Bool, default "false",
@@ -191,30 +191,30 @@ settings! {
             "Announce Services of type LoadBalancer.";
         Namespace namespace: String as Kind::Text, default "kube-system",
             flags ["namespace"], env ["cp_namespace"], file ["namespace"],
-            "Namespace of the Leases, unless their names say otherwise or a service account has one.";
+            "Namespace of Leases whose names do not contain one; the namespace of a service account takes precedence.";
         InstanceName instance_name: Option<String> as Kind::Text, default "",
             flags ["instanceName"], env ["instance_name", "INSTANCE_NAME"], file ["instanceName"],
-            "Tells several instances on one host apart.";
+            "Distinguishes several instances on one host.";
     }
     "Election" {
         LeaderElection leader_election: bool as Kind::Bool, default "false",
             flags ["leaderElection"], env ["vip_leaderelection"], file ["enableLeaderElection"],
-            "Elect also where the mode does without: the control plane by BGP, Services by routing table.";
+            "Elect a leader also in modes that do without: the control plane by BGP, Services by routing table.";
         LeaderElectionType leader_election_type: ElectionStore as Kind::OneOf(ElectionStore::WORDS), default "kubernetes",
             flags ["leaderElectionType"], env ["vip_leaderelectiontype"], file ["leaderElectionType"],
             "Where the election is held.";
         LeaseName lease_name: String as Kind::Text, default "plndr-cp-lock",
             flags ["leaseName"], env ["vip_leasename"], file ["leaseName"],
-            "Lease of the control plane; may be `namespace/name`.";
+            "Lease of the control plane, as `name` or `namespace/name`.";
         LeaseDuration lease_duration: u16 as Kind::Int(1, 3600), default "15",
             flags ["leaseDuration"], env ["vip_leaseduration"], file ["leaseDuration"],
-            "Seconds that others stay away after the holder's last renewal.";
+            "Seconds after the leader's last renewal before another node may acquire the Lease.";
         RenewDeadline renew_deadline: u16 as Kind::Int(1, 3600), default "10",
             flags ["leaseRenewDuration"], env ["vip_renewdeadline"], file ["renewDeadline"],
-            "Seconds that the holder acts on its last renewal.";
+            "Seconds after its last renewal for which the leader keeps acting on it.";
         RetryPeriod retry_period: u16 as Kind::Int(1, 3600), default "2",
             flags ["leaseRetry"], env ["vip_retryperiod"], file ["retryPeriod"],
-            "Seconds from one renewal to the next.";
+            "Seconds between renewals.";
         LeaseAnnotations lease_annotations: BTreeMap<String, String> as Kind::JsonMap, default "",
             flags ["leaseAnnotations"], env ["vip_leaseannotations"], file ["leaseAnnotations"],
             "Annotations for the control plane's Lease, as a JSON object of strings.";
@@ -240,28 +240,28 @@ settings! {
     "API server" {
         Kubeconfig kubeconfig: String as Kind::Text, default "/etc/kubernetes/admin.conf",
             flags ["k8sConfigPath"], env ["k8s_config_file"], file ["k8sConfigFile"],
-            "Kubeconfig to use, and the host's file that a generated manifest mounts.";
+            "Path of the kubeconfig; in generated manifests, the host's file to mount.";
         KubernetesAddr kubernetes_addr: Option<String> as Kind::Text, default "",
             flags [], env ["kubernetes_addr"], file ["kubernetesAddr"],
             "Address or URL of the API server, instead of the one in the kubeconfig.";
         DetectControlPlane detect_control_plane: bool as Kind::Bool, default "false",
             flags ["autodetectcp"], env ["cp_detect"], file ["detectControlPlane"],
-            "Reach the local API server by the first of this host's addresses that answers and stands in its certificate.";
+            "Connect to the local API server at the first of this host's addresses that answers and is in its certificate.";
         HealthAddress health_address: Option<String> as Kind::Url, default "",
             flags ["controlPlaneHealthCheckAddress"], env ["control_plane_health_check_address"], file ["controlPlaneHealthCheck.address"],
-            "URL to judge the local API server by. Empty: its own /livez.";
+            "URL for health checks of the local API server. Empty: its own /livez.";
         HealthPeriod health_period: u32 as Kind::Int(0, 86400), default "5",
             flags ["controlPlaneHealthCheckPeriodSeconds"], env ["control_plane_health_check_period_seconds"], file ["controlPlaneHealthCheck.periodSeconds"],
-            "Seconds between checks, where a URL is given; without one it is every 250 ms.";
+            "Seconds between health checks of the URL; /livez is checked every 250 ms.";
         HealthTimeout health_timeout: u16 as Kind::Int(1, 3600), default "3",
             flags ["controlPlaneHealthCheckTimeoutSeconds"], env ["control_plane_health_check_timeout_seconds"], file ["controlPlaneHealthCheck.timeoutSeconds"],
-            "Seconds a check may take, where a URL is given.";
+            "Timeout of a health check of the URL, in seconds.";
         HealthThreshold health_threshold: u16 as Kind::Int(1, 1000), default "3",
             flags ["controlPlaneHealthCheckFailureThreshold"], env ["control_plane_health_check_failure_threshold"], file ["controlPlaneHealthCheck.failureThreshold"],
-            "Failed checks in a row that count as down, where a URL is given.";
+            "Consecutive failed health checks of the URL that count as down.";
         HealthCa health_ca: Option<String> as Kind::Text, default "",
             flags ["controlPlaneHealthCheckCAPath"], env ["control_plane_health_check_ca_path"], file ["controlPlaneHealthCheck.caPath"],
-            "File with a further CA for the URL.";
+            "File with an additional CA for the URL.";
         BackendHealthInterval backend_health_interval: u16 as Kind::Int(1, 3600), default "5",
             flags [], env ["backend_health_check_interval"], file ["backendHealthCheckInterval"],
             "Seconds between checks of IPVS backends, and of the API server in routing-table mode.";
@@ -272,30 +272,30 @@ settings! {
     "Telemetry" {
         LogLevel log_level: i64 as Kind::Int(-8, 8), default "0",
             flags ["log"], env ["vip_loglevel"], file ["logging"],
-            "-4 debug, 0 info, 4 warnings, 8 errors.";
+            "Log level: -4 debug, 0 info, 4 warnings, 8 errors.";
         LogFormat log_format: LogFormat as Kind::OneOf(LogFormat::WORDS), default "text",
             flags ["logFormat"], env ["vip_logformat"], file ["logFormat"],
-            "How log lines are written.";
+            "Format of log lines.";
         MetricsAddress metrics_address: Option<String> as Kind::TextOrNothing, default ":2112",
             flags ["prometheusHTTPServer"], env ["prometheus_server"], file ["prometheusHTTPServer"],
-            "Where metrics are served; empty turns them off.";
+            "Address that serves metrics. Empty: off.";
         HealthPort health_port: u16 as Kind::Int(0, 65535), default "0",
             flags ["healthCheckPort"], env ["health_check_port"], file ["healthCheckPort"],
-            "Port of /healthz and /readyz, 1024 or above; 0 turns it off.";
+            "Port of /healthz and /readyz, 1024 or above; 0: off.";
     }
     "Services" {
         ServicesElection services_election: bool as Kind::Bool, default "false",
             flags ["servicesElection"], env ["svc_election"], file ["enableServicesElection"],
-            "One election per Service.";
+            "Elect a leader for each Service.";
         ServicesElectionGroups services_election_groups: u16 as Kind::Int(0, 1024), default "0",
             flags ["servicesElectionGroups"], env ["svc_election_groups"], file ["servicesElectionGroups"],
-            "Spread Services over this many elections, by their addresses; 0 holds one for all of them.";
+            "Number of elections over which Services are spread by their addresses; 0: one election for all.";
         ServicesLeaseName services_lease_name: String as Kind::Text, default "plndr-svcs-lock",
             flags ["servicesLeaseName"], env ["svc_leasename"], file ["servicesLeaseName"],
-            "Lease of the election for all Services; may be `namespace/name`.";
+            "Lease of the election for all Services, as `name` or `namespace/name`.";
         ServiceNamespace service_namespace: Option<String> as Kind::Text, default "",
             flags ["serviceNamespace"], env ["svc_namespace"], file ["serviceNamespace"],
-            "Only Services of this namespace; also the namespace of generated manifests.";
+            "Handle only Services of this namespace; also the namespace of generated manifests.";
         ClassOnly class_only: bool as Kind::Bool, default "false",
             flags ["lbClassOnly"], env ["lb_class_only"], file ["lbClassOnly"],
             "Ignore Services without a load balancer class.";
@@ -304,60 +304,59 @@ settings! {
             "The load balancer class to serve.";
         ClassLegacy class_legacy: bool as Kind::Bool, default "true",
             flags ["lbClassNameLegacyHandling"], env ["lb_class_legacy_handling"], file ["lbClassLegacyHandling"],
-            "Serve Services without a class, too.";
+            "Serve Services without a class as well.";
         ServiceSecurity service_security: bool as Kind::Bool, default "false",
             flags ["onlyAllowTrafficServicePorts"], env ["enable_service_security"], file ["enableServiceSecurity"],
-            "Drop traffic to a Service's address on other ports than its own.";
+            "Drop traffic to a Service's address on ports that the Service does not have.";
         OnDemandElection on_demand_election: bool as Kind::Bool, default "false",
             flags ["perServiceElectionOnDemand"], env ["per_service_election_on_demand"], file ["perServiceElectionOnDemand"],
-            "One election for each Service that asks for it by annotation.";
+            "Elect a leader for each Service that requests it by annotation.";
         DisableServiceUpdates disable_service_updates: bool as Kind::Bool, default "false",
             flags ["disableServiceUpdates"], env ["disable_service_updates"], file ["disableServiceUpdates"],
-            "Do not write the status and annotations of Services.";
+            "Do not write status and annotations of Services.";
         EnableEndpoints enable_endpoints: bool as Kind::Bool, default "false",
             flags ["enableEndpoints", "!enableEndpointSlices"], env ["enable_endpoints"], file ["enableEndpoints"],
-            "Follow Endpoints instead of EndpointSlices.";
+            "Watch Endpoints instead of EndpointSlices.";
         DebounceTime debounce_time: Duration as Kind::Duration, default "0s",
             flags ["debounceTime"], env ["debounce_time"], file ["debounceTime"],
-            "How long changes of Services are collected before they are acted on.";
+            "Time to collect changes of Services before acting on them.";
         Upnp upnp: bool as Kind::Bool, default "false",
             flags [], env ["enable_upnp", "enableUPNP"], file ["enableUPNP"],
-            "Open ports of the network's gateway by UPnP for Services that ask for it; said to be `false`, not even for \
-             those that the cloud provider lets.";
+            "Map ports of the network's gateway by UPnP for Services that request it. Explicit `false` also overrides the cloud provider's `--upnp`.";
         UpnpStatus upnp_status: bool as Kind::Bool, default "true",
             flags [], env ["upnp_status"], file ["upnpStatus"],
-            "Show the gateway's outer address in the status of a Service to which it leads.";
+            "Publish the gateway's external address in the status of Services with a port mapping.";
         ServicesMdns services_mdns: bool as Kind::Bool, default "false",
             flags ["servicesMdns"], env ["svc_mdns"], file ["servicesMdns"],
-            "Give every Service a name in the local network (mDNS), `<service>-<namespace>.local`.";
+            "Publish a name for every Service in the local network (mDNS): `<service>-<namespace>.local`.";
         MirrorInterface mirror_interface: Option<String> as Kind::Text, default "",
             flags ["mirrorDestInterface"], env ["mirror_dest_interface"], file ["mirrorDestInterface"],
-            "Mirror the traffic of the Service interface to this one.";
+            "Mirror the traffic of the Services' interface to this interface.";
     }
     "Load balancer" {
         LoadBalancer load_balancer: bool as Kind::Bool, default "false",
             flags ["enableLoadBalancer"], env ["lb_enable"], file ["enableLoadBalancer"],
-            "Spread control-plane connections over the API servers.";
+            "Balance control-plane connections over the API servers.";
         LoadBalancerPort load_balancer_port: u16 as Kind::Int(1, 65535), default "6443",
             flags ["lbPort"], env ["lb_port"], file ["loadBalancerPort", "lbPort"],
-            "Port on the VIP for it.";
+            "Port on the VIP for balanced connections.";
         LoadBalancerForwarding load_balancer_forwarding: Forwarding as Kind::OneOf(Forwarding::WORDS), default "local",
             flags ["lbForwardingMethod"], env ["lb_fwdmethod"], file ["loadBalancerForwardingMethod", "lbForwardingMethod"],
-            "How its packets are forwarded.";
+            "How balanced packets are forwarded.";
     }
     "BGP" {
         BgpAttach bgp_attach: bool as Kind::Bool, default "false",
             flags ["bgpAttachIPToInterface"], env ["bgp_attach_ip_to_interface"], file ["bgpAttachIPToInterface"],
-            "Put the addresses of Services on the interface, too.";
+            "Also add the addresses of Services to the interface.";
         BgpRouterId bgp_router_id: Option<String> as Kind::Text, default "",
             flags ["bgpRouterID"], env ["bgp_routerid"], file ["bgpConfig.routerID"],
-            "Router ID.";
+            "Router ID, as an IPv4 address. Empty: the first IPv4 address of this host.";
         BgpRouterInterface bgp_router_interface: Option<String> as Kind::Text, default "",
             flags [], env ["bgp_routerinterface"], file ["bgpConfig.routerInterface"],
-            "Take the router ID from this interface's first address.";
+            "Interface whose first IPv4 address is the router ID.";
         BgpSourceIf bgp_source_if: Option<String> as Kind::Text, default "",
             flags ["sourceIF", "sourceif"], env ["bgp_sourceif"], file ["bgpConfig.sourceIF"],
-            "Interface to bind sessions to; not together with a source address.";
+            "Interface to bind sessions to; excludes a source address.";
         BgpSourceIp bgp_source_ip: Option<String> as Kind::Text, default "",
             flags ["sourceIP", "sourceip"], env ["bgp_sourceip"], file ["bgpConfig.sourceIP"],
             "Local address of sessions.";
@@ -390,25 +389,25 @@ settings! {
             "Prefix of the node annotations that hold the BGP configuration.";
         BgpProviderUrl bgp_provider_url: Option<String> as Kind::Url, default "",
             flags ["bgpProviderURL"], env ["bgp_provider_url"], file ["bgpConfig.provider.url"],
-            "HTTPS URL that tells our AS and further peers, as JSON.";
+            "HTTPS URL of a JSON document with our AS and additional peers.";
         BgpProviderToken bgp_provider_token: Option<String> as Kind::Secret, default "",
             flags ["bgpProviderToken"], env ["bgp_provider_token"], file ["bgpConfig.provider.token"],
-            "Token for it.";
+            "Token for the provider.";
         BgpProviderTokenFile bgp_provider_token_file: Option<String> as Kind::Text, default "",
             flags ["bgpProviderTokenFile"], env ["bgp_provider_token_file"], file ["bgpConfig.provider.tokenFile"],
-            "File with the token, read each time.";
+            "File with the token for the provider, read before each request.";
         BgpProviderTokenHeader bgp_provider_token_header: String as Kind::Text, default "Authorization",
             flags ["bgpProviderTokenHeader"], env ["bgp_provider_token_header"], file ["bgpConfig.provider.tokenHeader"],
-            "Header that the token goes into; in `Authorization`, `Bearer` stands before it.";
+            "Header for the token; in `Authorization` it follows the word `Bearer`.";
         BgpProviderCa bgp_provider_ca: Option<String> as Kind::Text, default "",
             flags ["bgpProviderCAPath"], env ["bgp_provider_ca_path"], file ["bgpConfig.provider.caPath"],
-            "File with a further CA for it.";
+            "File with an additional CA for the provider.";
         BgpProviderShape bgp_provider_shape: Vec<String> as Kind::List, default "equinix",
             flags ["bgpProviderShape"], env ["bgp_provider_shape"], file ["bgpConfig.provider.shape"],
-            "Where things stand in its answer: `equinix`, or `field=JSON pointer` for what stands elsewhere.";
+            "Layout of the provider's document: `equinix`, or `field=JSON pointer` for fields elsewhere.";
         MpBgpNexthop mp_bgp_nexthop: String as Kind::OneOf(&["", "fixed", "auto_sourceip", "auto_sourceif"]), default "",
             flags [], env ["mpbgp_nexthop"], file ["bgpConfig.mpbgpNexthop"],
-            "Where the next hop of the other family comes from.";
+            "Source of the next hop for the address family that a session does not use.";
         MpBgpIpv4 mp_bgp_ipv4: Option<String> as Kind::Text, default "",
             flags [], env ["mpbgp_ipv4"], file ["bgpConfig.mpbgpIPv4"],
             "Fixed IPv4 next hop.";
@@ -417,31 +416,31 @@ settings! {
             "Fixed IPv6 next hop.";
         BgpRestartTime bgp_restart_time: u16 as Kind::Int(0, 4095), default "30",
             flags ["bgpGracefulRestartTime"], env ["bgp_graceful_restart_time"], file ["bgpConfig.gracefulRestartTime"],
-            "Seconds for which peers keep our routes while kube-vip restarts, where nothing is elected; 0 turns it off.";
+            "Seconds for which peers keep our routes while kube-vip restarts, without election; 0: no graceful restart.";
         BgpListenPort bgp_listen_port: u16 as Kind::Int(1, 65535), default "179",
             flags ["bgpListenPort"], env ["bgp_listen_port"], file ["bgpConfig.listenPort"],
-            "Port for peers that connect to us (`passive: true`).";
+            "Port for connections from passive peers (`passive: true`).";
         BgpExternalIps bgp_external_ips: bool as Kind::Bool, default "false",
             flags ["bgpAdvertiseExternalIPs"], env ["bgp_advertise_external_ips"], file ["bgpConfig.advertiseExternalIPs"],
-            "Announce the externalIPs of Services, too.";
+            "Advertise the externalIPs of Services.";
         BgpServiceCidrs bgp_service_cidrs: Vec<String> as Kind::List, default "",
             flags ["bgpAdvertiseServiceCIDRs"], env ["bgp_advertise_service_cidrs"], file ["bgpConfig.advertiseServiceCIDRs"],
-            "Announce the networks of cluster addresses: `auto` for the cluster's ServiceCIDRs, or networks.";
+            "Networks of cluster addresses to advertise: `auto` for the cluster's ServiceCIDRs, or networks.";
         BgpAggregates bgp_aggregates: Vec<String> as Kind::List, default "",
             flags ["bgpAggregates"], env ["bgp_aggregates"], file ["bgpConfig.aggregates"],
-            "Networks that are announced while this node announces an address in them.";
+            "Networks to advertise while this node advertises an address in them.";
         Zebra zebra: bool as Kind::Bool, default "false",
             flags ["zebra"], env ["zebra_enable"], file ["bgpConfig.zebra.enabled"],
-            "Hand routes to FRR's zebra.";
+            "Rejected: kube-vip does not connect to zebra; use the routing-table mode.";
         ZebraUrl zebra_url: String as Kind::Text, default "unix:/var/run/frr/zserv.api",
             flags ["zebraUrl"], env ["zebra_url"], file ["bgpConfig.zebra.url"],
-            "Where zebra listens.";
+            "Socket of zebra; without effect.";
         ZebraVersion zebra_version: u32 as Kind::Int(0, 4294967295), default "6",
             flags ["zebraVersion"], env ["zebra_version"], file ["bgpConfig.zebra.version"],
-            "Version of zebra's protocol.";
+            "Version of zebra's protocol; without effect.";
         ZebraSoftware zebra_software: String as Kind::Text, default "frr8.3",
             flags ["zebraSoftwareName"], env ["zebra_software_name"], file ["bgpConfig.zebra.softwareName"],
-            "Name of the software behind it.";
+            "Software behind zebra; without effect.";
     }
     "Routing table" {
         TableId table_id: u32 as Kind::Int(0, 4294967295), default "198",
@@ -449,36 +448,36 @@ settings! {
             "Routing table for the routes.";
         TableType table_type: u8 as Kind::Int(0, 255), default "1",
             flags ["tableType"], env ["vip_routingtabletype"], file ["routingTableType"],
-            "Route type; 1 is unicast, 2 local.";
+            "Route type: 1 unicast, 2 local.";
         RoutingProtocol routing_protocol: u8 as Kind::Int(0, 255), default "248",
             flags ["routingProtocol"], env ["vip_routingprotocol"], file ["routingProtocol"],
-            "Protocol number that marks our routes; 0 means 1.";
+            "Protocol number of our routes; 0 means 1.";
         RouteRealms route_realms: bool as Kind::Bool, default "false",
             flags ["routingRealms"], env ["vip_routingrealms"], file ["routingRealms"],
-            "Put the control plane's IPv4 routes there again after each health check interval, with another realm, for daemons that miss changes.";
+            "Replace the control plane's IPv4 routes after each health check interval, with another realm, for daemons that miss changes.";
         CleanRoutingTable clean_routing_table: bool as Kind::Bool, default "false",
             flags ["cleanRoutingTable"], env ["vip_cleanroutingtable"], file ["cleanRoutingTable"],
-            "Remove unknown routes of that table and protocol after the start.";
+            "After the start, remove unknown routes of that table and protocol.";
     }
     "Egress" {
         EgressPodCidr egress_pod_cidr: Vec<String> as Kind::List, default "",
             flags [], env ["egress_podcidr"], file ["egressPodCidr"],
-            "Pod networks that egress leaves alone.";
+            "Pod networks that are exempt from egress.";
         EgressServiceCidr egress_service_cidr: Vec<String> as Kind::List, default "",
             flags [], env ["egress_servicecidr"], file ["egressServiceCidr"],
-            "Service networks that egress leaves alone.";
+            "Service networks that are exempt from egress.";
         EgressInternalSnat egress_internal_snat: bool as Kind::Bool, default "false",
             flags [], env ["egress_enableinternalsnat"], file ["egressEnableInternalSNAT"],
-            "See the egress documentation of the Go program.";
+            "Exempt these networks from egress in any case; the name, from the Go program, suggests the opposite.";
         EgressClean egress_clean: bool as Kind::Bool, default "false",
             flags [], env ["egress_clean", "EGRESS_CLEAN"], file ["egressClean"],
-            "Remove our egress rules at the start.";
+            "Remove our egress rules at start.";
         EgressNftables egress_nftables: bool as Kind::Bool, default "true",
             flags ["egressWithNftables"], env ["egress_withnftables"], file ["egressWithNftables"],
-            "Use nftables.";
+            "Use nftables for egress.";
         IptablesBackend iptables_backend: String as Kind::OneOf(&["", "nft", "legacy"]), default "",
             flags [], env ["iptables_backend"], file ["iptablesBackend"],
-            "Which iptables to use.";
+            "Variant of iptables for egress.";
     }
     "Process" {
         ConfigFile config_file: Option<String> as Kind::Text, default "",

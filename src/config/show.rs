@@ -1,4 +1,4 @@
-//! The effective configuration for people: every value with its origin, secrets masked.
+//! The effective configuration: every value with its origin, secrets masked; and the reference of all settings.
 
 use std::fmt::Write;
 
@@ -6,10 +6,9 @@ use super::bgp::is_json;
 use super::raw::Raw;
 use super::settings::{Key, Kind, SETTINGS, Setting};
 
-/// Stands for a secret.
 const MASK: &str = "********";
 
-/// The value of `key` as it may be shown.
+/// The value of `key`, without secrets.
 pub fn masked(raw: &Raw, key: Key) -> String {
     let value = raw.text(key);
     match key.setting().kind {
@@ -20,10 +19,10 @@ pub fn masked(raw: &Raw, key: Key) -> String {
     }
 }
 
-/// Blank the password, the third field of each peer. Colons inside brackets belong to an IPv6 address.
+/// Masks the password, the third field of each peer. Colons inside brackets belong to an IPv6 address.
 fn mask_peers(peers: &str) -> String {
     if is_json(peers) {
-        // What cannot be read is not shown either.
+        // A secret could be anywhere in an unreadable value.
         let Ok(mut values) = serde_json::from_str::<Vec<serde_json::Value>>(peers) else {
             return MASK.to_owned();
         };
@@ -64,7 +63,7 @@ fn mask_peers(peers: &str) -> String {
     peers.split(',').map(mask).collect::<Vec<_>>().join(",")
 }
 
-/// The effective configuration as YAML that `--config-file` reads back, secrets aside.
+/// The effective configuration as YAML that `--config-file` reads back, except for secrets.
 pub fn yaml(raw: &Raw) -> String {
     let mut text = String::from("# Precedence: environment variable over flag over file over default.\n");
     let mut section = "";
@@ -91,10 +90,10 @@ pub fn reference() -> String {
     let mut text = String::from(
         "# Configuration reference\n\n\
          <!-- Written by `cargo xtask docs` from src/config/settings.rs; a test fails when it is out of date. -->\n\n\
-         Every setting can be given as an environment variable, as a flag, or as a key of the file that\n\
-         `--config-file` (or `config_file`) names. An environment variable beats a flag, a flag beats the file.\n\
-         An empty variable counts as unset, except for `prometheus_server` and `lb_class_name`. Booleans are read\n\
-         as Go reads them. Every problem is reported at once, with the place it comes from.\n\
+         Every setting is an environment variable, a flag, or a key of the file given by `--config-file` (or\n\
+         `config_file`). An environment variable overrides a flag, and a flag overrides the file. An empty variable\n\
+         counts as unset, except for `prometheus_server` and `lb_class_name`. Booleans are those of Go: `1`, `t`,\n\
+         `true`, `0`, `f`, `false`, also capitalized. All problems are reported at once, each with its origin.\n\
          `kube-vip config` prints the effective values with the origin of each.\n",
     );
     let mut section = "";
@@ -165,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_can_be_read_back() {
+    fn the_printed_configuration_can_be_read_back() {
         let before =
             raw(&[("vip_arp", "true"), ("address", "2001:db8::1"), ("vip_leaseannotations", r#"{"a":"b"}"#)]);
         let text = yaml(&before);

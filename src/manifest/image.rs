@@ -2,10 +2,10 @@
 
 use crate::config::Problem;
 
-/// The reference with its registry and, where it has neither tag nor digest, our own version.
+/// The reference with its registry and, without a tag or digest, our own version.
 ///
 /// # Errors
-/// If it is no image reference.
+/// If it is not an image reference.
 pub fn qualify(image: &str, version: &str) -> Result<String, Problem> {
     let wrong = || {
         Problem::Combination(format!(
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn references_are_completed() {
+    fn registry_and_tag_are_completed() {
         let digest = format!("sha256:{}", "0a".repeat(32));
         let table = [
             ("ghcr.io/kube-vip/kube-vip", "ghcr.io/kube-vip/kube-vip:v9".to_owned()),
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reference_is_refused() {
+    fn invalid_references_are_rejected() {
         for image in ["", "a b", "ghcr.io/Kube/Vip", "a:b c", "a@sha256:12", "a//b"] {
             assert!(qualify(image, "v9").is_err(), "{image}");
         }

@@ -1,7 +1,7 @@
-//! Pods, DaemonSets and rights for Kubernetes, from a configuration. Pure.
+//! Pods, DaemonSets and RBAC objects for Kubernetes, from a configuration. Pure.
 //!
-//! The Go program's documents with keys in alphabetical order, plus what keeps the pod alive and harmless: a
-//! priority class, no privilege escalation, a read-only root file system, the runtime's seccomp profile.
+//! The Go program's documents with keys in alphabetical order, and in addition a priority class, no privilege
+//! escalation, a read-only root file system, the runtime's seccomp profile and a liveness probe.
 
 mod env;
 pub mod image;
@@ -42,10 +42,10 @@ pub fn render(manifest: &Manifest, raw: &Raw) -> Result<String, Vec<Problem>> {
         .map_err(|error| vec![Problem::Combination(format!("the manifest cannot be written: {error}"))])
 }
 
-/// Documents as YAML, each of several with a line before it.
+/// Documents as YAML; several are preceded by `---` lines.
 ///
 /// # Errors
-/// If one cannot be written.
+/// If one cannot be serialized.
 pub fn yaml(documents: &[Value]) -> Result<String, serde_saphyr::ser::Error> {
     let separator = if documents.len() > 1 { "---\n" } else { "" };
     let mut text = String::new();
@@ -65,7 +65,7 @@ fn password_secrets(values: &Values) -> Vec<String> {
     names.into_iter().collect()
 }
 
-/// Where the objects live: `svc_namespace`, or kube-system. `cp_namespace` is about Leases.
+/// The namespace of the objects; `cp_namespace` is that of Leases.
 fn namespace(values: &Values) -> &str {
     values.service_namespace.as_deref().unwrap_or("kube-system")
 }
@@ -151,7 +151,6 @@ fn pod_spec(values: &Values, image: &str, in_cluster: bool) -> Value {
     spec
 }
 
-/// Add a key to an object.
 fn set(object: &mut Value, key: &str, value: Value) {
     if let Some(map) = object.as_object_mut() {
         map.insert(key.to_owned(), value);

@@ -1,8 +1,8 @@
-//! The ServiceAccount and its rights: what the Go program has, Events, and patches of a Service's status.
+//! The ServiceAccount and its permissions: those of the Go program, Events, and patches of a Service's status.
 
 use serde_json::{Value, json};
 
-/// ServiceAccount, role, binding. `secrets` are the names of those that hold passwords of BGP peers.
+/// ServiceAccount, role and binding. `secrets` are the names of Secrets with passwords of BGP peers.
 pub(super) fn documents(namespace: &str, role: bool, role_binding: bool, secrets: &[String]) -> Vec<Value> {
     let account = json!({
         "apiVersion": "v1",

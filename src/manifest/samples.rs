@@ -6,15 +6,11 @@ use crate::config::{Raw, Sources};
 /// A file in manifests/ and the command that prints it.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
-    /// Its name.
     pub file: &'static str,
-    /// What it is for.
     pub about: &'static str,
-    /// The command line.
     pub command: &'static str,
 }
 
-/// All of them.
 pub fn all() -> Vec<Sample> {
     let sample = |file, about, command| Sample { file, about, command };
     vec![
@@ -60,14 +56,14 @@ pub fn all() -> Vec<Sample> {
             "kube-vip manifest pod --interface eth0 --address 192.168.0.40,fd00::40 --controlplane --arp \
              --leaderElection",
         ),
-        sample("rbac.yaml", "ServiceAccount and rights for the DaemonSets.", "kube-vip manifest rbac"),
+        sample("rbac.yaml", "ServiceAccount, role and binding for the DaemonSets.", "kube-vip manifest rbac"),
     ]
 }
 
-/// The file's text.
+/// The text of the file.
 ///
 /// # Errors
-/// What is wrong with the command line: a mistake in this file.
+/// What is wrong with the command line: a bug in this file.
 pub fn render(sample: &Sample) -> Result<String, String> {
     let words = sample.command.split_whitespace().map(Into::into);
     let cli = cli::parse(words).map_err(|usage| format!("{}: {usage:?}", sample.file))?;
