@@ -11,9 +11,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube_vip::election::elector::{DrainReason, Elector, Input, LeaseRequest, LeaseResponse, Output};
-use kube_vip::election::{ClaimSource, Health, LeaderElectionRecord, LeaseObject, Role, Settings};
+use kube_vip::election::elector::{
+    DrainReason, Elector, Input, LeaseRequest, LeaseResponse, Output, SegmentRequest,
+};
+use kube_vip::election::{LeaderElectionRecord, LeaseObject, Settings};
 use kube_vip::model::BootTime;
+use kube_vip::model::{ClaimSource, Health, Role};
 
 const ME: &str = "node-a";
 const OTHER: &str = "node-b";
@@ -83,10 +86,10 @@ impl Script {
                 Output::Request(LeaseRequest::Replace { write, meta }) => {
                     Asked::Put(write.holder, meta.resource_version.unwrap())
                 }
-                Output::Probe => Asked::Probe,
-                Output::Assert => Asked::Assert,
-                Output::Abandon => Asked::Abandon,
-                Output::RenewWatch => Asked::RenewWatch,
+                Output::Segment(SegmentRequest::Probe) => Asked::Probe,
+                Output::Segment(SegmentRequest::Announce) => Asked::Assert,
+                Output::Cancel => Asked::Abandon,
+                Output::RestartWatch => Asked::RenewWatch,
             });
         }
         asked
@@ -371,8 +374,8 @@ fn a_drained_host_stays_away() {
     script.wait_until(30_000);
     assert_eq!(script.outputs(), []);
     // A link that comes back does not undo what the operator wanted.
-    script.tell_at(30_100, Input::Drain(DrainReason::LinkDown));
-    script.tell_at(30_200, Input::Undrain(DrainReason::LinkDown));
+    script.tell_at(30_100, Input::Drain(DrainReason::InterfaceDown));
+    script.tell_at(30_200, Input::Undrain(DrainReason::InterfaceDown));
     assert_eq!(script.outputs(), []);
     script.tell_at(31_000, Input::Undrain(DrainReason::Operator));
     assert_eq!(script.outputs(), [put(ME, 9)]);

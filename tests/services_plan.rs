@@ -10,22 +10,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use kube_vip::config::ClassRule;
+use kube_vip::config::{ClassRule, Prefixes};
 use kube_vip::dhcp::fsm::Stage;
 use kube_vip::dhcp::wish::Held;
-use kube_vip::election::Holder;
+use kube_vip::model::Holder;
 use kube_vip::model::annotation::{
-    DHCP_LEASE, FORCE_ELECTION, HARDWARE_ADDRESS, LEASE_NAME, LOAD_BALANCER_IPS, REQUESTED_IP,
-    SERVICE_INTERFACE, SERVICE_VLAN, VIP_HOST, WITHOUT_ENDPOINTS,
+    BGP_COMMUNITIES, DHCP_LEASE, FORCE_ELECTION, HARDWARE_ADDRESS, LEASE_NAME, LOAD_BALANCER_IPS,
+    MACVLAN_NAME, REQUESTED_IP, SERVICE_INTERFACE, SERVICE_VLAN, VIP_HOST, WITHOUT_ENDPOINTS,
 };
 use kube_vip::model::interface::ManagedInterface;
 use kube_vip::model::service::TrafficPolicy;
-use kube_vip::model::{Family, LeaseName, ServiceKey, ServiceView};
+use kube_vip::model::{
+    CandidacyKind, Family, GroupId, InterfaceSelector, LeaseName, PrefixLength, ServiceKey, ServiceView, Vip,
+};
+use kube_vip::planner::control_plane::ControlPlane;
 use kube_vip::planner::endpoints::{Endpoint, Slice};
 use kube_vip::planner::leases;
-use kube_vip::planner::plan::{ClusterState, Mode, Plan, PlanContext, plan};
+use kube_vip::planner::plan::{ClusterState, Mode, Plan, PlanContext, RouteRules, plan};
 use kube_vip::planner::select::Rules;
-use kube_vip::reconcile::desired::{InterfaceSelector, PrefixLength};
 use proptest::prelude::*;
 
 const ME: &str = "node-1";
@@ -49,6 +51,7 @@ fn context(mode: Mode) -> PlanContext {
         rules: Rules { namespace: None, class: ClassRule::None, on_demand: true },
         mode,
         control_plane: None,
+        services: true,
         interface: InterfaceSelector::Named("eth0".into()),
         main_interface: "eth0".into(),
         v4: PrefixLength::Fixed(32),
@@ -69,11 +72,35 @@ fn record(address: &str) -> String {
 /// One that had ended a second before that.
 const ENDED: &str = "10.0.0.9 from 10.0.0.254 at 2026-11-22T04:58:59Z for 60 renew 30 rebind 52";
 
-/// A cluster that is written down line by line.
-#[derive(Default)]
+fn group(text: &str) -> GroupId {
+    lease(text).into()
+}
+
+/// The control plane with one VIP, elected on its Lease.
+fn control_plane(vip: &str) -> ControlPlane {
+    ControlPlane {
+        lease: lease("kube-system/plndr-cp-lock"),
+        groups: vec![group("kube-system/plndr-cp-lock")],
+        interface: "eth0".into(),
+        prefixes: Prefixes { v4: None, v6: None },
+        fixed: [Vip::host(vip.parse().unwrap())].into(),
+        names: BTreeSet::new(),
+        dhcp: None,
+        mdns: None,
+        resuming: false,
+    }
+}
+
+/// A cluster that is built up line by line.
 struct Scene {
     seen: ClusterState,
     age: i64,
+}
+
+impl Default for Scene {
+    fn default() -> Self {
+        Self { seen: ClusterState { listed: true, ..ClusterState::default() }, age: 0 }
+    }
 }
 
 impl Scene {
@@ -128,9 +155,10 @@ impl Scene {
 fn shown(plan: &Plan) -> Vec<String> {
     plan.groups
         .iter()
-        .map(|(lease, (candidacy, places))| {
-            let addresses: Vec<String> = places.iter().map(|place| place.address.to_string()).collect();
-            let part = if candidacy.eligible { "candidate" } else { "stays away" };
+        .map(|(lease, group)| {
+            let addresses: Vec<String> =
+                group.addresses.iter().map(|spec| spec.address.to_string()).collect();
+            let part = if group.candidacy.eligible { "candidate" } else { "stays away" };
             format!("{lease} {part}: {}", addresses.join(" ")).trim_end().to_owned()
         })
         .collect()
@@ -320,7 +348,7 @@ fn whoever_holds_more_than_its_share_hands_over() {
     let mut scene = Scene::default();
     scene.seen.holders = held(&[("-0", ME, true), ("-1", ME, true), ("-member-node-2", "node-2", true)]);
     let plan = scene.plan(groups(2));
-    let mine: Vec<bool> = plan.groups.values().map(|(candidacy, _)| candidacy.eligible).collect();
+    let mine: Vec<bool> = plan.groups.values().map(|group| group.candidacy.eligible).collect();
     // One of the two goes; the third is this node's own membership.
     assert_eq!(mine.iter().filter(|eligible| **eligible).count(), 2, "{:?}", shown(&plan));
 }
@@ -336,7 +364,8 @@ fn a_node_that_is_late_with_its_renewals_is_given_nothing_and_its_groups_are_sha
         ("-member-node-2", "node-2", false),
     ]);
     let plan = scene.plan(groups(3));
-    for (lease, (candidacy, _)) in &plan.groups {
+    for (lease, group) in &plan.groups {
+        let candidacy = group.candidacy;
         assert!(candidacy.eligible && candidacy.delay == Duration::ZERO, "{lease}: {candidacy:?}");
     }
 }
@@ -367,7 +396,7 @@ fn order(scene: &Scene, name: &str) -> Vec<(Duration, String)> {
         .iter()
         .map(|me| {
             let plan = plan(&PlanContext { me: (*me).to_owned(), ..context(Mode::PerService) }, &scene.seen);
-            (plan.groups[&lease(&format!("default/kubevip-{name}"))].0.delay, (*me).to_owned())
+            (plan.groups[&group(&format!("default/kubevip-{name}"))].candidacy.delay, (*me).to_owned())
         })
         .collect();
     order.sort();
@@ -406,12 +435,86 @@ fn of_the_nodes_that_are_there_one_goes_first_for_each_service() {
 fn a_service_on_the_control_planes_address_goes_where_that_goes() {
     let scene =
         Scene::default().service("web", "10.0.0.1", &["node-1"]).service("more", "10.0.0.2", &["node-1"]);
-    let control_plane = lease("kube-system/plndr-cp-lock");
-    let context = PlanContext { control_plane: Some(control_plane.clone()), ..context(Mode::PerService) };
+    let context = PlanContext { control_plane: Some(control_plane("10.0.0.1")), ..context(Mode::PerService) };
     let seen = ClusterState { vips: ["10.0.0.1".parse().unwrap()].into(), ..scene.seen };
     let plan = plan(&context, &seen);
-    assert_eq!(shown(&plan), ["default/kubevip-more candidate: 10.0.0.2"]);
-    assert_eq!(plan.services[&key("web")].lease, Some(control_plane));
+    assert_eq!(
+        shown(&plan),
+        ["default/kubevip-more candidate: 10.0.0.2", "kube-system/plndr-cp-lock candidate: 10.0.0.1"]
+    );
+    assert_eq!(plan.services[&key("web")].group, Some(group("kube-system/plndr-cp-lock")));
+}
+
+/// Services elected on the control plane's Lease.
+fn shared_lease() -> PlanContext {
+    PlanContext {
+        control_plane: Some(control_plane("10.0.0.1")),
+        ..context(Mode::Global(lease("kube-system/plndr-cp-lock")))
+    }
+}
+
+#[test]
+fn on_the_control_planes_lease_addresses_and_managed_interfaces_of_services_join_its_group() {
+    let mut scene = Scene::default()
+        .service("web", "10.0.0.2", &["node-1"])
+        .service("leased", "0.0.0.0", &["node-1"])
+        .annotated("leased", MACVLAN_NAME, "lan");
+    scene.seen.vips = ["10.0.0.1".parse().unwrap()].into();
+    let plan = plan(&shared_lease(), &scene.seen);
+    assert_eq!(shown(&plan), ["kube-system/plndr-cp-lock candidate: 10.0.0.1 10.0.0.2"]);
+    let group = &plan.groups[&group("kube-system/plndr-cp-lock")];
+    assert_eq!(group.candidacy.kind, CandidacyKind::ControlPlane);
+    assert_eq!(group.interfaces.iter().map(ManagedInterface::name).collect::<Vec<_>>(), ["lan"]);
+    assert_eq!(plan.unverified, ["10.0.0.2".parse().unwrap()].into());
+}
+
+#[test]
+fn on_the_control_planes_lease_routes_of_the_vip_and_of_services_are_advertised_together() {
+    let rules = RouteRules { attach: false, external_ips: false, networks: vec![], service_cidrs: false };
+    let context = PlanContext { routes: Some(rules), ..shared_lease() };
+    let mut scene = Scene::default()
+        .service("web", "10.0.0.2", &["node-1"])
+        .service("shares", "10.0.0.1", &["node-1"])
+        .annotated("shares", BGP_COMMUNITIES, "65000:100");
+    scene.seen.vips = ["10.0.0.1".parse().unwrap()].into();
+    let plan = plan(&context, &scene.seen);
+    let group = &plan.groups[&group("kube-system/plndr-cp-lock")];
+    let routes: Vec<(String, Vec<u32>)> =
+        group.routes.iter().map(|(prefix, route)| (prefix.to_string(), route.communities.clone())).collect();
+    let expected = [("10.0.0.1/32", vec![65_000 << 16 | 100]), ("10.0.0.2/32", vec![])];
+    assert_eq!(routes, expected.map(|(prefix, communities)| (prefix.to_owned(), communities)));
+    // Services' addresses are not configured, the VIP is.
+    assert_eq!(shown(&plan)[0], "kube-system/plndr-cp-lock candidate: 10.0.0.1");
+}
+
+#[test]
+fn without_election_of_the_control_plane_services_have_their_lease_to_themselves() {
+    let families = Family::BOTH.map(|family| GroupId::ControlPlane(Some(family)));
+    let rules = RouteRules { attach: true, external_ips: false, networks: vec![], service_cidrs: false };
+    let anycast = ControlPlane { groups: families.to_vec(), ..control_plane("10.0.0.1") };
+    let context = PlanContext { control_plane: Some(anycast), routes: Some(rules), ..shared_lease() };
+    let mut scene = Scene::default().service("web", "10.0.0.2", &["node-1"]);
+    scene.seen.vips = ["10.0.0.1".parse().unwrap()].into();
+    let plan = plan(&context, &scene.seen);
+    let expected = [
+        "kube-system/plndr-cp-lock candidate: 10.0.0.2",
+        "control plane, IPv4 stays away: 10.0.0.1",
+        "control plane, IPv6 stays away:",
+        "every node stays away:",
+    ];
+    assert_eq!(shown(&plan), expected);
+}
+
+#[test]
+fn the_control_plane_is_planned_before_services_are_listed() {
+    let mut scene = Scene::default().service("web", "10.0.0.2", &["node-1"]);
+    scene.seen.listed = false;
+    let plan = plan(&shared_lease(), &scene.seen);
+    assert_eq!(shown(&plan), ["kube-system/plndr-cp-lock candidate: 10.0.0.1"]);
+    assert!(plan.services.is_empty());
+    let (first, vips) = kube_vip::planner::first_plan(&shared_lease());
+    assert_eq!((first.groups.len(), first.complete), (1, false));
+    assert_eq!(vips, [Vip::host("10.0.0.1".parse().unwrap())].into());
 }
 
 #[test]
@@ -427,14 +530,14 @@ fn where_addresses_go() {
         .annotated("vlan", SERVICE_INTERFACE, "eth7");
     let plan = scene.plan(Mode::Global(base()));
     let interfaces: Vec<InterfaceSelector> =
-        plan.groups[&base()].1.iter().map(|place| place.interface.clone()).collect();
+        plan.groups[&base().into()].addresses.iter().map(|spec| spec.interface.clone()).collect();
     assert_eq!(
         interfaces,
         [
             InterfaceSelector::Named("eth0".into()),
             InterfaceSelector::Named("eth7".into()),
             InterfaceSelector::OfSubnet("eth0".into()),
-            InterfaceSelector::Made(ManagedInterface::Vlan { parent: "eth1".into(), tag: 200 }),
+            InterfaceSelector::Managed(ManagedInterface::Vlan { parent: "eth1".into(), tag: 200 }),
         ]
     );
     let wrong = Scene::default().service("vlan", "10.0.0.4", &["node-1"]).annotated(
@@ -476,10 +579,10 @@ proptest! {
             1 => Mode::PerService,
             _ => groups(3),
         });
-        let mut owners: BTreeMap<IpAddr, BTreeSet<&LeaseName>> = BTreeMap::new();
-        for (lease, (_, places)) in &plan.groups {
-            for place in places {
-                owners.entry(place.address).or_default().insert(lease);
+        let mut owners: BTreeMap<IpAddr, BTreeSet<&GroupId>> = BTreeMap::new();
+        for (id, group) in &plan.groups {
+            for spec in &group.addresses {
+                owners.entry(spec.address).or_default().insert(id);
             }
         }
         for (address, leases) in owners {

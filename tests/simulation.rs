@@ -18,10 +18,11 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube_vip::election::elector::{Input, LeaseRequest, LeaseResponse, Output};
+use kube_vip::election::elector::{Input, LeaseRequest, LeaseResponse, Output, SegmentRequest};
 use kube_vip::election::record::{Acquired, Write};
-use kube_vip::election::{ClaimSource, Elector, Health, LeaderElectionRecord, LeaseObject, Role, Settings};
+use kube_vip::election::{Elector, LeaderElectionRecord, LeaseObject, Settings};
 use kube_vip::model::{ActualAddress, BootTime, IfIndex, Vip};
+use kube_vip::model::{ClaimSource, Health, Role};
 use kube_vip::reconcile::desired::{Inputs, desired};
 use kube_vip::reconcile::diff::{Action, Actual, plan};
 
@@ -636,14 +637,14 @@ impl World {
                     self.schedule(delay, Event::Arrive { agent, life, id, call });
                 }
             }
-            Output::Abandon => self.agents[agent].call = None,
-            Output::Probe => {
+            Output::Cancel => self.agents[agent].call = None,
+            Output::Segment(SegmentRequest::Probe) => {
                 self.agents[agent].probing = true;
                 self.agents[agent].probe_saw = false;
                 self.schedule(100_000, Event::Probed { agent, life });
             }
-            Output::Assert => {}
-            Output::RenewWatch => self.schedule(5_000, Event::Rewatch { agent, life }),
+            Output::Segment(SegmentRequest::Announce) => {}
+            Output::RestartWatch => self.schedule(5_000, Event::Rewatch { agent, life }),
         }
     }
 

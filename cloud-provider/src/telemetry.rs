@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use kube_vip::election::Observer;
 use kube_vip::election::decide::ObservedLease;
 use kube_vip::election::elector::LeaseResponse;
-use kube_vip::election::{Observer, Role};
 use kube_vip::model::BootTime;
+use kube_vip::model::Role;
 use kube_vip::telemetry::dhcp::Counts;
 use kube_vip::telemetry::register::add;
 use prometheus_client::encoding::EncodeLabelSet;

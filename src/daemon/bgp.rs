@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::ManagerError;
+use super::DaemonError;
 use crate::bgp::annotations::apply;
 use crate::bgp::driver::Farewell;
 use crate::bgp::lookup::Lookup;
@@ -67,7 +67,7 @@ pub(super) fn start(
     api: &Arc<Api>,
     announced: watch::Receiver<AdvertisedRoutes>,
     telemetry: &Arc<Telemetry>,
-) -> Result<Running, ManagerError> {
+) -> Result<Running, DaemonError> {
     // The kernel answers one question at a time on a connection: this one must not be in the main loop's way.
     let (netlink, changes) = Netlink::open()?;
     let (peers_in, peers) = watch::channel(Arc::default());
@@ -84,7 +84,7 @@ pub(super) fn start(
     let (routers_in, routers) = watch::channel(BTreeMap::new());
     let (answers, answer) = watch::channel(None);
     if let Some(provider) = &bgp.provider {
-        tokio::spawn(Lookup::new(provider.clone()).map_err(ManagerError::Provider)?.run(answers));
+        tokio::spawn(Lookup::new(provider.clone()).map_err(DaemonError::Provider)?.run(answers));
     }
     let scout = Scout {
         answer,

@@ -1,143 +1,89 @@
-//! The daemon: starts everything in order, and stops it in order.
+//! The daemon: starts the components in order, connects them, and stops them in order.
 
 mod bgp;
-mod control_plane;
-mod dhcp;
-mod every_node;
-mod services;
+mod context;
+mod tasks;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::cluster::{Api, Environment};
+use crate::cluster::{self, Api};
 use crate::config::Config;
-use crate::election::Settings;
-use crate::election::driver::Ask;
-use crate::election::elector::Input;
-use crate::election::health;
-use crate::model::AdvertisedRoutes;
-use crate::model::hash::fnv1a;
-use crate::model::{ActualAddress, Interface, LeaseName, Vip};
-use crate::net::clock;
+use crate::election::{self, health};
+use crate::model::{ActualAddress, AdvertisedRoutes, Interface, Vip};
 use crate::net::https::ClientError;
 use crate::net::netlink::{Netlink, NetlinkError};
-use crate::reconcile::desired::Board;
+use crate::planner::plan::PlanContext;
 use crate::reconcile::host_status::HostStatus;
-use crate::telemetry::events::{Reporter, label_value};
 use crate::telemetry::http::{ListenError, listen};
 use crate::telemetry::{Telemetry, endpoints, status};
-use crate::{cluster, reconcile, resolve, route_table};
+use crate::{dhcp, mdns, planner, reconcile, route_table, upnp};
+use tasks::{SHUTDOWN_TIMEOUT, TaskSet};
 
-/// How long the whole exit may take.
-const EXIT_PATIENCE: Duration = Duration::from_millis(4500);
-/// How long the last Events and labels may take.
-const FAREWELL_PATIENCE: Duration = Duration::from_millis(800);
-/// An interface that is down for this long counts as a failure of this host.
-const LINK_PATIENCE: Duration = Duration::from_secs(1);
+/// Limit for the main loop to remove the last addresses.
+const EXIT_TIMEOUT: Duration = Duration::from_millis(4500);
+/// Capacity of the queue of Events.
+const EVENTS: usize = 4096;
 
 /// Why the daemon cannot run, or ended.
 #[derive(Debug, thiserror::Error)]
-pub enum ManagerError {
-    /// A port is taken.
+pub enum DaemonError {
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The kernel refuses to talk.
     #[error("netlink: {0}")]
     Netlink(#[from] NetlinkError),
-    /// The kernel refuses a timer, a socket or a signal handler.
-    #[error("the kernel refuses a resource that kube-vip cannot do without: {0}")]
+    /// A timer, a socket or a signal handler.
+    #[error("cannot create a required kernel resource: {0}")]
     Io(#[from] std::io::Error),
-    /// There is no interface to put the VIP on.
     #[error(
         "there is no default route, so set `vip_interface` to the interface for the VIP; this host has: {0}"
     )]
-    NoLink(String),
-    /// The health check cannot be made.
+    NoInterface(String),
     #[error(transparent)]
     Check(#[from] health::driver::CheckError),
-    /// The provider of BGP peers cannot be asked.
     #[error("bgp_provider_ca_path: {0}")]
     Provider(ClientError),
-    /// A part that all depend on ended.
+    /// A task that the others depend on.
     #[error("{0} ended: {1}")]
     Ended(&'static str, String),
 }
 
-/// What the parts have in common.
-struct Common {
+/// What most components need.
+struct Daemon {
     config: Config,
     api: Arc<Api>,
     telemetry: Arc<Telemetry>,
-    /// What this host may have to hold. The main loop ends when nobody can write to it any more.
-    board: Arc<watch::Sender<Board>>,
-    /// What the elections ask of the segment.
-    asks: mpsc::Sender<(LeaseName, Ask)>,
-    interface: Interface,
+    context: PlanContext,
     /// The addresses of this host when the process began.
     addresses: Vec<ActualAddress>,
-    vips: watch::Receiver<BTreeSet<Vip>>,
-    /// Where they are told of, once more is known.
-    vips_in: watch::Sender<BTreeSet<Vip>>,
-    /// An operator wants this host to stay away.
-    drained: watch::Receiver<bool>,
-    stopping: watch::Receiver<bool>,
+    tasks: TaskSet,
 }
 
-/// Everything that runs until the end.
-#[derive(Default)]
-struct Parts {
-    tasks: JoinSet<(Part, std::io::Result<()>)>,
-    /// So many of them end when they have given up what they held.
-    elections: usize,
-    /// What has a last word when all of them have ended.
-    farewells: Vec<JoinHandle<()>>,
+/// What ends after the elections, in this order.
+struct Hosts {
+    reconcile: JoinHandle<std::io::Result<()>>,
+    speaker: Option<bgp::Running>,
+    table: Option<JoinHandle<()>>,
 }
 
-impl Parts {
-    /// Something that ends when it has given up what it held.
-    fn election(
-        &mut self,
-        what: &'static str,
-        run: impl Future<Output = std::io::Result<()>> + Send + 'static,
-    ) {
-        self.elections += 1;
-        self.tasks.spawn(async move { (Part::Election(what), run.await) });
-    }
-
-    /// Something that never ends by itself.
-    fn other(&mut self, what: &'static str, run: impl Future<Output = std::io::Result<()>> + Send + 'static) {
-        self.tasks.spawn(async move { (Part::Other(what), run.await) });
-    }
-}
-
-/// A part that all depend on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
-    /// An election: ends when it has given up what it held.
-    Election(&'static str),
-    /// Something that never ends by itself.
-    Other(&'static str),
-}
-
-/// Run until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// If something that cannot be retried fails. What is held is then left to the kernel's lifetimes.
-pub async fn run(config: Config) -> Result<(), ManagerError> {
+/// If a component fails that cannot be retried. Addresses are then left to the kernel's lifetimes.
+pub async fn run(config: Config) -> Result<(), DaemonError> {
     for note in &config.notes {
         tracing::warn!("{note}");
     }
     let (netlink, changes) = Netlink::open()?;
     let interface = choose_interface(&config, &netlink).await?;
-    let control_plane = control_plane(&config);
-    let lease = control_plane.as_ref().map_or_else(|| services_lease(&config), LeaseName::to_string);
+    let addresses = netlink.addresses().await?;
+    let context = context::plan(&config, &interface, &addresses);
+    let lease = context::reported_lease(&config);
     let (telemetry, notices) = Telemetry::new(&config.node_name, &lease, config.mode.name());
     if !config.elects() {
         telemetry.nobody_is_elected();
@@ -150,6 +96,20 @@ pub async fn run(config: Config) -> Result<(), ManagerError> {
         interface = interface.name,
         "starting"
     );
+    serve_http(&config, &telemetry).await?;
+    let api = Api::new(config.api.clone(), context::environment(&config, &addresses));
+    let reporter = tokio::spawn(context::reporter(&config, api.clone()).run(notices));
+    let tasks = TaskSet::default();
+    let mut daemon =
+        Daemon { config, api: api.clone(), telemetry: telemetry.clone(), context, addresses, tasks };
+    let stop = watch::Sender::new(false);
+    let hosts = daemon.start(&stop, (netlink, changes))?;
+    tokio::spawn(cluster::peers::follow(api));
+    let stopped = daemon.tasks.wait(&stop, &daemon.config, &telemetry).await;
+    daemon.shut_down(hosts, reporter).await.and(stopped)
+}
+
+async fn serve_http(config: &Config, telemetry: &Arc<Telemetry>) -> Result<(), ListenError> {
     if let Some(address) = &config.telemetry.metrics {
         let telemetry = telemetry.clone();
         listen("prometheus_server", address, move |path| endpoints::metrics(&telemetry, path)).await?;
@@ -159,199 +119,168 @@ pub async fn run(config: Config) -> Result<(), ManagerError> {
         let address = format!("[::]:{port}");
         listen("health_check_port", &address, move |path| endpoints::health(&telemetry, path)).await?;
     }
+    Ok(())
+}
 
-    let vips = resolve::fixed(&config.targets, config.prefixes);
-    let addresses = netlink.addresses().await?;
-    let api = Api::new(config.api.clone(), environment(&config, &vips, &addresses));
-    let (vips_in, vips) = watch::channel(vips);
-    let (routed_vips, interface_name) = (vips.clone(), interface.name.clone());
-    let board = Arc::new(watch::Sender::new(Board::default()));
-    let (asks, asks_out) = mpsc::channel(1024);
-    let (commands, commands_out) = mpsc::channel(1024);
-    let (interface_in, interface_down) = watch::channel(None);
-    let (outcome_in, outcome) = watch::channel(HostStatus::default());
-    let (announced_in, announced) = watch::channel(AdvertisedRoutes::default());
-    let drained = Arc::new(watch::Sender::new(false));
-    let (stop, stopping) = watch::channel(false);
-    let channels = reconcile::driver::Channels {
-        board: board.subscribe(),
-        asks: asks_out,
-        commands,
-        interface_down: interface_in,
-        outcome: outcome_in,
-        announced: announced_in,
-    };
-    let options = options(&config, &interface, control_plane.clone());
-    let reporter = reporter(&config, api.clone());
-    let common = Common {
-        config,
-        api: api.clone(),
-        telemetry: telemetry.clone(),
-        board,
-        asks,
-        interface,
-        addresses,
-        vips,
-        vips_in: vips_in.clone(),
-        drained: drained.subscribe(),
-        stopping,
-    };
+impl Daemon {
+    /// Starts everything. The first plan exists before anything reads it: the control plane's VIPs depend on no API server.
+    fn start(
+        &mut self,
+        stop: &watch::Sender<bool>,
+        (netlink, changes): (Netlink, crate::net::netlink::Changes),
+    ) -> Result<Hosts, DaemonError> {
+        let drained = Arc::new(watch::Sender::new(false));
+        let (first, vips) = planner::first_plan(&self.context);
+        let (plan, vips) = (watch::Sender::new(Arc::new(first)), watch::Sender::new(vips));
+        let (outcome_in, outcome) = watch::channel(HostStatus::default());
+        let (announced_in, announced) = watch::channel(AdvertisedRoutes::default());
+        let (channels, elections) =
+            election::driver::channels(plan.subscribe(), drained.subscribe(), stop.subscribe());
+        let reconciled = reconcile::driver::Channels {
+            plan: plan.subscribe(),
+            roles: elections.roles.clone(),
+            segment: elections.segment,
+            elections: elections.inputs.clone(),
+            interface_down: elections.interface_down,
+            outcome: outcome_in,
+            announced: announced_in,
+        };
+        let options = context::reconcile_options(&self.config, &self.context);
+        let telemetry = self.telemetry.clone();
+        let reconciler =
+            reconcile::driver::Driver::new(options, reconciled, telemetry.clone(), netlink, changes);
+        self.start_health(&elections.inputs, &elections.probe_health)?;
+        let table = self.start_table(announced.clone(), vips.subscribe())?;
+        let planned = (plan, vips, outcome);
+        self.start_planner(planned, elections.roles, elections.inputs, elections.holders, elections.lease)?;
+        let config = context::elections(&self.config);
+        let (driver, events) =
+            election::driver::Driver::new(config, self.api.clone(), telemetry.clone(), channels);
+        self.tasks.elections(driver.run(events));
+        let config = &self.config;
+        let speaker =
+            config.bgp.as_ref().map(|bgp| bgp::start(config, bgp, &self.api, announced, &telemetry));
+        let speaker = speaker.transpose()?;
+        let reconcile = tokio::spawn(reconciler.run());
+        self.tasks.spawn("the status socket", status::serve(telemetry, drained));
+        Ok(Hosts { reconcile, speaker, table })
+    }
 
-    let mut parts = Parts::default();
-    let mut routes = Routes::default();
-    let (shared, shared_out) = watch::channel(BTreeSet::new());
-    if let Some(lease) = &control_plane {
-        let commands = common.start_control_plane(lease, shared_out, interface_down.clone(), &mut parts)?;
-        routes.control_plane = commands.map(|commands| (lease.clone(), commands));
-    }
-    routes.services =
-        common.start_services(control_plane.as_ref(), shared, outcome, interface_down, &mut parts)?;
-    let (config, targets) = (common.config.clone(), common.config.targets.clone());
-    // From here on only the elections and what feeds them can write to the board.
-    drop(common);
-    let table = table(&config, &interface_name, announced.clone(), routed_vips)?;
-    let speaker = config.bgp.as_ref().map(|bgp| bgp::start(&config, bgp, &api, announced, &telemetry));
-    let speaker = speaker.transpose()?;
-    let reconciler = reconcile::driver::Driver::new(options, channels, telemetry.clone(), netlink, changes);
-    let host = tokio::spawn(reconciler.run());
-    tokio::spawn(routes.pass_on(commands_out));
-    let socket = status::serve(telemetry.clone(), drained);
-    parts.other("the status socket", socket);
-    if config.dhcp.control_plane.is_none() {
-        tokio::spawn(resolve::run(targets, config.prefixes, config.dns_mode, vips_in));
-    }
-    let farewell_api = api.clone();
-    tokio::spawn(cluster::peers::follow(api));
-    let farewell = tokio::spawn(reporter.run(notices));
-
-    let stopped = wait(&mut parts, &stop, &config, &telemetry).await;
-    // The elections have ended: the host is cleaned up, then the last Events go out.
-    parts.tasks.abort_all();
-    while parts.tasks.join_next().await.is_some() {}
-    let farewells = futures::future::join_all(parts.farewells.drain(..));
-    drop(timeout(FAREWELL_PATIENCE, farewells).await);
-    let cleaned = timeout(EXIT_PATIENCE, host).await;
-    if let Some(speaker) = speaker {
-        speaker.stop().await;
-    }
-    if let Some(table) = table {
-        drop(timeout(FAREWELL_PATIENCE, table).await);
-    }
-    telemetry.close();
-    let labels = async {
-        if config.services.is_some() && config.telemetry.label_node {
-            crate::publish::node_labels::clear(&farewell_api, &config.node_name).await;
+    /// Probes of the local API server, where the control plane depends on it.
+    fn start_health(
+        &self,
+        inputs: &mpsc::Sender<election::elections::Input>,
+        active: &watch::Receiver<bool>,
+    ) -> Result<(), DaemonError> {
+        if self.context.control_plane.is_none() {
+            return Ok(());
         }
-    };
-    drop(timeout(FAREWELL_PATIENCE, futures::future::join(farewell, labels)).await);
-    stopped?;
-    match cleaned {
-        Ok(Ok(Ok(()))) => Ok(()),
-        Ok(Ok(Err(error))) => Err(error.into()),
-        Ok(Err(panic)) => Err(ManagerError::Ended("the main loop", panic.to_string())),
-        Err(_) => Err(ManagerError::Ended("the main loop", "it did not finish in time".into())),
-    }
-}
-
-impl Common {
-    fn settings(&self, provisional: bool, resuming: bool) -> Settings {
-        let election = &self.config.election;
-        Settings {
-            identity: self.config.node_name.clone(),
-            lease_duration: election.lease_duration,
-            renew_deadline: election.renew_deadline,
-            retry_period: election.retry_period,
-            annotations: if provisional { election.annotations.clone() } else { BTreeMap::new() },
-            provisional,
-            resuming,
-            seed: fnv1a(self.config.node_name.as_bytes()),
+        for family in context::probed_families(&self.config) {
+            let check = &self.config.health;
+            let prober =
+                health::driver::Driver::new(check, family, self.api.clone(), active.clone(), inputs.clone())?;
+            tokio::spawn(prober.run());
         }
+        Ok(())
     }
-}
 
-/// The elections that the main loop talks to.
-#[derive(Default)]
-struct Routes {
-    control_plane: Option<(LeaseName, mpsc::Sender<Input>)>,
-    services: Option<mpsc::Sender<(LeaseName, Input)>>,
-}
+    fn start_planner(
+        &mut self,
+        (plan, vips, outcome): (
+            watch::Sender<Arc<crate::model::VipPlan>>,
+            watch::Sender<BTreeSet<Vip>>,
+            watch::Receiver<HostStatus>,
+        ),
+        roles: watch::Receiver<crate::model::Roles>,
+        elections: mpsc::Sender<election::elections::Input>,
+        holders: watch::Receiver<std::collections::BTreeMap<crate::model::LeaseName, crate::model::Holder>>,
+        lease: watch::Receiver<election::LeaseMetadata>,
+    ) -> std::io::Result<()> {
+        let (config, metrics) = (&self.config, &self.telemetry.metrics);
+        let main = self.context.main_interface.clone();
+        let (dhcp_channels, dhcp) = dhcp::driver::channels();
+        if config.services.is_some() || config.dhcp.control_plane.is_some() {
+            let attempts = config.dhcp.attempts;
+            tokio::spawn(dhcp::driver::Driver::start(dhcp_channels, metrics.dhcp.clone(), attempts)?);
+        }
+        let (responder, names, told) = mdns::driver::Driver::new(&main)?;
+        self.tasks.spawn_last(responder.run());
+        let (mapper, forwards, opened) = upnp::driver::Driver::new(&main, metrics.upnp.clone())?;
+        tokio::spawn(mapper.run());
+        let (events, events_out) = mpsc::channel(EVENTS);
+        let recorder =
+            cluster::event::EventRecorder { component: "kube-vip", host: config.node_name.clone() };
+        tokio::spawn(recorder.post_all(self.api.clone(), events_out));
+        let ours = self.addresses.iter().filter(|address| address.tagged || address.deprecated);
+        let driver = planner::driver::Driver::new(
+            self.api.clone(),
+            self.context.clone(),
+            context::planner_options(config),
+            planner::driver::Channels {
+                plan,
+                vips,
+                roles,
+                lease,
+                elections,
+                outcome,
+                holders,
+                dhcp,
+                gateways: (forwards, opened),
+                mdns: (names, told),
+                events,
+            },
+            self.telemetry.clone(),
+            ours.map(|address| address.vip.address).collect(),
+        );
+        self.tasks.spawn("the planner", driver.run());
+        Ok(())
+    }
 
-impl Routes {
-    /// What does not fit into an election's queue is told again.
-    async fn pass_on(self, mut commands: mpsc::Receiver<(LeaseName, Input)>) {
-        while let Some((lease, input)) = commands.recv().await {
-            match (&self.control_plane, &self.services) {
-                (Some((name, election)), _) if *name == lease => drop(election.try_send(input)),
-                (_, Some(elections)) => drop(elections.try_send((lease, input))),
-                _ => {}
+    /// The routes of the kernel's routing table, in that mode.
+    fn start_table(
+        &self,
+        announced: watch::Receiver<AdvertisedRoutes>,
+        vips: watch::Receiver<BTreeSet<Vip>>,
+    ) -> std::io::Result<Option<JoinHandle<()>>> {
+        let Some(table) = self.config.table.clone() else { return Ok(None) };
+        let main = self.context.main_interface.clone();
+        let named = self.config.services.as_ref().and_then(|services| services.interface.clone());
+        let services = named.filter(|name| name != "auto").unwrap_or_else(|| main.clone());
+        let interfaces = route_table::driver::Interfaces { main, services };
+        // The kernel answers one request at a time on a connection: the main loop must not wait for this one.
+        let netlink = Netlink::connect()?;
+        let driver = route_table::driver::Driver::new(table, interfaces, announced, vips, netlink);
+        Ok(Some(tokio::spawn(driver.run())))
+    }
+
+    /// The elections have ended: the host is cleaned up, then the last Events are sent.
+    async fn shut_down(self, hosts: Hosts, reporter: JoinHandle<()>) -> Result<(), DaemonError> {
+        self.tasks.shut_down().await;
+        let cleaned = timeout(EXIT_TIMEOUT, hosts.reconcile).await;
+        if let Some(speaker) = hosts.speaker {
+            speaker.stop().await;
+        }
+        if let Some(table) = hosts.table {
+            drop(timeout(SHUTDOWN_TIMEOUT, table).await);
+        }
+        self.telemetry.close();
+        let labels = async {
+            if self.config.services.is_some() && self.config.telemetry.label_node {
+                crate::publish::node_labels::clear(&self.api, &self.config.node_name).await;
             }
+        };
+        drop(timeout(SHUTDOWN_TIMEOUT, futures::future::join(reporter, labels)).await);
+        match cleaned {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(error))) => Err(error.into()),
+            Ok(Err(panic)) => Err(DaemonError::Ended("the main loop", panic.to_string())),
+            Err(_) => Err(DaemonError::Ended("the main loop", "it did not finish in time".into())),
         }
     }
-}
-
-/// Until a signal asks for the end and the elections have given up their Leases, or a part fails.
-async fn wait(
-    parts: &mut Parts,
-    stop: &watch::Sender<bool>,
-    config: &Config,
-    telemetry: &Arc<Telemetry>,
-) -> Result<(), ManagerError> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut dump = signal(SignalKind::user_defined1())?;
-    let mut stopping = false;
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = dump.recv() => {
-                print!("{}", crate::dump::text(config, &telemetry.status(clock::now())));
-                continue;
-            }
-            ended = parts.tasks.join_next() => match ended {
-                Some(Ok((Part::Election(_), Ok(())))) if stopping => {
-                    parts.elections -= 1;
-                    if parts.elections == 0 {
-                        return Ok(());
-                    }
-                    continue;
-                }
-                Some(Ok((Part::Election(what) | Part::Other(what), Ok(())))) => {
-                    return Err(ManagerError::Ended(what, "nobody asked it to".into()));
-                }
-                Some(Ok((Part::Election(what) | Part::Other(what), Err(error)))) => {
-                    return Err(ManagerError::Ended(what, error.to_string()));
-                }
-                Some(Err(panic)) => return Err(ManagerError::Ended("a task", panic.to_string())),
-                None => return Ok(()),
-            }
-        }
-        if !stopping {
-            tracing::info!("asked to stop");
-            stopping = true;
-            stop.send_replace(true);
-        }
-    }
-}
-
-/// Start what keeps the routing table, in that mode. It ends when nothing is announced any more.
-fn table(
-    config: &Config,
-    main: &str,
-    announced: watch::Receiver<AdvertisedRoutes>,
-    vips: watch::Receiver<BTreeSet<Vip>>,
-) -> std::io::Result<Option<JoinHandle<()>>> {
-    let Some(table) = config.table.clone() else { return Ok(None) };
-    let named = config.services.as_ref().and_then(|services| services.interface.clone());
-    let services = named.filter(|name| name != "auto").unwrap_or_else(|| main.to_owned());
-    let interfaces = route_table::driver::Interfaces { main: main.to_owned(), services };
-    // The kernel answers one question at a time on a connection: this one must not be in the main loop's way.
-    let driver = route_table::driver::Driver::new(table, interfaces, announced, vips, Netlink::connect()?);
-    Ok(Some(tokio::spawn(driver.run())))
 }
 
 /// The interface for the VIP: the configured one, else the default route's.
-async fn choose_interface(config: &Config, netlink: &Netlink) -> Result<Interface, ManagerError> {
+async fn choose_interface(config: &Config, netlink: &Netlink) -> Result<Interface, DaemonError> {
     let interfaces = netlink.interfaces().await?;
     let for_services = || {
         let services = config.services.as_ref()?.interface.clone();
@@ -365,59 +294,5 @@ async fn choose_interface(config: &Config, netlink: &Netlink) -> Result<Interfac
         }
     };
     let names = || interfaces.iter().map(|interface| interface.name.as_str()).collect::<Vec<_>>().join(", ");
-    found.cloned().ok_or_else(|| ManagerError::NoLink(names()))
-}
-
-/// The control plane's Lease, where there is a VIP for it.
-fn control_plane(config: &Config) -> Option<LeaseName> {
-    let election = &config.election;
-    let lease = LeaseName { namespace: election.namespace.clone(), name: election.name.clone() };
-    (!config.targets.is_empty()).then_some(lease)
-}
-
-fn services_lease(config: &Config) -> String {
-    config
-        .services
-        .as_ref()
-        .map(|services| services.lease.clone())
-        .map_or_else(String::new, |(namespace, name)| LeaseName { namespace, name }.to_string())
-}
-
-fn environment(config: &Config, vips: &BTreeSet<Vip>, addresses: &[ActualAddress]) -> Environment {
-    Environment {
-        home: std::env::var_os("HOME").map(Into::into),
-        in_cluster: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty()),
-        control_plane: !config.targets.is_empty(),
-        vips: vips.iter().map(|vip| vip.address).collect(),
-        own: addresses.iter().map(|address| address.vip.address).collect(),
-    }
-}
-
-fn options(
-    config: &Config,
-    interface: &Interface,
-    control_plane: Option<LeaseName>,
-) -> reconcile::driver::Options {
-    reconcile::driver::Options {
-        interface: interface.name.clone(),
-        preserve: config.layer2.preserve,
-        skip_dad: config.layer2.skip_dad,
-        lo_global: config.layer2.lo_global,
-        refresh: config.layer2.announce_every.unwrap_or(crate::announce::schedule::REFRESH),
-        quiet: config.is_routed(),
-        services: config.services.is_some(),
-        aggregates: config.bgp.as_ref().map(|bgp| bgp.extras.aggregates.clone()).unwrap_or_default(),
-        control_plane,
-    }
-}
-
-fn reporter(config: &Config, api: Arc<Api>) -> Reporter {
-    let addresses: Vec<IpAddr> =
-        resolve::fixed(&config.targets, config.prefixes).iter().map(|vip| vip.address).collect();
-    Reporter {
-        api,
-        node: config.node_name.clone(),
-        vips: config.targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
-        label: config.telemetry.label_node.then(|| label_value(&addresses)),
-    }
+    found.cloned().ok_or_else(|| DaemonError::NoInterface(names()))
 }

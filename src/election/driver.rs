@@ -1,273 +1,316 @@
-//! Carries the elector's calls to the API server, and the server's answers, watch events and the time to the elector.
+//! Connects [`Elections`] to API servers, the planner's candidacies and the main loop. The only task that elects.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
+use futures::future::{AbortHandle, Abortable, Aborted};
+use futures::stream::FuturesUnordered;
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{WatchEvent, WatchParams};
+use kube::runtime::watcher;
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::task::JoinSet;
 
-use super::call::{self, stored_of};
 use super::decide::ObservedLease;
-use super::elector::{Elector, Input, LeaseRequest, Output};
-use super::{Observer, Role, Settings};
+use super::elections::{Config, Elections, Input, Output};
+use super::elector::{self, LeaseRequest, SegmentRequest};
+use super::lease_watch::LeaseWatch;
+use super::request::{self, lease_object};
+use super::{LeaseMetadata, Observer};
 use crate::cluster::Api;
-use crate::election::health::driver::Report;
-use crate::model::LeaseName;
+use crate::cluster::watch::follow;
+use crate::model::{
+    BootTime, Candidacy, CandidacyKind, GroupId, Health, Holder, LeaseName, Role, Roles, VipPlan,
+};
 use crate::net::clock::{self, Timer};
 use crate::watch_ext;
 
-/// The server ends a watch after this many seconds; it is opened again at once.
-const WATCH_SECONDS: u32 = 290;
-/// Pause before a broken watch is opened again.
-const WATCH_PAUSE: Duration = Duration::from_millis(300);
+/// Capacity of the queue of inputs.
+const INPUTS: usize = 1024;
 
-/// What the election asks of the segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ask {
-    /// Does a station answer for the VIPs?
-    Probe,
-    /// Announce them once.
-    Assert,
+/// Channels of the elections.
+pub struct Channels {
+    /// Groups and candidacies.
+    pub plan: watch::Receiver<Arc<VipPlan>>,
+    pub inputs: mpsc::Receiver<Input>,
+    pub roles: watch::Sender<Roles>,
+    pub segment: mpsc::Sender<(GroupId, SegmentRequest)>,
+    /// Unexpired holders of the watched Leases.
+    pub holders: watch::Sender<BTreeMap<LeaseName, Holder>>,
+    /// Metadata of the control plane's Lease.
+    pub lease: watch::Sender<LeaseMetadata>,
+    /// Whether the local API server has to be probed.
+    pub probe_health: watch::Sender<bool>,
+    /// Since when the main interface is down.
+    pub interface_down: watch::Receiver<Option<BootTime>>,
+    /// An operator drains this node.
+    pub drained: watch::Receiver<bool>,
+    pub stopping: watch::Receiver<bool>,
 }
 
-/// The election, as others see it.
-#[derive(Debug)]
+/// The other ends of [`Channels`].
 pub struct Handles {
-    /// Where this host stands.
-    pub role: watch::Receiver<Role>,
-    /// Tell it something.
-    pub commands: mpsc::Sender<Input>,
-    /// What it asks of the segment.
-    pub asks: mpsc::Receiver<Ask>,
-    /// Whether somebody should look at the local API server's health.
+    pub inputs: mpsc::Sender<Input>,
+    pub roles: watch::Receiver<Roles>,
+    pub segment: mpsc::Receiver<(GroupId, SegmentRequest)>,
+    pub holders: watch::Receiver<BTreeMap<LeaseName, Holder>>,
+    pub lease: watch::Receiver<LeaseMetadata>,
     pub probe_health: watch::Receiver<bool>,
-    /// What the Lease says besides.
-    pub notes: watch::Receiver<Notes>,
+    pub interface_down: watch::Sender<Option<BootTime>>,
 }
 
-/// What a Lease says besides who holds it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Notes {
-    /// Its UID; none as long as it was not seen.
-    pub uid: Option<String>,
-    /// Its annotations.
-    pub annotations: BTreeMap<String, String>,
+/// The channels of elections for `plan`.
+pub fn channels(
+    plan: watch::Receiver<Arc<VipPlan>>,
+    drained: watch::Receiver<bool>,
+    stopping: watch::Receiver<bool>,
+) -> (Channels, Handles) {
+    let (inputs_in, inputs) = mpsc::channel(INPUTS);
+    let (roles, roles_out) = watch::channel(Roles::new());
+    let (segment, segment_out) = mpsc::channel(INPUTS);
+    let (holders, holders_out) = watch::channel(BTreeMap::new());
+    let (lease, lease_out) = watch::channel(LeaseMetadata::default());
+    let (probe_health, probe_health_out) = watch::channel(true);
+    let (interface_down_in, interface_down) = watch::channel(None);
+    let channels = Channels {
+        plan,
+        inputs,
+        roles,
+        segment,
+        holders,
+        lease,
+        probe_health,
+        interface_down,
+        drained,
+        stopping,
+    };
+    let handles = Handles {
+        inputs: inputs_in,
+        roles: roles_out,
+        segment: segment_out,
+        holders: holders_out,
+        lease: lease_out,
+        probe_health: probe_health_out,
+        interface_down: interface_down_in,
+    };
+    (channels, handles)
 }
 
-/// Runs one election.
+type InFlight = Pin<Box<dyn Future<Output = Result<Input, Aborted>> + Send>>;
+
+/// The task.
 pub struct Driver {
-    elector: Elector,
     api: Arc<Api>,
-    lease: LeaseName,
-    call_timeout: Duration,
     observer: Arc<dyn Observer>,
-    role: watch::Sender<Role>,
-    commands: mpsc::Receiver<Input>,
-    asks: mpsc::Sender<Ask>,
-    probe_health: watch::Sender<bool>,
-    notes: watch::Sender<Notes>,
-    health: watch::Receiver<Report>,
-    watching: bool,
+    elections: Elections,
+    channels: Channels,
+    request_timeout: Duration,
+    candidacies: BTreeMap<GroupId, Candidacy>,
+    in_flight: FuturesUnordered<InFlight>,
+    cancel: BTreeMap<LeaseName, AbortHandle>,
+    watches: JoinSet<()>,
+    events: mpsc::Sender<Input>,
+    restart: BTreeMap<LeaseName, mpsc::Sender<()>>,
+    /// Whether the watch of a primary Lease is open.
+    watching: BTreeMap<LeaseName, bool>,
+    /// The observer's last role of the control plane without election.
+    anycast_role: Role,
 }
-
-type Flight = Pin<Box<dyn Future<Output = Input> + Send>>;
 
 impl Driver {
-    /// An election on `lease` that has not begun.
+    /// Elections that have not begun, and the receiver of watch events for [`Self::run`].
     pub fn new(
-        settings: Settings,
-        lease: LeaseName,
+        config: Config,
         api: Arc<Api>,
-        health: watch::Receiver<Report>,
         observer: Arc<dyn Observer>,
-    ) -> (Self, Handles) {
-        let (role_in, role) = watch::channel(Role::Starting);
-        let (commands, commands_out) = mpsc::channel(32);
-        let (asks_in, asks) = mpsc::channel(8);
-        let (probe_in, probe_health) = watch::channel(true);
-        let (notes_in, notes) = watch::channel(Notes::default());
+        channels: Channels,
+    ) -> (Self, mpsc::Receiver<Input>) {
+        let (events, events_out) = mpsc::channel(256);
         let driver = Self {
-            call_timeout: settings.retry_period.mul_f64(0.8),
-            elector: Elector::new(settings),
             api,
-            lease,
             observer,
-            role: role_in,
-            commands: commands_out,
-            asks: asks_in,
-            probe_health: probe_in,
-            notes: notes_in,
-            health,
-            watching: false,
+            request_timeout: config.settings.retry_period.mul_f64(0.8),
+            elections: Elections::new(config),
+            channels,
+            candidacies: BTreeMap::new(),
+            in_flight: FuturesUnordered::new(),
+            cancel: BTreeMap::new(),
+            watches: JoinSet::new(),
+            events,
+            restart: BTreeMap::new(),
+            watching: BTreeMap::new(),
+            anycast_role: Role::Starting,
         };
-        (driver, Handles { role, commands, asks, probe_health, notes })
+        (driver, events_out)
     }
 
-    /// Take part until told to stop, and the Lease is given up.
+    /// Takes part until stopped and every Lease is released.
     ///
     /// # Errors
-    /// If the kernel gives us no timer.
-    pub async fn run(mut self) -> std::io::Result<()> {
+    /// If the kernel provides no timer.
+    pub async fn run(mut self, mut events: mpsc::Receiver<Input>) -> std::io::Result<()> {
         let mut timer = Timer::new()?;
-        let (events_in, mut events) = mpsc::channel(32);
-        let (renew_watch, renew_watch_out) = mpsc::channel(1);
-        let watcher = tokio::spawn(follow(
-            self.api.clone(),
-            self.lease.clone(),
-            events_in,
-            renew_watch_out,
-            self.call_timeout,
-        ));
-        let mut flight: Option<Flight> = None;
-        self.elector.handle_timeout(clock::now());
+        let mut input = self.candidacies();
         loop {
-            while let Some(output) = self.elector.poll_output() {
-                match output {
-                    Output::Request(call) => flight = Some(Box::pin(self.make(call))),
-                    Output::Abandon => flight = None,
-                    Output::Probe => self.ask(Ask::Probe),
-                    Output::Assert => self.ask(Ask::Assert),
-                    // A full queue means that it is asked to already.
-                    Output::RenewWatch => drop(renew_watch.try_send(()).ok()),
-                }
-            }
-            self.publish();
-            let now = clock::now();
-            if self.elector.is_stopped(now) {
-                watcher.abort();
-                return Ok(());
-            }
-            let answered = async {
-                match &mut flight {
-                    Some(flight) => flight.await,
-                    None => std::future::pending().await,
-                }
-            };
-            let deadline = self.elector.poll_timeout();
-            let input = tokio::select! {
-                biased;
-                Some(told) = self.commands.recv() => Some(told),
-                input = answered => {
-                    flight = None;
-                    Some(input)
-                }
-                Some(event) = events.recv() => Some(event),
-                Ok(()) = self.health.changed() => {
-                    let report = *self.health.borrow_and_update();
-                    Some(Input::Health { local: report.local, peer_serving: report.peer_serving })
-                }
-                () = timer.until(deadline) => None,
-            };
-            if let Some(Input::Watching(up)) = &input {
-                self.watching = *up;
+            if let Some(Input::Elector(lease, elector::Input::Watching(up))) = &input {
+                self.watching.insert(lease.clone(), *up);
             }
             match input {
-                Some(input) => self.elector.handle_input(clock::now(), input),
-                None => self.elector.handle_timeout(clock::now()),
+                Some(input) => self.elections.handle_input(clock::now(), input),
+                None => self.elections.handle_timeout(clock::now()),
+            }
+            while let Some(output) = self.elections.poll_output() {
+                self.execute(output);
+            }
+            if self.elections.is_stopped(clock::now()) {
+                return Ok(());
+            }
+            let deadline = self.elections.poll_timeout();
+            let channels = &mut self.channels;
+            input = tokio::select! {
+                biased;
+                Some(input) = channels.inputs.recv() => Some(input),
+                Some(response) = self.in_flight.next() => response.ok(),
+                Some(event) = events.recv() => Some(event),
+                Ok(()) = channels.plan.changed() => self.candidacies(),
+                Ok(()) = channels.drained.changed() => Some(Input::Drain(*channels.drained.borrow_and_update())),
+                Ok(()) = channels.interface_down.changed() => {
+                    Some(Input::InterfaceDown(*channels.interface_down.borrow_and_update()))
+                }
+                Ok(()) = channels.stopping.changed() => Some(Input::Stop),
+                () = timer.until(deadline) => None,
+            };
+        }
+    }
+
+    /// The plan's candidacies, if they have changed and this host is not stopping.
+    fn candidacies(&mut self) -> Option<Input> {
+        let plan = self.channels.plan.borrow_and_update().clone();
+        if *self.channels.stopping.borrow() {
+            return None;
+        }
+        let candidacies: BTreeMap<GroupId, Candidacy> =
+            plan.groups.iter().map(|(group, plan)| (group.clone(), plan.candidacy)).collect();
+        if candidacies == self.candidacies {
+            return None;
+        }
+        self.candidacies.clone_from(&candidacies);
+        Some(Input::Candidacies(candidacies))
+    }
+
+    fn execute(&mut self, output: Output) {
+        match output {
+            Output::Request(lease, request) => self.send(lease, request),
+            Output::Cancel(lease) => {
+                if let Some(request) = self.cancel.remove(&lease) {
+                    request.abort();
+                }
+            }
+            // A full queue means that the main loop has stopped.
+            Output::Segment(group, request) => drop(self.channels.segment.try_send((group, request))),
+            Output::WatchNamespace(namespace) => self.watch_namespace(namespace),
+            Output::WatchLease(lease) => self.watch_lease(lease),
+            Output::RestartWatch(lease) => {
+                // A full queue means that a restart is already requested.
+                self.restart.get(&lease).map(|restart| restart.try_send(()).ok());
+            }
+            Output::Role(group, role) => self.publish(group, role),
+            Output::Holders(holders) => drop(watch_ext::set(&self.channels.holders, holders)),
+            Output::Health(health) => {
+                self.api.prefer_peers(self.elections.api_server_health() == Health::Failing);
+                self.observer.health(health);
             }
         }
     }
 
-    /// One call, within its time-out.
-    fn make(&self, call: LeaseRequest) -> impl Future<Output = Input> + Send + 'static {
-        call::make(self.api.clone(), self.lease.clone(), self.call_timeout, self.observer.clone(), call)
+    fn send(&mut self, lease: LeaseName, request: LeaseRequest) {
+        let (cancel, registration) = AbortHandle::new_pair();
+        self.cancel.insert(lease.clone(), cancel);
+        let (api, observer) = (self.api.clone(), self.observer.clone());
+        let response = request::send(api, lease.clone(), self.request_timeout, observer, request);
+        let input = async move { Input::Elector(lease, response.await) };
+        self.in_flight.push(Box::pin(Abortable::new(input, registration)));
     }
 
-    /// The segment is asked at most a few things at a time; more than that means that nobody listens any more.
-    fn ask(&self, ask: Ask) {
-        self.asks.try_send(ask).ok();
+    fn watch_namespace(&mut self, namespace: String) {
+        let convert = |lease: Lease| {
+            let meta = &lease.metadata;
+            let name = LeaseName { namespace: meta.namespace.clone()?, name: meta.name.clone()? };
+            Some((name, Box::new(lease_object(lease))))
+        };
+        let select = {
+            let namespace = namespace.clone();
+            move |client| kube::Api::<Lease>::namespaced(client, &namespace)
+        };
+        self.watches.spawn(follow(
+            self.api.clone(),
+            select,
+            watcher::Config::default(),
+            convert,
+            move |change| Input::Leases(namespace.clone(), change),
+            self.events.clone(),
+        ));
     }
 
-    fn publish(&mut self) {
+    fn watch_lease(&mut self, lease: LeaseName) {
+        let (restart, restart_out) = mpsc::channel(1);
+        self.restart.insert(lease.clone(), restart);
+        let watch = LeaseWatch {
+            api: self.api.clone(),
+            lease,
+            events: self.events.clone(),
+            restart: restart_out,
+            request_timeout: self.request_timeout,
+        };
+        self.watches.spawn(watch.run());
+    }
+
+    fn publish(&mut self, group: GroupId, role: Option<Role>) {
         let now = clock::now();
-        let role = self.elector.role(now);
-        self.observer.election(self.elector.seen(), &role, now);
-        if let ObservedLease::Present { lease, .. } = self.elector.seen() {
-            self.notes.send_if_modified(|before| {
-                let none = BTreeMap::new();
-                let annotations = lease.meta.annotations.as_ref().unwrap_or(&none);
-                let same = before.uid == lease.meta.uid && before.annotations == *annotations;
-                if !same {
-                    *before = Notes { uid: lease.meta.uid.clone(), annotations: annotations.clone() };
-                }
-                !same
-            });
+        let before = self.channels.roles.borrow().get(&group).cloned().unwrap_or_default();
+        if let (GroupId::Lease(lease), Some(role)) = (&group, &role) {
+            self.observe(lease, &before, role, now);
         }
-        // A standby with a watch learns from it that its API server died; everybody else has to look.
-        let wanted = !matches!(role, Role::Follower { .. }) || !self.watching;
-        watch_ext::set(&self.probe_health, wanted);
-        self.role.send_if_modified(|before| {
-            let changed = *before != role;
-            if changed && std::mem::discriminant(before) != std::mem::discriminant(&role) {
-                self.observer.role_changed(before, &role, self.elector.seen(), now);
-            }
-            *before = role;
-            changed
+        self.channels.roles.send_if_modified(|roles| match role {
+            Some(role) => roles.insert(group, role.clone()).as_ref() != Some(&role),
+            None => roles.remove(&group).is_some(),
         });
+        self.observe_anycast(now);
     }
-}
 
-/// Follow the Lease by watch, for ever.
-async fn follow(
-    api: Arc<Api>,
-    lease: LeaseName,
-    events: mpsc::Sender<Input>,
-    mut renew: mpsc::Receiver<()>,
-    patience: Duration,
-) {
-    loop {
-        let watched = async {
-            let chosen = api.client().await.ok()?;
-            let leases = kube::Api::<Lease>::namespaced(chosen.client.clone(), &lease.namespace);
-            let field = format!("metadata.name={}", lease.name);
-            let params = WatchParams::default().fields(&field).timeout(WATCH_SECONDS).disable_bookmarks();
-            // Without a version the watch begins with the present state.
-            let stream = timeout(patience, leases.watch(&params, "")).await;
-            let Ok(Ok(stream)) = stream else {
-                if stream.is_err() {
-                    api.failed(&chosen.server);
-                }
-                return None;
-            };
-            events.send(Input::Watching(true)).await.ok()?;
-            let mut stream = stream.boxed();
-            let pass_on = async {
-                while let Ok(Some(event)) = stream.try_next().await {
-                    let input = match event {
-                        WatchEvent::Added(lease) | WatchEvent::Modified(lease) => {
-                            Input::Watched(Box::new(stored_of(lease)))
-                        }
-                        WatchEvent::Deleted(_) => Input::WatchedDeletion,
-                        WatchEvent::Bookmark(_) => continue,
-                        WatchEvent::Error(_) => return,
-                    };
-                    if events.send(input).await.is_err() {
-                        return;
-                    }
-                }
-            };
-            tokio::select! {
-                () = pass_on => {}
-                // A server that does not answer others will not tell us anything either.
-                () = api.until_failed(&chosen.server) => {}
-            }
-            Some(())
-        };
-        let renewed = tokio::select! {
-            _ = watched => false,
-            asked = renew.recv() => asked.is_some(),
-        };
-        if events.send(Input::Watching(false)).await.is_err() {
+    /// Reports a role of an elected group.
+    fn observe(&self, lease: &LeaseName, before: &Role, role: &Role, now: BootTime) {
+        let changed = std::mem::discriminant(before) != std::mem::discriminant(role);
+        if changed {
+            tracing::debug!(%lease, ?before, after = ?role, "role");
+        }
+        let Some(kind) = self.elections.kind(lease).filter(|kind| kind.is_primary()) else { return };
+        let Some(observed) = self.elections.observed(lease) else { return };
+        self.observer.election(observed, role, now);
+        if changed {
+            self.observer.role_changed(before, role, observed, now);
+        }
+        if kind != CandidacyKind::ControlPlane {
             return;
         }
-        if !renewed {
-            tokio::time::sleep(WATCH_PAUSE).await;
+        if let ObservedLease::Present { lease, .. } = observed {
+            let annotations = lease.meta.annotations.clone().unwrap_or_default();
+            watch_ext::set(&self.channels.lease, LeaseMetadata { uid: lease.meta.uid.clone(), annotations });
         }
+        // The watch of a follower fails with its API server; any other host has to probe.
+        let watching = self.watching.get(lease).copied().unwrap_or_default();
+        watch_ext::set(&self.channels.probe_health, !matches!(role, Role::Follower { .. }) || !watching);
+    }
+
+    /// Reports the control plane's role without election: leader while it leads any of its groups.
+    fn observe_anycast(&mut self, now: BootTime) {
+        let Some(role) = self.elections.anycast_control_plane() else { return };
+        if std::mem::discriminant(role) != std::mem::discriminant(&self.anycast_role) {
+            self.observer.role_changed(&self.anycast_role, role, &ObservedLease::Unknown, now);
+            self.observer.election(&ObservedLease::Unknown, role, now);
+        }
+        self.anycast_role = role.clone();
     }
 }

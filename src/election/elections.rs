@@ -1,450 +1,549 @@
-//! Many elections in one task: a Lease for each, one watch for all of a namespace.
+//! All elections of a process as one state machine: an elector for each Lease, an anycast elector for each group without
+//! election.
 //!
-//! Calls under way are limited. Claims that are about to end are renewed before all else, so that a host that wants a
-//! thousand Leases at once still keeps those that it has; what is free is taken before the renewals that can wait.
+//! Requests in flight are limited. Claims that are about to end are renewed first, so that a host that wants a thousand
+//! Leases at once keeps those that it has; free Leases are acquired before renewals that can wait. The requests of the
+//! control plane never wait.
+//!
+//! Contract: ARCHITECTURE.md, "State machines".
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::pin::Pin;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::runtime::watcher;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
-
-use super::call::{self, stored_of};
-use super::driver::Ask;
-use super::elector::{DrainReason, Elector, Input, LeaseRequest, Output};
+use super::Settings;
+use super::anycast::{self, AnycastElector};
+use super::decide::ObservedLease;
+use super::elector::{self, DrainReason, Elector, LeaseRequest, SegmentRequest};
+use super::health::Report;
+use super::holders::Holders;
+use super::host_health::{self, HostHealth, InterfacePolicy};
 use super::record::LeaseObject;
-use super::{Candidacy, Holder, Observer, Role, Settings};
-use crate::cluster::Api;
-use crate::cluster::watch::{Change, follow};
-use crate::model::{BootTime, LeaseName};
-use crate::net::clock::{self, Timer};
-use crate::reconcile::desired::Board;
-use crate::watch_ext;
+use crate::cluster::watch::Change;
+use crate::model::hash::fnv1a;
+use crate::model::{BootTime, Candidacy, CandidacyKind, Family, GroupId, Health, Holder, LeaseName, Role};
 
-/// How long the rest waits, when this host stops, for the Lease that tells others so.
-const HERALDED: Duration = Duration::from_millis(250);
-/// Calls under way at once.
-const AT_ONCE: usize = 24;
+/// At shutdown the other Leases wait this long for the release of the membership Lease: the remaining members share out
+/// this node's groups once they know that it leaves.
+const MEMBERSHIP_RELEASE_WAIT: Duration = Duration::from_millis(250);
+/// Requests in flight, apart from the control plane's.
+const MAX_IN_FLIGHT: usize = 24;
 
-/// A change among the Leases of a namespace.
-pub type LeaseChange = (String, Change<(LeaseName, Box<LeaseObject>)>);
-
-/// What the elections are told, and tell.
-pub struct Channels {
-    /// What this host takes part in.
-    pub candidacies: watch::Receiver<BTreeMap<LeaseName, Candidacy>>,
-    /// Where the roles go.
-    pub board: Arc<watch::Sender<Board>>,
-    /// What happened on the segment, or what an operator wants of one of them.
-    pub commands: mpsc::Receiver<(LeaseName, Input)>,
-    /// What they ask of the segment.
-    pub asks: mpsc::Sender<(LeaseName, Ask)>,
-    /// Whom each Lease names that is not expired, of those that are followed.
-    pub holders: watch::Sender<BTreeMap<LeaseName, Holder>>,
-    /// What an operator wants of all of them: hand over and stay away.
-    pub drained: watch::Receiver<bool>,
-    /// The end: hand over everything.
-    pub stopping: watch::Receiver<bool>,
+/// What all elections have in common.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub settings: Settings,
+    pub interface: InterfacePolicy,
+    /// See [`AnycastElector::new`].
+    pub hand_over_time: Duration,
 }
 
-/// All elections of a kind.
-pub struct Elections {
-    api: Arc<Api>,
-    /// What they have in common.
-    settings: Settings,
-    observer: Arc<dyn Observer>,
-    call_timeout: Duration,
-    channels: Channels,
-    entries: BTreeMap<LeaseName, Entry>,
-    /// Every Lease of the namespaces that are followed, and since when it looks as it does.
-    known: BTreeMap<LeaseName, (LeaseObject, BootTime)>,
-    /// When the next of them is overdue, or expires.
-    next_change: Option<BootTime>,
-    /// Namespaces that are followed, and whether all their Leases are known.
-    namespaces: BTreeMap<String, bool>,
-    watches: JoinSet<()>,
-    leases_in: mpsc::Sender<LeaseChange>,
-    waiting: BTreeMap<LeaseName, LeaseRequest>,
-    flights: FuturesUnordered<Flight>,
-    /// Since when this host stops.
-    stopping: Option<BootTime>,
+/// Input of [`Elections`].
+#[derive(Debug)]
+pub enum Input {
+    /// Every group, and whether this host is a candidate for it.
+    Candidacies(BTreeMap<GroupId, Candidacy>),
+    /// The control plane's Lease carries this annotation from the next write on.
+    Annotate(LeaseName, &'static str, String),
+    Elector(LeaseName, elector::Input),
+    /// Leases of a namespace.
+    Leases(String, Change<(LeaseName, Box<LeaseObject>)>),
+    /// Health of the local API server, probed by this family or by none in particular.
+    Health(Option<Family>, Report),
+    /// Since when the main interface is down.
+    InterfaceDown(Option<BootTime>),
+    /// Whether an operator drains this node.
+    Drain(bool),
+    /// Hand over everything and end.
+    Stop,
 }
 
+/// Output of [`Elections`].
+#[derive(Debug)]
+pub enum Output {
+    /// Send a request; the response is an [`elector::Input::Response`].
+    Request(LeaseName, LeaseRequest),
+    /// Drop the request in flight for this Lease.
+    Cancel(LeaseName),
+    Segment(GroupId, SegmentRequest),
+    /// Watch the Leases of a namespace.
+    WatchNamespace(String),
+    /// Watch this Lease alone.
+    WatchLease(LeaseName),
+    /// The watch of this Lease was behind: open it again.
+    RestartWatch(LeaseName),
+    /// This host's role in a group; none once it is no candidate any more.
+    Role(GroupId, Option<Role>),
+    Holders(BTreeMap<LeaseName, Holder>),
+    /// Health of this host as the control plane's elections see it.
+    Health(Health),
+}
+
+#[derive(Debug)]
 struct Entry {
     elector: Elector,
+    kind: CandidacyKind,
     wanted: bool,
-    is_membership: bool,
     stopped: bool,
     role: Role,
 }
 
-type Flight = Pin<Box<dyn Future<Output = (LeaseName, Input)> + Send>>;
+/// The state machine.
+#[derive(Debug)]
+pub struct Elections {
+    config: Config,
+    now: BootTime,
+    entries: BTreeMap<LeaseName, Entry>,
+    anycast: BTreeMap<GroupId, AnycastElector>,
+    host: HostHealth,
+    /// Health of the local API server as last reported.
+    reports: BTreeMap<Option<Family>, Report>,
+    holders: Holders,
+    /// Watched namespaces, and whether all their Leases are known.
+    namespaces: BTreeMap<String, bool>,
+    requests: BTreeMap<LeaseName, LeaseRequest>,
+    in_flight: BTreeSet<LeaseName>,
+    drained: bool,
+    stopping: Option<BootTime>,
+    outputs: VecDeque<Output>,
+}
 
 impl Elections {
-    /// Elections that have not begun. `settings` are those of each; the seed is spread by the Lease's name.
-    pub fn new(
-        settings: Settings,
-        api: Arc<Api>,
-        observer: Arc<dyn Observer>,
-        channels: Channels,
-    ) -> (Self, mpsc::Receiver<LeaseChange>) {
-        let (leases_in, leases) = mpsc::channel(256);
-        let elections = Self {
-            api,
-            call_timeout: settings.retry_period.mul_f64(0.8),
-            settings,
-            observer,
-            channels,
+    pub fn new(config: Config) -> Self {
+        Self {
+            host: HostHealth::new(config.interface),
+            config,
+            now: BootTime::default(),
             entries: BTreeMap::new(),
-            known: BTreeMap::new(),
-            next_change: None,
+            anycast: BTreeMap::new(),
+            reports: BTreeMap::new(),
+            holders: Holders::default(),
             namespaces: BTreeMap::new(),
-            watches: JoinSet::new(),
-            leases_in,
-            waiting: BTreeMap::new(),
-            flights: FuturesUnordered::new(),
+            requests: BTreeMap::new(),
+            in_flight: BTreeSet::new(),
+            drained: false,
             stopping: None,
-        };
-        (elections, leases)
-    }
-
-    /// Take part until told to stop, and every Lease is given up.
-    ///
-    /// # Errors
-    /// If the kernel gives us no timer.
-    pub async fn run(mut self, mut leases: mpsc::Receiver<LeaseChange>) -> std::io::Result<()> {
-        let mut timer = Timer::new()?;
-        self.set_candidacies();
-        loop {
-            self.stop_in_turn();
-            self.start_calls();
-            let now = clock::now();
-            if self.stopping.is_some() && self.entries.values().all(|entry| entry.elector.is_stopped(now)) {
-                return Ok(());
-            }
-            let deadline = self.entries.values().filter_map(|entry| entry.elector.poll_timeout()).min();
-            let turn = self.stopping.map(|since| since + HERALDED).filter(|at| *at > now);
-            let deadline = deadline.into_iter().chain(self.next_change).chain(turn).min();
-            tokio::select! {
-                biased;
-                Some((lease, input)) = self.flights.next() => self.input(&lease, input),
-                Some((lease, input)) = self.channels.commands.recv() => self.input(&lease, input),
-                Some((namespace, change)) = leases.recv() => self.leases_changed(namespace, change),
-                Ok(()) = self.channels.candidacies.changed(), if self.stopping.is_none() => self.set_candidacies(),
-                Ok(()) = self.channels.drained.changed() => self.set_drained(),
-                Ok(()) = self.channels.stopping.changed(), if self.stopping.is_none() => self.stop(),
-                () = timer.until(deadline) => self.on_time(),
-            }
+            outputs: VecDeque::new(),
         }
     }
 
-    fn set_candidacies(&mut self) {
-        let wanted = self.channels.candidacies.borrow_and_update().clone();
-        let namespaces: BTreeSet<String> = wanted.keys().map(|lease| lease.namespace.clone()).collect();
+    /// What the elector of this Lease has observed.
+    pub fn observed(&self, lease: &LeaseName) -> Option<&ObservedLease> {
+        self.entries.get(lease).map(|entry| entry.elector.seen())
+    }
+
+    pub fn kind(&self, lease: &LeaseName) -> Option<CandidacyKind> {
+        self.entries.get(lease).map(|entry| entry.kind)
+    }
+
+    /// This host's strongest role in the control plane's groups without election.
+    pub fn anycast_control_plane(&self) -> Option<&Role> {
+        let groups = self.anycast.iter().filter(|(group, _)| matches!(group, GroupId::ControlPlane(_)));
+        groups.map(|(_, elector)| elector.role()).max_by_key(|role| match role {
+            Role::Leader(_) => 3,
+            Role::HandingOver { .. } => 2,
+            Role::Starting => 1,
+            Role::Follower { .. } => 0,
+        })
+    }
+
+    /// The best health of the local API server by any family.
+    pub fn api_server_health(&self) -> Health {
+        let reports = self.reports.values().map(|report| report.local);
+        let best = reports.max_by_key(|health| match health {
+            Health::Serving => 3,
+            Health::Refusing => 2,
+            Health::Failing => 1,
+            Health::Unknown => 0,
+        });
+        best.unwrap_or_default()
+    }
+
+    /// Whether a stop is complete: every Lease is released, every route withdrawn.
+    pub fn is_stopped(&self, now: BootTime) -> bool {
+        self.stopping.is_some()
+            && self.entries.values().all(|entry| entry.elector.is_stopped(now))
+            && self.anycast.values().all(AnycastElector::is_stopped)
+    }
+
+    pub fn handle_input(&mut self, now: BootTime, input: Input) {
+        self.now = now;
+        match input {
+            Input::Candidacies(candidacies) => self.set_candidacies(candidacies),
+            Input::Annotate(lease, name, value) => self.input(&lease, elector::Input::Annotate(name, value)),
+            Input::Elector(lease, input) => {
+                if matches!(input, elector::Input::Response { .. }) {
+                    self.in_flight.remove(&lease);
+                }
+                self.input(&lease, input);
+            }
+            Input::Leases(namespace, change) => self.leases_changed(namespace, change),
+            Input::Health(family, report) => self.health_changed(family, report),
+            Input::InterfaceDown(since) => self.host_input(host_health::Input::InterfaceDown(since)),
+            Input::Drain(drained) => self.set_drained(drained),
+            Input::Stop => {
+                self.stopping.get_or_insert(now);
+                for elector in self.anycast.values_mut() {
+                    elector.handle_input(now, anycast::Input::Stop);
+                }
+                self.publish_anycast();
+            }
+        }
+        self.stop_in_order();
+    }
+
+    pub fn handle_timeout(&mut self, now: BootTime) {
+        self.now = now;
+        if self.holders.next_change().is_some_and(|at| at <= now) {
+            self.publish_holders();
+        }
+        self.host.handle_timeout(now);
+        self.apply_host_health();
+        for elector in self.anycast.values_mut() {
+            elector.handle_timeout(now);
+        }
+        self.publish_anycast();
+        let due = |entry: &Entry| entry.elector.poll_timeout().is_some_and(|at| at <= now);
+        for lease in self.leases_where(due) {
+            if let Some(entry) = self.entries.get_mut(&lease) {
+                entry.elector.handle_timeout(now);
+            }
+            self.advance(&lease);
+        }
+        self.stop_in_order();
+    }
+
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<BootTime> {
+        let electors = self.entries.values().filter_map(|entry| entry.elector.poll_timeout());
+        let anycast = self.anycast.values().filter_map(AnycastElector::poll_timeout);
+        let turn = self.stopping.map(|since| since + MEMBERSHIP_RELEASE_WAIT).filter(|at| *at > self.now);
+        let rest = [self.holders.next_change(), self.host.poll_timeout(), turn];
+        electors.chain(anycast).chain(rest.into_iter().flatten()).min()
+    }
+
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front().or_else(|| self.next_request())
+    }
+
+    fn set_candidacies(&mut self, candidacies: BTreeMap<GroupId, Candidacy>) {
+        let mut wanted = BTreeMap::new();
+        for (group, candidacy) in candidacies {
+            match group {
+                GroupId::Lease(lease) => drop(wanted.insert(lease, candidacy)),
+                GroupId::ControlPlane(_) | GroupId::EveryNode => self.enter_anycast(group),
+            }
+        }
+        let by_namespace = wanted.iter().filter(|(_, candidacy)| !candidacy.kind.is_primary());
+        let namespaces: BTreeSet<String> = by_namespace.map(|(lease, _)| lease.namespace.clone()).collect();
         for namespace in namespaces {
-            self.follow(namespace);
+            if !self.namespaces.contains_key(&namespace) {
+                self.namespaces.insert(namespace.clone(), false);
+                self.outputs.push_back(Output::WatchNamespace(namespace));
+            }
         }
-        let gone: Vec<LeaseName> = self
-            .entries
-            .keys()
-            .filter(|lease| wanted.get(lease).is_none_or(|candidacy| !candidacy.eligible))
-            .cloned()
-            .collect();
+        let is_wanted = |lease: &LeaseName| wanted.get(lease).is_some_and(|candidacy| candidacy.eligible);
+        let gone: Vec<LeaseName> = self.entries.keys().filter(|lease| !is_wanted(lease)).cloned().collect();
         for lease in gone {
             if let Some(entry) = self.entries.get_mut(&lease) {
                 entry.wanted = false;
             }
-            self.input(&lease, Input::Drain(DrainReason::NotEligible));
+            self.input(&lease, elector::Input::Drain(DrainReason::NotEligible));
         }
         for (lease, candidacy) in wanted.into_iter().filter(|(_, candidacy)| candidacy.eligible) {
             match self.entries.get_mut(&lease) {
                 Some(entry) => {
                     entry.wanted = true;
                     entry.elector.set_delay(candidacy.delay);
-                    self.input(&lease, Input::Undrain(DrainReason::NotEligible));
+                    self.input(&lease, elector::Input::Undrain(DrainReason::NotEligible));
                 }
                 None => self.enter(lease, candidacy),
             }
         }
     }
 
-    /// Take part in one more election.
+    fn enter_anycast(&mut self, group: GroupId) {
+        if self.anycast.contains_key(&group) {
+            return;
+        }
+        let health = match group {
+            GroupId::ControlPlane(family) => {
+                Some(self.reports.get(&family).copied().unwrap_or_default().local)
+            }
+            GroupId::EveryNode | GroupId::Lease(_) => None,
+        };
+        let mut elector = AnycastElector::new(health, self.config.hand_over_time, self.now);
+        elector.handle_input(self.now, anycast::Input::Drain(self.drained));
+        if self.stopping.is_some() {
+            elector.handle_input(self.now, anycast::Input::Stop);
+        }
+        self.anycast.insert(group, elector);
+        self.publish_anycast();
+    }
+
     fn enter(&mut self, lease: LeaseName, candidacy: Candidacy) {
-        let name = lease.to_string();
+        let control_plane = candidacy.kind == CandidacyKind::ControlPlane;
+        let common = &self.config.settings;
         let settings = Settings {
-            seed: self.settings.seed ^ crate::model::hash::fnv1a(name.as_bytes()),
+            seed: common.seed ^ fnv1a(lease.to_string().as_bytes()),
+            annotations: if control_plane { common.annotations.clone() } else { BTreeMap::new() },
+            provisional: control_plane,
             resuming: candidacy.resuming,
-            ..self.settings.clone()
+            ..common.clone()
         };
         let mut elector = Elector::new(settings);
         elector.set_delay(candidacy.delay);
-        let role = elector.role(clock::now());
-        let is_membership = candidacy.is_membership;
-        self.entries
-            .insert(lease.clone(), Entry { elector, wanted: true, is_membership, stopped: false, role });
-        if *self.channels.drained.borrow() {
-            self.input(&lease, Input::Drain(DrainReason::Operator));
+        let role = elector.role(self.now);
+        let entry = Entry { elector, kind: candidacy.kind, wanted: true, stopped: false, role };
+        let primary = entry.kind.is_primary();
+        self.entries.insert(lease.clone(), entry);
+        if self.drained {
+            self.input(&lease, elector::Input::Drain(DrainReason::Operator));
         }
-        if self.namespaces.get(&lease.namespace) == Some(&true) {
-            self.input(&lease, Input::Watching(true));
-            self.input(&lease, self.known_as_input(&lease));
+        if control_plane {
+            let Report { local, peer_serving } = self.reports.get(&None).copied().unwrap_or_default();
+            self.input(&lease, elector::Input::Health { local, peer_serving });
+        } else if self.host.services_drained() && !primary {
+            self.input(&lease, elector::Input::Drain(DrainReason::InterfaceDown));
+        }
+        if primary {
+            self.outputs.push_back(Output::WatchLease(lease.clone()));
+        } else if self.namespaces.get(&lease.namespace) == Some(&true) {
+            self.input(&lease, elector::Input::Watching(true));
+            self.input(&lease, self.observed_in_watch(&lease));
         }
         self.publish(&lease);
     }
 
-    fn set_drained(&mut self) {
-        let drained = *self.channels.drained.borrow_and_update();
-        let leases: Vec<LeaseName> = self.entries.keys().cloned().collect();
-        for lease in leases {
-            let reason = DrainReason::Operator;
-            self.input(&lease, if drained { Input::Drain(reason) } else { Input::Undrain(reason) });
+    fn set_drained(&mut self, drained: bool) {
+        self.drained = drained;
+        for lease in self.leases_where(|_| true) {
+            self.drain(&lease, DrainReason::Operator, drained);
         }
+        for elector in self.anycast.values_mut() {
+            elector.handle_input(self.now, anycast::Input::Drain(drained));
+        }
+        self.publish_anycast();
     }
 
-    fn stop(&mut self) {
-        self.channels.stopping.borrow_and_update();
-        self.stopping = Some(clock::now());
+    fn drain(&mut self, lease: &LeaseName, reason: DrainReason, drained: bool) {
+        self.input(
+            lease,
+            if drained { elector::Input::Drain(reason) } else { elector::Input::Undrain(reason) },
+        );
     }
 
-    /// Others share out what this host leaves behind, once they know that it goes: it says so before all else.
-    fn stop_in_turn(&mut self) {
+    /// The membership Lease is released first, see [`MEMBERSHIP_RELEASE_WAIT`].
+    fn stop_in_order(&mut self) {
         let Some(since) = self.stopping else { return };
-        let mut heralds = self.entries.values().filter(|entry| entry.is_membership);
-        let heralded = clock::now() >= since + HERALDED || heralds.all(|entry| entry.elector.is_idle());
-        let due = |entry: &Entry| !entry.stopped && (entry.is_membership || heralded);
-        let leases: Vec<LeaseName> =
-            self.entries.iter().filter(|(_, entry)| due(entry)).map(|(lease, _)| lease.clone()).collect();
-        for lease in leases {
+        let mut memberships = self.entries.values().filter(|entry| entry.kind == CandidacyKind::Membership);
+        let released =
+            self.now >= since + MEMBERSHIP_RELEASE_WAIT || memberships.all(|entry| entry.elector.is_idle());
+        let due = |entry: &Entry| !entry.stopped && (released || entry.kind != CandidacyKind::Services);
+        for lease in self.leases_where(due) {
             if let Some(entry) = self.entries.get_mut(&lease) {
                 entry.stopped = true;
             }
-            self.input(&lease, Input::Stop);
+            self.input(&lease, elector::Input::Stop);
         }
     }
 
-    /// Follow the Leases of one more namespace.
-    fn follow(&mut self, namespace: String) {
-        if self.namespaces.contains_key(&namespace) {
-            return;
+    fn health_changed(&mut self, family: Option<Family>, report: Report) {
+        self.reports.insert(family, report);
+        if let Some(elector) = self.anycast.get_mut(&GroupId::ControlPlane(family)) {
+            elector.handle_input(self.now, anycast::Input::Health(report.local));
+            self.publish_anycast();
+            self.outputs.push_back(Output::Health(self.api_server_health()));
+        } else {
+            self.host_input(host_health::Input::ApiServer(report));
+            self.outputs.push_back(Output::Health(self.host.health()));
         }
-        self.namespaces.insert(namespace.clone(), false);
-        let (place, wrap) = (namespace.clone(), namespace);
-        let convert = |lease: Lease| {
-            let meta = &lease.metadata;
-            let name = LeaseName { namespace: meta.namespace.clone()?, name: meta.name.clone()? };
-            Some((name, Box::new(stored_of(lease))))
-        };
-        self.watches.spawn(follow(
-            self.api.clone(),
-            move |client| kube::Api::<Lease>::namespaced(client, &place),
-            watcher::Config::default(),
-            convert,
-            move |change| (wrap.clone(), change),
-            self.leases_in.clone(),
-        ));
+    }
+
+    fn host_input(&mut self, input: host_health::Input) {
+        self.host.handle_input(self.now, input);
+        self.apply_host_health();
+    }
+
+    fn apply_host_health(&mut self) {
+        while let Some(output) = self.host.poll_output() {
+            match output {
+                host_health::Output::Health(Report { local, peer_serving }) => {
+                    for lease in self.leases_where(|entry| entry.kind == CandidacyKind::ControlPlane) {
+                        self.input(&lease, elector::Input::Health { local, peer_serving });
+                    }
+                    self.outputs.push_back(Output::Health(local));
+                }
+                host_health::Output::DrainControlPlane(drained) => {
+                    for lease in self.leases_where(|entry| entry.kind == CandidacyKind::ControlPlane) {
+                        self.drain(&lease, DrainReason::InterfaceDown, drained);
+                    }
+                }
+                host_health::Output::DrainServices(drained) => {
+                    for lease in self.leases_where(|entry| !entry.kind.is_primary()) {
+                        self.drain(&lease, DrainReason::InterfaceDown, drained);
+                    }
+                }
+            }
+        }
     }
 
     fn leases_changed(&mut self, namespace: String, change: Change<(LeaseName, Box<LeaseObject>)>) {
         match change {
             Change::Reset(all) => {
                 let listed: BTreeSet<LeaseName> = all.iter().map(|(lease, _)| lease.clone()).collect();
-                self.known.retain(|lease, _| lease.namespace != namespace || listed.contains(lease));
-                for (lease, stored) in all {
-                    self.learn(lease, *stored);
+                self.holders.retain(&namespace, &listed);
+                for (lease, object) in all {
+                    self.holders.observe(lease, *object, &self.config.settings, self.now);
                 }
-                self.namespaces.insert(namespace.clone(), true);
-                let here: Vec<LeaseName> =
-                    self.entries.keys().filter(|lease| lease.namespace == namespace).cloned().collect();
-                for lease in here {
-                    self.input(&lease, Input::Watching(false));
-                    self.input(&lease, Input::Watching(true));
-                    self.input(&lease, self.known_as_input(&lease));
+                for lease in self.leases_where(|entry| !entry.kind.is_primary()) {
+                    if lease.namespace == namespace {
+                        self.input(&lease, elector::Input::Watching(false));
+                        self.input(&lease, elector::Input::Watching(true));
+                        self.input(&lease, self.observed_in_watch(&lease));
+                    }
                 }
-                self.tell_holders();
+                self.namespaces.insert(namespace, true);
+                self.publish_holders();
             }
-            Change::Applied((lease, stored)) => {
-                let other_holder = self.learn(lease.clone(), (*stored).clone());
-                self.input(&lease, Input::Watched(stored));
-                if other_holder {
-                    self.tell_holders();
+            Change::Applied((lease, object)) => {
+                let settings = &self.config.settings;
+                let changed = self.holders.observe(lease.clone(), (*object).clone(), settings, self.now);
+                self.watched_input(&lease, elector::Input::Watched(object));
+                if changed {
+                    self.publish_holders();
                 }
             }
             Change::Deleted((lease, _)) => {
-                self.known.remove(&lease);
-                self.input(&lease, Input::WatchedDeletion);
-                self.tell_holders();
+                self.holders.remove(&lease);
+                self.watched_input(&lease, elector::Input::WatchedDeletion);
+                self.publish_holders();
             }
         }
     }
 
-    /// Take note of a Lease. Says whether that changes what is told of it.
-    fn learn(&mut self, lease: LeaseName, stored: LeaseObject) -> bool {
-        let now = clock::now();
-        match self.known.get_mut(&lease) {
-            Some((before, since)) => {
-                let other = before.record.holder != stored.record.holder;
-                let renewed = before.record != stored.record;
-                let overdue = now
-                    >= *since + self.settings.overdue(before.record.duration(self.settings.lease_duration));
-                if renewed {
-                    *since = now;
-                }
-                *before = stored;
-                other || (renewed && overdue)
-            }
-            None => {
-                self.known.insert(lease, (stored, now));
-                true
+    /// An event of a namespace's watch.
+    fn watched_input(&mut self, lease: &LeaseName, input: elector::Input) {
+        if self.entries.get(lease).is_some_and(|entry| !entry.kind.is_primary()) {
+            self.input(lease, input);
+        }
+    }
+
+    fn observed_in_watch(&self, lease: &LeaseName) -> elector::Input {
+        let object = self.holders.lease(lease);
+        object.map_or(elector::Input::WatchedDeletion, |object| {
+            elector::Input::Watched(Box::new(object.clone()))
+        })
+    }
+
+    fn publish_holders(&mut self) {
+        let holders = self.holders.current(&self.config.settings, self.now);
+        self.outputs.push_back(Output::Holders(holders));
+    }
+
+    fn publish_anycast(&mut self) {
+        for (group, elector) in &mut self.anycast {
+            if let Some(role) = elector.poll_output() {
+                self.outputs.push_back(Output::Role(group.clone(), Some(role)));
             }
         }
     }
 
-    fn known_as_input(&self, lease: &LeaseName) -> Input {
-        let known = self.known.get(lease);
-        known.map_or(Input::WatchedDeletion, |(stored, _)| Input::Watched(Box::new(stored.clone())))
+    fn leases_where(&self, is_due: impl Fn(&Entry) -> bool) -> Vec<LeaseName> {
+        let due = self.entries.iter().filter(|(_, entry)| is_due(entry));
+        due.map(|(lease, _)| lease.clone()).collect()
     }
 
-    /// Tell whom each Lease names, unless it is expired. Expiry is judged by our own clock, from the moment we first
-    /// saw the record in this form.
-    fn tell_holders(&mut self) {
-        let now = clock::now();
-        let mut holders = BTreeMap::new();
-        self.next_change = None;
-        for (lease, (stored, since)) in &self.known {
-            let duration = stored.record.duration(self.settings.lease_duration);
-            let (overdue, expiry) = (*since + self.settings.overdue(duration), *since + duration);
-            if stored.record.holder.is_empty() || expiry <= now {
-                continue;
-            }
-            let is_current = now < overdue;
-            let next = if is_current { overdue } else { expiry };
-            self.next_change = Some(self.next_change.map_or(next, |before| before.min(next)));
-            holders.insert(lease.clone(), Holder { identity: stored.record.holder.clone(), is_current });
-        }
-        watch_ext::set(&self.channels.holders, holders);
-    }
-
-    fn on_time(&mut self) {
-        let now = clock::now();
-        if self.next_change.is_some_and(|at| at <= now) {
-            self.tell_holders();
-        }
-        let due = |entry: &Entry| entry.elector.poll_timeout().is_some_and(|at| at <= now);
-        let leases: Vec<LeaseName> =
-            self.entries.iter().filter(|(_, entry)| due(entry)).map(|(lease, _)| lease.clone()).collect();
-        for lease in leases {
-            if let Some(entry) = self.entries.get_mut(&lease) {
-                entry.elector.handle_timeout(now);
-            }
-            self.step(&lease);
-        }
-    }
-
-    fn input(&mut self, lease: &LeaseName, input: Input) {
+    fn input(&mut self, lease: &LeaseName, input: elector::Input) {
         let Some(entry) = self.entries.get_mut(lease) else { return };
-        entry.elector.handle_input(clock::now(), input);
-        self.step(lease);
+        entry.elector.handle_input(self.now, input);
+        self.advance(lease);
     }
 
-    /// Do what an elector asks for, and tell where it stands.
-    fn step(&mut self, lease: &LeaseName) {
+    fn advance(&mut self, lease: &LeaseName) {
         let Some(entry) = self.entries.get_mut(lease) else { return };
+        let kind = entry.kind;
+        let mut unclaimed = false;
         while let Some(output) = entry.elector.poll_output() {
             match output {
-                Output::Request(call) => drop(self.waiting.insert(lease.clone(), call)),
-                // No health is judged here: nothing is ever abandoned. The watch is everybody's.
-                Output::Abandon | Output::RenewWatch => {}
-                Output::Probe => drop(self.channels.asks.try_send((lease.clone(), Ask::Probe))),
-                Output::Assert => drop(self.channels.asks.try_send((lease.clone(), Ask::Assert))),
+                // No address depends on the election of a controller.
+                elector::Output::Segment(request) if kind == CandidacyKind::Controller => {
+                    unclaimed |= request == SegmentRequest::Probe;
+                }
+                elector::Output::Request(request) => drop(self.requests.insert(lease.clone(), request)),
+                elector::Output::Cancel => {
+                    self.requests.remove(lease);
+                    if self.in_flight.remove(lease) {
+                        self.outputs.push_back(Output::Cancel(lease.clone()));
+                    }
+                }
+                elector::Output::Segment(request) => {
+                    self.outputs.push_back(Output::Segment(lease.clone().into(), request));
+                }
+                elector::Output::RestartWatch if kind.is_primary() => {
+                    self.outputs.push_back(Output::RestartWatch(lease.clone()));
+                }
+                // The watch of a namespace serves all its Leases.
+                elector::Output::RestartWatch => {}
             }
+        }
+        if unclaimed {
+            return self.input(lease, elector::Input::Probed { taken: false });
         }
         self.publish(lease);
     }
 
     fn publish(&mut self, lease: &LeaseName) {
-        let now = clock::now();
         let Some(entry) = self.entries.get_mut(lease) else { return };
-        let role = entry.elector.role(now);
+        let role = entry.elector.role(self.now);
         let over = !entry.wanted
             && matches!(role, Role::Follower { .. } | Role::Starting)
             && entry.elector.is_idle();
-        if entry.role != role {
-            if std::mem::discriminant(&entry.role) != std::mem::discriminant(&role) {
-                self.observer.role_changed(&entry.role, &role, entry.elector.seen(), now);
-                tracing::debug!(%lease, before = ?entry.role, after = ?role, "election");
-            }
-            entry.role = role.clone();
+        if std::mem::replace(&mut entry.role, role.clone()) != role || entry.kind.is_primary() {
+            self.outputs.push_back(Output::Role(lease.clone().into(), Some(role)));
         }
-        self.channels.board.send_if_modified(|board| {
-            let Some(group) = board.groups.get_mut(lease) else { return false };
-            let changed = group.role != role;
-            group.role = role;
-            changed
-        });
         if over {
             self.entries.remove(lease);
+            self.outputs.push_back(Output::Role(lease.clone().into(), None));
         }
     }
 
-    /// Start calls as far as there is room, the most urgent ones first.
-    fn start_calls(&mut self) {
-        while self.flights.len() < AT_ONCE && !self.waiting.is_empty() {
-            let soon = clock::now() + self.settings.renew_deadline / 2;
-            let urgency = |lease: &LeaseName| urgency(self.entries.get(lease).map(|entry| &entry.role), soon);
-            let Some(lease) = self.waiting.keys().min_by_key(|lease| urgency(lease)).cloned() else { return };
-            let Some(call) = self.waiting.remove(&lease) else { return };
-            let made =
-                call::make(self.api.clone(), lease.clone(), self.call_timeout, self.observer.clone(), call);
-            self.flights.push(Box::pin(async move { (lease, made.await) }));
+    /// The most urgent request, if there is room for it.
+    fn next_request(&mut self) -> Option<Output> {
+        let soon = self.now + self.config.settings.renew_deadline / 2;
+        let lease = self.requests.keys().min_by_key(|lease| urgency(self.entries.get(*lease), soon))?.clone();
+        let first = self.entries.get(&lease).is_some_and(|entry| entry.kind.is_primary());
+        if !first && self.in_flight.len() >= MAX_IN_FLIGHT {
+            return None;
         }
+        let request = self.requests.remove(&lease)?;
+        self.in_flight.insert(lease.clone());
+        Some(Output::Request(lease, request))
     }
 }
 
-/// What a call is made for.
+/// The purpose of a request, most urgent first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Purpose {
-    /// A claim that ends soon, or a Lease that others wait for.
+    ControlPlane,
+    /// A claim that ends soon, or a release that a successor waits for.
     Keep,
-    /// Something that nobody holds.
-    Take,
-    /// A claim that is good for a while.
-    Prolong,
+    /// A free Lease.
+    Acquire,
+    /// A claim that is valid for a while.
+    Renew,
 }
 
-/// Which of the calls that wait goes first: the least. `soon` is until when claims must not end unasked.
-fn urgency(role: Option<&Role>, soon: BootTime) -> (Purpose, BootTime) {
-    match role {
-        Some(Role::HandingOver { until }) => (Purpose::Keep, *until),
-        Some(Role::Leader(claim)) if claim.valid_until <= soon => (Purpose::Keep, claim.valid_until),
-        Some(Role::Leader(claim)) => (Purpose::Prolong, claim.valid_until),
-        Some(Role::Follower { .. } | Role::Starting) | None => (Purpose::Take, BootTime::default()),
+/// The order of requests: the least first. Claims that end by `soon` must be renewed at once.
+fn urgency(entry: Option<&Entry>, soon: BootTime) -> (Purpose, BootTime) {
+    let Some(entry) = entry else { return (Purpose::Acquire, BootTime::default()) };
+    if entry.kind.is_primary() {
+        return (Purpose::ControlPlane, BootTime::default());
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::election::{Claim, ClaimSource};
-
-    #[test]
-    fn what_others_wait_for_goes_before_what_can_wait() {
-        let at = |seconds| BootTime::from_boot(Duration::from_secs(seconds));
-        let holding = |until| {
-            let (valid_until, fence_until) = (at(until), at(until + 1));
-            Role::Leader(Claim { since: at(0), valid_until, fence_until, source: ClaimSource::Lease })
-        };
-        let following = Role::Follower { holder: None, fence_until: None };
-        let order =
-            [holding(101), Role::HandingOver { until: at(102) }, following, holding(103), holding(104)];
-        let mut sorted = order.clone();
-        sorted.reverse();
-        sorted.sort_by_key(|role| urgency(Some(role), at(102)));
-        assert_eq!(sorted, order);
+    match &entry.role {
+        Role::HandingOver { until } => (Purpose::Keep, *until),
+        Role::Leader(claim) if claim.valid_until <= soon => (Purpose::Keep, claim.valid_until),
+        Role::Leader(claim) => (Purpose::Renew, claim.valid_until),
+        Role::Follower { .. } | Role::Starting => (Purpose::Acquire, BootTime::default()),
     }
 }

@@ -21,11 +21,11 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::FENCE_MARGIN;
 use super::decide::{Decision, ObservedLease, decide};
 use super::record::{LeaderElectionRecord, LeaseObject, Write};
-use super::{Claim, ClaimSource, FENCE_MARGIN, Health, Role};
-use crate::model::BootTime;
 use crate::model::hash::spread;
+use crate::model::{BootTime, Claim, ClaimSource, Health, Role};
 
 /// How long a leaving holder waits for its successor once the Lease is released.
 pub const HANDOVER_WINDOW: Duration = Duration::from_millis(500);
@@ -152,7 +152,7 @@ pub enum DrainReason {
     /// `kube-vip drain`.
     Operator,
     /// `vip_loseleadership`.
-    LinkDown,
+    InterfaceDown,
     /// Nothing here can serve the address any more.
     NotEligible,
 }
@@ -162,14 +162,21 @@ pub enum DrainReason {
 pub enum Output {
     /// Make this call; answer with [`Input::Response`].
     Request(LeaseRequest),
-    /// Drop the call under way without waiting for it.
-    Abandon,
-    /// Find out whether a station answers for the address; answer with [`Input::Probed`].
-    Probe,
-    /// Announce the address once without holding it, so that a provisional holder yields to the Lease.
-    Assert,
+    /// Drop the request in flight without waiting for its response.
+    Cancel,
+    /// Send frames on the segment.
+    Segment(SegmentRequest),
     /// The watch was behind: open it again.
-    RenewWatch,
+    RestartWatch,
+}
+
+/// Frames that an election needs on the segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SegmentRequest {
+    /// Probe for the addresses; the result is [`Input::Probed`].
+    Probe,
+    /// Announce the addresses once without holding them, so that a provisional holder yields to the Lease.
+    Announce,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -424,7 +431,7 @@ impl Elector {
         self.hand_over_if_unhealthy(now);
         if self.wants_probe() && matches!(self.probing, Probing::Idle(at) if now >= at) {
             self.probing = Probing::Running;
-            self.outputs.push_back(Output::Probe);
+            self.outputs.push_back(Output::Segment(SegmentRequest::Probe));
         }
         if let Some((at, kind)) = self.next_call()
             && now >= at
@@ -552,7 +559,7 @@ impl Elector {
                     self.pause(now, None);
                 }
                 if self.watching {
-                    self.outputs.push_back(Output::RenewWatch);
+                    self.outputs.push_back(Output::RestartWatch);
                 }
             }
             LeaseResponse::Forbidden => {
@@ -696,7 +703,7 @@ impl Elector {
         {
             if self.in_flight.take().is_some() {
                 // It waits for the server that has just failed, and its outcome is unknown.
-                self.outputs.push_back(Output::Abandon);
+                self.outputs.push_back(Output::Cancel);
                 self.stale = true;
             }
             self.leave(now);
@@ -736,7 +743,7 @@ impl Elector {
         match &mut self.state {
             State::Leader(held) if !held.clear => {
                 if taken {
-                    self.outputs.push_back(Output::Assert);
+                    self.outputs.push_back(Output::Segment(SegmentRequest::Announce));
                     self.back_off_probing(now, Duration::from_millis(200));
                 } else {
                     held.clear = true;

@@ -1,9 +1,8 @@
 //! What an election tells others.
 
-use super::Role;
 use super::decide::ObservedLease;
 use super::elector::LeaseResponse;
-use crate::model::BootTime;
+use crate::model::{BootTime, Health, Role};
 
 /// Who is told how an election goes.
 pub trait Observer: Send + Sync {
@@ -15,6 +14,8 @@ pub trait Observer: Send + Sync {
     fn no_access(&self, why: &str);
     /// A call for the Lease failed.
     fn call_failed(&self, verb: &'static str, server: &str, answer: &LeaseResponse, why: &str);
+    /// The health of this host has changed.
+    fn health(&self, _health: Health) {}
     /// A call for the Lease succeeded.
     fn call_succeeded(&self, verb: &'static str);
 }

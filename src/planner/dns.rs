@@ -23,9 +23,17 @@ pub(super) async fn look_up<M>(
     loop {
         let wanted = names.borrow_and_update().clone();
         let mut found: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
-        for name in &wanted {
-            let before = known.get(name).cloned().unwrap_or_default();
-            found.insert(name.clone(), lookup(name, mode, &before).await);
+        // Side by side: a name without a server does not delay the others.
+        let queries = wanted.iter().map(async |name| {
+            let before = known.get(name).map(Vec::as_slice).unwrap_or_default();
+            (name.clone(), lookup(name, mode, before).await)
+        });
+        found.extend(futures::future::join_all(queries).await);
+        for (name, addresses) in found.iter().filter(|(name, found)| known.get(*name) != Some(found)) {
+            match addresses.as_slice() {
+                [] => tracing::warn!(name, "cannot resolve the name yet; retrying"),
+                _ => tracing::info!(name, ?addresses, "resolved the name"),
+            }
         }
         if found != known {
             known = found;

@@ -20,24 +20,24 @@ use kube::runtime::watcher;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::dns;
 use super::endpoints::{Slice, of_endpoints, of_slice};
 use super::plan::{ClusterState, Issue, Plan, PlanContext, ServicePlan, plan};
 use super::reserved::Reserved;
+use super::{control_plane, dns};
 use crate::cluster::Api;
 use crate::cluster::event::Event;
 use crate::cluster::watch::{Change, follow, within};
 use crate::cluster::write::{Subresource, WriteResult as Written, Writer};
 use crate::config::{DnsMode, UpnpPolicy};
 use crate::dhcp::driver::Handles;
-use crate::election::{Candidacy, Holder, Role};
+use crate::election::{LeaseMetadata, elections};
 use crate::mdns::driver::{Names, Told};
 use crate::model::hash::{fnv1a, spread};
 use crate::model::{BootTime, LeaseName, Prefix, ServiceKey, ServiceView, Vip, annotation, node, service};
+use crate::model::{GroupId, Holder, Roles, VipPlan};
 use crate::net::clock::{self, Timer};
 use crate::publish::node_labels as labels;
 use crate::publish::status::{Change as Write, Here, change};
-use crate::reconcile::desired::{AddressSpec, Board, Group};
 use crate::reconcile::host_status::HostStatus;
 use crate::telemetry::Telemetry;
 use crate::upnp::forward::{ForwardKey, Forwards};
@@ -70,18 +70,17 @@ enum Observed {
 
 /// What flows in and out.
 pub struct Channels {
-    /// Where addresses are laid out.
-    pub board: Arc<watch::Sender<Board>>,
-    /// Which elections this host takes part in.
-    pub candidacies: watch::Sender<BTreeMap<LeaseName, Candidacy>>,
-    /// Addresses that go with the control plane's election.
-    pub shared: watch::Sender<BTreeSet<AddressSpec>>,
+    pub plan: watch::Sender<Arc<VipPlan>>,
+    /// The control plane's VIPs.
+    pub vips: watch::Sender<BTreeSet<Vip>>,
+    pub roles: watch::Receiver<Roles>,
+    /// Metadata of the control plane's Lease.
+    pub lease: watch::Receiver<LeaseMetadata>,
+    pub elections: mpsc::Sender<elections::Input>,
     /// What came of it all.
     pub outcome: watch::Receiver<HostStatus>,
     /// Whom each Lease names.
     pub holders: watch::Receiver<BTreeMap<LeaseName, Holder>>,
-    /// The control plane's addresses, where this process takes part in holding them.
-    pub vips: watch::Receiver<BTreeSet<Vip>>,
     /// What asks DHCP servers.
     pub dhcp: Handles,
     /// What talks to the network's gateways.
@@ -131,6 +130,8 @@ pub struct Driver {
     cidrs: BTreeMap<String, Vec<Prefix>>,
     /// Services and endpoints were listed.
     listed: (bool, bool),
+    /// Annotations of the control plane's Lease that were sent to its election.
+    annotated: Vec<(&'static str, String)>,
     plan: Plan,
     dirty: bool,
     not_before: BootTime,
@@ -181,8 +182,9 @@ impl Driver {
             nodes: BTreeMap::new(),
             cidrs: BTreeMap::new(),
             listed: (false, false),
+            annotated: Vec::new(),
             plan: Plan::default(),
-            dirty: false,
+            dirty: true,
             not_before: BootTime::default(),
             names: watch::Sender::new(BTreeSet::new()),
             writing: BTreeSet::new(),
@@ -210,11 +212,10 @@ impl Driver {
         let mut timer = Timer::new()?;
         let (observed_in, mut observed) = mpsc::channel(256);
         let _watches = self.start(&observed_in);
-        let mut roles = self.channels.board.subscribe();
         // Renewals alone change nothing here.
         let mut look = true;
         loop {
-            if self.dirty && self.listed == (true, true) && clock::now() >= self.not_before {
+            if self.dirty && clock::now() >= self.not_before {
                 self.replan();
             }
             if look {
@@ -224,6 +225,7 @@ impl Driver {
             }
             look = true;
             let deadline = self.deadline();
+            let follows_roles = self.follows_roles();
             let labelled = async {
                 match &mut self.labelling {
                     Some(labelling) => labelling.await,
@@ -251,13 +253,17 @@ impl Driver {
                     self.seen.holders = self.channels.holders.borrow_and_update().clone();
                     self.dirty = true;
                 }
-                Ok(()) = self.channels.vips.changed() => self.dirty = true,
+                Ok(()) = self.channels.lease.changed() => {
+                    self.seen.control_plane_lease = self.channels.lease.borrow_and_update().clone();
+                    self.dirty = true;
+                }
                 Ok(()) = self.channels.dhcp.held.changed() => self.take_leases(),
                 Ok(()) = self.channels.gateways.1.changed() => self.take_gateways(),
                 Ok(()) = self.channels.mdns.1.changed() => self.take_names(),
-                Ok(()) = roles.changed(), if !self.plan.leases.is_empty() => {
-                    roles.mark_unchanged();
+                Ok(()) = self.channels.roles.changed(), if follows_roles => {
+                    self.channels.roles.mark_unchanged();
                     look = self.ask_as_elected();
+                    self.name_control_plane();
                 }
                 Some(change) = observed.recv() => {
                     self.see(change);
@@ -273,6 +279,15 @@ impl Driver {
 
     fn start(&self, observed: &mpsc::Sender<Observed>) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
+        tasks.spawn(dns::look_up(
+            self.names.subscribe(),
+            self.options.dns_mode,
+            Observed::Names,
+            observed.clone(),
+        ));
+        if !self.context.services {
+            return tasks;
+        }
         let all = watcher::Config::default;
         let api = || self.api.clone();
         let namespace = self.options.namespace.clone();
@@ -298,12 +313,6 @@ impl Driver {
             let select = kube::Api::<ServiceCIDR>::all;
             tasks.spawn(follow(api(), select, all(), networks, Observed::Cidrs, observed.clone()));
         }
-        tasks.spawn(dns::look_up(
-            self.names.subscribe(),
-            self.options.dns_mode,
-            Observed::Names,
-            observed.clone(),
-        ));
         tasks
     }
 
@@ -370,75 +379,48 @@ impl Driver {
     fn replan(&mut self) {
         let began = clock::now();
         self.dirty = false;
-        self.seen.vips = self.channels.vips.borrow_and_update().iter().map(|vip| vip.address).collect();
+        self.seen.listed = self.listed == (true, true);
+        let vips = control_plane::vips(&self.context, &self.seen);
+        self.seen.vips = vips.iter().map(|vip| vip.address).collect();
+        watch_ext::set(&self.channels.vips, vips);
         let mut plan = plan(&self.context, &self.seen);
-        let shared = self.context.control_plane.as_ref().and_then(|lease| plan.groups.remove(lease));
-        let shared = shared.map(|(_, places)| places).unwrap_or_default();
-        watch_ext::set(&self.channels.shared, shared);
-        self.lay_out(&plan);
-        // Nobody is elected for what every node has.
-        let every_node = self.context.every_node();
-        let elected = plan.groups.iter().filter(|(lease, _)| every_node != Some(lease));
-        let candidacies: BTreeMap<LeaseName, Candidacy> =
-            elected.map(|(lease, (candidacy, _))| (lease.clone(), *candidacy)).collect();
-        watch_ext::set(&self.channels.candidacies, candidacies);
+        let vip_plan = Arc::new(plan.take_vip_plan(self.seen.listed));
+        self.channels.plan.send_if_modified(|before| {
+            let changed = !before.holds_the_same(&vip_plan);
+            *before = vip_plan;
+            changed
+        });
         watch_ext::set(&self.names, plan.names.clone());
         let before = std::mem::replace(&mut self.plan, plan);
         self.give_back(&before);
         self.decline(&before);
         self.ask();
+        self.annotate_lease();
         self.forward();
         self.name();
         self.tell();
         self.not_before = clock::now() + clock::now().since(began) * (SHARE - 1);
     }
 
-    /// Put the plan's groups on the board, next to the control plane's.
-    fn lay_out(&self, plan: &Plan) {
+    /// The next leader goes on with the control plane's DHCP leases: what it needs is written with the next renewal.
+    fn annotate_lease(&mut self) {
+        let Some(control_plane) = &self.context.control_plane else { return };
+        let annotations = control_plane.lease_annotations(&self.seen);
+        if annotations == self.annotated {
+            return;
+        }
+        for (name, value) in &annotations {
+            let input = elections::Input::Annotate(control_plane.lease.clone(), name, value.clone());
+            self.channels.elections.try_send(input).ok();
+        }
+        self.annotated = annotations;
+    }
+
+    /// Whether a change of roles alone matters here; renewals change nothing.
+    fn follows_roles(&self) -> bool {
         let control_plane = self.context.control_plane.as_ref();
-        self.channels.board.send_if_modified(|board| {
-            // Nobody has to look at the host for this alone.
-            board.fresh.clone_from(&plan.fresh);
-            let known: BTreeSet<IpAddr> =
-                plan.services.values().flat_map(|handled| &handled.addresses).copied().collect();
-            if *board.known != known {
-                board.known = Arc::new(known);
-            }
-            let first = !std::mem::replace(&mut board.complete, true);
-            let before = board.groups.len();
-            board.groups.retain(|lease, _| {
-                !lease.is_lease() || control_plane == Some(lease) || plan.groups.contains_key(lease)
-            });
-            let mut changed = first || board.groups.len() != before;
-            for (lease, (candidacy, places)) in &plan.groups {
-                let group = board.groups.entry(lease.clone()).or_insert_with(|| {
-                    changed = true;
-                    let role = if candidacy.eligible {
-                        Role::Starting
-                    } else {
-                        Role::Follower { holder: None, fence_until: None }
-                    };
-                    Group { role, ..Group::default() }
-                });
-                if group.places != *places {
-                    group.places.clone_from(places);
-                    changed = true;
-                }
-            }
-            for (lease, group) in &mut board.groups {
-                let interfaces = plan.interfaces.get(lease).cloned().unwrap_or_default();
-                changed |= group.interfaces != interfaces;
-                group.interfaces = interfaces;
-            }
-            for (lease, routes) in &plan.routes {
-                let Some(group) = board.groups.get_mut(lease) else { continue };
-                if *group.routes != *routes {
-                    group.routes = Arc::new(routes.clone());
-                    changed = true;
-                }
-            }
-            changed
-        });
+        !self.plan.leases.is_empty()
+            || control_plane.is_some_and(|control_plane| control_plane.mdns.is_some())
     }
 
     /// Start status writes as far as there is room.
@@ -458,7 +440,7 @@ impl Driver {
                 continue;
             }
             let Some(view) = self.seen.services.get(key) else { continue };
-            let everybody = handled.lease.is_some() && handled.lease.as_ref() == self.context.every_node();
+            let everybody = handled.group == Some(GroupId::EveryNode);
             let mut further = self.lease_annotations(view, handled);
             further.extend(self.told_name(key, view).map(|text| (annotation::MDNS_NAME, text)));
             let (outside, entries) = self.outside(key, view);
@@ -549,7 +531,7 @@ impl Driver {
 
     fn deadline(&self) -> Option<BootTime> {
         let now = clock::now();
-        let replan = (self.dirty && self.listed == (true, true)).then_some(self.not_before);
+        let replan = self.dirty.then_some(self.not_before);
         let label = (self.options.label_node && self.label_not_before > now).then_some(self.label_not_before);
         let retry = self.failures.values().map(|(_, until)| *until).filter(|until| *until > now);
         let moved = (self.moving_until > now).then_some(self.moving_until);

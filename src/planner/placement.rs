@@ -4,10 +4,9 @@ use std::net::IpAddr;
 
 use super::leases::DhcpSpec;
 use super::plan::values::PlanContext;
-use crate::model::ServiceView;
 use crate::model::annotation::{MACVLAN_NAME, RP_FILTER, SERVICE_INTERFACE, SERVICE_VLAN};
 use crate::model::interface::ManagedInterface;
-use crate::reconcile::desired::{AddressSpec, InterfaceSelector};
+use crate::model::{AddressSpec, InterfaceSelector, ServiceView};
 
 /// The longest name of an interface (IFNAMSIZ).
 const LONGEST_LINK_NAME: usize = 15;
@@ -43,7 +42,7 @@ pub(super) fn place(context: &PlanContext, view: &ServiceView, address: IpAddr) 
     let interface = match (view.annotation(SERVICE_VLAN), view.annotation(SERVICE_INTERFACE)) {
         (Some(vlan), _) => match vlan_of(vlan) {
             Some((parent, tag)) => {
-                InterfaceSelector::Made(ManagedInterface::Vlan { parent: parent.to_owned(), tag })
+                InterfaceSelector::Managed(ManagedInterface::Vlan { parent: parent.to_owned(), tag })
             }
             // There is no such interface: the user is told so.
             None => InterfaceSelector::Named(vlan.to_owned()),
@@ -53,7 +52,7 @@ pub(super) fn place(context: &PlanContext, view: &ServiceView, address: IpAddr) 
         (None, None) => context.interface.clone(),
     };
     let interface = match macvlan(view, &interface.name()) {
-        Some(Ok(made)) => InterfaceSelector::Made(made),
+        Some(Ok(made)) => InterfaceSelector::Managed(made),
         Some(Err(_)) | None => interface,
     };
     AddressSpec { address, prefix: if address.is_ipv4() { context.v4 } else { context.v6 }, interface }

@@ -9,47 +9,49 @@ use crate::model::annotation::{
 };
 use crate::model::route::{community, large_community};
 use crate::model::service::TrafficPolicy;
-use crate::model::{LeaseName, Prefix, RouteAttributes, Routes, ServiceKey, ServiceView};
-use crate::reconcile::desired::AddressSpec;
+use crate::model::{AddressSpec, GroupId, Prefix, RouteAttributes, Routes, ServiceKey, ServiceView};
 
 /// The most that a path is made longer by.
 const LONGEST_PREPEND: u8 = 32;
 
-/// Routes for each group: for the addresses that it has on this host, and for what goes with every node.
-pub(super) fn routes(
-    rules: &RouteRules,
-    me: &str,
-    seen: &ClusterState,
-    plan: &Plan,
-) -> BTreeMap<LeaseName, Routes> {
+/// Adds the routes of each group: for its addresses on this host, and for networks that every node advertises.
+pub(super) fn routes(rules: &RouteRules, me: &str, state: &ClusterState, plan: &mut Plan) {
     let plain = Arc::new(RouteAttributes::default());
-    let mut paths = BTreeMap::new();
-    for handled in plan.services.values() {
-        let Some(path) = &handled.path else { continue };
-        // Of Services that share an address the first by name speaks.
-        for address in &handled.addresses {
-            paths.entry(*address).or_insert(path);
+    let mut attributes = BTreeMap::new();
+    for service in plan.services.values() {
+        let Some(path) = &service.path else { continue };
+        // Of Services that share an address the first by name decides.
+        for address in &service.addresses {
+            attributes.entry(*address).or_insert_with(|| path.clone());
         }
     }
-    let route = |place: &AddressSpec| {
-        let path = paths.get(&place.address).copied().unwrap_or(&plain);
-        (Prefix::host(place.address), path.clone())
+    let route = |spec: &AddressSpec| {
+        let attributes = attributes.get(&spec.address).unwrap_or(&plain);
+        (Prefix::host(spec.address), attributes.clone())
     };
-    let groups = plan.groups.iter();
-    let mut routes: BTreeMap<LeaseName, Routes> =
-        groups.map(|(lease, (_, places))| (lease.clone(), places.iter().map(route).collect())).collect();
-    let everywhere = routes.entry(rules.every_node.clone()).or_default();
+    for (id, group) in &mut plan.groups {
+        let mut routes: Routes = group.addresses.iter().map(route).collect();
+        if *id == GroupId::EveryNode {
+            routes.extend(everywhere(rules, me, state, &plain));
+        }
+        group.routes = Arc::new(routes);
+    }
+}
+
+/// External addresses of Services, and networks.
+fn everywhere(rules: &RouteRules, me: &str, state: &ClusterState, plain: &Arc<RouteAttributes>) -> Routes {
+    let mut routes = Routes::new();
     if rules.external_ips {
-        for (key, view) in &seen.services {
-            if !view.external_ips.is_empty() && is_served(seen, me, key, view) {
+        for (key, view) in &state.services {
+            if !view.external_ips.is_empty() && is_served(state, me, key, view) {
                 let path = path(view).0.unwrap_or_else(|| plain.clone());
                 let hosts = view.external_ips.iter().map(|address| Prefix::host(*address));
-                everywhere.extend(hosts.map(|prefix| (prefix, path.clone())));
+                routes.extend(hosts.map(|prefix| (prefix, path.clone())));
             }
         }
     }
-    let cidrs = seen.service_cidrs.iter().filter(|_| rules.service_cidrs);
-    everywhere.extend(rules.networks.iter().chain(cidrs).map(|prefix| (*prefix, plain.clone())));
+    let cidrs = state.service_cidrs.iter().filter(|_| rules.service_cidrs);
+    routes.extend(rules.networks.iter().chain(cidrs).map(|prefix| (*prefix, plain.clone())));
     routes
 }
 

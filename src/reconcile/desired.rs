@@ -5,8 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use super::board::{AddressSpec, Board, Group, InterfaceSelector, PlacementError, PrefixLength};
-use crate::election::Role;
+use crate::model::Role;
 use crate::model::{BootTime, IfIndex, Prefix, RouteAttributes, Routes, Vip};
 
 /// Everything that decides what should exist on this host. One value; the latest wins.
@@ -56,7 +55,7 @@ pub enum Presence {
 }
 
 /// How long a leaving host still takes packets after it has withdrawn its routes: routers need a moment to hear of it.
-pub const LINGER: Duration = Duration::from_millis(200);
+pub const DRAIN_TAIL: Duration = Duration::from_millis(200);
 
 /// What should exist at `now`. A claim is judged here, at the moment of use.
 pub fn desired(inputs: &Inputs, now: BootTime) -> Desired {
@@ -82,7 +81,7 @@ fn routes(inputs: &Inputs, now: BootTime) -> Routes {
         }
     }
     for (role, of_group) in &inputs.routes {
-        if matches!(role, Role::HandingOver { until } if now + LINGER < *until) {
+        if matches!(role, Role::HandingOver { until } if now + DRAIN_TAIL < *until) {
             for (prefix, path) in of_group.iter() {
                 let draining =
                     || Arc::new(RouteAttributes { draining: true, ..RouteAttributes::clone(path) });
@@ -139,7 +138,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::election::{Claim, ClaimSource};
+    use crate::model::{Claim, ClaimSource};
 
     fn at(millis: u64) -> BootTime {
         BootTime::from_boot(Duration::from_millis(millis))

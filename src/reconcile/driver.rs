@@ -8,21 +8,21 @@ use std::time::Duration;
 use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
 
-use super::diff::{Action, Actual, plan};
+use super::desired::{DRAIN_TAIL, Inputs, desired};
+use super::diff::{self, Action, Actual};
 use super::host_status::HostStatus;
 use super::interfaces::Interfaces;
 use super::neighbours::{Detectors, lasting_conflicts};
 use crate::announce::schedule::{self, Schedule};
 use crate::conflict::NeighborFrame;
-use crate::election::Role;
-use crate::election::driver::Ask;
-use crate::election::elector::Input;
+use crate::election::elections::Input;
+use crate::election::elector::SegmentRequest;
 use crate::model::AdvertisedRoutes;
-use crate::model::{BootTime, IfIndex, Interface, LeaseName, Prefix, Vip};
+use crate::model::Role;
+use crate::model::{BootTime, GroupId, IfIndex, Interface, PlacementError, Prefix, Roles, Vip, VipPlan};
 use crate::net::clock::{self, Timer};
 use crate::net::netlink::{Change, Changes, Hold, Netlink, NetlinkError, Scope};
 use crate::net::{nft, sysctl};
-use crate::reconcile::desired::{AddressSpec, Board, Group, Inputs, LINGER, PlacementError, desired};
 use crate::telemetry::Telemetry;
 use crate::telemetry::status::Held;
 use crate::watch_ext;
@@ -49,23 +49,23 @@ pub struct Options {
     pub refresh: Duration,
     /// Routers are told of addresses: nothing is announced on interfaces.
     pub quiet: bool,
-    /// There are Services on the board, once they are known.
+    /// This process announces Services: routes are complete once they are listed.
     pub services: bool,
     /// See [`Inputs::aggregates`].
     pub aggregates: Vec<Prefix>,
-    /// The group of the control plane: its addresses are listened for even while others hold them.
-    pub control_plane: Option<LeaseName>,
+    /// Groups whose addresses are listened for even while other hosts hold them.
+    pub control_plane: Vec<GroupId>,
 }
 
 /// What flows into the loop and out of it.
 #[derive(Debug)]
 pub struct Channels {
-    /// What this host may have to hold. The loop ends when nobody writes to it any more.
-    pub board: watch::Receiver<Board>,
-    /// What the elections ask of the segment.
-    pub asks: mpsc::Receiver<(LeaseName, Ask)>,
-    /// What the elections are told.
-    pub commands: mpsc::Sender<(LeaseName, Input)>,
+    pub plan: watch::Receiver<Arc<VipPlan>>,
+    /// The loop ends when the elections do.
+    pub roles: watch::Receiver<Roles>,
+    /// Requests of the elections.
+    pub segment: mpsc::Receiver<(GroupId, SegmentRequest)>,
+    pub elections: mpsc::Sender<Input>,
     /// Since when the main interface is down, if it is.
     pub interface_down: watch::Sender<Option<BootTime>>,
     /// What came of it.
@@ -86,12 +86,12 @@ pub struct Driver {
     /// The main interface, as last seen.
     interface: Option<Interface>,
     /// Where each group's addresses go on this host.
-    pub(super) placed: BTreeMap<LeaseName, BTreeSet<(IfIndex, Vip)>>,
+    pub(super) placed: BTreeMap<GroupId, BTreeSet<(IfIndex, Vip)>>,
     /// Whose an address is.
-    pub(super) owners: BTreeMap<IpAddr, LeaseName>,
+    pub(super) owners: BTreeMap<IpAddr, GroupId>,
     pub(super) schedule: Schedule,
     /// Detectors of groups whose election waits for the verdict.
-    pub(super) probes: BTreeMap<LeaseName, Detectors>,
+    pub(super) probes: BTreeMap<GroupId, Detectors>,
     /// What the plan has to know besides the kernel's report.
     pub(super) memory: Actual,
     pub(super) succeeded: BTreeSet<IpAddr>,
@@ -116,7 +116,7 @@ enum Wake {
     LookAtLinks,
     Frame(IfIndex, NeighborFrame),
     SocketFailed(IfIndex, std::io::Error),
-    Asked(LeaseName, Ask),
+    Segment(GroupId, SegmentRequest),
     Deadline,
     Closed,
 }
@@ -186,7 +186,7 @@ impl Driver {
                     self.look_at_interfaces().await;
                     tokio::time::sleep(RETRY).await;
                 }
-                Wake::Asked(group, ask) => self.handle_ask(group, ask),
+                Wake::Segment(group, request) => self.handle_segment_request(group, request),
                 Wake::Deadline => {
                     let now = clock::now();
                     if now >= resync_at {
@@ -201,7 +201,7 @@ impl Driver {
         }
         // An interface can go when its addresses have gone.
         for _ in 0..2 {
-            self.reconcile(Some(Board { complete: true, ..Board::default() })).await;
+            self.reconcile(Some(Arc::new(VipPlan { complete: true, ..VipPlan::default() }))).await;
         }
         Ok(())
     }
@@ -210,13 +210,14 @@ impl Driver {
         let frame = self.interfaces.next_frame();
         let wake = tokio::select! {
             biased;
-            changed = self.channels.board.changed() => if changed.is_ok() { Wake::Look } else { Wake::Closed },
+            changed = self.channels.roles.changed() => if changed.is_ok() { Wake::Look } else { Wake::Closed },
+            Ok(()) = self.channels.plan.changed() => Wake::Look,
             change = self.changes.next() => match change {
                 Some(Change::Address) => Wake::Look,
                 Some(Change::Interface) => Wake::LookAtLinks,
                 None => Wake::Closed,
             },
-            Some((group, ask)) = self.channels.asks.recv() => Wake::Asked(group, ask),
+            Some((group, request)) = self.channels.segment.recv() => Wake::Segment(group, request),
             () = timer.until(Some(deadline)) => Wake::Deadline,
             (interface, frame) = frame => match frame {
                 Ok(frame) => Wake::Frame(interface, frame),
@@ -235,19 +236,19 @@ impl Driver {
         wake
     }
 
-    /// The role of a group; nobody's who left the board.
-    pub(super) fn role(&self, group: &LeaseName) -> Role {
-        let board = self.channels.board.borrow();
-        board.groups.get(group).map_or(NOBODY, |group| group.role.clone())
+    pub(super) fn role(&self, group: &GroupId) -> Role {
+        self.channels.plan.borrow().role(group, &self.channels.roles.borrow()).clone()
     }
 
     /// When the roles by themselves change what is desired.
     fn role_deadline(&self) -> Option<BootTime> {
         let now = clock::now();
-        let board = self.channels.board.borrow();
-        let deadlines = board.groups.values().filter_map(|group| match &group.role {
+        let plan = self.channels.plan.borrow();
+        let roles = self.channels.roles.borrow();
+        let roles = plan.groups.keys().map(|group| plan.role(group, &roles));
+        let deadlines = roles.filter_map(|role| match role {
             Role::Leader(claim) => Some(claim.valid_until),
-            Role::HandingOver { until } if now + LINGER < *until => Some(*until - LINGER),
+            Role::HandingOver { until } if now + DRAIN_TAIL < *until => Some(*until - DRAIN_TAIL),
             Role::HandingOver { until } => Some(*until),
             Role::Follower { fence_until, .. } => *fence_until,
             Role::Starting => None,
@@ -263,8 +264,8 @@ impl Driver {
         all.into_iter().flatten().min().unwrap_or(clock::now() + RESYNC)
     }
 
-    /// Look at the host, and make it as it should be. `board` overrides the elections' at the end.
-    async fn reconcile(&mut self, board: Option<Board>) {
+    /// Compares the host with the plan and the roles, and applies the difference. `last` replaces the plan at the end.
+    async fn reconcile(&mut self, last: Option<Arc<VipPlan>>) {
         let began = clock::now();
         self.retry_at = None;
         self.dirty = false;
@@ -273,43 +274,30 @@ impl Driver {
             Err(error) => return self.failed(&error),
         }
         self.interfaces.learn(&self.memory.addresses);
-        let board = board.unwrap_or_else(|| self.channels.board.borrow_and_update().clone());
-        self.place(&board).await;
-        let leaving = board.groups.values().filter(|group| matches!(group.role, Role::HandingOver { .. }));
-        let leaving: BTreeSet<IpAddr> = leaving.flat_map(addresses_of).collect();
+        let plan = last.unwrap_or_else(|| self.channels.plan.borrow_and_update().clone());
+        let roles = self.channels.roles.borrow_and_update().clone();
+        self.place(&plan, &roles).await;
+        let leaving = plan.groups.iter().filter(|(group, _)| is_handing_over(plan.role(group, &roles)));
+        let leaving: BTreeSet<IpAddr> =
+            leaving.flat_map(|(_, group)| &group.addresses).map(|spec| spec.address).collect();
         self.succeeded.retain(|address| leaving.contains(address));
         self.memory.announcing = self.schedule.targets();
         let now = clock::now();
-        let fresh = board.fresh;
-        // Nothing is missing that is only not known yet.
-        let decided = board.groups.values().all(|group| group.role != Role::Starting);
-        let complete = decided && (board.complete || !self.options.services);
-        let known = board.known.clone();
-        let routes = board.groups.values().filter(|group| !group.routes.is_empty());
-        let routes = routes.map(|group| (group.role.clone(), group.routes.clone())).collect();
-        let groups = board.groups.into_iter();
-        let groups =
-            groups.map(|(name, group)| (group.role, self.placed.get(&name).cloned().unwrap_or_default()));
-        let inputs = Inputs {
-            groups: groups.collect(),
-            routes,
-            aggregates: self.options.aggregates.clone(),
-            succeeded: self.succeeded.clone(),
-            preserve: self.options.preserve,
-            quiet: self.options.quiet,
-        };
-        let mut desired = desired(&inputs, now);
+        let mut desired = desired(&self.inputs(&plan, &roles), now);
         if !self.options.quiet {
-            self.admit(&mut desired, &fresh);
+            self.admit(&mut desired, &plan.unverified);
         }
-        // What goes, goes before its address; what comes, comes after it.
+        // Routes are withdrawn before their addresses go, and advertised after they have come.
         self.withdraw(&desired.routes);
-        let plan = plan(&desired, &self.memory, now);
-        let foreign: BTreeSet<Vip> = plan.foreign.iter().map(|(_, vip)| *vip).collect();
-        let changed =
-            plan.actions.iter().any(|action| !matches!(action, Action::Hold { missing: false, .. }));
-        self.perform(plan.actions);
-        let changed = self.advertise(desired.routes, known, complete) || changed;
+        let steps = diff::plan(&desired, &self.memory, now);
+        let foreign: BTreeSet<Vip> = steps.foreign.iter().map(|(_, vip)| *vip).collect();
+        let mut changed =
+            steps.actions.iter().any(|action| !matches!(action, Action::Hold { missing: false, .. }));
+        self.perform(steps.actions);
+        // A route that is missing only because a role is not known yet is not withdrawn.
+        let decided = plan.groups.keys().all(|group| *plan.role(group, &roles) != Role::Starting);
+        let complete = decided && (plan.complete || !self.options.services);
+        changed |= self.advertise(desired.routes, plan.known.clone(), complete);
         if changed
             || !foreign.is_empty()
             || !self.told
@@ -323,39 +311,53 @@ impl Driver {
         self.not_before = if self.owners.len() > 1 { clock::now() + took * (SHARE - 1) } else { began };
     }
 
-    /// Find out where everything on the board goes.
-    async fn place(&mut self, board: &Board) {
+    fn inputs(&self, plan: &VipPlan, roles: &Roles) -> Inputs {
+        let groups = plan.groups.iter().map(|(group, of_group)| (group, plan.role(group, roles), of_group));
+        let placed = |group| self.placed.get(group).cloned().unwrap_or_default();
+        let routes = groups.clone().filter(|(.., of_group)| !of_group.routes.is_empty());
+        Inputs {
+            groups: groups.map(|(group, role, _)| (role.clone(), placed(group))).collect(),
+            routes: routes.map(|(_, role, of_group)| (role.clone(), of_group.routes.clone())).collect(),
+            aggregates: self.options.aggregates.clone(),
+            succeeded: self.succeeded.clone(),
+            preserve: self.options.preserve,
+            quiet: self.options.quiet,
+        }
+    }
+
+    /// Resolves the interface of every address in the plan, and creates and removes managed interfaces.
+    async fn place(&mut self, plan: &VipPlan, roles: &Roles) {
         let now = clock::now();
         let mut missing = BTreeMap::new();
         self.placed.clear();
         self.owners.clear();
         self.obstacles.clear();
         self.conflicts.retain(|_, (_, until)| now < *until);
-        self.remove_interfaces(board).await;
-        for (name, group) in &board.groups {
-            for place in &group.places {
-                match place.find(self.interfaces.all(), &self.memory.addresses) {
+        self.remove_interfaces(plan, roles).await;
+        for (name, group) in &plan.groups {
+            let leads = plan.role(name, roles).claim(now).is_some();
+            for spec in &group.addresses {
+                match spec.resolve(self.interfaces.all(), &self.memory.addresses) {
                     Ok(target) => drop(self.placed.entry(name.clone()).or_default().insert(target)),
-                    Err(error) if group.role.claim(now).is_none() => drop(error),
-                    Err(PlacementError::NotMade { interface, parent }) => {
-                        missing.insert(interface, (parent, Some(place.address)));
+                    Err(error) if !leads => drop(error),
+                    Err(PlacementError::NotCreated { interface, parent }) => {
+                        missing.insert(interface, (parent, Some(spec.address)));
                     }
-                    Err(error) => drop(self.obstacles.insert(place.address, error.to_string())),
+                    Err(error) => drop(self.obstacles.insert(spec.address, error.to_string())),
                 }
-                self.owners.insert(place.address, name.clone());
+                self.owners.insert(spec.address, name.clone());
             }
-            for interface in group.interfaces.iter().filter(|_| group.role.claim(now).is_some()) {
-                let named =
-                    |name: &str| self.interfaces.all().iter().find(|interface| interface.name == name);
+            for interface in group.interfaces.iter().filter(|_| leads) {
+                let named = |name: &str| self.interfaces.all().iter().find(|found| found.name == name);
                 if let (None, Some(parent)) = (named(&interface.name()), named(interface.parent())) {
                     missing.entry(interface.clone()).or_insert((parent.index, None));
                 }
             }
         }
         self.make_interfaces(missing).await;
-        let there: BTreeSet<IpAddr> =
+        let present: BTreeSet<IpAddr> =
             self.memory.addresses.iter().map(|address| address.vip.address).collect();
-        self.memory.managed.retain(|address| there.contains(address));
+        self.memory.managed.retain(|address| present.contains(address));
         self.memory.managed.extend(self.owners.keys().copied());
         if !self.options.quiet {
             self.open_interfaces();
@@ -366,7 +368,7 @@ impl Driver {
         let mut opened = BTreeSet::new();
         let mut failure = None;
         for (name, targets) in &self.placed {
-            let listen = self.options.control_plane.as_ref() == Some(name);
+            let listen = self.options.control_plane.contains(name);
             for (interface, vip) in targets {
                 match self.interfaces.carry(*interface, vip.address, listen) {
                     Ok(fresh) => opened.extend(fresh.then_some(*interface)),
@@ -570,9 +572,6 @@ impl Driver {
     }
 }
 
-/// Somebody else's, or nobody's.
-const NOBODY: Role = Role::Follower { holder: None, fence_until: None };
-
-fn addresses_of(group: &Group) -> impl Iterator<Item = IpAddr> + '_ {
-    group.places.iter().map(|place: &AddressSpec| place.address)
+fn is_handing_over(role: &Role) -> bool {
+    matches!(role, Role::HandingOver { .. })
 }

@@ -5,9 +5,8 @@ use std::net::IpAddr;
 
 use super::driver::Driver;
 use crate::model::interface::ManagedInterface;
-use crate::model::{IfIndex, Interface};
+use crate::model::{IfIndex, Interface, Roles, VipPlan};
 use crate::net::{clock, sysctl};
-use crate::reconcile::desired::Board;
 
 impl Driver {
     /// Make interfaces that are missing, each on the one with this index; for an address, where there is one already.
@@ -40,12 +39,12 @@ impl Driver {
     }
 
     /// Remove interfaces that we made, where nothing of ours is on them or is to be.
-    pub(super) async fn remove_interfaces(&mut self, board: &Board) {
+    pub(super) async fn remove_interfaces(&mut self, plan: &VipPlan, roles: &Roles) {
         let now = clock::now();
-        let wanted = board.groups.values().flat_map(|group| {
-            let made =
-                group.places.iter().filter_map(|place| place.interface.managed()).chain(&group.interfaces);
-            made.filter(|interface| !interface.is_exclusive() || group.role.claim(now).is_some())
+        let wanted = plan.groups.iter().flat_map(|(id, group)| {
+            let leads = plan.role(id, roles).claim(now).is_some();
+            let managed = group.addresses.iter().filter_map(|spec| spec.interface.managed());
+            managed.chain(&group.interfaces).filter(move |interface| !interface.is_exclusive() || leads)
         });
         let wanted: BTreeSet<String> = wanted.map(ManagedInterface::name).collect();
         let used: BTreeSet<IfIndex> = self
@@ -60,7 +59,7 @@ impl Driver {
             .all()
             .iter()
             .filter(|interface| interface.managed && !used.contains(&interface.index));
-        let idle = idle.filter(|interface| board.complete && !wanted.contains(&interface.name));
+        let idle = idle.filter(|interface| plan.complete && !wanted.contains(&interface.name));
         let idle: Vec<Interface> = idle.cloned().collect();
         for interface in idle {
             match self.netlink.remove_interface(interface.index).await {

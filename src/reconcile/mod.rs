@@ -3,7 +3,6 @@
 //! `diff` says what has to be done, and is pure. `driver` looks, asks `diff`, and does it: after every change of the
 //! goal, every event of the kernel, every deadline, and now and then for nothing.
 
-pub mod board;
 pub mod desired;
 pub mod diff;
 pub mod driver;

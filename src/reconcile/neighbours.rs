@@ -10,11 +10,11 @@ use super::driver::Driver;
 use super::interfaces::Interfaces;
 use crate::announce::schedule::Target;
 use crate::conflict::{ConflictDetector, FrameKind, NeighborFrame, Output, Preset};
-use crate::election::driver::Ask;
-use crate::election::elector::Input;
-use crate::election::{ClaimSource, Role};
+use crate::election::elections;
+use crate::election::elector::{Input, SegmentRequest};
 use crate::model::interface::hardware_text;
-use crate::model::{IfIndex, LeaseName};
+use crate::model::{ClaimSource, Role};
+use crate::model::{GroupId, IfIndex};
 use crate::net::clock;
 use crate::reconcile::desired::{Desired, Presence};
 
@@ -27,32 +27,33 @@ const CONFLICT_HOLD: Duration = Duration::from_secs(60);
 pub(super) type Detectors = BTreeMap<Target, ConflictDetector>;
 
 impl Driver {
-    fn targets(&self, group: &LeaseName) -> Vec<Target> {
+    fn targets(&self, group: &GroupId) -> Vec<Target> {
         let placed = self.placed.get(group).into_iter().flatten();
         placed.map(|(interface, vip)| (*interface, vip.address)).collect()
     }
 
-    pub(super) fn handle_ask(&mut self, group: LeaseName, ask: Ask) {
-        match ask {
+    pub(super) fn handle_segment_request(&mut self, group: GroupId, request: SegmentRequest) {
+        match request {
             // With routes instead of neighbours there is no other host to probe for.
-            Ask::Probe if self.options.quiet => self.end_probe(&group, false),
-            Ask::Assert if self.options.quiet => {}
-            Ask::Probe => {
+            SegmentRequest::Probe if self.options.quiet => self.end_probe(&group, false),
+            SegmentRequest::Announce if self.options.quiet => {}
+            SegmentRequest::Probe => {
                 let now = clock::now();
                 // Unverified addresses are probed one by one when they are added.
-                let board = self.channels.board.borrow();
+                let plan = self.channels.plan.borrow();
                 let exempt = |address: &IpAddr| self.options.skip_dad && address.is_ipv6();
-                let concerned = |(_, address): &Target| !board.fresh.contains(address) && !exempt(address);
+                let concerned =
+                    |(_, address): &Target| !plan.unverified.contains(address) && !exempt(address);
                 let targets = self.targets(&group).into_iter().filter(concerned);
                 let detector = |(interface, address)| {
                     let mac = self.interfaces.hardware(interface);
                     ((interface, address), ConflictDetector::new(Preset::ELECTION, mac, now))
                 };
                 let detectors: Detectors = targets.map(detector).collect();
-                drop(board);
+                drop(plan);
                 self.probes.insert(group, detectors);
             }
-            Ask::Assert => {
+            SegmentRequest::Announce => {
                 for (interface, address) in self.targets(&group) {
                     self.announce(interface, address);
                 }
@@ -129,14 +130,16 @@ impl Driver {
         }
     }
 
-    fn end_probe(&mut self, group: &LeaseName, taken: bool) {
+    fn end_probe(&mut self, group: &GroupId, taken: bool) {
         self.probes.remove(group);
         self.command(group, Input::Probed { taken });
     }
 
     /// The queue has room for every outstanding input; one that does not fit is sent again.
-    fn command(&self, group: &LeaseName, command: Input) {
-        self.channels.commands.try_send((group.clone(), command)).ok();
+    fn command(&self, group: &GroupId, command: Input) {
+        if let GroupId::Lease(lease) = group {
+            self.channels.elections.try_send(elections::Input::Elector(lease.clone(), command)).ok();
+        }
     }
 
     /// Takes in a frame of another host. Returns whether the host has to be reconciled.
@@ -176,7 +179,7 @@ impl Driver {
     /// Another host announces an address that this host holds or probes. Returns whether the host has to be reconciled.
     fn handle_conflict(
         &mut self,
-        group: &LeaseName,
+        group: &GroupId,
         source: ClaimSource,
         target: Target,
         frame: &NeighborFrame,

@@ -13,18 +13,19 @@ pub mod register;
 pub mod status;
 pub mod upnp;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::election::Observer;
 use crate::election::decide::ObservedLease;
 use crate::election::elector::LeaseResponse;
-use crate::election::{ClaimSource, Observer, Role};
 use crate::model::interface::hardware_text;
 use crate::model::{BootTime, Vip};
+use crate::model::{ClaimSource, Role};
 use bgp::Question;
 use events::Notice;
 use metrics::Metrics;
@@ -53,8 +54,6 @@ struct Inner {
     /// When somebody else was last seen to hold the Lease.
     held_elsewhere: Option<BootTime>,
     lost_at: Option<BootTime>,
-    /// DHCP leases, by what kind of thing they are for.
-    leases: BTreeMap<&'static str, Vec<dhcp::LeaseStatus>>,
 }
 
 impl Telemetry {
@@ -68,7 +67,6 @@ impl Telemetry {
             trouble: None,
             held_elsewhere: None,
             lost_at: None,
-            leases: BTreeMap::new(),
         };
         (Arc::new(Self { metrics: Metrics::new(node, lease), inner: Mutex::new(inner) }), receiver)
     }
@@ -99,7 +97,6 @@ impl Telemetry {
     pub fn status(&self, now: BootTime) -> Status {
         let inner = self.lock();
         let mut status = inner.status.clone();
-        status.leases = inner.leases.values().flatten().cloned().collect();
         drop(inner);
         status.measure(now);
         status
@@ -120,7 +117,7 @@ impl Telemetry {
     }
 
     /// The local API server's health changed.
-    pub fn health(&self, health: crate::election::Health) {
+    pub fn health(&self, health: crate::model::Health) {
         self.lock().status.api_server = format!("{health:?}").to_lowercase();
     }
 
@@ -201,9 +198,9 @@ impl Telemetry {
         self.lock().status.services = count;
     }
 
-    /// How all DHCP leases of this kind of owner stand.
-    pub fn leases(&self, of: &'static str, leases: Vec<dhcp::LeaseStatus>) {
-        self.lock().leases.insert(of, leases);
+    /// The state of all DHCP leases.
+    pub fn leases(&self, leases: Vec<dhcp::LeaseStatus>) {
+        self.lock().status.leases = leases;
     }
 
     /// How it goes with the network's gateways.

@@ -17,8 +17,8 @@ use tokio::sync::watch;
 use super::Telemetry;
 use super::bgp::PeerStatus;
 use super::dhcp::LeaseStatus;
-use crate::election::{ClaimSource, Role};
 use crate::model::BootTime;
+use crate::model::{ClaimSource, Role};
 use crate::net::clock;
 
 /// The names of the sockets begin with this; the process id follows.

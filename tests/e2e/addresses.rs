@@ -98,7 +98,7 @@ fn name() -> Outcome {
         Ok(options)
     })?;
     let hosts = scene.lab.host(0).folder.join("root/etc/hosts");
-    scene.wait_for_log("cannot be resolved yet")?;
+    scene.wait_for_log("cannot resolve the name yet")?;
     std::fs::write(&hosts, "10.42.0.100 vip.test\n")?;
     scene.wait_for_link("10.42.0.100/32")?;
     std::fs::write(&hosts, "10.42.0.99 vip.test\n")?;

@@ -17,17 +17,17 @@ use std::time::Duration;
 use kube_vip::cluster::write::{Subresource, Writer};
 use kube_vip::cluster::{Api, Environment};
 use kube_vip::config::Election;
-use kube_vip::election::driver::{Ask, Driver, Handles};
-use kube_vip::election::elector::Input;
-use kube_vip::election::health::driver::Report;
-use kube_vip::election::{Role, Settings};
-use kube_vip::model::LeaseName;
+use kube_vip::election::Settings;
+use kube_vip::election::driver::{Driver, channels};
+use kube_vip::election::elections::Config;
 use kube_vip::model::hash::fnv1a;
+use kube_vip::model::{Candidacy, CandidacyKind, GroupId, GroupPlan, LeaseName, Roles, VipPlan};
 use kube_vip::net::clock;
 use kube_vip::net::netlink::Netlink;
 use kube_vip::telemetry::http::{ListenError, Page, listen};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::cli::Options;
@@ -66,7 +66,7 @@ pub enum Claim {
     /// Nobody else is there.
     Always,
     /// By election.
-    Elected(watch::Receiver<Role>),
+    Elected(GroupId, watch::Receiver<Roles>),
 }
 
 impl Claim {
@@ -74,7 +74,9 @@ impl Claim {
     pub fn is_valid(&self) -> bool {
         match self {
             Self::Always => true,
-            Self::Elected(role) => role.borrow().claim(clock::now()).is_some(),
+            Self::Elected(group, roles) => {
+                roles.borrow().get(group).is_some_and(|role| role.claim(clock::now()).is_some())
+            }
         }
     }
 
@@ -82,7 +84,7 @@ impl Claim {
     pub async fn changed(&mut self) {
         let gone = match self {
             Self::Always => true,
-            Self::Elected(role) => role.changed().await.is_err(),
+            Self::Elected(_, roles) => roles.changed().await.is_err(),
         };
         if gone {
             std::future::pending().await
@@ -134,10 +136,9 @@ pub async fn run(options: Options) -> Result<(), ControllerError> {
     let (mut claim, election) = match &options.election {
         None => (Claim::Always, None),
         Some(election) => {
-            let (driver, handles) = elect(election, &host, api.clone(), telemetry.clone());
-            let running = tokio::spawn(driver.run());
-            tokio::spawn(answer(handles.asks, handles.commands.clone()));
-            (Claim::Elected(handles.role), Some((running, handles.commands)))
+            let (release, released) = watch::channel(false);
+            let (group, roles, running) = elect(election, &host, api.clone(), telemetry.clone(), released);
+            (Claim::Elected(group, roles), Some((running, release)))
         }
     };
     tokio::spawn(stop_on_signal(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, stop));
@@ -157,9 +158,9 @@ pub async fn run(options: Options) -> Result<(), ControllerError> {
         }
     }
     drop(teller);
-    if let Some((running, commands)) = election {
-        // Nothing is under way any more: another process may begin.
-        commands.send(Input::Stop).await.ok();
+    if let Some((running, release)) = election {
+        // No write is in flight any more: another process may begin.
+        release.send_replace(true);
         match timeout(RELEASE_PATIENCE, running).await {
             Ok(Ok(ended)) => ended?,
             Ok(Err(panic)) => return Err(ControllerError::Election(panic.to_string())),
@@ -180,7 +181,14 @@ async fn check_interface(name: &str) -> Result<(), ControllerError> {
     Err(ControllerError::NoLink(name.to_owned(), names.join(", ")))
 }
 
-fn elect(election: &Election, host: &str, api: Arc<Api>, telemetry: Arc<Telemetry>) -> (Driver, Handles) {
+/// Starts the election of the leader.
+fn elect(
+    election: &Election,
+    host: &str,
+    api: Arc<Api>,
+    telemetry: Arc<Telemetry>,
+    stopping: watch::Receiver<bool>,
+) -> (GroupId, watch::Receiver<Roles>, JoinHandle<std::io::Result<()>>) {
     // As in the Go program: a restarted process is another candidate.
     let identity = format!("{host}_{}", unique());
     let settings = Settings {
@@ -194,24 +202,21 @@ fn elect(election: &Election, host: &str, api: Arc<Api>, telemetry: Arc<Telemetr
         resuming: false,
     };
     let lease = LeaseName { namespace: election.namespace.clone(), name: election.name.clone() };
-    // There is no API server of this process's own whose health would matter.
-    let (_, health) = watch::channel(Report::default());
-    Driver::new(settings, lease, api, health, telemetry)
+    let group = GroupId::from(lease);
+    let candidacy = Candidacy { eligible: true, kind: CandidacyKind::Controller, ..Candidacy::default() };
+    let groups = [(group.clone(), GroupPlan { candidacy, ..GroupPlan::default() })].into();
+    let (_, plan) = watch::channel(Arc::new(VipPlan { groups, ..VipPlan::default() }));
+    let (_, drained) = watch::channel(false);
+    let (channels, handles) = channels(plan, drained, stopping);
+    let config = Config { settings, interface: Default::default(), hand_over_time: Duration::ZERO };
+    let (driver, events) = Driver::new(config, api, telemetry, channels);
+    (group, handles.roles, tokio::spawn(driver.run(events)))
 }
 
 /// The kernel's random UUID; where there is none, what tells this process from others well enough.
 fn unique() -> String {
     let random = std::fs::read_to_string("/proc/sys/kernel/random/uuid").map(|uuid| uuid.trim().to_owned());
     random.unwrap_or_else(|_| format!("{}-{}", std::process::id(), clock::now().since_boot().as_nanos()))
-}
-
-/// No address goes with this election: nobody else can have it.
-async fn answer(mut asks: mpsc::Receiver<Ask>, commands: mpsc::Sender<Input>) {
-    while let Some(ask) = asks.recv().await {
-        if ask == Ask::Probe && commands.send(Input::Probed { taken: false }).await.is_err() {
-            return;
-        }
-    }
 }
 
 async fn stop_on_signal(

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use super::Report;
 use super::tracker::{HealthTracker, ProbeResult, Threshold};
 use crate::cluster::{Api, ApiClient};
-use crate::election::Health;
-use crate::model::Family;
+use crate::election::elections::Input;
+use crate::model::{Family, Health};
 use crate::net::clock;
 use crate::net::https::{ClientError, client};
 
@@ -22,20 +23,12 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Its failures that count as down.
 const THRESHOLD: Threshold = Threshold { failures: 2, silence: Duration::from_millis(900) };
 
-/// What is known of the API servers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Report {
-    /// The one on this host.
-    pub local: Health,
-    /// Whether one on another host is ready. Only asked while the local one fails.
-    pub peer_serving: bool,
-}
-
 /// Probes while `active` says so, and reports.
 pub struct Driver {
     api: Arc<Api>,
     active: watch::Receiver<bool>,
-    report: watch::Sender<Report>,
+    inputs: mpsc::Sender<Input>,
+    reported: Report,
     probe: Probe,
     period: Duration,
     patience: Duration,
@@ -70,7 +63,7 @@ impl Driver {
         family: Option<Family>,
         api: Arc<Api>,
         active: watch::Receiver<bool>,
-        report: watch::Sender<Report>,
+        inputs: mpsc::Sender<Input>,
     ) -> Result<Self, CheckError> {
         let (probe, period, patience, threshold) = match config {
             crate::config::Health::Local => (Probe::Livez(family), PERIOD, PATIENCE, THRESHOLD),
@@ -80,7 +73,16 @@ impl Driver {
                 (probe, *period, *timeout, threshold)
             }
         };
-        Ok(Self { api, active, report, probe, period, patience, tracker: HealthTracker::new(threshold) })
+        Ok(Self {
+            api,
+            active,
+            inputs,
+            reported: Report::default(),
+            probe,
+            period,
+            patience,
+            tracker: HealthTracker::new(threshold),
+        })
     }
 
     /// Runs until nobody is interested any more.
@@ -104,11 +106,12 @@ impl Driver {
                 tracing::info!(from = ?before, to = ?local, family, "health of the local API server");
             }
             let peer_serving = local == Health::Failing && self.ask_peers().await;
-            self.report.send_if_modified(|report| {
-                let new = Report { local, peer_serving };
-                std::mem::replace(report, new) != new
-            });
-            if self.report.is_closed() {
+            let report = Report { local, peer_serving };
+            let changed = std::mem::replace(&mut self.reported, report) != report;
+            if changed && self.inputs.send(Input::Health(self.family(), report)).await.is_err() {
+                return;
+            }
+            if self.inputs.is_closed() {
                 return;
             }
             tokio::time::sleep_until(next).await;

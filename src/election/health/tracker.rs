@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::election::Health;
-use crate::model::BootTime;
+use crate::model::{BootTime, Health};
 
 /// When failures count as down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -31,18 +31,20 @@ impl Driver {
     /// Whoever has the election asks. Says whether that is another thing than before.
     fn activate(&self, wishes: &mut BTreeMap<LeaseKey, Wish>) -> bool {
         let now = clock::now();
-        let board = self.channels.board.borrow();
+        let roles = self.channels.roles.borrow();
         let asking = self.plan.services.iter().filter(|(_, handled)| handled.asking.is_some());
         let elected = asking.filter(|(_, handled)| {
-            let group = handled.lease.as_ref().and_then(|lease| board.groups.get(lease));
-            group.is_some_and(|group| group.role.claim(now).is_some())
+            let role = handled.group.as_ref().and_then(|group| roles.get(group));
+            role.is_some_and(|role| role.claim(now).is_some())
         });
+        let control_plane = self.context.control_plane.as_ref();
+        let control_plane = control_plane.filter(|control_plane| control_plane.is_leader(&roles, now));
         let mine: BTreeSet<&str> = elected
             .filter_map(|(key, _)| self.seen.services.get(key).map(|view| view.uid.as_str()))
             .collect();
         let mut changed = false;
         for (key, wish) in wishes {
-            let active = mine.contains(key.owner.as_str());
+            let active = mine.contains(key.owner.as_str()) || control_plane.is_some_and(|it| it.owns(key));
             changed |= wish.active != active;
             wish.active = active;
         }
@@ -88,11 +90,15 @@ impl Driver {
                 .collect()
         };
         self.dirty |= matters(&before) != matters(&self.seen.leases);
+        let control_plane = self.context.control_plane.as_ref();
         let lines = self.seen.leases.iter().filter_map(|(key, held)| {
+            if control_plane.is_some_and(|control_plane| control_plane.owns(key)) {
+                return Some(LeaseStatus::of("control plane", key, held));
+            }
             let service = owners.get(key.owner.as_str())?;
             Some(LeaseStatus::of(&service.to_string(), key, held))
         });
-        self.telemetry.leases("Services", lines.collect());
+        self.telemetry.leases(lines.collect());
     }
 
     fn news(&self, key: &LeaseKey, before: Option<&Held>, after: &Held) -> Option<(&'static str, String)> {

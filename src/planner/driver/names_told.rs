@@ -5,9 +5,10 @@ use std::net::IpAddr;
 
 use super::Driver;
 use crate::mdns::driver::Names;
-use crate::mdns::names::{hosts, name_of, named};
+use crate::mdns::names::{Named, hosts, name_of, named};
 use crate::model::annotation::MDNS_NAME;
 use crate::model::{ServiceKey, ServiceView};
+use crate::net::clock;
 use crate::watch_ext;
 
 impl Driver {
@@ -27,7 +28,29 @@ impl Driver {
                 names.insert(key.to_string(), named(host, view, addresses));
             }
         }
+        names.extend(self.control_plane_record());
         watch_ext::set(&self.channels.mdns.0, names);
+    }
+
+    /// The control plane's host record, while this host is leader.
+    fn control_plane_record(&self) -> Option<(String, Named)> {
+        let control_plane = self.context.control_plane.as_ref()?;
+        let leads = control_plane.is_leader(&self.channels.roles.borrow(), clock::now());
+        let record = leads.then(|| control_plane.host_record(&self.channels.vips.borrow())).flatten();
+        record.map(|record| ("control plane".to_owned(), record))
+    }
+
+    /// Publishes the control plane's host record, or withdraws it, where a role has changed.
+    pub(super) fn name_control_plane(&self) {
+        let Some(control_plane) = &self.context.control_plane else { return };
+        if control_plane.mdns.is_none() {
+            return;
+        }
+        let record = self.control_plane_record();
+        self.channels.mdns.0.send_if_modified(|names| match record {
+            Some((owner, record)) => names.insert(owner, record.clone()).as_ref() != Some(&record),
+            None => names.remove("control plane").is_some(),
+        });
     }
 
     /// What is wrong with the name that a Service asks for.

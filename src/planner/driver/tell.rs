@@ -8,10 +8,9 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use super::super::plan::Issue;
 use super::{Driver, MOVING};
 use crate::cluster::event::Event;
-use crate::election::Role;
-use crate::model::ServiceKey;
+use crate::model::Role;
+use crate::model::{GroupId, ServiceKey};
 use crate::net::clock;
-use crate::reconcile::desired::Group;
 use crate::reconcile::host_status::HostStatus;
 
 impl Driver {
@@ -74,11 +73,9 @@ impl Driver {
                 .filter(|address| lost.contains(address))
                 .map(IpAddr::to_string)
                 .collect();
-            let board = self.channels.board.borrow();
-            let group = handled.lease.as_ref().and_then(|lease| Some((lease, board.groups.get(lease)?)));
-            let Some((lease, Group { role: Role::Follower { holder, .. }, .. })) = group else {
-                continue;
-            };
+            let roles = self.channels.roles.borrow();
+            let Some(lease) = handled.group.as_ref().and_then(GroupId::lease) else { continue };
+            let Some(Role::Follower { holder, .. }) = roles.get(&lease.clone().into()) else { continue };
             if here.is_empty() {
                 continue;
             }
@@ -88,7 +85,7 @@ impl Driver {
                 None => format!("Lease {lease} could not be renewed in time"),
             };
             let text = format!("node {me} no longer announces {}: {why}", here.join(", "));
-            drop(board);
+            drop(roles);
             self.event(key, true, "AddressLost", text);
         }
     }

@@ -7,13 +7,13 @@ use std::time::Duration;
 use super::super::placement::place;
 use super::super::rendezvous;
 use super::values::{ClusterState, Mode, Plan, PlanContext, ServicePlan};
-use crate::election::Candidacy;
 use crate::model::annotation::{LEASE_NAME, VIP_HOST};
 use crate::model::family::number;
 use crate::model::hash::fnv1a;
 use crate::model::service::TrafficPolicy;
-use crate::model::{LeaseName, ServiceKey, ServiceView};
-use crate::reconcile::desired::AddressSpec;
+use crate::model::{
+    AddressSpec, Candidacy, CandidacyKind, GroupId, GroupPlan, LeaseName, ServiceKey, ServiceView,
+};
 
 /// How much later each further candidate of a group takes what is free.
 const HEAD_START: Duration = Duration::from_millis(200);
@@ -38,21 +38,16 @@ pub(super) fn elect(context: &PlanContext, seen: &ClusterState, plan: &mut Plan,
     place_alone(context, seen, plan, &alone);
     match &context.mode {
         Mode::PerService => {}
-        Mode::EveryNode(lease) => {
-            let places = places_of(context, seen, plan, &by_mode, SERVABLE);
-            assign_lease(plan, &by_mode, |_| lease.clone());
-            plan.groups.insert(lease.clone(), (Candidacy::default(), places));
+        Mode::EveryNode => {
+            let addresses = addresses_of(context, seen, plan, &by_mode, SERVABLE);
+            assign_group(plan, &by_mode, &GroupId::EveryNode);
+            plan.groups.entry(GroupId::EveryNode).or_default().addresses.extend(addresses);
         }
         Mode::Global(lease) => {
-            let places = places_of(context, seen, plan, &by_mode, SERVABLE);
-            assign_lease(plan, &by_mode, |_| lease.clone());
-            if context.control_plane.as_ref() == Some(lease) {
-                plan.groups.entry(lease.clone()).or_default().1.extend(places);
-            } else {
-                let resuming = seen.has_all(&places);
-                let candidacy = Candidacy { eligible: true, resuming, ..Candidacy::default() };
-                plan.groups.insert(lease.clone(), (candidacy, places));
-            }
+            let addresses = addresses_of(context, seen, plan, &by_mode, SERVABLE);
+            let resuming = seen.has_all(&addresses);
+            let candidacy = Candidacy { eligible: true, resuming, ..Candidacy::default() };
+            add_group(context, plan, &by_mode, lease, candidacy, addresses);
         }
         Mode::Groups { base, count, most } => {
             place_in_groups(context, seen, plan, &by_mode, (base, *count, *most))
@@ -68,7 +63,7 @@ fn elects_alone(context: &PlanContext, seen: &ClusterState, plan: &Plan, key: &S
         Mode::PerService => true,
         Mode::Global(_) => context.rules.elects_alone(view),
         // A DHCP server gives an address to one host, and somebody has to be the one who asks.
-        Mode::EveryNode(_) => context.rules.elects_alone(view) || handled.asking.is_some(),
+        Mode::EveryNode => context.rules.elects_alone(view) || handled.asking.is_some(),
         // What only some nodes can serve cannot go with the rest.
         Mode::Groups { .. } => {
             context.rules.elects_alone(view) || view.traffic_policy == TrafficPolicy::Local
@@ -77,34 +72,51 @@ fn elects_alone(context: &PlanContext, seen: &ClusterState, plan: &Plan, key: &S
 }
 
 /// The addresses of those Services among these that are `wanted`.
-fn places_of(
+fn addresses_of(
     context: &PlanContext,
     seen: &ClusterState,
     plan: &Plan,
     keys: &[ServiceKey],
     wanted: fn(&ServicePlan) -> bool,
 ) -> BTreeSet<AddressSpec> {
-    let mut places: BTreeMap<IpAddr, AddressSpec> = BTreeMap::new();
+    let mut addresses: BTreeMap<IpAddr, AddressSpec> = BTreeMap::new();
     for key in keys {
         let (Some(handled), Some(view)) = (plan.services.get(key), seen.services.get(key)) else { continue };
         if wanted(handled) {
             // Of Services that share an address the first by name says where it goes.
             for address in handled.addresses.iter().filter(|address| !seen.vips.contains(address)) {
-                places.entry(*address).or_insert_with(|| place(context, view, *address));
+                addresses.entry(*address).or_insert_with(|| place(context, view, *address));
             }
         }
     }
-    places.into_values().collect()
+    addresses.into_values().collect()
 }
 
 const SERVABLE: fn(&ServicePlan) -> bool = |handled| handled.servable_here;
 const ALIVE: fn(&ServicePlan) -> bool = |handled| handled.has_endpoints;
 
-fn assign_lease(plan: &mut Plan, keys: &[ServiceKey], lease: impl Fn(&ServicePlan) -> LeaseName) {
+fn assign_group(plan: &mut Plan, keys: &[ServiceKey], group: &GroupId) {
     for key in keys {
         if let Some(handled) = plan.services.get_mut(key) {
-            handled.lease = Some(lease(handled));
+            handled.group = Some(group.clone());
         }
+    }
+}
+
+/// Plans an election of these Services. On the control plane's Lease their addresses join its group.
+fn add_group(
+    context: &PlanContext,
+    plan: &mut Plan,
+    keys: &[ServiceKey],
+    lease: &LeaseName,
+    candidacy: Candidacy,
+    addresses: BTreeSet<AddressSpec>,
+) {
+    let group = GroupId::from(lease.clone());
+    assign_group(plan, keys, &group);
+    match context.control_plane.as_ref().filter(|control_plane| control_plane.groups.contains(&group)) {
+        Some(control_plane) => control_plane.join(plan, addresses),
+        None => drop(plan.groups.insert(group, GroupPlan { candidacy, addresses, ..GroupPlan::default() })),
     }
 }
 
@@ -179,20 +191,20 @@ fn place_alone(context: &PlanContext, seen: &ClusterState, plan: &mut Plan, comp
         let eligible = servable_here || asleep;
         let mut views = component.services.iter().filter_map(|key| seen.services.get(key));
         let announced = views.any(|view| view.annotation(VIP_HOST).is_some());
-        let places = match eligible {
-            true => places_of(context, seen, plan, &component.services, SERVABLE),
+        let addresses = match eligible {
+            true => addresses_of(context, seen, plan, &component.services, SERVABLE),
             // While it was asleep it had none.
             false if leased && !announced => BTreeSet::new(),
             // Whoever cannot serve them any more keeps the addresses, silently, until a host that can has them.
-            false => places_of(context, seen, plan, &component.services, ALIVE),
+            false => addresses_of(context, seen, plan, &component.services, ALIVE),
         };
         // Not everybody writes at once to a Lease that is free: one of them would win, and all pay.
         let able = present.iter().copied().filter(|node| asleep || can_serve(seen, component, node));
         let rank = rendezvous::rank(&context.me, able, &lease).min(STEPS);
         let delay = STEP * u32::try_from(rank).unwrap_or(0);
-        let candidacy = Candidacy { eligible, delay, resuming: seen.has_all(&places), is_membership: false };
-        assign_lease(plan, &component.services, |_| lease.clone());
-        plan.groups.insert(lease, (candidacy, places));
+        let candidacy =
+            Candidacy { eligible, delay, resuming: seen.has_all(&addresses), kind: CandidacyKind::Services };
+        add_group(context, plan, &component.services, &lease, candidacy, addresses);
     }
 }
 
@@ -230,18 +242,20 @@ fn place_in_groups(
     for (group, list) in rendezvous::candidates(count, &members, &holders, most).into_iter().enumerate() {
         let lease = Mode::lease_of(base, group);
         let keys = by_group.remove(&group).unwrap_or_default();
-        let places = places_of(context, seen, plan, &keys, SERVABLE);
-        assign_lease(plan, &keys, |_| lease.clone());
+        let addresses = addresses_of(context, seen, plan, &keys, SERVABLE);
         let rank = list.iter().position(|node| *node == context.me);
         let mine = holders.get(&group) == Some(&context.me);
         // Whoever holds more than its share hands over to whoever has less.
         let eligible = rank.is_some_and(|rank| rank == 0 || !mine);
         let delay = HEAD_START * u32::try_from(rank.unwrap_or(0)).unwrap_or(0);
-        let resuming = seen.has_all(&places);
-        plan.groups.insert(lease, (Candidacy { eligible, delay, resuming, is_membership: false }, places));
+        let resuming = seen.has_all(&addresses);
+        let candidacy = Candidacy { eligible, delay, resuming, kind: CandidacyKind::Services };
+        add_group(context, plan, &keys, &lease, candidacy, addresses);
     }
-    let member = Candidacy { eligible: true, delay: Duration::ZERO, resuming: true, is_membership: true };
-    plan.groups.insert(Mode::member_of(base, &context.me), (member, BTreeSet::new()));
+    let candidacy =
+        Candidacy { eligible: true, delay: Duration::ZERO, resuming: true, kind: CandidacyKind::Membership };
+    let member = GroupId::from(Mode::member_of(base, &context.me));
+    plan.groups.insert(member, GroupPlan { candidacy, ..GroupPlan::default() });
 }
 
 /// The group of Services that go together, by their lowest address: pools are given away in order, so that

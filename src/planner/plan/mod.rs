@@ -16,45 +16,60 @@ use super::reserved::Refusal;
 use super::routes::{path, routes};
 use crate::dhcp::wish::{LeaseKey, Wish};
 use crate::model::annotation::{LEASE_NAME, NOT_YET, SERVICE_VLAN, VIP_HOST, WITHOUT_ENDPOINTS};
-use crate::model::interface::ManagedInterface;
 use crate::model::service::TrafficPolicy;
 use crate::model::validation::is_name;
-use crate::model::{Family, LeaseName, ServiceKey, ServiceView};
+use crate::model::{Family, GroupId, GroupPlan, ServiceKey, ServiceView};
 use contested::contested;
 use elections::elect;
 pub use values::{ClusterState, Issue, Mode, Plan, PlanContext, RouteRules, ServicePlan};
 
-/// Compute everything.
-pub fn plan(context: &PlanContext, seen: &ClusterState) -> Plan {
+/// Plans all VIP groups and Services. Without a list of Services only the control plane is planned.
+pub fn plan(context: &PlanContext, state: &ClusterState) -> Plan {
     let mut plan = Plan::default();
+    if let Some(control_plane) = &context.control_plane {
+        control_plane.plan(state, &mut plan);
+    }
+    if context.services && context.routes.is_some() {
+        plan.groups.insert(GroupId::EveryNode, GroupPlan::default());
+    }
+    if state.listed {
+        plan_services(context, state, &mut plan);
+    }
+    if let Some(rules) = &context.routes {
+        routes(rules, &context.me, state, &mut plan);
+        if !rules.attach {
+            let groups = plan.groups.values_mut();
+            groups.for_each(|group| group.addresses.retain(|spec| state.vips.contains(&spec.address)));
+        }
+    }
+    plan.unverified = unverified(state, &plan);
+    plan
+}
+
+fn plan_services(context: &PlanContext, state: &ClusterState, plan: &mut Plan) {
     let mut elected = Vec::new();
-    let covered = || seen.services.iter().filter(|(key, view)| context.rules.covers(key, view));
-    let mut askings = askings(covered());
-    plan.contested = contested(seen, &askings);
+    let covered = || state.services.iter().filter(|(key, view)| context.rules.covers(key, view));
+    let mut dhcp_specs = askings(covered());
+    plan.contested = contested(state, &dhcp_specs);
     for (key, view) in covered() {
-        let asking = askings.remove(key);
-        let handled = look_at(context, seen, (key, view), asking, &mut plan);
-        let rides_along = !handled.addresses.is_empty()
-            && context.control_plane.is_some()
-            && handled.addresses.iter().all(|address| seen.vips.contains(address));
-        // Sharing the control plane's address, it goes where that goes.
-        if !rides_along && (!handled.addresses.is_empty() || handled.asking.is_some()) {
+        let spec = dhcp_specs.remove(key);
+        let service = look_at(context, state, (key, view), spec, plan);
+        let group = shared_group(context, state, &service);
+        if group.is_none() && (!service.addresses.is_empty() || service.asking.is_some()) {
             elected.push(key.clone());
         }
-        let lease = rides_along.then(|| context.control_plane.clone()).flatten();
-        plan.services.insert(key.clone(), ServicePlan { lease, ..handled });
+        plan.services.insert(key.clone(), ServicePlan { group, ..service });
     }
-    elect(context, seen, &mut plan, &elected);
-    if let Some(rules) = &context.routes {
-        plan.routes = routes(rules, &context.me, seen, &plan);
-        if !rules.attach {
-            plan.groups.values_mut().for_each(|(_, places)| places.clear());
-        }
-    }
-    plan.fresh = fresh(seen, &plan);
-    plan.leases = wishes(context, seen, &plan);
-    plan.interfaces = interfaces(context, seen, &plan);
-    plan
+    elect(context, state, plan, &elected);
+    plan.leases.extend(wishes(context, state, plan));
+    add_interfaces(context, state, plan);
+}
+
+/// The control plane's group, if all addresses of a Service are its VIPs.
+fn shared_group(context: &PlanContext, state: &ClusterState, service: &ServicePlan) -> Option<GroupId> {
+    let control_plane = context.control_plane.as_ref()?;
+    let shared = service.addresses.iter().all(|address| state.vips.contains(address));
+    control_plane.group_of(*service.addresses.first()?).filter(|_| shared).cloned()
 }
 
 /// What each of these asks of DHCP servers.
@@ -67,19 +82,15 @@ fn askings<'a>(
     found.into_iter().map(|(key, (_, asking))| (key, asking)).collect()
 }
 
-/// Interfaces that DHCP is spoken on: they are needed before there is an address.
-fn interfaces(
-    context: &PlanContext,
-    seen: &ClusterState,
-    plan: &Plan,
-) -> BTreeMap<LeaseName, BTreeSet<ManagedInterface>> {
-    let mut interfaces: BTreeMap<LeaseName, BTreeSet<ManagedInterface>> = BTreeMap::new();
-    for (key, handled) in plan.services.iter().filter(|(_, handled)| handled.asking.is_some()) {
-        let (Some(view), Some(lease)) = (seen.services.get(key), &handled.lease) else { continue };
+/// Managed interfaces for DHCP are needed before there is an address.
+fn add_interfaces(context: &PlanContext, state: &ClusterState, plan: &mut Plan) {
+    for (key, service) in plan.services.iter().filter(|(_, service)| service.asking.is_some()) {
+        let (Some(view), Some(group)) = (state.services.get(key), &service.group) else { continue };
         let interface = place(context, view, Family::V4.address(0)).interface;
-        interfaces.entry(lease.clone()).or_default().extend(interface.managed().cloned());
+        if let Some(group) = plan.groups.get_mut(group) {
+            group.interfaces.extend(interface.managed().cloned());
+        }
     }
-    interfaces
 }
 
 /// What is asked of DHCP servers, if this host turns out to be the one who asks.
@@ -99,13 +110,14 @@ fn wishes(context: &PlanContext, seen: &ClusterState, plan: &Plan) -> BTreeMap<L
     asking.flat_map(on_interface).collect()
 }
 
-/// Whoever announces an address says so in the status and the annotation of its Service, and asked before it did.
-fn fresh(seen: &ClusterState, plan: &Plan) -> BTreeSet<IpAddr> {
+/// The node that announces an address probes it first, and then writes it to the status of its Service.
+fn unverified(state: &ClusterState, plan: &Plan) -> BTreeSet<IpAddr> {
     let announced = |view: &&ServiceView| view.annotation(VIP_HOST).is_some();
-    let known = seen.services.values().filter(announced).flat_map(|view| &view.status);
-    let known: BTreeSet<IpAddr> = known.filter_map(|ingress| ingress.ip).collect();
-    let places = plan.groups.values().flat_map(|(_, places)| places);
-    places.map(|place| place.address).filter(|address| !known.contains(address)).collect()
+    let verified = state.services.values().filter(announced).flat_map(|view| &view.status);
+    let mut verified: BTreeSet<IpAddr> = verified.filter_map(|ingress| ingress.ip).collect();
+    verified.extend(&state.vips);
+    let addresses = plan.groups.values().flat_map(|group| &group.addresses);
+    addresses.map(|spec| spec.address).filter(|address| !verified.contains(address)).collect()
 }
 
 /// A Service's addresses, and whether they can be served.

@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::super::control_plane::ControlPlane;
 use super::super::endpoints::Endpoints;
 use super::super::leases::DhcpSpec;
 use super::super::reserved::{Refusal, Reserved};
 use super::super::select::Rules;
 use crate::dhcp::wish::{Held, LeaseKey, Wish};
-use crate::election::{Candidacy, Holder};
-use crate::model::interface::ManagedInterface;
-use crate::model::{LeaseName, Prefix, RouteAttributes, Routes, ServiceKey, ServiceView};
-use crate::reconcile::desired::{AddressSpec, InterfaceSelector, PrefixLength};
+use crate::election::LeaseMetadata;
+use crate::model::{
+    AddressSpec, GroupId, GroupPlan, Holder, InterfaceSelector, LeaseName, Prefix, PrefixLength,
+    RouteAttributes, ServiceKey, ServiceView, VipPlan,
+};
 
 /// What does not change while the process runs.
 #[derive(Debug, Clone)]
@@ -23,8 +25,10 @@ pub struct PlanContext {
     pub rules: Rules,
     /// How they are elected.
     pub mode: Mode,
-    /// The control plane's Lease, where this process takes part in its election.
-    pub control_plane: Option<LeaseName>,
+    /// Where this process holds the control plane's VIPs.
+    pub control_plane: Option<ControlPlane>,
+    /// Whether this process announces Services.
+    pub services: bool,
     /// Where addresses go that say nothing.
     pub interface: InterfaceSelector,
     /// The interface that `auto` falls back to.
@@ -40,8 +44,6 @@ pub struct PlanContext {
 /// How routes are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteRules {
-    /// The group of what every node announces.
-    pub every_node: LeaseName,
     /// Addresses go on the interface as well.
     pub attach: bool,
     /// `spec.externalIPs` are announced, too.
@@ -59,8 +61,8 @@ pub enum Mode {
     Global(LeaseName),
     /// One for each Service.
     PerService,
-    /// None: every node has all that it can serve. This group has them.
-    EveryNode(LeaseName),
+    /// None: every node announces all Services that it can serve.
+    EveryNode,
     /// A fixed number, Services spread over them by address.
     Groups {
         /// Their Leases are this one's name with a number.
@@ -81,8 +83,12 @@ pub struct ClusterState {
     pub endpoints: Endpoints,
     /// Addresses that are not for Services.
     pub reserved: Reserved,
-    /// The control plane's addresses that this process takes part in holding.
+    /// The control plane's addresses, where this process holds them. See [`super::plan`].
     pub vips: BTreeSet<IpAddr>,
+    /// Metadata of the control plane's Lease.
+    pub control_plane_lease: LeaseMetadata,
+    /// Services and their endpoints are listed.
+    pub listed: bool,
     /// What names were resolved to.
     pub names: BTreeMap<String, Vec<IpAddr>>,
     /// Whom each Lease names that is not expired.
@@ -119,22 +125,18 @@ impl ClusterState {
 /// What is to be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Every election, this host's part in it, and the addresses that go with it here.
-    pub groups: BTreeMap<LeaseName, (Candidacy, BTreeSet<AddressSpec>)>,
-    /// What routers are told, by the group that it goes with.
-    pub routes: BTreeMap<LeaseName, Routes>,
+    /// Every VIP group.
+    pub groups: BTreeMap<GroupId, GroupPlan>,
     /// Every Service that is looked after.
     pub services: BTreeMap<ServiceKey, ServicePlan>,
     /// Names to look up.
     pub names: BTreeSet<String>,
-    /// Addresses that nobody was ever seen to announce: a station outside the cluster may have them.
-    pub fresh: BTreeSet<IpAddr>,
+    /// See [`VipPlan::unverified`](crate::model::VipPlan).
+    pub unverified: BTreeSet<IpAddr>,
     /// What is asked of DHCP servers, by the node that has the election.
     pub leases: BTreeMap<LeaseKey, Wish>,
     /// Those whose address is somebody else's, each with whose.
     pub contested: BTreeMap<LeaseKey, String>,
-    /// Interfaces that are needed for that, by the election that they go with.
-    pub interfaces: BTreeMap<LeaseName, BTreeSet<ManagedInterface>>,
 }
 
 /// How a Service that is looked after stands.
@@ -142,8 +144,8 @@ pub struct Plan {
 pub struct ServicePlan {
     /// Its addresses that can be announced.
     pub addresses: Vec<IpAddr>,
-    /// The election that they go with, once there are any.
-    pub lease: Option<LeaseName>,
+    /// The VIP group of its addresses.
+    pub group: Option<GroupId>,
     /// What routers are to be told of its addresses, where it says so.
     pub path: Option<Arc<RouteAttributes>>,
     /// What it asks of DHCP servers.
@@ -173,10 +175,16 @@ pub enum Issue {
     Conflict(String),
 }
 
-impl PlanContext {
-    /// The group of what every node announces.
-    pub fn every_node(&self) -> Option<&LeaseName> {
-        self.routes.as_ref().map(|rules| &rules.every_node)
+impl Plan {
+    /// Takes the VIP groups out, for the elections and the main loop. `complete`: Services are listed.
+    pub fn take_vip_plan(&mut self, complete: bool) -> VipPlan {
+        let known = self.services.values().flat_map(|service| &service.addresses).copied().collect();
+        VipPlan {
+            groups: std::mem::take(&mut self.groups),
+            unverified: std::mem::take(&mut self.unverified),
+            known: Arc::new(known),
+            complete,
+        }
     }
 }
 

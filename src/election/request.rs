@@ -16,7 +16,7 @@ use crate::model::LeaseName;
 use crate::net::clock;
 
 /// Make a call, within a time-out. It starts when the future is first polled, and says so.
-pub async fn make(
+pub async fn send(
     api: Arc<Api>,
     lease: LeaseName,
     limit: Duration,
@@ -77,7 +77,7 @@ async fn perform(
             leases.replace(&lease.name, &PostParams::default(), &object(write, *meta)).await?
         }
     };
-    Ok(stored_of(stored))
+    Ok(lease_object(stored))
 }
 
 /// The Lease that a write makes. `renewTime` is now.
@@ -99,7 +99,7 @@ fn object(write: Write, metadata: ObjectMeta) -> Lease {
 }
 
 /// A Lease as the election sees it.
-pub fn stored_of(lease: Lease) -> LeaseObject {
+pub fn lease_object(lease: Lease) -> LeaseObject {
     let spec = lease.spec.unwrap_or_default();
     let wall = |time: Option<MicroTime>| -> Option<WallTime> { time.map(|time| time.0.as_microsecond()) };
     let record = LeaderElectionRecord {

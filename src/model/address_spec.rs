@@ -1,121 +1,65 @@
-//! What this host may have to hold: addresses by the election that they belong to, and where each would go.
+//! Where an address goes on a host.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use crate::election::Role;
-use crate::model::interface::ManagedInterface;
-use crate::model::vip::host_prefix;
-use crate::model::{ActualAddress, IfIndex, Interface, LeaseName, Routes, Vip};
+use super::interface::ManagedInterface;
+use super::vip::host_prefix;
+use super::{ActualAddress, IfIndex, Interface, Vip};
 
-/// Every group of addresses that moves as one.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Board {
-    /// By the Lease that is elected on.
-    pub groups: BTreeMap<LeaseName, Group>,
-    /// Those that nobody in the cluster has announced yet, as far as is known: a station outside may have them.
-    pub fresh: BTreeSet<IpAddr>,
-    /// The addresses of all Services, whether they can be served here or not.
-    pub known: Arc<BTreeSet<IpAddr>>,
-    /// All Services are known: what is in no group is not wanted.
-    pub complete: bool,
-}
-
-/// Addresses that move as one, and whether this host has them.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Group {
-    /// Where this host stands in the election.
-    pub role: Role,
-    /// The addresses.
-    pub places: BTreeSet<AddressSpec>,
-    /// What routers are told.
-    pub routes: Arc<Routes>,
-    /// Interfaces that are needed before there is an address for them, by the host that has the election.
-    pub interfaces: BTreeSet<ManagedInterface>,
-}
-
-impl Default for Group {
-    fn default() -> Self {
-        Self {
-            role: Role::Starting,
-            places: BTreeSet::new(),
-            routes: Arc::default(),
-            interfaces: BTreeSet::new(),
-        }
-    }
-}
-
-/// An address, and where on a host it would go.
+/// An address, with the rules for its prefix length and interface on any host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AddressSpec {
-    /// The address.
     pub address: IpAddr,
-    /// Its prefix length.
     pub prefix: PrefixLength,
-    /// Its interface.
     pub interface: InterfaceSelector,
 }
 
-/// A prefix length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PrefixLength {
-    /// This one.
     Fixed(u8),
-    /// That of the interface's subnet which contains the address.
+    /// Prefix length of the interface's subnet that contains the address.
     OfSubnet,
 }
 
-/// An interface.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum InterfaceSelector {
-    /// The one of this name.
     Named(String),
-    /// The first one whose subnet contains the address, else the one of this name.
+    /// The first interface whose subnet contains the address, else the named one.
     OfSubnet(String),
-    /// One that is made where it is missing.
-    Made(ManagedInterface),
+    /// Created where it is missing.
+    Managed(ManagedInterface),
 }
 
-/// Why an address cannot go anywhere on this host.
+/// Why an address has no place on this host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlacementError {
-    /// There is no such interface.
     #[error("there is no interface {0} on this host")]
-    NoLink(String),
-    /// The interface has to be made first, and the one that it is on is there.
+    NoInterface(String),
+    /// The interface has to be created first; its parent exists.
     #[error("there is no interface {} on this host yet", .interface.name())]
-    NotMade {
-        /// The interface.
+    NotCreated {
         interface: ManagedInterface,
-        /// The index of the one that it is on.
+        /// Interface index.
         parent: IfIndex,
     },
-    /// The subnet was asked for, and there is none.
     #[error(
         "no subnet of interface {interface} contains {address}: set vip_subnet to a number, or choose another interface"
     )]
-    NoSubnet {
-        /// The address.
-        address: IpAddr,
-        /// The interface.
-        interface: String,
-    },
+    NoSubnet { address: IpAddr, interface: String },
 }
 
 impl InterfaceSelector {
-    /// The name of the interface, or of the one that stands in for it as long as the address is not known.
+    /// The interface's name; for `OfSubnet` its fallback.
     pub fn name(&self) -> String {
         match self {
             Self::Named(name) | Self::OfSubnet(name) => name.clone(),
-            Self::Made(interface) => interface.name(),
+            Self::Managed(interface) => interface.name(),
         }
     }
 
-    /// The interface that is made, if it is one.
     pub fn managed(&self) -> Option<&ManagedInterface> {
         match self {
-            Self::Made(interface) => Some(interface),
+            Self::Managed(interface) => Some(interface),
             Self::Named(_) | Self::OfSubnet(_) => None,
         }
     }
@@ -128,27 +72,24 @@ impl AddressSpec {
         Self { address, prefix, interface: InterfaceSelector::Named(interface.to_owned()) }
     }
 
-    /// Where it goes: an interface's index, and the address with its prefix length.
-    ///
-    /// # Errors
-    /// If there is no such place.
-    pub fn find(
+    /// The interface's index, and the address with its prefix length.
+    pub fn resolve(
         &self,
         interfaces: &[Interface],
         addresses: &[ActualAddress],
     ) -> Result<(IfIndex, Vip), PlacementError> {
-        // What we put there ourselves says nothing of the network.
+        // Addresses that kube-vip added do not describe the network.
         let subnet = |address: &&ActualAddress| !address.tagged && address.vip.covers(self.address);
         let named = |name: &String| {
             let found = interfaces.iter().find(|interface| interface.name == *name);
-            found.map(|interface| interface.index).ok_or_else(|| PlacementError::NoLink(name.clone()))
+            found.map(|interface| interface.index).ok_or_else(|| PlacementError::NoInterface(name.clone()))
         };
-        let made_name = self.interface.managed().map(ManagedInterface::name).unwrap_or_default();
+        let managed_name = self.interface.managed().map(ManagedInterface::name).unwrap_or_default();
         let (interface, name) = match &self.interface {
-            InterfaceSelector::Made(made) => {
-                let parent = named(&made.parent().to_owned())?;
-                let missing = |_| PlacementError::NotMade { interface: made.clone(), parent };
-                (named(&made_name).map_err(missing)?, &made_name)
+            InterfaceSelector::Managed(managed) => {
+                let parent = named(&managed.parent().to_owned())?;
+                let missing = |_| PlacementError::NotCreated { interface: managed.clone(), parent };
+                (named(&managed_name).map_err(missing)?, &managed_name)
             }
             InterfaceSelector::Named(name) => (named(name)?, name),
             InterfaceSelector::OfSubnet(name) => match addresses.iter().find(subnet) {
@@ -198,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn where_an_address_goes() {
+    fn interface_and_prefix_follow_the_selector() {
         let interfaces = [interface(2, "eth0"), interface(3, "eth1")];
         let addresses = [own(2, "192.0.2.1", 24), own(3, "198.51.100.1", 25), own(3, "fd00::1", 64)];
         let named = |name: &str| InterfaceSelector::Named(name.into());
@@ -218,13 +159,13 @@ mod tests {
             ("192.0.2.9", PrefixLength::Fixed(32), named("eth7"), Err("there is no interface eth7")),
         ];
         for (address, prefix, interface, expected) in table {
-            let place = AddressSpec { address: address.parse().unwrap(), prefix, interface };
-            match (place.find(&interfaces, &addresses), expected) {
+            let spec = AddressSpec { address: address.parse().unwrap(), prefix, interface };
+            match (spec.resolve(&interfaces, &addresses), expected) {
                 (Ok((interface, vip)), Ok((index, bits))) => {
-                    assert_eq!((interface, vip.prefix), (IfIndex(index), bits), "{place:?}")
+                    assert_eq!((interface, vip.prefix), (IfIndex(index), bits), "{spec:?}")
                 }
                 (Err(error), Err(text)) => assert!(error.to_string().starts_with(text), "{error}"),
-                (found, expected) => panic!("{place:?}: {found:?} instead of {expected:?}"),
+                (found, expected) => panic!("{spec:?}: {found:?} instead of {expected:?}"),
             }
         }
     }

@@ -1,0 +1,205 @@
+//! The configuration as each component takes it.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cluster::{Api, Environment};
+use crate::config::{self, ClassRule, Config, ServiceElection, SubnetPrefix, VipTarget};
+use crate::election::host_health::InterfacePolicy;
+use crate::election::{Settings, elections};
+use crate::model::address::left_over;
+use crate::model::hash::fnv1a;
+use crate::model::{ActualAddress, GroupId, Interface, InterfaceSelector, LeaseName, PrefixLength, Vip};
+use crate::planner::control_plane::ControlPlane;
+use crate::planner::plan::{Mode, PlanContext, RouteRules};
+use crate::planner::select::Rules;
+use crate::reconcile::desired::DRAIN_TAIL;
+use crate::telemetry::events::{Reporter, label_value};
+use crate::{planner, reconcile, resolve};
+
+/// Candidates for each Lease group of Services.
+const CANDIDATES: usize = 3;
+/// Routes are advertised as draining for this long before they are withdrawn, where there are BGP peers.
+const DRAIN_TIME: Duration = Duration::from_millis(500);
+
+/// The control plane's Lease, where there are VIPs for it.
+pub(super) fn control_plane_lease(config: &Config) -> Option<LeaseName> {
+    let election = &config.election;
+    let lease = LeaseName { namespace: election.namespace.clone(), name: election.name.clone() };
+    (!config.targets.is_empty()).then_some(lease)
+}
+
+fn services_lease(services: &config::Services) -> LeaseName {
+    let (namespace, name) = services.lease.clone();
+    LeaseName { namespace, name }
+}
+
+/// The Lease that metrics and status report.
+pub(super) fn reported_lease(config: &Config) -> String {
+    let services = || config.services.as_ref().map(services_lease);
+    control_plane_lease(config).or_else(services).map_or_else(String::new, |lease| lease.to_string())
+}
+
+/// Addresses in the configuration.
+pub(super) fn fixed_vips(config: &Config) -> BTreeSet<Vip> {
+    resolve::fixed(&config.targets, config.prefixes)
+}
+
+pub(super) fn elections(config: &Config) -> elections::Config {
+    let election = &config.election;
+    let settings = Settings {
+        identity: config.node_name.clone(),
+        lease_duration: election.lease_duration,
+        renew_deadline: election.renew_deadline,
+        retry_period: election.retry_period,
+        annotations: election.annotations.clone(),
+        provisional: false,
+        resuming: false,
+        seed: fnv1a(config.node_name.as_bytes()),
+    };
+    let interface = InterfacePolicy {
+        tolerate_down: config.layer2.tolerate_down,
+        give_up_after: config.layer2.give_up_when_down_for,
+    };
+    let drain = if config.bgp.is_some() { DRAIN_TIME } else { Duration::ZERO };
+    elections::Config { settings, interface, hand_over_time: drain + DRAIN_TAIL }
+}
+
+pub(super) fn plan(config: &Config, interface: &Interface, addresses: &[ActualAddress]) -> PlanContext {
+    let services = config.services.as_ref();
+    let named = services.and_then(|services| services.interface.as_deref());
+    let prefix = |prefix: SubnetPrefix| match prefix {
+        SubnetPrefix::Fixed(length) => PrefixLength::Fixed(length),
+        SubnetPrefix::Auto => PrefixLength::OfSubnet,
+    };
+    let (v4, v6) = services.map_or((SubnetPrefix::Auto, SubnetPrefix::Auto), |services| services.prefixes);
+    PlanContext {
+        me: config.node_name.clone(),
+        rules: Rules {
+            namespace: services.and_then(|services| services.namespace.clone()),
+            class: services.map_or(ClassRule::None, |services| services.class.clone()),
+            on_demand: services.is_some_and(|services| services.on_demand),
+        },
+        mode: services.map_or(Mode::EveryNode, mode),
+        control_plane: control_plane(config, interface, addresses),
+        services: services.is_some(),
+        interface: match named {
+            Some("auto") => InterfaceSelector::OfSubnet(interface.name.clone()),
+            Some(name) => InterfaceSelector::Named(name.to_owned()),
+            None => InterfaceSelector::Named(interface.name.clone()),
+        },
+        main_interface: interface.name.clone(),
+        v4: prefix(v4),
+        v6: prefix(v6),
+        routes: config.is_routed().then(|| route_rules(config)),
+    }
+}
+
+fn mode(services: &config::Services) -> Mode {
+    match services.election {
+        ServiceElection::Global => Mode::Global(services_lease(services)),
+        ServiceElection::PerService => Mode::PerService,
+        ServiceElection::EveryNode => Mode::EveryNode,
+        ServiceElection::Groups(count) => {
+            Mode::Groups { base: services_lease(services), count, most: CANDIDATES }
+        }
+    }
+}
+
+fn route_rules(config: &Config) -> RouteRules {
+    let extras = config.bgp.as_ref().map(|bgp| bgp.extras.clone()).unwrap_or_default();
+    RouteRules {
+        attach: config.bgp.as_ref().is_some_and(|bgp| bgp.attach),
+        external_ips: extras.external_ips,
+        networks: extras.networks,
+        service_cidrs: extras.service_cidrs,
+    }
+}
+
+fn control_plane(
+    config: &Config,
+    interface: &Interface,
+    addresses: &[ActualAddress],
+) -> Option<ControlPlane> {
+    let lease = control_plane_lease(config)?;
+    let groups = if config.elects_control_plane() {
+        vec![GroupId::Lease(lease.clone())]
+    } else {
+        probed_families(config).into_iter().map(GroupId::ControlPlane).collect()
+    };
+    let fixed = fixed_vips(config);
+    let vips = fixed.iter().map(|vip| vip.address).collect();
+    let port = config.api.port;
+    Some(ControlPlane {
+        lease,
+        groups,
+        interface: interface.name.clone(),
+        prefixes: config.prefixes,
+        fixed,
+        names: config.targets.iter().filter_map(VipTarget::name).map(str::to_owned).collect(),
+        dhcp: config.dhcp.control_plane.clone(),
+        mdns: config.mdns.control_plane.clone().map(|name| (name, port)),
+        resuming: left_over(addresses, &vips),
+    })
+}
+
+/// The families by which the local API server's health is probed: without election each family by itself, unless a URL is
+/// configured.
+pub(super) fn probed_families(config: &Config) -> Vec<Option<crate::model::Family>> {
+    match config.health {
+        config::Health::Local if !config.elects_control_plane() => {
+            config.control_plane_families().into_iter().map(Some).collect()
+        }
+        config::Health::Local | config::Health::Url { .. } => vec![None],
+    }
+}
+
+pub(super) fn planner_options(config: &Config) -> planner::driver::Options {
+    let services = config.services.as_ref();
+    planner::driver::Options {
+        publish: services.is_some_and(|services| services.publish),
+        endpoints: services.is_some_and(|services| services.endpoints),
+        dns_mode: config.dns_mode,
+        namespace: services.and_then(|services| services.namespace.clone()),
+        label_node: services.is_some() && config.telemetry.label_node,
+        names: services.is_some() && config.mdns.services,
+        upnp: config.upnp.policy,
+        upnp_status: config.upnp.status,
+    }
+}
+
+pub(super) fn reconcile_options(config: &Config, context: &PlanContext) -> reconcile::driver::Options {
+    reconcile::driver::Options {
+        interface: context.main_interface.clone(),
+        preserve: config.layer2.preserve,
+        skip_dad: config.layer2.skip_dad,
+        lo_global: config.layer2.lo_global,
+        refresh: config.layer2.announce_every.unwrap_or(crate::announce::schedule::REFRESH),
+        quiet: config.is_routed(),
+        services: context.services,
+        aggregates: config.bgp.as_ref().map(|bgp| bgp.extras.aggregates.clone()).unwrap_or_default(),
+        control_plane: context.control_plane.as_ref().map(|it| it.groups.clone()).unwrap_or_default(),
+    }
+}
+
+pub(super) fn environment(config: &Config, addresses: &[ActualAddress]) -> Environment {
+    Environment {
+        home: std::env::var_os("HOME").map(Into::into),
+        in_cluster: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty()),
+        control_plane: !config.targets.is_empty(),
+        vips: fixed_vips(config).iter().map(|vip| vip.address).collect(),
+        own: addresses.iter().map(|address| address.vip.address).collect(),
+    }
+}
+
+pub(super) fn reporter(config: &Config, api: Arc<Api>) -> Reporter {
+    let addresses: Vec<IpAddr> = fixed_vips(config).iter().map(|vip| vip.address).collect();
+    Reporter {
+        api,
+        node: config.node_name.clone(),
+        vips: config.targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        label: config.telemetry.label_node.then(|| label_value(&addresses)),
+    }
+}

@@ -1,0 +1,99 @@
+//! The tasks of the process, and its end: a signal, or a task that the others depend on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
+
+use super::DaemonError;
+use crate::config::Config;
+use crate::net::clock;
+use crate::telemetry::Telemetry;
+
+/// Limit for the last packets, Events and labels.
+pub(super) const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(800);
+
+/// Tasks that run until the end.
+#[derive(Default)]
+pub(super) struct TaskSet {
+    tasks: JoinSet<(Task, std::io::Result<()>)>,
+    /// Tasks that end by themselves once all others have ended.
+    last: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Task {
+    /// Ends once every Lease is released.
+    Elections,
+    Other(&'static str),
+}
+
+impl Task {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Elections => "the elections task",
+            Self::Other(name) => name,
+        }
+    }
+}
+
+impl TaskSet {
+    pub(super) fn elections(&mut self, run: impl Future<Output = std::io::Result<()>> + Send + 'static) {
+        self.tasks.spawn(async move { (Task::Elections, run.await) });
+    }
+
+    /// A task that never ends by itself.
+    pub(super) fn spawn(
+        &mut self,
+        name: &'static str,
+        run: impl Future<Output = std::io::Result<()>> + Send + 'static,
+    ) {
+        self.tasks.spawn(async move { (Task::Other(name), run.await) });
+    }
+
+    /// A task that ends when those it serves have ended.
+    pub(super) fn spawn_last(&mut self, run: impl Future<Output = ()> + Send + 'static) {
+        self.last.push(tokio::spawn(run));
+    }
+
+    /// Waits for a signal and the release of all Leases, or for the failure of a task.
+    pub(super) async fn wait(
+        &mut self,
+        stop: &watch::Sender<bool>,
+        config: &Config,
+        telemetry: &Arc<Telemetry>,
+    ) -> Result<(), DaemonError> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut dump = signal(SignalKind::user_defined1())?;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                _ = dump.recv() => {
+                    print!("{}", crate::dump::text(config, &telemetry.status(clock::now())));
+                    continue;
+                }
+                ended = self.tasks.join_next() => return match ended {
+                    Some(Ok((Task::Elections, Ok(())))) if *stop.borrow() => Ok(()),
+                    Some(Ok((task, Ok(())))) => Err(DaemonError::Ended(task.name(), "unexpectedly".into())),
+                    Some(Ok((task, Err(error)))) => Err(DaemonError::Ended(task.name(), error.to_string())),
+                    Some(Err(panic)) => Err(DaemonError::Ended("a task", panic.to_string())),
+                    None => Ok(()),
+                },
+            }
+            if !stop.send_replace(true) {
+                tracing::info!("stopping");
+            }
+        }
+    }
+
+    /// Ends all tasks, the last ones within [`SHUTDOWN_TIMEOUT`].
+    pub(super) async fn shut_down(mut self) {
+        self.tasks.shutdown().await;
+        drop(timeout(SHUTDOWN_TIMEOUT, futures::future::join_all(self.last)).await);
+    }
+}
