@@ -23,11 +23,11 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-fn empty_lab(hosts: u8) -> Result<Lab, Failed> {
+pub(crate) fn empty_lab(hosts: u8) -> Result<Lab, Failed> {
     Ok(Lab::start(LabOptions { hosts, control_plane: false })?)
 }
 
-fn wait_for_log(agent: &Agent, text: &str, seconds: u64) -> Outcome {
+pub(crate) fn wait_for_log(agent: &Agent, text: &str, seconds: u64) -> Outcome {
     let found = kube_vip_lab::wait_for(&format!("the log line `{text}`"), seconds, || {
         agent.log().contains(text).then_some(())
     });

@@ -28,6 +28,7 @@ mod routed;
 mod service_faults;
 mod service_options;
 mod services;
+mod shared_lease;
 mod table;
 mod telemetry;
 mod traffic;
@@ -46,6 +47,7 @@ fn main() {
         services::trials(),
         service_faults::trials(),
         service_options::trials(),
+        shared_lease::trials(),
         traffic::trials(),
         dhcp::trials(),
         dhcp_faults::trials(),
