@@ -128,7 +128,7 @@ impl Elections {
 
     /// What the elector of this Lease has observed.
     pub fn observed(&self, lease: &LeaseName) -> Option<&ObservedLease> {
-        self.entries.get(lease).map(|entry| entry.elector.seen())
+        self.entries.get(lease).map(|entry| entry.elector.observed())
     }
 
     pub fn kind(&self, lease: &LeaseName) -> Option<CandidacyKind> {

@@ -23,6 +23,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::FENCE_MARGIN;
 use super::decide::{Decision, ObservedLease, decide};
+use super::health::Report;
 use super::record::{LeaderElectionRecord, LeaseObject, Write};
 use crate::model::hash::spread;
 use crate::model::{BootTime, Claim, ClaimSource, Health, Role};
@@ -196,13 +197,21 @@ enum State {
     HandingOver(HandOver),
 }
 
+/// Whether a claim counts already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verification {
+    /// No host answers for the address.
+    Verified,
+    /// The Lease is ours, and the address is being probed.
+    Probing,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 struct LeaderState {
     claim: Claim,
     /// Start of the last successful renewal.
     renewed: BootTime,
-    /// Whether we know that no station answers for the address, or why one still does.
-    clear: bool,
+    verification: Verification,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -229,42 +238,88 @@ enum Probing {
     Running,
 }
 
+/// Whether the first read of the Lease is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Nothing is known yet; addresses of an earlier process may stay.
+    Starting,
+    Running,
+}
+
+/// Whether the observed Lease is known to be out of date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Freshness {
+    Current,
+    Stale,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Watch {
+    Open,
+    Closed,
+}
+
+/// What is known of the address on the segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AddressState {
+    /// No holder was observed: a host that answers for the address is unexplained.
+    Unknown,
+    /// This host wrote itself into the Lease without knowing of a holder: the address is probed before the claim counts.
+    Unverified,
+    /// A holder was observed, or the address was probed and is free.
+    Verified,
+    /// Verified before; then the Lease named this host unexpectedly.
+    Suspect,
+}
+
+impl AddressState {
+    fn is_familiar(self) -> bool {
+        matches!(self, Self::Verified | Self::Suspect)
+    }
+
+    fn needs_probe(self) -> bool {
+        matches!(self, Self::Unverified | Self::Suspect)
+    }
+
+    /// The state after a write or an observation; `unexplained` if it does not follow from a known holder.
+    #[must_use]
+    fn after(self, unexplained: bool) -> Self {
+        match self {
+            Self::Unknown if unexplained => Self::Unverified,
+            Self::Verified if unexplained => Self::Suspect,
+            _ => self,
+        }
+    }
+}
+
 /// The state machine. See the module's text for its contract.
 #[derive(Debug)]
 pub struct Elector {
     settings: Settings,
-    seen: ObservedLease,
-    state: State,
-    /// The call under way.
-    in_flight: Option<Kind>,
-    /// No call before this moment.
-    not_before: BootTime,
-    /// Failed calls in a row, for the pause between them.
-    failures: u32,
-    /// Counts pauses, so that each gets its own spread.
-    pauses: u64,
-    /// What we know of the Lease is known to be out of date.
-    stale: bool,
-    /// When the Lease was last shown to us by whatever way.
+    phase: Phase,
+    observed: ObservedLease,
+    freshness: Freshness,
+    /// When the Lease was last read, written or shown by the watch.
     refreshed: BootTime,
-    watching: bool,
-    health: Health,
-    peer_serving: bool,
+    watch: Watch,
+    state: State,
+    /// The request in flight.
+    in_flight: Option<Kind>,
+    /// No request before this moment.
+    not_before: BootTime,
+    /// Failed requests in a row.
+    failures: u32,
+    /// Counts pauses, so that each gets its own jitter.
+    pauses: u64,
+    health: Report,
     probing: Probing,
-    /// Nothing is known yet, and what an earlier process left may stay.
-    starting: bool,
-    /// The Lease could be read or written at least once.
-    readable: bool,
-    /// We know of a holder, so an answer to the address has a reason.
-    familiar: bool,
-    /// We wrote ourselves into the Lease without knowing of a holder: the address has to be probed for first.
-    unproven: bool,
-    /// Start of the last call that was refused.
-    refused: Option<BootTime>,
-    /// Until when nobody can have what we have just lost.
+    address: AddressState,
+    /// Start of the last request that was answered with 403.
+    forbidden: Option<BootTime>,
+    /// No other host can hold what this host has just lost before then.
     lost_fence: Option<BootTime>,
     handover_not_before: BootTime,
-    /// How long a free Lease is left to others.
+    /// Extra wait before acquiring a free Lease.
     delay: Duration,
     drains: BTreeSet<DrainReason>,
     stopping: Option<BootTime>,
@@ -277,23 +332,20 @@ impl Elector {
         let zero = BootTime::default();
         Self {
             settings,
-            seen: ObservedLease::Unknown,
+            phase: Phase::Starting,
+            observed: ObservedLease::Unknown,
+            freshness: Freshness::Current,
+            refreshed: zero,
+            watch: Watch::Closed,
             state: State::Follower,
             in_flight: None,
             not_before: zero,
             failures: 0,
             pauses: 0,
-            stale: false,
-            refreshed: zero,
-            watching: false,
-            health: Health::Unknown,
-            peer_serving: false,
+            health: Report::default(),
             probing: Probing::Idle(zero),
-            starting: true,
-            readable: false,
-            familiar: false,
-            unproven: false,
-            refused: None,
+            address: AddressState::Unknown,
+            forbidden: None,
             lost_fence: None,
             handover_not_before: zero,
             delay: Duration::ZERO,
@@ -306,13 +358,15 @@ impl Elector {
     /// Where this host stands at `now`.
     pub fn role(&self, now: BootTime) -> Role {
         match &self.state {
-            State::Leader(held) if held.clear && now < held.claim.valid_until => {
+            State::Leader(held)
+                if held.verification == Verification::Verified && now < held.claim.valid_until =>
+            {
                 Role::Leader(held.claim.clone())
             }
             State::HandingOver(leave) if now < leave.until() => Role::HandingOver { until: leave.until() },
-            _ if self.starting => Role::Starting,
+            _ if self.phase == Phase::Starting => Role::Starting,
             _ => Role::Follower {
-                holder: self.seen.holder().map(str::to_owned),
+                holder: self.observed.holder().map(str::to_owned),
                 fence_until: self.lost_fence.filter(|fence| now < *fence),
             },
         }
@@ -337,8 +391,8 @@ impl Elector {
     }
 
     /// What the Lease looked like last.
-    pub fn seen(&self) -> &ObservedLease {
-        &self.seen
+    pub fn observed(&self) -> &ObservedLease {
+        &self.observed
     }
 
     /// The next thing to do, in order.
@@ -379,12 +433,13 @@ impl Elector {
             Input::WatchedDeletion => self.learn_missing(now),
             Input::Watching(up) => {
                 // A new watch may have missed a deletion, and an event older than what it starts from.
-                self.stale |= up && !self.watching && self.seen != ObservedLease::Unknown;
-                self.watching = up;
+                if up && self.watch == Watch::Closed && self.observed != ObservedLease::Unknown {
+                    self.freshness = Freshness::Stale;
+                }
+                self.watch = if up { Watch::Open } else { Watch::Closed };
             }
             Input::Health { local, peer_serving } => {
-                self.health = local;
-                self.peer_serving = peer_serving;
+                self.health = Report { local, peer_serving };
             }
             Input::Probed { taken } => self.probed(now, taken),
             Input::StationSeen => self.station_seen(now),
@@ -418,7 +473,7 @@ impl Elector {
                 self.state = State::Follower;
             }
             State::HandingOver(leave) if now >= leave.until() => {
-                if self.seen.holder().is_none_or(|holder| holder == self.settings.identity) {
+                if self.observed.holder().is_none_or(|holder| holder == self.settings.identity) {
                     self.handover_not_before = now + HANDOVER_COOLDOWN;
                 }
                 self.state = State::Follower;
@@ -437,11 +492,12 @@ impl Elector {
             && now >= at
             && let Some((kind, call)) = self.call(kind)
         {
-            self.unproven |= match kind {
+            let unexplained = match kind {
                 Kind::Create => self.state == State::Follower,
-                Kind::Hold => !self.is_ours() && !self.familiar,
+                Kind::Hold => !self.is_ours() && !self.address.is_familiar(),
                 Kind::Read | Kind::Release => false,
             };
+            self.address = self.address.after(unexplained);
             self.in_flight = Some(kind);
             self.outputs.push_back(Output::Request(call));
         }
@@ -452,10 +508,10 @@ impl Elector {
         if self.in_flight.is_some() {
             return None;
         }
-        let decision = if self.stale {
+        let decision = if self.freshness == Freshness::Stale {
             Decision::Read
         } else {
-            decide(&self.seen, &self.settings.identity, self.settings.lease_duration)
+            decide(&self.observed, &self.settings.identity, self.settings.lease_duration)
         };
         let soonest = |at: BootTime, kind| Some((at.max(self.not_before), kind));
         match (&self.state, decision) {
@@ -464,7 +520,7 @@ impl Elector {
                 (None, Decision::Renew) => soonest(self.not_before, Kind::Release),
                 // Nobody came: take it back before the address has to go.
                 (Some(released), Decision::Acquire { .. })
-                    if self.seen.record().is_some_and(LeaderElectionRecord::is_released)
+                    if self.observed.record().is_some_and(LeaderElectionRecord::is_released)
                         && self.stopping.is_none()
                         && self.drains.is_empty() =>
                 {
@@ -490,19 +546,19 @@ impl Elector {
 
     /// Without a watch, the Lease is read once per retry period.
     fn poll(&self) -> Option<(BootTime, Kind)> {
-        (!self.watching)
+        (self.watch == Watch::Closed)
             .then(|| ((self.refreshed + self.settings.retry_period).max(self.not_before), Kind::Read))
     }
 
     /// A host whose own API server is down lets the others go first.
     fn deferral(&self) -> Duration {
-        let ailing = self.health == Health::Failing;
+        let ailing = self.health.local == Health::Failing;
         self.delay + if ailing { self.settings.retry_period * 2 } else { Duration::ZERO }
     }
 
     fn call(&self, kind: Kind) -> Option<(Kind, LeaseRequest)> {
         let write = |record| Write::hold(&self.settings.identity, self.settings.lease_duration, record);
-        match (kind, &self.seen) {
+        match (kind, &self.observed) {
             (Kind::Read, _) => Some((kind, LeaseRequest::Read)),
             (Kind::Hold, ObservedLease::Present { lease, .. }) => {
                 let mut meta = lease.meta.clone();
@@ -519,7 +575,7 @@ impl Elector {
             }
             (Kind::Release, ObservedLease::Present { lease, .. }) => {
                 // As long as a station answers for the address, nobody is to take it without a probe or a wait.
-                let write = if self.unproven {
+                let write = if self.address.needs_probe() {
                     Write { duration_seconds: write(None).duration_seconds, ..Write::release(&lease.record) }
                 } else {
                     Write::release(&lease.record)
@@ -553,22 +609,22 @@ impl Elector {
                 }
             }
             LeaseResponse::Conflict => {
-                self.stale = true;
+                self.freshness = Freshness::Stale;
                 self.failures += 1;
                 if self.failures > 1 {
                     self.pause(now, None);
                 }
-                if self.watching {
+                if self.watch == Watch::Open {
                     self.outputs.push_back(Output::RestartWatch);
                 }
             }
             LeaseResponse::Forbidden => {
                 self.failures += 1;
                 self.pause(now, None);
-                self.refused = Some(started);
+                self.forbidden = Some(started);
                 if let State::Leader(held) = &mut self.state
                     && held.claim.source == ClaimSource::Provisional
-                    && self.health == Health::Serving
+                    && self.health.local == Health::Serving
                 {
                     held.claim.valid_until = started + self.settings.renew_deadline;
                     held.claim.fence_until = held.claim.valid_until;
@@ -583,14 +639,14 @@ impl Elector {
     }
 
     fn is_behind(&self, lease: &LeaseObject) -> bool {
-        matches!(&self.seen, ObservedLease::Present { lease: known, .. } if known.is_newer_than(lease))
+        matches!(&self.observed, ObservedLease::Present { lease: known, .. } if known.is_newer_than(lease))
     }
 
     fn succeeded(&mut self, now: BootTime) {
         self.failures = 0;
         self.not_before = now;
-        self.refused = None;
-        self.stale = false;
+        self.forbidden = None;
+        self.freshness = Freshness::Current;
     }
 
     fn pause(&mut self, now: BootTime, asked: Option<Duration>) {
@@ -602,25 +658,23 @@ impl Elector {
     }
 
     fn learn(&mut self, now: BootTime, lease: LeaseObject) {
-        self.readable = true;
         self.refreshed = now;
         let was_ours = self.is_ours();
-        self.seen = std::mem::replace(&mut self.seen, ObservedLease::Unknown).observe(lease, now);
-        let Some(record) = self.seen.record() else { return };
+        self.observed = std::mem::replace(&mut self.observed, ObservedLease::Unknown).observe(lease, now);
+        let Some(record) = self.observed.record() else { return };
         if record.holder == self.settings.identity {
             // A creation that was given up on has no precondition and may land at any time later. Whoever held
             // the Lease in between may still hold the address.
             let writing = matches!(self.in_flight, Some(Kind::Hold | Kind::Create));
             let unexpected = !was_ours && self.state == State::Follower && !writing;
-            let resumed = self.starting && self.settings.resuming;
-            self.unproven |= unexpected && !resumed;
+            let resumed = self.phase == Phase::Starting && self.settings.resuming;
+            self.address = self.address.after(unexpected && !resumed);
             return;
         }
-        self.starting = false;
+        self.phase = Phase::Running;
         let (vacant, released) = (record.holder.is_empty(), record.is_released());
         if !vacant {
-            self.familiar = true;
-            self.unproven = false;
+            self.address = AddressState::Verified;
         }
         // The Lease names another: stop at once. An empty one keeps everybody else away for as long as our own
         // claim is good, so we write ourselves into it again; a provisional claim takes whatever is free.
@@ -632,11 +686,10 @@ impl Elector {
     }
 
     fn learn_missing(&mut self, now: BootTime) {
-        self.readable = true;
         self.refreshed = now;
-        self.starting = false;
-        let seen = std::mem::replace(&mut self.seen, ObservedLease::Unknown);
-        self.seen = seen.missing(self.settings.lease_duration, now);
+        self.phase = Phase::Running;
+        let seen = std::mem::replace(&mut self.observed, ObservedLease::Unknown);
+        self.observed = seen.missing(self.settings.lease_duration, now);
     }
 
     /// Our write stands: the Lease names us.
@@ -646,23 +699,25 @@ impl Elector {
             return;
         }
         let before = match &self.state {
-            State::Leader(held) => Some((held.claim.since, held.clear)),
+            State::Leader(held) => Some((held.claim.since, held.verification)),
             State::HandingOver(leave) if leave.released.is_some() => {
                 self.handover_not_before = now + HANDOVER_COOLDOWN;
-                Some((leave.held_since, true))
+                Some((leave.held_since, Verification::Verified))
             }
             // A renewal that was under way when we began to leave: it will be released next.
             State::HandingOver(_) => return,
             State::Follower => None,
         };
-        self.unproven |= kind == Kind::Create && before.is_none();
-        let (since, clear) = before.unwrap_or((now, !self.unproven));
-        self.starting = false;
+        self.address = self.address.after(kind == Kind::Create && before.is_none());
+        let required =
+            if self.address.needs_probe() { Verification::Probing } else { Verification::Verified };
+        let (since, verification) = before.unwrap_or((now, required));
+        self.phase = Phase::Running;
         self.lost_fence = None;
         let fence_until =
             (started + self.settings.lease_duration).max(valid_until + FENCE_MARGIN) - FENCE_MARGIN;
         let claim = Claim { since, valid_until, fence_until, source: ClaimSource::Lease };
-        self.state = State::Leader(LeaderState { claim, renewed: started, clear });
+        self.state = State::Leader(LeaderState { claim, renewed: started, verification });
         // Told to stay away while the write was under way.
         if !self.drains.is_empty() || self.stopping.is_some() {
             self.leave(now);
@@ -679,7 +734,7 @@ impl Elector {
         let State::Leader(held) = &self.state else { return };
         // The verdict of the probe is near, and what is proven free is there for the next at once.
         let answered = matches!(self.probing, Probing::Idle(again) if now < again);
-        if !held.clear && !answered {
+        if held.verification == Verification::Probing && !answered {
             return;
         }
         self.not_before = now;
@@ -696,7 +751,7 @@ impl Elector {
     }
 
     fn hand_over_if_unhealthy(&mut self, now: BootTime) {
-        let somebody_is_better = self.health == Health::Failing && self.peer_serving;
+        let somebody_is_better = self.health.local == Health::Failing && self.health.peer_serving;
         if somebody_is_better
             && now >= self.handover_not_before
             && matches!(&self.state, State::Leader(held) if held.claim.source == ClaimSource::Lease)
@@ -704,31 +759,30 @@ impl Elector {
             if self.in_flight.take().is_some() {
                 // It waits for the server that has just failed, and its outcome is unknown.
                 self.outputs.push_back(Output::Cancel);
-                self.stale = true;
+                self.freshness = Freshness::Stale;
             }
             self.leave(now);
         }
     }
 
     fn is_ours(&self) -> bool {
-        self.seen.holder() == Some(self.settings.identity.as_str())
+        self.observed.holder() == Some(self.settings.identity.as_str())
     }
 
     fn is_provisional_candidate(&self) -> bool {
         self.settings.provisional
             && self.state == State::Follower
-            && self.health == Health::Serving
-            && self.refused.is_some()
-            && self.seen.holder().is_none()
-            && !self.familiar
+            && self.health.local == Health::Serving
+            && self.forbidden.is_some()
+            && self.observed.holder().is_none()
+            && !self.address.is_familiar()
             && self.drains.is_empty()
             && self.stopping.is_none()
-            && !(self.readable && self.seen == ObservedLease::Unknown)
     }
 
     fn wants_probe(&self) -> bool {
         match &self.state {
-            State::Leader(held) => !held.clear,
+            State::Leader(held) => held.verification == Verification::Probing,
             State::Follower => self.is_provisional_candidate(),
             State::HandingOver(_) => false,
         }
@@ -741,28 +795,28 @@ impl Elector {
         self.probing = Probing::Idle(now);
         let candidate = self.is_provisional_candidate();
         match &mut self.state {
-            State::Leader(held) if !held.clear => {
+            State::Leader(held) if held.verification == Verification::Probing => {
                 if taken {
                     self.outputs.push_back(Output::Segment(SegmentRequest::Announce));
                     self.back_off_probing(now, Duration::from_millis(200));
                 } else {
-                    held.clear = true;
+                    held.verification = Verification::Verified;
                     held.claim.since = now;
-                    self.unproven = false;
-                    self.familiar = true;
+                    self.address = AddressState::Verified;
                 }
             }
             State::Follower if candidate && taken => self.back_off_probing(now, Duration::from_secs(1)),
             State::Follower if candidate => {
-                let valid_until = self.refused.unwrap_or(now) + self.settings.renew_deadline;
+                let valid_until = self.forbidden.unwrap_or(now) + self.settings.renew_deadline;
                 let claim = Claim {
                     since: now,
                     valid_until,
                     fence_until: valid_until,
                     source: ClaimSource::Provisional,
                 };
-                self.starting = false;
-                self.state = State::Leader(LeaderState { claim, renewed: now, clear: true });
+                self.phase = Phase::Running;
+                self.state =
+                    State::Leader(LeaderState { claim, renewed: now, verification: Verification::Verified });
             }
             _ => {}
         }
