@@ -462,7 +462,7 @@ fn a_provisional_claim_turns_into_a_lease_without_a_gap() {
 fn a_provisional_claim_yields_to_another_station_and_to_a_lease_holder_at_once() {
     let mut script = refused();
     script.tell_at(110, Input::Probed { taken: false });
-    script.tell_at(200, Input::StationSeen);
+    script.tell_at(200, Input::AddressClaimed);
     assert!(!script.holds());
     assert!(!script.outputs().contains(&Asked::Probe), "two that yield to each other come back apart");
     let mut script = refused();

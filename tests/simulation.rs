@@ -387,7 +387,7 @@ impl World {
                     self.agents[to].succeeded.insert(vip().address);
                     self.feed(to, Some(Input::Succeeded));
                 } else {
-                    self.feed(to, Some(Input::StationSeen));
+                    self.feed(to, Some(Input::AddressClaimed));
                 }
             }
             Event::Fault => self.fault(),

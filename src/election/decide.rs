@@ -1,35 +1,32 @@
-//! What the Lease, as last seen, allows this host to do.
+//! What this host may do with the Lease as last observed.
 //!
-//! Expiry is judged by this host's own clock alone: a record is good for its duration from the moment we
-//! first saw it in this form (client-go's rule). The times written in it are never compared with our clock.
+//! Expiry is measured by this host's clock alone: a record is valid for its duration from the moment it was first observed
+//! in its present form (client-go's rule). The times in the record are never compared with the clock.
 
 use std::time::Duration;
 
 use super::record::{LeaderElectionRecord, LeaseObject};
 use crate::model::BootTime;
 
-/// What this host knows of the Lease.
+/// The Lease as last observed (client-go: `observedRecord`, `observedTime`).
 #[derive(Debug, Clone, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "there is one of it in a process")]
 pub enum ObservedLease {
-    /// It was never read.
+    /// Never read.
     Unknown,
-    /// It does not exist.
+    /// The Lease does not exist.
     Missing {
-        /// From when on it may be created: a holder whose Lease was deleted still has its claim until then.
+        /// It may be created from then on: until then the claim of the deleted Lease's holder may be valid.
         free_at: BootTime,
     },
-    /// It exists.
     Present {
-        /// In this form.
         lease: LeaseObject,
-        /// First seen in this form at this moment.
+        /// First observed in this form.
         first_seen: BootTime,
     },
 }
 
 impl ObservedLease {
-    /// The record, where there is one.
     pub fn record(&self) -> Option<&LeaderElectionRecord> {
         match self {
             Self::Present { lease, .. } => Some(&lease.record),
@@ -42,7 +39,7 @@ impl ObservedLease {
         self.record().map(|record| record.holder.as_str()).filter(|holder| !holder.is_empty())
     }
 
-    /// Take note of what a read, a write or a watch event showed.
+    /// Observes the result of a read, a write or a watch event.
     #[must_use]
     pub fn observe(self, lease: LeaseObject, now: BootTime) -> Self {
         match self {
@@ -53,11 +50,11 @@ impl ObservedLease {
         }
     }
 
-    /// Take note that the Lease does not exist.
+    /// Observes that the Lease does not exist.
     ///
-    /// Whoever held it last may have renewed it after we last looked, and its claim outlives the deletion: where
-    /// a Lease is known to have been there, a whole duration has to pass. A Lease that was never seen is free at
-    /// once; the address is then probed for before it is used.
+    /// The last holder may have renewed it after the last observation, and its claim outlives the deletion: a known Lease
+    /// is free after its whole duration. A Lease that was never observed is free at once; the address is then probed before
+    /// it is used.
     #[must_use]
     pub fn missing(self, fallback: Duration, now: BootTime) -> Self {
         match self {
@@ -70,21 +67,19 @@ impl ObservedLease {
     }
 }
 
-/// What the Lease allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// Read it first.
     Read,
-    /// It is ours: renew.
+    /// It names this host.
     Renew,
-    /// Take it (or create it) from this moment on.
+    /// Acquire or create it.
     Acquire {
         /// Not before.
         at: BootTime,
     },
 }
 
-/// What `seen` allows the host `me`; `fallback` is our own lease duration.
+/// The decision of host `me`; `fallback` is its own lease duration.
 pub fn decide(seen: &ObservedLease, me: &str, fallback: Duration) -> Decision {
     match seen {
         ObservedLease::Unknown => Decision::Read,

@@ -1,20 +1,19 @@
-//! The election as a state machine: it gets answers and the time, and says what to ask next.
+//! One election as a state machine.
 //!
 //! ```text
-//!               Lease free or expired: write        claim runs out, or the Lease names another
-//!   Following ─────────────────────────► Holding ─────────────────────────────► Following
+//!                 Lease free or expired: write        claim expires, or the Lease names another host
+//!   Follower ─────────────────────────► Leader ─────────────────────────────► Follower
 //!       ▲   ▲                              │ stop, drain, local API server fails
-//!       │   └── refused + address free ────┤ (provisional)
+//!       │   └── 403 and address free ──────┤ (provisional)
 //!       │                                  ▼
-//!       └──── successor seen, or time up ── Leaving   (silent, Lease released, address still there)
+//!       └─── successor seen, or time up ── HandingOver   (no announcements, Lease released, address kept)
 //! ```
 //!
-//! Safety rests on three facts. A claim counts from the *start* of the renewal that succeeded, so it ends before
-//! anybody who saw that renewal may take over. Every write carries the `resourceVersion` it was decided on. And
-//! expiry is judged by this host's clock alone (see [`decide`](super::decide)).
+//! Safety rests on three facts. A claim counts from the *start* of the renewal that succeeded, so it ends before any
+//! host that observed that renewal may acquire the Lease. Every write carries the `resourceVersion` that it was decided
+//! on. Expiry is measured by this host's clock alone (see [`decide`](super::decide)).
 //!
-//! Contract: after every call to `handle_input` or `handle_timeout`, drain `poll_output`, then read `role`
-//! and `poll_timeout` again.
+//! Contract: ARCHITECTURE.md, "State machines"; after every call read `role` again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -28,140 +27,128 @@ use super::record::{LeaderElectionRecord, LeaseObject, Write};
 use crate::model::hash::spread;
 use crate::model::{BootTime, Claim, ClaimSource, Health, Role};
 
-/// How long a leaving holder waits for its successor once the Lease is released.
+/// Wait for the successor once the Lease is released.
 pub const HANDOVER_WINDOW: Duration = Duration::from_millis(500);
-/// How long a leaving holder waits for the release itself.
-const RELEASE_PATIENCE: Duration = Duration::from_secs(1);
-/// How long after a hand-over that nobody answered the next may follow.
+/// Limit for the release itself.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Pause after a hand-over without a successor.
 const HANDOVER_COOLDOWN: Duration = Duration::from_secs(10);
-/// How long a stopping elector tries to release.
-const STOP_PATIENCE: Duration = Duration::from_secs(3);
-/// The longest pause between two attempts; a fresh API server is asked at least this often.
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+/// Limit for the release at shutdown.
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+/// A new API server is tried at least this often.
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
 
-/// What an election is run with.
+/// Parameters of an election.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Our `holderIdentity`.
+    /// This host's `holderIdentity`.
     pub identity: String,
-    /// How long others stay away after our last renewal.
+    /// Other hosts wait this long after the last renewal that they observed.
     pub lease_duration: Duration,
-    /// How long we act on our last renewal.
+    /// This host acts on a renewal for this long.
     pub renew_deadline: Duration,
-    /// From one renewal to the next.
+    /// Interval of renewals.
     pub retry_period: Duration,
-    /// Annotations to put on the Lease.
+    /// Annotations of the Lease.
     pub annotations: BTreeMap<String, String>,
-    /// Whether the address may be taken while the API server still refuses us (kubeadm's first minute).
+    /// Whether the address may be held while the API server still answers 403 (kubeadm's first minute).
     pub provisional: bool,
-    /// Whether this host still has the address from an earlier process. Without it, a Lease in our name proves
-    /// nothing: the process that wrote it may never have got as far.
+    /// Whether this host still has the address from an earlier process. Without it a Lease in this host's name is no
+    /// proof: the process that wrote it may have ended before it added the address.
     pub resuming: bool,
-    /// Spreads the retries of different hosts.
+    /// Jitter of retries.
     pub seed: u64,
 }
 
 impl Settings {
-    /// The time without a renewal after which a holder is likely to be gone. With a host its Leases end one after the
-    /// other, a retry period apart at most: all of them are overdue before the first, good for `duration`, ends.
+    /// Time without a renewal after which a holder is likely to have failed. The Leases of a failed host expire within a
+    /// retry period of each other: all of them are overdue before the first, valid for `duration`, expires.
     pub fn overdue(&self, duration: Duration) -> Duration {
         let slack = self.retry_period.mul_f64(1.5);
         duration.saturating_sub(slack).max(slack).min(duration)
     }
 }
 
-/// A call to the API server. One at a time.
+/// A request to the API server. One at a time.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LeaseRequest {
-    /// Get the Lease.
     Read,
-    /// Create the Lease.
     Create(Write),
-    /// Put the Lease, on the condition that it is still at the `resourceVersion` in the metadata.
+    /// Update, on the condition that the Lease is still at the `resourceVersion` in the metadata.
     Replace {
-        /// What to put into the record.
         write: Write,
-        /// The metadata to keep.
         meta: Box<ObjectMeta>,
     },
 }
 
-/// What came of a [`LeaseRequest`].
+/// The response to a [`LeaseRequest`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum LeaseResponse {
-    /// The Lease as it now is.
     Object(Box<LeaseObject>),
-    /// There is no such Lease.
     NotFound,
     /// Another client wrote first.
     Conflict,
-    /// The server works, but does not let us (403), or does not have the namespace yet.
+    /// 403, or the namespace does not exist yet.
     Forbidden,
-    /// No usable answer: time-out, no connection, 5xx. With the server's wish when to come back.
+    /// No usable response: timeout, no connection, 5xx.
     Failed {
-        /// `Retry-After`, where the server sent one.
+        /// `Retry-After`.
         retry_after: Option<Duration>,
     },
 }
 
-/// What the machine is told.
+/// Input of [`Elector`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
-    /// The answer to the call under way.
+    /// The response to the request in flight.
     Response {
-        /// When the call was started.
         started: BootTime,
-        /// What came of it.
         response: LeaseResponse,
     },
-    /// The watch shows the Lease in this form.
     Watched(Box<LeaseObject>),
-    /// The watch shows that the Lease was deleted.
     WatchedDeletion,
-    /// The watch stands, or does not.
+    /// Whether the watch is open.
     Watching(bool),
-    /// The API servers' health.
+    /// See [`Report`].
     Health {
-        /// The one on this host.
         local: Health,
-        /// Whether one on another host answers as ready.
         peer_serving: bool,
     },
-    /// The end of a probe for the address.
+    /// The result of a probe for the addresses.
     Probed {
-        /// Whether a station answered.
+        /// Another host answered.
         taken: bool,
     },
-    /// Another station announces the address.
-    StationSeen,
-    /// The successor was seen to announce everything that this host was still keeping.
+    /// Another host announces an address.
+    AddressClaimed,
+    /// The successor announces every address that this host was still keeping.
     Succeeded,
-    /// Hand over, and stay away until [`Input::Undrain`] for the same reason.
+    /// Hand over, and remain a follower until [`Input::Undrain`] for the same reason.
     Drain(DrainReason),
-    /// Take part again, unless another reason is left.
+    /// Be a candidate again, unless another reason remains.
     Undrain(DrainReason),
-    /// The Lease is to carry this annotation from the next write on.
+    /// Annotate the Lease from the next write on.
     Annotate(&'static str, String),
     /// Hand over and end.
     Stop,
 }
 
-/// Who wants this host to stay away.
+/// Why this host is no candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DrainReason {
     /// `kube-vip drain`.
     Operator,
     /// `vip_loseleadership`.
     InterfaceDown,
-    /// Nothing here can serve the address any more.
+    /// No endpoint on this host can serve the address.
     NotEligible,
 }
 
-/// What the machine asks for.
+/// Output of [`Elector`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
-    /// Make this call; answer with [`Input::Response`].
+    /// Send this request; its response is [`Input::Response`].
     Request(LeaseRequest),
     /// Drop the request in flight without waiting for its response.
     Cancel,
@@ -183,9 +170,9 @@ pub enum SegmentRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Read,
-    /// Put ourselves into the Lease, on the condition that it is as we saw it.
+    /// Write this host into the Lease as observed.
     Hold,
-    /// The same where there is no Lease. There is no condition to put: it may have come and gone meanwhile.
+    /// The same where there is no Lease: a creation has no precondition, and a Lease may have existed meanwhile.
     Create,
     Release,
 }
@@ -197,12 +184,12 @@ enum State {
     HandingOver(HandOver),
 }
 
-/// Whether a claim counts already.
+/// Whether a claim counts yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verification {
     /// No host answers for the address.
     Verified,
-    /// The Lease is ours, and the address is being probed.
+    /// The Lease names this host, and the address is being probed.
     Probing,
 }
 
@@ -226,7 +213,7 @@ impl HandOver {
     fn until(&self) -> BootTime {
         match self.released {
             Some(released) => released + HANDOVER_WINDOW,
-            None => self.valid_until.min(self.since + RELEASE_PATIENCE),
+            None => self.valid_until.min(self.since + RELEASE_TIMEOUT),
         }
     }
 }
@@ -327,7 +314,7 @@ pub struct Elector {
 }
 
 impl Elector {
-    /// A machine that knows nothing. LeaseRequest `handle_timeout` to get its first outputs.
+    /// An elector that has observed nothing.
     pub fn new(settings: Settings) -> Self {
         let zero = BootTime::default();
         Self {
@@ -355,7 +342,7 @@ impl Elector {
         }
     }
 
-    /// Where this host stands at `now`.
+    /// This host's role at `now`.
     pub fn role(&self, now: BootTime) -> Role {
         match &self.state {
             State::Leader(held)
@@ -372,7 +359,7 @@ impl Elector {
         }
     }
 
-    /// Whether a stop is complete: the Lease is not ours any more, or not to be had.
+    /// Whether a stop is complete: the Lease is released, or the time for that is over.
     pub fn is_stopped(&self, now: BootTime) -> bool {
         self.stopping.is_some_and(|deadline| {
             let idle = self.in_flight.is_none() && self.state == State::Follower && !self.is_ours();
@@ -380,28 +367,25 @@ impl Elector {
         })
     }
 
-    /// HandOver a free Lease to others for this long.
+    /// Extra wait before acquiring a free Lease.
     pub fn set_delay(&mut self, delay: Duration) {
         self.delay = delay;
     }
 
-    /// Nothing is under way, and the Lease is not ours.
+    /// No request is in flight, and the Lease names another host or none.
     pub fn is_idle(&self) -> bool {
         self.in_flight.is_none() && !self.is_ours()
     }
 
-    /// What the Lease looked like last.
     pub fn observed(&self) -> &ObservedLease {
         &self.observed
     }
 
-    /// The next thing to do, in order.
     #[must_use]
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// When to call `handle_timeout`, at the latest.
     pub fn poll_timeout(&self) -> Option<BootTime> {
         let call = self.next_call().map(|(at, _)| at);
         let role = match &self.state {
@@ -416,12 +400,10 @@ impl Elector {
         [call, role, probe, self.stopping].into_iter().flatten().min()
     }
 
-    /// Time has passed.
     pub fn handle_timeout(&mut self, now: BootTime) {
         self.advance(now);
     }
 
-    /// Something has happened.
     pub fn handle_input(&mut self, now: BootTime, input: Input) {
         match input {
             Input::Response { started, response } => self.answered(now, started, response),
@@ -432,7 +414,7 @@ impl Elector {
             }
             Input::WatchedDeletion => self.learn_missing(now),
             Input::Watching(up) => {
-                // A new watch may have missed a deletion, and an event older than what it starts from.
+                // A deletion may have happened between two watches.
                 if up && self.watch == Watch::Closed && self.observed != ObservedLease::Unknown {
                     self.freshness = Freshness::Stale;
                 }
@@ -442,7 +424,7 @@ impl Elector {
                 self.health = Report { local, peer_serving };
             }
             Input::Probed { taken } => self.probed(now, taken),
-            Input::StationSeen => self.station_seen(now),
+            Input::AddressClaimed => self.address_claimed(now),
             Input::Succeeded => {
                 if matches!(&self.state, State::HandingOver(leave) if leave.released.is_some()) {
                     self.state = State::Follower;
@@ -459,7 +441,7 @@ impl Elector {
                 self.drains.remove(&reason);
             }
             Input::Stop => {
-                self.stopping.get_or_insert(now + STOP_PATIENCE);
+                self.stopping.get_or_insert(now + STOP_TIMEOUT);
                 self.leave(now);
             }
         }
@@ -503,7 +485,7 @@ impl Elector {
         }
     }
 
-    /// The next call and its moment, unless one is under way.
+    /// The next request and its time, unless one is in flight.
     fn next_call(&self) -> Option<(BootTime, Kind)> {
         if self.in_flight.is_some() {
             return None;
@@ -518,7 +500,7 @@ impl Elector {
             (State::HandingOver(leave), decision) => match (leave.released, decision) {
                 (None, Decision::Read) => soonest(self.not_before, Kind::Read),
                 (None, Decision::Renew) => soonest(self.not_before, Kind::Release),
-                // Nobody came: take it back before the address has to go.
+                // No successor: acquire again before the address has to be removed.
                 (Some(released), Decision::Acquire { .. })
                     if self.observed.record().is_some_and(LeaderElectionRecord::is_released)
                         && self.stopping.is_none()
@@ -544,13 +526,13 @@ impl Elector {
         }
     }
 
-    /// Without a watch, the Lease is read once per retry period.
+    /// Without a watch the Lease is read once per retry period.
     fn poll(&self) -> Option<(BootTime, Kind)> {
         (self.watch == Watch::Closed)
             .then(|| ((self.refreshed + self.settings.retry_period).max(self.not_before), Kind::Read))
     }
 
-    /// A host whose own API server is down lets the others go first.
+    /// A host whose API server fails gives other candidates a head start.
     fn deferral(&self) -> Duration {
         let ailing = self.health.local == Health::Failing;
         self.delay + if ailing { self.settings.retry_period * 2 } else { Duration::ZERO }
@@ -574,7 +556,7 @@ impl Elector {
                 Some((Kind::Create, LeaseRequest::Create(write(None))))
             }
             (Kind::Release, ObservedLease::Present { lease, .. }) => {
-                // As long as a station answers for the address, nobody is to take it without a probe or a wait.
+                // While another host answers for the address, no host may acquire it without a probe or the full duration.
                 let write = if self.address.needs_probe() {
                     Write { duration_seconds: write(None).duration_seconds, ..Write::release(&lease.record) }
                 } else {
@@ -591,7 +573,7 @@ impl Elector {
         match response {
             LeaseResponse::Object(lease) => {
                 self.succeeded(now);
-                // A read shows how things are. A write's answer may come after the news of another's later write.
+                // A read is current. The response to a write may arrive after the watch has shown a later write.
                 if kind == Kind::Read || !self.is_behind(&lease) {
                     self.learn(now, *lease);
                 }
@@ -651,7 +633,7 @@ impl Elector {
 
     fn pause(&mut self, now: BootTime, asked: Option<Duration>) {
         self.pauses += 1;
-        let step = SHORTEST_PAUSE.saturating_mul(1 << self.failures.min(5)).min(LONGEST_PAUSE);
+        let step = BACKOFF_MIN.saturating_mul(1 << self.failures.min(5)).min(BACKOFF_MAX);
         let spread = step.mul_f64(0.5 + spread(self.settings.seed, self.pauses) / 2.0);
         let asked = asked.unwrap_or_default().min(self.settings.retry_period);
         self.not_before = now + spread.max(asked);
@@ -663,8 +645,8 @@ impl Elector {
         self.observed = std::mem::replace(&mut self.observed, ObservedLease::Unknown).observe(lease, now);
         let Some(record) = self.observed.record() else { return };
         if record.holder == self.settings.identity {
-            // A creation that was given up on has no precondition and may land at any time later. Whoever held
-            // the Lease in between may still hold the address.
+            // A creation that timed out has no precondition and may take effect at any later time. The holder in between
+            // may still hold the address.
             let writing = matches!(self.in_flight, Some(Kind::Hold | Kind::Create));
             let unexpected = !was_ours && self.state == State::Follower && !writing;
             let resumed = self.phase == Phase::Starting && self.settings.resuming;
@@ -676,8 +658,8 @@ impl Elector {
         if !vacant {
             self.address = AddressState::Verified;
         }
-        // The Lease names another: stop at once. An empty one keeps everybody else away for as long as our own
-        // claim is good, so we write ourselves into it again; a provisional claim takes whatever is free.
+        // The Lease names another host: stop at once. A holder emptied by hand keeps other hosts away for as long as this
+        // host's claim is valid, so this host writes itself into it again; a provisional claim acquires any free Lease.
         if let State::Leader(held) = &self.state
             && !(vacant && (!released || held.claim.source == ClaimSource::Provisional))
         {
@@ -692,7 +674,7 @@ impl Elector {
         self.observed = seen.missing(self.settings.lease_duration, now);
     }
 
-    /// Our write stands: the Lease names us.
+    /// A write succeeded: the Lease names this host.
     fn granted(&mut self, now: BootTime, started: BootTime, kind: Kind) {
         let valid_until = started + self.settings.renew_deadline;
         if !self.is_ours() || now >= valid_until {
@@ -704,7 +686,7 @@ impl Elector {
                 self.handover_not_before = now + HANDOVER_COOLDOWN;
                 Some((leave.held_since, Verification::Verified))
             }
-            // A renewal that was under way when we began to leave: it will be released next.
+            // A renewal that was in flight when the hand-over began: the release follows.
             State::HandingOver(_) => return,
             State::Follower => None,
         };
@@ -718,7 +700,7 @@ impl Elector {
             (started + self.settings.lease_duration).max(valid_until + FENCE_MARGIN) - FENCE_MARGIN;
         let claim = Claim { since, valid_until, fence_until, source: ClaimSource::Lease };
         self.state = State::Leader(LeaderState { claim, renewed: started, verification });
-        // Told to stay away while the write was under way.
+        // Drained while the write was in flight.
         if !self.drains.is_empty() || self.stopping.is_some() {
             self.leave(now);
         }
@@ -732,7 +714,7 @@ impl Elector {
 
     fn leave(&mut self, now: BootTime) {
         let State::Leader(held) = &self.state else { return };
-        // The verdict of the probe is near, and what is proven free is there for the next at once.
+        // The result of the probe is near, and a verified address is available to the successor at once.
         let answered = matches!(self.probing, Probing::Idle(again) if now < again);
         if held.verification == Verification::Probing && !answered {
             return;
@@ -751,13 +733,13 @@ impl Elector {
     }
 
     fn hand_over_if_unhealthy(&mut self, now: BootTime) {
-        let somebody_is_better = self.health.local == Health::Failing && self.health.peer_serving;
-        if somebody_is_better
+        let peer_is_better = self.health.local == Health::Failing && self.health.peer_serving;
+        if peer_is_better
             && now >= self.handover_not_before
             && matches!(&self.state, State::Leader(held) if held.claim.source == ClaimSource::Lease)
         {
             if self.in_flight.take().is_some() {
-                // It waits for the server that has just failed, and its outcome is unknown.
+                // It waits for the server that has just failed, and its result is unknown.
                 self.outputs.push_back(Output::Cancel);
                 self.freshness = Freshness::Stale;
             }
@@ -830,8 +812,8 @@ impl Elector {
         self.probing = Probing::Idle(now + base.mul_f64(1.0 + spread(self.settings.seed, self.pauses)));
     }
 
-    /// A provisional claim yields to any other station at once; two that yield to each other come back apart.
-    fn station_seen(&mut self, now: BootTime) {
+    /// A provisional claim yields to any other host at once; two that yield to each other retry apart.
+    fn address_claimed(&mut self, now: BootTime) {
         if matches!(&self.state, State::Leader(held) if held.claim.source == ClaimSource::Provisional) {
             self.state = State::Follower;
             self.back_off_probing(now, Duration::from_secs(1));

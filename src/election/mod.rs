@@ -34,7 +34,7 @@ pub struct LeaseMetadata {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// Slack between the moment the kernel is told to drop an address and the moment another host may take it.
+/// Slack between the moment at which the kernel drops an address and the moment at which another host may acquire the Lease.
 ///
 /// The kernel's own delay was measured at 0.0 to 0.3 s.
 pub const FENCE_MARGIN: Duration = Duration::from_millis(300);

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-/// A time of day as written into a Lease, in microseconds since 1970. Never compared with our own clock.
+/// A time of day as written into a Lease, in microseconds since 1970. Never compared with this host's clock.
 pub type WallTime = i64;
 
-/// The part of a Lease that the election is about (client-go: `resourcelock.LeaderElectionRecord`).
+/// The election's part of a Lease (client-go: `resourcelock.LeaderElectionRecord`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LeaderElectionRecord {
     /// `spec.holderIdentity`; empty when the Lease was released.
@@ -23,15 +23,15 @@ pub struct LeaderElectionRecord {
 }
 
 impl LeaderElectionRecord {
-    /// Whether its holder gave it up.
+    /// Whether its holder released it.
     ///
     /// A release writes a duration of one second (client-go) or none. An empty holder with a longer duration was
-    /// emptied by hand: the holder may still be acting on its claim, so the duration has to pass as ever.
+    /// emptied by hand: the holder may still be acting on its claim, so the full duration has to pass.
     pub fn is_released(&self) -> bool {
         self.holder.is_empty() && self.duration_seconds <= 1
     }
 
-    /// How long the record keeps others away after it was first seen.
+    /// How long the record is valid after it was first observed.
     ///
     /// The record's own duration, as in client-go; `fallback` where it has none, so that a Lease written by
     /// hand with a holder and nothing else does not count as expired.
@@ -43,10 +43,9 @@ impl LeaderElectionRecord {
     }
 }
 
-/// A record together with the object that carries it.
+/// A record with the metadata of its object.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct LeaseObject {
-    /// What the election is about.
     pub record: LeaderElectionRecord,
     /// The object's metadata: a write keeps it, and its `resourceVersion` is the precondition.
     pub meta: ObjectMeta,
@@ -58,37 +57,32 @@ impl LeaseObject {
         self.meta.resource_version.as_deref().and_then(|version| version.parse().ok())
     }
 
-    /// Whether `other` shows an older state. One counter runs through the whole store, so that this holds for a
-    /// Lease deleted and created again, too.
+    /// Whether `other` is an older state. The store has one counter, so this holds across deletion and creation.
     pub fn is_newer_than(&self, other: &Self) -> bool {
         matches!((self.version(), other.version()), (Some(mine), Some(theirs)) if mine > theirs)
     }
 }
 
-/// What a write puts into the record. `renewTime` is always the moment of the write.
+/// A write of the record. `renewTime` is the time of the write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
     /// The new holder; empty to release.
     pub holder: String,
-    /// Seconds the record is good for.
     pub duration_seconds: i32,
-    /// What to put into `acquireTime`.
     pub acquired: Acquired,
-    /// The new count of transitions.
     pub transitions: i32,
 }
 
-/// What a write puts into `acquireTime`.
+/// `acquireTime` of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acquired {
-    /// The moment of the write.
     Now,
-    /// What was there.
+    /// Keep the previous value.
     Keep(Option<WallTime>),
 }
 
 impl Write {
-    /// Take or renew: client-go keeps `acquireTime` and the count while the holder stays the same.
+    /// Acquire or renew: client-go keeps `acquireTime` and the count while the holder stays the same.
     pub fn hold(me: &str, duration: Duration, before: Option<&LeaderElectionRecord>) -> Self {
         let (acquired, transitions) = match before {
             Some(record) if record.holder == me => (Acquired::Keep(record.acquired), record.transitions),

@@ -1,4 +1,4 @@
-//! One call for a Lease, and what came of it.
+//! Sends a request for a Lease.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::cluster::{Api, ApiClient};
 use crate::model::LeaseName;
 use crate::net::clock;
 
-/// Make a call, within a time-out. It starts when the future is first polled, and says so.
+/// Sends a request with a timeout. It starts when the future is first polled; the input has the start time.
 pub async fn send(
     api: Arc<Api>,
     lease: LeaseName,
@@ -98,7 +98,6 @@ fn object(write: Write, metadata: ObjectMeta) -> Lease {
     Lease { metadata, spec: Some(spec) }
 }
 
-/// A Lease as the election sees it.
 pub fn lease_object(lease: Lease) -> LeaseObject {
     let spec = lease.spec.unwrap_or_default();
     let wall = |time: Option<MicroTime>| -> Option<WallTime> { time.map(|time| time.0.as_microsecond()) };
@@ -117,7 +116,7 @@ pub fn lease_object(lease: Lease) -> LeaseObject {
 fn response_of(error: &kube::Error, creating: bool) -> LeaseResponse {
     let kube::Error::Api(status) = error else { return LeaseResponse::Failed { retry_after: None } };
     match status.code {
-        // Creating something cannot fail for want of it: it is the namespace that is missing.
+        // A creation answered with 404: the namespace does not exist.
         404 if creating => LeaseResponse::Forbidden,
         404 => LeaseResponse::NotFound,
         409 => LeaseResponse::Conflict,

@@ -187,7 +187,7 @@ impl Driver {
         let now = clock::now();
         let (interface, address) = target;
         if source == ClaimSource::Provisional && !self.detectors.contains_key(&target) {
-            self.command(group, Input::StationSeen);
+            self.command(group, Input::AddressClaimed);
             self.telemetry.conflict(address, &frame.mac, false);
             return false;
         }

@@ -261,15 +261,15 @@ fn overloaded() -> Outcome {
             .with("control_plane_health_check_ca_path", "/etc/ca.crt"))
     })?;
     scene.sampler.wait_for_holder(10)?;
-    scene.wait_for_log("health of the local API server from=Unknown to=Serving")?;
+    scene.wait_for_log("health of the local API server changed from=Unknown to=Serving")?;
     let start = kube_vip_lab::now();
     scene.server.set(Mode::Unhealthy);
-    scene.wait_for_log("health of the local API server from=Serving to=Failing")?;
+    scene.wait_for_log("health of the local API server changed from=Serving to=Failing")?;
     std::thread::sleep(Duration::from_secs(2));
     let stayed = scene.sampler.since(start).iter().all(|sample| sample.holds[0].len() == 2);
     assert!(stayed, "the address left a host though no other was better");
     scene.server.set(Mode::Healthy);
-    scene.wait_for_log("health of the local API server from=Failing to=Serving")
+    scene.wait_for_log("health of the local API server changed from=Failing to=Serving")
 }
 
 fn occupied() -> Outcome {

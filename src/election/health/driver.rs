@@ -1,4 +1,4 @@
-//! Asks the API server on this host how it does, and, when it fails, the others.
+//! Probes the API server on this host and, while it fails, those of other hosts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,14 +16,12 @@ use crate::model::{Family, Health};
 use crate::net::clock;
 use crate::net::https::{ClientError, client};
 
-/// Time between probes of the server's own /livez.
-const PERIOD: Duration = Duration::from_millis(250);
-/// Time one of them may take.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// Its failures that count as down.
+/// Interval of probes of /livez.
+const INTERVAL: Duration = Duration::from_millis(250);
+const TIMEOUT: Duration = Duration::from_millis(500);
 const THRESHOLD: Threshold = Threshold { failures: 2, silence: Duration::from_millis(900) };
 
-/// Probes while `active` says so, and reports.
+/// Probes while `active`.
 pub struct Driver {
     api: Arc<Api>,
     active: watch::Receiver<bool>,
@@ -37,7 +35,7 @@ pub struct Driver {
 
 #[derive(Debug)]
 enum Probe {
-    /// /livez, by an address of this family where one is named.
+    /// /livez, by an address of this family if given.
     Livez(Option<Family>),
     Url {
         url: String,
@@ -45,16 +43,15 @@ enum Probe {
     },
 }
 
-/// Why the configured check cannot be made.
+/// Why the configured health check cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
-    /// The CA file cannot be used.
     #[error("control_plane_health_check_ca_path: {0}")]
     Client(#[from] ClientError),
 }
 
 impl Driver {
-    /// A driver for the configured check. Where that names no URL, the server is asked by an address of `family`.
+    /// A driver for the configured check; without a URL the server is probed by an address of `family`.
     ///
     /// # Errors
     /// If the CA file cannot be used.
@@ -66,7 +63,7 @@ impl Driver {
         inputs: mpsc::Sender<Input>,
     ) -> Result<Self, CheckError> {
         let (probe, period, patience, threshold) = match config {
-            crate::config::Health::Local => (Probe::Livez(family), PERIOD, PATIENCE, THRESHOLD),
+            crate::config::Health::Local => (Probe::Livez(family), INTERVAL, TIMEOUT, THRESHOLD),
             crate::config::Health::Url { url, period, timeout, threshold, ca } => {
                 let probe = Probe::Url { url: url.clone(), client: client(ca.as_deref())? };
                 let threshold = Threshold { failures: *threshold, silence: Duration::ZERO };
@@ -85,10 +82,10 @@ impl Driver {
         })
     }
 
-    /// Runs until nobody is interested any more.
+    /// Runs until the receiver of its reports is gone.
     pub async fn run(mut self) {
         loop {
-            // A server that was seen to fail is asked until it is back, whoever holds the VIP by then.
+            // A failed server is probed until it is back, whichever host holds the VIP by then.
             if !*self.active.borrow_and_update() && self.tracker.health() != Health::Failing {
                 self.tracker.pause();
                 if self.active.changed().await.is_err() {
@@ -98,14 +95,14 @@ impl Driver {
             }
             let started = clock::now();
             let next = tokio::time::Instant::now() + self.period;
-            let outcome = timeout(self.patience, self.ask()).await.unwrap_or(ProbeResult::Failed);
+            let outcome = timeout(self.patience, self.probe()).await.unwrap_or(ProbeResult::Failed);
             let before = self.tracker.health();
             let local = self.tracker.handle_outcome(started, clock::now(), outcome);
             if before != local {
                 let family = self.family().map(tracing::field::display);
-                tracing::info!(from = ?before, to = ?local, family, "health of the local API server");
+                tracing::info!(from = ?before, to = ?local, family, "the health of the local API server changed");
             }
-            let peer_serving = local == Health::Failing && self.ask_peers().await;
+            let peer_serving = local == Health::Failing && self.probe_peers().await;
             let report = Report { local, peer_serving };
             let changed = std::mem::replace(&mut self.reported, report) != report;
             if changed && self.inputs.send(Input::Health(self.family(), report)).await.is_err() {
@@ -125,7 +122,7 @@ impl Driver {
         }
     }
 
-    async fn ask(&self) -> ProbeResult {
+    async fn probe(&self) -> ProbeResult {
         match &self.probe {
             Probe::Livez(family) => {
                 let client = match family {
@@ -144,14 +141,14 @@ impl Driver {
         }
     }
 
-    /// Whether any of the other servers is ready.
-    async fn ask_peers(&self) -> bool {
+    /// Whether any other server is ready.
+    async fn probe_peers(&self) -> bool {
         let peers = self.api.peers();
-        let asked: FuturesUnordered<_> = peers
+        let probes: FuturesUnordered<_> = peers
             .iter()
-            .map(|peer| async { timeout(PATIENCE, get(peer, "/readyz")).await == Ok(ProbeResult::Alive) })
+            .map(|peer| async { timeout(TIMEOUT, get(peer, "/readyz")).await == Ok(ProbeResult::Alive) })
             .collect();
-        asked.any(|ready| async move { ready }).await
+        probes.any(|ready| async move { ready }).await
     }
 }
 

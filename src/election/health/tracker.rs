@@ -1,30 +1,29 @@
-//! From single answers to a judgement.
+//! Evaluates single probes of the API server.
 
 use std::time::Duration;
 
 use crate::model::{BootTime, Health};
 
-/// When failures count as down.
+/// When failed probes count as a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Threshold {
-    /// This many in a row …
+    /// At least this many in a row,
     pub failures: u32,
-    /// … and no success for this long.
+    /// and no success for this long.
     pub silence: Duration,
 }
 
-/// What one probe found.
+/// The result of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbeResult {
-    /// It reports itself alive.
     Alive,
-    /// It answers, but does not let us ask (401, 403).
+    /// 401 or 403.
     Refused,
-    /// No answer, or one that says otherwise.
+    /// No response, or another status.
     Failed,
 }
 
-/// The judgement. A server that never answered is not failing: there may be none on this host.
+/// The health so far. A server that has never answered is not failing: this host may have none.
 #[derive(Debug, Clone)]
 pub struct HealthTracker {
     threshold: Threshold,
@@ -34,12 +33,11 @@ pub struct HealthTracker {
 }
 
 impl HealthTracker {
-    /// Nothing is known yet.
     pub fn new(threshold: Threshold) -> Self {
         Self { threshold, health: Health::Unknown, failures: 0, last_success: None }
     }
 
-    /// A probe started at `started` has ended, `now`. Returns the judgement.
+    /// A probe that started at `started` ended at `now`. Returns the health.
     pub fn handle_outcome(&mut self, started: BootTime, now: BootTime, outcome: ProbeResult) -> Health {
         match outcome {
             ProbeResult::Alive | ProbeResult::Refused => {
@@ -60,12 +58,11 @@ impl HealthTracker {
         self.health
     }
 
-    /// Nothing will be asked for a while: failures so far are no longer in a row with those to come.
+    /// Probing pauses: failures before and after are not in a row.
     pub fn pause(&mut self) {
         self.failures = 0;
     }
 
-    /// The judgement so far.
     pub fn health(&self) -> Health {
         self.health
     }
