@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod deny;
 mod fuzz;
 mod generate;
 mod setup;
@@ -24,6 +25,7 @@ cargo xtask bench services        addresses for Services: --only WORK, --json FI
 cargo xtask bench bgp             routes, by FRR and BIRD: --only change|loss|server|scale|idle, --json FILE
 cargo xtask bench dhcp            addresses from DHCP servers, and names: --only one|burst|many|names,
                                   --json FILE
+cargo xtask deny                  licences, sources, versions and advisories of dependencies, by cargo-deny
 cargo xtask fuzz [SECONDS]        every fuzz target, for so many seconds each
 cargo xtask manifests             write manifests/ anew
 cargo xtask docs                  write the references in docs/ anew
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         ["test"] => test::all(),
         ["sim", "--seeds", seeds] => test::simulate("SIM_SEEDS", seeds),
         ["sim", "--seed", seed] => test::simulate("SIM_SEED", seed),
+        ["deny"] => deny::check(),
         ["fuzz"] => fuzz::all(60),
         ["fuzz", seconds] => {
             seconds.parse().map_err(|_| format!("{seconds} is no number of seconds")).and_then(fuzz::all)
