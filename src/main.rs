@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::process::ExitCode;
 
+use kube_vip::bgp::status::PeerStatus;
 use kube_vip::cli::{self, Action, Cli, Manifest, Usage};
 use kube_vip::config::{self, Config, Raw, ServiceElection, Sources};
 use kube_vip::model::{ActualAddress, IfIndex};
 use kube_vip::net::netlink::Netlink;
 use kube_vip::program::{Failure, environment, print, run_main, runtime};
-use kube_vip::telemetry::bgp::PeerStatus;
-use kube_vip::telemetry::{self, logging};
+use kube_vip::telemetry::{self, bgp, logging};
 use kube_vip::{BUILD, VERSION, daemon, manifest};
 
 fn main() -> ExitCode {
@@ -184,7 +184,7 @@ fn status_bgp(json: bool, routes: bool) -> Result<(), Failure> {
     if peers.is_empty() {
         return print("no BGP peers on this node\n");
     }
-    print(&peers.iter().map(|peer| format!("{}\n", peer.to_text())).collect::<String>())
+    print(&peers.iter().map(|peer| format!("{}\n", bgp::text(peer))).collect::<String>())
 }
 
 fn status(command: &str, json: bool) -> Result<(), Failure> {

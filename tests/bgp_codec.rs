@@ -1,5 +1,5 @@
-//! Our BGP codec against somebody else's: what we write is read there, and written back as the same bytes; what is
-//! read there without complaint is read here.
+//! Differential test of the BGP codec against netgauze: encoded messages survive a round trip through netgauze, and what
+//! netgauze accepts is accepted here.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use kube_vip::bgp::packet::{
-    Agreed, Attributes, Capability, Cease, GracefulRestart, Message, NextHop, Notification, Open, Origin,
+    Attributes, Capability, Cease, GracefulRestart, Message, Negotiated, NextHop, Notification, Open, Origin,
     Reach, RestartFamily, Segment, Update, decode, keepalive, refresh_message,
 };
 use kube_vip::model::{Family, Prefix};
@@ -22,30 +22,29 @@ use netgauze_parse_utils::reader::SliceReader;
 use netgauze_parse_utils::traits::ParseFromWithOneInput;
 use proptest::prelude::*;
 
-const AGREED: Agreed = Agreed { four_octets: true, internal: true };
+const NEGOTIATED: Negotiated = Negotiated { four_octets: true, internal: true };
 
-/// What the other codec reads.
-fn theirs(bytes: &[u8]) -> Result<BgpMessage, String> {
+fn netgauze_decode(bytes: &[u8]) -> Result<BgpMessage, String> {
     let mut context = BgpParsingContext::new(true, HashMap::new(), HashMap::new(), false, false, true, true);
     BgpMessage::parse(&mut SliceReader::new(bytes), &mut context).map_err(|error| format!("{error:?}"))
 }
 
-/// Read and written by the other codec.
-fn there_and_back(bytes: &[u8]) -> Vec<u8> {
-    let message = theirs(bytes).unwrap_or_else(|error| panic!("{error}: {bytes:02x?}"));
+/// Decoded and encoded by netgauze.
+fn netgauze_round_trip(bytes: &[u8]) -> Vec<u8> {
+    let message = netgauze_decode(bytes).unwrap_or_else(|error| panic!("{error}: {bytes:02x?}"));
     let mut written = Vec::new();
     message.write(&mut written).unwrap();
     written
 }
 
 fn ours(bytes: &[u8]) -> Message {
-    let (message, length) = decode(bytes, AGREED).unwrap().unwrap();
+    let (message, length) = decode(bytes, NEGOTIATED).unwrap().unwrap();
     assert_eq!(length, bytes.len());
     message
 }
 
 fn address(family: Family) -> impl Strategy<Value = IpAddr> {
-    // Only what can be routed: the other one passes over groups.
+    // Unicast only: netgauze skips multicast prefixes.
     any::<u128>().prop_map(move |number| match family {
         Family::V4 => Ipv4Addr::from_bits(0x4000_0000 | (number as u32 >> 2)).into(),
         Family::V6 => Ipv6Addr::from_bits(0x2 << 124 | number >> 4).into(),
@@ -132,65 +131,64 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 4000, ..ProptestConfig::default() })]
 
     #[test]
-    fn opens_are_understood(open in open()) {
+    fn opens_round_trip(open in open()) {
         let bytes = open.encode();
         prop_assert_eq!(ours(&bytes), Message::Open(open));
-        let written = there_and_back(&bytes);
-        // The other one may put each capability into a parameter of its own.
+        let written = netgauze_round_trip(&bytes);
+        // netgauze may put each capability into its own parameter.
         prop_assert_eq!(ours(&written), ours(&bytes));
     }
 
     #[test]
-    fn routes_that_come_are_understood(reach in reach()) {
-        for bytes in Update::Reach(reach.clone()).encode(AGREED) {
-            prop_assert_eq!(there_and_back(&bytes), bytes.clone());
+    fn advertisements_round_trip(reach in reach()) {
+        for bytes in Update::Reach(reach.clone()).encode(NEGOTIATED) {
+            prop_assert_eq!(netgauze_round_trip(&bytes), bytes.clone());
             let Message::Update(read) = ours(&bytes) else { panic!("not an UPDATE") };
-            // Within an AS there is always a preference.
+            // LOCAL_PREF is always sent to internal peers.
             let local_pref = reach.attributes.local_pref.or(Some(100));
             prop_assert_eq!(&read.attributes, &Attributes { local_pref, ..reach.attributes.clone() });
             prop_assert_eq!(read.next_hop, Some(reach.next_hop.address));
-            prop_assert!(read.faults.is_empty() && read.unreach.is_empty());
+            prop_assert!(read.malformed.is_empty() && read.unreach.is_empty());
         }
     }
 
     #[test]
-    fn routes_that_go_are_understood((family, prefixes) in family().prop_flat_map(|family| (Just(family), prefixes(family)))) {
-        for bytes in Update::Unreach(family, prefixes.clone()).encode(AGREED) {
-            prop_assert_eq!(there_and_back(&bytes), bytes.clone());
+    fn withdrawals_round_trip((family, prefixes) in family().prop_flat_map(|family| (Just(family), prefixes(family)))) {
+        for bytes in Update::Unreach(family, prefixes.clone()).encode(NEGOTIATED) {
+            prop_assert_eq!(netgauze_round_trip(&bytes), bytes.clone());
             let Message::Update(read) = ours(&bytes) else { panic!("not an UPDATE") };
             prop_assert_eq!(&read.unreach, &prefixes);
         }
     }
 
-    /// Bytes that are changed somewhere: what the other one takes without complaint, this one does not end a session for.
-    /// Without MP_REACH: there the other one goes on after a next hop of an impossible length, for which RFC 7606 §7.11
-    /// has the session end.
+    /// Randomly changed bytes: an UPDATE that netgauze accepts does not reset the session here. Without MP_REACH_NLRI:
+    /// netgauze ignores an invalid next hop length, for which RFC 7606 §7.11 requires a session reset.
     #[test]
-    fn nobody_else_is_more_patient(reach in reach_of(Family::V4), changes in prop::collection::vec((23..200_usize, any::<u8>()), 0..4)) {
-        let mut bytes = Update::Reach(reach).encode(AGREED).remove(0);
+    fn updates_that_netgauze_accepts_do_not_reset_the_session(reach in reach_of(Family::V4), changes in prop::collection::vec((23..200_usize, any::<u8>()), 0..4)) {
+        let mut bytes = Update::Reach(reach).encode(NEGOTIATED).remove(0);
         for (at, byte) in changes {
             let at = at % bytes.len();
             if at >= 19 {
                 bytes[at] = byte;
             }
         }
-        if theirs(&bytes).is_ok() {
-            prop_assert!(decode(&bytes, AGREED).is_ok(), "{:?} {:02x?}", decode(&bytes, AGREED), bytes);
+        if netgauze_decode(&bytes).is_ok() {
+            prop_assert!(decode(&bytes, NEGOTIATED).is_ok(), "{:?} {:02x?}", decode(&bytes, NEGOTIATED), bytes);
         }
     }
 }
 
 #[test]
-fn what_has_no_routes_is_understood() {
+fn messages_without_routes_round_trip() {
     let messages = [
         keepalive(),
         refresh_message(Family::V6, 0),
         Notification::cease(Cease::Shutdown, "maintenance").encode(),
         Notification::hold_timer_expired().encode(),
-        Update::EndOfRib(Family::V4).encode(AGREED).concat(),
-        Update::EndOfRib(Family::V6).encode(AGREED).concat(),
+        Update::EndOfRib(Family::V4).encode(NEGOTIATED).concat(),
+        Update::EndOfRib(Family::V6).encode(NEGOTIATED).concat(),
     ];
     for bytes in messages {
-        assert_eq!(there_and_back(&bytes), bytes);
+        assert_eq!(netgauze_round_trip(&bytes), bytes);
     }
 }

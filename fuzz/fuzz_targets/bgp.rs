@@ -2,14 +2,14 @@
 //! bytes do not account for.
 #![no_main]
 
-use kube_vip::bgp::packet::{Agreed, Message, decode};
+use kube_vip::bgp::packet::{Negotiated, Message, decode};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    for agreed in [(false, false), (true, false), (true, true)] {
-        let agreed = Agreed { four_octets: agreed.0, internal: agreed.1 };
+    for negotiated in [(false, false), (true, false), (true, true)] {
+        let negotiated = Negotiated { four_octets: negotiated.0, internal: negotiated.1 };
         let mut rest = bytes;
-        while let Ok(Some((message, length))) = decode(rest, agreed) {
+        while let Ok(Some((message, length))) = decode(rest, negotiated) {
             assert!(length >= 19 && length <= rest.len());
             if let Message::Update(update) = message {
                 // A prefix takes at least one byte.

@@ -1,11 +1,11 @@
-//! A BFD session in asynchronous mode (RFC 5880 §6).
+//! BFD session in asynchronous mode (RFC 5880 §6).
 //!
 //! ```text
-//!                     hears Down                    hears Init, Up
+//!                   receives Down                 receives Init, Up
 //!   Down ─────────────────────► Init ──────────────────────► Up
-//!    ▲  │    hears Init                                     ▲ │
+//!    ▲  │   receives Init                                   ▲ │
 //!    │  └───────────────────────────────────────────────────┘ │
-//!    └──────── nothing heard in time; hears Down, AdminDown ──┘
+//!    └────── detection time expired; receives Down, AdminDown ┘
 //! ```
 
 use std::collections::VecDeque;
@@ -15,60 +15,63 @@ pub use super::packet::{Diagnostic, Packet, State};
 use crate::model::BootTime;
 use crate::model::hash::spread;
 
-/// While a session is not up it speaks no more often than this (RFC 5880 §6.8.3).
+/// Lower limit of the transmit interval while the session is not Up (RFC 5880 §6.8.3).
 const SLOW: Duration = Duration::from_secs(1);
 
-/// What a session is to be like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// How often we want to speak, once it is up.
+    /// Desired Min TX Interval while Up.
     pub transmit: Duration,
-    /// How often we can hear.
+    /// Required Min RX Interval.
     pub receive: Duration,
-    /// So many of our packets may be lost.
+    /// Detect Mult.
     pub multiplier: u8,
-    /// Our number for it; not 0, and no other session's.
+    /// My Discriminator: not 0, and unique on this host.
     pub discriminator: u32,
-    /// Spreads packets.
+    /// Seed of the jitter.
     pub seed: u64,
 }
 
-/// What has to be done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// Send this.
-    Send(Packet),
-    /// The state changed, and why it went down, if it did.
-    Changed(State, State, Diagnostic),
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input<'a> {
+    /// A packet for this session.
+    Received(&'a Packet),
+    /// Administratively down, for ever.
+    Stop,
 }
 
-/// A session with one other end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    Send(Packet),
+    /// From one state to another, with the diagnostic.
+    StateChanged(State, State, Diagnostic),
+}
+
 #[derive(Debug)]
 pub struct Session {
     settings: Settings,
     state: State,
     diagnostic: Diagnostic,
-    /// What was heard last of the other end.
-    heard: Option<Packet>,
-    /// What was agreed on with the last answered question; a new interval waits for its answer (§6.8.3).
+    /// Last packet of the neighbour; None once the detection time expired.
+    received: Option<Packet>,
+    /// Transmit and receive interval of the last completed poll sequence. A change takes effect with the Final bit
+    /// (§6.8.3).
     in_force: (Duration, Duration),
-    /// A question is out.
+    /// A poll sequence is in progress.
     polling: bool,
     send_at: BootTime,
-    /// Without a sign of life by then the other end is gone.
     detect_at: Option<BootTime>,
     sent: u64,
     outputs: VecDeque<Output>,
 }
 
 impl Session {
-    /// A session that has not been heard of, `now`.
     pub fn new(settings: Settings, now: BootTime) -> Self {
         Self {
             settings,
             state: State::Down,
             diagnostic: Diagnostic::None,
-            heard: None,
+            received: None,
             in_force: (SLOW.max(settings.transmit), settings.receive),
             polling: false,
             send_at: now,
@@ -78,13 +81,12 @@ impl Session {
         }
     }
 
-    /// Its state.
     pub fn state(&self) -> State {
         self.state
     }
 
-    /// What we want now: slow while there is nobody to hear it.
-    fn wanted(&self) -> (Duration, Duration) {
+    /// Transmit and receive interval to advertise in this state.
+    fn desired(&self) -> (Duration, Duration) {
         let transmit = match self.state {
             State::Up => self.settings.transmit,
             _ => self.settings.transmit.max(SLOW),
@@ -92,29 +94,40 @@ impl Session {
         (transmit, self.settings.receive)
     }
 
-    /// How long the other end may be silent (§6.8.4): as often as it says it speaks, as slowly as we want to hear.
+    /// §6.8.4: Detect Mult of the neighbour times the higher of its transmit and our receive interval.
     fn detection_time(&self) -> Option<Duration> {
-        let heard = self.heard.as_ref()?;
-        // While a lower limit of ours has not been answered, the other end still goes by the higher one.
+        let received = self.received.as_ref()?;
+        // Until a lower receive interval is acknowledged, the neighbour still uses the higher one.
         let receive = self.in_force.1.max(self.settings.receive);
-        Some(receive.max(heard.transmit) * u32::from(heard.multiplier))
+        Some(receive.max(received.desired_min_tx) * u32::from(received.multiplier))
     }
 
-    /// A packet came for this session (§6.8.6).
-    pub fn handle_input(&mut self, now: BootTime, packet: &Packet) {
-        if packet.yours != 0 && packet.yours != self.settings.discriminator {
+    /// Processes an event. Poll outputs and the timeout afterwards.
+    pub fn handle_input(&mut self, now: BootTime, input: Input<'_>) {
+        match input {
+            Input::Received(packet) => self.received(now, packet),
+            Input::Stop => {
+                self.enter(now, State::AdminDown, Diagnostic::AdministrativelyDown);
+                self.send(false);
+            }
+        }
+    }
+
+    /// Reception of a packet (§6.8.6).
+    fn received(&mut self, now: BootTime, packet: &Packet) {
+        if packet.your_discriminator != 0 && packet.your_discriminator != self.settings.discriminator {
             return;
         }
         if self.state == State::AdminDown {
             return;
         }
-        let before = self.heard.replace(packet.clone());
-        if packet.last && self.polling {
+        let before = self.received.replace(packet.clone());
+        if packet.is_final && self.polling {
             self.polling = false;
-            self.in_force = self.wanted();
+            self.in_force = self.desired();
         }
         self.detect_at = self.detection_time().map(|time| now + time);
-        let (next, why) = match (self.state, packet.state) {
+        let (next, diagnostic) = match (self.state, packet.state) {
             (State::Down, State::Down) => (State::Init, Diagnostic::None),
             (State::Down | State::Init, State::Init) => (State::Up, Diagnostic::None),
             (State::Init, State::Up) => (State::Up, Diagnostic::None),
@@ -122,104 +135,96 @@ impl Session {
             (State::Up, State::Down) => (State::Down, Diagnostic::NeighbourSignalledDown),
             (state, _) => (state, self.diagnostic),
         };
-        self.enter(now, next, why);
-        // An answer is due at once, whatever the interval (§6.8.7).
+        self.enter(now, next, diagnostic);
+        // The Poll bit is answered at once, whatever the interval (§6.8.7).
         if packet.poll {
             self.send(true);
         }
-        let faster = |packet: &Packet| packet.receive;
-        if before.as_ref().map(faster) != Some(faster(packet)) {
+        if before.map(|before| before.required_min_rx) != Some(packet.required_min_rx) {
             self.send_at = self.send_at.min(now + self.interval());
         }
     }
 
-    /// Do what is due by now.
+    /// Runs expired timers. Poll outputs and the timeout afterwards.
     pub fn handle_timeout(&mut self, now: BootTime) {
         if self.detect_at.is_some_and(|at| now >= at) {
             self.detect_at = None;
-            self.heard = None;
+            self.received = None;
             if matches!(self.state, State::Init | State::Up) {
                 self.enter(now, State::Down, Diagnostic::DetectionTimeExpired);
             }
         }
         if now >= self.send_at {
-            // Whoever does not want to hear anything is not talked to (§6.8.7).
-            let wanted = self.heard.as_ref().is_none_or(|heard| !heard.receive.is_zero());
-            if wanted && self.state != State::AdminDown {
+            // A Required Min RX Interval of zero forbids periodic packets (§6.8.7).
+            let accepted = self.received.as_ref().is_none_or(|packet| !packet.required_min_rx.is_zero());
+            if accepted && self.state != State::AdminDown {
                 self.send(false);
             }
-            self.plan(now);
+            self.schedule(now);
         }
     }
 
-    /// Switch it off, and say so.
-    pub fn stop(&mut self, now: BootTime) {
-        self.enter(now, State::AdminDown, Diagnostic::AdministrativelyDown);
-        self.send(false);
-    }
-
     /// When to call [`Self::handle_timeout`].
+    #[must_use]
     pub fn poll_timeout(&self) -> Option<BootTime> {
         let detect = self.detect_at.filter(|_| self.state != State::AdminDown);
         let send = (self.state != State::AdminDown).then_some(self.send_at);
         detect.into_iter().chain(send).min()
     }
 
-    /// The next thing to do.
+    #[must_use]
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    fn enter(&mut self, now: BootTime, next: State, why: Diagnostic) {
+    fn enter(&mut self, now: BootTime, next: State, diagnostic: Diagnostic) {
         if next == self.state {
             return;
         }
         let before = std::mem::replace(&mut self.state, next);
-        self.diagnostic = why;
-        self.outputs.push_back(Output::Changed(before, next, why));
-        // Another interval is asked for with a question, and holds once it is answered; a slower one at once where
-        // nobody counts on the faster one any more (§6.8.3).
-        let wanted = self.wanted();
+        self.diagnostic = diagnostic;
+        self.outputs.push_back(Output::StateChanged(before, next, diagnostic));
+        // Changed intervals take effect after a poll sequence while Up, and at once in other states (§6.8.3).
+        let desired = self.desired();
         if next == State::Up {
-            self.polling = wanted != self.in_force;
+            self.polling = desired != self.in_force;
         } else {
             self.polling = false;
-            self.in_force = wanted;
+            self.in_force = desired;
         }
-        // The other end learns of it without waiting for the next turn.
+        // Signals the new state without waiting for the interval.
         self.send_at = now;
     }
 
-    fn send(&mut self, last: bool) {
-        let (transmit, receive) = self.wanted();
+    fn send(&mut self, is_final: bool) {
+        let (desired_min_tx, required_min_rx) = self.desired();
         let packet = Packet {
             diagnostic: self.diagnostic,
             state: self.state,
-            poll: self.polling && !last,
-            last,
+            poll: self.polling && !is_final,
+            is_final,
             multiplier: self.settings.multiplier,
-            mine: self.settings.discriminator,
-            yours: self.heard.as_ref().map_or(0, |heard| heard.mine),
-            transmit,
-            receive,
+            my_discriminator: self.settings.discriminator,
+            your_discriminator: self.received.as_ref().map_or(0, |packet| packet.my_discriminator),
+            desired_min_tx,
+            required_min_rx,
         };
         self.outputs.push_back(Output::Send(packet));
     }
 
-    /// From one packet to the next, before it is spread.
+    /// Transmit interval before jitter.
     fn interval(&self) -> Duration {
-        // A faster interval of ours may be used at once: the other end only counts on us to be no slower (§6.8.3).
-        let ours = self.in_force.0.min(self.wanted().0);
-        ours.max(self.heard.as_ref().map_or(SLOW, |heard| heard.receive))
+        // A lower transmit interval may be used at once: it only shortens detection (§6.8.3).
+        let transmit = self.in_force.0.min(self.desired().0);
+        transmit.max(self.received.as_ref().map_or(SLOW, |packet| packet.required_min_rx))
     }
 
-    /// §6.8.7: earlier by up to a quarter; with a multiplier of one, by a tenth at least.
-    fn plan(&mut self, now: BootTime) {
+    /// Jitter of §6.8.7: 75 to 100 percent of the interval, at most 90 percent with a Detect Mult of 1.
+    fn schedule(&mut self, now: BootTime) {
         self.sent += 1;
         let fraction = spread(self.settings.seed, self.sent);
-        let factor =
-            if self.settings.multiplier == 1 { 0.75 + fraction * 0.15 } else { 0.75 + fraction * 0.25 };
-        self.send_at = now + self.interval().mul_f64(factor);
+        let range = if self.settings.multiplier == 1 { 0.15 } else { 0.25 };
+        self.send_at = now + self.interval().mul_f64(0.75 + fraction * range);
     }
 }
 
@@ -249,12 +254,12 @@ mod tests {
             diagnostic: Diagnostic::None,
             state,
             poll: false,
-            last: false,
+            is_final: false,
             multiplier: 3,
-            mine: 9,
-            yours: 1,
-            transmit: Duration::from_millis(300),
-            receive: Duration::from_millis(300),
+            my_discriminator: 9,
+            your_discriminator: 1,
+            desired_min_tx: Duration::from_millis(300),
+            required_min_rx: Duration::from_millis(300),
         }
     }
 
@@ -262,9 +267,9 @@ mod tests {
         let mut session = Session::new(settings(1, 300), at(0));
         match state {
             State::Down => {}
-            State::Init => session.handle_input(at(0), &packet(State::Down)),
-            State::Up => session.handle_input(at(0), &packet(State::Init)),
-            State::AdminDown => session.stop(at(0)),
+            State::Init => session.handle_input(at(0), Input::Received(&packet(State::Down))),
+            State::Up => session.handle_input(at(0), Input::Received(&packet(State::Init))),
+            State::AdminDown => session.handle_input(at(0), Input::Stop),
         }
         assert_eq!(session.state(), state);
         session
@@ -272,7 +277,7 @@ mod tests {
 
     /// RFC 5880 §6.2 and §6.8.6.
     #[test]
-    fn the_table_of_rfc_5880() {
+    fn transition_table() {
         use State::{AdminDown, Down, Init, Up};
         let table = [
             (Down, Down, Init),
@@ -290,15 +295,15 @@ mod tests {
             (AdminDown, Down, AdminDown),
             (AdminDown, Up, AdminDown),
         ];
-        for (before, heard, after) in table {
+        for (before, received, after) in table {
             let mut session = session_in(before);
-            session.handle_input(at(1), &packet(heard));
-            assert_eq!(session.state(), after, "{before} hears {heard}");
+            session.handle_input(at(1), Input::Received(&packet(received)));
+            assert_eq!(session.state(), after, "{before} receives {received}");
         }
     }
 
     #[test]
-    fn silence_ends_a_session_after_the_detection_time_and_not_before() {
+    fn a_session_goes_down_after_the_detection_time() {
         let mut session = session_in(State::Up);
         session.handle_timeout(at(899_999));
         assert_eq!(session.state(), State::Up);
@@ -308,42 +313,45 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_for_another_session_is_no_sign_of_life() {
+    fn a_packet_with_another_discriminator_is_ignored() {
         let mut session = session_in(State::Up);
-        session.handle_input(at(800_000), &Packet { yours: 7, ..packet(State::Up) });
+        session.handle_input(
+            at(800_000),
+            Input::Received(&Packet { your_discriminator: 7, ..packet(State::Up) }),
+        );
         session.handle_timeout(at(900_000));
         assert_eq!(session.state(), State::Down);
     }
 
     #[test]
-    fn a_question_is_answered_at_once() {
+    fn the_poll_bit_is_answered_with_the_final_bit() {
         let mut session = session_in(State::Up);
         while session.poll_output().is_some() {}
-        session.handle_input(at(5), &Packet { poll: true, ..packet(State::Up) });
+        session.handle_input(at(5), Input::Received(&Packet { poll: true, ..packet(State::Up) }));
         let sent: Vec<Output> = std::iter::from_fn(|| session.poll_output()).collect();
         assert!(
-            matches!(sent.as_slice(), [Output::Send(Packet { last: true, poll: false, .. })]),
+            matches!(sent.as_slice(), [Output::Send(Packet { is_final: true, poll: false, .. })]),
             "{sent:?}"
         );
     }
 
     #[test]
-    fn whoever_stops_says_so_and_falls_silent() {
+    fn stop_sends_admin_down_and_ends_transmission() {
         let mut session = session_in(State::Up);
         while session.poll_output().is_some() {}
-        session.stop(at(5));
+        session.handle_input(at(5), Input::Stop);
         let sent: Vec<Output> = std::iter::from_fn(|| session.poll_output()).collect();
         assert!(
             matches!(
                 sent.as_slice(),
-                [Output::Changed(..), Output::Send(Packet { state: State::AdminDown, .. })]
+                [Output::StateChanged(..), Output::Send(Packet { state: State::AdminDown, .. })]
             ),
             "{sent:?}"
         );
         assert_eq!(session.poll_timeout(), None);
     }
 
-    /// Two ends, a network that takes a while and loses packets while it is cut.
+    /// Two sessions, and a network that delays packets by 1 ms and drops them while it is cut.
     struct Pair {
         ends: [Session; 2],
         under_way: VecDeque<(BootTime, usize, Packet)>,
@@ -369,7 +377,7 @@ mod tests {
                         break;
                     }
                     self.under_way.pop_front();
-                    self.ends[to].handle_input(at(self.now), &packet);
+                    self.ends[to].handle_input(at(self.now), Input::Received(&packet));
                 }
                 for end in 0..2 {
                     if self.ends[end].poll_timeout().is_some_and(|due| at(self.now) >= due) {
@@ -377,7 +385,7 @@ mod tests {
                     }
                     while let Some(output) = self.ends[end].poll_output() {
                         match output {
-                            Output::Changed(_, state, _) => self.changes.push((self.now, end, state)),
+                            Output::StateChanged(_, state, _) => self.changes.push((self.now, end, state)),
                             Output::Send(packet) => {
                                 self.counts[end] += 1;
                                 if !self.cut {
@@ -397,13 +405,13 @@ mod tests {
     }
 
     #[test]
-    fn two_ends_come_up_go_down_together_and_come_back() {
+    fn a_cut_takes_both_ends_down_within_the_detection_time() {
         let mut pair = Pair::new([300, 300]);
         pair.run(3_000);
         assert!(pair.up(), "{:?}", pair.changes);
         pair.counts = [0, 0];
         pair.run(30_000);
-        // From 300 ms down to three quarters of it.
+        // 75 to 100 percent of 300 ms.
         assert!(pair.counts.iter().all(|count| (100..=134).contains(count)), "{:?}", pair.counts);
         pair.cut = true;
         let cut = pair.now;
@@ -423,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn the_slower_end_sets_the_pace() {
+    fn the_higher_interval_of_both_ends_applies() {
         let mut pair = Pair::new([50, 400]);
         pair.run(4_000);
         assert!(pair.up());
@@ -434,11 +442,11 @@ mod tests {
     }
 
     #[test]
-    fn one_end_that_stops_takes_the_other_down_at_once() {
+    fn admin_down_takes_the_neighbour_down_at_once() {
         let mut pair = Pair::new([300, 300]);
         pair.run(3_000);
         let now = at(pair.now);
-        pair.ends[0].stop(now);
+        pair.ends[0].handle_input(now, Input::Stop);
         pair.run(10);
         assert_eq!(pair.ends[1].state(), State::Down);
         assert_eq!(pair.ends[1].diagnostic, Diagnostic::AdministrativelyDown);
@@ -447,9 +455,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, cases: 64, ..ProptestConfig::default() })]
 
-        /// Whatever the intervals: a session without losses never goes down, and comes back after every cut.
+        /// For any intervals: a session without losses never goes down, and recovers after every cut.
         #[test]
-        fn sessions_hold_while_packets_get_through(a in 20..600_u64, b in 20..600_u64, cuts in prop::collection::vec(1..3_000_u64, 0..3)) {
+        fn sessions_stay_up_without_losses(a in 20..600_u64, b in 20..600_u64, cuts in prop::collection::vec(1..3_000_u64, 0..3)) {
             let mut pair = Pair::new([a, b]);
             pair.run(5_000);
             prop_assert!(pair.up());

@@ -1,9 +1,10 @@
-//! BFD: whether packets get through to another host, found out in a fraction of a second (RFC 5880, RFC 5881, RFC 5883).
+//! BFD: detects within a fraction of a second that the path to another host fails (RFC 5880, RFC 5881, RFC 5883).
 //!
-//! `packet` is bytes and `fsm` a session; both compute. `driver` has the sockets and the clock, for all sessions in one
-//! task. Nothing here knows what a session is for: BGP is told when the way to a peer breaks, and hosts could watch each
-//! other in the same way.
+//! `packet` is the codec and `fsm` the session state machine. `path` is one
+//! session with its socket; `driver` runs all of them in a thread of their own.
+//! Sessions are independent of their client; today that is BGP.
 
 pub mod driver;
 pub mod fsm;
 pub mod packet;
+pub mod path;

@@ -1,75 +1,57 @@
-//! One peer: its sockets, its clock, and what is told about it.
+//! One peer: its connections, its clock and its status.
 
 use std::io;
-use std::net::IpAddr;
-use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use super::fsm::{Ending, Input, Output, Peer, Session, Side, State};
-use super::links::{Event, Links};
-use super::packet::{Cease, NextHop};
+use super::fsm::{CloseReason, ConnectionError, Direction, FsmState, Input, Output, Peer, Session};
+use super::packet::{Cease, ReceivedUpdate};
+use super::path::PathMonitor;
 use super::peers::Config;
 use super::rib_in::RibIn;
 use super::rib_out::{Export, RibOut};
-use crate::bfd::driver::{Bfd, Path};
-use crate::model::{AdvertisedRoutes, BootTime, Family, PerFamily};
+use super::speaker::{ShutdownReason, shutdown_requested};
+use super::status::{PeerStatus, SessionEvent, StatusPublisher};
+use super::transports::{Event, Transports};
+use crate::bfd::driver::Bfd;
+use crate::bfd::path::PathState;
+use crate::model::{AdvertisedRoutes, BootTime};
 use crate::net::clock::{self, Timer};
 use crate::net::tcp::{self, Hops};
-use crate::telemetry::Telemetry;
-use crate::telemetry::bgp::{Learnt, PeerStatus};
 
-/// How long a peer may take to hear of the last changes before the session is closed.
-const FAREWELL: Duration = Duration::from_millis(300);
+/// Limit for sending the last UPDATEs, and for flushing the connections, at shutdown.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// How soon a peer that restarted tells that its last BFD session is over, at the latest: those that are not up speak
-/// once in a second (RFC 5880 §6.8.3).
-const SECOND_LIFE: Duration = Duration::from_secs(1);
-
-/// Why sessions are closed.
-pub type Farewell = Option<(Cease, String)>;
-
-/// Until somebody says farewell, or nobody is left to.
-pub(super) async fn said(farewell: &mut watch::Receiver<Farewell>) -> (Cease, String) {
-    let said = farewell.wait_for(Option::is_some).await;
-    said.ok().and_then(|farewell| farewell.clone()).unwrap_or((Cease::Shutdown, String::new()))
-}
-
-/// What flows in.
 #[derive(Debug)]
 pub(super) struct Channels {
     pub(super) announced: watch::Receiver<AdvertisedRoutes>,
-    /// Connections that the peer made.
+    /// Connections opened by the peer.
     pub(super) accepted: mpsc::Receiver<TcpStream>,
-    /// Who wants to know about it, and all of what the peer told us.
-    pub(super) asked: mpsc::Receiver<oneshot::Sender<PeerStatus>>,
-    pub(super) farewell: watch::Receiver<Farewell>,
+    pub(super) status_requests: mpsc::Receiver<oneshot::Sender<PeerStatus>>,
+    pub(super) shutdown: watch::Receiver<ShutdownReason>,
 }
 
-type Dialling = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
+/// The connection of the established session.
+struct Established {
+    direction: Direction,
+    session: Session,
+    since: BootTime,
+}
 
-/// A peer and its memory.
 pub(super) struct Driver {
     config: Config,
     channels: Channels,
-    telemetry: Arc<Telemetry>,
+    publisher: StatusPublisher,
     peer: Peer,
     rib_out: RibOut,
     rib_in: RibIn,
-    links: Links,
-    dialling: Option<Dialling>,
-    /// What BFD says of the way to the peer, where it is used.
-    path: Option<watch::Receiver<Path>>,
-    /// Since when BFD says that the way is there.
-    path_since: BootTime,
-    /// The connection that routes are exchanged on.
-    up: Option<(Side, Session)>,
-    /// Since when there is one.
-    up_since: BootTime,
+    transports: Transports,
+    established: Option<Established>,
+    /// None without BFD.
+    path: Option<PathMonitor>,
     status: PeerStatus,
 }
 
@@ -77,62 +59,53 @@ impl Driver {
     pub(super) fn new(
         config: Config,
         channels: Channels,
-        telemetry: Arc<Telemetry>,
+        publisher: StatusPublisher,
         bfd: Option<&Bfd>,
     ) -> Self {
-        let path = bfd.zip(config.bfd_target()).map(|(bfd, target)| bfd.watch(target));
+        let path = bfd.zip(config.bfd_session()).map(|(bfd, session)| PathMonitor::new(bfd, session));
         let mut status = PeerStatus::new(&config.name, config.settings.peer_as);
-        status.bfd = path.as_ref().map(|_| "not up yet".to_owned());
+        status.bfd = path.as_ref().map(|_| PathState::Unknown.to_string());
         Self {
             peer: Peer::new(config.settings.clone()),
             config,
             channels,
-            telemetry,
+            publisher,
             rib_out: RibOut::default(),
             rib_in: RibIn::default(),
-            links: Links::default(),
-            dialling: None,
+            transports: Transports::default(),
+            established: None,
             path,
-            path_since: BootTime::default(),
-            up: None,
-            up_since: BootTime::default(),
             status,
         }
     }
 
-    /// Until somebody says farewell.
+    /// Runs until shutdown.
     pub(super) async fn run(mut self) -> io::Result<()> {
         let mut timer = Timer::new()?;
-        self.learn_routes();
-        self.telemetry.peer(&self.status);
+        self.update_routes();
+        self.publisher.update(&self.status);
         self.peer.handle_input(clock::now(), Input::Start);
         loop {
-            self.carry_out();
-            self.fill();
+            self.execute();
+            self.send_updates();
             let deadline = [self.peer.poll_timeout(), self.rib_in.poll_timeout()].into_iter().flatten().min();
-            let dialled = async {
-                match &mut self.dialling {
-                    Some(dialling) => dialling.await,
-                    None => std::future::pending().await,
-                }
-            };
             let path = async {
                 match &mut self.path {
-                    Some(path) => path.changed().await.is_ok(),
+                    Some(path) => path.changed().await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                alive = path => if alive { self.follow_path() } else { self.path = None },
-                farewell = said(&mut self.channels.farewell) => return self.say(farewell).await,
-                Ok(()) = self.channels.announced.changed() => self.learn_routes(),
-                event = self.links.next() => self.handle(event),
-                dialled = dialled => {
-                    self.dialling = None;
-                    self.dialled(dialled);
+                state = path => self.on_path_change(state),
+                reason = shutdown_requested(&mut self.channels.shutdown) => {
+                    return self.shutdown(reason).await;
                 }
-                Some(stream) = self.channels.accepted.recv() => self.accept(stream),
-                Some(asked) = self.channels.asked.recv() => drop(asked.send(self.detail())),
+                Ok(()) = self.channels.announced.changed() => self.update_routes(),
+                event = self.transports.next() => self.on_transport_event(event),
+                Some(stream) = self.channels.accepted.recv() => self.on_accepted(stream),
+                Some(reply) = self.channels.status_requests.recv() => {
+                    drop(reply.send(self.status.with_routes(&self.rib_in, &self.rib_out)));
+                }
                 () = timer.until(deadline) => {
                     self.peer.handle_timeout(clock::now());
                     self.rib_in.handle_timeout(clock::now());
@@ -141,232 +114,176 @@ impl Driver {
         }
     }
 
-    /// Tell the peer the last changes, then that and why it ends.
-    async fn say(mut self, (cease, reason): (Cease, String)) -> io::Result<()> {
-        self.learn_routes();
-        let told = async {
-            while self.up.is_some() {
-                self.carry_out();
-                self.fill();
-                if self.rib_out.is_done() && self.links.is_flushed() {
+    /// Sends the last route changes, then the NOTIFICATION.
+    async fn shutdown(mut self, (cease, reason): (Cease, String)) -> io::Result<()> {
+        self.update_routes();
+        let synchronized = async {
+            while self.established.is_some() {
+                self.execute();
+                self.send_updates();
+                if self.rib_out.is_synchronized() && self.transports.is_flushed() {
                     break;
                 }
-                let event = self.links.next().await;
-                self.handle(event);
+                let event = self.transports.next().await;
+                self.on_transport_event(event);
             }
         };
-        drop(timeout(FAREWELL, told).await);
+        drop(timeout(SHUTDOWN_TIMEOUT, synchronized).await);
         self.peer.handle_input(clock::now(), Input::Stop(cease, &reason));
-        self.carry_out();
-        self.telemetry.peer_gone(&self.config.name);
-        drop(timeout(FAREWELL, self.links.finish()).await);
+        self.execute();
+        self.publisher.remove(&self.config.name);
+        drop(timeout(SHUTDOWN_TIMEOUT, self.transports.finish()).await);
         Ok(())
     }
 
-    fn learn_routes(&mut self) {
+    fn update_routes(&mut self) {
         let AdvertisedRoutes { routes, complete, .. } = self.channels.announced.borrow_and_update().clone();
-        self.rib_out.desire(routes, complete);
+        self.rib_out.set_desired(routes, complete);
     }
 
-    /// Routes go into the buffer while there is room: what has not gone there can still change.
-    fn fill(&mut self) {
-        let Some((side, _)) = self.up else { return };
+    /// Encodes UPDATEs only while the send buffer has room: pending routes can still change.
+    fn send_updates(&mut self) {
+        let Some(Established { direction, .. }) = self.established else { return };
         let before = self.rib_out.sent().len();
-        while self.links.has_room(side) {
-            let Some(bytes) = self.rib_out.poll() else { break };
-            self.links.send(side, &bytes);
+        while self.transports.has_room(direction) {
+            let Some(bytes) = self.rib_out.poll_output() else { break };
+            self.transports.send(direction, &bytes);
         }
         let sent = self.rib_out.sent().len();
         if sent != before || sent != self.status.sent {
             self.status.sent = sent;
-            self.telemetry.peer(&self.status);
+            self.publisher.update(&self.status);
         }
     }
 
-    fn handle(&mut self, event: Event) {
-        let now = clock::now();
-        match event {
-            Event::Received(side, bytes) => self.peer.handle_input(now, Input::Received(side, &bytes)),
-            Event::Closed(side, why) => self.peer.handle_input(now, Input::Closed(side, why)),
-            Event::Room => {}
-        }
+    fn on_transport_event(&mut self, event: Event) {
+        let input = match &event {
+            Event::Connected => Input::Connected(Direction::Outgoing),
+            Event::Failed(error) => Input::Failed(error.clone()),
+            Event::Received(direction, bytes) => Input::Received(*direction, bytes),
+            Event::Closed(direction, error) => Input::Closed(*direction, error.clone()),
+            Event::Writable => return,
+        };
+        self.peer.handle_input(clock::now(), input);
     }
 
-    fn dialled(&mut self, dialled: io::Result<TcpStream>) {
-        let now = clock::now();
-        match dialled {
-            Ok(stream) => {
-                self.links.add(Side::Outgoing, stream);
-                self.peer.handle_input(now, Input::Connected(Side::Outgoing));
-            }
-            Err(error) => self.peer.handle_input(now, Input::Failed(error.to_string())),
-        }
-    }
-
-    fn accept(&mut self, stream: TcpStream) {
-        // A peer that comes back while its last connection is still there has to wait until that is seen to be dead.
-        if self.links.has(Side::Incoming) {
+    fn on_accepted(&mut self, stream: TcpStream) {
+        // A peer that reconnects has to wait until its former connection is known to be dead.
+        if self.transports.contains(Direction::Incoming) {
             return;
         }
         let Ok(peer) = stream.peer_addr() else { return };
         if let Err(error) = tcp::adopt(&stream, peer, &self.config.route) {
-            return self.trouble(&format!("cannot use the connection that the peer made: {error}"));
+            return self.report_error(format!("cannot configure the connection opened by the peer: {error}"));
         }
-        self.links.add(Side::Incoming, stream);
-        self.peer.handle_input(clock::now(), Input::Connected(Side::Incoming));
+        self.transports.insert(Direction::Incoming, stream);
+        self.peer.handle_input(clock::now(), Input::Connected(Direction::Incoming));
     }
 
-    fn carry_out(&mut self) {
+    fn execute(&mut self) {
         while let Some(output) = self.peer.poll_output() {
             match output {
-                Output::Dial => self.dial(),
-                Output::Send(side, bytes) => self.links.send(side, &bytes),
-                Output::HangUp(side) => self.links.hang_up(side),
-                Output::Up(side, session) => self.begin(side, session),
-                Output::Down { established, why } => self.end(established, &why),
-                Output::Routes(routes) => {
-                    self.rib_in.learn(&routes);
-                    if !routes.faults.is_empty() {
-                        self.trouble(&format!(
-                            "the peer sends attributes that cannot be (types {:?}); their routes are left out",
-                            routes.faults
-                        ));
-                    }
-                    self.status.received = self.rib_in.routes().0.len();
+                Output::Dial => self.transports.dial(self.config.address(), self.config.route.clone()),
+                Output::Send(direction, bytes) => self.transports.send(direction, &bytes),
+                Output::Close(direction) => self.transports.close(direction),
+                Output::Up(direction, session) => self.session_up(direction, session),
+                Output::Down { established: true, reason } => self.session_down(reason),
+                Output::Down { established: false, reason } => {
+                    self.report_error(describe(&reason, self.config.route.hops));
                 }
+                Output::Routes(update) => self.on_update(&update),
                 Output::Refresh(family) => self.rib_out.refresh(family),
-                Output::Changed(before, after) => self.changed(before, after),
+                Output::StateChanged(before, after) => self.on_state_change(before, after),
             }
         }
     }
 
-    /// A way that was there and is not any more takes the session with it, at once. One that has never been seen to be
-    /// there says nothing (RFC 5882 §4.3): the peer may not have BFD.
-    fn follow_path(&mut self) {
-        let Some(path) = self.path.as_mut().map(|path| *path.borrow_and_update()) else { return };
-        self.status.bfd = Some(match path {
-            Path::Unknown => "not up yet".to_owned(),
-            Path::Up => "up".to_owned(),
-            Path::Down(why) => format!("down: {why}"),
-        });
+    fn on_update(&mut self, update: &ReceivedUpdate) {
+        self.rib_in.handle_update(update);
+        self.status.received = self.rib_in.routes().0.len();
+        if !update.malformed.is_empty() {
+            self.report_error(format!(
+                "UPDATE with malformed attributes (types {:?}): its routes are withdrawn",
+                update.malformed
+            ));
+        }
+    }
+
+    fn on_path_change(&mut self, state: PathState) {
+        self.status.bfd = Some(state.to_string());
         let now = clock::now();
-        match path {
-            Path::Up => self.path_since = now,
-            Path::Down(_) if !self.is_about_the_former_life(now) => {
-                self.peer.handle_input(now, Input::PathDown);
-            }
-            Path::Down(_) | Path::Unknown => {}
+        let established = self.established.as_ref().map(|established| established.since);
+        if self.path.as_ref().is_some_and(|path| path.closes_session(state, established, now)) {
+            self.peer.handle_input(now, Input::PathDown);
         }
-        self.telemetry.peer(&self.status);
+        self.publisher.update(&self.status);
     }
 
-    /// A peer that restarts can be back before its last BFD session is seen to have ended: that one says nothing of the
-    /// BGP session that came after it.
-    fn is_about_the_former_life(&self, now: BootTime) -> bool {
-        let detection =
-            self.config.bfd.map(|bfd| bfd.receive * u32::from(bfd.multiplier)).unwrap_or_default();
-        self.up.is_some()
-            && self.path_since < self.up_since
-            && now.since(self.up_since) < detection + SECOND_LIFE
-    }
-
-    fn dial(&mut self) {
-        let peer = self.config.address();
-        let route = self.config.route.clone();
-        self.dialling = Some(Box::pin(async move { tcp::connect(peer, &route).await }));
-    }
-
-    fn begin(&mut self, side: Side, session: Session) {
-        let Some((local, remote)) = self.links.ends(side) else { return };
-        let export = Export {
-            local_as: self.config.settings.local_as,
-            next_hops: next_hops(local.ip(), &self.config.next_hops, &session),
-            defaults: self.config.defaults.clone(),
-        };
-        self.status.describe(local, remote, &session, &export.next_hops);
+    fn session_up(&mut self, direction: Direction, session: Session) {
+        let Some(addresses) = self.transports.addresses(direction) else { return };
+        let export = Export::new(
+            self.config.settings.local_as,
+            addresses.0.ip(),
+            &self.config.next_hops,
+            &session,
+            self.config.defaults.clone(),
+        );
+        self.status.session_up(addresses, &session, &export.next_hops);
         for family in session.families.iter().filter(|family| export.next_hops[**family].is_none()) {
             tracing::warn!(
                 peer = self.config.name,
-                "no {family} routes are announced: there is no {family} next hop (mpbgp_nexthop)"
+                "BGP: {family} routes are not advertised: no {family} next hop; set mpbgp_nexthop"
             );
         }
-        self.rib_in.begin(session.restart.as_ref());
-        self.rib_out.begin(session.clone(), export);
-        self.up = Some((side, session));
-        self.up_since = clock::now();
+        self.rib_in.session_up(session.restart.as_ref());
+        self.rib_out.session_up(session.clone(), export);
+        self.established = Some(Established { direction, session, since: clock::now() });
     }
 
-    fn end(&mut self, established: bool, why: &Ending) {
-        let text = match (why, self.config.route.hops) {
-            (Ending::Lost(text), Hops::Direct) if text.contains("timed out") => {
-                format!("{text}; a peer that is not on the same link needs multihop")
-            }
-            (why, _) => why.to_string(),
+    fn session_down(&mut self, reason: CloseReason) {
+        let established = self.established.take();
+        let restart = match reason {
+            CloseReason::Lost(_) => established.and_then(|established| established.session.restart),
+            // A NOTIFICATION ends graceful restart (RFC 4724 §4.2).
+            CloseReason::Sent(_) | CloseReason::Received(_) => None,
         };
-        if established {
-            let promise = match why {
-                // A NOTIFICATION ends the grace (RFC 4724 §4.2).
-                Ending::Lost(_) => self.up.as_ref().and_then(|(_, session)| session.restart.clone()),
-                Ending::Sent(_) | Ending::Received(_) => None,
-            };
-            self.rib_in.end(clock::now(), promise.as_ref());
-            self.rib_out.end();
-            self.up = None;
-            self.status.undescribe();
-            self.status.received = self.rib_in.routes().0.len();
-            self.status.trouble = Some(text.clone());
-            self.telemetry.peer_down(&self.status, &text);
-        } else {
-            self.trouble(&text);
+        self.rib_in.session_down(clock::now(), restart.as_ref());
+        self.rib_out.session_down();
+        self.status.session_down();
+        self.status.received = self.rib_in.routes().0.len();
+        tracing::warn!(peer = self.config.name, %reason, "the BGP session is down");
+        self.status.last_error = Some(reason.to_string());
+        self.publisher.session_event(SessionEvent::Down { peer: self.config.name.clone(), reason });
+    }
+
+    /// Logs and publishes an error that does not end an established session, unless it is the last one already.
+    fn report_error(&mut self, text: String) {
+        if self.status.last_error.as_ref() != Some(&text) {
+            tracing::warn!(peer = self.config.name, state = %self.status.state, "BGP: {text}");
+            self.status.last_error = Some(text);
         }
     }
 
-    /// Something went wrong that is no change of the session.
-    fn trouble(&mut self, text: &str) {
-        if self.status.trouble.as_deref() != Some(text) {
-            self.status.trouble = Some(text.to_owned());
-            self.telemetry.peer_trouble(&self.status, text);
-        }
-    }
-
-    fn changed(&mut self, before: State, after: State) {
-        self.status.enter(after, clock::now());
-        if after == State::Established {
-            self.status.trouble = None;
-            self.telemetry.peer_up(&self.status);
+    fn on_state_change(&mut self, before: FsmState, after: FsmState) {
+        self.status.set_state(after, clock::now());
+        if after == FsmState::Established {
+            self.status.last_error = None;
+            let families = self.status.families.join(", ");
+            tracing::info!(peer = self.config.name, asn = self.status.asn, families, "the BGP session is up");
+            self.publisher.session_event(SessionEvent::Up { peer: self.config.name.clone() });
         } else {
             tracing::debug!(peer = self.config.name, from = %before, to = %after, "BGP");
         }
-        self.telemetry.peer(&self.status);
-    }
-
-    /// Everything, for somebody who wants to see it.
-    fn detail(&self) -> PeerStatus {
-        let (routes, truncated) = self.rib_in.routes();
-        let learnt = routes.iter().map(|(prefix, route)| Learnt {
-            prefix: prefix.to_string(),
-            next_hop: route.next_hop.map(|address| address.to_string()),
-            stale: route.stale,
-        });
-        let mut status = self.status.clone();
-        status.announced = self.rib_out.sent().map(ToString::to_string).collect();
-        status.learnt = learnt.collect();
-        status.truncated = truncated;
-        status
+        self.publisher.update(&self.status);
     }
 }
 
-/// Where packets for our routes are to go. A session's own address serves its own family; and IPv4 as well, where both
-/// sides speak RFC 8950.
-fn next_hops(
-    local: IpAddr,
-    configured: &PerFamily<Option<IpAddr>>,
-    session: &Session,
-) -> PerFamily<Option<NextHop>> {
-    let hop = |address: IpAddr| NextHop { address, link_local: None };
-    let of = |family: Family| {
-        let own = family == Family::of(local) || (family == Family::V4 && session.extended_next_hop);
-        configured[family].or(own.then_some(local)).map(hop)
-    };
-    PerFamily { v4: of(Family::V4), v6: of(Family::V6) }
+/// Why an attempt failed, with a hint about the most likely cause.
+fn describe(reason: &CloseReason, hops: Hops) -> String {
+    match (reason, hops) {
+        (CloseReason::Lost(ConnectionError { kind: io::ErrorKind::TimedOut, message }), Hops::Direct) => {
+            format!("{message}; a peer that is not on the same network needs multihop")
+        }
+        (reason, _) => reason.to_string(),
+    }
 }

@@ -1,18 +1,17 @@
-//! BGP: telling routers which addresses this host serves (RFC 4271).
+//! BGP speaker that advertises the addresses this host serves to its routers (RFC 4271).
 //!
-//! `packet` is bytes, `fsm` a session with a peer, `rib_out` what the peer has been told and what not yet, `rib_in`
-//! what it told us, `peers`, `annotations` and `provider` who there is to talk to; all of these compute. `speaker` looks
-//! after peers that come and go, `driver` after one of them, with its sockets (`links`) and its clock: one task for each
-//! peer. `lookup` asks the provider.
+//! `packet` is the codec, `fsm` the session state machine, `rib_out` and `rib_in` the Adj-RIBs, `peers` computes which
+//! peers this node has. `speaker` manages all peers, `driver` runs one of them in a task with its connections
+//! (`transports`), its clock and its BFD state (`path`). `status` and `metrics` publish the result.
 
-pub mod annotations;
 pub mod driver;
 pub mod fsm;
-mod links;
-pub mod lookup;
+pub mod metrics;
 pub mod packet;
+mod path;
 pub mod peers;
-pub mod provider;
 pub mod rib_in;
 pub mod rib_out;
 pub mod speaker;
+pub mod status;
+mod transports;

@@ -1,131 +1,127 @@
-//! What a peer is to know, and what of it was sent (Adj-RIB-Out, RFC 4271 §3.2).
+//! Routes advertised to a peer (Adj-RIB-Out, RFC 4271 §3.2), and the difference to the desired routes.
 //!
-//! There is no queue of changes: the latest routes win, however slow the peer is.
+//! There is no queue of changes: a slow peer gets the latest state of each prefix.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::fsm::Session;
 use super::packet::{self, Attributes, NextHop, Reach, Segment, Update, WellKnown};
 use crate::model::{Family, PerFamily, Prefix, RouteAttributes, Routes};
 
-/// How many prefixes are looked at for one UPDATE.
-const AT_ONCE: usize = 1000;
-/// LOCAL_PREF where nothing is said (as routers have it).
-const USUAL_PREFERENCE: u32 = 100;
+/// Upper limit of prefixes in one UPDATE.
+const BATCH: usize = 1000;
+/// The default of common routers.
+const DEFAULT_LOCAL_PREF: u32 = 100;
 
-/// What is added to every route for one peer.
+/// Export policy for one peer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Export {
-    /// Our AS.
     pub local_as: u32,
-    /// Where packets are to go, by the family of the route. Without one there are no routes of that family.
+    /// Next hops by family of the route. Families without one are not advertised.
     pub next_hops: PerFamily<Option<NextHop>>,
-    /// What a route does not say of itself; communities are added to its own.
+    /// Used where a route has no value of its own; communities are merged.
     pub defaults: RouteAttributes,
 }
 
-/// What one peer is told.
 #[derive(Debug, Default)]
 pub struct RibOut {
-    /// Without one, nothing is sent.
     session: Option<(Session, Export)>,
     desired: Arc<Routes>,
-    /// All routes are known: what is not among them is not there.
+    /// `desired` contains all routes: End-of-RIB may be sent.
     complete: bool,
     sent: BTreeMap<Prefix, Arc<RouteAttributes>>,
-    /// What the peer has to be told about.
+    /// Prefixes to advertise or withdraw.
     pending: BTreeSet<Prefix>,
-    /// Families of which the peer still has to hear that it has got all (RFC 4724 §2).
-    unfinished: Vec<Family>,
-    /// Families that the peer asked for again, with marks (RFC 7313).
-    repeating: BTreeSet<Family>,
-    marks: VecDeque<Vec<u8>>,
+    /// Families whose End-of-RIB was not sent yet (RFC 4724 §2).
+    pending_eor: Vec<Family>,
+    /// Families being refreshed (RFC 7313).
+    refreshing: BTreeSet<Family>,
+    /// Beginning-of-RR messages to send.
+    refresh_markers: VecDeque<Vec<u8>>,
 }
 
 impl RibOut {
-    /// A session has begun: the peer knows nothing.
-    pub fn begin(&mut self, session: Session, export: Export) {
-        self.end();
-        self.unfinished.clone_from(&session.families);
+    /// The session is established: all routes are pending.
+    pub fn session_up(&mut self, session: Session, export: Export) {
+        self.session_down();
+        self.pending_eor.clone_from(&session.families);
         self.session = Some((session, export));
-        self.pending = self.desired.keys().filter(|prefix| self.speaks(**prefix)).copied().collect();
+        self.pending = self.desired.keys().filter(|prefix| self.can_advertise(**prefix)).copied().collect();
     }
 
-    /// The session is over.
-    pub fn end(&mut self) {
+    pub fn session_down(&mut self) {
         let (desired, complete) = (self.desired.clone(), self.complete);
         *self = Self { desired, complete, ..Self::default() };
     }
 
-    /// These are the routes now. `complete`: nothing else is wanted.
-    pub fn desire(&mut self, routes: Arc<Routes>, complete: bool) {
+    /// Replaces the desired routes. `complete`: there are no others, so End-of-RIB may be sent.
+    pub fn set_desired(&mut self, routes: Arc<Routes>, complete: bool) {
         self.desired = routes;
         self.complete = complete;
         if self.session.is_none() {
             return;
         }
-        let gone = self.sent.keys().filter(|prefix| !self.desired.contains_key(prefix));
-        let new = self.desired.iter().filter(|(prefix, path)| {
+        let withdrawn = self.sent.keys().filter(|prefix| !self.desired.contains_key(prefix));
+        let changed = self.desired.iter().filter(|(prefix, path)| {
             let sent = self.sent.get(prefix);
             sent.is_none_or(|sent| !Arc::ptr_eq(sent, path) && sent != *path)
         });
-        let new = new.map(|(prefix, _)| prefix).filter(|prefix| self.speaks(**prefix));
-        let pending: BTreeSet<Prefix> = gone.chain(new).copied().collect();
+        let changed = changed.map(|(prefix, _)| prefix).filter(|prefix| self.can_advertise(**prefix));
+        let pending: BTreeSet<Prefix> = withdrawn.chain(changed).copied().collect();
         self.pending.retain(|prefix| self.sent.contains_key(prefix));
         self.pending.extend(pending);
     }
 
-    /// The peer wants a family again.
+    /// ROUTE-REFRESH of the peer (RFC 2918).
     pub fn refresh(&mut self, family: Family) {
         let Some((session, _)) = &self.session else { return };
-        if session.marks && self.repeating.insert(family) {
-            self.marks.push_back(packet::refresh_message(family, 1));
+        if session.enhanced_refresh && self.refreshing.insert(family) {
+            self.refresh_markers.push_back(packet::refresh_message(family, 1));
         }
         self.pending.extend(self.sent.keys().filter(|prefix| prefix.family() == family));
     }
 
-    /// Routes that the peer has been told of.
     pub fn sent(&self) -> impl ExactSizeIterator<Item = &Prefix> {
         self.sent.keys()
     }
 
-    /// The peer knows everything.
-    pub fn is_done(&self) -> bool {
+    pub fn is_synchronized(&self) -> bool {
         self.session.is_none() || self.pending.is_empty()
     }
 
-    /// The next bytes for the peer: one UPDATE, or as many as its routes need.
-    pub fn poll(&mut self) -> Option<Vec<u8>> {
-        if let Some(mark) = self.marks.pop_front() {
-            return Some(mark);
+    /// The next messages to send: those of one UPDATE, a refresh marker or End-of-RIB.
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<Vec<u8>> {
+        if let Some(marker) = self.refresh_markers.pop_front() {
+            return Some(marker);
         }
-        if let Some(update) = self.next() {
+        if let Some(update) = self.next_update() {
             let (session, _) = self.session.as_ref()?;
-            return Some(update.encode(session.agreed).concat());
+            return Some(update.encode(session.negotiated).concat());
         }
-        if let Some(family) = self.repeating.pop_first() {
+        if let Some(family) = self.refreshing.pop_first() {
             return Some(packet::refresh_message(family, 2));
         }
-        // Whoever restarted says so when it knows everything: what the peer still has from before then goes.
-        let family = if self.complete { self.unfinished.pop()? } else { return None };
+        // RFC 4724 §4.1: a restarted speaker sends End-of-RIB once all routes are known, and the peer drops stale ones.
+        let family = if self.complete { self.pending_eor.pop()? } else { return None };
         let (session, _) = self.session.as_ref()?;
-        Some(Update::EndOfRib(family).encode(session.agreed).concat())
+        Some(Update::EndOfRib(family).encode(session.negotiated).concat())
     }
 
-    /// Whether routes of this prefix's family can be sent.
-    fn speaks(&self, prefix: Prefix) -> bool {
+    fn can_advertise(&self, prefix: Prefix) -> bool {
         self.session.as_ref().is_some_and(|(session, export)| {
             session.families.contains(&prefix.family()) && export.next_hops[prefix.family()].is_some()
         })
     }
 
-    fn next(&mut self) -> Option<Update> {
+    fn next_update(&mut self) -> Option<Update> {
         let first = *self.pending.first()?;
         let family = first.family();
         let path = self.desired.get(&first).cloned();
         let same = |prefix: &&Prefix| prefix.family() == family && self.desired.get(prefix) == path.as_ref();
-        let prefixes: Vec<Prefix> = self.pending.iter().take(AT_ONCE).filter(same).copied().collect();
+        let prefixes: Vec<Prefix> = self.pending.iter().take(BATCH).filter(same).copied().collect();
         for prefix in &prefixes {
             self.pending.remove(prefix);
             match &path {
@@ -138,7 +134,7 @@ impl RibOut {
             None => Update::Unreach(family, prefixes),
             Some(path) => Update::Reach(Reach {
                 next_hop: export.next_hops[family]?,
-                attributes: export.attributes(&path, session.agreed.internal),
+                attributes: export.attributes(&path, session.negotiated.internal),
                 prefixes,
             }),
         })
@@ -146,7 +142,24 @@ impl RibOut {
 }
 
 impl Export {
-    /// What stands in an UPDATE for a route with this path.
+    /// Export policy of a session. Its local address is the next hop for its own family, and for IPv4 as well with
+    /// extended next hops (RFC 8950); configured next hops come first.
+    pub fn new(
+        local_as: u32,
+        local: IpAddr,
+        configured: &PerFamily<Option<IpAddr>>,
+        session: &Session,
+        defaults: RouteAttributes,
+    ) -> Self {
+        let next_hop = |family: Family| {
+            let own = family == Family::of(local) || (family == Family::V4 && session.extended_next_hop);
+            let address = configured[family].or(own.then_some(local))?;
+            Some(NextHop { address, link_local: None })
+        };
+        let next_hops = PerFamily { v4: next_hop(Family::V4), v6: next_hop(Family::V6) };
+        Self { local_as, next_hops, defaults }
+    }
+
     fn attributes(&self, path: &RouteAttributes, internal: bool) -> Attributes {
         let defaults = &self.defaults;
         let mut communities = [defaults.communities.as_slice(), &path.communities].concat();
@@ -158,13 +171,13 @@ impl Export {
         let mut large_communities = [defaults.large_communities.as_slice(), &path.large_communities].concat();
         large_communities.sort_unstable();
         large_communities.dedup();
-        // RFC 8326 §4.1: within the AS the community comes with the least preference.
+        // RFC 8326 §4.1: the community is sent with LOCAL_PREF 0 to internal peers.
         let preference = match path.draining {
             true => 0,
-            false => path.local_pref.or(defaults.local_pref).unwrap_or(USUAL_PREFERENCE),
+            false => path.local_pref.or(defaults.local_pref).unwrap_or(DEFAULT_LOCAL_PREF),
         };
-        let more = path.prepend.or(defaults.prepend).unwrap_or(0);
-        let times = usize::from(!internal) + usize::from(more);
+        let prepend = path.prepend.or(defaults.prepend).unwrap_or(0);
+        let times = usize::from(!internal) + usize::from(prepend);
         let ours = Segment { ordered: true, members: vec![self.local_as; times] };
         Attributes {
             as_path: if times > 0 { vec![ours] } else { Vec::new() },
@@ -183,17 +196,17 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::packet::{Agreed, Message, decode};
+    use super::super::packet::{Message, Negotiated, decode};
     use super::*;
 
     fn session(families: &[Family]) -> Session {
         Session {
             asn: 65_001,
             identifier: "192.0.2.254".parse().unwrap(),
-            agreed: Agreed { four_octets: true, internal: false },
+            negotiated: Negotiated { four_octets: true, internal: false },
             families: families.to_vec(),
             extended_next_hop: false,
-            marks: true,
+            enhanced_refresh: true,
             hold: Some(Duration::from_secs(9)),
             keepalive: Some(Duration::from_secs(3)),
             restart: None,
@@ -211,27 +224,27 @@ mod tests {
         Arc::new(texts.iter().map(|text| (text.parse().unwrap(), path.clone())).collect())
     }
 
-    /// What a peer has learnt from these bytes.
+    /// A peer that applies the messages of a [`RibOut`].
     #[derive(Default)]
-    struct Learnt {
+    struct FakePeer {
         routes: BTreeMap<Prefix, Attributes>,
         updates: usize,
         ends: Vec<Family>,
-        marks: Vec<u8>,
+        markers: Vec<u8>,
     }
 
-    impl Learnt {
-        fn learn(&mut self, rib: &mut RibOut) {
-            while let Some(bytes) = rib.poll() {
+    impl FakePeer {
+        fn receive_all(&mut self, rib: &mut RibOut) {
+            while let Some(bytes) = rib.poll_output() {
                 let mut rest = bytes.as_slice();
                 while let Some((message, length)) =
-                    decode(rest, Agreed { four_octets: true, internal: false }).unwrap()
+                    decode(rest, Negotiated { four_octets: true, internal: false }).unwrap()
                 {
                     rest = &rest[length..];
                     match message {
-                        Message::Refresh { kind, .. } => self.marks.push(kind),
+                        Message::Refresh { kind, .. } => self.markers.push(kind),
                         Message::Update(update) => {
-                            assert!(update.faults.is_empty());
+                            assert!(update.malformed.is_empty());
                             self.updates += 1;
                             self.ends.extend(update.end_of_rib);
                             update.unreach.iter().for_each(|prefix| drop(self.routes.remove(prefix)));
@@ -251,39 +264,39 @@ mod tests {
     }
 
     #[test]
-    fn routes_come_and_go_and_only_what_changed_is_sent() {
-        let (mut rib, mut peer) = (RibOut::default(), Learnt::default());
-        rib.desire(routes(&["192.0.2.10/32", "2001:db8::a/128"]), false);
-        assert_eq!(rib.poll(), None);
-        rib.begin(session(&Family::BOTH), export());
-        peer.learn(&mut rib);
+    fn only_changed_routes_are_sent() {
+        let (mut rib, mut peer) = (RibOut::default(), FakePeer::default());
+        rib.set_desired(routes(&["192.0.2.10/32", "2001:db8::a/128"]), false);
+        assert_eq!(rib.poll_output(), None);
+        rib.session_up(session(&Family::BOTH), export());
+        peer.receive_all(&mut rib);
         assert_eq!(
             (peer.prefixes(), peer.updates),
             (vec!["192.0.2.10/32".into(), "2001:db8::a/128".into()], 2)
         );
         assert_eq!(peer.ends, []);
-        rib.desire(routes(&["192.0.2.10/32", "192.0.2.11/32"]), true);
-        peer.learn(&mut rib);
+        rib.set_desired(routes(&["192.0.2.10/32", "192.0.2.11/32"]), true);
+        peer.receive_all(&mut rib);
         assert_eq!(peer.prefixes(), ["192.0.2.10/32", "192.0.2.11/32"]);
-        // One more, one less, and that this was all, once for each family.
+        // One advertisement, one withdrawal, and End-of-RIB of both families.
         assert_eq!((peer.updates, peer.ends.len()), (6, 2));
-        rib.desire(routes(&["192.0.2.10/32", "192.0.2.11/32"]), true);
-        peer.learn(&mut rib);
+        rib.set_desired(routes(&["192.0.2.10/32", "192.0.2.11/32"]), true);
+        peer.receive_all(&mut rib);
         assert_eq!(peer.updates, 6);
     }
 
     #[test]
-    fn what_came_and_went_before_it_was_sent_is_never_sent() {
-        let (mut rib, mut peer) = (RibOut::default(), Learnt::default());
-        rib.begin(session(&Family::BOTH), export());
-        rib.desire(routes(&["192.0.2.10/32"]), false);
-        rib.desire(routes(&[]), false);
-        peer.learn(&mut rib);
+    fn a_route_removed_before_it_was_sent_is_never_sent() {
+        let (mut rib, mut peer) = (RibOut::default(), FakePeer::default());
+        rib.session_up(session(&Family::BOTH), export());
+        rib.set_desired(routes(&["192.0.2.10/32"]), false);
+        rib.set_desired(routes(&[]), false);
+        peer.receive_all(&mut rib);
         assert_eq!(peer.updates, 0);
     }
 
     #[test]
-    fn families_that_the_peer_does_not_speak_or_that_have_no_next_hop_are_left_out() {
+    fn families_that_were_not_negotiated_or_lack_a_next_hop_are_not_advertised() {
         for (families, hop, expected) in [
             (&[Family::V4][..], true, &["192.0.2.10/32"][..]),
             (&[Family::V4, Family::V6], false, &["192.0.2.10/32"]),
@@ -293,29 +306,29 @@ mod tests {
             if !hop {
                 export.next_hops.v6 = None;
             }
-            let (mut rib, mut peer) = (RibOut::default(), Learnt::default());
-            rib.begin(session(families), export);
-            rib.desire(routes(&["192.0.2.10/32", "2001:db8::a/128"]), false);
-            peer.learn(&mut rib);
+            let (mut rib, mut peer) = (RibOut::default(), FakePeer::default());
+            rib.session_up(session(families), export);
+            rib.set_desired(routes(&["192.0.2.10/32", "2001:db8::a/128"]), false);
+            peer.receive_all(&mut rib);
             assert_eq!(peer.prefixes(), expected);
         }
     }
 
     #[test]
-    fn a_refresh_sends_a_family_again_between_its_marks() {
-        let (mut rib, mut peer) = (RibOut::default(), Learnt::default());
-        rib.begin(session(&Family::BOTH), export());
-        rib.desire(routes(&["192.0.2.10/32", "192.0.2.11/32", "2001:db8::a/128"]), true);
-        peer.learn(&mut rib);
+    fn a_refresh_resends_a_family_between_markers() {
+        let (mut rib, mut peer) = (RibOut::default(), FakePeer::default());
+        rib.session_up(session(&Family::BOTH), export());
+        rib.set_desired(routes(&["192.0.2.10/32", "192.0.2.11/32", "2001:db8::a/128"]), true);
+        peer.receive_all(&mut rib);
         let before = peer.updates;
         peer.routes.clear();
         rib.refresh(Family::V4);
-        peer.learn(&mut rib);
-        assert_eq!((peer.prefixes().len(), peer.updates - before, peer.marks), (2, 1, vec![1, 2]));
+        peer.receive_all(&mut rib);
+        assert_eq!((peer.prefixes().len(), peer.updates - before, peer.markers), (2, 1, vec![1, 2]));
     }
 
     #[test]
-    fn what_stands_in_an_update() {
+    fn route_attributes_override_and_extend_the_defaults() {
         let path = RouteAttributes {
             communities: vec![7],
             med: Some(5),
@@ -347,27 +360,26 @@ mod tests {
     fn ten_thousand_routes_need_few_messages_and_one_change_needs_one() {
         let all: Vec<String> = (0..10_000).map(|n| format!("10.{}.{}.1/32", n / 250, n % 250)).collect();
         let texts: Vec<&str> = all.iter().map(String::as_str).collect();
-        let (mut rib, mut peer) = (RibOut::default(), Learnt::default());
-        rib.begin(session(&[Family::V4]), export());
-        rib.desire(routes(&texts), false);
-        peer.learn(&mut rib);
+        let (mut rib, mut peer) = (RibOut::default(), FakePeer::default());
+        rib.session_up(session(&[Family::V4]), export());
+        rib.set_desired(routes(&texts), false);
+        peer.receive_all(&mut rib);
         assert_eq!(peer.routes.len(), 10_000);
         assert!(peer.updates < 30, "{}", peer.updates);
         let before = peer.updates;
-        rib.desire(routes(&texts[1..]), false);
-        peer.learn(&mut rib);
+        rib.set_desired(routes(&texts[1..]), false);
+        peer.receive_all(&mut rib);
         assert_eq!((peer.routes.len(), peer.updates - before), (9_999, 1));
     }
 
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Whatever happens in whatever order, in the end the peer knows what it is to know.
         #[test]
-        fn the_peer_ends_up_with_what_is_desired(steps in prop::collection::vec((0..4_u8, 0..64_u32, 0..3_u32), 1..60)) {
-            let (mut rib, mut peer) = (RibOut::default(), Learnt::default());
+        fn the_peer_converges_to_the_desired_routes(steps in prop::collection::vec((0..4_u8, 0..64_u32, 0..3_u32), 1..60)) {
+            let (mut rib, mut peer) = (RibOut::default(), FakePeer::default());
             let mut wanted = Routes::new();
-            rib.begin(session(&Family::BOTH), export());
+            rib.session_up(session(&Family::BOTH), export());
             for (step, bits, med) in steps {
                 match step {
                     0 => {
@@ -375,21 +387,21 @@ mod tests {
                             let path = RouteAttributes { med: Some(med + bit % 2), ..RouteAttributes::default() };
                             (format!("10.0.0.{bit}/32").parse().unwrap(), Arc::new(path))
                         }).collect();
-                        rib.desire(Arc::new(wanted.clone()), false);
+                        rib.set_desired(Arc::new(wanted.clone()), false);
                     }
-                    1 => peer.learn(&mut rib),
+                    1 => peer.receive_all(&mut rib),
                     2 => rib.refresh(Family::V4),
                     _ => {
-                        rib.begin(session(&Family::BOTH), export());
-                        peer = Learnt::default();
+                        rib.session_up(session(&Family::BOTH), export());
+                        peer = FakePeer::default();
                     }
                 }
             }
-            peer.learn(&mut rib);
+            peer.receive_all(&mut rib);
             let learnt: BTreeMap<Prefix, Option<u32>> = peer.routes.iter().map(|(prefix, route)| (*prefix, route.med)).collect();
             let expected = wanted.iter().map(|(prefix, path)| (*prefix, path.med)).collect();
             prop_assert_eq!(learnt, expected);
-            prop_assert!(rib.is_done());
+            prop_assert!(rib.is_synchronized());
         }
     }
 }

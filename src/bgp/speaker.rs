@@ -1,4 +1,4 @@
-//! All peers: those that come are started, those that go are told so; connections that peers make find their task.
+//! All peers: starts and stops their tasks as the configuration changes, and accepts connections for passive peers.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,225 +12,213 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
-use super::driver::{Channels, Driver, Farewell, said};
+use super::driver::{self, Driver};
 use super::packet::Cease;
 use super::peers::Config;
+use super::status::{PeerStatus, StatusPublisher, StatusRequest};
 use crate::bfd::driver::Bfd;
-use crate::model::AdvertisedRoutes;
-use crate::model::Family;
+use crate::model::{AdvertisedRoutes, Family, LogOnChange};
 use crate::net::tcp;
-use crate::telemetry::Telemetry;
-use crate::telemetry::bgp::{PeerStatus, Question};
 
-/// How soon a port that is taken is tried again.
-const RETRY: Duration = Duration::from_secs(1);
-/// How long all peers may take to end.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// How long a peer's task may take to tell how it does.
-const ANSWER: Duration = Duration::from_millis(500);
+/// Pause before listening again on a port in use.
+const LISTEN_RETRY: Duration = Duration::from_secs(1);
+/// Limit for closing all sessions at shutdown.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+/// Limit for the reply of a peer's task to a status request.
+const STATUS_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A connection that somebody made, and who it was.
+/// Why sessions are closed; None while the speaker runs.
+pub type ShutdownReason = Option<(Cease, String)>;
+
+/// Waits for a shutdown reason, or for the sender to be dropped.
+pub(super) async fn shutdown_requested(shutdown: &mut watch::Receiver<ShutdownReason>) -> (Cease, String) {
+    let reason = shutdown.wait_for(Option::is_some).await;
+    reason.ok().and_then(|reason| reason.clone()).unwrap_or((Cease::Shutdown, String::new()))
+}
+
 type Accepted = (TcpStream, SocketAddr);
 
-/// A task for one peer, as seen from outside.
+/// The task of one peer.
 #[derive(Debug)]
-struct Handle {
+struct PeerTask {
     config: Config,
     accepted: mpsc::Sender<TcpStream>,
-    asked: mpsc::Sender<oneshot::Sender<PeerStatus>>,
-    farewell: watch::Sender<Farewell>,
+    status_requests: mpsc::Sender<oneshot::Sender<PeerStatus>>,
+    shutdown: watch::Sender<ShutdownReason>,
     task: JoinHandle<io::Result<()>>,
 }
 
-/// What flows in.
 #[derive(Debug)]
-pub struct Feeds {
-    /// Who is to be talked to.
+pub struct Channels {
     pub peers: watch::Receiver<Arc<Vec<Config>>>,
-    /// What they are told.
     pub announced: watch::Receiver<AdvertisedRoutes>,
-    /// Who wants to know how they do.
-    pub questions: mpsc::Receiver<Question>,
-    /// When and why all ends.
-    pub farewell: watch::Receiver<Farewell>,
-    /// Where peers may connect, if any is waited for.
-    pub port: u16,
+    pub status_requests: mpsc::Receiver<StatusRequest>,
+    pub shutdown: watch::Receiver<ShutdownReason>,
 }
 
-/// All peers.
 #[derive(Debug)]
 pub struct Speaker {
-    feeds: Feeds,
-    telemetry: Arc<Telemetry>,
-    peers: BTreeMap<String, Handle>,
+    channels: Channels,
+    /// For passive peers.
+    listen_port: u16,
+    publisher: StatusPublisher,
+    peers: BTreeMap<String, PeerTask>,
+    /// Started with the first peer that uses it.
     bfd: Option<Bfd>,
-    leaving: JoinSet<()>,
-    listening: JoinSet<()>,
+    background: JoinSet<()>,
+    listeners: JoinSet<()>,
     accepted_in: mpsc::Sender<Accepted>,
     accepted: mpsc::Receiver<Accepted>,
 }
 
 impl Speaker {
-    /// Nobody is talked to yet.
-    pub fn new(feeds: Feeds, telemetry: Arc<Telemetry>) -> Self {
+    pub fn new(channels: Channels, listen_port: u16, publisher: StatusPublisher) -> Self {
         let (accepted_in, accepted) = mpsc::channel(16);
         Self {
-            feeds,
-            telemetry,
+            channels,
+            listen_port,
+            publisher,
             peers: BTreeMap::new(),
             bfd: None,
-            leaving: JoinSet::new(),
-            listening: JoinSet::new(),
+            background: JoinSet::new(),
+            listeners: JoinSet::new(),
             accepted_in,
             accepted,
         }
     }
 
-    /// Until somebody says farewell.
-    ///
-    /// # Errors
-    /// If a peer's task ends by itself: the kernel gives us no timer.
-    pub async fn run(mut self) -> io::Result<()> {
-        self.follow();
+    /// Runs until shutdown.
+    pub async fn run(mut self) {
+        self.update_peers();
         loop {
             tokio::select! {
-                farewell = said(&mut self.feeds.farewell) => {
-                    self.say(farewell).await;
-                    return Ok(());
-                }
-                Ok(()) = self.feeds.peers.changed() => self.follow(),
-                Some((stream, from)) = self.accepted.recv() => self.pass_on(stream, from),
-                Some(question) = self.feeds.questions.recv() => self.answer(question),
-                Some(_) = self.leaving.join_next() => {}
+                reason = shutdown_requested(&mut self.channels.shutdown) => return self.shutdown(reason).await,
+                Ok(()) = self.channels.peers.changed() => self.update_peers(),
+                Some((stream, from)) = self.accepted.recv() => self.on_accepted(stream, from),
+                Some(request) = self.channels.status_requests.recv() => self.on_status_request(request),
+                Some(_) = self.background.join_next() => {}
             }
         }
     }
 
-    async fn say(mut self, farewell: (Cease, String)) {
-        self.listening.abort_all();
-        for handle in self.peers.values() {
-            handle.farewell.send_replace(Some(farewell.clone()));
+    async fn shutdown(mut self, reason: (Cease, String)) {
+        self.listeners.abort_all();
+        for peer in self.peers.values() {
+            peer.shutdown.send_replace(Some(reason.clone()));
         }
-        let tasks = self.peers.into_values().map(|handle| handle.task);
-        drop(timeout(PATIENCE, join_all(tasks)).await);
+        let tasks = self.peers.into_values().map(|peer| peer.task);
+        drop(timeout(SHUTDOWN_TIMEOUT, join_all(tasks)).await);
     }
 
-    /// Start who is new, end who has gone; whose configuration changed is started anew.
-    fn follow(&mut self) {
-        let wanted = self.feeds.peers.borrow_and_update().clone();
-        let find = |name: &str| wanted.iter().find(|config| config.name == name);
-        let (stay, go): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            std::mem::take(&mut self.peers).into_iter().partition(|(name, handle)| {
-                find(name).is_some_and(|config| *config == handle.config) && !handle.task.is_finished()
+    /// Starts new peers, stops removed ones, and restarts those whose configuration changed.
+    fn update_peers(&mut self) {
+        let configured = self.channels.peers.borrow_and_update().clone();
+        let find = |name: &str| configured.iter().find(|config| config.name == name);
+        let (unchanged, stopping): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.peers).into_iter().partition(|(name, peer)| {
+                find(name).is_some_and(|config| *config == peer.config) && !peer.task.is_finished()
             });
-        self.peers = stay;
-        for (name, handle) in go {
-            let why = if find(&name).is_some() { Cease::ConfigurationChange } else { Cease::Deconfigured };
-            handle.farewell.send_replace(Some((why, String::new())));
-            self.leaving.spawn(async move { drop(handle.task.await) });
+        self.peers = unchanged;
+        for (name, peer) in stopping {
+            let cease = if find(&name).is_some() { Cease::ConfigurationChange } else { Cease::Deconfigured };
+            peer.shutdown.send_replace(Some((cease, String::new())));
+            self.background.spawn(async move { drop(peer.task.await) });
         }
-        for config in wanted.iter() {
+        for config in configured.iter() {
             if !self.peers.contains_key(&config.name) {
-                let handle = self.start(config.clone());
-                self.peers.insert(config.name.clone(), handle);
+                let peer = self.start(config.clone());
+                self.peers.insert(config.name.clone(), peer);
             }
         }
         self.listen();
     }
 
-    fn start(&mut self, config: Config) -> Handle {
+    fn start(&mut self, config: Config) -> PeerTask {
         let (accepted, accepted_out) = mpsc::channel(4);
-        let (asked, asked_out) = mpsc::channel(4);
-        let (farewell, farewell_out) = watch::channel(None);
-        let channels = Channels {
-            announced: self.feeds.announced.clone(),
+        let (status_requests, status_requests_out) = mpsc::channel(4);
+        let (shutdown, shutdown_out) = watch::channel(None);
+        let channels = driver::Channels {
+            announced: self.channels.announced.clone(),
             accepted: accepted_out,
-            asked: asked_out,
-            farewell: farewell_out,
+            status_requests: status_requests_out,
+            shutdown: shutdown_out,
         };
-        let driver = Driver::new(config.clone(), channels, self.telemetry.clone(), self.bfd(&config));
-        Handle { config, accepted, asked, farewell, task: tokio::spawn(driver.run()) }
+        let driver = Driver::new(config.clone(), channels, self.publisher.clone(), self.bfd(&config));
+        PeerTask { config, accepted, status_requests, shutdown, task: tokio::spawn(driver.run()) }
     }
 
-    /// BFD, where the peer is watched by it. Its thread is there once somebody needs it.
     fn bfd(&mut self, config: &Config) -> Option<&Bfd> {
         if config.bfd.is_some() && self.bfd.is_none() {
             match Bfd::start() {
                 Ok(bfd) => self.bfd = Some(bfd),
-                Err(error) => tracing::error!("BFD cannot be used: {error}"),
+                Err(error) => tracing::error!("cannot start BFD: {error}"),
             }
         }
         self.bfd.as_ref()
     }
 
-    /// Listen where a peer is to connect to us.
+    /// Listens for each family that has a passive peer.
     fn listen(&mut self) {
-        self.listening.abort_all();
-        let passive = self.peers.values().filter(|handle| handle.config.settings.passive);
-        let peers: Vec<&Handle> = passive.collect();
-        for family in Family::BOTH {
-            let of_family = peers.iter().filter_map(|handle| {
-                let address = handle.config.address;
-                (Family::of(address) == family).then_some((address, handle.config.route.password.clone()))
-            });
-            let of_family: Vec<(IpAddr, Option<String>)> = of_family.collect();
-            if of_family.is_empty() {
+        self.listeners.abort_all();
+        for (family, any) in [
+            (Family::V4, IpAddr::from(Ipv4Addr::UNSPECIFIED)),
+            (Family::V6, IpAddr::from(Ipv6Addr::UNSPECIFIED)),
+        ] {
+            let configs = self.peers.values().map(|peer| &peer.config);
+            let passive: Vec<&Config> = configs
+                .filter(|config| config.settings.passive && Family::of(config.address) == family)
+                .collect();
+            if passive.is_empty() {
                 continue;
             }
-            let passwords =
-                of_family.into_iter().filter_map(|(address, password)| Some((address, password?))).collect();
-            let any: IpAddr = match family {
-                Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
-                Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
-            };
-            let address = SocketAddr::new(any, self.feeds.port);
-            self.listening.spawn(accept(address, passwords, self.accepted_in.clone()));
+            let password = |config: &&Config| Some((config.address, config.route.password.clone()?));
+            let passwords = passive.iter().filter_map(password).collect();
+            let address = SocketAddr::new(any, self.listen_port);
+            self.listeners.spawn(accept(address, passwords, self.accepted_in.clone()));
         }
     }
 
-    fn pass_on(&self, stream: TcpStream, from: SocketAddr) {
-        let is_it = |handle: &&Handle| handle.config.address == from.ip().to_canonical();
-        match self.peers.values().find(is_it) {
-            Some(handle) => drop(handle.accepted.try_send(stream)),
-            None => tracing::debug!(%from, "closing a connection of somebody who is no BGP peer"),
+    fn on_accepted(&self, stream: TcpStream, from: SocketAddr) {
+        let from_address = from.ip().to_canonical();
+        match self.peers.values().find(|peer| peer.config.address == from_address) {
+            Some(peer) => drop(peer.accepted.try_send(stream)),
+            None => tracing::debug!(%from, "BGP: closing a connection of an address that is not a peer"),
         }
     }
 
-    fn answer(&mut self, question: Question) {
-        let asks: Vec<_> = self
+    fn on_status_request(&mut self, request: StatusRequest) {
+        let replies: Vec<_> = self
             .peers
             .values()
-            .filter_map(|handle| {
-                let (ask, answer) = oneshot::channel();
-                handle.asked.try_send(ask).ok().map(|()| timeout(ANSWER, answer))
+            .filter_map(|peer| {
+                let (ask, reply) = oneshot::channel();
+                peer.status_requests.try_send(ask).ok().map(|()| timeout(STATUS_TIMEOUT, reply))
             })
             .collect();
-        self.leaving.spawn(async move {
-            let answers = join_all(asks).await.into_iter();
-            drop(question.send(answers.filter_map(|answer| answer.ok()?.ok()).collect()));
+        self.background.spawn(async move {
+            let replies = join_all(replies).await.into_iter();
+            drop(request.send(replies.filter_map(|reply| reply.ok()?.ok()).collect()));
         });
     }
 }
 
-/// Accept connections for ever; a port that is taken is tried again.
+/// Accepts connections until aborted; listens again after errors.
 async fn accept(address: SocketAddr, passwords: Vec<(IpAddr, String)>, accepted: mpsc::Sender<Accepted>) {
-    let mut told = None;
+    let mut logged = LogOnChange::default();
     loop {
         match tcp::listen(address, &passwords) {
-            Ok(listener) => pass_all(&listener, &accepted).await,
+            Ok(listener) => forward_connections(&listener, &accepted).await,
             Err(error) => {
-                let text = error.to_string();
-                if told.as_ref() != Some(&text) {
-                    tracing::error!(%address, "cannot wait for BGP peers to connect: {text}; trying again");
-                    told = Some(text);
+                if logged.set(error.to_string()) {
+                    tracing::error!(%address, "cannot listen for BGP peers: {error}; retrying");
                 }
             }
         }
-        tokio::time::sleep(RETRY).await;
+        tokio::time::sleep(LISTEN_RETRY).await;
     }
 }
 
-async fn pass_all(listener: &TcpListener, accepted: &mpsc::Sender<Accepted>) {
+async fn forward_connections(listener: &TcpListener, accepted: &mpsc::Sender<Accepted>) {
     while let Ok(connection) = listener.accept().await {
         if accepted.send(connection).await.is_err() {
             return;

@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 
 use super::dhcp::Counts;
 use super::register::add;
-use crate::bgp::fsm::State;
+use crate::bgp;
 use crate::model::BootTime;
 
 type F64Gauge = Gauge<f64, std::sync::atomic::AtomicU64>;
@@ -46,17 +46,6 @@ struct VerbReason {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Peer {
-    peer: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PeerState {
-    state: String,
-    peer: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Build {
     version: String,
     build: String,
@@ -83,10 +72,7 @@ pub struct Metrics {
     pub dhcp: Counts,
     /// Of gateways.
     pub upnp: super::upnp::Counts,
-    peer_states: Family<PeerState, Gauge>,
-    peer_losses: Family<Peer, Counter>,
-    routes_sent: Family<Peer, Gauge>,
-    routes_received: Family<Peer, Gauge>,
+    pub bgp: bgp::metrics::Metrics,
     claim_until: Arc<Mutex<Option<BootTime>>>,
 }
 
@@ -130,10 +116,7 @@ impl Metrics {
             services: add(r, "services", "Services that are looked after"),
             dhcp: Counts::register(r),
             upnp: super::upnp::Counts::register(r),
-            peer_states: add(r, "manager_bgp_session_info", "1 for the state that the BGP session is in"),
-            peer_losses: add(r, "bgp_session_losses", "BGP sessions that ended"),
-            routes_sent: add(r, "bgp_routes_sent", "Routes that a BGP peer has been told of"),
-            routes_received: add(r, "bgp_routes_received", "Routes that a BGP peer has told us of"),
+            bgp: bgp::metrics::Metrics::register(r),
             claim_until: Arc::default(),
             registry: Registry::default(),
         };
@@ -193,33 +176,6 @@ impl Metrics {
         self.services.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// How it goes with a BGP peer. The states have the names that the Go program's library gives them.
-    pub(super) fn peer(&self, peer: &str, state: &str, sent: usize, received: usize) {
-        let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
-        for one in State::ALL.map(|state| state.to_string()) {
-            let label = state_label(peer, &one);
-            self.peer_states.get_or_create(&label).set(i64::from(one == state));
-        }
-        let label = Peer { peer: peer.to_owned() };
-        self.routes_sent.get_or_create(&label).set(number(sent));
-        self.routes_received.get_or_create(&label).set(number(received));
-        self.peer_losses.get_or_create(&label).inc_by(0);
-    }
-
-    pub(super) fn peer_lost(&self, peer: &str) {
-        self.peer_losses.get_or_create(&Peer { peer: peer.to_owned() }).inc();
-    }
-
-    pub(super) fn peer_gone(&self, peer: &str) {
-        for state in State::ALL {
-            self.peer_states.remove(&state_label(peer, &state.to_string()));
-        }
-        let label = Peer { peer: peer.to_owned() };
-        self.peer_losses.remove(&label);
-        self.routes_sent.remove(&label);
-        self.routes_received.remove(&label);
-    }
-
     pub(super) fn api_request(&self, verb: &'static str) {
         self.requests.get_or_create(&Verb { verb }).inc();
     }
@@ -227,10 +183,6 @@ impl Metrics {
     pub(super) fn api_error(&self, verb: &'static str, reason: &'static str) {
         self.errors.get_or_create(&VerbReason { verb, reason }).inc();
     }
-}
-
-fn state_label(peer: &str, state: &str) -> PeerState {
-    PeerState { state: format!("SESSION_STATE_{}", state.to_uppercase()), peer: peer.to_owned() }
 }
 
 fn label(address: IpAddr) -> Address {

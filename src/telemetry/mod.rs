@@ -26,7 +26,6 @@ use crate::election::elector::LeaseResponse;
 use crate::model::interface::hardware_text;
 use crate::model::{BootTime, Vip};
 use crate::model::{ClaimSource, Role};
-use bgp::Question;
 use events::Notice;
 use metrics::Metrics;
 use status::Status;
@@ -47,8 +46,7 @@ struct Inner {
     status: Status,
     /// None once no more Events are wanted.
     notices: Option<mpsc::Sender<Notice>>,
-    /// Who answers questions about BGP peers.
-    speaker: Option<mpsc::Sender<Question>>,
+    bgp: Option<bgp::Peers>,
     /// What was logged last about the API, and when.
     trouble: Option<(String, BootTime)>,
     /// When somebody else was last seen to hold the Lease.
@@ -63,7 +61,7 @@ impl Telemetry {
         let inner = Inner {
             status: Status::new(node, lease, mode),
             notices: Some(notices),
-            speaker: None,
+            bgp: None,
             trouble: None,
             held_elsewhere: None,
             lost_at: None,
@@ -97,6 +95,7 @@ impl Telemetry {
     pub fn status(&self, now: BootTime) -> Status {
         let inner = self.lock();
         let mut status = inner.status.clone();
+        status.peers = inner.bgp.as_ref().map(|bgp| bgp.states.borrow().clone()).unwrap_or_default();
         drop(inner);
         status.measure(now);
         status

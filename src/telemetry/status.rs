@@ -15,8 +15,9 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
 use super::Telemetry;
-use super::bgp::PeerStatus;
+use super::bgp;
 use super::dhcp::LeaseStatus;
+use crate::bgp::status::PeerStatus;
 use crate::model::BootTime;
 use crate::model::{ClaimSource, Role};
 use crate::net::clock;
@@ -141,7 +142,7 @@ impl Status {
     /// Fill in what depends on the moment of asking.
     pub(super) fn measure(&mut self, now: BootTime) {
         self.for_seconds = now.since(self.since).as_secs_f64();
-        self.peers.values_mut().for_each(|peer| peer.measure(now));
+        self.peers.values_mut().for_each(|peer| peer.update_duration(now));
         self.claim_remaining_seconds = self.valid_until.map(|until| until.since(now).as_secs_f64());
     }
 
@@ -186,7 +187,7 @@ impl Status {
             line("name", name.clone());
         }
         for peer in self.peers.values() {
-            line("BGP peer", peer.to_text());
+            line("BGP peer", bgp::text(peer));
         }
         line("API server", self.api_server.clone());
         if let Some(trouble) = &self.trouble {
@@ -251,7 +252,7 @@ async fn answer(stream: UnixStream, telemetry: Arc<Telemetry>, drained: Arc<watc
     let mut status = telemetry.status(clock::now());
     if line.trim() == "bgp-routes" {
         for mut peer in telemetry.peers_with_routes().await {
-            peer.measure(clock::now());
+            peer.update_duration(clock::now());
             status.peers.insert(peer.peer.clone(), peer);
         }
     }

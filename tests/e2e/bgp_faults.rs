@@ -38,11 +38,11 @@ fn open(asn: u32, hold_time: u16) -> Vec<u8> {
     Open { asn, hold_time, identifier, capabilities }.encode()
 }
 
-/// Answers every connection with the same bytes, and counts them. It hangs up afterwards where `hang_up` says so.
+/// Answers every connection with the same bytes, and counts them. It hangs up afterwards where `close` says so.
 fn answer_with(
     namespace: &Namespace,
     bytes: Vec<u8>,
-    hang_up: bool,
+    close: bool,
     count: Arc<AtomicUsize>,
 ) -> Result<JoinHandle<()>, Failed> {
     let listener = namespace.block_on(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 179)))?;
@@ -54,7 +54,7 @@ fn answer_with(
             // Their OPEN comes first.
             drop(stream.read(&mut theirs).await);
             drop(stream.write_all(&bytes).await);
-            if hang_up {
+            if close {
                 drop(stream.shutdown().await);
                 // What is left unread would make an end of the connection a reset.
                 while stream.read(&mut theirs).await.is_ok_and(|read| read > 0) {}
@@ -78,7 +78,7 @@ fn rude() -> Outcome {
         ("no marker", vec![0; 40], false, "connection not synchronized (1/1)"),
         ("a message that is too long", too_long, false, "bad message length (1/2)"),
         ("a withdrawal that is cut short", update(&[0, 9, 0, 0]), false, "malformed attribute list (3/1)"),
-        ("an attribute that cannot be", bad_origin, false, "attributes that cannot be (types [1])"),
+        ("an attribute that cannot be", bad_origin, false, "malformed attributes (types [1])"),
         (
             "the end in the middle of a message",
             open(65_001, 90)[..30].to_vec(),
@@ -97,8 +97,8 @@ fn rude() -> Outcome {
     wait_for_status(&lab, 0, "OpenSent")?;
     silent.abort();
     wait_for("the port to be free", 5, || silent.is_finished().then_some(()))?;
-    for (what, bytes, hang_up, expected) in cases {
-        let task = answer_with(&rude, bytes, hang_up, Arc::default())?;
+    for (what, bytes, close, expected) in cases {
+        let task = answer_with(&rude, bytes, close, Arc::default())?;
         wait_for_status(&lab, 0, expected).map_err(|error| format!("{what}: {error:?}"))?;
         task.abort();
         wait_for("the port to be free", 5, || task.is_finished().then_some(()))?;

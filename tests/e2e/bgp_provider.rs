@@ -45,7 +45,7 @@ fn provider() -> Outcome {
     let said = |text: &str| {
         kube_vip_lab::wait_for(&format!("`{text}`"), 20, || agent.log().contains(text).then_some(()))
     };
-    said("it answers 401 Unauthorized: is the token right (bgp_provider_token)?")?;
+    said("status 401 Unauthorized: check the token (bgp_provider_token)")?;
     assert!(!status(&lab, 0, &[])?.contains("10.42.0.254"));
     std::fs::write(etc.join("token"), "t0ken\n")?;
     router.wait_for_next_hops("10.43.0.1/32", &HOSTS[..1])?;
@@ -56,7 +56,7 @@ fn provider() -> Outcome {
     drop(agent);
     let agent = Agent::start(lab.lab.host(0), &lab.options)?;
     kube_vip_lab::wait_for("the answer 503", 20, || {
-        agent.log().contains("it answers 503 Service Unavailable").then_some(())
+        agent.log().contains("status 503 Service Unavailable").then_some(())
     })?;
     server.set(Mode::Healthy);
     router.wait_for_next_hops("10.43.0.1/32", &HOSTS[..1])?;

@@ -1,16 +1,16 @@
-//! A session with a peer: when to call, what to say, when it is over (RFC 4271 §8).
+//! Session state machine for one peer (RFC 4271 §8).
 //!
 //! ```text
 //!           Start            Dial, Connected           OPEN              KEEPALIVE
 //!   Idle ──────────► Connect ────────────────► OpenSent ────► OpenConfirm ────────► Established
 //!    ▲                 │  ▲                       │                │                    │
-//!    │        failed   ▼  │ retry                 └───── NOTIFICATION, hold timer, end ─┤
+//!    │        failed   ▼  │ retry                 └── NOTIFICATION, hold timer, closed ──┤
 //!    │               Active                                                             │
 //!    └──────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! RFC 4271 has one such machine for each connection. Here a [`Peer`] has one way to make a connection, and at most
-//! two connections, one made by us and one by the peer, until §6.8 says which of them stays.
+//! RFC 4271 defines one state machine for each connection. A [`Peer`] combines both: it dials at most one connection,
+//! accepts at most one from the peer, and resolves collisions by §6.8.
 
 mod connection;
 mod session;
@@ -19,69 +19,72 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::io;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::packet::{self, Cease, Notification, Received};
+use serde::{Deserialize, Serialize};
+
+use super::packet::{self, Cease, Notification, ReceivedUpdate};
 use crate::model::hash::spread;
-use crate::model::{BootTime, Family};
-use connection::{Connection, Step};
+use crate::model::{Backoff, BootTime, Family};
+use connection::{Connection, ConnectionEvent};
 pub use session::Session;
 
-/// From one attempt to connect to the next. RFC 4271 proposes two minutes; a router that comes back is to be found.
+/// ConnectRetryTimer. RFC 4271 §10 suggests two minutes; this value reaches a restarted router sooner.
 pub const RETRY: Duration = Duration::from_millis(500);
-/// How long a peer is left alone after a session that failed; doubled with each failure in a row.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// A session that lasted for so long was a good one, whatever ended it.
-const GOOD: Duration = Duration::from_secs(10);
-/// One that nobody refused, and that only lost its way, was a good one sooner: its way may be back at once.
-const GOOD_BUT_LOST: Duration = Duration::from_secs(1);
+/// IdleHoldTime after consecutive failed sessions.
+const BACKOFF_MIN: Duration = Duration::from_millis(500);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// IdleHoldTime after a stable session or a connection collision.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(250);
+/// A session that was established for this long counts as stable, however it ended.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
+/// The same for a session that ended by loss of the peer or of the path: the path may be back at once.
+const STABLE_AFTER_IF_LOST: Duration = Duration::from_secs(1);
 
-/// What a session is to be like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Our AS.
     pub local_as: u32,
-    /// The peer's; none takes any.
+    /// None accepts any AS.
     pub peer_as: Option<u32>,
-    /// Our identifier.
+    /// BGP identifier.
     pub identifier: Ipv4Addr,
-    /// Seconds of silence that end a session, as we propose it; 0 for never, else 3 or more.
+    /// Proposed hold time in seconds: 0 (no limit), or 3 and more.
     pub hold_time: u16,
-    /// From one KEEPALIVE to the next, at most a third of the hold time that is agreed on.
+    /// Upper limit of the KEEPALIVE interval; a third of the negotiated hold time is the other one.
     pub keepalive: Duration,
-    /// Wait for the peer to connect.
+    /// Only accept connections of the peer.
     pub passive: bool,
-    /// The families that we have routes of.
+    /// Families to advertise.
     pub families: Vec<Family>,
-    /// We have IPv4 routes with an IPv6 next hop (RFC 8950).
+    /// Offer IPv4 routes with an IPv6 next hop (RFC 8950).
     pub extended_next_hop: bool,
-    /// What we promise for the case that this process restarts (RFC 4724).
+    /// Graceful Restart capability (RFC 4724).
     pub restart: Option<Restart>,
-    /// Spreads retries and KEEPALIVEs.
+    /// Seed of the jitter of retries and KEEPALIVEs.
     pub seed: u64,
 }
 
-/// A promise to be back.
+/// Graceful Restart as offered to the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Restart {
-    /// Within so many seconds.
+    /// Restart time.
     pub seconds: u16,
-    /// Packets were taken all the while.
+    /// Forwarding State bit: the host forwarded packets during the restart.
     pub forwarding: bool,
 }
 
-/// Who made a connection.
+/// Which end opened a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Side {
-    /// We did.
+pub enum Direction {
     Outgoing,
-    /// The peer did.
     Incoming,
 }
 
-impl Side {
+impl Direction {
+    const BOTH: [Self; 2] = [Self::Outgoing, Self::Incoming];
+
     fn other(self) -> Self {
         match self {
             Self::Outgoing => Self::Incoming,
@@ -90,103 +93,112 @@ impl Side {
     }
 }
 
-/// How far things have got (RFC 4271 §8.2.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum State {
-    /// Left alone.
+/// Session state (RFC 4271 §8.2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum FsmState {
     Idle,
-    /// A connection is being made.
     Connect,
-    /// Waiting for a connection, or for the next attempt.
     Active,
-    /// Our OPEN is out.
     OpenSent,
-    /// The peer's OPEN is in.
     OpenConfirm,
-    /// Routes are exchanged.
     Established,
 }
 
-impl State {
-    /// All of them, in their order.
+impl FsmState {
     pub const ALL: [Self; 6] =
         [Self::Idle, Self::Connect, Self::Active, Self::OpenSent, Self::OpenConfirm, Self::Established];
 }
 
-impl fmt::Display for State {
+impl fmt::Display for FsmState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self:?}")
     }
 }
 
-/// What happens to a session.
+/// A connection attempt failed, or a connection closed without NOTIFICATION.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionError {
+    pub kind: io::ErrorKind,
+    pub message: String,
+}
+
+impl From<io::Error> for ConnectionError {
+    fn from(error: io::Error) -> Self {
+        Self { kind: error.kind(), message: error.to_string() }
+    }
+}
+
+impl From<&str> for ConnectionError {
+    fn from(message: &str) -> Self {
+        Self { kind: io::ErrorKind::Other, message: message.to_owned() }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input<'a> {
-    /// Begin.
+    /// ManualStart.
     Start,
-    /// End, and say why. Nothing is done until the next start.
+    /// ManualStop, with the NOTIFICATION to send. The peer stays Idle until the next `Start`.
     Stop(Cease, &'a str),
-    /// There is a connection, where there was none of this side.
-    Connected(Side),
-    /// The connection asked for cannot be made.
-    Failed(String),
-    /// Bytes came.
-    Received(Side, &'a [u8]),
-    /// The connection is gone.
-    Closed(Side, String),
-    /// The way to the peer is broken, as BFD tells (RFC 5882).
+    /// A connection was established; there is no other one of this direction.
+    Connected(Direction),
+    /// The requested connection attempt failed.
+    Failed(ConnectionError),
+    /// Bytes arrived on a connection.
+    Received(Direction, &'a [u8]),
+    /// TcpConnectionFails.
+    Closed(Direction, ConnectionError),
+    /// BFD detected a path failure (RFC 5882).
     PathDown,
 }
 
-/// What has to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// Make a connection; one that is being made is given up.
+    /// Connect to the peer; aborts an attempt in progress.
     Dial,
-    /// Send this after what was to be sent before.
-    Send(Side, Vec<u8>),
-    /// Close the connection, when all is sent.
-    HangUp(Side),
-    /// Routes can be exchanged on this connection.
-    Up(Side, Session),
-    /// A session, or an attempt at one, is over.
+    /// Append to the send buffer of the connection.
+    Send(Direction, Vec<u8>),
+    /// Close the connection once its send buffer is flushed.
+    Close(Direction),
+    /// The session is established on this connection.
+    Up(Direction, Session),
+    /// A session or an attempt at one ended.
     Down {
-        /// Routes were exchanged.
+        /// The session was established.
         established: bool,
-        /// Why.
-        why: Ending,
+        reason: CloseReason,
     },
-    /// Routes came.
-    Routes(Box<Received>),
-    /// The peer wants everything of a family again.
+    /// An UPDATE arrived.
+    Routes(Box<ReceivedUpdate>),
+    /// ROUTE-REFRESH: re-advertise this family.
     Refresh(Family),
-    /// Something to tell.
-    Changed(State, State),
+    /// State transition, for status and metrics.
+    StateChanged(FsmState, FsmState),
 }
 
-/// Why a session is over.
+/// Why a session ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
-    /// We told the peer so.
+pub enum CloseReason {
+    /// This end sent a NOTIFICATION.
     Sent(Notification),
-    /// The peer told us.
+    /// The peer sent a NOTIFICATION.
     Received(Notification),
-    /// The connection is gone.
-    Lost(String),
+    /// The connection closed without NOTIFICATION.
+    Lost(ConnectionError),
 }
 
-impl fmt::Display for Ending {
+impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Sent(notification) => write!(f, "we closed the session: {notification}"),
-            Self::Received(notification) => write!(f, "the peer closed the session: {notification}"),
-            Self::Lost(why) => f.write_str(why),
+            Self::Sent(notification) => write!(f, "closed by kube-vip: {notification}"),
+            Self::Received(notification) => write!(f, "closed by the peer: {notification}"),
+            Self::Lost(error) => f.write_str(&error.message),
         }
     }
 }
 
-impl Ending {
-    /// Nobody refused anything: the peer, or the way to it, was not there any more.
+impl CloseReason {
+    /// The peer or the path to it disappeared; neither end rejected the other.
     fn is_loss(&self) -> bool {
         match self {
             Self::Lost(_) => true,
@@ -196,162 +208,162 @@ impl Ending {
             Self::Received(_) => false,
         }
     }
+
+    fn is_collision(&self) -> bool {
+        matches!(self, Self::Sent(one) | Self::Received(one) if one.is_collision())
+    }
 }
 
-/// How a connection of ours comes about.
+/// State of the outgoing connection attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dial {
     /// Not started.
     Off,
-    /// Not before this moment.
+    /// IdleHoldTimer: no attempt before this time.
     Pausing(BootTime),
-    /// Being made; made anew at this moment.
+    /// In progress; restarted at this time (ConnectRetryTimer).
     Dialling(BootTime),
-    /// The next attempt is at this moment; without one the peer has to connect.
+    /// Next attempt at this time; None for a passive peer.
     Waiting(Option<BootTime>),
-    /// There is a connection.
+    /// Connected.
     Done,
 }
 
-/// A session with one peer.
+/// State machine for one peer.
 #[derive(Debug)]
 pub struct Peer {
     settings: Settings,
     dial: Dial,
     outgoing: Option<Connection>,
     incoming: Option<Connection>,
-    /// Failures in a row.
-    failures: u32,
-    since: BootTime,
-    /// There was a session since this process began.
-    seasoned: bool,
-    /// The peer does not take capabilities.
-    plain: bool,
+    backoff: Backoff,
+    established_at: BootTime,
+    /// A session was established since this process started: the Restart State bit is no longer set.
+    had_session: bool,
+    /// The peer rejected capabilities (RFC 5492 §3).
+    no_capabilities: bool,
     attempts: u64,
-    shown: State,
+    reported_state: FsmState,
     outputs: VecDeque<Output>,
 }
 
 impl Peer {
-    /// A peer that nothing has been done about.
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,
             dial: Dial::Off,
             outgoing: None,
             incoming: None,
-            failures: 0,
-            since: BootTime::default(),
-            seasoned: false,
-            plain: false,
+            backoff: Backoff::new(BACKOFF_MIN, BACKOFF_MAX),
+            established_at: BootTime::default(),
+            had_session: false,
+            no_capabilities: false,
             attempts: 0,
-            shown: State::Idle,
+            reported_state: FsmState::Idle,
             outputs: VecDeque::new(),
         }
     }
 
-    /// How far things have got.
-    pub fn state(&self) -> State {
-        let connections = [&self.outgoing, &self.incoming].into_iter().flatten().map(Connection::state).max();
-        connections.unwrap_or(match self.dial {
-            Dial::Off | Dial::Pausing(_) | Dial::Done => State::Idle,
-            Dial::Dialling(_) => State::Connect,
-            Dial::Waiting(_) => State::Active,
+    fn connections(&self) -> impl Iterator<Item = &Connection> {
+        [&self.outgoing, &self.incoming].into_iter().flatten()
+    }
+
+    pub fn state(&self) -> FsmState {
+        self.connections().map(Connection::state).max().unwrap_or(match self.dial {
+            Dial::Off | Dial::Pausing(_) | Dial::Done => FsmState::Idle,
+            Dial::Dialling(_) => FsmState::Connect,
+            Dial::Waiting(_) => FsmState::Active,
         })
     }
 
-    /// What was agreed on, while routes are exchanged.
+    /// The established session.
     pub fn session(&self) -> Option<&Session> {
-        let up = |connection: &&Connection| connection.state() == State::Established;
-        [&self.outgoing, &self.incoming].into_iter().flatten().find(up).and_then(Connection::session)
+        self.connections().find(|connection| connection.state() == FsmState::Established)?.session()
     }
 
-    /// Take in what happened. Afterwards ask for outputs and for the next deadline.
+    /// Processes an event. Poll outputs and the timeout afterwards.
     pub fn handle_input(&mut self, now: BootTime, input: Input<'_>) {
         match input {
             Input::Start if self.dial == Dial::Off => self.dial(now),
             Input::Start => {}
             Input::Stop(cease, reason) => {
-                for side in [Side::Outgoing, Side::Incoming] {
-                    self.refuse(now, side, Notification::cease(cease, reason));
+                for direction in Direction::BOTH {
+                    self.notify_and_close(now, direction, Notification::cease(cease, reason));
                 }
                 self.dial = Dial::Off;
-                self.failures = 0;
+                self.backoff.reset();
             }
-            Input::Connected(side) => self.connected(now, side),
-            Input::Failed(why) => {
+            Input::Connected(direction) => self.connected(now, direction),
+            Input::Failed(error) => {
                 if matches!(self.dial, Dial::Dialling(_)) {
-                    self.outputs.push_back(Output::Down { established: false, why: Ending::Lost(why) });
-                    self.dial = Dial::Waiting(Some(now + self.spread(RETRY)));
+                    let reason = CloseReason::Lost(error);
+                    self.outputs.push_back(Output::Down { established: false, reason });
+                    self.dial = Dial::Waiting(Some(now + self.jitter(RETRY)));
                 }
             }
-            Input::Received(side, bytes) => self.received(now, side, bytes),
-            Input::Closed(side, why) => self.end(now, side, Ending::Lost(why)),
+            Input::Received(direction, bytes) => self.received(now, direction, bytes),
+            Input::Closed(direction, error) => self.closed(now, direction, CloseReason::Lost(error)),
             Input::PathDown => {
-                for side in [Side::Outgoing, Side::Incoming] {
-                    self.refuse(now, side, Notification::bfd_down());
+                for direction in Direction::BOTH {
+                    self.notify_and_close(now, direction, Notification::bfd_down());
                 }
             }
         }
-        self.tell();
+        self.report_state();
     }
 
-    /// Do what is due by now. Afterwards ask for outputs and for the next deadline.
+    /// Runs expired timers. Poll outputs and the timeout afterwards.
     pub fn handle_timeout(&mut self, now: BootTime) {
         match self.dial {
             Dial::Pausing(at) | Dial::Dialling(at) | Dial::Waiting(Some(at)) if now >= at => self.dial(now),
             _ => {}
         }
-        for side in [Side::Outgoing, Side::Incoming] {
+        for direction in Direction::BOTH {
             let seed = self.settings.seed;
-            let Some(connection) = self.connection(side) else { continue };
-            if connection.is_silent(now) {
-                self.refuse(now, side, Notification::hold_timer_expired());
-            } else if connection.keepalive_is_due(now, seed) {
-                self.outputs.push_back(Output::Send(side, packet::keepalive()));
+            let Some(connection) = self.slot(direction) else { continue };
+            if connection.hold_timer_expired(now) {
+                self.notify_and_close(now, direction, Notification::hold_timer_expired());
+            } else if connection.keepalive_due(now, seed) {
+                self.outputs.push_back(Output::Send(direction, packet::keepalive()));
             }
         }
-        self.tell();
+        self.report_state();
     }
 
     /// When to call [`Self::handle_timeout`].
+    #[must_use]
     pub fn poll_timeout(&self) -> Option<BootTime> {
         let dial = match self.dial {
             Dial::Pausing(at) | Dial::Dialling(at) | Dial::Waiting(Some(at)) => Some(at),
             Dial::Off | Dial::Waiting(None) | Dial::Done => None,
         };
-        let connections = [&self.outgoing, &self.incoming].into_iter().flatten();
-        connections.filter_map(Connection::poll_timeout).chain(dial).min()
+        self.connections().filter_map(Connection::poll_timeout).chain(dial).min()
     }
 
-    /// The next thing to do.
+    #[must_use]
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    fn slot(&mut self, side: Side) -> &mut Option<Connection> {
-        match side {
-            Side::Outgoing => &mut self.outgoing,
-            Side::Incoming => &mut self.incoming,
+    fn slot(&mut self, direction: Direction) -> &mut Option<Connection> {
+        match direction {
+            Direction::Outgoing => &mut self.outgoing,
+            Direction::Incoming => &mut self.incoming,
         }
     }
 
-    fn connection(&mut self, side: Side) -> Option<&mut Connection> {
-        self.slot(side).as_mut()
-    }
-
-    fn tell(&mut self) {
+    fn report_state(&mut self) {
         let state = self.state();
-        if state != self.shown {
-            self.outputs.push_back(Output::Changed(self.shown, state));
-            self.shown = state;
+        if state != self.reported_state {
+            self.outputs.push_back(Output::StateChanged(self.reported_state, state));
+            self.reported_state = state;
         }
     }
 
-    /// A little less than so long, so that not all do the same at once (RFC 4271 §10).
-    fn spread(&mut self, duration: Duration) -> Duration {
+    /// Jitter of RFC 4271 §10: 75 to 100 percent of the interval.
+    fn jitter(&mut self, interval: Duration) -> Duration {
         self.attempts += 1;
-        duration.mul_f64(0.75 + spread(self.settings.seed, self.attempts) / 4.0)
+        interval.mul_f64(0.75 + spread(self.settings.seed, self.attempts) / 4.0)
     }
 
     fn dial(&mut self, now: BootTime) {
@@ -360,136 +372,135 @@ impl Peer {
             return;
         }
         self.outputs.push_back(Output::Dial);
-        self.dial = Dial::Dialling(now + self.spread(RETRY));
+        self.dial = Dial::Dialling(now + self.jitter(RETRY));
     }
 
-    fn connected(&mut self, now: BootTime, side: Side) {
-        let wanted = match side {
-            Side::Outgoing => matches!(self.dial, Dial::Dialling(_)),
-            // Whoever is idle refuses connections (RFC 4271 §8.2.2).
-            Side::Incoming => !matches!(self.dial, Dial::Off | Dial::Pausing(_)),
+    fn connected(&mut self, now: BootTime, direction: Direction) {
+        let expected = match direction {
+            Direction::Outgoing => matches!(self.dial, Dial::Dialling(_)),
+            // RFC 4271 §8.2.2: "In [Idle] state, BGP FSM refuses all incoming BGP connections for this peer."
+            Direction::Incoming => !matches!(self.dial, Dial::Off | Dial::Pausing(_)),
         };
-        if !wanted {
-            return self.outputs.push_back(Output::HangUp(side));
+        if !expected {
+            return self.outputs.push_back(Output::Close(direction));
         }
-        if side == Side::Outgoing {
+        if direction == Direction::Outgoing {
             self.dial = Dial::Done;
         }
-        *self.slot(side) = Some(Connection::new(now));
-        let open = self.settings.open(!self.seasoned, self.plain);
-        self.outputs.push_back(Output::Send(side, open.encode()));
+        *self.slot(direction) = Some(Connection::new(now));
+        let open = self.settings.open(!self.had_session, self.no_capabilities);
+        self.outputs.push_back(Output::Send(direction, open.encode()));
     }
 
-    fn received(&mut self, now: BootTime, side: Side, bytes: &[u8]) {
-        if let Some(connection) = self.connection(side) {
+    fn received(&mut self, now: BootTime, direction: Direction, bytes: &[u8]) {
+        if let Some(connection) = self.slot(direction) {
             connection.receive(bytes);
         }
         loop {
-            let slot = match side {
-                Side::Outgoing => &mut self.outgoing,
-                Side::Incoming => &mut self.incoming,
+            let slot = match direction {
+                Direction::Outgoing => &mut self.outgoing,
+                Direction::Incoming => &mut self.incoming,
             };
             let Some(connection) = slot else { return };
-            let step = match connection.next() {
+            let event = match connection.next_message() {
                 Ok(None) => return,
-                Ok(Some(message)) => connection.handle(now, message, &self.settings, self.plain),
-                Err(notification) => Step::Refused(notification),
+                Ok(Some(message)) => connection.handle(now, message, &self.settings, self.no_capabilities),
+                Err(notification) => ConnectionEvent::ProtocolError(notification),
             };
-            match step {
-                Step::Nothing => {}
-                Step::Opened(session) => self.opened(now, side, &session),
-                Step::Established(session) => {
-                    self.seasoned = true;
-                    self.since = now;
+            match event {
+                ConnectionEvent::None => {}
+                ConnectionEvent::Opened(session) => self.opened(now, direction, &session),
+                ConnectionEvent::Established(session) => {
+                    self.had_session = true;
+                    self.established_at = now;
                     self.dial = Dial::Done;
-                    self.outputs.push_back(Output::Up(side, session));
-                    // What else has arrived with it comes after the news.
-                    self.tell();
-                    // One more connection than is needed.
-                    self.refuse(now, side.other(), Notification::cease(Cease::Collision, ""));
+                    self.outputs.push_back(Output::Up(direction, session));
+                    // The state change precedes routes that arrived in the same segment.
+                    self.report_state();
+                    self.notify_and_close(now, direction.other(), Notification::cease(Cease::Collision, ""));
                 }
-                Step::Routes(routes) => self.outputs.push_back(Output::Routes(routes)),
-                Step::Refresh(family) => self.outputs.push_back(Output::Refresh(family)),
-                Step::Refused(notification) => return self.refuse(now, side, notification),
-                Step::Ended(notification) => {
-                    self.outputs.push_back(Output::HangUp(side));
-                    return self.end(now, side, Ending::Received(notification));
+                ConnectionEvent::Routes(routes) => self.outputs.push_back(Output::Routes(routes)),
+                ConnectionEvent::Refresh(family) => self.outputs.push_back(Output::Refresh(family)),
+                ConnectionEvent::ProtocolError(notification) => {
+                    return self.notify_and_close(now, direction, notification);
+                }
+                ConnectionEvent::Notification(notification) => {
+                    self.outputs.push_back(Output::Close(direction));
+                    return self.closed(now, direction, CloseReason::Received(notification));
                 }
             }
         }
     }
 
-    /// The peer said who it is. Of two connections the one stays that the speaker with the higher identifier made
-    /// (RFC 4271 §6.8); the one that routes are exchanged on stays in any case, unless the peer has just restarted
-    /// (RFC 4724 §4.2).
-    fn opened(&mut self, now: BootTime, side: Side, session: &Session) {
-        let other = side.other();
-        let collision = || Notification::cease(Cease::Collision, "");
-        let goes = match self.connection(other).map(|connection| connection.state()) {
-            None | Some(State::OpenSent) => None,
-            Some(State::Established) if session.restart.is_some() => {
+    /// Collision detection on OPEN (RFC 4271 §6.8): the connection opened by the speaker with the higher identifier
+    /// stays. An established one always stays, unless the peer restarted (RFC 4724 §4.2).
+    fn opened(&mut self, now: BootTime, direction: Direction, session: &Session) {
+        let other = direction.other();
+        let redundant = match self.slot(other).as_ref().map(Connection::state) {
+            None | Some(FsmState::OpenSent) => None,
+            Some(FsmState::Established) if session.restart.is_some() => {
                 self.slot(other).take();
-                self.outputs.push_back(Output::HangUp(other));
-                let why = Ending::Lost("the peer came back on another connection".into());
-                self.outputs.push_back(Output::Down { established: true, why });
+                self.outputs.push_back(Output::Close(other));
+                let reason = CloseReason::Lost("the peer restarted and opened another connection".into());
+                self.outputs.push_back(Output::Down { established: true, reason });
                 None
             }
-            Some(State::Established) => Some(side),
+            Some(FsmState::Established) => Some(direction),
             Some(_) => {
                 let ours = (self.settings.identifier, self.settings.local_as);
-                let stays =
-                    if ours > (session.identifier, session.asn) { Side::Outgoing } else { Side::Incoming };
-                Some(stays.other())
+                let theirs = (session.identifier, session.asn);
+                Some(if ours > theirs { Direction::Incoming } else { Direction::Outgoing })
             }
         };
-        if let Some(goes) = goes {
-            self.refuse(now, goes, collision());
+        if let Some(redundant) = redundant {
+            self.notify_and_close(now, redundant, Notification::cease(Cease::Collision, ""));
         }
-        if goes != Some(side) {
-            self.outputs.push_back(Output::Send(side, packet::keepalive()));
-        }
-    }
-
-    /// End a connection, and tell the peer why.
-    fn refuse(&mut self, now: BootTime, side: Side, notification: Notification) {
-        if self.connection(side).is_some() {
-            self.outputs.push_back(Output::Send(side, notification.encode()));
-            self.outputs.push_back(Output::HangUp(side));
-            self.end(now, side, Ending::Sent(notification));
+        if redundant != Some(direction) {
+            self.outputs.push_back(Output::Send(direction, packet::keepalive()));
         }
     }
 
-    /// A connection is over.
-    fn end(&mut self, now: BootTime, side: Side, why: Ending) {
-        let Some(connection) = self.slot(side).take() else { return };
-        let established = connection.state() == State::Established;
-        let collision = matches!(&why, Ending::Sent(one) | Ending::Received(one) if one.is_collision());
-        if let Ending::Received(notification) = &why
+    fn notify_and_close(&mut self, now: BootTime, direction: Direction, notification: Notification) {
+        if self.slot(direction).is_some() {
+            self.outputs.push_back(Output::Send(direction, notification.encode()));
+            self.outputs.push_back(Output::Close(direction));
+            self.closed(now, direction, CloseReason::Sent(notification));
+        }
+    }
+
+    fn closed(&mut self, now: BootTime, direction: Direction, reason: CloseReason) {
+        let Some(connection) = self.slot(direction).take() else { return };
+        let established = connection.state() == FsmState::Established;
+        let collision = reason.is_collision();
+        if let CloseReason::Received(notification) = &reason
             && notification.is_about_capabilities()
         {
-            self.plain = true;
+            self.no_capabilities = true;
         } else if established {
-            self.plain = false;
+            self.no_capabilities = false;
         }
-        let unanswered = connection.state() == State::OpenSent && matches!(why, Ending::Lost(_));
-        let lasting = if why.is_loss() { GOOD_BUT_LOST } else { GOOD };
+        let no_open_received =
+            connection.state() == FsmState::OpenSent && matches!(reason, CloseReason::Lost(_));
+        let stable_after = if reason.is_loss() { STABLE_AFTER_IF_LOST } else { STABLE_AFTER };
         if !collision || established {
-            self.outputs.push_back(Output::Down { established, why });
+            self.outputs.push_back(Output::Down { established, reason });
         }
-        // The other connection goes on.
-        if self.connection(side.other()).is_some() {
+        if self.slot(direction.other()).is_some() {
             return;
         }
-        // It took the connection and gave it back: it is not ready yet, and said nothing against us (RFC 4271 §8.2.2).
-        if unanswered {
-            let next = now + self.spread(RETRY);
+        // OpenSent and TcpConnectionFails: to Active, without back-off (RFC 4271 §8.2.2). The peer is not ready yet.
+        if no_open_received {
+            let next = now + self.jitter(RETRY);
             self.dial = Dial::Waiting((!self.settings.passive).then_some(next));
             return;
         }
-        let good = established && now.since(self.since) >= lasting;
-        self.failures = if good || collision { 0 } else { self.failures.saturating_add(1) };
-        let pause = SHORTEST_PAUSE * 2_u32.saturating_pow(self.failures.min(10));
-        let pause = self.spread(pause.min(LONGEST_PAUSE));
-        self.dial = Dial::Pausing(now + pause);
+        let stable = established && now.since(self.established_at) >= stable_after;
+        let pause = if stable || collision {
+            self.backoff.reset();
+            RECONNECT_PAUSE
+        } else {
+            self.backoff.next_pause()
+        };
+        self.dial = Dial::Pausing(now + self.jitter(pause));
     }
 }

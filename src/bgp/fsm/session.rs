@@ -1,41 +1,40 @@
-//! What two speakers agree on.
+//! Capability negotiation (RFC 5492).
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::Settings;
-use crate::bgp::packet::{Agreed, Capability, GracefulRestart, Notification, Open, RestartFamily};
+use crate::bgp::packet::{Capability, GracefulRestart, Negotiated, Notification, Open, RestartFamily};
 use crate::model::Family;
 
-/// What both sides can do, and who the other one is.
+/// Negotiated parameters of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
-    /// The peer's AS.
+    /// AS of the peer.
     pub asn: u32,
-    /// The peer's identifier.
+    /// BGP identifier of the peer.
     pub identifier: Ipv4Addr,
-    /// What bytes depend on.
-    pub agreed: Agreed,
-    /// The families that routes are exchanged of.
+    pub negotiated: Negotiated,
+    /// Families that both ends support.
     pub families: Vec<Family>,
-    /// IPv4 routes may have an IPv6 next hop (RFC 8950).
+    /// IPv4 routes with an IPv6 next hop (RFC 8950).
     pub extended_next_hop: bool,
-    /// The peer asks for marks around what it asked for (RFC 7313).
-    pub marks: bool,
-    /// The session is over after so much silence; none for never.
+    /// Enhanced Route Refresh (RFC 7313).
+    pub enhanced_refresh: bool,
+    /// Hold time; None for no limit.
     pub hold: Option<Duration>,
-    /// From one KEEPALIVE to the next.
+    /// KEEPALIVE interval before jitter.
     pub keepalive: Option<Duration>,
-    /// How the peer restarts, where both of us speak of it (RFC 4724).
+    /// The peer's Graceful Restart capability, if both ends have it (RFC 4724).
     pub restart: Option<GracefulRestart>,
 }
 
 impl Settings {
-    /// What we say of ourselves. `restarted`: there has been no session since this process began. `plain`: without
-    /// capabilities, for a peer that refused them (RFC 5492 §3).
-    pub(super) fn open(&self, restarted: bool, plain: bool) -> Open {
+    /// The OPEN to send. `restarted`: no session since this process started. `no_capabilities`: the peer rejected
+    /// capabilities (RFC 5492 §3).
+    pub(super) fn open(&self, restarted: bool, no_capabilities: bool) -> Open {
         let mut capabilities = Vec::new();
-        if !plain {
+        if !no_capabilities {
             capabilities.extend(self.families.iter().copied().map(Capability::Family));
             capabilities.push(Capability::Refresh);
             if self.extended_next_hop {
@@ -57,25 +56,25 @@ impl Settings {
         Open { asn: self.local_as, hold_time: self.hold_time, identifier: self.identifier, capabilities }
     }
 
-    /// What both sides agree on, from what the peer says of itself.
-    pub(super) fn negotiate(&self, theirs: &Open, plain: bool) -> Result<Session, Notification> {
+    /// Combines the peer's OPEN with these settings, or returns the NOTIFICATION to send.
+    pub(super) fn negotiate(&self, theirs: &Open, no_capabilities: bool) -> Result<Session, Notification> {
         if self.peer_as.is_some_and(|asn| asn != theirs.asn) {
             return Err(Notification::bad_peer_as());
         }
         let internal = theirs.asn == self.local_as;
-        // Within an AS two speakers with one identifier cannot be told apart (RFC 6286 §2.1).
+        // Within an AS the BGP identifier must be unique (RFC 6286 §2.1).
         if internal && theirs.identifier == self.identifier {
             return Err(Notification::bad_identifier());
         }
-        let ours = self.open(false, plain);
+        let ours = self.open(false, no_capabilities);
         let common = |family: &Family| ours.families().contains(family);
         let families: Vec<Family> = theirs.families().into_iter().filter(common).collect();
         if families.is_empty() {
             return Err(Notification::unsupported_capability(&self.families));
         }
         let both = |capability: Capability| ours.has(&capability) && theirs.has(&capability);
-        let four_octets =
-            !plain && theirs.capabilities.iter().any(|one| matches!(one, Capability::FourOctets(_)));
+        let four_octets = !no_capabilities
+            && theirs.capabilities.iter().any(|one| matches!(one, Capability::FourOctets(_)));
         let restart = theirs.capabilities.iter().find_map(|capability| match capability {
             Capability::GracefulRestart(restart) => Some(restart.clone()),
             _ => None,
@@ -85,9 +84,9 @@ impl Settings {
         Ok(Session {
             asn: theirs.asn,
             identifier: theirs.identifier,
-            agreed: Agreed { four_octets, internal },
+            negotiated: Negotiated { four_octets, internal },
             extended_next_hop: both(Capability::ExtendedNextHop),
-            marks: both(Capability::EnhancedRefresh),
+            enhanced_refresh: both(Capability::EnhancedRefresh),
             keepalive: hold.map(|hold| self.keepalive.min(hold / 3)),
             hold,
             restart: restart.filter(|_| self.restart.is_some()),

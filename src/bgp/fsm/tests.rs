@@ -1,10 +1,10 @@
-//! The table of RFC 4271 §8.2.2 as data, collisions, and what holds whatever happens.
+//! Transition table of RFC 4271 §8.2.2, collisions, and invariants under random events.
 
 use proptest::prelude::*;
 
 use super::super::packet::{Capability, Message, Open, decode};
 use super::*;
-use crate::bgp::packet::{Agreed, GracefulRestart, RestartFamily};
+use crate::bgp::packet::{GracefulRestart, Negotiated, RestartFamily};
 
 fn at(millis: u64) -> BootTime {
     BootTime::from_boot(Duration::from_millis(millis))
@@ -25,7 +25,6 @@ fn settings() -> Settings {
     }
 }
 
-/// The OPEN of a peer with this identifier.
 fn open_of(identifier: &str) -> Open {
     Open {
         asn: 65_001,
@@ -44,35 +43,34 @@ fn open() -> Vec<u8> {
     open_of("192.0.2.254").encode()
 }
 
-/// An output in a few words.
-fn words(output: &Output) -> String {
-    let side = |side: &Side| if *side == Side::Outgoing { "" } else { "in:" };
+fn summary(output: &Output) -> String {
+    let direction = |direction: &Direction| if *direction == Direction::Outgoing { "" } else { "in:" };
     match output {
         Output::Dial => "dial".into(),
         Output::Send(from, bytes) => {
-            let agreed = Agreed { four_octets: true, internal: false };
-            let text = match decode(bytes, agreed).unwrap().unwrap().0 {
+            let negotiated = Negotiated { four_octets: true, internal: false };
+            let text = match decode(bytes, negotiated).unwrap().unwrap().0 {
                 Message::Open(_) => "open".into(),
                 Message::Keepalive => "keepalive".into(),
                 Message::Notification(one) => format!("notify {}/{}", one.code, one.subcode),
                 other => format!("{other:?}"),
             };
-            format!("{}{text}", side(from))
+            format!("{}{text}", direction(from))
         }
-        Output::HangUp(from) => format!("{}hang up", side(from)),
-        Output::Up(from, _) => format!("{}up", side(from)),
+        Output::Close(from) => format!("{}close", direction(from)),
+        Output::Up(from, _) => format!("{}up", direction(from)),
         Output::Down { established: true, .. } => "down".into(),
         Output::Down { established: false, .. } => "failed".into(),
         Output::Routes(_) => "routes".into(),
         Output::Refresh(family) => format!("refresh {family}"),
-        Output::Changed(..) => String::new(),
+        Output::StateChanged(..) => String::new(),
     }
 }
 
 fn drain(peer: &mut Peer) -> String {
     let mut texts = Vec::new();
     while let Some(output) = peer.poll_output() {
-        texts.push(words(&output));
+        texts.push(summary(&output));
     }
     texts.retain(|text| !text.is_empty());
     texts.join(", ")
@@ -85,24 +83,24 @@ fn feed(peer: &mut Peer, now: u64, inputs: &[Input<'_>]) -> String {
     drain(peer)
 }
 
-use Side::{Incoming, Outgoing};
+use Direction::{Incoming, Outgoing};
 
-/// A peer in a state, as it is at 0 ms.
-fn peer_in(state: State) -> Peer {
+/// A peer that reached this state at 0 ms.
+fn peer_in(state: FsmState) -> Peer {
     let mut peer = Peer::new(settings());
     let open = open();
     let keepalive = packet::keepalive();
     let steps = [
-        (State::Connect, Input::Start),
-        (State::OpenSent, Input::Connected(Outgoing)),
-        (State::OpenConfirm, Input::Received(Outgoing, &open)),
-        (State::Established, Input::Received(Outgoing, &keepalive)),
+        (FsmState::Connect, Input::Start),
+        (FsmState::OpenSent, Input::Connected(Outgoing)),
+        (FsmState::OpenConfirm, Input::Received(Outgoing, &open)),
+        (FsmState::Established, Input::Received(Outgoing, &keepalive)),
     ];
     for (reached, input) in steps {
-        if state == State::Idle || (peer.state() == state) {
+        if state == FsmState::Idle || (peer.state() == state) {
             break;
         }
-        if state == State::Active && reached == State::OpenSent {
+        if state == FsmState::Active && reached == FsmState::OpenSent {
             peer.handle_input(at(0), Input::Failed("refused".into()));
             break;
         }
@@ -113,7 +111,6 @@ fn peer_in(state: State) -> Peer {
     peer
 }
 
-/// What happens to a peer in the table below.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Event {
     Start,
@@ -146,7 +143,7 @@ fn apply(peer: &mut Peer, event: Event) -> String {
         Event::BadOpen => bad_open,
         Event::WrongAs => wrong.encode(),
         Event::Keepalive => packet::keepalive(),
-        Event::Update => packet::Update::EndOfRib(Family::V4).encode(Agreed::default()).concat(),
+        Event::Update => packet::Update::EndOfRib(Family::V4).encode(Negotiated::default()).concat(),
         // Withdrawn routes that are longer than the message.
         Event::BadUpdate => packet::frame(2, &[0, 9, 0, 0]),
         Event::Notification => Notification::cease(Cease::Shutdown, "maintenance").encode(),
@@ -179,11 +176,11 @@ fn apply(peer: &mut Peer, event: Event) -> String {
 #[test]
 fn the_table_of_rfc_4271() {
     use Event::*;
-    use State::*;
+    use FsmState::*;
     let table = [
         (Idle, Start, Connect, "dial"),
         (Idle, Stop, Idle, ""),
-        (Idle, Connected, Idle, "hang up"),
+        (Idle, Connected, Idle, "close"),
         (Idle, Open, Idle, ""),
         (Connect, Start, Connect, ""),
         (Connect, Stop, Idle, ""),
@@ -192,40 +189,40 @@ fn the_table_of_rfc_4271() {
         (Connect, RetryTimer, Connect, "dial"),
         (Active, RetryTimer, Connect, "dial"),
         (Active, Stop, Idle, ""),
-        (Active, Connected, Active, "hang up"),
+        (Active, Connected, Active, "close"),
         (OpenSent, Start, OpenSent, ""),
-        (OpenSent, Stop, Idle, "notify 6/2, hang up, failed"),
+        (OpenSent, Stop, Idle, "notify 6/2, close, failed"),
         (OpenSent, Closed, Active, "failed"),
         (OpenSent, Open, OpenConfirm, "keepalive"),
-        (OpenSent, BadHeader, Idle, "notify 1/1, hang up, failed"),
-        (OpenSent, BadOpen, Idle, "notify 2/1, hang up, failed"),
-        (OpenSent, WrongAs, Idle, "notify 2/2, hang up, failed"),
-        (OpenSent, Keepalive, Idle, "notify 5/1, hang up, failed"),
-        (OpenSent, Update, Idle, "notify 5/1, hang up, failed"),
-        (OpenSent, Notification, Idle, "hang up, failed"),
-        (OpenSent, HoldTimer, Idle, "notify 4/0, hang up, failed"),
-        (OpenSent, PathDown, Idle, "notify 6/10, hang up, failed"),
-        (OpenConfirm, Stop, Idle, "notify 6/2, hang up, failed"),
+        (OpenSent, BadHeader, Idle, "notify 1/1, close, failed"),
+        (OpenSent, BadOpen, Idle, "notify 2/1, close, failed"),
+        (OpenSent, WrongAs, Idle, "notify 2/2, close, failed"),
+        (OpenSent, Keepalive, Idle, "notify 5/1, close, failed"),
+        (OpenSent, Update, Idle, "notify 5/1, close, failed"),
+        (OpenSent, Notification, Idle, "close, failed"),
+        (OpenSent, HoldTimer, Idle, "notify 4/0, close, failed"),
+        (OpenSent, PathDown, Idle, "notify 6/10, close, failed"),
+        (OpenConfirm, Stop, Idle, "notify 6/2, close, failed"),
         (OpenConfirm, Closed, Idle, "failed"),
         (OpenConfirm, Keepalive, Established, "up"),
         (OpenConfirm, KeepaliveTimer, OpenConfirm, "keepalive"),
-        (OpenConfirm, Open, Idle, "notify 5/2, hang up, failed"),
-        (OpenConfirm, Update, Idle, "notify 5/2, hang up, failed"),
-        (OpenConfirm, Notification, Idle, "hang up, failed"),
-        (OpenConfirm, HoldTimer, Idle, "notify 4/0, hang up, failed"),
-        (OpenConfirm, BadHeader, Idle, "notify 1/1, hang up, failed"),
+        (OpenConfirm, Open, Idle, "notify 5/2, close, failed"),
+        (OpenConfirm, Update, Idle, "notify 5/2, close, failed"),
+        (OpenConfirm, Notification, Idle, "close, failed"),
+        (OpenConfirm, HoldTimer, Idle, "notify 4/0, close, failed"),
+        (OpenConfirm, BadHeader, Idle, "notify 1/1, close, failed"),
         (Established, Start, Established, ""),
-        (Established, Stop, Idle, "notify 6/2, hang up, down"),
+        (Established, Stop, Idle, "notify 6/2, close, down"),
         (Established, Closed, Idle, "down"),
         (Established, Keepalive, Established, ""),
         (Established, Update, Established, "routes"),
-        (Established, BadUpdate, Idle, "notify 3/1, hang up, down"),
-        (Established, BadHeader, Idle, "notify 1/1, hang up, down"),
-        (Established, Open, Idle, "notify 5/3, hang up, down"),
-        (Established, Notification, Idle, "hang up, down"),
+        (Established, BadUpdate, Idle, "notify 3/1, close, down"),
+        (Established, BadHeader, Idle, "notify 1/1, close, down"),
+        (Established, Open, Idle, "notify 5/3, close, down"),
+        (Established, Notification, Idle, "close, down"),
         (Established, KeepaliveTimer, Established, "keepalive"),
-        (Established, HoldTimer, Idle, "notify 4/0, hang up, down"),
-        (Established, PathDown, Idle, "notify 6/10, hang up, down"),
+        (Established, HoldTimer, Idle, "notify 4/0, close, down"),
+        (Established, PathDown, Idle, "notify 6/10, close, down"),
     ];
     for (before, event, after, expected) in table {
         let mut peer = peer_in(before);
@@ -235,7 +232,7 @@ fn the_table_of_rfc_4271() {
 }
 
 #[test]
-fn after_a_failure_the_peer_is_left_alone_for_longer_and_longer() {
+fn consecutive_failures_back_off_up_to_thirty_seconds() {
     let mut peer = Peer::new(settings());
     feed(&mut peer, 0, &[Input::Start]);
     let (mut now, mut pauses) = (0, Vec::new());
@@ -255,7 +252,7 @@ fn after_a_failure_the_peer_is_left_alone_for_longer_and_longer() {
 }
 
 #[test]
-fn a_good_session_that_is_lost_is_tried_again_at_once() {
+fn a_stable_session_reconnects_without_back_off() {
     let refusal = Notification::cease(Cease::Shutdown, "").encode();
     let lost = || Input::Closed(Outgoing, "reset".into());
     for (lasted, ending, at_once) in [
@@ -266,7 +263,7 @@ fn a_good_session_that_is_lost_is_tried_again_at_once() {
         (60_000, Input::Received(Outgoing, &refusal), true),
         (2_000, Input::Received(Outgoing, &refusal), false),
     ] {
-        let mut peer = peer_in(State::Established);
+        let mut peer = peer_in(FsmState::Established);
         let what = format!("{ending:?} after {lasted} ms");
         feed(&mut peer, lasted, &[ending]);
         let pause = peer.poll_timeout().unwrap().since(at(lasted));
@@ -275,10 +272,10 @@ fn a_good_session_that_is_lost_is_tried_again_at_once() {
 }
 
 #[test]
-fn a_passive_peer_waits_to_be_called() {
+fn a_passive_peer_only_accepts_connections() {
     let mut peer = Peer::new(Settings { passive: true, ..settings() });
     assert_eq!(feed(&mut peer, 0, &[Input::Start]), "");
-    assert_eq!((peer.state(), peer.poll_timeout()), (State::Active, None));
+    assert_eq!((peer.state(), peer.poll_timeout()), (FsmState::Active, None));
     assert_eq!(feed(&mut peer, 0, &[Input::Connected(Incoming)]), "in:open");
     let open = open();
     assert_eq!(feed(&mut peer, 0, &[Input::Received(Incoming, &open)]), "in:keepalive");
@@ -286,58 +283,59 @@ fn a_passive_peer_waits_to_be_called() {
     assert_eq!(feed(&mut peer, 0, &[Input::Received(Incoming, &keepalive)]), "in:up");
 }
 
-/// RFC 4271 §6.8: the connection that the speaker with the higher identifier made is the one that stays.
+/// RFC 4271 §6.8.
 #[test]
-fn of_two_connections_one_stays() {
+fn a_collision_keeps_the_connection_of_the_higher_identifier() {
     for (theirs, expected) in
-        [("192.0.2.254", "notify 6/7, hang up, in:keepalive"), ("192.0.2.0", "in:notify 6/7, in:hang up")]
+        [("192.0.2.254", "notify 6/7, close, in:keepalive"), ("192.0.2.0", "in:notify 6/7, in:close")]
     {
-        let mut peer = peer_in(State::OpenSent);
+        let mut peer = peer_in(FsmState::OpenSent);
         let open = open_of(theirs).encode();
         assert_eq!(feed(&mut peer, 0, &[Input::Connected(Incoming)]), "in:open");
         assert_eq!(feed(&mut peer, 0, &[Input::Received(Outgoing, &open)]), "keepalive");
         assert_eq!(feed(&mut peer, 0, &[Input::Received(Incoming, &open)]), expected, "{theirs}");
-        assert_eq!(peer.state(), State::OpenConfirm);
+        assert_eq!(peer.state(), FsmState::OpenConfirm);
     }
 }
 
 #[test]
-fn a_session_in_use_stays_unless_the_peer_has_restarted() {
+fn an_established_session_survives_a_collision_unless_the_peer_restarted() {
     let restart = Capability::GracefulRestart(GracefulRestart {
         seconds: 120,
         families: vec![RestartFamily { family: Family::V4, forwarding: true }],
         ..GracefulRestart::default()
     });
-    let mut peer = peer_in(State::Established);
-    let plain = open();
+    let mut peer = peer_in(FsmState::Established);
+    let without_restart = open();
     assert_eq!(feed(&mut peer, 0, &[Input::Connected(Incoming)]), "in:open");
-    assert_eq!(feed(&mut peer, 0, &[Input::Received(Incoming, &plain)]), "in:notify 6/7, in:hang up");
+    assert_eq!(feed(&mut peer, 0, &[Input::Received(Incoming, &without_restart)]), "in:notify 6/7, in:close");
     let mut back = open_of("192.0.2.254");
     back.capabilities.push(restart);
     let back = back.encode();
     assert_eq!(feed(&mut peer, 0, &[Input::Connected(Incoming)]), "in:open");
-    assert_eq!(feed(&mut peer, 0, &[Input::Received(Incoming, &back)]), "hang up, down, in:keepalive");
+    assert_eq!(feed(&mut peer, 0, &[Input::Received(Incoming, &back)]), "close, down, in:keepalive");
     let keepalive = packet::keepalive();
     assert_eq!(feed(&mut peer, 0, &[Input::Received(Incoming, &keepalive)]), "in:up");
 }
 
 #[test]
-fn a_peer_that_refuses_capabilities_is_asked_without() {
-    let mut peer = peer_in(State::OpenSent);
+fn a_peer_that_rejects_capabilities_gets_an_open_without_them() {
+    let mut peer = peer_in(FsmState::OpenSent);
     let refusal = Notification::bad_parameter().encode();
     feed(&mut peer, 0, &[Input::Received(Outgoing, &refusal)]);
     peer.handle_timeout(at(2_000));
     drain(&mut peer);
     peer.handle_input(at(2_000), Input::Connected(Outgoing));
     let opens: Vec<Output> = std::iter::from_fn(|| peer.poll_output()).collect();
-    let plain = opens.iter().any(|output| matches!(output, Output::Send(_, bytes) if bytes.len() == 29));
-    assert!(plain, "{opens:?}");
+    let no_capabilities =
+        opens.iter().any(|output| matches!(output, Output::Send(_, bytes) if bytes.len() == 29));
+    assert!(no_capabilities, "{opens:?}");
 }
 
 #[test]
-fn only_the_first_session_says_that_this_process_has_restarted() {
-    let says = |output: &Output| match output {
-        Output::Send(_, bytes) => match decode(bytes, Agreed::default()).unwrap().unwrap().0 {
+fn only_the_first_open_sets_the_restart_state_bit() {
+    let restarting = |output: &Output| match output {
+        Output::Send(_, bytes) => match decode(bytes, Negotiated::default()).unwrap().unwrap().0 {
             Message::Open(open) => open.capabilities.iter().find_map(|one| match one {
                 Capability::GracefulRestart(restart) => Some(restart.restarting),
                 _ => None,
@@ -346,21 +344,21 @@ fn only_the_first_session_says_that_this_process_has_restarted() {
         },
         _ => None,
     };
-    let mut peer = peer_in(State::Connect);
+    let mut peer = peer_in(FsmState::Connect);
     peer.handle_input(at(0), Input::Connected(Outgoing));
     let first: Vec<bool> =
-        std::iter::from_fn(|| peer.poll_output()).filter_map(|output| says(&output)).collect();
-    let mut peer = peer_in(State::Established);
+        std::iter::from_fn(|| peer.poll_output()).filter_map(|output| restarting(&output)).collect();
+    let mut peer = peer_in(FsmState::Established);
     feed(&mut peer, 0, &[Input::Closed(Outgoing, "reset".into())]);
     peer.handle_timeout(at(5_000));
     peer.handle_input(at(5_000), Input::Connected(Outgoing));
     let later: Vec<bool> =
-        std::iter::from_fn(|| peer.poll_output()).filter_map(|output| says(&output)).collect();
+        std::iter::from_fn(|| peer.poll_output()).filter_map(|output| restarting(&output)).collect();
     assert_eq!((first, later), (vec![true], vec![false]));
 }
 
 #[test]
-fn what_is_agreed_is_the_lesser_of_both() {
+fn negotiation_takes_the_lower_hold_time_and_the_common_families() {
     let session = settings().negotiate(&Open { hold_time: 3, ..open_of("192.0.2.254") }, false).unwrap();
     assert_eq!(
         (session.hold, session.keepalive),
@@ -370,7 +368,7 @@ fn what_is_agreed_is_the_lesser_of_both() {
     assert_eq!((never.hold, never.keepalive), (None, None));
     let v4_only = Open { capabilities: Vec::new(), ..open_of("192.0.2.254") };
     let session = settings().negotiate(&v4_only, false).unwrap();
-    assert_eq!((session.families, session.agreed.four_octets), (vec![Family::V4], false));
+    assert_eq!((session.families, session.negotiated.four_octets), (vec![Family::V4], false));
     let none = Settings { families: vec![Family::V6], ..settings() };
     assert_eq!(none.negotiate(&v4_only, false).unwrap_err().subcode, 7);
     let ourselves = Open { asn: 65_000, ..open_of("192.0.2.1") };
@@ -378,7 +376,6 @@ fn what_is_agreed_is_the_lesser_of_both() {
     assert_eq!(internal.negotiate(&ourselves, false).unwrap_err().subcode, 3);
 }
 
-/// What can happen to a peer, in any order.
 #[derive(Debug, Clone)]
 enum Any {
     Event(u8),
@@ -393,10 +390,10 @@ fn anything() -> impl Strategy<Value = Any> {
     prop_oneof![
         (0..4_u8).prop_map(Any::Event),
         (any::<bool>(), prop::collection::vec(any::<u8>(), 0..40))
-            .prop_map(|(side, bytes)| Any::Bytes(side, bytes)),
+            .prop_map(|(direction, bytes)| Any::Bytes(direction, bytes)),
         any::<bool>().prop_map(Any::Connected),
         any::<bool>().prop_map(Any::Closed),
-        (any::<bool>(), 0..6_u8).prop_map(|(side, kind)| Any::Message(side, kind)),
+        (any::<bool>(), 0..6_u8).prop_map(|(direction, kind)| Any::Message(direction, kind)),
         (0..20_000_u16).prop_map(Any::Wait),
     ]
 }
@@ -404,15 +401,15 @@ fn anything() -> impl Strategy<Value = Any> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 512, ..ProptestConfig::default() })]
 
-    /// Whatever comes in whatever order: ups and downs alternate, nothing is sent on a connection that is closed, a
-    /// peer that was started always has something to wait for, and time never stands still.
+    /// For any sequence of inputs: Up and Down alternate, nothing is sent on a closed connection, a started peer has a
+    /// timer or a session, and no timer is due after handle_timeout.
     #[test]
-    fn whatever_happens(steps in prop::collection::vec(anything(), 1..80)) {
-        let side = |incoming: bool| if incoming { Incoming } else { Outgoing };
+    fn invariants_hold_for_any_sequence_of_inputs(steps in prop::collection::vec(anything(), 1..80)) {
+        let direction = |incoming: bool| if incoming { Incoming } else { Outgoing };
         let mut peer = Peer::new(settings());
         let mut now = 0;
         let mut up = None;
-        let mut open_sides = std::collections::BTreeSet::new();
+        let mut open_directions = std::collections::BTreeSet::new();
         let mut started = false;
         for step in steps {
             match step {
@@ -421,18 +418,18 @@ proptest! {
                 Any::Event(2) => peer.handle_input(at(now), Input::Failed("refused".into())),
                 Any::Event(_) => peer.handle_input(at(now), Input::PathDown),
                 Any::Bytes(from, bytes) => {
-                    if open_sides.contains(&side(from)) {
-                        peer.handle_input(at(now), Input::Received(side(from), &bytes));
+                    if open_directions.contains(&direction(from)) {
+                        peer.handle_input(at(now), Input::Received(direction(from), &bytes));
                     }
                 }
                 Any::Connected(from) => {
-                    if open_sides.insert(side(from)) {
-                        peer.handle_input(at(now), Input::Connected(side(from)));
+                    if open_directions.insert(direction(from)) {
+                        peer.handle_input(at(now), Input::Connected(direction(from)));
                     }
                 }
                 Any::Closed(from) => {
-                    if open_sides.remove(&side(from)) {
-                        peer.handle_input(at(now), Input::Closed(side(from), "gone".into()));
+                    if open_directions.remove(&direction(from)) {
+                        peer.handle_input(at(now), Input::Closed(direction(from), "gone".into()));
                     }
                 }
                 Any::Message(from, kind) => {
@@ -440,38 +437,38 @@ proptest! {
                         0 => open(),
                         1 => open_of("192.0.2.0").encode(),
                         2 => packet::keepalive(),
-                        3 => packet::Update::EndOfRib(Family::V6).encode(Agreed::default()).concat(),
+                        3 => packet::Update::EndOfRib(Family::V6).encode(Negotiated::default()).concat(),
                         4 => Notification::bad_hold_time().encode(),
                         _ => packet::refresh_message(Family::V4, 0),
                     };
-                    if open_sides.contains(&side(from)) {
-                        peer.handle_input(at(now), Input::Received(side(from), &bytes));
+                    if open_directions.contains(&direction(from)) {
+                        peer.handle_input(at(now), Input::Received(direction(from), &bytes));
                     }
                 }
                 Any::Wait(millis) => { now += u64::from(millis); peer.handle_timeout(at(now)) }
             }
             while let Some(output) = peer.poll_output() {
                 match output {
-                    Output::Send(on, _) => prop_assert!(open_sides.contains(&on), "sent on a closed connection"),
-                    Output::HangUp(on) => { open_sides.remove(&on); }
-                    Output::Up(on, _) => { prop_assert!(up.is_none(), "up twice"); up = Some(on); }
-                    Output::Down { established: true, .. } => prop_assert!(up.take().is_some(), "down without up"),
+                    Output::Send(on, _) => prop_assert!(open_directions.contains(&on), "sent on a closed connection"),
+                    Output::Close(on) => { open_directions.remove(&on); }
+                    Output::Up(on, _) => { prop_assert!(up.is_none(), "Up twice"); up = Some(on); }
+                    Output::Down { established: true, .. } => prop_assert!(up.take().is_some(), "Down without Up"),
                     _ => {}
                 }
             }
             prop_assert_eq!(up.is_some(), peer.session().is_some());
-            prop_assert_eq!(up.is_some(), peer.state() == State::Established);
+            prop_assert_eq!(up.is_some(), peer.state() == FsmState::Established);
             if started && !peer.settings.passive {
-                prop_assert!(peer.poll_timeout().is_some() || peer.session().is_some(), "nothing to wait for");
+                prop_assert!(peer.poll_timeout().is_some() || peer.session().is_some(), "a started peer has neither a timer nor a session");
             }
-            // What is due is done: asking again at the same moment finds nothing.
+            // A second call at the same time does nothing.
             peer.handle_timeout(at(now));
             while peer.poll_output().is_some_and(|output| match output {
-                Output::HangUp(on) => open_sides.remove(&on),
+                Output::Close(on) => open_directions.remove(&on),
                 Output::Down { established: true, .. } => up.take().is_some(),
                 _ => true,
             }) {}
-            prop_assert!(peer.poll_timeout().is_none_or(|due| due > at(now)), "due, and not done");
+            prop_assert!(peer.poll_timeout().is_none_or(|due| due > at(now)), "a timer is due after handle_timeout");
         }
     }
 }

@@ -1,45 +1,40 @@
-//! Path attributes (RFC 4271 §4.3 and §5), and what each costs when it is wrong (RFC 7606 §7).
+//! Path attributes (RFC 4271 §4.3 and §5) and their error handling (RFC 7606 §7).
 
 use std::net::Ipv4Addr;
 
-use super::Agreed;
+use super::Negotiated;
 use super::cursor::Cursor;
 
-/// Where a route comes from (RFC 4271 §5.1.1).
+/// ORIGIN (RFC 4271 §5.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Origin {
-    /// From within the AS.
     #[default]
     Igp,
-    /// From EGP.
     Egp,
-    /// From elsewhere.
     Incomplete,
 }
 
-/// A part of an AS path.
+/// Path segment of AS_PATH.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
-    /// Its members are in order: AS_SEQUENCE, and not AS_SET.
+    /// AS_SEQUENCE; otherwise AS_SET.
     pub ordered: bool,
-    /// The AS numbers.
     pub members: Vec<u32>,
 }
 
 /// A large community (RFC 8092).
 pub type LargeCommunity = [u32; 3];
 
-/// Communities with a meaning of their own.
+/// Well-known communities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WellKnown {
-    /// These routes are about to go (RFC 8326).
+    /// RFC 8326.
     GracefulShutdown,
-    /// Not for peers of other ASes (RFC 1997).
+    /// RFC 1997.
     NoExport,
 }
 
 impl WellKnown {
-    /// Its number.
     pub const fn number(self) -> u32 {
         match self {
             Self::GracefulShutdown => 0xffff_0000,
@@ -48,30 +43,26 @@ impl WellKnown {
     }
 }
 
-/// What is known of a route besides its prefix and next hop.
+/// Path attributes except NEXT_HOP and MP_REACH_NLRI.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Attributes {
-    /// Where it comes from.
     pub origin: Origin,
-    /// The ASes it came through, the last one first.
     pub as_path: Vec<Segment>,
-    /// Which of several ways into an AS is liked best: the least.
+    /// MULTI_EXIT_DISC: lowest preferred.
     pub med: Option<u32>,
-    /// Which of several ways out of an AS is liked best: the greatest.
+    /// LOCAL_PREF: highest preferred.
     pub local_pref: Option<u32>,
-    /// Communities (RFC 1997).
     pub communities: Vec<u32>,
-    /// Large communities (RFC 8092).
     pub large_communities: Vec<LargeCommunity>,
 }
 
-/// What has to be done about an attribute that is wrong, the least first.
+/// Error handling of a malformed attribute (RFC 7606 §2), the weakest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Fault {
-    /// Go on without it.
-    Discard,
-    /// Take the routes of the UPDATE for withdrawn.
-    Withdraw,
+pub(super) enum ErrorHandling {
+    /// "Attribute discard".
+    AttributeDiscard,
+    /// "Treat-as-withdraw".
+    TreatAsWithdraw,
 }
 
 pub(super) const ORIGIN: u8 = 1;
@@ -90,30 +81,29 @@ const LARGE_COMMUNITIES: u8 = 32;
 
 pub(super) const OPTIONAL: u8 = 0x80;
 pub(super) const TRANSITIVE: u8 = 0x40;
-const LONG: u8 = 0x10;
+const EXTENDED_LENGTH: u8 = 0x10;
 
-/// One attribute as bytes.
 pub(super) fn frame(flags: u8, code: u8, value: &[u8]) -> Vec<u8> {
     match u8::try_from(value.len()) {
         Ok(length) => [&[flags, code, length], value].concat(),
         Err(_) => {
             let [high, low] = u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes();
-            [&[flags | LONG, code, high, low], value].concat()
+            [&[flags | EXTENDED_LENGTH, code, high, low], value].concat()
         }
     }
 }
 
 impl Attributes {
-    /// All of them but the next hop, in the order of their codes. LOCAL_PREF stays within an AS.
-    pub(super) fn encode(&self, agreed: Agreed) -> Vec<(u8, Vec<u8>)> {
+    /// Encoded attributes by type code, without NEXT_HOP. LOCAL_PREF only for internal peers.
+    pub(super) fn encode(&self, negotiated: Negotiated) -> Vec<(u8, Vec<u8>)> {
         let mut all = vec![(ORIGIN, frame(TRANSITIVE, ORIGIN, &[self.origin as u8]))];
         let mut path = Vec::new();
         for segment in &self.as_path {
-            // A segment holds at most 255 members.
+            // The segment length field has one octet.
             for members in segment.members.chunks(255) {
                 path.extend([if segment.ordered { 2 } else { 1 }, members.len() as u8]);
                 for member in members {
-                    if agreed.four_octets {
+                    if negotiated.four_octets {
                         path.extend(member.to_be_bytes());
                     } else {
                         path.extend(u16::try_from(*member).unwrap_or(23456).to_be_bytes());
@@ -123,7 +113,7 @@ impl Attributes {
         }
         all.push((AS_PATH, frame(TRANSITIVE, AS_PATH, &path)));
         all.extend(self.med.map(|med| (MED, frame(OPTIONAL, MED, &med.to_be_bytes()))));
-        if agreed.internal {
+        if negotiated.internal {
             let preference = self.local_pref.unwrap_or(100);
             all.push((LOCAL_PREF, frame(TRANSITIVE, LOCAL_PREF, &preference.to_be_bytes())));
         }
@@ -140,8 +130,14 @@ impl Attributes {
         all
     }
 
-    /// Take in one attribute.
-    pub(super) fn learn(&mut self, flags: u8, code: u8, value: &[u8], agreed: Agreed) -> Result<(), Fault> {
+    /// Decodes one attribute into its field.
+    pub(super) fn decode(
+        &mut self,
+        flags: u8,
+        code: u8,
+        value: &[u8],
+        negotiated: Negotiated,
+    ) -> Result<(), ErrorHandling> {
         let mut cursor = Cursor::new(value);
         let well_known = flags & (OPTIONAL | TRANSITIVE) == TRANSITIVE;
         let four = |value: &[u8]| <[u8; 4]>::try_from(value).map(u32::from_be_bytes);
@@ -151,20 +147,24 @@ impl Attributes {
                     [0] => Origin::Igp,
                     [1] => Origin::Egp,
                     [2] => Origin::Incomplete,
-                    _ => return Err(Fault::Withdraw),
+                    _ => return Err(ErrorHandling::TreatAsWithdraw),
                 };
             }
-            AS_PATH if well_known => self.as_path = path(&mut cursor, agreed).ok_or(Fault::Withdraw)?,
+            AS_PATH if well_known => {
+                self.as_path = path(&mut cursor, negotiated).ok_or(ErrorHandling::TreatAsWithdraw)?
+            }
             NEXT_HOP if well_known && value.len() == 4 => {}
-            MED if flags & OPTIONAL != 0 => self.med = Some(four(value).map_err(|_| Fault::Withdraw)?),
-            // From another AS it means nothing (RFC 7606 §7.5).
-            LOCAL_PREF if !agreed.internal => return Err(Fault::Discard),
+            MED if flags & OPTIONAL != 0 => {
+                self.med = Some(four(value).map_err(|_| ErrorHandling::TreatAsWithdraw)?)
+            }
+            // From an external neighbor: attribute discard (RFC 7606 §7.5).
+            LOCAL_PREF if !negotiated.internal => return Err(ErrorHandling::AttributeDiscard),
             LOCAL_PREF if well_known => {
-                self.local_pref = Some(four(value).map_err(|_| Fault::Withdraw)?);
+                self.local_pref = Some(four(value).map_err(|_| ErrorHandling::TreatAsWithdraw)?);
             }
             ATOMIC_AGGREGATE if value.is_empty() => {}
-            AGGREGATOR if value.len() == if agreed.four_octets { 8 } else { 6 } => {}
-            ATOMIC_AGGREGATE | AGGREGATOR => return Err(Fault::Discard),
+            AGGREGATOR if value.len() == if negotiated.four_octets { 8 } else { 6 } => {}
+            ATOMIC_AGGREGATE | AGGREGATOR => return Err(ErrorHandling::AttributeDiscard),
             COMMUNITIES if flags & OPTIONAL != 0 && !value.is_empty() && value.len().is_multiple_of(4) => {
                 while let Some(community) = cursor.u32() {
                     self.communities.push(community);
@@ -175,28 +175,28 @@ impl Attributes {
                     self.large_communities.push([a, b, c]);
                 }
             }
-            ORIGINATOR | CLUSTERS if !agreed.internal => return Err(Fault::Discard),
+            ORIGINATOR | CLUSTERS if !negotiated.internal => return Err(ErrorHandling::AttributeDiscard),
             ORIGINATOR if value.len() == 4 => {}
             CLUSTERS if !value.is_empty() && value.len().is_multiple_of(4) => {}
             ORIGIN | AS_PATH | NEXT_HOP | MED | LOCAL_PREF | COMMUNITIES | LARGE_COMMUNITIES | ORIGINATOR
-            | CLUSTERS => return Err(Fault::Withdraw),
-            // What is not known: optional ones are passed over, a well-known one cannot be.
+            | CLUSTERS => return Err(ErrorHandling::TreatAsWithdraw),
+            // Unrecognized: optional attributes are ignored, a well-known one is an error.
             _ if flags & OPTIONAL != 0 => {}
-            _ => return Err(Fault::Withdraw),
+            _ => return Err(ErrorHandling::TreatAsWithdraw),
         }
         Ok(())
     }
 }
 
-fn path(value: &mut Cursor<'_>, agreed: Agreed) -> Option<Vec<Segment>> {
+fn path(value: &mut Cursor<'_>, negotiated: Negotiated) -> Option<Vec<Segment>> {
     let mut path = Vec::new();
     while !value.is_empty() {
         let (kind, count) = (value.u8()?, value.u8()?);
-        // Confederations (3 and 4) are not for us.
+        // Confederation segments (3 and 4) are malformed outside of a confederation (RFC 5065).
         if !matches!(kind, 1 | 2) || count == 0 {
             return None;
         }
-        let member = |value: &mut Cursor<'_>| match agreed.four_octets {
+        let member = |value: &mut Cursor<'_>| match negotiated.four_octets {
             true => value.u32(),
             false => value.u16().map(u32::from),
         };
@@ -206,7 +206,7 @@ fn path(value: &mut Cursor<'_>, agreed: Agreed) -> Option<Vec<Segment>> {
     Some(path)
 }
 
-/// The next hop of an IPv4 route in the attribute of its own.
+/// NEXT_HOP.
 pub(super) fn next_hop(value: &[u8]) -> Option<Ipv4Addr> {
     <[u8; 4]>::try_from(value).ok().map(Ipv4Addr::from)
 }

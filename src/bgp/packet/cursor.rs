@@ -1,6 +1,5 @@
-//! Reading bytes from the front.
+//! Bounds-checked reader.
 
-/// What is left to read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cursor<'a> {
     rest: &'a [u8],
@@ -11,7 +10,6 @@ impl<'a> Cursor<'a> {
         Self { rest: bytes }
     }
 
-    /// So many bytes, if there are that many.
     pub(super) fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.rest.split_at_checked(count)?;
         self.rest = rest;
@@ -34,14 +32,14 @@ impl<'a> Cursor<'a> {
         self.array().map(u32::from_be_bytes)
     }
 
-    /// A part whose length stands before it in one byte.
-    pub(super) fn short(&mut self) -> Option<Cursor<'a>> {
+    /// A field with a one-octet length prefix.
+    pub(super) fn prefixed_u8(&mut self) -> Option<Cursor<'a>> {
         let length = self.u8()?;
         self.take(length.into()).map(Cursor::new)
     }
 
-    /// A part whose length stands before it in two bytes.
-    pub(super) fn long(&mut self) -> Option<Cursor<'a>> {
+    /// A field with a two-octet length prefix.
+    pub(super) fn prefixed_u16(&mut self) -> Option<Cursor<'a>> {
         let length = self.u16()?;
         self.take(length.into()).map(Cursor::new)
     }

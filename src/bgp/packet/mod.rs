@@ -1,7 +1,7 @@
-//! BGP messages as bytes and back (RFC 4271 §4).
+//! BGP message codec (RFC 4271 §4): two unicast families, the attributes that an advertising speaker needs.
 //!
-//! Our own, since a speaker that announces needs little: two families, a dozen attributes. What comes in is read as
-//! RFC 7606 asks: an attribute that is wrong costs its routes, seldom the session.
+//! Errors in UPDATE messages are handled as RFC 7606 requires: malformed attributes withdraw their routes and seldom
+//! reset the session.
 
 mod attribute;
 mod cursor;
@@ -14,49 +14,44 @@ mod update;
 pub use attribute::{Attributes, LargeCommunity, Origin, Segment, WellKnown};
 pub use notification::{Cease, Notification};
 pub use open::{Capability, GracefulRestart, Open, RestartFamily};
-pub use update::{NextHop, Reach, Received, Update};
+pub use update::{NextHop, Reach, ReceivedUpdate, Update};
 
 use crate::model::Family;
 use cursor::Cursor;
 
-/// Length of the header: marker, length, type.
+/// Header length: marker, length, type.
 pub const HEADER: usize = 19;
-/// The longest message (RFC 4271 §4.1).
-pub const LONGEST: usize = 4096;
+/// Maximum message length (RFC 4271 §4.1).
+pub const MAX_LENGTH: usize = 4096;
 const MARKER: [u8; 16] = [0xff; 16];
-/// The number for unicast routes (RFC 4760 §6).
+/// SAFI (RFC 4760 §6).
 const UNICAST: u8 = 1;
 
-/// A message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// Who we are and what we can do.
     Open(Open),
-    /// Routes.
-    Update(Box<Received>),
-    /// The end, and why.
+    Update(Box<ReceivedUpdate>),
     Notification(Notification),
-    /// Still there.
     Keepalive,
-    /// Send everything again, or the marks around it (RFC 2918, RFC 7313).
+    /// ROUTE-REFRESH (RFC 2918, RFC 7313).
     Refresh {
-        /// Of which family; none if it is one that we do not speak.
+        /// None: an unsupported family.
         family: Option<Family>,
-        /// 0 asks, 1 begins, 2 ends.
+        /// 0: request, 1: beginning of the refresh, 2: end of the refresh.
         kind: u8,
     },
 }
 
-/// What both sides have agreed on, as far as bytes depend on it.
+/// Negotiated parameters that the encoding depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Agreed {
-    /// AS numbers have four octets in AS_PATH (RFC 6793).
+pub struct Negotiated {
+    /// Four-octet AS numbers in AS_PATH (RFC 6793).
     pub four_octets: bool,
-    /// The peer is in our own AS: LOCAL_PREF means something.
+    /// The peer is in the same AS: LOCAL_PREF is sent and accepted.
     pub internal: bool,
 }
 
-/// The number of a family (IANA "Address Family Numbers").
+/// AFI (IANA "Address Family Numbers").
 pub(crate) fn number_of(family: Family) -> u16 {
     match family {
         Family::V4 => 1,
@@ -64,7 +59,7 @@ pub(crate) fn number_of(family: Family) -> u16 {
     }
 }
 
-/// The family with this number, for unicast routes.
+/// The family of an AFI and SAFI.
 pub(crate) fn family_of(number: u16, kind: u8) -> Option<Family> {
     match (number, kind) {
         (1, UNICAST) => Some(Family::V4),
@@ -73,15 +68,14 @@ pub(crate) fn family_of(number: u16, kind: u8) -> Option<Family> {
     }
 }
 
-/// Take one message from the beginning of what has arrived. None if it is not all there yet; else the message and its
-/// length.
+/// Decodes the first message of a receive buffer: the message and its length, or None while it is incomplete.
 ///
 /// # Errors
-/// What to tell the peer before the connection is closed.
-pub fn decode(bytes: &[u8], agreed: Agreed) -> Result<Option<(Message, usize)>, Notification> {
+/// The NOTIFICATION to send before closing the connection.
+pub fn decode(bytes: &[u8], negotiated: Negotiated) -> Result<Option<(Message, usize)>, Notification> {
     let mut header = Cursor::new(bytes);
     let (Some(marker), Some(length), Some(kind)) = (header.take(16), header.u16(), header.u8()) else {
-        // What cannot be a header is refused as soon as that shows.
+        // An incomplete header with a wrong marker is rejected at once.
         let wrong = bytes.iter().take(16).any(|byte| *byte != 0xff);
         return if wrong { Err(Notification::not_synchronized()) } else { Ok(None) };
     };
@@ -98,13 +92,13 @@ pub fn decode(bytes: &[u8], agreed: Agreed) -> Result<Option<(Message, usize)>, 
         _ => return Err(Notification::bad_type(kind)),
     };
     let exact = matches!(kind, 4 | 5);
-    if whole < shortest || whole > LONGEST || (exact && whole != shortest) {
+    if whole < shortest || whole > MAX_LENGTH || (exact && whole != shortest) {
         return Err(Notification::bad_length(length));
     }
     let Some(body) = bytes.get(HEADER..whole) else { return Ok(None) };
     let message = match kind {
         1 => Message::Open(Open::decode(body)?),
-        2 => Message::Update(Box::new(update::decode(body, agreed)?)),
+        2 => Message::Update(Box::new(update::decode(body, negotiated)?)),
         3 => Message::Notification(Notification::decode(body)),
         4 => Message::Keepalive,
         _ => refresh(body),
@@ -119,7 +113,6 @@ fn refresh(body: &[u8]) -> Message {
     Message::Refresh { family, kind: kind.unwrap_or(0) }
 }
 
-/// A message of a type with this body.
 pub(crate) fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER + body.len());
     bytes.extend(MARKER);
@@ -130,13 +123,12 @@ pub(crate) fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A ROUTE-REFRESH: 0 asks for everything of a family, 1 and 2 stand before and after the answer (RFC 7313).
+/// ROUTE-REFRESH; `kind` as in [`Message::Refresh`].
 pub fn refresh_message(family: Family, kind: u8) -> Vec<u8> {
     let [high, low] = number_of(family).to_be_bytes();
     frame(5, &[high, low, kind, UNICAST])
 }
 
-/// A KEEPALIVE.
 pub fn keepalive() -> Vec<u8> {
     frame(4, &[])
 }

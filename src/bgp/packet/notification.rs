@@ -1,34 +1,30 @@
-//! NOTIFICATION: the end of a session, and why (RFC 4271 §4.5 and §6, RFC 4486, RFC 8538, RFC 9003).
+//! NOTIFICATION (RFC 4271 §4.5 and §6, RFC 4486, RFC 8538, RFC 9003).
 
 use std::fmt;
 
 use super::{frame, number_of};
 use crate::model::Family;
 
-/// The longest reason in words (RFC 9003 §2).
-const LONGEST_REASON: usize = 255;
+/// Maximum length of a Shutdown Communication (RFC 9003 §2).
+const MAX_COMMUNICATION: usize = 255;
 
-/// Why a session ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notification {
-    /// What kind of error.
     pub code: u8,
-    /// Which one.
     pub subcode: u8,
-    /// What it is about.
     pub data: Vec<u8>,
 }
 
-/// A reason to end a session that is no error (RFC 4486).
+/// Subcode of Cease (RFC 4486).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cease {
-    /// An operator stops the speaker, with RFC 9003's text.
+    /// Administrative Shutdown, with a Shutdown Communication (RFC 9003).
     Shutdown,
-    /// The peer was taken out of the configuration.
+    /// Peer De-configured.
     Deconfigured,
-    /// The configuration changed.
+    /// Other Configuration Change.
     ConfigurationChange,
-    /// Two connections, one too many.
+    /// Connection Collision Resolution.
     Collision,
 }
 
@@ -44,47 +40,43 @@ impl Notification {
         Self { code, subcode, data: data.to_vec() }
     }
 
-    /// The marker is wrong.
     pub fn not_synchronized() -> Self {
         Self::new(HEADER_ERROR, 1, &[])
     }
 
-    /// A length that such a message cannot have.
     pub fn bad_length(length: u16) -> Self {
         Self::new(HEADER_ERROR, 2, &length.to_be_bytes())
     }
 
-    /// An unknown type of message.
     pub fn bad_type(kind: u8) -> Self {
         Self::new(HEADER_ERROR, 3, &[kind])
     }
 
-    /// An OPEN whose parts do not fit together.
+    /// OPEN whose lengths are inconsistent.
     pub fn malformed_open() -> Self {
         Self::new(OPEN_ERROR, 0, &[])
     }
 
-    /// Not version 4.
     pub fn bad_version() -> Self {
         Self::new(OPEN_ERROR, 1, &4_u16.to_be_bytes())
     }
 
-    /// Not the AS that was configured, or none.
+    /// Not the configured AS, or AS 0.
     pub fn bad_peer_as() -> Self {
         Self::new(OPEN_ERROR, 2, &[])
     }
 
-    /// No identifier, or ours.
+    /// Zero, or the local identifier.
     pub fn bad_identifier() -> Self {
         Self::new(OPEN_ERROR, 3, &[])
     }
 
-    /// A parameter that is no list of capabilities.
+    /// Unsupported optional parameter.
     pub fn bad_parameter() -> Self {
         Self::new(OPEN_ERROR, 4, &[])
     }
 
-    /// No family in common; these would have been (RFC 5492 §5).
+    /// No common family; the data lists the supported ones (RFC 5492 §5).
     pub fn unsupported_capability(families: &[Family]) -> Self {
         let capability = |family: &Family| {
             let [high, low] = number_of(*family).to_be_bytes();
@@ -94,32 +86,29 @@ impl Notification {
         Self::new(OPEN_ERROR, 7, &data)
     }
 
-    /// A hold time of one or two seconds.
     pub fn bad_hold_time() -> Self {
         Self::new(OPEN_ERROR, 6, &[])
     }
 
-    /// An UPDATE whose lengths do not fit together, so that nothing in it can be trusted.
+    /// UPDATE whose lengths are inconsistent.
     pub fn malformed_attributes() -> Self {
         Self::new(UPDATE_ERROR, 1, &[])
     }
 
-    /// Prefixes that cannot be read.
     pub fn bad_network_field() -> Self {
         Self::new(UPDATE_ERROR, 10, &[])
     }
 
-    /// Nothing was heard for too long.
     pub fn hold_timer_expired() -> Self {
         Self::new(HOLD_TIMER_EXPIRED, 0, &[])
     }
 
-    /// A message that has no place here (RFC 6608).
+    /// FSM error (RFC 6608).
     pub fn unexpected(subcode: u8) -> Self {
         Self::new(FSM_ERROR, subcode, &[])
     }
 
-    /// The end without an error, with a reason in words where there is room for one.
+    /// Cease; `reason` becomes the Shutdown Communication of an Administrative Shutdown.
     pub fn cease(why: Cease, reason: &str) -> Self {
         let subcode = match why {
             Cease::Shutdown => 2,
@@ -129,7 +118,7 @@ impl Notification {
         };
         let mut data = Vec::new();
         if why == Cease::Shutdown {
-            let mut end = reason.len().min(LONGEST_REASON);
+            let mut end = reason.len().min(MAX_COMMUNICATION);
             while !reason.is_char_boundary(end) {
                 end -= 1;
             }
@@ -140,34 +129,32 @@ impl Notification {
         Self { code: CEASE, subcode, data }
     }
 
-    /// The way to the peer is broken (RFC 9384).
+    /// RFC 9384.
     pub fn bfd_down() -> Self {
         Self::new(CEASE, 10, &[])
     }
 
-    /// It ends a connection that was one too many.
     pub fn is_collision(&self) -> bool {
         (self.code, self.subcode) == (CEASE, 7)
     }
 
-    /// The peer does not want capabilities (RFC 5492 §3): without them, perhaps.
+    /// The peer may accept an OPEN without capabilities (RFC 5492 §3).
     pub fn is_about_capabilities(&self) -> bool {
         self.code == OPEN_ERROR && matches!(self.subcode, 4 | 7)
     }
 
-    /// Whatever the bytes are, they are an end.
+    /// Never fails: a truncated NOTIFICATION closes the session, too.
     pub(super) fn decode(body: &[u8]) -> Self {
         let (code, subcode) = (body.first().copied().unwrap_or(0), body.get(1).copied().unwrap_or(0));
         Self { code, subcode, data: body.get(2..).unwrap_or_default().to_vec() }
     }
 
-    /// As bytes.
     pub fn encode(&self) -> Vec<u8> {
         frame(3, &[&[self.code, self.subcode], self.data.as_slice()].concat())
     }
 
-    /// The reason in words that an operator gave (RFC 9003), with what could confuse a terminal taken out.
-    pub fn reason(&self) -> Option<String> {
+    /// The Shutdown Communication (RFC 9003), without control characters.
+    pub fn communication(&self) -> Option<String> {
         if self.code != CEASE || !matches!(self.subcode, 2 | 4) {
             return None;
         }
@@ -177,7 +164,7 @@ impl Notification {
         (!text.is_empty()).then_some(text)
     }
 
-    fn words(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         match (self.code, self.subcode) {
             (HEADER_ERROR, 1) => "connection not synchronized",
             (HEADER_ERROR, 2) => "bad message length",
@@ -224,12 +211,12 @@ impl Notification {
     }
 }
 
-/// The error in words, with its numbers, for a log line.
+/// For log lines: `administrative shutdown (6/2): maintenance`.
 impl fmt::Display for Notification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}/{})", self.words(), self.code, self.subcode)?;
-        match self.reason() {
-            Some(reason) => write!(f, ": {reason}"),
+        write!(f, "{} ({}/{})", self.description(), self.code, self.subcode)?;
+        match self.communication() {
+            Some(text) => write!(f, ": {text}"),
             None => Ok(()),
         }
     }

@@ -11,79 +11,67 @@ use super::cursor::Cursor;
 use super::{Notification, UNICAST, family_of, frame, number_of};
 use crate::model::Family;
 
-/// Stands in the two-octet field for an AS number that does not fit (RFC 6793).
+/// In the two-octet field of a four-octet AS (RFC 6793).
 const AS_TRANS: u16 = 23456;
-/// The parameter that holds capabilities.
+/// Optional parameter type (RFC 5492).
 const CAPABILITIES: u8 = 2;
-/// The length, and the parameter, that say that lengths have two octets (RFC 9072).
+/// Non-Extended OP Length and Type: lengths have two octets (RFC 9072).
 const EXTENDED: u8 = 255;
 
-/// Who a speaker is, and what it can do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Open {
-    /// Its AS, four octets.
     pub asn: u32,
-    /// After so many seconds of silence the session is over; 0 for never.
+    /// Seconds; 0 for no limit.
     pub hold_time: u16,
-    /// Tells it from all others.
     pub identifier: Ipv4Addr,
-    /// What it can do, in the order it says so.
     pub capabilities: Vec<Capability>,
 }
 
-/// Something that a speaker can do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Capability {
-    /// Unicast routes of a family (RFC 4760).
+    /// Multiprotocol extensions, unicast (RFC 4760).
     Family(Family),
-    /// It takes requests to send everything again (RFC 2918).
+    /// RFC 2918.
     Refresh,
-    /// And marks around the answer (RFC 7313).
+    /// RFC 7313.
     EnhancedRefresh,
-    /// IPv4 routes may have an IPv6 next hop (RFC 8950).
+    /// IPv4 routes with an IPv6 next hop (RFC 8950).
     ExtendedNextHop,
-    /// Its AS number has four octets (RFC 6793).
+    /// Four-octet AS number (RFC 6793).
     FourOctets(u32),
-    /// It restarts without routes being lost (RFC 4724).
+    /// RFC 4724.
     GracefulRestart(GracefulRestart),
-    /// One that we do not know.
     Other {
-        /// Its code.
         code: u8,
-        /// Its value.
         value: Vec<u8>,
     },
 }
 
-/// How a speaker restarts.
+/// Graceful Restart capability (RFC 4724 §3).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GracefulRestart {
-    /// It has just restarted.
+    /// Restart State bit.
     pub restarting: bool,
-    /// A NOTIFICATION does not end the grace either (RFC 8538).
+    /// NOTIFICATION bit (RFC 8538).
     pub notification: bool,
-    /// Seconds until it is back.
+    /// Restart time.
     pub seconds: u16,
-    /// The families that it keeps forwarding.
     pub families: Vec<RestartFamily>,
 }
 
-/// A family that survives a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RestartFamily {
-    /// Which.
     pub family: Family,
-    /// Forwarding went on during the restart.
+    /// Forwarding State bit.
     pub forwarding: bool,
 }
 
 impl Open {
-    /// Whether it can do this.
     pub fn has(&self, capability: &Capability) -> bool {
         self.capabilities.contains(capability)
     }
 
-    /// The families it speaks: IPv4 where it names none (RFC 4760 §8).
+    /// IPv4 if the OPEN has no multiprotocol capability (RFC 4760 §8).
     pub fn families(&self) -> Vec<Family> {
         let named = |capability: &Capability| match capability {
             Capability::Family(family) => Some(*family),
@@ -93,7 +81,6 @@ impl Open {
         if families.is_empty() { vec![Family::V4] } else { families }
     }
 
-    /// As bytes.
     pub fn encode(&self) -> Vec<u8> {
         let capabilities: Vec<u8> = self.capabilities.iter().flat_map(encode).collect();
         let mut body = vec![4];
@@ -137,14 +124,14 @@ impl Open {
         }
         while !parameters.is_empty() {
             let kind = parameters.u8().ok_or_else(malformed)?;
-            let value = if extended { parameters.long() } else { parameters.short() };
+            let value = if extended { parameters.prefixed_u16() } else { parameters.prefixed_u8() };
             let mut value = value.ok_or_else(malformed)?;
             if kind != CAPABILITIES {
                 return Err(Notification::bad_parameter());
             }
             while !value.is_empty() {
                 let code = value.u8().ok_or_else(malformed)?;
-                let value = value.short().ok_or_else(malformed)?;
+                let value = value.prefixed_u8().ok_or_else(malformed)?;
                 capabilities.push(decode(code, value.rest()));
             }
         }
@@ -160,15 +147,15 @@ impl Open {
     }
 }
 
-/// The parameters, and whether their lengths have two octets.
+/// Optional parameters, and whether their lengths have two octets.
 fn parameters<'a>(body: &mut Cursor<'a>) -> Option<(Cursor<'a>, bool)> {
     let before = *body;
     let length = body.u8()?;
     if length == EXTENDED && body.u8() == Some(EXTENDED) {
-        return Some((body.long()?, true));
+        return Some((body.prefixed_u16()?, true));
     }
     *body = before;
-    Some((body.short()?, false))
+    Some((body.prefixed_u8()?, false))
 }
 
 fn encode(capability: &Capability) -> Vec<u8> {
@@ -179,7 +166,7 @@ fn encode(capability: &Capability) -> Vec<u8> {
     let (code, value): (u8, Vec<u8>) = match capability {
         Capability::Family(which) => (1, family(*which).into()),
         Capability::Refresh => (2, Vec::new()),
-        // IPv4 unicast with next hops of IPv6: the family has two octets here (RFC 8950 §4).
+        // IPv4 unicast with IPv6 next hops; the SAFI has two octets here (RFC 8950 §4).
         Capability::ExtendedNextHop => (5, vec![0, 1, 0, UNICAST, 0, 2]),
         Capability::GracefulRestart(restart) => {
             let flags = u16::from(restart.restarting) << 15 | u16::from(restart.notification) << 14;
@@ -198,8 +185,7 @@ fn encode(capability: &Capability) -> Vec<u8> {
     [&[code, length], value.as_slice()].concat()
 }
 
-/// One capability. A value that its code does not allow makes it one that we do not know: RFC 5492 has capabilities
-/// ignored that are not understood.
+/// A capability with a malformed value becomes [`Capability::Other`] and is ignored (RFC 5492 §3).
 fn decode(code: u8, bytes: &[u8]) -> Capability {
     let mut value = Cursor::new(bytes);
     let known = match code {

@@ -1,15 +1,14 @@
-//! Bytes and what they mean, both ways.
+//! Encoding and decoding against literal bytes.
 
 use super::*;
 use crate::model::Prefix;
 use crate::testing::hex;
 
-/// A message with this type and body.
 fn whole(kind: u8, body: &str) -> Vec<u8> {
     frame(kind, &hex(body))
 }
 
-const FOUR: Agreed = Agreed { four_octets: true, internal: false };
+const FOUR: Negotiated = Negotiated { four_octets: true, internal: false };
 
 fn read(bytes: &[u8]) -> Result<Message, Notification> {
     decode(bytes, FOUR).map(|message| message.expect("a whole message").0)
@@ -43,7 +42,7 @@ fn open() -> Open {
 }
 
 #[test]
-fn open_both_ways() {
+fn an_open_encodes_and_decodes() {
     let body = "04 5ba0 0009 c0000201 28 02 26 \
                 01 04 0001 00 01  01 04 0002 00 01  02 00  05 06 0001 0001 0002 \
                 40 06 c078 0001 01 80  41 04 fa56ea01  46 00";
@@ -52,17 +51,17 @@ fn open_both_ways() {
 }
 
 #[test]
-fn open_with_long_parameters() {
+fn an_open_with_extended_parameters() {
     let other = Capability::Other { code: 200, value: vec![7; 250] };
     let long = Open { capabilities: vec![Capability::FourOctets(1), other], asn: 1, ..open() };
     let bytes = long.encode();
-    // The length, and the parameter, that announce two octets.
+    // RFC 9072: Non-Extended OP Length and Type.
     assert_eq!(&bytes[28..30], [255, 255]);
     assert_eq!(read(&bytes), Ok(Message::Open(long)));
 }
 
 #[test]
-fn an_open_that_cannot_be() {
+fn malformed_opens_name_their_subcode() {
     let wrong = |body: &str| read(&whole(1, body)).unwrap_err();
     for (body, expected) in [
         ("03 0001 0009 c0000201 00", Notification::bad_version()),
@@ -93,7 +92,7 @@ fn headers() {
     assert_eq!(read(&whole(5, "0002 01 01")), Ok(refresh));
 }
 
-fn received(body: &str) -> Received {
+fn received(body: &str) -> ReceivedUpdate {
     match read(&whole(2, body)) {
         Ok(Message::Update(received)) => *received,
         other => panic!("{other:?}"),
@@ -101,7 +100,7 @@ fn received(body: &str) -> Received {
 }
 
 #[test]
-fn routes_of_ipv4_both_ways() {
+fn ipv4_routes_encode_and_decode() {
     let attributes = Attributes {
         as_path: vec![Segment { ordered: true, members: vec![65001, 4_200_000_001] }],
         med: Some(10),
@@ -124,7 +123,7 @@ fn routes_of_ipv4_both_ways() {
 }
 
 #[test]
-fn routes_of_ipv6_and_of_ipv4_by_ipv6() {
+fn ipv6_routes_and_ipv4_routes_with_ipv6_next_hops() {
     let link_local = Some("fe80::1".parse().unwrap());
     let next_hop = NextHop { address: "2001:db8::1".parse().unwrap(), link_local };
     for (prefixes, family) in [
@@ -133,7 +132,7 @@ fn routes_of_ipv6_and_of_ipv4_by_ipv6() {
     ] {
         let reach = Reach { next_hop, attributes: Attributes::default(), prefixes: prefixes.clone() };
         let [bytes] = &Update::Reach(reach).encode(FOUR)[..] else { panic!("one message") };
-        // The attribute comes first (RFC 7606 §5.1), with a next hop of 32 bytes.
+        // MP_REACH_NLRI is first (RFC 7606 §5.1), with a next hop of 32 bytes.
         assert_eq!((bytes[23], bytes[24], bytes[27], bytes[29]), (0x80, 14, family, 32));
         let Ok(Message::Update(found)) = read(bytes) else { panic!("an UPDATE") };
         assert_eq!((found.reach, found.next_hop), (prefixes, Some(next_hop.address)));
@@ -145,7 +144,7 @@ fn routes_of_ipv6_and_of_ipv4_by_ipv6() {
 }
 
 #[test]
-fn ends_of_ribs() {
+fn end_of_rib_of_both_families() {
     for (family, body) in [(Family::V4, "0000 0000"), (Family::V6, "0000 0006 80 0f 03 0002 01")] {
         assert_eq!(Update::EndOfRib(family).encode(FOUR), [whole(2, body)]);
         assert_eq!(received(body).end_of_rib, Some(family));
@@ -153,7 +152,7 @@ fn ends_of_ribs() {
 }
 
 #[test]
-fn thousands_of_routes_take_several_messages() {
+fn messages_stay_within_the_maximum_length() {
     let prefixes: Vec<Prefix> = (0..5000_u32)
         .map(|number| Prefix { address: std::net::Ipv4Addr::from_bits(number).into(), length: 32 })
         .collect();
@@ -162,7 +161,7 @@ fn thousands_of_routes_take_several_messages() {
         Update::Reach(Reach { next_hop, attributes: Attributes::default(), prefixes: prefixes.clone() });
     for (update, gone) in [(reach, false), (Update::Unreach(Family::V4, prefixes.clone()), true)] {
         let messages = update.encode(FOUR);
-        assert!(messages.len() < 10 && messages.iter().all(|bytes| bytes.len() <= LONGEST));
+        assert!(messages.len() < 10 && messages.iter().all(|bytes| bytes.len() <= MAX_LENGTH));
         let mut found = Vec::new();
         for bytes in messages {
             let Ok(Message::Update(part)) = read(&bytes) else { panic!("an UPDATE") };
@@ -173,34 +172,34 @@ fn thousands_of_routes_take_several_messages() {
 }
 
 #[test]
-fn what_is_wrong_costs_its_routes_and_seldom_the_session() {
+fn malformed_attributes_withdraw_the_routes() {
     let origin = "40 01 01 00";
     let path = "40 02 00";
     let hop = "40 03 04 c0000209";
     let route = "20 c6336407";
-    // Attributes, and what is left of the route: it comes, or it goes.
-    for (attributes, comes) in [
+    // Attributes, and whether the route is advertised or withdrawn.
+    for (attributes, advertised) in [
         (format!("{origin} {path} {hop}"), true),
         (format!("{origin} {path}"), false),
         (format!("40 01 01 09 {path} {hop}"), false),
         (format!("{origin} 40 02 03 02 01 00 {hop}"), false),
         (format!("{origin} {path} 40 03 03 c00002"), false),
         (format!("{origin} {path} {hop} c0 08 03 000000"), false),
-        // From another AS a local preference means nothing, wrong or not.
+        // LOCAL_PREF of an external peer: attribute discard.
         (format!("{origin} {path} {hop} 40 05 01 00"), true),
         (format!("{origin} {path} {hop} c0 07 01 00"), true),
-        // Not known: optional ones are passed over.
+        // Unrecognized optional attributes are ignored.
         (format!("{origin} {path} {hop} c0 63 01 00"), true),
         (format!("{origin} {path} {hop} 40 63 01 00"), false),
-        // The same one again counts for nothing.
+        // Duplicate attribute.
         (format!("{origin} {path} {hop} 40 01 01 09"), true),
-        // The list ends in the middle of one.
+        // The attribute list ends within an attribute.
         (format!("{origin} {path} {hop} c0 08 04"), false),
     ] {
         let length = hex(&attributes).len();
         let found = received(&format!("0000 {length:04x} {attributes} {route}"));
         let route = vec![prefix("198.51.100.7/32")];
-        let expected = if comes { (route, vec![]) } else { (vec![], route) };
+        let expected = if advertised { (route, vec![]) } else { (vec![], route) };
         assert_eq!((found.reach, found.unreach), expected, "{attributes}");
     }
     let wrong = |body: &str| read(&whole(2, body)).unwrap_err();
@@ -218,7 +217,7 @@ fn a_stray_octet_in_a_path_does_not_loop() {
 }
 
 #[test]
-fn ends_in_words() {
+fn notifications_encode_and_describe_their_reason() {
     let shutdown = Notification::cease(Cease::Shutdown, "node is drained");
     assert_eq!(shutdown.encode(), whole(3, "06 02 0f 6e6f64652069732064726169 6e6564"));
     assert_eq!(shutdown.to_string(), "administrative shutdown (6/2): node is drained");
@@ -227,14 +226,14 @@ fn ends_in_words() {
     assert_eq!(Notification::hold_timer_expired().to_string(), "hold timer expired (4/0)");
     let long = Notification::cease(Cease::Shutdown, &"ä".repeat(200));
     assert_eq!(usize::from(long.data[0]), 254);
-    let rude = Notification { code: 6, subcode: 2, data: b"\x05a\x1b[2J".to_vec() };
-    assert_eq!(rude.reason().as_deref(), Some("a[2J"));
+    let with_escape = Notification { code: 6, subcode: 2, data: b"\x05a\x1b[2J".to_vec() };
+    assert_eq!(with_escape.communication().as_deref(), Some("a[2J"));
     assert_eq!(read(&whole(3, "0909")).map(|message| format!("{message:?}").contains("code: 9")), Ok(true));
 }
 
 #[test]
-fn no_bytes_make_it_fall() {
-    // A walk through what is nearly right: every byte of every message, changed to every value.
+fn single_byte_changes_never_panic() {
+    // Every byte of every message, changed to every value.
     let next_hop = NextHop { address: "2001:db8::1".parse().unwrap(), link_local: None };
     let reach =
         Reach { next_hop, attributes: Attributes::default(), prefixes: vec![prefix("2001:db8::/32")] };
@@ -249,7 +248,7 @@ fn no_bytes_make_it_fall() {
                 let mut bytes = message.clone();
                 bytes[place] = value;
                 decode(&bytes, FOUR).ok();
-                decode(&bytes, Agreed { four_octets: false, internal: true }).ok();
+                decode(&bytes, Negotiated { four_octets: false, internal: true }).ok();
             }
         }
     }

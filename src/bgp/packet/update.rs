@@ -1,85 +1,79 @@
-//! UPDATE: routes that come and go (RFC 4271 §4.3, RFC 4760, RFC 7606, RFC 8950).
+//! UPDATE (RFC 4271 §4.3, RFC 4760, RFC 7606, RFC 8950).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::attribute::{self, AS_PATH, Attributes, Fault, MP_REACH, MP_UNREACH, NEXT_HOP, ORIGIN};
+use super::attribute::{self, AS_PATH, Attributes, ErrorHandling, MP_REACH, MP_UNREACH, NEXT_HOP, ORIGIN};
 use super::cursor::Cursor;
-use super::{Agreed, HEADER, LONGEST, Notification, UNICAST, family_of, number_of};
+use super::{HEADER, MAX_LENGTH, Negotiated, Notification, UNICAST, family_of, number_of};
 use crate::model::{Family, Prefix};
 
-/// Where packets go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NextHop {
-    /// The address.
     pub address: IpAddr,
-    /// The same host's link-local address, for neighbours on the link (RFC 2545 §3).
+    /// Link-local next hop of an IPv6 route (RFC 2545 §3).
     pub link_local: Option<Ipv6Addr>,
 }
 
-/// Routes with one next hop and the same attributes.
+/// Routes with the same attributes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reach {
-    /// Where their packets go.
     pub next_hop: NextHop,
-    /// What else is known of them.
     pub attributes: Attributes,
-    /// The prefixes, of one family.
+    /// All of one family.
     pub prefixes: Vec<Prefix>,
 }
 
-/// What is to be sent.
+/// UPDATE to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Update {
-    /// These routes come.
+    /// Advertisement.
     Reach(Reach),
-    /// These routes go; all of one family.
+    /// Withdrawal.
     Unreach(Family, Vec<Prefix>),
-    /// All routes of a family were sent (RFC 4724 §2).
+    /// RFC 4724 §2.
     EndOfRib(Family),
 }
 
-/// What was received.
+/// Decoded UPDATE.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Received {
-    /// Routes that come.
+pub struct ReceivedUpdate {
+    /// Advertised prefixes.
     pub reach: Vec<Prefix>,
-    /// Their attributes.
     pub attributes: Attributes,
-    /// Their next hop.
     pub next_hop: Option<IpAddr>,
-    /// Routes that go, those among them whose attributes were wrong.
+    /// Withdrawn prefixes, including those withdrawn because of malformed attributes.
     pub unreach: Vec<Prefix>,
-    /// All routes of a family were sent.
+    /// RFC 4724 §2.
     pub end_of_rib: Option<Family>,
-    /// Attributes that were wrong, by their code.
-    pub faults: Vec<u8>,
+    /// Type codes of malformed attributes.
+    pub malformed: Vec<u8>,
 }
 
 impl Update {
-    /// As messages: as many as it takes, none longer than may be.
-    pub fn encode(&self, agreed: Agreed) -> Vec<Vec<u8>> {
+    /// As many messages as the maximum length requires.
+    pub fn encode(&self, negotiated: Negotiated) -> Vec<Vec<u8>> {
         match self {
             Self::EndOfRib(Family::V4) => vec![message(&[], &[], &[])],
             Self::EndOfRib(Family::V6) => vec![message(&[], &mp_unreach(Family::V6, &[]), &[])],
-            Self::Unreach(family, prefixes) => split(prefixes, LONGEST - HEADER - 16)
+            Self::Unreach(family, prefixes) => split(prefixes, MAX_LENGTH - HEADER - 16)
                 .into_iter()
                 .map(|bytes| match family {
                     Family::V4 => message(&bytes, &[], &[]),
                     Family::V6 => message(&[], &mp_unreach(Family::V6, &bytes), &[]),
                 })
                 .collect(),
-            Self::Reach(reach) => reach.encode(agreed),
+            Self::Reach(reach) => reach.encode(negotiated),
         }
     }
 }
 
 impl Reach {
-    fn encode(&self, agreed: Agreed) -> Vec<Vec<u8>> {
+    fn encode(&self, negotiated: Negotiated) -> Vec<Vec<u8>> {
         let Some(family) = self.prefixes.first().map(|prefix| Family::of(prefix.address)) else {
             return Vec::new();
         };
-        let mut attributes = self.attributes.encode(agreed);
-        let plain = match (family, self.next_hop.address) {
+        let mut attributes = self.attributes.encode(negotiated);
+        let classic = match (family, self.next_hop.address) {
             (Family::V4, IpAddr::V4(next_hop)) => {
                 let bytes = attribute::frame(attribute::TRANSITIVE, NEXT_HOP, &next_hop.octets());
                 attributes.push((NEXT_HOP, bytes));
@@ -89,14 +83,14 @@ impl Reach {
         };
         attributes.sort_by_key(|(code, _)| *code);
         let attributes: Vec<u8> = attributes.into_iter().flat_map(|(_, bytes)| bytes).collect();
-        let room = LONGEST - HEADER - 16 - 48 - attributes.len().min(LONGEST / 2);
+        let room = MAX_LENGTH - HEADER - 16 - 48 - attributes.len().min(MAX_LENGTH / 2);
         let parts = split(&self.prefixes, room).into_iter();
         parts
             .map(|prefixes| {
-                if plain {
+                if classic {
                     return message(&[], &attributes, &prefixes);
                 }
-                // RFC 7606 §5.1: first of all.
+                // RFC 7606 §5.1: MP_REACH_NLRI must be the first attribute.
                 let reach = [mp_reach(family, self.next_hop, &prefixes), attributes.clone()].concat();
                 message(&[], &reach, &[])
             })
@@ -128,7 +122,7 @@ fn mp_unreach(family: Family, prefixes: &[u8]) -> Vec<u8> {
     attribute::frame(attribute::OPTIONAL, MP_UNREACH, &value)
 }
 
-/// Prefixes as bytes, in parts of at most so many.
+/// Encodes prefixes in chunks of at most `room` bytes.
 fn split(prefixes: &[Prefix], room: usize) -> Vec<Vec<u8>> {
     let mut parts = Vec::new();
     let mut part: Vec<u8> = Vec::new();
@@ -154,7 +148,7 @@ fn encode_prefix(prefix: Prefix) -> Vec<u8> {
     [&[prefix.length], octets.get(..count).unwrap_or(&octets)].concat()
 }
 
-/// A prefix; bits beyond its length count as zero (RFC 4271 §4.3).
+/// Bits beyond the prefix length are ignored (RFC 4271 §4.3).
 fn decode_prefix(bytes: &mut Cursor<'_>, family: Family) -> Option<Prefix> {
     let length = bytes.u8().filter(|length| *length <= family.bits())?;
     let given = bytes.take(usize::from(length.div_ceil(8)))?;
@@ -176,46 +170,46 @@ fn decode_prefixes(mut bytes: Cursor<'_>, family: Family) -> Option<Vec<Prefix>>
     Some(prefixes)
 }
 
-/// Read an UPDATE. What is wrong with an attribute costs its routes; what makes the message unreadable costs the session.
-pub(super) fn decode(body: &[u8], agreed: Agreed) -> Result<Received, Notification> {
+/// Malformed attributes withdraw the routes of the message; inconsistent lengths and prefixes reset the session.
+pub(super) fn decode(body: &[u8], negotiated: Negotiated) -> Result<ReceivedUpdate, Notification> {
     let malformed = Notification::malformed_attributes;
     let mut body = Cursor::new(body);
-    let withdrawn = body.long().ok_or_else(malformed)?;
-    let mut attributes = body.long().ok_or_else(malformed)?;
+    let withdrawn = body.prefixed_u16().ok_or_else(malformed)?;
+    let mut attributes = body.prefixed_u16().ok_or_else(malformed)?;
     let field = Notification::bad_network_field;
-    let mut received = Received {
+    let mut received = ReceivedUpdate {
         unreach: decode_prefixes(withdrawn, Family::V4).ok_or_else(field)?,
         reach: decode_prefixes(body, Family::V4).ok_or_else(field)?,
-        ..Received::default()
+        ..ReceivedUpdate::default()
     };
     if withdrawn.is_empty() && attributes.is_empty() && body.is_empty() {
         received.end_of_rib = Some(Family::V4);
         return Ok(received);
     }
-    let plain = !received.reach.is_empty();
+    let classic = !received.reach.is_empty();
     let (mut seen, mut worst, mut ended) = (Vec::new(), None, None);
     while !attributes.is_empty() {
         let header = (attributes.u8(), attributes.u8());
         let (Some(flags), Some(code)) = header else {
-            worst = Some(Fault::Withdraw);
+            worst = Some(ErrorHandling::TreatAsWithdraw);
             break;
         };
-        let value = if flags & 0x10 != 0 { attributes.long() } else { attributes.short() };
-        // The list of attributes ends in the middle of one (RFC 7606 §4).
+        let value = if flags & 0x10 != 0 { attributes.prefixed_u16() } else { attributes.prefixed_u8() };
+        // The attribute list ends within an attribute (RFC 7606 §4).
         let Some(value) = value else {
-            worst = Some(Fault::Withdraw);
-            received.faults.push(code);
+            worst = Some(ErrorHandling::TreatAsWithdraw);
+            received.malformed.push(code);
             break;
         };
         if seen.contains(&code) {
-            // The first one counts; of these two there may be only one (RFC 7606 §3 g).
+            // RFC 7606 §3 (g): the first occurrence counts; a second MP attribute resets the session.
             if matches!(code, MP_REACH | MP_UNREACH) {
                 return Err(malformed());
             }
             continue;
         }
         seen.push(code);
-        let outcome = match code {
+        let result = match code {
             MP_REACH => {
                 reach(value, &mut received).ok_or_else(malformed)?;
                 Ok(())
@@ -225,33 +219,33 @@ pub(super) fn decode(body: &[u8], agreed: Agreed) -> Result<Received, Notificati
                 Ok(())
             }
             NEXT_HOP => {
-                if plain {
+                if classic {
                     received.next_hop = attribute::next_hop(value.rest()).map(Into::into);
                 }
-                received.attributes.learn(flags, code, value.rest(), agreed)
+                received.attributes.decode(flags, code, value.rest(), negotiated)
             }
-            _ => received.attributes.learn(flags, code, value.rest(), agreed),
+            _ => received.attributes.decode(flags, code, value.rest(), negotiated),
         };
-        if let Err(fault) = outcome {
-            worst = worst.max(Some(fault));
-            received.faults.push(code);
+        if let Err(handling) = result {
+            worst = worst.max(Some(handling));
+            received.malformed.push(code);
         }
     }
-    let needed = |code: u8| seen.contains(&code);
-    let complete = needed(ORIGIN) && needed(AS_PATH) && (needed(NEXT_HOP) || !plain);
-    if worst == Some(Fault::Withdraw) || (!received.reach.is_empty() && !complete) {
+    let present = |code: u8| seen.contains(&code);
+    let complete = present(ORIGIN) && present(AS_PATH) && (present(NEXT_HOP) || !classic);
+    if worst == Some(ErrorHandling::TreatAsWithdraw) || (!received.reach.is_empty() && !complete) {
         received.unreach.append(&mut received.reach);
     }
-    if seen == [MP_UNREACH] && received.unreach.is_empty() && !plain {
+    if seen == [MP_UNREACH] && received.unreach.is_empty() && !classic {
         received.end_of_rib = ended;
     }
     Ok(received)
 }
 
-/// Routes of another family; those of a family that we do not speak are passed over.
-fn reach(mut value: Cursor<'_>, received: &mut Received) -> Option<()> {
+/// MP_REACH_NLRI; an unsupported family is ignored.
+fn reach(mut value: Cursor<'_>, received: &mut ReceivedUpdate) -> Option<()> {
     let (number, kind) = (value.u16()?, value.u8()?);
-    let hop = value.short()?;
+    let hop = value.prefixed_u8()?;
     value.u8()?;
     let Some(family) = family_of(number, kind) else { return Some(()) };
     let mut hop = hop;
@@ -264,8 +258,8 @@ fn reach(mut value: Cursor<'_>, received: &mut Received) -> Option<()> {
     Some(())
 }
 
-/// The family that it is about, if we speak it.
-fn unreach(mut value: Cursor<'_>, received: &mut Received) -> Option<Option<Family>> {
+/// MP_UNREACH_NLRI. Returns its family, if supported.
+fn unreach(mut value: Cursor<'_>, received: &mut ReceivedUpdate) -> Option<Option<Family>> {
     let (number, kind) = (value.u16()?, value.u8()?);
     let family = family_of(number, kind);
     if let Some(family) = family {

@@ -38,7 +38,7 @@ pub enum NextHopMode {
     /// From the interface that has the source address.
     SourceAddress,
     /// From the source interface.
-    SourceLink,
+    SourceInterface,
 }
 
 /// BFD with a peer.
@@ -320,7 +320,7 @@ fn next_hops<K: Copy>(mode: &str, addresses: &[(K, &str); 2]) -> Result<NextHops
         }
         "fixed" => NextHopMode::Fixed,
         "auto_sourceip" => NextHopMode::SourceAddress,
-        "auto_sourceif" => NextHopMode::SourceLink,
+        "auto_sourceif" => NextHopMode::SourceInterface,
         // Whoever gives an address means it.
         _ if !none => NextHopMode::Fixed,
         _ => NextHopMode::None,

@@ -365,7 +365,7 @@ mod tests {
         assert_eq!(six.target, PeerTarget::Address("fd00:100:64::2".parse().unwrap()));
         assert_eq!((six.password.as_deref(), six.multihop), (Some("secret"), true));
         let all = one("[fd00::1]:65501::false::mpbgp_nexthop=auto_sourceif:true;300;200;4");
-        assert_eq!(all.next_hops.unwrap().mode, NextHopMode::SourceLink);
+        assert_eq!(all.next_hops.unwrap().mode, NextHopMode::SourceInterface);
         let bfd = all.bfd.unwrap();
         assert_eq!((bfd.receive.as_millis(), bfd.transmit.as_millis(), bfd.multiplier), (300, 200, 4));
         assert!(one("[fd00::1]:65501::false:::true;300;300;3").bfd.is_some());

@@ -1,4 +1,4 @@
-//! BGP from what a provider's API says of this machine, read by a configured shape.
+//! Peers from the reply of a provider's API (`bgp_provider_url`).
 
 use std::net::IpAddr;
 
@@ -7,32 +7,31 @@ use serde_json::Value;
 use crate::config::Bgp;
 use crate::config::bgp::{Peer, PeerTarget, Shape};
 
-/// What was configured, with the AS that the provider names and with its peers besides those configured.
+/// The configuration with the provider's local AS, and with its peers in addition to configured ones.
 ///
 /// # Errors
-/// What is missing or wrong, each in a sentence. The answer may hold passwords, so that no value is shown but numbers
-/// and addresses.
-pub fn apply(bgp: &Bgp, shape: &Shape, answer: &Value) -> Result<Bgp, Vec<String>> {
-    let neighbours = match answer.pointer(&shape.neighbours) {
+/// All missing and invalid values. Only numbers and addresses are quoted: the reply may contain passwords.
+pub fn apply(bgp: &Bgp, shape: &Shape, reply: &Value) -> Result<Bgp, Vec<String>> {
+    let neighbours = match reply.pointer(&shape.neighbours) {
         Some(Value::Array(list)) => list.iter().collect(),
         Some(one @ Value::Object(_)) => vec![one],
-        _ => return Err(vec![format!("there is no list of neighbours at {}", place(&shape.neighbours))]),
+        _ => return Err(vec![format!("no list of neighbours at {}", location(&shape.neighbours))]),
     };
     let mut wrong = Vec::new();
     let mut found = Vec::new();
     for (index, neighbour) in neighbours.into_iter().enumerate() {
-        let reader = Reader { number: index + 1, neighbour, answer };
+        let reader = Reader { number: index + 1, neighbour, reply };
         found.extend(reader.neighbour(shape, &mut wrong));
     }
     let Some(first) = found.first() else {
         if wrong.is_empty() {
-            wrong.push(format!("the list of neighbours at {} is empty", place(&shape.neighbours)));
+            wrong.push(format!("the list of neighbours at {} is empty", location(&shape.neighbours)));
         }
         return Err(wrong);
     };
     let local_as = first.local_as;
     if let Some(other) = found.iter().find(|one| one.local_as != local_as) {
-        wrong.push(format!("two numbers for our own AS: {local_as} and {}", other.local_as));
+        wrong.push(format!("neighbours have different local AS numbers: {local_as} and {}", other.local_as));
     }
     let v4 = |one: &Neighbour| match one.source {
         Some(IpAddr::V4(v4)) => Some(v4),
@@ -40,7 +39,7 @@ pub fn apply(bgp: &Bgp, shape: &Shape, answer: &Value) -> Result<Bgp, Vec<String
     };
     let router_id = bgp.router_id.or_else(|| found.iter().find_map(v4));
     if router_id.is_none() {
-        wrong.push("no IPv4 address to come from, which would be the router ID: set bgp_routerid".to_owned());
+        wrong.push("no IPv4 source address to use as the router ID: set bgp_routerid".to_owned());
     }
     if !wrong.is_empty() {
         return Err(wrong);
@@ -50,9 +49,9 @@ pub fn apply(bgp: &Bgp, shape: &Shape, answer: &Value) -> Result<Bgp, Vec<String
     Ok(Bgp { local_as, router_id, peers, ..bgp.clone() })
 }
 
-/// A pointer, for people.
-fn place(pointer: &str) -> &str {
-    if pointer.is_empty() { "the top" } else { pointer }
+/// A JSON pointer in messages.
+fn location(pointer: &str) -> &str {
+    if pointer.is_empty() { "the top level" } else { pointer }
 }
 
 struct Neighbour {
@@ -65,13 +64,13 @@ struct Reader<'a> {
     /// Counted from one.
     number: usize,
     neighbour: &'a Value,
-    answer: &'a Value,
+    reply: &'a Value,
 }
 
 impl Reader<'_> {
     fn neighbour(&self, shape: &Shape, wrong: &mut Vec<String>) -> Option<Neighbour> {
-        let local_as = self.asn(&shape.local_as, "our own AS", wrong);
-        let asn = self.asn(&shape.peer_as, "the peer's AS", wrong);
+        let local_as = self.asn(&shape.local_as, "local AS", wrong);
+        let asn = self.asn(&shape.peer_as, "peer AS", wrong);
         let source = self.find(&shape.source_address).and_then(|value| self.address(value, wrong));
         let addresses: Vec<IpAddr> = match self.find(&shape.peer_addresses) {
             Some(Value::Array(list)) => list.iter().filter_map(|one| self.address(one, wrong)).collect(),
@@ -93,15 +92,15 @@ impl Reader<'_> {
         Some(Neighbour { local_as: local_as?, source, peers })
     }
 
-    /// At the neighbour, else at the whole answer. What is null is not there.
+    /// Looked up in the neighbour, then in the whole reply; null counts as missing.
     fn find(&self, pointer: &str) -> Option<&Value> {
-        let of = |value: &'_ Value| value.pointer(pointer).is_some_and(|value| !value.is_null());
-        let within = [self.neighbour, self.answer].into_iter().find(|value| of(value))?;
+        let has = |value: &'_ Value| value.pointer(pointer).is_some_and(|value| !value.is_null());
+        let within = [self.neighbour, self.reply].into_iter().find(|value| has(value))?;
         within.pointer(pointer)
     }
 
     fn missing(&self, what: &str, pointer: &str) -> String {
-        format!("neighbour {}: there is no {what} at {}", self.number, place(pointer))
+        format!("neighbour {}: no {what} at {}", self.number, location(pointer))
     }
 
     fn asn(&self, pointer: &str, what: &str, wrong: &mut Vec<String>) -> Option<u32> {
@@ -111,7 +110,8 @@ impl Reader<'_> {
         });
         let number = number.filter(|number| *number != 0);
         if number.is_none() {
-            wrong.push(format!("{}: {what} is a number from 1 to 4294967295", self.missing("AS", pointer)));
+            wrong
+                .push(format!("{}: it has to be a number from 1 to 4294967295", self.missing(what, pointer)));
         }
         number
     }
@@ -139,15 +139,15 @@ mod tests {
     }
 
     #[test]
-    fn what_equinix_metal_says_of_a_machine() {
-        let answer = json!({ "id": "x", "bgp_neighbors": [
+    fn the_metadata_of_equinix_metal() {
+        let reply = json!({ "id": "x", "bgp_neighbors": [
             { "address_family": 4, "customer_as": 65000, "customer_ip": "10.66.5.129", "md5_enabled": true,
               "md5_password": "secret", "multihop": true, "peer_as": 65530,
               "peer_ips": ["169.254.255.1", "169.254.255.2"] },
             { "address_family": 6, "customer_as": 65000, "customer_ip": "2604:1380::1", "md5_password": null,
               "multihop": true, "peer_as": 65530, "peer_ips": ["fc00::e"] },
         ]});
-        let bgp = apply(&without_router_id(), &Shape::equinix(), &answer).unwrap();
+        let bgp = apply(&without_router_id(), &Shape::equinix(), &reply).unwrap();
         assert_eq!((bgp.local_as, bgp.router_id), (65000, Some(Ipv4Addr::new(10, 66, 5, 129))));
         let peers: Vec<_> = bgp
             .peers
@@ -167,29 +167,28 @@ mod tests {
     }
 
     #[test]
-    fn another_shape_with_the_local_as_at_the_top() {
+    fn another_shape_with_the_local_as_outside_of_neighbours() {
         let items = ["neighbours=/net/peers", "peerAddresses=/ip", "peerAS=/asn", "localAS=/net/asn"];
         let shape = Shape::read(&items).unwrap();
-        let answer = json!({ "net": { "asn": "65000", "peers": { "ip": "192.0.2.1", "asn": 65001 } } });
+        let reply = json!({ "net": { "asn": "65000", "peers": { "ip": "192.0.2.1", "asn": 65001 } } });
         let before = bgp("192.0.2.9:65009");
-        let after = apply(&before, &shape, &answer).unwrap();
+        let after = apply(&before, &shape, &reply).unwrap();
         assert_eq!(after.router_id, before.router_id);
         let asns: Vec<_> = after.peers.iter().map(|peer| peer.asn).collect();
         assert_eq!(asns, [Some(65009), Some(65001)]);
     }
 
     #[test]
-    fn all_that_is_wrong_is_told_and_no_password() {
-        let answer = json!({ "bgp_neighbors": [
+    fn all_problems_are_reported_without_passwords() {
+        let reply = json!({ "bgp_neighbors": [
             { "customer_as": 0, "peer_as": "x", "peer_ips": ["192.0.2.300"], "md5_password": "secret" },
             { "customer_as": 65000, "peer_as": 65001 },
         ]});
-        let wrong = apply(&without_router_id(), &Shape::equinix(), &answer).unwrap_err();
+        let wrong = apply(&without_router_id(), &Shape::equinix(), &reply).unwrap_err();
         assert_eq!(wrong.len(), 5, "{wrong:?}");
         assert!(wrong.iter().all(|text| !text.contains("secret")), "{wrong:?}");
-        for answer in [json!([]), json!({ "bgp_neighbors": [] }), json!({ "bgp_neighbors": 1 }), json!(null)]
-        {
-            assert_eq!(apply(&bgp(""), &Shape::equinix(), &answer).unwrap_err().len(), 1, "{answer}");
+        for reply in [json!([]), json!({ "bgp_neighbors": [] }), json!({ "bgp_neighbors": 1 }), json!(null)] {
+            assert_eq!(apply(&bgp(""), &Shape::equinix(), &reply).unwrap_err().len(), 1, "{reply}");
         }
     }
 }

@@ -1,53 +1,56 @@
-//! From what was configured to what the driver needs: which peers this node talks to, from where, and with which next
-//! hops.
+//! Computes which peers this node has, from which address, and with which next hops.
+//!
+//! `annotations` and `provider` read peers from the Node and from a provider's API; `resolver` combines them with the
+//! configuration and the host. `driver` feeds it, `lookup` queries the provider.
+
+pub mod annotations;
+pub mod driver;
+mod lookup;
+pub mod provider;
+pub mod resolver;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use super::fsm::{Restart, Settings};
-use crate::bfd::driver::Target;
+use crate::bfd::path::SessionSpec;
 use crate::config::Bgp;
 use crate::config::bgp::{Bfd, NextHopMode, NextHops, Peer, PeerTarget, SecretName};
 use crate::model::hash::fnv1a;
 use crate::model::{ActualAddress, Family, IfIndex, Interface, PerFamily, RouteAttributes};
 use crate::net::tcp::{Hops, Route};
 
-/// Everything about one peer.
+/// Parameters of one peer's task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// What users call it: its address, or `unnumbered:` and an interface.
+    /// Name in messages and metrics: address and port, or `unnumbered:` and the interface.
     pub name: String,
-    /// Where it is.
     pub address: IpAddr,
-    /// The index of the interface that this address is on, where it is a link-local one.
+    /// Interface index of a link-local address; otherwise 0.
     pub scope: u32,
-    /// Its port.
     pub port: u16,
-    /// How to get there.
     pub route: Route,
-    /// What the session is to be like.
     pub settings: Settings,
-    /// Next hops that are not the session's own address.
+    /// Configured next hops; the local address of the session is the default.
     pub next_hops: PerFamily<Option<IpAddr>>,
-    /// What is added to every route.
+    /// Attributes of routes that have none of their own.
     pub defaults: RouteAttributes,
-    /// BFD, where it is used.
     pub bfd: Option<Bfd>,
-    /// BFD is to reach further than the interface.
+    /// Multihop BFD (RFC 5883).
     pub multihop: bool,
 }
 
 impl Config {
-    /// How BFD watches the way there, where it is to.
-    pub fn bfd_target(&self) -> Option<Target> {
+    /// The BFD session with the peer, if enabled.
+    pub fn bfd_session(&self) -> Option<SessionSpec> {
         let Bfd { receive, transmit, multiplier } = self.bfd?;
-        Some(Target {
+        Some(SessionSpec {
             address: self.address,
             scope: self.scope,
             source: self.route.source,
             interface: self.route.interface.clone(),
-            // RFC 5882 §4.4: as the session itself.
+            // RFC 5882 §4.4: like the BGP session.
             multihop: self.multihop,
             transmit,
             receive,
@@ -55,7 +58,6 @@ impl Config {
         })
     }
 
-    /// The peer's address and port.
     pub fn address(&self) -> SocketAddr {
         match self.address {
             IpAddr::V4(_) => SocketAddr::new(self.address, self.port),
@@ -64,27 +66,23 @@ impl Config {
     }
 }
 
-/// What of this host matters.
+/// State of this host and of its Node that peers depend on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Host {
-    /// This node's name.
     pub node: String,
-    /// Its labels; none while they are not known.
+    /// Labels of the Node; None until it was read.
     pub labels: Option<BTreeMap<String, String>>,
-    /// Its interfaces.
     pub interfaces: Vec<Interface>,
-    /// Their addresses.
     pub addresses: Vec<ActualAddress>,
-    /// Routers that advertise themselves, by the index of the interface.
+    /// Routers found by router advertisements, by interface index.
     pub routers: BTreeMap<IfIndex, Ipv6Addr>,
-    /// Passwords from Secrets.
+    /// Passwords read from Secrets.
     pub passwords: BTreeMap<SecretName, String>,
-    /// How long the host had been up when this process began: peers that still kept our routes then had not seen it
-    /// restart.
+    /// Uptime of the host when this process started: whether the host forwarded packets during a graceful restart.
     pub up_for: Duration,
 }
 
-/// Peers, and what keeps others from being talked to, in words.
+/// Peers, and problems that exclude or limit others.
 pub type Resolved = (Vec<Config>, Vec<String>);
 
 impl Host {
@@ -92,7 +90,7 @@ impl Host {
         self.interfaces.iter().find(|interface| interface.name == name)
     }
 
-    /// The first address of a family on an interface that others can reach, and that is not one of ours.
+    /// The first routable address of a family on an interface, VIPs excluded.
     fn address_on(&self, interface: IfIndex, family: Family) -> Option<IpAddr> {
         let own = self.addresses.iter().filter(|address| address.interface == interface && !address.tagged);
         own.map(|address| address.vip.address).find(|address| {
@@ -109,109 +107,87 @@ impl Host {
     }
 }
 
-/// The peers of this node. `elected`: what is announced goes to another node when this one is gone, so that peers must
-/// not keep it.
+/// The peers of this node. `elected`: another node takes the routes over when this one stops, so peers must not retain
+/// them (no graceful restart).
 pub fn resolve(bgp: &Bgp, host: &Host, elected: bool) -> Resolved {
-    let (mut peers, mut troubles) = (Vec::new(), Vec::new());
+    let (mut peers, mut problems) = (Vec::new(), Vec::new());
     for peer in &bgp.peers {
         match &host.labels {
             _ if peer.node_selector.is_empty() => {}
             None => {
-                troubles.push(format!("peer {peer} waits for the labels of node {}", host.node));
+                problems.push(format!(
+                    "peer {peer} has a nodeSelector: waiting for the labels of node {}",
+                    host.node
+                ));
                 continue;
             }
             Some(labels) if peer.node_selector.iter().all(|(key, value)| labels.get(key) == Some(value)) => {}
             Some(_) => continue,
         }
         match config(bgp, peer, host, elected) {
-            Ok((config, notes)) => {
+            Ok((config, warning)) => {
                 peers.push(config);
-                troubles.extend(notes);
+                problems.extend(warning);
             }
-            Err(trouble) => troubles.push(trouble),
+            Err(problem) => problems.push(problem),
         }
     }
-    (peers, troubles)
+    (peers, problems)
 }
 
-fn config(bgp: &Bgp, peer: &Peer, host: &Host, elected: bool) -> Result<(Config, Vec<String>), String> {
+fn config(bgp: &Bgp, peer: &Peer, host: &Host, elected: bool) -> Result<(Config, Option<String>), String> {
     let name = peer.to_string();
-    let mut notes = Vec::new();
-    let (interface, address, scope) = match &peer.target {
-        PeerTarget::Address(address) => {
-            let scope = peer
-                .source_interface
-                .as_ref()
-                .or(bgp.source_interface.as_ref())
-                .and_then(|name| host.interface(name));
-            let scope = scope.map_or(0, |interface| interface.index.0);
-            (None, *address, scope)
-        }
-        PeerTarget::Unnumbered(interface) => {
-            let found = host
-                .interface(interface)
-                .ok_or_else(|| format!("peer {name}: there is no interface {interface} on this host"))?;
-            let router = host.routers.get(&found.index).ok_or_else(|| {
-                format!(
-                    "peer {name}: no router has advertised itself on interface {interface} yet (RFC 4861)"
-                )
-            })?;
-            (Some(interface.clone()), IpAddr::from(*router), found.index.0)
-        }
-    };
-    let password = match &peer.password_secret {
-        None => peer.password.clone(),
-        Some(secret) => {
-            let found = host.passwords.get(secret).cloned();
-            Some(found.ok_or_else(|| format!("peer {name} waits for the password in Secret {secret}"))?)
-        }
-    };
+    let source_address = peer.source_address.or(bgp.source_address);
+    let source_interface = peer.source_interface.as_ref().or(bgp.source_interface.as_ref());
+    let (interface, address, scope) = locate(peer, source_interface, host)?;
+    let unnumbered = interface.is_some();
     let internal = peer.asn == Some(bgp.local_as);
-    let hops = match (peer.ttl_security, peer.multihop || internal || interface.is_some()) {
+    let hops = match (peer.ttl_security, peer.multihop || internal || unnumbered) {
         (Some(hops), _) => Hops::Secured(hops),
         (None, true) => Hops::Any,
         (None, false) => Hops::Direct,
     };
-    let source_address = peer.source_address.or(bgp.source_address);
-    let source_interface = peer.source_interface.clone().or_else(|| bgp.source_interface.clone());
     let rule = peer.next_hops.as_ref().unwrap_or(&bgp.next_hops);
     let own = Family::of(address);
-    let next_hops = next_hops(rule, host, source_address, source_interface.as_deref(), own);
+    let next_hops = next_hops(rule, host, source_address, source_interface, own);
     let missing = rule.mode != NextHopMode::None && next_hops[own.other()].is_none();
-    if missing {
-        notes.push(format!(
-            "peer {name}: no {} next hop can be found (mpbgp_nexthop), so that only {own} routes are announced",
-            own.other()
-        ));
-    }
-    let unnumbered = interface.is_some();
+    let warning = missing.then(|| {
+        let other = own.other();
+        format!(
+            "peer {name}: no {other} next hop found, so only {own} routes are advertised: check mpbgp_nexthop"
+        )
+    });
     let families = peer.families.clone().unwrap_or_else(|| {
         let both = next_hops[own.other()].is_some() || unnumbered;
         Family::BOTH.into_iter().filter(|family| both || *family == own).collect()
     });
-    let extended_next_hop =
-        own == Family::V6 && families.contains(&Family::V4) && next_hops[Family::V4].is_none();
-    let restart = bgp.restart_time.filter(|_| !elected).map(|seconds| Restart {
-        seconds,
-        // Whoever still keeps routes of ours has seen this host less than that long ago: it has not been off since.
-        forwarding: host.up_for >= Duration::from_secs(seconds.into()),
-    });
-    let identifier = bgp.router_id.unwrap_or(Ipv4Addr::UNSPECIFIED);
+    let settings = Settings {
+        local_as: bgp.local_as,
+        peer_as: peer.asn,
+        identifier: bgp.router_id.unwrap_or(Ipv4Addr::UNSPECIFIED),
+        hold_time: peer.hold_time.unwrap_or(bgp.hold_time),
+        keepalive: Duration::from_secs(peer.keepalive.unwrap_or(bgp.keepalive).into()),
+        passive: peer.passive,
+        extended_next_hop: own == Family::V6
+            && families.contains(&Family::V4)
+            && next_hops[Family::V4].is_none(),
+        families,
+        restart: bgp.restart_time.filter(|_| !elected).map(|seconds| Restart {
+            seconds,
+            // A peer that still retains routes saw this host less than the restart time ago.
+            forwarding: host.up_for >= Duration::from_secs(seconds.into()),
+        }),
+        seed: fnv1a(format!("{}/{name}", host.node).as_bytes()),
+    };
     let config = Config {
         port: peer.port,
-        route: Route { source: source_address, interface: interface.or(source_interface), hops, password },
-        settings: Settings {
-            local_as: bgp.local_as,
-            peer_as: peer.asn,
-            identifier,
-            hold_time: peer.hold_time.unwrap_or(bgp.hold_time),
-            keepalive: Duration::from_secs(peer.keepalive.unwrap_or(bgp.keepalive).into()),
-            passive: peer.passive,
-            families,
-            extended_next_hop,
-            restart,
-            seed: fnv1a(format!("{}/{name}", host.node).as_bytes()),
+        route: Route {
+            source: source_address,
+            interface: interface.or_else(|| source_interface.cloned()),
+            hops,
+            password: password(peer, host)?,
         },
+        settings,
         next_hops,
         defaults: peer.defaults.clone(),
         bfd: peer.bfd,
@@ -220,26 +196,54 @@ fn config(bgp: &Bgp, peer: &Peer, host: &Host, elected: bool) -> Result<(Config,
         scope,
         name,
     };
-    Ok((config, notes))
+    Ok((config, warning))
 }
 
-/// Next hops besides the session's own address (`mpbgp_nexthop`).
+/// The interface of an unnumbered peer, the address, and its scope.
+fn locate(
+    peer: &Peer,
+    source_interface: Option<&String>,
+    host: &Host,
+) -> Result<(Option<String>, IpAddr, u32), String> {
+    match &peer.target {
+        PeerTarget::Address(address) => {
+            let scope = source_interface.and_then(|name| host.interface(name));
+            Ok((None, *address, scope.map_or(0, |interface| interface.index.0)))
+        }
+        PeerTarget::Unnumbered(name) => {
+            let interface = host
+                .interface(name)
+                .ok_or_else(|| format!("peer {peer}: interface {name} does not exist on this host"))?;
+            let router = host.routers.get(&interface.index).ok_or_else(|| {
+                format!("peer {peer}: no router advertisement received on interface {name} yet (RFC 4861)")
+            })?;
+            Ok((Some(name.clone()), IpAddr::from(*router), interface.index.0))
+        }
+    }
+}
+
+fn password(peer: &Peer, host: &Host) -> Result<Option<String>, String> {
+    let Some(secret) = &peer.password_secret else { return Ok(peer.password.clone()) };
+    let password = host.passwords.get(secret).cloned();
+    password.map(Some).ok_or_else(|| format!("peer {peer}: waiting for the password in Secret {secret}"))
+}
+
+/// Next hops of the family that the session does not have (`mpbgp_nexthop`), as in the Go program.
 fn next_hops(
     rule: &NextHops,
     host: &Host,
     source_address: Option<IpAddr>,
-    source_interface: Option<&str>,
+    source_interface: Option<&String>,
     own: Family,
 ) -> PerFamily<Option<IpAddr>> {
     let interface = match rule.mode {
         NextHopMode::None => return PerFamily::default(),
         NextHopMode::Fixed => None,
         NextHopMode::SourceAddress => source_address.and_then(|address| host.interface_with(address)),
-        NextHopMode::SourceLink => {
+        NextHopMode::SourceInterface => {
             source_interface.and_then(|name| host.interface(name)).map(|interface| interface.index)
         }
     };
-    // As upstream has it: only for the family that the session does not have.
     let other = own.other();
     let mut hops = PerFamily::default();
     hops[other] =
@@ -275,7 +279,7 @@ pub(super) mod tests {
         }
     }
 
-    fn host() -> Host {
+    pub(crate) fn host() -> Host {
         let interface = Interface {
             index: IfIndex(2),
             name: "eth0".into(),
@@ -310,8 +314,8 @@ pub(super) mod tests {
     }
 
     fn one(text: &str, host: &Host) -> Config {
-        let (mut peers, troubles) = resolve(&bgp(text), host, false);
-        assert_eq!((peers.len(), troubles.len()), (1, 0), "{troubles:?}");
+        let (mut peers, problems) = resolve(&bgp(text), host, false);
+        assert_eq!((peers.len(), problems.len()), (1, 0), "{problems:?}");
         peers.remove(0)
     }
 
@@ -342,13 +346,13 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn nodes_talk_to_the_peers_that_select_them() {
+    fn only_nodes_that_a_peer_selects_have_it() {
         let text = r#"[{"address": "192.0.2.1", "as": 1, "nodeSelector": {"rack": "a"}},
                        {"address": "192.0.2.2", "as": 1, "nodeSelector": {"rack": "b"}},
                        {"address": "192.0.2.3", "as": 1}]"#;
         let names = |host: &Host| {
-            let (peers, troubles) = resolve(&bgp(text), host, false);
-            (peers.into_iter().map(|peer| peer.name).collect::<Vec<_>>(), troubles.len())
+            let (peers, problems) = resolve(&bgp(text), host, false);
+            (peers.into_iter().map(|peer| peer.name).collect::<Vec<_>>(), problems.len())
         };
         assert_eq!(names(&host()), (vec!["192.0.2.1:179".into(), "192.0.2.3:179".into()], 0));
         let unknown = Host { labels: None, ..host() };
@@ -356,7 +360,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn how_far_away_a_peer_may_be() {
+    fn the_hop_limit_follows_from_multihop_the_as_and_ttl_security() {
         let table = [
             ("192.0.2.254:65001", Hops::Direct),
             ("192.0.2.254:65000", Hops::Any),
@@ -370,8 +374,8 @@ pub(super) mod tests {
 
     #[test]
     fn an_unnumbered_peer_is_the_router_on_its_interface() {
-        let (peers, troubles) = resolve(&bgp("unnumbered:eth0:65001"), &host(), false);
-        assert!(peers.is_empty() && troubles[0].contains("no router has advertised itself"), "{troubles:?}");
+        let (peers, problems) = resolve(&bgp("unnumbered:eth0:65001"), &host(), false);
+        assert!(peers.is_empty() && problems[0].contains("no router advertisement received"), "{problems:?}");
         let router: Ipv6Addr = "fe80::fe".parse().unwrap();
         let host = Host { routers: [(IfIndex(2), router)].into(), ..host() };
         let config = one("unnumbered:eth0:65001", &host);
@@ -381,7 +385,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn nothing_is_promised_for_a_restart_where_others_take_over() {
+    fn graceful_restart_is_not_offered_with_an_election() {
         assert_eq!(
             one("192.0.2.254:65001", &host()).settings.restart,
             Some(Restart { seconds: 30, forwarding: true })

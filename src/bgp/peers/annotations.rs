@@ -1,4 +1,4 @@
-//! BGP from the annotations of this host's Node (`annotation`), as providers of bare metal write them.
+//! Peers from annotations of the Node (`annotation`), as bare-metal providers set them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -8,17 +8,17 @@ use k8s_openapi::ByteString;
 use crate::config::Bgp;
 use crate::config::bgp::{Peer, PeerTarget};
 
-/// What stands before the number of a peer: the first one's keys may also stand alone.
+/// Prefix of the peer number; optional for the first peer.
 const PEERS: &str = "bgp-peers-";
 
-/// What was configured, with what the annotations say in its place.
+/// The configuration with its peers replaced by those of the annotations.
 ///
-/// The keys behind the prefix and a slash, alone or behind `bgp-peers-0-`: `node-asn`, `src-ip` (our identifier, and
-/// the address to come from), `peer-asn`, `peer-ip`, and where they are given `bgp-pass` (in base64) and
-/// `peer-multi-hop`. Addresses of further peers stand behind their numbers.
+/// Keys are `PREFIX/KEY` or `PREFIX/bgp-peers-0-KEY`: `node-asn`, `src-ip` (BGP identifier and source address),
+/// `peer-asn`, `peer-ip`, and optionally `bgp-pass` (base64) and `peer-multi-hop`. Further peers have
+/// `bgp-peers-N-peer-ip`.
 ///
 /// # Errors
-/// What is missing or wrong, each in a sentence.
+/// All missing and invalid annotations.
 pub fn apply(bgp: &Bgp, prefix: &str, annotations: &BTreeMap<String, String>) -> Result<Bgp, Vec<String>> {
     let reader = Reader { prefix: prefix.trim_end_matches('/'), annotations };
     let mut wrong = Vec::new();
@@ -35,7 +35,9 @@ pub fn apply(bgp: &Bgp, prefix: &str, annotations: &BTreeMap<String, String>) ->
         Some(IpAddr::V4(address)) => Some(address),
         Some(IpAddr::V6(_)) => {
             if bgp.router_id.is_none() {
-                wrong.push("src-ip is an IPv6 address: set bgp_routerid as well".to_owned());
+                wrong.push(
+                    "src-ip is an IPv6 address, which cannot be the router ID: set bgp_routerid".to_owned(),
+                );
             }
             bgp.router_id
         }
@@ -46,7 +48,7 @@ pub fn apply(bgp: &Bgp, prefix: &str, annotations: &BTreeMap<String, String>) ->
         let decoded = serde_json::from_value::<ByteString>(text.into()).ok();
         let password = decoded.and_then(|ByteString(bytes)| String::from_utf8(bytes).ok());
         if password.is_none() {
-            // The value is a secret.
+            // Without the value, which is a secret.
             wrong.push(format!("{key} is not base64"));
         }
         password
@@ -111,16 +113,16 @@ impl<'a> Reader<'a> {
         number
     }
 
-    /// The addresses of all peers; each entry may be a list.
+    /// Addresses of all peers; a value may be a comma-separated list.
     fn peers(&self, wrong: &mut Vec<String>) -> BTreeSet<IpAddr> {
-        let ours = |key: &&String| {
+        let is_peer = |key: &&String| {
             let Some((prefix, name)) = key.rsplit_once('/') else { return false };
             let numbered = name.strip_prefix(PEERS).and_then(|rest| rest.strip_suffix("-peer-ip"));
             let numbered = numbered.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
             prefix == self.prefix && (name == "peer-ip" || numbered)
         };
         let mut addresses = BTreeSet::new();
-        for key in self.annotations.keys().filter(ours) {
+        for key in self.annotations.keys().filter(is_peer) {
             let texts = self.annotations.get(key).map(String::as_str).unwrap_or_default().split(',');
             for text in texts.map(str::trim).filter(|text| !text.is_empty()) {
                 match text.parse() {
@@ -146,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_providers_write() {
+    fn all_keys_of_a_provider_are_read() {
         let annotations = annotations(&[
             ("bgp-peers-0-node-asn", "65010"),
             ("bgp-peers-0-src-ip", "10.0.0.2"),
@@ -168,11 +170,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_wrong_is_told_together() {
+    fn all_problems_are_reported_together() {
         let bgp = bgp("192.0.2.254:65001");
-        let nothing = apply(&bgp, "test/", &BTreeMap::new()).unwrap_err();
-        assert_eq!(nothing.len(), 3, "{nothing:?}");
-        assert!(nothing[0].contains("test/node-asn"), "{nothing:?}");
+        let missing = apply(&bgp, "test/", &BTreeMap::new()).unwrap_err();
+        assert_eq!(missing.len(), 3, "{missing:?}");
+        assert!(missing[0].contains("test/node-asn"), "{missing:?}");
         let some = annotations(&[
             ("node-asn", "x"),
             ("src-ip", "10.0.0.2"),

@@ -1,0 +1,105 @@
+//! Prometheus metrics of BGP sessions.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::fsm::FsmState;
+use super::status::PeerStatus;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Peer {
+    peer: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PeerState {
+    state: String,
+    peer: String,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    states: Family<PeerState, Gauge>,
+    losses: Family<Peer, Counter>,
+    routes_sent: Family<Peer, Gauge>,
+    routes_received: Family<Peer, Gauge>,
+}
+
+impl Metrics {
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        let Self { states, losses, routes_sent, routes_received } = metrics.clone();
+        registry.register("manager_bgp_session_info", "1 for the current state of the BGP session", states);
+        registry.register("bgp_session_losses", "Established BGP sessions that ended", losses);
+        registry.register("bgp_routes_sent", "Routes advertised to the BGP peer", routes_sent);
+        registry.register("bgp_routes_received", "Routes received from the BGP peer", routes_received);
+        metrics
+    }
+
+    pub(super) fn update(&self, status: &PeerStatus) {
+        let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        for state in FsmState::ALL {
+            let gauge = self.states.get_or_create(&state_label(&status.peer, state));
+            gauge.set(i64::from(state == status.state));
+        }
+        let label = Peer { peer: status.peer.clone() };
+        self.routes_sent.get_or_create(&label).set(number(status.sent));
+        self.routes_received.get_or_create(&label).set(number(status.received));
+        self.losses.get_or_create(&label).inc_by(0);
+    }
+
+    pub(super) fn session_lost(&self, peer: &str) {
+        self.losses.get_or_create(&Peer { peer: peer.to_owned() }).inc();
+    }
+
+    pub(super) fn remove(&self, peer: &str) {
+        for state in FsmState::ALL {
+            self.states.remove(&state_label(peer, state));
+        }
+        let label = Peer { peer: peer.to_owned() };
+        self.losses.remove(&label);
+        self.routes_sent.remove(&label);
+        self.routes_received.remove(&label);
+    }
+}
+
+/// State names as in the Go program, whose library is GoBGP.
+fn state_label(peer: &str, state: FsmState) -> PeerState {
+    let state = format!("SESSION_STATE_{}", state.to_string().to_uppercase());
+    PeerState { state, peer: peer.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+    use crate::model::BootTime;
+
+    #[test]
+    fn names_and_labels_are_those_of_the_go_program() {
+        let mut registry = Registry::with_prefix("kube_vip");
+        let metrics = Metrics::register(&mut registry);
+        let mut status = PeerStatus::new("192.0.2.1:179", None);
+        status.set_state(FsmState::Established, BootTime::default());
+        metrics.update(&status);
+        metrics.session_lost("192.0.2.1:179");
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        for line in [
+            "kube_vip_manager_bgp_session_info{state=\"SESSION_STATE_ESTABLISHED\",peer=\"192.0.2.1:179\"} 1",
+            "kube_vip_manager_bgp_session_info{state=\"SESSION_STATE_IDLE\",peer=\"192.0.2.1:179\"} 0",
+            "kube_vip_bgp_session_losses_total{peer=\"192.0.2.1:179\"} 1",
+            "kube_vip_bgp_routes_sent{peer=\"192.0.2.1:179\"} 0",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        metrics.remove("192.0.2.1:179");
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        assert!(!text.contains("192.0.2.1"), "{text}");
+    }
+}

@@ -1,0 +1,193 @@
+//! State of peers as published to `kube-vip status`, metrics and Events.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::fsm::{CloseReason, FsmState, Session};
+use super::metrics::Metrics;
+use super::packet::NextHop;
+use super::rib_in::RibIn;
+use super::rib_out::RibOut;
+use crate::model::{BootTime, Family, PerFamily};
+
+/// Asks for the state of all peers including their routes.
+pub type StatusRequest = oneshot::Sender<Vec<PeerStatus>>;
+
+/// State of all peers, by name, without routes.
+pub type PeerStates = BTreeMap<String, PeerStatus>;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerStatus {
+    pub peer: String,
+    /// None until an OPEN arrived, if any AS is accepted.
+    pub asn: Option<u32>,
+    pub state: FsmState,
+    /// Time in this state.
+    pub for_seconds: f64,
+    /// Local address of the established session.
+    pub local: Option<SocketAddr>,
+    /// Address of the peer in the established session.
+    pub remote: Option<SocketAddr>,
+    /// Negotiated families with their next hops.
+    pub families: Vec<String>,
+    /// Negotiated hold time; None for no limit.
+    pub hold_seconds: Option<u64>,
+    /// Restart time of the peer (RFC 4724).
+    pub restart_seconds: Option<u16>,
+    /// Number of advertised routes.
+    pub sent: usize,
+    /// Number of received routes.
+    pub received: usize,
+    /// Why there is no session, or why the last one ended.
+    pub last_error: Option<String>,
+    /// State of the BFD session, if BFD is enabled.
+    pub bfd: Option<String>,
+    /// Advertised prefixes; only in replies to a [`StatusRequest`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub announced: Vec<String>,
+    /// Received routes; only in replies to a [`StatusRequest`].
+    #[serde(default, rename = "learnt", skip_serializing_if = "Vec::is_empty")]
+    pub received_routes: Vec<ReceivedRoute>,
+    /// The peer sent more routes than are stored.
+    #[serde(default)]
+    pub truncated: bool,
+    #[serde(skip)]
+    state_since: BootTime,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReceivedRoute {
+    pub prefix: String,
+    pub next_hop: Option<String>,
+    /// Retained during the graceful restart of the peer.
+    pub stale: bool,
+}
+
+impl PeerStatus {
+    pub fn new(peer: &str, asn: Option<u32>) -> Self {
+        Self {
+            peer: peer.to_owned(),
+            asn,
+            state: FsmState::Idle,
+            for_seconds: 0.0,
+            local: None,
+            remote: None,
+            families: Vec::new(),
+            hold_seconds: None,
+            restart_seconds: None,
+            sent: 0,
+            received: 0,
+            last_error: None,
+            bfd: None,
+            announced: Vec::new(),
+            received_routes: Vec::new(),
+            truncated: false,
+            state_since: BootTime::default(),
+        }
+    }
+
+    pub fn set_state(&mut self, state: FsmState, now: BootTime) {
+        self.state = state;
+        self.state_since = now;
+    }
+
+    pub fn session_up(
+        &mut self,
+        (local, remote): (SocketAddr, SocketAddr),
+        session: &Session,
+        next_hops: &PerFamily<Option<NextHop>>,
+    ) {
+        self.asn = Some(session.asn);
+        self.local = Some(local);
+        self.remote = Some(remote);
+        self.hold_seconds = session.hold.map(|hold| hold.as_secs());
+        self.restart_seconds = session.restart.as_ref().map(|restart| restart.seconds);
+        let family = |family: &Family| match next_hops[*family] {
+            Some(hop) => format!("{family} via {}", hop.address),
+            None => format!("{family} without a next hop"),
+        };
+        self.families = session.families.iter().map(family).collect();
+    }
+
+    pub fn session_down(&mut self) {
+        self.local = None;
+        self.remote = None;
+        self.families.clear();
+        self.hold_seconds = None;
+        self.restart_seconds = None;
+        self.sent = 0;
+    }
+
+    /// This status with the routes of the peer.
+    pub(super) fn with_routes(&self, rib_in: &RibIn, rib_out: &RibOut) -> Self {
+        let (routes, truncated) = rib_in.routes();
+        let received = routes.iter().map(|(prefix, route)| ReceivedRoute {
+            prefix: prefix.to_string(),
+            next_hop: route.next_hop.map(|address| address.to_string()),
+            stale: route.stale,
+        });
+        Self {
+            announced: rib_out.sent().map(ToString::to_string).collect(),
+            received_routes: received.collect(),
+            truncated,
+            ..self.clone()
+        }
+    }
+
+    /// Computes the time in this state.
+    pub fn update_duration(&mut self, now: BootTime) {
+        self.for_seconds = now.since(self.state_since).as_secs_f64();
+    }
+
+    pub fn is_established(&self) -> bool {
+        self.state == FsmState::Established
+    }
+}
+
+/// A session change that is worth a Kubernetes Event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionEvent {
+    Up { peer: String },
+    Down { peer: String, reason: CloseReason },
+}
+
+/// Publishes the state of peers. All tasks of the speaker share it; each writes only the entry of its peer.
+#[derive(Debug, Clone)]
+pub struct StatusPublisher {
+    states: watch::Sender<PeerStates>,
+    events: mpsc::Sender<SessionEvent>,
+    metrics: Metrics,
+}
+
+impl StatusPublisher {
+    pub fn new(metrics: Metrics, events: mpsc::Sender<SessionEvent>) -> Self {
+        Self { states: watch::Sender::default(), events, metrics }
+    }
+
+    pub fn subscribe(&self) -> watch::Receiver<PeerStates> {
+        self.states.subscribe()
+    }
+
+    pub(super) fn update(&self, status: &PeerStatus) {
+        self.metrics.update(status);
+        self.states.send_modify(|states| drop(states.insert(status.peer.clone(), status.clone())));
+    }
+
+    pub(super) fn remove(&self, peer: &str) {
+        self.metrics.remove(peer);
+        self.states.send_modify(|states| drop(states.remove(peer)));
+    }
+
+    pub(super) fn session_event(&self, event: SessionEvent) {
+        if let SessionEvent::Down { peer, .. } = &event {
+            self.metrics.session_lost(peer);
+        }
+        // Events are best effort: dropped while the API server is away.
+        self.events.try_send(event).ok();
+    }
+}
