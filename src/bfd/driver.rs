@@ -88,7 +88,7 @@ impl Driver {
             for session in &mut self.sessions {
                 session.run_timers(now);
             }
-            let next = self.sessions.iter().filter_map(|session| session.poll_timeout()).min();
+            let next = self.sessions.iter().filter_map(|session| session.next_timeout()).min();
             let housekeeping = now + HOUSEKEEPING_INTERVAL;
             let deadline = next.map_or(housekeeping, |next| next.min(housekeeping));
             tokio::select! {

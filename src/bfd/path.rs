@@ -110,7 +110,7 @@ impl ActiveSession {
         self.path.is_closed()
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<BootTime> {
+    pub(super) fn next_timeout(&self) -> Option<BootTime> {
         self.session.poll_timeout()
     }
 

@@ -5,7 +5,8 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
-use super::bgp::keys::{PEER_KEYS, is_plain};
+use super::bgp::keys::PEER_KEYS;
+use super::bgp::to_text;
 use super::origin::Origin;
 use super::problem::{Problem, nearest};
 use super::settings::{Key, SETTINGS};
@@ -76,13 +77,13 @@ impl<'de> Visitor<'de> for NodeVisitor {
 /// A value found in the file, with its setting.
 pub type Found = (Key, String, Origin);
 
-/// Parses the text of the file at `path`.
-pub fn parse(path: &str, text: &str) -> (Vec<Found>, Vec<Problem>) {
-    let mut reader = Reader { path, found: Vec::new(), problems: Vec::new() };
+/// Parses the text of the file at `path`: settings, BGP peers, problems.
+pub fn parse(path: &str, text: &str) -> (Vec<Found>, Vec<Value>, Vec<Problem>) {
+    let mut reader = Reader { path, found: Vec::new(), peers: Vec::new(), problems: Vec::new() };
     let lower = path.to_lowercase();
     if ![".yaml", ".yml", ".json"].iter().any(|ending| lower.ends_with(ending)) {
         let why = "unsupported config file format; its name has to end in .json, .yaml or .yml".to_owned();
-        return (Vec::new(), vec![Problem::File { file: path.to_owned(), why }]);
+        return (Vec::new(), Vec::new(), vec![Problem::File { file: path.to_owned(), why }]);
     }
     match serde_saphyr::from_str::<Option<Node>>(text) {
         Ok(Some(Node::Map(entries))) => reader.map("", entries),
@@ -90,7 +91,7 @@ pub fn parse(path: &str, text: &str) -> (Vec<Found>, Vec<Problem>) {
         Ok(Some(_)) => reader.fail("the file has to hold a map of settings".into()),
         Err(error) => reader.fail(first_line(&error.to_string())),
     }
-    (reader.found, reader.problems)
+    (reader.found, reader.peers, reader.problems)
 }
 
 fn first_line(text: &str) -> String {
@@ -100,6 +101,8 @@ fn first_line(text: &str) -> String {
 struct Reader<'a> {
     path: &'a str,
     found: Vec<Found>,
+    /// BGP peers as strings and maps.
+    peers: Vec<Value>,
     problems: Vec<Problem>,
 }
 
@@ -173,9 +176,8 @@ impl Reader<'_> {
             }
             values.push(Value::Object(fields));
         }
-        let texts: Option<Vec<String>> = values.iter().map(peer_text).collect();
-        let text = texts.map_or_else(|| Value::Array(values).to_string(), |texts| texts.join(","));
-        self.found.push((Key::BgpPeers, text, origin));
+        self.found.push((Key::BgpPeers, to_text(&values), origin));
+        self.peers = values;
     }
 }
 
@@ -188,45 +190,6 @@ fn json(node: Node) -> Value {
             entries.into_iter().map(|(key, value)| (key.value, json(value.value))).collect()
         }
     }
-}
-
-/// A peer in the form of `bgp_peers`; none if that cannot express it.
-fn peer_text(peer: &Value) -> Option<String> {
-    let fields = match peer {
-        Value::String(text) => return Some(text.clone()),
-        Value::Object(fields) => fields,
-        _ => return None,
-    };
-    if fields.iter().any(|(key, value)| !is_plain(key) || !value.is_string()) {
-        return None;
-    }
-    let field = |key: &str| fields.get(key).and_then(Value::as_str);
-    let or_empty = |name: &str| field(name).unwrap_or_default().to_owned();
-    let address = match (field("interface"), field("address")) {
-        (Some(interface), None) => format!("unnumbered:{interface}"),
-        (_, Some(address)) if address.contains(':') && !address.starts_with('[') => format!("[{address}]"),
-        (_, address) => address.unwrap_or_default().to_owned(),
-    };
-    let options =
-        [("mpbgp_nexthop", "mpbgpNexthop"), ("mpbgp_ipv4", "mpbgpIPv4"), ("mpbgp_ipv6", "mpbgpIPv6")];
-    let options: Vec<String> =
-        options.iter().filter_map(|(name, key)| Some(format!("{name}={}", field(key)?))).collect();
-    let bfd = field("bfdEnabled").map(|enabled| {
-        let number = |name, default: &str| field(name).unwrap_or(default).to_owned();
-        let receive = number("bfdReceiveInterval", "300");
-        let transmit = number("bfdTransmitInterval", "300");
-        format!("{enabled};{receive};{transmit};{}", number("bfdDetectMultiplier", "3"))
-    });
-    let fields = [
-        address,
-        or_empty("as"),
-        or_empty("password"),
-        or_empty("multiHop"),
-        or_empty("port"),
-        options.join(";"),
-        bfd.unwrap_or_default(),
-    ];
-    Some(fields.join(":").trim_end_matches(':').to_owned())
 }
 
 fn scalar(node: Node) -> Option<String> {
@@ -259,7 +222,7 @@ mod tests {
     use super::*;
 
     fn found(text: &str) -> Vec<(Key, String)> {
-        let (found, problems) = parse("c.yaml", text);
+        let (found, _, problems) = parse("c.yaml", text);
         assert_eq!(problems, []);
         found.into_iter().map(|(key, value, _)| (key, value)).collect()
     }
@@ -278,7 +241,7 @@ mod tests {
 
     #[test]
     fn json_is_read_as_well() {
-        let (found, problems) = parse("c.json", r#"{"port": 7443, "leaseAnnotations": {"a": "b"}}"#);
+        let (found, _, problems) = parse("c.json", r#"{"port": 7443, "leaseAnnotations": {"a": "b"}}"#);
         assert_eq!(problems, []);
         assert_eq!(found[0].1, "7443");
         assert_eq!(found[1].1, r#"{"a":"b"}"#);
@@ -286,7 +249,7 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_reported_with_its_line_and_a_hint() {
-        let (_, problems) = parse("c.yaml", "enableARP: true\nbgpConfig:\n  holdtimer: 3\nadress: x\n");
+        let (_, _, problems) = parse("c.yaml", "enableARP: true\nbgpConfig:\n  holdtimer: 3\nadress: x\n");
         let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
         assert_eq!(
             texts,
@@ -315,7 +278,7 @@ mod tests {
     #[test]
     fn lists_invalid_yaml_and_other_file_names_are_rejected() {
         for (path, text) in [("c.yaml", "- a"), ("c.yaml", "a: [1"), ("c.toml", "a = 1")] {
-            assert_eq!(parse(path, text).1.len(), 1, "{path} {text}");
+            assert_eq!(parse(path, text).2.len(), 1, "{path} {text}");
         }
     }
 }

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
+use super::bgp::{split_peers, to_text};
 use super::file;
 use super::origin::Origin;
 use super::problem::{Problem, nearest};
@@ -12,6 +15,8 @@ use crate::model::go;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Raw {
     values: BTreeMap<Key, (String, Origin)>,
+    /// BGP peers of the configuration file.
+    file_peers: Vec<Value>,
 }
 
 /// Reads a file by its path.
@@ -39,18 +44,18 @@ impl Raw {
             let found = from_env.iter().chain(&from_flags).find(|(candidate, ..)| *candidate == key);
             found.map(|(_, value, _)| value.clone()).filter(|value| !value.is_empty())
         };
-        let mut from_file = Vec::new();
+        let (mut from_file, mut file_peers) = (Vec::new(), Vec::new());
         if let (Some(path), Some(read)) = (given(Key::ConfigFile), sources.read_file) {
             match read(&path) {
                 Ok(text) => {
-                    let (found, more) = file::parse(&path, &text);
-                    from_file = found;
+                    let (found, peers, more) = file::parse(&path, &text);
+                    (from_file, file_peers) = (found, peers);
                     problems.extend(more);
                 }
                 Err(error) => problems.push(Problem::File { file: path, why: error.to_string() }),
             }
         }
-        let mut raw = Self::default();
+        let mut raw = Self { file_peers, ..Self::default() };
         for (key, value, origin) in from_file.into_iter().chain(from_flags).chain(from_env) {
             match normal(key.setting().kind, &value) {
                 Some(value) => {
@@ -79,6 +84,15 @@ impl Raw {
     /// A value that is well-formed but not acceptable.
     pub(super) fn unacceptable(&self, key: Key, allowed: impl Into<String>) -> Problem {
         Problem::unacceptable(self.origin(key), self.text(key), allowed)
+    }
+
+    /// The given BGP peers: strings, or maps.
+    pub(super) fn peers(&self) -> Vec<Result<Value, String>> {
+        let text = self.text(Key::BgpPeers);
+        if !self.file_peers.is_empty() && to_text(&self.file_peers) == text {
+            return self.file_peers.iter().cloned().map(Ok).collect();
+        }
+        split_peers(text)
     }
 
     pub fn is_set(&self, key: Key) -> bool {

@@ -378,7 +378,7 @@ impl Peer {
     fn connected(&mut self, now: BootTime, direction: Direction) {
         let expected = match direction {
             Direction::Outgoing => matches!(self.dial, Dial::Dialling(_)),
-            // RFC 4271 §8.2.2: "In [Idle] state, BGP FSM refuses all incoming BGP connections for this peer."
+            // RFC 4271 §8.2.2: "In this state, BGP FSM refuses all incoming BGP connections for this peer."
             Direction::Incoming => !matches!(self.dial, Dial::Off | Dial::Pausing(_)),
         };
         if !expected {

@@ -1,6 +1,6 @@
-//! The keys of a peer.
+//! Keys of a peer map.
 
-/// The keys of a peer that is written as a map: first those that the other form has a place for.
+/// Keys of a peer map. The first ones also exist in the string format of the Go program.
 pub const PEER_KEYS: [&str; 27] = [
     "address",
     "as",
@@ -30,10 +30,10 @@ pub const PEER_KEYS: [&str; 27] = [
     "passwordSecret",
     "nodeSelector",
 ];
-/// So many of them the other form has a place for.
+/// Number of keys that exist in the string format.
 const PLAIN: usize = 13;
 
-/// Whether the other form has a place for a key.
-pub(in crate::config) fn is_plain(key: &str) -> bool {
+/// Whether the string format has this key.
+pub(super) fn is_plain(key: &str) -> bool {
     PEER_KEYS.iter().take(PLAIN).any(|plain| *plain == key)
 }

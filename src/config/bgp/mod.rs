@@ -1,4 +1,4 @@
-//! BGP: who the peers are, and what sessions with them are like.
+//! BGP settings.
 
 pub(in crate::config) mod keys;
 mod peers;
@@ -13,60 +13,51 @@ use super::settings::{Key, Values};
 use super::{HostFacts, Problem};
 use crate::model::{Family, PerFamily, Prefix, RouteAttributes};
 pub use keys::PEER_KEYS;
-use peers::Fields;
-pub(super) use peers::is_json;
+use peers::from_values;
 pub use peers::peers;
+pub(super) use peers::{is_json, split_peers, to_text};
 pub use provider::{Provider, Shape, Token};
 
-/// Where packets for routes of each family are to go.
+/// Next hops of the family that a session does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NextHops {
-    /// Where addresses are looked for that are not given.
     pub mode: NextHopMode,
-    /// Those that are given.
     pub given: PerFamily<Option<IpAddr>>,
 }
 
-/// Where the next hop of the family that a session does not have comes from (`mpbgp_nexthop`).
+/// `mpbgp_nexthop`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum NextHopMode {
-    /// There is none.
     #[default]
     None,
-    /// As configured.
+    /// Only given addresses.
     Fixed,
-    /// From the interface that has the source address.
+    /// An address of the interface that has the source address.
     SourceAddress,
-    /// From the source interface.
+    /// An address of the source interface.
     SourceInterface,
 }
 
-/// BFD with a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bfd {
-    /// How often we can hear.
+    /// Required Min RX Interval.
     pub receive: Duration,
-    /// How often we want to speak.
+    /// Desired Min TX Interval.
     pub transmit: Duration,
-    /// So many packets may be lost.
+    /// Detect Mult.
     pub multiplier: u8,
 }
 
-/// Where a peer is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PeerTarget {
-    /// At this address.
     Address(IpAddr),
-    /// The router that advertises itself on this interface.
+    /// The router on this interface, found by router advertisements.
     Unnumbered(String),
 }
 
-/// Where a Secret is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SecretName {
-    /// Its namespace.
     pub namespace: String,
-    /// Its name.
     pub name: String,
 }
 
@@ -76,46 +67,39 @@ impl std::fmt::Display for SecretName {
     }
 }
 
-/// A peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// Where it is.
     pub target: PeerTarget,
-    /// Its AS; none takes any.
+    /// None accepts any AS.
     pub asn: Option<u32>,
-    /// Signs the connection.
+    /// TCP MD5 password (RFC 2385).
     pub password: Option<String>,
-    /// The Secret that has the password under the key `password`.
+    /// Secret with the password in the key `password`.
     pub password_secret: Option<SecretName>,
-    /// It is more than one hop away.
     pub multihop: bool,
-    /// It is at most so many hops away, and what comes from further away is dropped (RFC 5082).
+    /// Maximum distance in hops (GTSM, RFC 5082).
     pub ttl_security: Option<u8>,
-    /// Its port.
     pub port: u16,
-    /// Wait for it to connect.
+    /// Only accept connections of the peer.
     pub passive: bool,
-    /// Families of routes; none means that of the session, and the other one where it has a next hop.
+    /// None: the family of the session, and the other one if it has a next hop.
     pub families: Option<Vec<Family>>,
-    /// Next hops; none means as for all peers.
+    /// None: those of all peers.
     pub next_hops: Option<NextHops>,
-    /// The address to come from.
     pub source_address: Option<IpAddr>,
-    /// The interface to go by.
     pub source_interface: Option<String>,
-    /// BFD, where it is used.
     pub bfd: Option<Bfd>,
-    /// Seconds of silence that end the session; none means as for all peers.
+    /// Seconds; None: that of all peers.
     pub hold_time: Option<u16>,
-    /// Seconds from one KEEPALIVE to the next; none means as for all peers.
+    /// Interval in seconds; None: that of all peers.
     pub keepalive: Option<u16>,
-    /// What is added to every route.
+    /// Attributes of routes that have none of their own.
     pub defaults: RouteAttributes,
-    /// Only nodes with these labels talk to it.
+    /// Only nodes with these labels have this peer.
     pub node_selector: BTreeMap<String, String>,
 }
 
-/// What users and metrics call a peer, as the Go program does.
+/// Name in messages and metrics, as in the Go program.
 impl std::fmt::Display for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.target {
@@ -127,61 +111,71 @@ impl std::fmt::Display for Peer {
 }
 
 impl Peer {
-    /// A peer of which nothing else is said.
+    /// A peer with defaults.
     pub fn new(target: PeerTarget, asn: Option<u32>) -> Self {
-        Fields::default().peer(target, asn, &mut Vec::new())
+        Self {
+            target,
+            asn,
+            password: None,
+            password_secret: None,
+            multihop: false,
+            ttl_security: None,
+            port: 179,
+            passive: false,
+            families: None,
+            next_hops: None,
+            source_address: None,
+            source_interface: None,
+            bfd: None,
+            hold_time: None,
+            keepalive: None,
+            defaults: RouteAttributes::default(),
+            node_selector: BTreeMap::new(),
+        }
     }
 }
 
-/// Everything about BGP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bgp {
-    /// Our AS.
     pub local_as: u32,
-    /// Our identifier. None where the node's annotations tell.
+    /// None if the Node's annotations or the provider define it.
     pub router_id: Option<Ipv4Addr>,
-    /// The address to come from.
     pub source_address: Option<IpAddr>,
-    /// The interface to go by.
     pub source_interface: Option<String>,
-    /// Seconds of silence that end a session.
+    /// Seconds; 0 for no limit.
     pub hold_time: u16,
-    /// Seconds from one KEEPALIVE to the next.
+    /// Interval in seconds.
     pub keepalive: u16,
-    /// Peers keep our routes for so many seconds while this process restarts.
+    /// Graceful restart time in seconds (RFC 4724).
     pub restart_time: Option<u16>,
-    /// Where peers may connect.
+    /// For passive peers.
     pub listen_port: u16,
-    /// Next hops for all peers.
     pub next_hops: NextHops,
-    /// The peers.
     pub peers: Vec<Peer>,
-    /// The prefix of node annotations that tell all this.
+    /// Prefix of Node annotations that define peers.
     pub annotations: Option<String>,
-    /// Who else knows of peers.
     pub provider: Option<Provider>,
-    /// Put the addresses of Services on the interface, too.
+    /// Also assign addresses of Services to the interface.
     pub attach: bool,
-    /// The control plane's address is announced by an elected node alone.
+    /// Only the elected node advertises the control plane's address.
     pub elected: bool,
-    /// What is announced besides addresses.
     pub extras: Extras,
 }
 
-/// What is announced besides the addresses of the control plane and of Services.
+/// Routes in addition to the addresses of the control plane and of Services.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Extras {
     /// `spec.externalIPs` of Services.
     pub external_ips: bool,
     /// The cluster's ServiceCIDR objects.
     pub service_cidrs: bool,
-    /// Networks: announced while an address in them is.
+    /// Advertised while an address in them is.
     pub aggregates: Vec<Prefix>,
-    /// Networks that are announced in any case.
+    /// Always advertised.
     pub networks: Vec<Prefix>,
 }
 
-/// Everything about BGP, with notes worth a warning.
+/// Validates the BGP settings. `notes` are warnings.
 pub(super) fn bgp(values: &Values, facts: &HostFacts, notes: &mut Vec<String>) -> Result<Bgp, Vec<Problem>> {
     let raw = &values.raw;
     let mut problems = Vec::new();
@@ -202,8 +196,8 @@ pub(super) fn bgp(values: &Values, facts: &HostFacts, notes: &mut Vec<String>) -
     }
     let annotations = values.bgp_annotations.clone();
     let provider = provider(values, &mut problems);
-    let told_later = annotations.is_some() || provider.is_some();
-    let router_id = router_id(raw, facts, told_later, &mut problems);
+    let defined_later = annotations.is_some() || provider.is_some();
+    let router_id = router_id(raw, facts, defined_later, &mut problems);
     let next_hops = next_hops(
         raw.text(Key::MpBgpNexthop),
         &[(Key::MpBgpIpv4, raw.text(Key::MpBgpIpv4)), (Key::MpBgpIpv6, raw.text(Key::MpBgpIpv6))],
@@ -212,17 +206,17 @@ pub(super) fn bgp(values: &Values, facts: &HostFacts, notes: &mut Vec<String>) -
         problems.push(Problem::unacceptable(raw.origin(key), raw.text(key), allowed));
     })
     .unwrap_or_default();
-    let (mut peers, wrong_peers) = peers(raw.text(Key::BgpPeers), notes);
+    let (mut peers, wrong_peers) = from_values(raw.peers(), notes);
     let origin = raw.origin(Key::BgpPeers);
     problems.extend(wrong_peers.into_iter().map(|text| Problem::Combination(format!("{origin}: {text}"))));
     match single(values) {
         Ok(peer) => peers.extend(peer),
         Err(problem) => problems.push(problem),
     }
-    if peers.is_empty() && !told_later && problems.is_empty() {
+    if peers.is_empty() && !defined_later && problems.is_empty() {
         problems.push(Problem::Combination(
             "BGP needs a peer: set bgp_peers to `address:AS`, or bgp_peeraddress and bgp_peeras, or annotation to \
-             the prefix of node annotations that name peers, or bgp_provider_url to an address that tells them"
+             the prefix of node annotations that define peers, or bgp_provider_url to the URL of a provider"
                 .into(),
         ));
     }
@@ -230,7 +224,7 @@ pub(super) fn bgp(values: &Values, facts: &HostFacts, notes: &mut Vec<String>) -
     problems.extend(wrong_extras);
     if values.zebra {
         problems.push(Problem::Combination(format!(
-            "zebra_enable ({}): kube-vip does not talk to zebra; use the routing-table mode (vip_routingtable), whose \
+            "zebra_enable ({}): kube-vip does not connect to zebra; use the routing-table mode (vip_routingtable), whose \
              routes FRR picks up with `ip import-table 198` and `redistribute table 198`",
             raw.origin(Key::Zebra)
         )));
@@ -257,11 +251,11 @@ pub(super) fn bgp(values: &Values, facts: &HostFacts, notes: &mut Vec<String>) -
     })
 }
 
-/// As configured, of the configured interface, or the first IPv4 address of this host.
+/// The configured identifier, else an IPv4 address: of the configured interface, of the VIP interface, or of any other.
 fn router_id(
     raw: &Raw,
     facts: &HostFacts,
-    told_later: bool,
+    defined_later: bool,
     problems: &mut Vec<Problem>,
 ) -> Option<Ipv4Addr> {
     let first = |addresses: &[IpAddr]| {
@@ -290,7 +284,7 @@ fn router_id(
     let interface = Some(raw.text(Key::Interface)).and_then(|name| facts.addresses_of(name));
     let all = facts.addresses.iter().map(|(_, addresses)| addresses.as_slice());
     let id = interface.and_then(first).or_else(|| all.into_iter().find_map(first));
-    if id.is_none() && !told_later {
+    if id.is_none() && !defined_later {
         problems.push(Problem::Combination(
             "BGP needs a router ID, and this host has no IPv4 address to take it from: set bgp_routerid (flag \
              --bgpRouterID) to any number in the form of an IPv4 address that no other router has"
@@ -321,7 +315,7 @@ fn next_hops<K: Copy>(mode: &str, addresses: &[(K, &str); 2]) -> Result<NextHops
         "fixed" => NextHopMode::Fixed,
         "auto_sourceip" => NextHopMode::SourceAddress,
         "auto_sourceif" => NextHopMode::SourceInterface,
-        // Whoever gives an address means it.
+        // A given address without a mode applies as with `fixed`.
         _ if !none => NextHopMode::Fixed,
         _ => NextHopMode::None,
     };
@@ -358,11 +352,10 @@ fn extras(values: &Values) -> (Extras, Vec<Problem>) {
     (extras, problems)
 }
 
-/// Who is asked for peers, if somebody is.
 fn provider(values: &Values, problems: &mut Vec<Problem>) -> Option<Provider> {
     let raw = &values.raw;
     let url = values.bgp_provider_url.clone()?;
-    // What it says decides where packets go, and it may hold passwords.
+    // The reply determines where traffic goes, and may contain passwords.
     if !url.starts_with("https://") {
         problems.push(raw.unacceptable(Key::BgpProviderUrl, "an https URL"));
     }
@@ -394,7 +387,7 @@ fn provider(values: &Values, problems: &mut Vec<Problem>) -> Option<Provider> {
     Some(Provider { url, token, header, ca, shape })
 }
 
-/// The peer of the variables for a single one.
+/// The peer of `bgp_peeraddress`.
 fn single(values: &Values) -> Result<Option<Peer>, Problem> {
     let Some(address) = &values.bgp_peer_address else { return Ok(None) };
     let unacceptable = |key, allowed| values.raw.unacceptable(key, allowed);
@@ -420,7 +413,7 @@ mod tests {
         let base = [("bgp_enable", "true"), ("svc_enable", "true")];
         let env = base.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let (raw, problems, _) = Raw::collect(&Sources { env: env.collect(), ..Sources::default() });
-        let mut told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        let mut reported: Vec<String> = problems.iter().map(ToString::to_string).collect();
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
         let facts = HostFacts {
             hostname: "node-a".into(),
@@ -429,11 +422,11 @@ mod tests {
             ..HostFacts::default()
         };
         match check(raw, &facts) {
-            Ok(config) if told.is_empty() => Ok(config.bgp.unwrap()),
-            Ok(_) => Err(told),
+            Ok(config) if reported.is_empty() => Ok(config.bgp.unwrap()),
+            Ok(_) => Err(reported),
             Err(problems) => {
-                told.extend(problems.iter().map(ToString::to_string));
-                Err(told)
+                reported.extend(problems.iter().map(ToString::to_string));
+                Err(reported)
             }
         }
     }
@@ -442,18 +435,18 @@ mod tests {
     const PEER: (&str, &str) = ("bgp_peers", "192.0.2.1:65001");
 
     #[test]
-    fn the_router_id_is_given_or_an_address_of_this_host() {
+    fn the_router_id_is_configured_or_an_address_of_this_host() {
         let id = |more: &[(&str, &str)]| with(&[V4], &[&[PEER], more].concat()).unwrap().router_id;
         assert_eq!(id(&[]), V4.parse().ok());
         assert_eq!(id(&[("bgp_routerid", "10.0.0.9")]), "10.0.0.9".parse().ok());
         assert_eq!(id(&[("bgp_routerinterface", "eth0")]), V4.parse().ok());
-        // Who says the peers says this, too.
+        // The provider defines the router ID, too.
         let later = with(&["fd00::1"], &[("bgp_provider_url", "https://192.0.2.2/")]).unwrap();
         assert_eq!((later.router_id, later.peers.len()), (None, 0));
     }
 
     #[test]
-    fn all_that_is_wrong_is_told_at_once() {
+    fn all_problems_are_reported_at_once() {
         let problems = with(
             &["fd00::1"],
             &[
@@ -473,7 +466,7 @@ mod tests {
             "BGP needs a router ID, and this host has no IPv4 address to take it from: set bgp_routerid",
             "peer 1, field 2 (AS): `0` is not an AS number",
             "peer 2, field 4 (multihop): `maybe` is not true or false",
-            "kube-vip does not talk to zebra; use the routing-table mode (vip_routingtable)",
+            "kube-vip does not connect to zebra; use the routing-table mode (vip_routingtable)",
         ];
         for part in expected {
             assert_eq!(
@@ -488,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn a_provider_is_asked_by_https_for_what_nobody_else_says() {
+    fn a_provider_needs_https_one_token_and_no_annotations() {
         let problems = with(
             &[V4],
             &[

@@ -1,4 +1,4 @@
-//! Peers as users write them: in the form that the Go program has, or as maps.
+//! Parses peers: strings in the format of the Go program, and maps from YAML or JSON.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -7,108 +7,146 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::super::problem::nearest;
-use super::keys::PEER_KEYS;
-use super::{Bfd, NextHops, Peer, PeerTarget, SecretName, next_hops};
+use super::keys::{PEER_KEYS, is_plain};
+use super::{Bfd, NextHopMode, NextHops, Peer, PeerTarget, SecretName, next_hops};
 use crate::model::go::parse_bool;
 use crate::model::route::{community, large_community};
 use crate::model::{Family, RouteAttributes};
 
-/// The fields of a peer in the form that the Go program has, in their order.
+/// Fields of a peer string, in order.
 const POSITIONS: [&str; 7] =
     ["address", "AS", "password", "multihop", "port", "MP-BGP options", "BFD options"];
-/// From so much on, an interval was meant to be in microseconds: the way round upstream's mistake.
+/// BFD intervals from this value on are microseconds: users of the Go program wrote them so, because of a bug there.
 const MICROSECONDS: u32 = 10_000;
 
-/// Peers, and what is wrong with them: in the form that the Go program has, or as a JSON list of maps and strings.
+/// Parses `bgp_peers`: peer strings separated by commas, or a JSON list of strings and maps. Returns the valid peers, and
+/// all problems.
 pub fn peers(text: &str, notes: &mut Vec<String>) -> (Vec<Peer>, Vec<String>) {
-    let text = text.trim();
-    if text.is_empty() {
-        return (Vec::new(), Vec::new());
-    }
+    from_values(split_peers(text), notes)
+}
+
+/// Parses peers as given: strings in the format of the Go program, or maps.
+pub(super) fn from_values(
+    values: impl IntoIterator<Item = Result<Value, String>>,
+    notes: &mut Vec<String>,
+) -> (Vec<Peer>, Vec<String>) {
     let (mut peers, mut problems) = (Vec::new(), Vec::new());
-    for (index, written) in split_peers(text).into_iter().enumerate() {
-        let mut wrong = Vec::new();
-        let fields = match written {
-            Ok(Value::String(text)) => Fields::of_string(&text, &mut wrong),
-            Ok(Value::Object(map)) => Fields::of_map(&map, &mut wrong),
-            Ok(_) => Err("a peer is a string or a map".to_owned()),
-            Err(error) => Err(error),
+    for (index, value) in values.into_iter().enumerate() {
+        let mut reader = Reader { fields: BTreeMap::new(), problems: Vec::new(), notes };
+        let peer = match value {
+            Ok(Value::String(text)) => reader.peer_from_text(&text),
+            Ok(Value::Object(map)) => reader.peer_from_map(map),
+            Ok(_) => reader.reject("a peer is a string or a map".to_owned()),
+            Err(error) => reader.reject(error),
         };
-        match fields {
-            Ok(fields) => {
-                let peer = fields.read(&mut wrong, notes);
-                peers.extend(peer.filter(|_| wrong.is_empty()));
-            }
-            Err(error) => wrong.push(error),
-        }
+        let wrong = reader.problems;
+        peers.extend(peer.filter(|_| wrong.is_empty()));
         problems.extend(wrong.into_iter().map(|problem| format!("peer {}, {problem}", index + 1)));
     }
-    let name = |peer: &Peer| (peer.target.clone(), peer.port, peer.node_selector.clone());
+    let identity = |peer: &Peer| (peer.target.clone(), peer.port, peer.node_selector.clone());
     for (index, peer) in peers.iter().enumerate() {
-        if peers.iter().take(index).any(|before| name(before) == name(peer)) {
+        if peers.iter().take(index).any(|before| identity(before) == identity(peer)) {
             problems.push(format!("peer {} is there twice", index + 1));
         }
     }
     (peers, problems)
 }
 
-/// Each peer as it is written.
-fn split_peers(text: &str) -> Vec<Result<Value, String>> {
+/// The peers of `bgp_peers` as strings and maps.
+pub(in crate::config) fn split_peers(text: &str) -> Vec<Result<Value, String>> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Vec::new();
+    }
     if is_json(text) {
         return match serde_json::from_str::<Vec<Value>>(text) {
             Ok(values) => values.into_iter().map(Ok).collect(),
-            Err(error) => vec![Err(format!("a list in JSON that cannot be read: {error}"))],
+            Err(error) => vec![Err(format!("invalid JSON list: {error}"))],
         };
     }
     text.split(',').map(|peer| Ok(Value::String(peer.trim().to_owned()))).collect()
 }
 
-/// Whether peers are written as JSON: an IPv6 address begins with a bracket, too.
+/// Whether peers are a JSON list. An IPv6 address starts with a bracket, too.
 pub(in crate::config) fn is_json(text: &str) -> bool {
     let rest = text.trim_start().strip_prefix('[').map(str::trim_start);
     rest.is_some_and(|rest| rest.starts_with(['{', '"']))
 }
 
-/// What is written of a peer: by key, with the place for messages.
-#[derive(Debug, Default)]
-pub(super) struct Fields {
-    values: BTreeMap<&'static str, (String, String)>,
+/// The value of the variable `bgp_peers` for these peers: in the format of the Go program if it can express all of them,
+/// otherwise as a JSON list.
+pub(in crate::config) fn to_text(peers: &[Value]) -> String {
+    let texts: Option<Vec<String>> = peers.iter().map(peer_text).collect();
+    texts.map_or_else(|| Value::from(peers.to_vec()).to_string(), |texts| texts.join(","))
 }
 
-impl Fields {
-    /// The form that the Go program has.
-    fn of_string(text: &str, wrong: &mut Vec<String>) -> Result<Self, String> {
+fn peer_text(peer: &Value) -> Option<String> {
+    let fields = match peer {
+        Value::String(text) => return Some(text.clone()),
+        Value::Object(fields) => fields,
+        _ => return None,
+    };
+    if fields.iter().any(|(key, value)| !is_plain(key) || !value.is_string()) {
+        return None;
+    }
+    let field = |key: &str| fields.get(key).and_then(Value::as_str);
+    let or_empty = |name: &str| field(name).unwrap_or_default().to_owned();
+    let address = match (field("interface"), field("address")) {
+        (Some(interface), None) => format!("unnumbered:{interface}"),
+        (_, Some(address)) if address.contains(':') && !address.starts_with('[') => format!("[{address}]"),
+        (_, address) => address.unwrap_or_default().to_owned(),
+    };
+    let options =
+        [("mpbgp_nexthop", "mpbgpNexthop"), ("mpbgp_ipv4", "mpbgpIPv4"), ("mpbgp_ipv6", "mpbgpIPv6")];
+    let options: Vec<String> =
+        options.iter().filter_map(|(name, key)| Some(format!("{name}={}", field(key)?))).collect();
+    let bfd = field("bfdEnabled").map(|enabled| {
+        let number = |name, default: &str| field(name).unwrap_or(default).to_owned();
+        let receive = number("bfdReceiveInterval", "300");
+        let transmit = number("bfdTransmitInterval", "300");
+        format!("{enabled};{receive};{transmit};{}", number("bfdDetectMultiplier", "3"))
+    });
+    let fields = [
+        address,
+        or_empty("as"),
+        or_empty("password"),
+        or_empty("multiHop"),
+        or_empty("port"),
+        options.join(";"),
+        bfd.unwrap_or_default(),
+    ];
+    Some(fields.join(":").trim_end_matches(':').to_owned())
+}
+
+/// Reads one peer.
+struct Reader<'a> {
+    /// Values by key, with the place for messages.
+    fields: BTreeMap<&'static str, (Value, String)>,
+    problems: Vec<String>,
+    notes: &'a mut Vec<String>,
+}
+
+impl Reader<'_> {
+    fn peer_from_text(&mut self, text: &str) -> Option<Peer> {
         let mut parts = split_fields(text).into_iter();
-        let mut fields = Self::default();
-        let place = |index: usize| match POSITIONS.get(index) {
-            Some(name) => format!("field {} ({name})", index + 1),
-            None => format!("field {}", index + 1),
-        };
-        let mut set = |key: &'static str, value: &str, index: usize| {
-            if !value.is_empty() {
-                fields.values.insert(key, (value.to_owned(), place(index)));
-            }
-        };
         match parts.next() {
-            Some("unnumbered") => set("interface", parts.next().unwrap_or_default(), 0),
-            Some(address) => set("address", address, 0),
+            Some("unnumbered") => self.set("interface", parts.next().unwrap_or_default(), 0),
+            Some(address) => self.set("address", address, 0),
             None => {}
         }
-        for (index, (key, value)) in
-            ["as", "password", "multiHop", "port"].into_iter().zip(parts.by_ref()).enumerate()
-        {
-            set(key, value, index + 1);
+        let keys = ["as", "password", "multiHop", "port"];
+        for (index, (key, value)) in keys.into_iter().zip(parts.by_ref()).enumerate() {
+            self.set(key, value, index + 1);
         }
         for option in parts.next().unwrap_or_default().split(';').filter(|option| !option.is_empty()) {
             match option.split_once('=') {
-                Some(("mpbgp_nexthop", value)) => set("mpbgpNexthop", value, 5),
-                Some(("mpbgp_ipv4", value)) => set("mpbgpIPv4", value, 5),
-                Some(("mpbgp_ipv6", value)) => set("mpbgpIPv6", value, 5),
+                Some(("mpbgp_nexthop", value)) => self.set("mpbgpNexthop", value, 5),
+                Some(("mpbgp_ipv4", value)) => self.set("mpbgpIPv4", value, 5),
+                Some(("mpbgp_ipv6", value)) => self.set("mpbgpIPv6", value, 5),
                 _ => {
                     let known = ["mpbgp_nexthop", "mpbgp_ipv4", "mpbgp_ipv6"];
-                    let typed = option.split('=').next().unwrap_or_default();
-                    let hint = nearest(typed, known);
-                    wrong.push(format!(
+                    let hint = nearest(option.split('=').next().unwrap_or_default(), known);
+                    self.problems.push(format!(
                         "{}: `{option}` is not `key=value` with one of the keys {}{hint}",
                         place(5),
                         known.join(", ")
@@ -120,139 +158,106 @@ impl Fields {
             let items: Vec<&str> = text.split(';').collect();
             match items.as_slice() {
                 [enabled, receive, transmit, multiplier] => {
-                    set("bfdEnabled", if enabled.is_empty() { "false" } else { enabled }, 6);
-                    set("bfdReceiveInterval", receive, 6);
-                    set("bfdTransmitInterval", transmit, 6);
-                    set("bfdDetectMultiplier", multiplier, 6);
+                    self.set("bfdEnabled", if enabled.is_empty() { "false" } else { enabled }, 6);
+                    self.set("bfdReceiveInterval", receive, 6);
+                    self.set("bfdTransmitInterval", transmit, 6);
+                    self.set("bfdDetectMultiplier", multiplier, 6);
                 }
-                _ => wrong.push(format!(
+                _ => self.problems.push(format!(
                     "{}: `{text}` is not `enable;receive interval;transmit interval;multiplier`, such as `true;300;300;3`",
                     place(6)
                 )),
             }
         }
         if parts.next().is_some() {
-            wrong.push(format!("field 8: there are only seven fields ({})", POSITIONS.join(":")));
+            self.problems.push(format!("field 8: there are only seven fields ({})", POSITIONS.join(":")));
         }
-        Ok(fields)
+        self.peer()
     }
 
-    /// A map, with keys in any case.
-    fn of_map(map: &serde_json::Map<String, Value>, wrong: &mut Vec<String>) -> Result<Self, String> {
-        let mut fields = Self::default();
+    /// Keys match in any case.
+    fn peer_from_map(&mut self, map: serde_json::Map<String, Value>) -> Option<Peer> {
         for (key, value) in map {
-            let Some(known) = PEER_KEYS.iter().find(|known| known.eq_ignore_ascii_case(key)) else {
-                wrong.push(format!("there is no key `{key}`{}", nearest(key, PEER_KEYS)));
-                continue;
-            };
-            let scalar = |value: &Value| match value {
-                Value::String(text) => text.clone(),
-                other => other.to_string(),
-            };
-            let text = match value {
-                Value::Null => continue,
-                Value::Array(items) => items.iter().map(scalar).collect::<Vec<_>>().join(","),
-                Value::Object(map) => {
-                    let pairs = map.iter().map(|(key, value)| format!("{key}={}", scalar(value)));
-                    pairs.collect::<Vec<_>>().join(",")
+            match PEER_KEYS.iter().find(|known| known.eq_ignore_ascii_case(&key)) {
+                Some(known) => drop(self.fields.insert(known, (value, format!("key `{known}`")))),
+                None => {
+                    self.problems.push(format!("there is no key `{key}`{}", nearest(&key, PEER_KEYS)));
                 }
-                other => scalar(other),
-            };
-            fields.values.insert(known, (text, format!("key `{known}`")));
+            }
         }
-        Ok(fields)
+        self.peer()
     }
 
-    fn text(&self, key: &str) -> Option<&str> {
-        self.values.get(key).map(|(value, _)| value.as_str()).filter(|value| !value.is_empty())
+    fn reject(&mut self, problem: String) -> Option<Peer> {
+        self.problems.push(problem);
+        None
     }
 
-    /// A value that `read` accepts, or a problem that says what is allowed.
-    fn get<T>(
-        &self,
-        key: &str,
-        wrong: &mut Vec<String>,
-        allowed: &str,
-        read: impl Fn(&str) -> Option<T>,
-    ) -> Option<T> {
-        let (value, place) = self.values.get(key).filter(|(value, _)| !value.is_empty())?;
+    fn set(&mut self, key: &'static str, value: &str, index: usize) {
+        if !value.is_empty() {
+            self.fields.insert(key, (value.into(), place(index)));
+        }
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.fields.get(key).is_some_and(|(value, _)| !matches!(value, Value::Null) && *value != "")
+    }
+
+    /// The value of a key if `read` accepts it; otherwise a problem that names what is allowed.
+    fn get<T>(&mut self, key: &str, allowed: &str, read: impl Fn(&Value) -> Option<T>) -> Option<T> {
+        if !self.has(key) {
+            return None;
+        }
+        let (value, place) = self.fields.get(key)?;
         let found = read(value);
         if found.is_none() {
-            wrong.push(format!("{place}: `{value}` is not {allowed}"));
+            let shown = scalar(value).unwrap_or_else(|| items(value).join(","));
+            self.problems.push(format!("{place}: `{shown}` is not {allowed}"));
         }
         found
     }
 
-    fn read(&self, wrong: &mut Vec<String>, notes: &mut Vec<String>) -> Option<Peer> {
-        let address = |text: &str| text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
-        let allowed = "an IPv4 address, an IPv6 address in brackets, or `unnumbered:` and an interface";
-        let address = self.get("address", wrong, allowed, address);
-        let unnumbered = self.text("interface").filter(|_| self.text("address").is_none());
-        let asn = self.get("as", wrong, "an AS number from 1 to 4294967295", |text| {
-            text.parse::<u32>().ok().filter(|asn| *asn != 0 || unnumbered.is_some())
-        });
-        let target = match (address, unnumbered) {
-            (Some(address), _) => PeerTarget::Address(address),
-            (None, Some(interface)) => PeerTarget::Unnumbered(interface.to_owned()),
-            (None, None) => {
-                if self.text("address").is_none() {
-                    wrong.push(format!("field 1 (address) is empty: it has to be {allowed}"));
-                }
-                return None;
-            }
-        };
-        if asn.is_none() && unnumbered.is_none() && self.text("as").is_none() {
-            wrong.push("field 2 (AS) is empty: it has to be an AS number from 1 to 4294967295".to_owned());
-        }
-        let mut peer = self.peer(target, asn.filter(|asn| *asn != 0), wrong);
-        peer.bfd = self.bfd(wrong, notes);
-        Some(peer)
+    /// The same for a value without structure.
+    fn scalar<T>(&mut self, key: &str, allowed: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
+        self.get(key, allowed, |value| read(&scalar(value)?))
     }
 
-    /// The peer at `target`, with everything else that is written of it.
-    pub(super) fn peer(&self, target: PeerTarget, asn: Option<u32>, wrong: &mut Vec<String>) -> Peer {
-        let number = |text: &str| text.parse::<u32>().ok();
-        let seconds = |text: &str| text.parse::<u16>().ok();
-        let list = |text: &str| text.split(',').map(|item| item.trim().to_owned()).collect::<Vec<String>>();
-        let (mode, place) = self.values.get("mpbgpNexthop").cloned().unwrap_or_default();
-        if !matches!(mode.as_str(), "" | "fixed" | "auto_sourceip" | "auto_sourceif") {
-            let modes = ["fixed", "auto_sourceip", "auto_sourceif"];
-            let hint = nearest(&mode, modes);
-            wrong.push(format!("{place}: mpbgp_nexthop `{mode}` is not one of {}{hint}", modes.join(", ")));
-        }
-        let hops = [("mpbgpIPv4", "mpbgpIPv4"), ("mpbgpIPv6", "mpbgpIPv6")]
-            .map(|(key, name)| (name, self.text(key).unwrap_or_default()));
-        let hops = next_hops(&mode, &hops).map_err(|(key, allowed)| {
-            let (value, place) = self.values.get(key).cloned().unwrap_or((String::new(), place.clone()));
-            wrong.push(format!("{place}: `{value}` is not {allowed}"));
-        });
-        let communities = self.get("communities", wrong, "a list of communities such as 65000:100", |text| {
-            list(text).iter().map(|item| community(item)).collect::<Option<Vec<u32>>>()
-        });
-        let large =
-            self.get("largeCommunities", wrong, "a list of large communities such as 65000:1:2", |text| {
-                list(text).iter().map(|item| large_community(item)).collect::<Option<Vec<_>>>()
-            });
-        let families = self.get("families", wrong, "a list of ipv4 and ipv6", |text| {
-            let family = |item: &String| match item.to_lowercase().as_str() {
+    fn number<T: std::str::FromStr>(
+        &mut self,
+        key: &str,
+        allowed: &str,
+        valid: impl Fn(&T) -> bool,
+    ) -> Option<T> {
+        self.scalar(key, allowed, |text| text.parse().ok().filter(&valid))
+    }
+
+    fn boolean(&mut self, key: &str) -> Option<bool> {
+        self.scalar(key, "true or false", parse_bool)
+    }
+
+    fn list<T>(&mut self, key: &str, allowed: &str, read: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
+        self.get(key, allowed, |value| items(value).iter().map(|item| read(item)).collect())
+    }
+
+    fn peer(&mut self) -> Option<Peer> {
+        let (target, asn) = self.target()?;
+        let peer = Peer::new(target, asn);
+        let families =
+            self.list("families", "a list of ipv4 and ipv6", |text| match text.to_lowercase().as_str() {
                 "ipv4" => Some(Family::V4),
                 "ipv6" => Some(Family::V6),
                 _ => None,
-            };
-            list(text).iter().map(family).collect::<Option<Vec<Family>>>()
+            });
+        let node_selector = self.list("nodeSelector", "labels such as rack=a", |text| {
+            text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()))
         });
-        let selector = self.get("nodeSelector", wrong, "labels such as rack=a", |text| {
-            let pair =
-                |item: &String| item.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
-            list(text).iter().map(pair).collect::<Option<BTreeMap<String, String>>>()
-        });
-        Peer {
-            target,
-            asn,
-            password: self.text("password").map(str::to_owned),
-            password_secret: self.get(
+        Some(Peer {
+            next_hops: self.next_hops(),
+            families,
+            node_selector: node_selector.unwrap_or_default().into_iter().collect(),
+            password: self.scalar("password", "a text", |text| Some(text.to_owned())),
+            password_secret: self.scalar(
                 "passwordSecret",
-                wrong,
                 "the name of a Secret: `namespace/name`",
                 |text| {
                     let (namespace, name) = text.split_once('/')?;
@@ -260,66 +265,141 @@ impl Fields {
                     given.then(|| SecretName { namespace: namespace.to_owned(), name: name.to_owned() })
                 },
             ),
-            multihop: self.get("multiHop", wrong, "true or false", parse_bool).unwrap_or(false),
-            ttl_security: self.get("ttlSecurityHops", wrong, "a number of hops from 1 to 254", |text| {
-                text.parse().ok().filter(|hops| (1..=254).contains(hops))
-            }),
+            multihop: self.boolean("multiHop").unwrap_or(peer.multihop),
+            ttl_security: self
+                .number("ttlSecurityHops", "a number of hops from 1 to 254", |hops| (1..=254).contains(hops)),
             port: self
-                .get("port", wrong, "a port from 1 to 65535", |text| text.parse().ok())
+                .number("port", "a port from 1 to 65535", |_| true)
                 .filter(|port| *port != 0)
-                .unwrap_or(179),
-            passive: self.get("passive", wrong, "true or false", parse_bool).unwrap_or(false),
-            families,
-            next_hops: hops.ok().filter(|hops| *hops != NextHops::default()),
-            source_address: self.get("sourceIP", wrong, "an IP address", |text| text.parse().ok()),
-            source_interface: self.text("sourceIF").map(str::to_owned),
-            bfd: None,
-            hold_time: self.get("holdTime", wrong, "0 (no limit), or 3 seconds or more", |text| {
-                seconds(text).filter(|hold| !matches!(hold, 1 | 2))
-            }),
-            keepalive: self.get("keepaliveInterval", wrong, "a number of seconds, 1 or more", |text| {
-                seconds(text).filter(|interval| *interval > 0)
-            }),
+                .unwrap_or(peer.port),
+            passive: self.boolean("passive").unwrap_or(peer.passive),
+            source_address: self.number("sourceIP", "an IP address", |_| true),
+            source_interface: self.scalar("sourceIF", "an interface", |text| Some(text.to_owned())),
+            hold_time: self
+                .number("holdTime", "0 (no limit), or 3 seconds or more", |hold| !matches!(hold, 1 | 2)),
+            keepalive: self
+                .number("keepaliveInterval", "a number of seconds, 1 or more", |interval| *interval > 0),
             defaults: RouteAttributes {
-                communities: communities.unwrap_or_default(),
-                large_communities: large.unwrap_or_default(),
-                local_pref: self.get("localPref", wrong, "a number", number),
-                med: self.get("med", wrong, "a number", number),
-                prepend: self.get("prepend", wrong, "a number from 0 to 32", |text| {
-                    text.parse().ok().filter(|times| *times <= 32)
-                }),
+                communities: self
+                    .list("communities", "a list of communities such as 65000:100", community)
+                    .unwrap_or_default(),
+                large_communities: self
+                    .list(
+                        "largeCommunities",
+                        "a list of large communities such as 65000:1:2",
+                        large_community,
+                    )
+                    .unwrap_or_default(),
+                local_pref: self.number("localPref", "a number", |_| true),
+                med: self.number("med", "a number", |_| true),
+                prepend: self.number("prepend", "a number from 0 to 32", |times| *times <= 32),
                 draining: false,
             },
-            node_selector: selector.unwrap_or_default(),
+            bfd: self.bfd(),
+            ..peer
+        })
+    }
+
+    fn target(&mut self) -> Option<(PeerTarget, Option<u32>)> {
+        const AS: &str = "an AS number from 1 to 4294967295";
+        let allowed = "an IPv4 address, an IPv6 address in brackets, or `unnumbered:` and an interface";
+        let address = self.scalar("address", allowed, |text| {
+            text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok()
+        });
+        let unnumbered = !self.has("address") && self.has("interface");
+        let asn = self.number("as", AS, |asn: &u32| *asn != 0 || unnumbered).filter(|asn| *asn != 0);
+        let target = match address {
+            Some(address) => PeerTarget::Address(address),
+            None if unnumbered => {
+                PeerTarget::Unnumbered(
+                    self.scalar("interface", "an interface", |text| Some(text.to_owned()))?,
+                )
+            }
+            None => {
+                if !self.has("address") {
+                    self.problems.push(format!("field 1 (address) is empty: it has to be {allowed}"));
+                }
+                return None;
+            }
+        };
+        if !unnumbered && !self.has("as") {
+            self.problems.push(format!("field 2 (AS) is empty: it has to be {AS}"));
+        }
+        Some((target, asn))
+    }
+
+    fn next_hops(&mut self) -> Option<NextHops> {
+        let modes = ["fixed", "auto_sourceip", "auto_sourceif"];
+        let text = |key: &str| self.fields.get(key).and_then(|(value, _)| scalar(value)).unwrap_or_default();
+        let (mode, v4, v6) = (text("mpbgpNexthop"), text("mpbgpIPv4"), text("mpbgpIPv6"));
+        if !mode.is_empty() && !modes.contains(&mode.as_str()) {
+            let place = self.fields.get("mpbgpNexthop").map(|(_, place)| place.as_str()).unwrap_or_default();
+            let hint = nearest(&mode, modes);
+            let problem = format!("{place}: mpbgp_nexthop `{mode}` is not one of {}{hint}", modes.join(", "));
+            self.problems.push(problem);
+        }
+        match next_hops(&mode, &[("mpbgpIPv4", &v4), ("mpbgpIPv6", &v6)]) {
+            Ok(hops) => (hops.mode != NextHopMode::None).then_some(hops),
+            Err((key, allowed)) => {
+                let found = self.fields.get(key).or_else(|| self.fields.get("mpbgpNexthop"));
+                let place = found.map(|(_, place)| place.as_str()).unwrap_or_default();
+                let value = if key == "mpbgpIPv4" { v4 } else { v6 };
+                self.problems.push(format!("{place}: `{value}` is not {allowed}"));
+                None
+            }
         }
     }
 
-    fn bfd(&self, wrong: &mut Vec<String>, notes: &mut Vec<String>) -> Option<Bfd> {
-        let interval = |key: &str, wrong: &mut Vec<String>, notes: &mut Vec<String>| {
-            let allowed = "a number of milliseconds from 10 to 4294967295";
-            let given =
-                self.get(key, wrong, allowed, |text| text.parse::<u32>().ok().filter(|value| *value >= 10));
-            let value = given.unwrap_or(300);
-            if value < MICROSECONDS {
-                return Duration::from_millis(value.into());
-            }
-            notes.push(format!(
-                "{key} {value} is read as microseconds, as the Go program does; intervals are milliseconds: write {}",
-                value / 1000
-            ));
-            Duration::from_micros(value.into())
-        };
-        let receive = interval("bfdReceiveInterval", wrong, notes);
-        let transmit = interval("bfdTransmitInterval", wrong, notes);
-        let multiplier = self.get("bfdDetectMultiplier", wrong, "a number from 1 to 255", |text| {
-            text.parse::<u8>().ok().filter(|times| *times > 0)
-        });
-        let enabled = self.get("bfdEnabled", wrong, "true or false", parse_bool)?;
+    fn bfd(&mut self) -> Option<Bfd> {
+        let receive = self.interval("bfdReceiveInterval");
+        let transmit = self.interval("bfdTransmitInterval");
+        let multiplier =
+            self.number("bfdDetectMultiplier", "a number from 1 to 255", |times: &u8| *times > 0);
+        let enabled = self.boolean("bfdEnabled")?;
         enabled.then_some(Bfd { receive, transmit, multiplier: multiplier.unwrap_or(3) })
+    }
+
+    fn interval(&mut self, key: &str) -> Duration {
+        let allowed = "a number of milliseconds from 10 to 4294967295";
+        let value = self.number(key, allowed, |value: &u32| *value >= 10).unwrap_or(300);
+        if value < MICROSECONDS {
+            return Duration::from_millis(value.into());
+        }
+        self.notes.push(format!(
+            "{key} {value} is read as microseconds, as in the Go program; intervals are milliseconds: write {}",
+            value / 1000
+        ));
+        Duration::from_micros(value.into())
     }
 }
 
-/// Parts between colons that are in no brackets.
+/// The place of a field for messages.
+fn place(index: usize) -> String {
+    match POSITIONS.get(index) {
+        Some(name) => format!("field {} ({name})", index + 1),
+        None => format!("field {}", index + 1),
+    }
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// The items of a list, of a comma-separated string, or `key=value` of a map.
+fn items(value: &Value) -> Vec<String> {
+    let text = |value: &Value| scalar(value).unwrap_or_else(|| value.to_string());
+    match value {
+        Value::Array(values) => values.iter().map(text).collect(),
+        Value::Object(map) => map.iter().map(|(key, value)| format!("{key}={}", text(value))).collect(),
+        _ => text(value).split(',').map(|item| item.trim().to_owned()).collect(),
+    }
+}
+
+/// Splits at colons outside of brackets.
 fn split_fields(text: &str) -> Vec<&str> {
     let mut depth = 0_u32;
     text.split(|letter| {
@@ -335,7 +415,6 @@ fn split_fields(text: &str) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::NextHopMode;
     use super::*;
 
     fn read(text: &str) -> Vec<Peer> {
@@ -356,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_go_program_accepts() {
+    fn peer_strings_of_the_go_program() {
         let two = read("192.168.0.10:65000::false,192.168.0.11:65000::false");
         assert_eq!((two.len(), two[1].asn, two[1].port), (2, Some(65_000), 179));
         let port = one("192.168.0.10:65000::false:180");
@@ -376,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_go_program_could_not_say() {
+    fn ipv6_next_hops_in_strings_and_all_keys_in_maps() {
         let six = one("192.0.2.1:65000::::mpbgp_nexthop=fixed;mpbgp_ipv6=[fd00::1]");
         assert_eq!(six.next_hops.unwrap().given.v6, Some("fd00::1".parse().unwrap()));
         let text = r#"[{"address": "fd00::1", "as": 65001, "holdTime": 3, "passive": true, "ttlSecurityHops": 1,
@@ -391,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn long_intervals_are_microseconds() {
+    fn intervals_from_ten_thousand_on_are_microseconds() {
         let mut notes = Vec::new();
         let (peers, _) = peers("192.0.2.1:65000:::::true;300000;50;3", &mut notes);
         let bfd = peers[0].bfd.unwrap();
@@ -400,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_place_and_all_at_once() {
+    fn all_problems_are_reported_with_their_place() {
         let table: &[(&str, &[&str])] = &[
             ("192.0.2.1", &["peer 1, field 2 (AS) is empty: it has to be an AS number from 1 to 4294967295"]),
             ("192.0.2.1:0", &["peer 1, field 2 (AS): `0` is not an AS number from 1 to 4294967295"]),

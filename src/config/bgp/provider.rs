@@ -1,59 +1,51 @@
-//! A provider that knows this node's peers: where it is asked, and where things stand in its answer.
+//! A provider's API that defines the peers of this node, and the shape of its reply.
 
 use super::super::problem::nearest;
 
-/// Where a provider is asked for peers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provider {
     /// An HTTPS URL.
     pub url: String,
-    /// What proves who asks.
     pub token: Option<Token>,
-    /// The header that the token goes into; in `Authorization` the word `Bearer` stands before it.
+    /// Header of the token; in `Authorization` it is preceded by `Bearer`.
     pub header: String,
-    /// A file with a further CA.
+    /// File with an additional CA.
     pub ca: Option<String>,
-    /// Where things stand in the answer.
     pub shape: Shape,
 }
 
-/// What proves who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Token {
-    /// As it was given.
     Given(String),
-    /// What this file holds, read each time.
+    /// Path of a file that is read for each query.
     File(String),
 }
 
-/// Where things stand in a provider's answer: JSON pointers (RFC 6901).
-///
-/// All but the first begin at a neighbour, and, where it has no such thing, at the whole answer.
+/// JSON pointers (RFC 6901) into a provider's reply. All but the first are looked up in a neighbour, then in the whole
+/// reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
-    /// A list of neighbours, or a single one.
+    /// A list of neighbours, or one neighbour.
     pub neighbours: String,
-    /// The neighbour's address, or a list of addresses.
+    /// An address, or a list.
     pub peer_addresses: String,
-    /// The neighbour's AS.
     pub peer_as: String,
-    /// Our AS.
     pub local_as: String,
-    /// The address to come from; our router ID too, where that is not set.
+    /// Source address; also the router ID unless that is configured.
     pub source_address: String,
-    /// The password, where there is one.
+    /// Optional.
     pub password: String,
-    /// Whether the neighbour is more than one hop away, where that is said.
+    /// Optional.
     pub multihop: String,
 }
 
-/// The shapes that have a name.
+/// Predefined shapes.
 const NAMED: [&str; 1] = ["equinix"];
 const FIELDS: [&str; 7] =
     ["neighbours", "peerAddresses", "peerAS", "localAS", "sourceAddress", "password", "multihop"];
 
 impl Shape {
-    /// The metadata of Equinix Metal's machines.
+    /// The metadata of Equinix Metal.
     pub fn equinix() -> Self {
         Self {
             neighbours: "/bgp_neighbors".into(),
@@ -66,10 +58,10 @@ impl Shape {
         }
     }
 
-    /// A shape by its name, with other places for some fields: `equinix`, `peerAS=/asn`.
+    /// Parses the name of a shape and pointers that differ: `equinix`, `peerAS=/asn`.
     ///
     /// # Errors
-    /// What of it cannot be read, each in a sentence.
+    /// All invalid items.
     pub fn read<T: AsRef<str>>(items: &[T]) -> Result<Self, Vec<String>> {
         let (mut shape, mut problems) = (Self::equinix(), Vec::new());
         for item in items {
@@ -93,7 +85,8 @@ impl Shape {
                 "multihop" => &mut shape.multihop,
                 _ => {
                     let hint = nearest(name, FIELDS);
-                    problems.push(format!("there is no field `{name}`, but {}{hint}", FIELDS.join(", ")));
+                    problems
+                        .push(format!("unknown field `{name}`: the fields are {}{hint}", FIELDS.join(", ")));
                     continue;
                 }
             };
@@ -112,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shapes_are_read_or_told_apart() {
+    fn shapes_have_a_name_or_pointers() {
         assert_eq!(Shape::read(&["equinix"]), Ok(Shape::equinix()));
         let shape = Shape::read(&["neighbours=", "peerAS=/remote/asn"]).unwrap();
         assert_eq!((shape.neighbours.as_str(), shape.peer_as.as_str()), ("", "/remote/asn"));
