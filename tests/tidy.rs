@@ -56,7 +56,6 @@ const TO_BE_REWORDED: &[&str] = &[
     "src/cluster/",
     "src/config/",
     "src/dhcp/",
-    "src/mdns/",
     "src/model/",
     "src/ndp/",
     "src/net/",

@@ -1,4 +1,4 @@
-//! Tells names on one interface, by way of `mdns-sd`, and hears whether somebody else has them.
+//! Publishes host records on one interface with `mdns-sd`, and follows renames after a conflict.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -7,57 +7,60 @@ use std::time::Duration;
 use mdns_sd::{DaemonEvent, IfKind, IfPredicate, ServiceDaemon, ServiceInfo};
 use tokio::sync::watch;
 
-use super::names::Named;
+use super::records::HostRecord;
 use crate::net::netlink::Netlink;
 
-/// How long the farewell may take.
-const FAREWELL: Duration = Duration::from_millis(300);
+/// Limit for the goodbye packets (RFC 6762 §10.1).
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Names, each with whose it is.
-pub type Names = BTreeMap<String, Named>;
-/// Under which name each is found: another one than it asked for, if somebody has that.
-pub type Told = BTreeMap<String, String>;
+/// Host records to publish, by owner.
+pub type HostRecords = BTreeMap<String, HostRecord>;
+/// The published name of each owner: another than requested if another host has that.
+pub type PublishedNames = BTreeMap<String, String>;
 
 /// The task and its memory.
 pub struct Driver {
     interface: String,
-    wanted: watch::Receiver<Names>,
-    told: watch::Sender<Told>,
+    wanted: watch::Receiver<HostRecords>,
+    published: watch::Sender<PublishedNames>,
     netlink: Netlink,
     daemon: Option<(ServiceDaemon, mdns_sd::Receiver<DaemonEvent>)>,
-    /// The interface's own addresses, from which names are told: those of Services come and go.
+    /// Addresses of the interface that kube-vip did not add: packets are sent from these, since those of Services come and
+    /// go.
     own: BTreeSet<IpAddr>,
-    /// What was handed over to be told, and the full names that it is withdrawn by.
-    role: BTreeMap<String, (Named, Vec<String>)>,
+    /// Registered records, with the full names that withdraw them.
+    registered: BTreeMap<String, (HostRecord, Vec<String>)>,
 }
 
 impl Driver {
-    /// Nothing is told yet. Nothing is opened before there is a name.
+    /// A responder without records. No socket is opened before there is one.
     ///
     /// # Errors
-    /// If the kernel does not talk to us.
-    pub fn new(interface: &str) -> std::io::Result<(Self, watch::Sender<Names>, watch::Receiver<Told>)> {
-        let (wanted_in, wanted) = watch::channel(Names::new());
-        let (told, told_out) = watch::channel(Told::new());
+    /// If no netlink connection can be opened.
+    pub fn new(
+        interface: &str,
+    ) -> std::io::Result<(Self, watch::Sender<HostRecords>, watch::Receiver<PublishedNames>)> {
+        let (wanted_in, wanted) = watch::channel(HostRecords::new());
+        let (published, published_out) = watch::channel(PublishedNames::new());
         let driver = Self {
             interface: interface.to_owned(),
             wanted,
-            told,
+            published,
             netlink: Netlink::connect()?,
             daemon: None,
             own: BTreeSet::new(),
-            role: BTreeMap::new(),
+            registered: BTreeMap::new(),
         };
-        Ok((driver, wanted_in, told_out))
+        Ok((driver, wanted_in, published_out))
     }
 
-    /// Until nobody wants anything any more; then all names are taken back.
+    /// Runs until the sender of records is gone; then withdraws all of them.
     pub async fn run(mut self) {
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
             let own = if wanted.is_empty() { BTreeSet::new() } else { self.own_addresses().await };
-            if let Err(error) = self.settle(&wanted, own) {
-                tracing::warn!(interface = self.interface, "names cannot be told by mDNS: {error}");
+            if let Err(error) = self.apply(&wanted, own) {
+                tracing::warn!(interface = self.interface, "cannot publish names by mDNS: {error}");
             }
             let event = async {
                 match &self.daemon {
@@ -68,25 +71,24 @@ impl Driver {
             tokio::select! {
                 changed = self.wanted.changed() => if changed.is_err() { break },
                 event = event => match event {
-                    Some(event) => self.hear(event),
-                    // It ended: another one is started for the next name.
+                    Some(event) => self.on_event(event),
+                    // The daemon ended: the next record starts another.
                     None => {
                         self.daemon = None;
                         self.own.clear();
-                        self.role.clear();
+                        self.registered.clear();
                     }
                 },
             }
         }
-        drop(self.settle(&Names::new(), BTreeSet::new()));
+        drop(self.apply(&HostRecords::new(), BTreeSet::new()));
         if let Some((daemon, _)) = &self.daemon
             && let Ok(ended) = daemon.shutdown()
         {
-            drop(tokio::time::timeout(FAREWELL, ended.recv_async()).await);
+            drop(tokio::time::timeout(SHUTDOWN_TIMEOUT, ended.recv_async()).await);
         }
     }
 
-    /// The addresses of the interface that are not ours to give.
     async fn own_addresses(&self) -> BTreeSet<IpAddr> {
         let (interfaces, addresses) = (self.netlink.interfaces().await, self.netlink.addresses().await);
         let (interfaces, addresses) = (interfaces.unwrap_or_default(), addresses.unwrap_or_default());
@@ -98,9 +100,9 @@ impl Driver {
         own.map(|address| address.vip.address).collect()
     }
 
-    /// Have told what is wanted, and nothing else, from these addresses.
-    fn settle(&mut self, wanted: &Names, own: BTreeSet<IpAddr>) -> mdns_sd::Result<()> {
-        if wanted.is_empty() && self.role.is_empty() {
+    /// Publishes exactly the wanted records, from these addresses.
+    fn apply(&mut self, wanted: &HostRecords, own: BTreeSet<IpAddr>) -> mdns_sd::Result<()> {
+        if wanted.is_empty() && self.registered.is_empty() {
             return Ok(());
         }
         let daemon = match &self.daemon {
@@ -115,25 +117,25 @@ impl Driver {
         if !own.is_subset(&self.own) {
             self.own.extend(own);
             let (interface, own) = (self.interface.clone(), self.own.clone());
-            // An address alone would stand for all of the interface's, and one that goes takes the farewell with it.
+            // A single address would select all of the interface's, and the goodbye would be lost with an address that goes.
             let ours = IfPredicate::new(move |seen| seen.name == interface && own.contains(&seen.ip()));
             daemon.enable_interface(IfKind::Predicate(ours))?;
         }
         let gone: Vec<String> = self
-            .role
+            .registered
             .iter()
             .filter(|(owner, (named, _))| !wanted.get(*owner).is_some_and(|now| same(now, named)))
             .map(|(owner, _)| owner.clone())
             .collect();
         for owner in gone {
-            if let Some((named, full)) = self.role.remove(&owner) {
-                tracing::info!(name = format!("{}.local", named.host), "taking a name back");
+            if let Some((named, full)) = self.registered.remove(&owner) {
+                tracing::info!(name = format!("{}.local", named.host), "withdrawing a name");
                 full.iter().try_for_each(|full| daemon.unregister(full).map(drop))?;
-                self.told.send_modify(|told| drop(told.remove(&owner)));
+                self.published.send_modify(|published| drop(published.remove(&owner)));
             }
         }
         for (owner, named) in wanted {
-            if self.role.contains_key(owner) {
+            if self.registered.contains_key(owner) {
                 continue;
             }
             let mut full = Vec::new();
@@ -146,27 +148,26 @@ impl Driver {
                 full.push(info.get_fullname().to_owned());
                 daemon.register(info)?;
             }
-            tracing::info!(name = format!("{}.local", named.host), "telling a name");
-            self.role.insert(owner.clone(), (named.clone(), full));
-            self.told.send_modify(|told| drop(told.insert(owner.clone(), named.host.clone())));
+            tracing::info!(name = format!("{}.local", named.host), "publishing a name");
+            self.registered.insert(owner.clone(), (named.clone(), full));
+            self.published.send_modify(|published| drop(published.insert(owner.clone(), named.host.clone())));
         }
         Ok(())
     }
 
-    fn hear(&mut self, event: DaemonEvent) {
+    fn on_event(&mut self, event: DaemonEvent) {
         let DaemonEvent::NameChange(change) = event else { return };
-        // Of a host's name, and not of the services under it, which are told with it.
+        // Only names of hosts: those of their services follow.
         let label = |name: &str| name.trim_end_matches('.').trim_end_matches(".local").to_owned();
         let (before, after) = (label(&change.original), label(&change.new_name));
-        let owner = self.role.iter().find(|(_, (named, _))| named.host == before);
+        let owner = self.registered.iter().find(|(_, (named, _))| named.host == before);
         if let Some((owner, _)) = owner {
             tracing::warn!(before, after, "another host has the name");
-            self.told.send_modify(|told| drop(told.insert(owner.clone(), after)));
+            self.published.send_modify(|published| drop(published.insert(owner.clone(), after)));
         }
     }
 }
 
-/// Whether the same is told of both.
-fn same(a: &Named, b: &Named) -> bool {
+fn same(a: &HostRecord, b: &HostRecord) -> bool {
     (&a.host, &a.addresses, &a.services) == (&b.host, &b.addresses, &b.services)
 }

@@ -1,6 +1,6 @@
-//! Names in the local network without a DNS server (multicast DNS, RFC 6762; service discovery, RFC 6763).
+//! Host names in the local network without a DNS server (multicast DNS, RFC 6762; service discovery, RFC 6763).
 //!
-//! `names` says who is to be found under which name, and computes; `driver` has that told, by way of `mdns-sd`.
+//! `records` assigns names and is pure; `driver` publishes them with `mdns-sd`.
 
 pub mod driver;
-pub mod names;
+pub mod records;

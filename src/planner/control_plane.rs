@@ -13,7 +13,7 @@ use crate::dhcp::record::Record;
 use crate::dhcp::wish::{Held, LeaseKey, Wish};
 use crate::election::LeaseMetadata;
 use crate::mdns;
-use crate::mdns::names::Named;
+use crate::mdns::records::HostRecord;
 use crate::model::annotation::{DHCP_LEASE, HARDWARE_ADDRESS};
 use crate::model::interface::hardware_text;
 use crate::model::{
@@ -156,10 +156,10 @@ impl ControlPlane {
     }
 
     /// The host record to publish by mDNS while this host is leader.
-    pub fn host_record(&self, vips: &BTreeSet<Vip>) -> Option<Named> {
+    pub fn host_record(&self, vips: &BTreeSet<Vip>) -> Option<HostRecord> {
         let (name, port) = self.mdns.clone()?;
         let addresses: BTreeSet<IpAddr> = vips.iter().map(|vip| vip.address).collect();
-        (!addresses.is_empty()).then(|| mdns::names::control_plane(name, addresses, port))
+        (!addresses.is_empty()).then(|| mdns::records::control_plane(name, addresses, port))
     }
 }
 

@@ -31,7 +31,7 @@ use crate::cluster::write::{Subresource, WriteResult as Written, Writer};
 use crate::config::{DnsMode, UpnpPolicy};
 use crate::dhcp::driver::Handles;
 use crate::election::{LeaseMetadata, elections};
-use crate::mdns::driver::{Names, Told};
+use crate::mdns::driver::{HostRecords, PublishedNames};
 use crate::model::hash::{fnv1a, spread};
 use crate::model::{BootTime, LeaseName, Prefix, ServiceKey, ServiceView, Vip, annotation, node, service};
 use crate::model::{GroupId, Holder, Roles, VipPlan};
@@ -86,7 +86,7 @@ pub struct Channels {
     /// What talks to the network's gateways.
     pub gateways: (watch::Sender<Wanted>, watch::Receiver<GatewayOutcome>),
     /// What tells names in the local network.
-    pub mdns: (watch::Sender<Names>, watch::Receiver<Told>),
+    pub mdns: (watch::Sender<HostRecords>, watch::Receiver<PublishedNames>),
     /// Where Events go.
     pub events: mpsc::Sender<Event>,
 }

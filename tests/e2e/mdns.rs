@@ -70,7 +70,7 @@ fn found() -> Outcome {
     wait_for_address(&avahi, "shop.local", "-4", None)?;
     // A name that is none is told.
     serve(&lab, "wrong", V4, "shop.example.com")?;
-    wait_for_event(&lab, "wrong", "AnnotationIgnored", "is no name in the local network")
+    wait_for_event(&lab, "wrong", "AnnotationIgnored", "is not a host name")
 }
 
 fn conflict() -> Outcome {
@@ -80,7 +80,12 @@ fn conflict() -> Outcome {
     wait_for_address(&avahi, "shop.local", "-4", Some(own))?;
     lab.start_agents()?;
     serve(&lab, "web", V4, "shop")?;
-    wait_for_event(&lab, "web", "NameTaken", "somebody else has the name shop.local: it is shop-2.local")?;
+    wait_for_event(
+        &lab,
+        "web",
+        "NameTaken",
+        "another host has the name shop.local: published as shop-2.local",
+    )?;
     wait_for_address(&avahi, "shop-2.local", "-4", Some(V4))?;
     wait_for_address(&avahi, "shop.local", "-4", Some(own))?;
     Ok(())
@@ -94,7 +99,12 @@ fn alike() -> Outcome {
     serve(&lab, "web", V4, "shop")?;
     wait_for_address(&avahi, "shop.local", "-4", Some(V4))?;
     serve(&lab, "more", other, "shop")?;
-    wait_for_event(&lab, "more", "NameTaken", "somebody else has the name shop.local: it is shop-2.local")?;
+    wait_for_event(
+        &lab,
+        "more",
+        "NameTaken",
+        "another host has the name shop.local: published as shop-2.local",
+    )?;
     wait_for_address(&avahi, "shop-2.local", "-4", Some(other))?;
     wait_for_address(&avahi, "shop.local", "-4", Some(V4))?;
     // It keeps its name when the other one is free.
