@@ -1,4 +1,4 @@
-//! `pools` and `check`: what the pools are, how full, who waits, and what is wrong with the ConfigMap.
+//! The commands `pools` and `check`: pools and their usage, waiting Services, and problems of the ConfigMap.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -14,71 +14,46 @@ use tokio::time::timeout;
 
 use crate::cli::Options;
 use crate::controller::api;
-use crate::plan::{Planner, State, Step};
+use crate::plan::{Action, Planner, ServiceState};
 use crate::pools::{Pools, Problem};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why nothing can be said.
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
-    /// There is no access to a cluster.
     #[error(transparent)]
     Access(#[from] kube_vip::cluster::SourceError),
-    /// The API server does not answer.
-    #[error("{0} does not answer in time")]
-    Silence(String),
-    /// It answers something else.
+    #[error("{0} did not respond in time")]
+    Timeout(String),
     #[error("{what}: {source}")]
-    Api {
-        /// What was asked for.
-        what: String,
-        /// What it says.
-        source: kube::Error,
-    },
-    /// The file cannot be read.
+    Api { what: String, source: kube::Error },
     #[error("{path}: {source}")]
-    Read {
-        /// The file.
-        path: String,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// It holds no ConfigMap.
+    Read { path: String, source: std::io::Error },
     #[error("{path} is no ConfigMap: {why}")]
-    Parse {
-        /// The file.
-        path: String,
-        /// What is wrong.
-        why: String,
-    },
+    Parse { path: String, why: String },
 }
 
-/// Pools, and who waits.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Overview {
-    /// The pools.
-    pub pools: Vec<PoolUse>,
+    pub pools: Vec<PoolUsage>,
     /// Services without an address.
     pub waiting: Vec<Waiting>,
-    /// What is wrong with the ConfigMap.
+    /// Problems of the ConfigMap.
     pub problems: Vec<String>,
 }
 
 /// One family of a pool.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct PoolUse {
-    /// The namespace it is for, or `global`.
+pub struct PoolUsage {
+    /// The namespace, or `global`.
     pub pool: String,
-    /// The keys that make it.
     pub keys: Vec<String>,
     /// IPv4 or IPv6.
     pub family: String,
-    /// Addresses that can be given without being asked for; none where a DHCP server gives them.
+    /// Addresses that are allocated without a request; None with addresses from a DHCP server.
     pub size: Option<u128>,
-    /// Addresses in use.
     pub used: u128,
-    /// Services that wait for one.
+    /// Services that wait for an address.
     pub waiting: usize,
 }
 
@@ -87,43 +62,41 @@ pub struct PoolUse {
 pub struct Waiting {
     /// Namespace and name.
     pub service: String,
-    /// Its pool, if it has one.
     pub pool: Option<String>,
-    /// The family it misses, if it is one.
+    /// The family of the missing address, if it is a single one.
     pub family: Option<String>,
-    /// Why it waits.
     pub reason: String,
 }
 
 impl Overview {
-    /// What a planner makes of the cluster. Nothing is written.
+    /// Plans without writing.
     pub fn of(mut planner: Planner, problems: &[Problem]) -> Self {
-        // How full the pools are, before the planner decides what is to be given next.
-        let uses = pool_uses(&planner);
-        let mut unserved = BTreeSet::new();
+        // The usage before the planner allocates anything.
+        let pools = pool_usage(&planner);
+        let mut unallocated = BTreeSet::new();
         loop {
-            let steps = planner.next_steps();
-            if steps.is_empty() {
+            let actions = planner.next_actions();
+            if actions.is_empty() {
                 break;
             }
-            for step in steps {
-                if let Step::Write { key, patch } = step
+            for action in actions {
+                if let Action::Write { key, patch } = action
                     && patch
                         .annotations
                         .keys()
                         .any(|name| *name == kube_vip::model::annotation::LOAD_BALANCER_IPS)
                 {
-                    unserved.insert(key);
+                    unallocated.insert(key);
                 }
             }
         }
         let mut waiting = Vec::new();
         for (key, state) in planner.states() {
             let (reason, family) = match state {
-                State::Waiting(reason) => (reason.to_string(), reason.family()),
-                State::Served(_) if unserved.contains(key) => {
-                    let reason = "there is an address for it: is a kube-vip-cloud-provider running, and does it hold \
-                                  its Lease?";
+                ServiceState::Waiting(reason) => (reason.to_string(), reason.family()),
+                ServiceState::Allocated(_) if unallocated.contains(key) => {
+                    let reason = "an address is available: is a kube-vip-cloud-provider running, and does it hold its \
+                                  Lease?";
                     (reason.to_owned(), None)
                 }
                 _ => continue,
@@ -132,7 +105,7 @@ impl Overview {
             let family = family.map(|family| family.to_string());
             waiting.push(Waiting { service: key.to_string(), pool, family, reason });
         }
-        let pools = uses.into_iter().map(|mut pool| {
+        let pools = pools.into_iter().map(|mut pool| {
             let here = |wait: &&Waiting| {
                 wait.pool.as_ref() == Some(&pool.pool)
                     && wait.family.as_ref().is_none_or(|family| *family == pool.family)
@@ -177,7 +150,7 @@ impl Overview {
     }
 }
 
-/// Columns as wide as their widest cell, the last as it is.
+/// Appends rows with columns as wide as their widest cell.
 fn table<const N: usize>(text: &mut String, rows: &[[String; N]]) {
     let width =
         |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
@@ -190,12 +163,12 @@ fn table<const N: usize>(text: &mut String, rows: &[[String; N]]) {
     }
 }
 
-fn pool_uses(planner: &Planner) -> Vec<PoolUse> {
-    let mut uses = Vec::new();
+fn pool_usage(planner: &Planner) -> Vec<PoolUsage> {
+    let mut usage = Vec::new();
     for (id, pool) in planner.pools().pools.iter().enumerate() {
         for family in Family::BOTH.into_iter().filter(|family| pool.addresses.serves(*family)) {
-            let (size, used) = planner.ipam().fill(id, family);
-            uses.push(PoolUse {
+            let (size, used) = planner.ipam().usage(id, family);
+            usage.push(PoolUsage {
                 pool: pool.name.clone(),
                 keys: pool.keys.clone(),
                 family: family.to_string(),
@@ -205,37 +178,37 @@ fn pool_uses(planner: &Planner) -> Vec<PoolUse> {
             });
         }
     }
-    uses
+    usage
 }
 
-/// Look at the cluster.
+/// Reads pools and Services from the cluster.
 ///
 /// # Errors
-/// If it cannot be asked.
+/// If a request fails.
 pub async fn cluster(options: &Options) -> Result<Overview, InspectError> {
-    let chosen = api(options).client().await?;
-    let asked = timeout(PATIENCE, look(chosen.client, options));
-    asked.await.map_err(|_| InspectError::Silence(chosen.server))?
+    let api = api(options).client().await?;
+    let fetched = timeout(REQUEST_TIMEOUT, fetch(api.client, options));
+    fetched.await.map_err(|_elapsed| InspectError::Timeout(api.server))?
 }
 
-async fn look(client: kube::Client, options: &Options) -> Result<Overview, InspectError> {
-    let wrong = |what: &str| {
+async fn fetch(client: kube::Client, options: &Options) -> Result<Overview, InspectError> {
+    let failed = |what: &str| {
         let what = what.to_owned();
         move |source| InspectError::Api { what, source }
     };
     let all = ListParams::default();
     let (namespace, name) = &options.config_map;
     let maps = kube::Api::<ConfigMap>::namespaced(client.clone(), namespace);
-    let map = maps.get_opt(name).await.map_err(wrong(&format!("ConfigMap {namespace}/{name}")))?;
-    let nodes = kube::Api::<Node>::all(client.clone()).list(&all).await.map_err(wrong("nodes"))?;
-    let services = kube::Api::<Service>::all(client.clone()).list(&all).await.map_err(wrong("services"))?;
-    let namespaces = kube::Api::<Namespace>::all(client).list(&all).await.map_err(wrong("namespaces"))?;
+    let map = maps.get_opt(name).await.map_err(failed(&format!("ConfigMap {namespace}/{name}")))?;
+    let nodes = kube::Api::<Node>::all(client.clone()).list(&all).await.map_err(failed("nodes"))?;
+    let services = kube::Api::<Service>::all(client.clone()).list(&all).await.map_err(failed("services"))?;
+    let namespaces = kube::Api::<Namespace>::all(client).list(&all).await.map_err(failed("namespaces"))?;
 
     let missing = map.is_none();
     let data = map.and_then(|map| map.data).unwrap_or_default();
     let (pools, mut problems) = Pools::parse(&data, &Pools::default());
     if missing {
-        let text = "there is no such ConfigMap".to_owned();
+        let text = "the ConfigMap does not exist".to_owned();
         problems.push(Problem { key: format!("{namespace}/{name}"), text, fatal: true });
     }
     let existing = namespaces.items.into_iter().filter_map(|namespace| namespace.metadata.name).collect();
@@ -248,7 +221,7 @@ async fn look(client: kube::Client, options: &Options) -> Result<Overview, Inspe
     Ok(Overview::of(planner, &problems))
 }
 
-/// What a ConfigMap in a file amounts to, and whether a pool in it cannot be used.
+/// Reads pools from a ConfigMap in a file. The flag is true if a pool is invalid.
 ///
 /// # Errors
 /// If the file cannot be read, or is no ConfigMap.
@@ -276,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_good_file_is_shown_as_a_table() {
+    fn a_valid_file_is_printed_as_a_table() {
         let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: kubevip }\ndata:\n  cidr-global: 192.0.2.0/29,fd00::/64\n  range-lab: dhcp\n";
         let (overview, fatal) = check(text).unwrap();
         assert!(!fatal);
@@ -291,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_and_a_broken_pool_fails() {
+    fn problems_are_reported_and_an_invalid_pool_is_fatal() {
         let (overview, fatal) =
             check("data:\n  cidr-lab: 192.0.2.0/33\n  cird-global: 192.0.2.0/24\n").unwrap();
         assert!(fatal);

@@ -1,4 +1,4 @@
-//! Gives Services of type LoadBalancer their addresses: the only writer of that fact in a cluster.
+//! Allocates addresses to Services of type LoadBalancer: the only writer of allocations in a cluster.
 #![cfg_attr(
     test,
     allow(

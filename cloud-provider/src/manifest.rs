@@ -1,7 +1,7 @@
-//! The objects that run the provider in a cluster. Pure.
+//! The objects that run the provider in a cluster: pure.
 //!
-//! Names are the Go program's, so that applying these replaces it. New: two replicas with an election, probes,
-//! resources, a security context, and no right that is not used.
+//! Names are those of the Go program, so that applying these objects replaces it. New are two replicas with an
+//! election, probes, resources, a security context, and the least privileges.
 
 use kube_vip::VERSION;
 use kube_vip::config::Problem;
@@ -15,27 +15,27 @@ const ROLE: &str = "system:kube-vip-cloud-controller-role";
 const BINDING: &str = "system:kube-vip-cloud-controller-binding";
 const PORT: u16 = 10258;
 
-/// All of them, as YAML; with an interface for DHCP, where the provider is to ask there, and with `--upnp`.
+/// All objects as YAML, optionally with `--dhcp-interface` and `--upnp`.
 ///
 /// # Errors
-/// If the image is none.
+/// If the image reference is invalid.
 pub fn render(image: &str, dhcp_interface: Option<&str>, upnp: bool) -> Result<String, Problem> {
     let image = image::qualify(image, VERSION)?;
     yaml(&documents(&image, dhcp_interface, upnp))
-        .map_err(|error| Problem::Combination(format!("the manifest cannot be written: {error}")))
+        .map_err(|error| Problem::Combination(format!("cannot serialize the manifest: {error}")))
 }
 
-/// The file in manifests/: the objects behind a line that says what they are.
+/// The file in manifests/: the objects with a comment at the top.
 pub fn sample(text: &str) -> String {
     format!(
-        "# The cloud provider: two replicas, one of which gives addresses. Then apply a ConfigMap kube-system/kubevip.\n\
+        "# The cloud provider: two replicas, one of which allocates addresses. Then apply a ConfigMap kube-system/kubevip.\n\
          # kube-vip-cloud-provider manifest\n{text}"
     )
 }
 
 fn documents(image: &str, dhcp_interface: Option<&str>, upnp: bool) -> Vec<Value> {
     let rule = |groups: &[&str], resources: &[&str], verbs: &[&str]| json!({ "apiGroups": groups, "resources": resources, "verbs": verbs });
-    let follow = ["get", "list", "watch"];
+    let read = ["get", "list", "watch"];
     vec![
         json!({
             "apiVersion": "v1",
@@ -49,7 +49,7 @@ fn documents(image: &str, dhcp_interface: Option<&str>, upnp: bool) -> Vec<Value
             "rules": [
                 rule(&["coordination.k8s.io"], &["leases"], &["create", "get", "list", "update", "watch"]),
                 rule(&[""], &["services"], &["get", "list", "patch", "watch"]),
-                rule(&[""], &["configmaps", "namespaces", "nodes"], &follow),
+                rule(&[""], &["configmaps", "namespaces", "nodes"], &read),
                 rule(&[""], &["events"], &["create"]),
             ],
         }),
@@ -72,17 +72,17 @@ fn deployment(image: &str, dhcp_interface: Option<&str>, upnp: bool) -> Value {
     }
     let pod = deployment.pointer_mut("/spec/template/spec").and_then(Value::as_object_mut);
     if let (Some(interface), Some(pod)) = (dhcp_interface, pod) {
-        // Servers are asked on the host's own interface, by a packet socket.
+        // DHCP clients use a packet socket on an interface of the host.
         pod.insert("hostNetwork".into(), json!(true));
         pod.insert("securityContext".into(), json!({ "seccompProfile": { "type": "RuntimeDefault" } }));
         if let Some(container) = pod.get_mut("containers").and_then(|all| all.get_mut(0)) {
             if let Some(args) = container.pointer_mut("/args").and_then(Value::as_array_mut) {
                 args.push(json!(format!("--dhcp-interface={interface}")));
             }
-            if let Some(rights) =
+            if let Some(capabilities) =
                 container.pointer_mut("/securityContext/capabilities").and_then(Value::as_object_mut)
             {
-                rights.insert("add".into(), json!(["NET_RAW"]));
+                capabilities.insert("add".into(), json!(["NET_RAW"]));
             }
         }
     }

@@ -1,14 +1,14 @@
-//! What people and monitoring see: log lines, metrics, probes.
+//! Metrics, readiness, and log lines about the API server.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use kube_vip::cluster::write::WriteResult;
 use kube_vip::election::Observer;
 use kube_vip::election::decide::ObservedLease;
 use kube_vip::election::elector::LeaseResponse;
-use kube_vip::model::BootTime;
-use kube_vip::model::Role;
+use kube_vip::model::{BootTime, LogOnChange, Role};
 use kube_vip::telemetry::dhcp::Counts;
 use kube_vip::telemetry::register::add;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -19,7 +19,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::plan::{Planner, State};
+use crate::plan::{Planner, ServiceState};
 use crate::pools::Problem;
 
 type Number = Gauge<f64, std::sync::atomic::AtomicU64>;
@@ -46,38 +46,80 @@ struct Build {
     build: &'static str,
 }
 
-/// The one place that everything worth telling is told to.
+#[derive(Debug)]
+struct Metrics {
+    is_leader: Gauge,
+    pool_addresses: Family<PoolFamily, Number>,
+    pool_addresses_in_use: Family<PoolFamily, Number>,
+    services_waiting: Family<PoolFamily, Gauge>,
+    config_problems: Family<Key, Gauge>,
+    writes: Family<ResultLabel, Counter>,
+    allocation_seconds: Histogram,
+}
+
+impl Metrics {
+    fn register(r: &mut Registry) -> Self {
+        let build =
+            add::<Family<Build, Gauge>>(r, "build_info", "Version and build of this process; always 1");
+        build.get_or_create(&Build { version: kube_vip::VERSION, build: kube_vip::BUILD }).set(1);
+        let metrics = Self {
+            is_leader: add(r, "is_leader", "1 while this process allocates addresses"),
+            pool_addresses: add(
+                r,
+                "pool_addresses",
+                "Addresses of a pool that are allocated without a request for a particular one",
+            ),
+            pool_addresses_in_use: add(r, "pool_addresses_in_use", "Addresses of a pool in use"),
+            services_waiting: add(
+                r,
+                "services_waiting",
+                "Services without an address, by pool and missing address family",
+            ),
+            config_problems: add(r, "config_problems", "1 for each key of the ConfigMap with a problem"),
+            writes: add(r, "writes", "Writes to Services, by result"),
+            allocation_seconds: Histogram::new(exponential_buckets(0.005, 2.0, 14)),
+        };
+        r.register(
+            "allocation_seconds",
+            "Time from the first observation of a Service without an address to the write of its address",
+            metrics.allocation_seconds.clone(),
+        );
+        for result in ["done", "conflict", "gone", "refused", "failed"] {
+            metrics.writes.get_or_create(&ResultLabel { result }).inc_by(0);
+        }
+        metrics
+    }
+
+    fn clear_pools(&self) {
+        self.pool_addresses.clear();
+        self.pool_addresses_in_use.clear();
+        self.services_waiting.clear();
+    }
+}
+
 #[derive(Debug)]
 pub struct Telemetry {
     registry: Registry,
-    is_leader: Gauge,
-    size: Family<PoolFamily, Number>,
-    used: Family<PoolFamily, Number>,
-    waiting: Family<PoolFamily, Gauge>,
-    problems: Family<Key, Gauge>,
-    writes: Family<ResultLabel, Counter>,
-    seconds: Histogram,
-    /// Of DHCP.
+    metrics: Metrics,
+    /// The counters of the DHCP clients.
     pub dhcp: Counts,
-    inner: Mutex<Inner>,
+    state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
-    following: bool,
+struct State {
+    is_follower: bool,
     holder: String,
-    /// What a new leader still waits for; none while this process does not lead.
+    /// Objects that this leader has not listed yet; none while this process does not lead.
     missing: Option<Vec<&'static str>>,
-    /// What is wrong at the moment, by what it concerns.
-    trouble: BTreeMap<Concern, String>,
+    lease: LogOnChange,
+    writes: LogOnChange,
 }
 
-/// What trouble concerns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Concern {
-    /// The election.
+/// Components with a problem of their own each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Component {
     Lease,
-    /// Writes to Services.
     Writes,
 }
 
@@ -88,187 +130,157 @@ impl Default for Telemetry {
 }
 
 impl Telemetry {
-    /// Nothing has happened yet.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("kube_vip_cloud_provider");
-        let build = Family::<Build, Gauge>::default();
-        build.get_or_create(&Build { version: kube_vip::VERSION, build: kube_vip::BUILD }).set(1);
-        registry.register("build_info", "Version and build of this process; always 1", build);
-        let r = &mut registry;
-        let telemetry = Self {
-            registry: Registry::default(),
-            is_leader: add(r, "is_leader", "1 where this process gives addresses"),
-            size: add(r, "pool_addresses", "Addresses of a pool that can be given without being asked for"),
-            used: add(r, "pool_addresses_in_use", "Addresses of a pool in use"),
-            waiting: add(
-                r,
-                "services_waiting",
-                "Services that wait for an address, by their pool and what they miss",
-            ),
-            problems: add(
-                r,
-                "config_problems",
-                "1 for each key of the ConfigMap that something is wrong with",
-            ),
-            writes: add(r, "writes", "Writes to Services, by what became of them"),
-            seconds: Histogram::new(exponential_buckets(0.005, 2.0, 14)),
-            dhcp: Counts::register(r),
-            inner: Mutex::default(),
-        };
-        registry.register(
-            "allocation_seconds",
-            "From the first sight of a Service without an address to the write of its address",
-            telemetry.seconds.clone(),
-        );
-        for result in ["done", "conflict", "gone", "refused", "failed"] {
-            telemetry.writes.get_or_create(&ResultLabel { result }).inc_by(0);
-        }
-        Self { registry, ..telemetry }
+        let metrics = Metrics::register(&mut registry);
+        let dhcp = Counts::register(&mut registry);
+        Self { registry, metrics, dhcp, state: Mutex::default() }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        // Half-written telemetry is better than none.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        // State of a thread that panicked is better than none.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// In Prometheus' text format.
+    /// All metrics in Prometheus' text format.
     pub fn metrics(&self) -> String {
         let mut text = String::new();
         match encode(&mut text, &self.registry) {
             Ok(()) => text,
-            Err(error) => format!("# metrics cannot be written: {error}\n"),
+            Err(error) => format!("# cannot encode the metrics: {error}\n"),
         }
     }
 
-    /// Whether this process does what it should: it gives addresses, or knows who does.
+    /// Readiness: this process allocates addresses, or follows another one that does.
     ///
     /// # Errors
-    /// What is missing.
+    /// The reason why it is not ready.
     pub fn ready(&self) -> Result<(), String> {
-        let inner = self.lock();
-        match &inner.missing {
+        let state = self.lock();
+        let not_ready = |what: &str| {
+            let problems: Vec<&str> = state.lease.current().chain(state.writes.current()).collect();
+            Err(format!("{what}; {}\n", problems.join("; ")))
+        };
+        match &state.missing {
             Some(missing) if missing.is_empty() => Ok(()),
-            Some(missing) => Err(format!("waiting for {}; {}\n", missing.join(", "), inner.troubles())),
-            None if inner.following => Ok(()),
-            None => Err(format!("the Lease could not be read yet; {}\n", inner.troubles())),
+            Some(missing) => not_ready(&format!("waiting for {}", missing.join(", "))),
+            None if state.is_follower => Ok(()),
+            None => not_ready("the Lease has not been read yet"),
         }
     }
 
-    /// A term of leadership began, or got on: this is what it still waits for.
-    pub fn leading(&self, missing: Vec<&'static str>) {
-        self.is_leader.set(1);
+    /// This process leads, and has not listed the `missing` objects yet.
+    pub fn set_leading(&self, missing: Vec<&'static str>) {
+        self.metrics.is_leader.set(1);
         self.lock().missing = Some(missing);
     }
 
-    /// A term of leadership ended.
-    pub fn following(&self) {
-        self.is_leader.set(0);
+    pub fn clear_leading(&self) {
         self.lock().missing = None;
-        self.size.clear();
-        self.used.clear();
-        self.waiting.clear();
-        self.problems.clear();
+        self.metrics.is_leader.set(0);
+        self.metrics.clear_pools();
+        self.metrics.config_problems.clear();
     }
 
-    /// What is wrong with the ConfigMap now.
-    pub fn problems<'a>(&self, problems: impl Iterator<Item = &'a Problem>) {
-        self.problems.clear();
+    pub fn set_config_problems(&self, problems: &BTreeSet<Problem>) {
+        self.metrics.config_problems.clear();
         for problem in problems {
-            self.problems.get_or_create(&Key { key: problem.key.clone() }).set(1);
+            self.metrics.config_problems.get_or_create(&Key { key: problem.key.clone() }).set(1);
         }
     }
 
-    /// What became of a write.
-    pub fn written(&self, result: &'static str) {
-        if result == "done" {
-            self.no_trouble(Concern::Writes);
-        }
-        self.writes.get_or_create(&ResultLabel { result }).inc();
+    pub fn count_write(&self, result: &WriteResult) {
+        let result = match result {
+            WriteResult::Done(_) => "done",
+            WriteResult::Conflict => "conflict",
+            WriteResult::Gone => "gone",
+            WriteResult::Refused(_) => "refused",
+            WriteResult::Failed(_) => "failed",
+        };
+        self.metrics.writes.get_or_create(&ResultLabel { result }).inc();
     }
 
-    /// A Service got its address, so long after it was first seen.
-    pub fn allocated(&self, after: Duration) {
-        self.seconds.observe(after.as_secs_f64());
+    pub fn observe_allocation(&self, after: Duration) {
+        self.metrics.allocation_seconds.observe(after.as_secs_f64());
     }
 
-    /// How full the pools are, and who waits.
-    pub fn pools(&self, planner: &Planner) {
-        self.size.clear();
-        self.used.clear();
-        self.waiting.clear();
+    /// Sets the metrics of pool usage and of Services without an address.
+    pub fn report_pools(&self, planner: &Planner) {
+        self.metrics.clear_pools();
         for (id, pool) in planner.pools().pools.iter().enumerate() {
             for family in kube_vip::model::Family::BOTH {
-                let (size, used) = planner.ipam().fill(id, family);
+                let (size, used) = planner.ipam().usage(id, family);
                 if size > 0 || used > 0 {
                     let labels = PoolFamily { pool: pool.name.clone(), family: family.to_string() };
-                    self.size.get_or_create(&labels).set(size as f64);
-                    self.used.get_or_create(&labels).set(used as f64);
+                    self.metrics.pool_addresses.get_or_create(&labels).set(size as f64);
+                    self.metrics.pool_addresses_in_use.get_or_create(&labels).set(used as f64);
                 }
             }
         }
         let mut waiting: BTreeMap<(String, String), i64> = BTreeMap::new();
         for (key, state) in planner.states() {
-            if let State::Waiting(reason) = state {
+            if let ServiceState::Waiting(reason) = state {
                 let pool = planner.pools().of(&key.namespace).map(|(_, pool)| pool.name.clone());
                 let family = reason.family().map(|family| family.to_string());
                 *waiting.entry((pool.unwrap_or_default(), family.unwrap_or_default())).or_default() += 1;
             }
         }
         for ((pool, family), count) in waiting {
-            self.waiting.get_or_create(&PoolFamily { pool, family }).set(count);
+            self.metrics.services_waiting.get_or_create(&PoolFamily { pool, family }).set(count);
         }
     }
 
-    /// Log trouble once, and again when it changes.
-    pub fn trouble(&self, concern: Concern, text: String) {
-        let mut inner = self.lock();
-        if inner.trouble.get(&concern) != Some(&text) {
+    /// Sets the problem of a component, and logs it if it has changed.
+    pub fn set_problem(&self, component: Component, text: String) {
+        if self.lock().problem(component).set(text.as_str()) {
             tracing::warn!("{text}");
-            inner.trouble.insert(concern, text);
         }
     }
 
-    fn no_trouble(&self, concern: Concern) {
-        if self.lock().trouble.remove(&concern).is_some() {
-            tracing::info!("the API server answers as it should again");
+    pub fn clear_problem(&self, component: Component) {
+        if self.lock().problem(component).clear() {
+            tracing::info!("the API server responds again");
         }
     }
 }
 
-impl Inner {
-    fn troubles(&self) -> String {
-        self.trouble.values().map(String::as_str).collect::<Vec<_>>().join("; ")
+impl State {
+    fn problem(&mut self, component: Component) -> &mut LogOnChange {
+        match component {
+            Component::Lease => &mut self.lease,
+            Component::Writes => &mut self.writes,
+        }
     }
 }
 
 impl Observer for Telemetry {
-    fn election(&self, seen: &ObservedLease, role: &Role, _now: BootTime) {
-        let mut inner = self.lock();
-        inner.following = matches!(role, Role::Follower { .. });
-        let holder = seen.holder().unwrap_or_default();
-        if inner.holder != holder {
-            inner.holder = holder.to_owned();
-            if inner.following && !holder.is_empty() {
-                tracing::info!(holder, "another process gives addresses; role by");
+    fn election(&self, lease: &ObservedLease, role: &Role, _now: BootTime) {
+        let mut state = self.lock();
+        state.is_follower = matches!(role, Role::Follower { .. });
+        let holder = lease.holder().unwrap_or_default();
+        if state.holder != holder {
+            state.holder = holder.to_owned();
+            if state.is_follower && !holder.is_empty() {
+                tracing::info!(holder, "another process is the leader and allocates addresses");
             }
         }
     }
 
-    fn role_changed(&self, _before: &Role, _after: &Role, _seen: &ObservedLease, _now: BootTime) {}
+    fn role_changed(&self, _before: &Role, _after: &Role, _lease: &ObservedLease, _now: BootTime) {}
 
     fn no_access(&self, why: &str) {
-        self.trouble(Concern::Lease, format!("no access to an API server: {why}"));
+        self.set_problem(Component::Lease, format!("no access to an API server: {why}"));
     }
 
-    fn call_failed(&self, verb: &'static str, server: &str, answer: &LeaseResponse, why: &str) {
-        match answer {
-            // Both are the election at work.
+    fn call_failed(&self, verb: &'static str, server: &str, response: &LeaseResponse, why: &str) {
+        match response {
+            // Both are part of a normal election.
             LeaseResponse::Conflict | LeaseResponse::NotFound => {}
-            _ => self.trouble(Concern::Lease, format!("cannot {verb} the Lease at {server}: {why}")),
+            _ => self.set_problem(Component::Lease, format!("cannot {verb} the Lease at {server}: {why}")),
         }
     }
 
     fn call_succeeded(&self, _verb: &'static str) {
-        self.no_trouble(Concern::Lease);
+        self.clear_problem(Component::Lease);
     }
 }

@@ -1,4 +1,4 @@
-//! What is generated is up to date.
+//! Generated files are up to date.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use kube_vip_cloud_provider::{manifest, reference};
@@ -8,18 +8,18 @@ fn file(path: &str) -> String {
 }
 
 #[test]
-fn the_manifest_of_the_project_is_up_to_date() {
+fn the_sample_manifest_is_up_to_date() {
     let text = manifest::render("ghcr.io/kube-vip/kube-vip-cloud-provider", None, false).unwrap();
     assert_eq!(file("manifests/cloud-provider.yaml"), manifest::sample(&text), "run `cargo xtask manifests`");
 }
 
 #[test]
-fn the_reference_of_the_project_is_up_to_date() {
+fn the_reference_is_up_to_date() {
     assert!(file("docs/services-reference.md") == reference::page(), "run `cargo xtask docs`");
 }
 
 #[test]
-fn the_role_has_no_right_that_the_go_programs_has_not_but_to_patch_and_to_follow() {
+fn the_role_has_no_broad_rights() {
     let text = manifest::render("ghcr.io/kube-vip/kube-vip-cloud-provider:v1", None, false).unwrap();
     for right in ["services/status", "secrets", "delete", "\"*\""] {
         assert!(!text.contains(right), "{right}");

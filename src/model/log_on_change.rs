@@ -29,6 +29,11 @@ impl LogOnChange {
         new
     }
 
+    /// The problems that hold.
+    pub fn current(&self) -> impl Iterator<Item = &str> {
+        self.reported.iter().map(String::as_str)
+    }
+
     /// No problem holds any more. True if one did.
     pub fn clear(&mut self) -> bool {
         !std::mem::take(&mut self.reported).is_empty()

@@ -1,6 +1,6 @@
 //! Kubernetes Events on Services and on the ConfigMap.
 //!
-//! The Go program's reasons and texts are kept as parts of ours: people search for them, and scripts wait for them.
+//! The Go program's reasons and messages are kept as parts of these: scripts wait for them.
 
 use std::sync::Arc;
 
@@ -10,74 +10,63 @@ use kube_vip::cluster::event::{Event, EventRecorder};
 use kube_vip::model::ServiceKey;
 use tokio::sync::mpsc;
 
-use crate::plan::News;
+use crate::plan::ServiceEvent;
 use crate::pools::Problem;
 
-/// Events that wait: as many as Services may be served in one go.
+/// Events that wait to be posted: as many as Services may be allocated in one burst.
 const QUEUE: usize = 20_000;
 
-/// An Event to be written.
-#[derive(Debug)]
-pub struct Told(Event);
+pub fn of_service(key: &ServiceKey, uid: &str, event: &ServiceEvent) -> Event {
+    let (warning, reason, message) = match event {
+        ServiceEvent::Allocated(addresses) => {
+            (false, "EnsuredLoadBalancer", format!("Ensured load balancer: {}", addresses.join(", ")))
+        }
+        ServiceEvent::AllocatedWithNote(note) => {
+            (false, "EnsuredLoadBalancer", format!("Ensured load balancer: {note}"))
+        }
+        ServiceEvent::Released => {
+            (false, "DeletedLoadBalancer", "Deleted load balancer: its addresses are free".into())
+        }
+        ServiceEvent::Failed(reason) => (
+            true,
+            "SyncLoadBalancerFailed",
+            format!("Error syncing load balancer: failed to ensure load balancer: {reason}"),
+        ),
+    };
+    Event { about: reference("Service", &key.namespace, &key.name, uid), warning, reason, message }
+}
 
-impl Told {
-    /// What happened to a Service.
-    pub fn service(key: &ServiceKey, uid: &str, news: &News) -> Self {
-        let (warning, reason, message) = match news {
-            News::Ensured(addresses) => {
-                (false, "EnsuredLoadBalancer", format!("Ensured load balancer: {}", addresses.join(", ")))
-            }
-            News::Remark(text) => (false, "EnsuredLoadBalancer", format!("Ensured load balancer: {text}")),
-            News::Released => {
-                (false, "DeletedLoadBalancer", "Deleted load balancer: its addresses are free".into())
-            }
-            News::Failed(reason) => (
-                true,
-                "SyncLoadBalancerFailed",
-                format!("Error syncing load balancer: failed to ensure load balancer: {reason}"),
-            ),
-        };
-        let about = ObjectReference {
-            api_version: Some("v1".into()),
-            kind: Some("Service".into()),
-            namespace: Some(key.namespace.clone()),
-            name: Some(key.name.clone()),
-            uid: Some(uid.to_owned()),
-            ..ObjectReference::default()
-        };
-        Self(Event { about, warning, reason, message })
-    }
+pub fn of_config_map((namespace, name): &(String, String), uid: &str, problem: &Problem) -> Event {
+    let reason = if problem.fatal { "InvalidPool" } else { "PoolWarning" };
+    let about = reference("ConfigMap", namespace, name, uid);
+    Event { about, warning: true, reason, message: problem.to_string() }
+}
 
-    /// What is wrong with the ConfigMap.
-    pub fn problem(config_map: &(String, String), uid: &str, problem: &Problem) -> Self {
-        let reason = if problem.fatal { "InvalidPool" } else { "PoolWarning" };
-        let about = ObjectReference {
-            api_version: Some("v1".into()),
-            kind: Some("ConfigMap".into()),
-            namespace: Some(config_map.0.clone()),
-            name: Some(config_map.1.clone()),
-            uid: Some(uid.to_owned()),
-            ..ObjectReference::default()
-        };
-        Self(Event { about, warning: true, reason, message: problem.to_string() })
+fn reference(kind: &str, namespace: &str, name: &str, uid: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some(kind.to_owned()),
+        namespace: Some(namespace.to_owned()),
+        name: Some(name.to_owned()),
+        uid: Some(uid.to_owned()),
+        ..ObjectReference::default()
     }
 }
 
-/// Takes Events, and never waits.
 #[derive(Debug, Clone)]
-pub struct Teller(mpsc::Sender<Event>);
+pub struct EventSink(mpsc::Sender<Event>);
 
-impl Teller {
-    /// Events are a courtesy: when too many wait they are dropped.
-    pub fn tell(&self, told: Told) {
-        self.0.try_send(told.0).ok();
+impl EventSink {
+    /// Queues an Event. Never blocks: an Event is dropped when the queue is full.
+    pub fn send(&self, event: Event) {
+        self.0.try_send(event).ok();
     }
 }
 
-/// A teller, and the task that writes for it until all tellers are gone.
-pub fn start(api: Arc<Api>, host: String) -> (Teller, impl Future<Output = ()>) {
-    let (teller, queue) = mpsc::channel(QUEUE);
-    // As the Go program's framework calls itself: scripts select Events by it.
-    let author = EventRecorder { component: "service-controller", host };
-    (Teller(teller), author.post_all(api, queue))
+/// A sink, and the task that posts its Events until all clones of the sink are dropped.
+pub fn start(api: Arc<Api>, host: String) -> (EventSink, impl Future<Output = ()>) {
+    let (sink, queue) = mpsc::channel(QUEUE);
+    // The component name of the Go program's framework, by which scripts select Events.
+    let recorder = EventRecorder { component: "service-controller", host };
+    (EventSink(sink), recorder.post_all(api, queue))
 }

@@ -1,15 +1,18 @@
-//! The only writer of addresses in a cluster.
+//! The only writer of allocations in a cluster.
 //!
 //! ```text
-//! cluster ─► feed ─► term (owns the planner) ─► write ─► cluster
-//!                      └─► events
+//! cluster ─► watches ─► driver ─► writes, events ─► cluster
+//!                       │    ▲
+//!                       ▼    │
+//!                    leader_session (pure; owns the planner)
 //! ```
 //!
-//! `run` elects, and holds a [`term`] whenever this process leads.
+//! [`run`] takes part in the election, and drives a [`leader_session`] whenever this process leads.
 
+pub mod driver;
 pub mod events;
-pub mod feed;
-pub mod term;
+pub mod leader_session;
+pub mod watches;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +21,7 @@ use kube_vip::cluster::write::{Subresource, Writer};
 use kube_vip::cluster::{Api, Environment};
 use kube_vip::config::Election;
 use kube_vip::election::Settings;
-use kube_vip::election::driver::{Driver, channels};
+use kube_vip::election::driver::{self as election_driver, channels};
 use kube_vip::election::elections::Config;
 use kube_vip::model::hash::fnv1a;
 use kube_vip::model::{Candidacy, CandidacyKind, GroupId, GroupPlan, LeaseName, Roles, VipPlan};
@@ -32,45 +35,39 @@ use tokio::time::timeout;
 
 use crate::cli::Options;
 use crate::telemetry::Telemetry;
-use term::Term;
+use driver::Driver;
 
-/// How long the last Events may take.
-const FAREWELL_PATIENCE: Duration = Duration::from_millis(800);
-/// How long giving up the Lease may take.
-const RELEASE_PATIENCE: Duration = Duration::from_secs(4);
+/// For the last Events at shutdown.
+const EVENTS_TIMEOUT: Duration = Duration::from_millis(800);
+/// For the release of the Lease at shutdown.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Why the provider cannot run, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ControllerError {
-    /// The port is taken.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The kernel refuses a timer or a signal handler.
-    #[error("the kernel refuses a resource that the provider cannot do without: {0}")]
+    /// Of a timer or a signal handler.
+    #[error("cannot create a required kernel resource: {0}")]
     Io(#[from] std::io::Error),
-    /// The kernel does not say which interfaces there are.
     #[error("netlink: {0}")]
     Netlink(#[from] kube_vip::net::netlink::NetlinkError),
-    /// There is no interface to ask DHCP servers on.
     #[error(
-        "--dhcp-interface: there is no interface `{0}` here; there are: {1} (a pod needs hostNetwork to see those of its host)"
+        "--dhcp-interface: there is no interface `{0}` here; there are: {1} (a pod needs hostNetwork to use those of its host)"
     )]
-    NoLink(String, String),
-    /// The election ended by itself.
+    NoInterface(String, String),
     #[error("the election ended: {0}")]
     Election(String),
 }
 
-/// The right to give addresses.
-pub enum Claim {
-    /// Nobody else is there.
+/// The right to allocate addresses.
+pub enum Leadership {
+    /// Without an election.
     Always,
-    /// By election.
     Elected(GroupId, watch::Receiver<Roles>),
 }
 
-impl Claim {
-    /// Whether it is valid now: asked wherever it is acted on.
+impl Leadership {
+    /// Whether it is valid now. Checked before every decision.
     pub fn is_valid(&self) -> bool {
         match self {
             Self::Always => true,
@@ -80,19 +77,19 @@ impl Claim {
         }
     }
 
-    /// Until it may have changed.
+    /// Returns when it may have changed.
     pub async fn changed(&mut self) {
-        let gone = match self {
+        let final_value = match self {
             Self::Always => true,
             Self::Elected(_, roles) => roles.changed().await.is_err(),
         };
-        if gone {
+        if final_value {
             std::future::pending().await
         }
     }
 }
 
-/// A client for the cluster of these options.
+/// Access to the cluster of these options.
 pub fn api(options: &Options) -> Arc<Api> {
     let settings = kube_vip::config::Api {
         kubeconfig: options.kubeconfig.clone().unwrap_or_default(),
@@ -108,10 +105,10 @@ pub fn api(options: &Options) -> Arc<Api> {
     Api::new(settings, environment)
 }
 
-/// Run until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// If something that cannot be retried fails.
+/// If something fails that cannot be retried.
 pub async fn run(options: Options) -> Result<(), ControllerError> {
     if let Some(interface) = &options.dhcp_interface {
         check_interface(interface).await?;
@@ -127,61 +124,61 @@ pub async fn run(options: Options) -> Result<(), ControllerError> {
     );
     if let Some(address) = &options.http {
         let telemetry = telemetry.clone();
-        listen("--http-port", address, move |path| page(&telemetry, path)).await?;
+        listen("--http-port", address, move |path| respond(&telemetry, path)).await?;
     }
     let api = api(&options);
-    let (teller, events) = events::start(api.clone(), host.clone());
-    let farewell = tokio::spawn(events);
+    let (events, recorder) = events::start(api.clone(), host.clone());
+    let recorder = tokio::spawn(recorder);
     let (stop, mut stopping) = watch::channel(false);
-    let (mut claim, election) = match &options.election {
-        None => (Claim::Always, None),
+    let (mut leadership, election) = match &options.election {
+        None => (Leadership::Always, None),
         Some(election) => {
             let (release, released) = watch::channel(false);
             let (group, roles, running) = elect(election, &host, api.clone(), telemetry.clone(), released);
-            (Claim::Elected(group, roles), Some((running, release)))
+            (Leadership::Elected(group, roles), Some((running, release)))
         }
     };
     tokio::spawn(stop_on_signal(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, stop));
 
     let writer = Arc::new(Writer::new("kube-vip-cloud-provider", Subresource::Object));
     while !*stopping.borrow() {
-        if claim.is_valid() {
-            tracing::info!("giving addresses from now on");
-            let term = Term::new(&options, api.clone(), writer.clone(), telemetry.clone(), teller.clone());
-            term.run(&mut claim, &mut stopping).await;
-            tracing::info!("giving no addresses any more");
+        if leadership.is_valid() {
+            tracing::info!("leading: allocating addresses");
+            let driver =
+                Driver::new(&options, api.clone(), writer.clone(), telemetry.clone(), events.clone());
+            driver.run(&mut leadership, &mut stopping).await?;
+            tracing::info!("not leading any more");
             continue;
         }
         tokio::select! {
-            () = claim.changed() => {}
+            () = leadership.changed() => {}
             _ = stopping.changed() => {}
         }
     }
-    drop(teller);
+    drop(events);
     if let Some((running, release)) = election {
         // No write is in flight any more: another process may begin.
         release.send_replace(true);
-        match timeout(RELEASE_PATIENCE, running).await {
+        match timeout(RELEASE_TIMEOUT, running).await {
             Ok(Ok(ended)) => ended?,
             Ok(Err(panic)) => return Err(ControllerError::Election(panic.to_string())),
-            Err(_elapsed) => tracing::warn!("the Lease could not be given up in time"),
+            Err(_elapsed) => tracing::warn!("the Lease could not be released in time"),
         }
     }
-    drop(timeout(FAREWELL_PATIENCE, farewell).await);
+    drop(timeout(EVENTS_TIMEOUT, recorder).await);
     Ok(())
 }
 
-/// A wrong name is told before anything waits for an answer.
+/// Rejects the name of an interface that does not exist, before anything else is started.
 async fn check_interface(name: &str) -> Result<(), ControllerError> {
     let interfaces = Netlink::connect()?.interfaces().await?;
     if interfaces.iter().any(|interface| interface.name == name) {
         return Ok(());
     }
     let names: Vec<&str> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
-    Err(ControllerError::NoLink(name.to_owned(), names.join(", ")))
+    Err(ControllerError::NoInterface(name.to_owned(), names.join(", ")))
 }
 
-/// Starts the election of the leader.
 fn elect(
     election: &Election,
     host: &str,
@@ -189,7 +186,7 @@ fn elect(
     telemetry: Arc<Telemetry>,
     stopping: watch::Receiver<bool>,
 ) -> (GroupId, watch::Receiver<Roles>, JoinHandle<std::io::Result<()>>) {
-    // As in the Go program: a restarted process is another candidate.
+    // As in the Go program, a restarted process is another candidate.
     let identity = format!("{host}_{}", unique());
     let settings = Settings {
         seed: fnv1a(identity.as_bytes()),
@@ -209,11 +206,11 @@ fn elect(
     let (_, drained) = watch::channel(false);
     let (channels, handles) = channels(plan, drained, stopping);
     let config = Config { settings, interface: Default::default(), hand_over_time: Duration::ZERO };
-    let (driver, events) = Driver::new(config, api, telemetry, channels);
+    let (driver, events) = election_driver::Driver::new(config, api, telemetry, channels);
     (group, handles.roles, tokio::spawn(driver.run(events)))
 }
 
-/// The kernel's random UUID; where there is none, what tells this process from others well enough.
+/// A random UUID of the kernel; without one, process id and uptime.
 fn unique() -> String {
     let random = std::fs::read_to_string("/proc/sys/kernel/random/uuid").map(|uuid| uuid.trim().to_owned());
     random.unwrap_or_else(|_| format!("{}-{}", std::process::id(), clock::now().since_boot().as_nanos()))
@@ -228,13 +225,13 @@ async fn stop_on_signal(
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    tracing::info!("asked to stop");
+    tracing::info!("received a signal to stop");
     stop.send_replace(true);
-    // Whoever listens learns of it even if this task is the last to know the channel.
+    // Keeps the sender: receivers see the value only while the channel is open.
     std::future::pending::<()>().await;
 }
 
-fn page(telemetry: &Telemetry, path: &str) -> Page {
+fn respond(telemetry: &Telemetry, path: &str) -> Page {
     match path {
         "/metrics" => Page::metrics(telemetry.metrics()),
         "/healthz" => Page::found("text/plain", "OK".to_owned()),

@@ -1,7 +1,6 @@
-//! Who has which address, and which are free.
+//! Addresses, their users, and which are free: pure.
 //!
-//! The one place where addresses are given: everything is indexed, so that an allocation costs O(log n) in the
-//! number of Services, whatever the size of the pool. Pure.
+//! Everything is indexed: an allocation costs O(log n) in the number of Services, whatever the size of the pool.
 
 mod shares;
 
@@ -11,54 +10,51 @@ use std::net::IpAddr;
 use kube_vip::model::family::number;
 use kube_vip::model::service::{Protocol, TrafficPolicy};
 use kube_vip::model::{Family, PerFamily, ServiceKey};
-use kube_vip::planner::reserved::{Refusal, Reserved};
+use kube_vip::planner::reserved::Reserved;
 
 use crate::pools::{PoolId, Pools, RangeSet};
 use shares::Shares;
 
-/// Services that may share addresses with each other: the same group and the same way of the packets.
+/// Services of one group may share addresses.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Circle {
-    /// What lets them share.
-    pub group: Group,
+pub struct SharingGroup {
+    pub key: SharingKey,
     /// `externalTrafficPolicy`.
     pub policy: TrafficPolicy,
-    /// With policy Local the packets go where these endpoints are; empty with Cluster.
+    /// With policy Local, the selector of the endpoints that packets are delivered to; empty with Cluster.
     pub selector: BTreeMap<String, String>,
 }
 
-/// What lets Services share.
+/// The permission to share.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Group {
+pub enum SharingKey {
     /// `allow-share-*` of the ConfigMap.
     Pool,
-    /// The key in an annotation.
-    Key(String),
+    /// The value of the annotation `kube-vip.io/sharing-key`.
+    Annotation(String),
 }
 
 /// How a Service uses its addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Tenancy {
-    /// With whom it may share; nobody when there is none.
-    pub circle: Option<Circle>,
-    /// Its ports.
+pub struct Sharing {
+    /// None: its addresses are exclusive.
+    pub group: Option<SharingGroup>,
     pub ports: Vec<(Protocol, u16)>,
 }
 
-impl Tenancy {
-    /// Both can have the same address.
+impl Sharing {
+    /// Whether two Services can have the same address.
     fn fits(&self, other: &Self) -> bool {
-        self.circle.is_some()
-            && self.circle == other.circle
+        self.group.is_some()
+            && self.group == other.group
             && !other.ports.is_empty()
             && !self.ports.iter().any(|port| other.ports.contains(port))
     }
 }
 
-/// Addresses and their users.
 #[derive(Debug, Default)]
 pub struct Ipam {
-    users: BTreeMap<IpAddr, BTreeMap<ServiceKey, Tenancy>>,
+    users: BTreeMap<IpAddr, BTreeMap<ServiceKey, Sharing>>,
     held: BTreeMap<ServiceKey, BTreeSet<IpAddr>>,
     reserved: Reserved,
     pools: Vec<PerFamily<FamilyState>>,
@@ -70,19 +66,19 @@ pub struct Ipam {
 #[derive(Debug, Default)]
 struct FamilyState {
     all: RangeSet,
-    /// Free, and not yet found to be of the kind that is only given when asked for.
+    /// Free addresses. Those that are allocated only on request are taken out when the search meets them.
     free: RangeSet,
     used: u128,
 }
 
-/// IPv4 addresses that end in 0 or 255 are only given when asked for: old routers and clients take them for
-/// networks and broadcasts.
+/// Whether an address is allocated only on request: old routers and clients take IPv4 addresses that end in 0 or 255
+/// for networks and broadcasts.
 fn only_on_request(family: Family, number: u128) -> bool {
     family == Family::V4 && matches!(number & 0xff, 0 | 0xff)
 }
 
 impl Ipam {
-    /// Give from these pools from now on. What is held stays held.
+    /// Replaces the pools. Addresses in use stay in use.
     pub fn set_pools(&mut self, pools: &Pools) {
         self.pools = pools.pools.iter().map(|_| PerFamily::default()).collect();
         for (pool, state) in pools.pools.iter().zip(&mut self.pools) {
@@ -91,8 +87,8 @@ impl Ipam {
                 state[family] = FamilyState { free: all.clone(), all, used: 0 };
             }
         }
-        let taken: Vec<IpAddr> = self.users.keys().copied().collect();
-        taken.into_iter().for_each(|address| self.occupy(address));
+        let in_use: Vec<IpAddr> = self.users.keys().copied().collect();
+        in_use.into_iter().for_each(|address| self.occupy(address));
         self.exclude_reserved();
     }
 
@@ -102,40 +98,36 @@ impl Ipam {
             return;
         }
         let before = std::mem::replace(&mut self.reserved, reserved);
-        before.addresses().for_each(|address| self.give_back_to_pools(address));
+        before.addresses().for_each(|address| self.return_to_pools(address));
         self.exclude_reserved();
     }
 
     fn exclude_reserved(&mut self) {
-        let reserved: Vec<IpAddr> = self.reserved.addresses().collect();
-        reserved.into_iter().for_each(|address| self.take_from_pools(address));
+        for address in self.reserved.addresses() {
+            take_from_pools(&mut self.pools, address);
+        }
         self.releases += 1;
     }
 
-    pub fn reserved_addresses(&self) -> &Reserved {
+    pub fn reserved(&self) -> &Reserved {
         &self.reserved
     }
 
-    /// The node or control plane that has an address.
-    pub fn reserved(&self, address: IpAddr) -> Option<Refusal> {
-        self.reserved.owner(address)
-    }
-
-    /// From now on `key` holds exactly these addresses. Placeholders for DHCP are not held by anybody.
-    pub fn hold(&mut self, key: &ServiceKey, addresses: &[IpAddr], tenancy: &Tenancy) {
+    /// From now on `key` holds exactly these addresses. Placeholders for DHCP are held by no Service.
+    pub fn hold(&mut self, key: &ServiceKey, addresses: &[IpAddr], sharing: &Sharing) {
         let wanted: BTreeSet<IpAddr> =
             addresses.iter().copied().filter(|address| !address.is_unspecified()).collect();
         let before = self.held.remove(key).unwrap_or_default();
         for address in before.difference(&wanted) {
-            self.leave(key, *address);
+            self.release(key, *address);
         }
         for address in &wanted {
             let users = self.users.entry(*address).or_default();
             let first = users.is_empty();
-            let before = users.insert(key.clone(), tenancy.clone());
-            if before.as_ref() != Some(tenancy) {
+            let before = users.insert(key.clone(), sharing.clone());
+            if before.as_ref() != Some(sharing) {
                 self.shares.update(*address, users);
-                // A port that was given up may be what somebody waits for.
+                // A waiting Service may need a port that was released.
                 self.releases += u64::from(before.is_some());
             }
             if first {
@@ -147,54 +139,58 @@ impl Ipam {
         }
     }
 
-    /// What `key` holds, IPv4 first.
+    /// The addresses that `key` holds, IPv4 first.
     pub fn held(&self, key: &ServiceKey) -> Vec<IpAddr> {
         self.held.get(key).into_iter().flatten().copied().collect()
     }
 
-    /// Who has `address` and cannot share it with `key`; the first by name.
-    pub fn conflict(&self, address: IpAddr, key: &ServiceKey, tenancy: &Tenancy) -> Option<&ServiceKey> {
+    /// The first user of `address`, by name, that cannot share it with `key`.
+    pub fn conflict(&self, address: IpAddr, key: &ServiceKey, sharing: &Sharing) -> Option<&ServiceKey> {
         let users = self.users.get(&address)?;
         let mut others = users.iter().filter(|(user, _)| *user != key);
-        others.find(|(_, other)| !tenancy.fits(other)).map(|(user, _)| user)
+        others.find(|(_, other)| !sharing.fits(other)).map(|(user, _)| user)
+    }
+
+    /// Whether `key` can have `address`.
+    pub fn is_available(&self, address: IpAddr, key: &ServiceKey, sharing: &Sharing) -> bool {
+        self.conflict(address, key, sharing).is_none() && self.reserved.owner(address).is_none()
     }
 
     /// The lowest free address of a pool, or the highest. It is not held yet.
-    pub fn free(&mut self, pool: PoolId, family: Family, descending: bool) -> Option<IpAddr> {
+    pub fn next_free(&mut self, pool: PoolId, family: Family, descending: bool) -> Option<IpAddr> {
         let free = &mut self.pools.get_mut(pool)?[family].free;
         loop {
             let found = if descending { free.last() } else { free.first() }?;
             if !only_on_request(family, found) {
                 return Some(family.address(found));
             }
-            // Not met again until somebody gives it back.
             free.remove(found, found);
         }
     }
 
-    /// The lowest address of a pool that `tenancy` can share with those who have it.
-    pub fn shareable(&self, pool: PoolId, family: Family, tenancy: &Tenancy) -> Option<IpAddr> {
+    /// The lowest address of a pool that a Service can share with its users.
+    pub fn shareable(&self, pool: PoolId, family: Family, sharing: &Sharing) -> Option<IpAddr> {
         let all = &self.pools.get(pool)?[family].all;
-        self.shares.find(all, family, tenancy).map(|number| family.address(number))
+        self.shares.find(all, family, sharing).map(|number| family.address(number))
     }
 
-    /// How many addresses of a pool can be given without being asked for, and how many are in use.
-    pub fn fill(&self, pool: PoolId, family: Family) -> (u128, u128) {
+    /// How many addresses a pool has, without those that are allocated only on request, and how many are in use.
+    pub fn usage(&self, pool: PoolId, family: Family) -> (u128, u128) {
         let Some(state) = self.pools.get(pool) else { return (0, 0) };
         let state = &state[family];
-        (usable(&state.all, family), state.used)
+        (size(&state.all, family), state.used)
     }
 
-    /// Changes whenever an address became free, or may have.
+    /// Increases whenever an address, or a port of one, may have become free.
     pub fn releases(&self) -> u64 {
         self.releases
     }
 
-    fn leave(&mut self, key: &ServiceKey, address: IpAddr) {
+    fn release(&mut self, key: &ServiceKey, address: IpAddr) {
         let Some(users) = self.users.get_mut(&address) else { return };
         users.remove(key);
         self.shares.update(address, users);
-        // Whoever waits may fit now even if others stay.
+        // A waiting Service may fit now even if other users remain.
         self.releases += 1;
         if users.is_empty() {
             self.users.remove(&address);
@@ -203,11 +199,11 @@ impl Ipam {
                 let state = &mut state[family];
                 state.used -= u128::from(state.all.contains(number));
             }
-            self.give_back_to_pools(address);
+            self.return_to_pools(address);
         }
     }
 
-    /// The first user of an address came.
+    /// Counts the first user of an address.
     fn occupy(&mut self, address: IpAddr) {
         let (family, number) = (Family::of(address), number(address));
         for state in &mut self.pools {
@@ -217,12 +213,7 @@ impl Ipam {
         }
     }
 
-    fn take_from_pools(&mut self, address: IpAddr) {
-        let (family, number) = (Family::of(address), number(address));
-        self.pools.iter_mut().for_each(|state| state[family].free.remove(number, number));
-    }
-
-    fn give_back_to_pools(&mut self, address: IpAddr) {
+    fn return_to_pools(&mut self, address: IpAddr) {
         if self.users.contains_key(&address) || self.reserved.owner(address).is_some() {
             return;
         }
@@ -236,8 +227,13 @@ impl Ipam {
     }
 }
 
-/// How many addresses of a set can be given without being asked for.
-fn usable(set: &RangeSet, family: Family) -> u128 {
+fn take_from_pools(pools: &mut [PerFamily<FamilyState>], address: IpAddr) {
+    let (family, number) = (Family::of(address), number(address));
+    pools.iter_mut().for_each(|state| state[family].free.remove(number, number));
+}
+
+/// The number of addresses in a set, without those that are allocated only on request.
+fn size(set: &RangeSet, family: Family) -> u128 {
     if family == Family::V6 {
         return set.len();
     }
@@ -251,12 +247,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn usable_addresses_are_counted_without_the_ends_of_256() {
+    fn the_size_of_a_set_leaves_out_addresses_that_end_in_0_or_255() {
         for first in 0..300_u128 {
             for last in first..first + 600 {
                 let set = RangeSet::from_iter([(first, last)]);
                 let counted = (first..=last).filter(|number| !only_on_request(Family::V4, *number)).count();
-                assert_eq!(usable(&set, Family::V4), counted as u128, "{first}-{last}");
+                assert_eq!(size(&set, Family::V4), counted as u128, "{first}-{last}");
             }
         }
     }

@@ -1,10 +1,11 @@
-//! From what the cluster says to what is to be written: pure, and the only place where addresses are chosen.
+//! From the state of the cluster to what is written to Services: pure, and the only place that chooses addresses.
 //!
-//! `request` reads what a Service asks for, `decide` says what is to be done about one Service, `patch` is what is
-//! to be written to it, `reason` is why it waits. The [`Planner`] keeps all Services and knows which of them are to
-//! be looked at again.
+//! `request` reads what a Service requests, `decide` decides on one Service, with `leases` for addresses from DHCP
+//! servers, `patch` is one write, `reason` is why a Service waits. The [`Planner`] has all Services and the queue of
+//! those to decide on.
 
 pub mod decide;
+pub mod leases;
 pub mod patch;
 pub mod reason;
 pub mod request;
@@ -14,394 +15,343 @@ use std::net::IpAddr;
 
 use kube_vip::dhcp::wish::{Held, LeaseKey, Wish};
 use kube_vip::model::{Family, ServiceKey, ServiceView};
-use kube_vip::planner::leases::{self, DhcpSpec};
 use kube_vip::planner::reserved::Reserved;
 
-use crate::ipam::{Ipam, Tenancy};
+use crate::ipam::{Ipam, Sharing};
 use crate::pools::Pools;
-pub use decide::{Class, Decision, Dhcp};
-use decide::{World, tenancy};
+use decide::{Allocator, sharing};
+pub use decide::{Class, Decision};
+use leases::DhcpState;
 pub use patch::Patch;
 pub use reason::Reason;
 use request::{Request, mentioned, request};
 
-/// How a Service stands.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum State {
-    /// Not looked at yet, or none of ours.
+pub enum ServiceState {
+    /// Not decided on yet, or not managed by this provider.
     #[default]
-    Other,
-    /// It has these addresses or names.
-    Served(Vec<String>),
-    /// It waits.
+    Unmanaged,
+    /// With these addresses or names.
+    Allocated(Vec<String>),
     Waiting(Reason),
 }
 
-/// What is to be carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// Write this, then say how it went by [`Planner::written`].
-    Write {
-        /// The Service.
-        key: ServiceKey,
-        /// What to write.
-        patch: Patch,
-    },
-    /// Tell the Service's user.
-    Tell {
-        /// The Service.
-        key: ServiceKey,
-        /// Its UID.
-        uid: String,
-        /// What about.
-        news: News,
-    },
+pub enum Action {
+    /// Write this patch, and pass the result to [`Planner::handle_written`].
+    Write { key: ServiceKey, patch: Patch },
+    /// Post an Event on the Service.
+    Event { key: ServiceKey, uid: String, event: ServiceEvent },
 }
 
-/// What users are told of a Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum News {
-    /// It got these addresses.
-    Ensured(Vec<String>),
-    /// It waits.
+pub enum ServiceEvent {
+    Allocated(Vec<String>),
+    AllocatedWithNote(String),
     Failed(Reason),
-    /// It has what it asked for, but.
-    Remark(String),
-    /// It is not looked after any more.
+    /// The provider does not manage the Service any more.
     Released,
 }
 
-/// What became of a write.
+impl ServiceEvent {
+    /// Whether the Event waits for the write to succeed.
+    fn follows_write(&self) -> bool {
+        matches!(self, Self::Allocated(_) | Self::Released)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Written {
-    /// It was done; this is the Service now.
+pub enum WriteStatus {
+    /// The Service as it is after the write.
     Done(Box<ServiceView>),
-    /// It was refused or got lost: the Service is looked at again.
+    /// Rejected, or of unknown result.
     Failed,
-    /// The Service is gone.
+    /// The Service does not exist any more.
     Gone,
 }
 
 #[derive(Debug, Default)]
-struct Entry {
+struct ServiceEntry {
     view: ServiceView,
-    /// A write is under way.
-    writing: Option<News>,
-    /// A write may have come about or not; the next version of the Service tells.
-    unsure: bool,
-    state: State,
-    /// What its user was told last.
-    told: Option<News>,
-    /// For which families a DHCP server is asked.
-    asks: BTreeSet<Family>,
+    /// A write is in flight; its Event, if it has one.
+    in_flight: Option<Option<ServiceEvent>>,
+    /// A write may or may not have been carried out. The next resource version decides.
+    unconfirmed: bool,
+    state: ServiceState,
+    last_event: Option<ServiceEvent>,
+    /// Families with an address from a DHCP server.
+    dhcp_families: BTreeSet<Family>,
 }
 
-/// All Services, and what is to be done about them.
 #[derive(Debug, Default)]
 pub struct Planner {
     class: Class,
     upnp: bool,
     pools: Pools,
     ipam: Ipam,
-    services: BTreeMap<ServiceKey, Entry>,
-    /// To be looked at, oldest Service first.
-    due: BTreeSet<(i64, ServiceKey)>,
-    /// To be looked at when an address became free, oldest first.
+    services: BTreeMap<ServiceKey, ServiceEntry>,
+    /// Services to decide on, oldest first.
+    queue: BTreeSet<(i64, ServiceKey)>,
+    /// Services to decide on when an address is released, oldest first.
     waiting: BTreeSet<(i64, ServiceKey)>,
     releases_seen: u64,
-    dhcp: Option<Dhcp>,
-    contested: Vec<(LeaseKey, String)>,
+    dhcp: Option<DhcpState>,
+    lease_conflicts: Vec<(LeaseKey, String)>,
 }
 
 impl Planner {
-    /// Nothing is known yet.
     pub fn new(class: Class) -> Self {
         Self { class, ..Self::default() }
     }
 
-    /// From now on ports of the network's gateway are opened for Services that ask for it.
-    pub fn open_ports(&mut self) {
+    /// Delegates the port mappings of Services that request them to the announcing node.
+    pub fn enable_upnp(&mut self) {
         self.upnp = true;
     }
 
-    /// From now on this process asks DHCP servers itself, on this interface.
-    pub fn ask_on(&mut self, interface: &str) {
-        self.dhcp = Some(Dhcp { interface: interface.to_owned(), ..Dhcp::default() });
+    /// This process runs the DHCP clients, on this interface.
+    pub fn enable_dhcp(&mut self, interface: &str) {
+        self.dhcp = Some(DhcpState { interface: interface.to_owned(), ..DhcpState::default() });
     }
 
-    /// How leases stand has changed.
-    pub fn set_leases(&mut self, held: BTreeMap<LeaseKey, Held>) {
+    /// Replaces the state of all leases.
+    pub fn set_leases(&mut self, leases: BTreeMap<LeaseKey, Held>) {
         let Some(dhcp) = &mut self.dhcp else { return };
-        let before = std::mem::replace(&mut dhcp.held, held);
-        let changed = |key: &LeaseKey| before.get(key) != dhcp.held.get(key);
-        let concerned = self
-            .services
-            .iter()
-            .filter(|(_, entry)| entry.asks.iter().any(|family| changed(&leases::key(&entry.view, *family))));
-        self.due.extend(concerned.map(|(key, entry)| (entry.view.created, key.clone())));
+        let before = std::mem::replace(&mut dhcp.leases, leases);
+        let changed = |key: &LeaseKey| before.get(key) != dhcp.leases.get(key);
+        let affected = self.services.iter().filter(|(_, entry)| {
+            let mut keys = leases::keys(&entry.view, &entry.dhcp_families);
+            keys.any(|key| changed(&key))
+        });
+        self.queue.extend(affected.map(|(key, entry)| (entry.view.created, key.clone())));
     }
 
-    /// What is asked of DHCP servers. A Service that hears by that what is wrong with it is due.
-    pub fn wishes(&mut self) -> BTreeMap<LeaseKey, Wish> {
+    /// The leases to request from DHCP servers. Services whose annotations turn out to be invalid are enqueued.
+    pub fn lease_requests(&mut self) -> BTreeMap<LeaseKey, Wish> {
         let Some(dhcp) = &mut self.dhcp else { return BTreeMap::new() };
-        let asking = self.services.iter().filter(|(_, entry)| !entry.asks.is_empty());
-        let mut all: Vec<(&ServiceKey, &ServiceView, DhcpSpec)> = asking
-            .map(|(key, entry)| {
-                let families = entry.asks.iter().copied().collect();
-                (key, &entry.view, DhcpSpec::for_families(&entry.view, families, None))
-            })
-            .collect();
-        leases::tell_apart(all.iter_mut().map(|(key, view, asking)| (*key, *view, asking)));
-        let told = all.iter().filter(|(.., asking)| !asking.wrong.is_empty());
-        let wrong = told.map(|(key, _, asking)| ((*key).clone(), asking.wrong.clone())).collect();
-        let before = std::mem::replace(&mut dhcp.wrong, wrong);
-        let changed = all.iter().filter(|(key, ..)| before.get(key) != dhcp.wrong.get(key));
-        self.due.extend(changed.map(|(key, view, _)| (view.created, (*key).clone())));
-        let wishes = all.iter().flat_map(|(_, view, asking)| asking.wishes(view, &dhcp.interface));
-        wishes.map(|(key, wish)| (key, Wish { active: true, ..wish })).collect()
+        let services = self.services.iter().filter(|(_, entry)| !entry.dhcp_families.is_empty());
+        let (requests, changed) =
+            dhcp.requests(services.map(|(key, entry)| (key, &entry.view, &entry.dhcp_families)));
+        self.queue.extend(changed);
+        requests
     }
 
-    /// What DHCP servers gave, and must not give, each with why, since this was asked last.
-    pub fn take_contested(&mut self) -> Vec<(LeaseKey, String)> {
-        std::mem::take(&mut self.contested)
+    /// Leases with an address that another owner has, each with the reason, since the last call.
+    pub fn take_lease_conflicts(&mut self) -> Vec<(LeaseKey, String)> {
+        std::mem::take(&mut self.lease_conflicts)
     }
 
-    /// The ConfigMap changed.
     pub fn set_pools(&mut self, pools: Pools) {
         let sharing_changed =
             self.services.keys().any(|key| self.pools.shares(&key.namespace) != pools.shares(&key.namespace));
         self.pools = pools;
         self.ipam.set_pools(&self.pools);
         if sharing_changed {
-            self.look_at_all();
+            self.queue.extend(self.services.iter().map(|(key, entry)| (entry.view.created, key.clone())));
         }
     }
 
-    /// Replaces the addresses that no Service may have.
     pub fn set_reserved(&mut self, reserved: Reserved) {
         self.ipam.set_reserved(reserved);
     }
 
-    /// These are all Services there are.
+    /// Replaces all Services.
     ///
-    /// Whoever has an address keeps it: all are entered before any is given one. Of two with the same address the
-    /// older one keeps it.
+    /// Existing addresses are kept: all of them are entered before a new one is allocated. Of two Services with the
+    /// same address the older one keeps it.
     pub fn reset(&mut self, services: impl IntoIterator<Item = (ServiceKey, ServiceView)>) {
-        let mut all: BTreeMap<ServiceKey, ServiceView> = services.into_iter().collect();
+        let all: BTreeMap<ServiceKey, ServiceView> = services.into_iter().collect();
         let gone: Vec<ServiceKey> =
             self.services.keys().filter(|key| !all.contains_key(key)).cloned().collect();
         gone.iter().for_each(|key| self.remove(key));
-        let mut order: Vec<(i64, ServiceKey)> =
-            all.iter().map(|(key, view)| (view.created, key.clone())).collect();
-        order.sort();
-        for (_, key) in order {
-            if let Some(view) = all.remove(&key) {
-                self.apply(key, view);
-            }
-        }
+        let mut by_age: Vec<(ServiceKey, ServiceView)> = all.into_iter().collect();
+        by_age.sort_by_key(|(_, view)| view.created);
+        by_age.into_iter().for_each(|(key, view)| self.apply(key, view));
     }
 
-    /// A Service came or changed. One that is older than what is known is passed over.
+    /// Adds or updates a Service. A view that is older than the known one is ignored.
     pub fn apply(&mut self, key: ServiceKey, view: ServiceView) {
         let before = self.services.get(&key);
         if before.is_some_and(|entry| entry.view.uid == view.uid && view.is_older_than(&entry.view)) {
             return;
         }
         if before.is_some_and(|entry| entry.view.uid != view.uid) {
-            // Deleted and made again between two looks.
+            // Deleted and created again between two events.
             self.remove(&key);
         }
-        let known = self.services.contains_key(&key);
-        if !known {
+        if !self.services.contains_key(&key) {
             self.enter(&key, &view);
         }
-        self.due.insert((view.created, key.clone()));
+        self.queue.insert((view.created, key.clone()));
         let entry = self.services.entry(key).or_default();
-        // A write is bound to the version it was decided on: with the next one it came about, or never will.
-        entry.unsure &= entry.view.resource_version == view.resource_version;
+        // A write is bound to its resource version: with the next one it was carried out, or never will be.
+        entry.unconfirmed &= entry.view.resource_version == view.resource_version;
         entry.view = view;
     }
 
-    /// A Service is gone.
     pub fn remove(&mut self, key: &ServiceKey) {
         if let Some(entry) = self.services.remove(key) {
-            self.due.remove(&(entry.view.created, key.clone()));
+            self.queue.remove(&(entry.view.created, key.clone()));
             self.waiting.remove(&(entry.view.created, key.clone()));
-            self.ipam.hold(key, &[], &Tenancy::default());
+            self.ipam.hold(key, &[], &Sharing::default());
         }
     }
 
-    /// What it has already is held before anybody is given anything.
+    /// Holds the addresses that a new Service already has, before any other address is allocated.
     fn enter(&mut self, key: &ServiceKey, view: &ServiceView) {
         if !view.load_balancer {
             return;
         }
         if !self.class.covers(view) {
-            self.ipam.hold(key, &mentioned(view), &Tenancy::default());
+            self.ipam.hold(key, &mentioned(view), &Sharing::default());
             return;
         }
-        let tenancy = tenancy(&self.pools, key, view);
-        let has = match request(view) {
+        let sharing = sharing(&self.pools, key, view);
+        let existing = match request(view) {
             Request::Any(before) => before,
             Request::Fixed { text, .. } => {
                 text.split(',').filter_map(|text| text.trim().parse().ok()).collect()
             }
         };
-        let free = |address: &IpAddr| {
-            self.ipam.conflict(*address, key, &tenancy).is_none() && self.ipam.reserved(*address).is_none()
-        };
-        let has: Vec<IpAddr> = has.into_iter().filter(free).collect();
-        self.ipam.hold(key, &has, &tenancy);
+        let free = |address: &IpAddr| self.ipam.is_available(*address, key, &sharing);
+        let existing: Vec<IpAddr> = existing.into_iter().filter(free).collect();
+        self.ipam.hold(key, &existing, &sharing);
     }
 
-    /// Look at every Service again.
-    pub fn look_at_all(&mut self) {
-        self.due.extend(self.services.iter().map(|(key, entry)| (entry.view.created, key.clone())));
-    }
-
-    /// Look at one Service again.
-    pub fn look_at(&mut self, key: &ServiceKey) {
+    /// Queues a decision on a Service.
+    pub fn enqueue(&mut self, key: &ServiceKey) {
         if let Some(entry) = self.services.get(key) {
-            self.due.insert((entry.view.created, key.clone()));
+            self.queue.insert((entry.view.created, key.clone()));
         }
     }
 
-    /// The next steps, for one Service at most; nothing when all is as it should be.
-    pub fn next_steps(&mut self) -> Vec<Step> {
+    /// The next actions, for at most one Service; empty when no Service needs any.
+    pub fn next_actions(&mut self) -> Vec<Action> {
         loop {
             if self.ipam.releases() != self.releases_seen {
                 self.releases_seen = self.ipam.releases();
-                self.due.append(&mut self.waiting.clone());
+                self.queue.append(&mut self.waiting.clone());
             }
-            let Some((_, key)) = self.due.pop_first() else { return Vec::new() };
-            let steps = self.look(&key);
-            if !steps.is_empty() {
-                return steps;
+            let Some((_, key)) = self.queue.pop_first() else { return Vec::new() };
+            let actions = self.reconcile(&key);
+            if !actions.is_empty() {
+                return actions;
             }
         }
     }
 
-    fn look(&mut self, key: &ServiceKey) -> Vec<Step> {
+    fn reconcile(&mut self, key: &ServiceKey) -> Vec<Action> {
         let Some(entry) = self.services.get_mut(key) else { return Vec::new() };
-        if entry.writing.is_some() {
-            // Its end brings the Service back here.
+        if entry.in_flight.is_some() {
+            // The result of the write enqueues the Service again.
             return Vec::new();
         }
-        let mut world = World {
+        let mut allocator = Allocator {
             pools: &self.pools,
             ipam: &mut self.ipam,
             class: &self.class,
             upnp: self.upnp,
-            unsure: entry.unsure,
+            unconfirmed: entry.unconfirmed,
             dhcp: self.dhcp.as_ref(),
-            asks: BTreeSet::new(),
-            contested: Vec::new(),
+            dhcp_families: BTreeSet::new(),
+            lease_conflicts: Vec::new(),
         };
-        let decision = world.decide(key, &entry.view);
-        self.contested.extend(world.contested);
-        entry.asks = world.asks;
+        let decision = allocator.decide(key, &entry.view);
+        self.lease_conflicts.extend(allocator.lease_conflicts);
+        entry.dhcp_families = allocator.dhcp_families;
         let slot = (entry.view.created, key.clone());
-        let waits = match &decision {
-            Decision::Wait { .. } => true,
-            Decision::Serve { incomplete, .. } => *incomplete,
-            Decision::Leave | Decision::Release(_) => false,
-        };
-        if waits {
+        if matches!(decision, Decision::Wait { .. } | Decision::Allocate { incomplete: true, .. }) {
             self.waiting.insert(slot);
         } else {
             self.waiting.remove(&slot);
         }
-        let (state, news, patch) = match decision {
-            Decision::Leave => (State::Other, None, None),
-            Decision::Release(patch) => (State::Other, Some(News::Released), Some(patch)),
-            Decision::Wait { reason, patch } => {
-                (State::Waiting(reason.clone()), Some(News::Failed(reason)), Some(patch))
-            }
-            Decision::Serve { addresses, patch, remark, .. } => {
-                let news = remark.map(News::Remark).unwrap_or_else(|| News::Ensured(addresses.clone()));
-                (State::Served(addresses), Some(news), Some(patch))
-            }
-        };
-        let served_before = matches!(&entry.state, State::Served(_) | State::Other);
-        entry.state = state;
-        let mut steps = Vec::new();
-        let patch = patch.filter(|patch| !patch.is_empty());
-        let success = matches!(&news, Some(News::Ensured(_) | News::Released));
-        if let Some(patch) = patch {
-            // Success is told when it is written.
-            entry.writing = Some(news.clone().unwrap_or(News::Ensured(Vec::new())));
-            steps.push(Step::Write { key: key.clone(), patch });
-            if success {
-                return steps;
-            }
-        } else if success && served_before {
-            // It was so already.
-            entry.told = news;
-            return steps;
-        }
-        if let Some(news) = news
-            && entry.told.as_ref() != Some(&news)
-        {
-            entry.told = Some(news.clone());
-            steps.push(Step::Tell { key: key.clone(), uid: entry.view.uid.clone(), news });
-        }
-        steps
+        entry.take_decision(key, decision)
     }
 
-    /// A write came to its end. Says what is to be told.
-    pub fn written(&mut self, key: &ServiceKey, outcome: Written) -> Option<Step> {
+    /// Takes the result of a write. Returns the Event that waited for it.
+    pub fn handle_written(&mut self, key: &ServiceKey, status: WriteStatus) -> Option<Action> {
         let entry = self.services.get_mut(key)?;
-        let news = entry.writing.take();
-        match outcome {
-            Written::Gone => {
+        let event = entry.in_flight.take().flatten();
+        match status {
+            WriteStatus::Gone => {
                 self.remove(key);
                 None
             }
-            Written::Failed => {
-                entry.unsure = true;
+            WriteStatus::Failed => {
+                entry.unconfirmed = true;
                 None
             }
-            Written::Done(view) => {
-                let is_success = |news: &News| match news {
-                    News::Ensured(addresses) => !addresses.is_empty(),
-                    News::Released => true,
-                    News::Failed(_) | News::Remark(_) => false,
-                };
-                let news = news.filter(|news| is_success(news) && entry.told.as_ref() != Some(news));
-                if let Some(news) = &news {
-                    entry.told = Some(news.clone());
+            WriteStatus::Done(view) => {
+                let event = event.filter(|event| entry.last_event.as_ref() != Some(event));
+                if event.is_some() {
+                    entry.last_event.clone_from(&event);
                 }
                 let uid = entry.view.uid.clone();
                 self.apply(key.clone(), *view);
-                // Whatever came in meanwhile is looked at now.
-                self.look_at(key);
-                news.map(|news| Step::Tell { key: key.clone(), uid, news })
+                // A newer view that arrived in the meantime is decided on now.
+                self.enqueue(key);
+                event.map(|event| Action::Event { key: key.clone(), uid, event })
             }
         }
     }
 
-    /// How a Service stands.
-    pub fn state(&self, key: &ServiceKey) -> Option<&State> {
+    pub fn state(&self, key: &ServiceKey) -> Option<&ServiceState> {
         self.services.get(key).map(|entry| &entry.state)
     }
 
-    /// All Services and how they stand.
-    pub fn states(&self) -> impl Iterator<Item = (&ServiceKey, &State)> {
+    pub fn states(&self) -> impl Iterator<Item = (&ServiceKey, &ServiceState)> {
         self.services.iter().map(|(key, entry)| (key, &entry.state))
     }
 
-    /// The version of a Service that is known.
+    /// The latest known resource version of a Service.
     pub fn version(&self, key: &ServiceKey) -> Option<&str> {
         self.services.get(key).map(|entry| entry.view.resource_version.as_str())
     }
 
-    /// The pools.
     pub fn pools(&self) -> &Pools {
         &self.pools
     }
 
-    /// Who has what.
     pub fn ipam(&self) -> &Ipam {
         &self.ipam
+    }
+}
+
+impl ServiceEntry {
+    /// Takes the state from a decision, and returns the write and the Event that follow from it.
+    fn take_decision(&mut self, key: &ServiceKey, decision: Decision) -> Vec<Action> {
+        let (state, event, patch) = match decision {
+            Decision::Ignore => (ServiceState::Unmanaged, None, None),
+            Decision::Release(patch) => (ServiceState::Unmanaged, Some(ServiceEvent::Released), Some(patch)),
+            Decision::Wait { reason, patch } => {
+                (ServiceState::Waiting(reason.clone()), Some(ServiceEvent::Failed(reason)), Some(patch))
+            }
+            Decision::Allocate { addresses, patch, note, .. } => {
+                let event = note.map(ServiceEvent::AllocatedWithNote);
+                let event = event.unwrap_or_else(|| ServiceEvent::Allocated(addresses.clone()));
+                (ServiceState::Allocated(addresses), Some(event), Some(patch))
+            }
+        };
+        let waited = matches!(self.state, ServiceState::Waiting(_));
+        self.state = state;
+        let after_write = event.as_ref().is_some_and(ServiceEvent::follows_write);
+        let mut actions = Vec::new();
+        if let Some(patch) = patch.filter(|patch| !patch.is_empty()) {
+            let empty = ServiceEvent::Allocated(Vec::new());
+            self.in_flight = Some(event.clone().filter(|event| after_write && *event != empty));
+            actions.push(Action::Write { key: key.clone(), patch });
+            if after_write {
+                return actions;
+            }
+        } else if after_write && !waited {
+            // An earlier process has written it and posted the Event.
+            self.last_event = event;
+            return actions;
+        }
+        if let Some(event) = event.filter(|event| self.last_event.as_ref() != Some(event)) {
+            self.last_event = Some(event.clone());
+            actions.push(Action::Event { key: key.clone(), uid: self.view.uid.clone(), event });
+        }
+        actions
     }
 }

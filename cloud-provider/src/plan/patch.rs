@@ -1,49 +1,45 @@
-//! What is to be written to one Service, in one request.
+//! One write to one Service.
 
 use std::collections::BTreeMap;
 
 use kube_vip::model::ServiceView;
 use serde_json::{Map, Value, json};
 
-/// Changes to one Service. A value of none removes.
+/// Changes to one Service. A value of None removes the entry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Patch {
-    /// The version that it was decided on: a Service that changed meanwhile is not written to.
+    /// The version that was decided on: the API server rejects the write if the Service has changed since.
     pub resource_version: String,
-    /// Annotations.
     pub annotations: BTreeMap<&'static str, Option<String>>,
-    /// Labels.
     pub labels: BTreeMap<&'static str, Option<String>>,
-    /// All finalizers, if they change.
+    /// The complete list, if it changes.
     pub finalizers: Option<Vec<String>>,
     /// `spec.loadBalancerIP`, if it changes.
     pub load_balancer_ip: Option<Option<String>>,
 }
 
 impl Patch {
-    /// Nothing yet, for this version of a Service.
+    /// An empty patch for this version of a Service.
     pub fn of(view: &ServiceView) -> Self {
         Self { resource_version: view.resource_version.clone(), ..Self::default() }
     }
 
-    /// An annotation should have this value.
+    /// Sets or removes an annotation, unless the Service has that value already.
     pub fn annotate(&mut self, view: &ServiceView, name: &'static str, value: Option<&str>) {
         if view.annotations.get(name).map(String::as_str) != value {
             self.annotations.insert(name, value.map(str::to_owned));
         }
     }
 
-    /// A label should have this value.
     pub fn label(&mut self, view: &ServiceView, name: &'static str, value: Option<&str>) {
         if view.labels.get(name).map(String::as_str) != value {
             self.labels.insert(name, value.map(str::to_owned));
         }
     }
 
-    /// A finalizer should be there, or not.
     pub fn finalizer(&mut self, view: &ServiceView, name: &str, wanted: bool) {
-        let there = view.finalizers.iter().any(|finalizer| finalizer == name);
-        if there != wanted {
+        let present = view.finalizers.iter().any(|finalizer| finalizer == name);
+        if present != wanted {
             let mut all: Vec<String> =
                 view.finalizers.iter().filter(|finalizer| *finalizer != name).cloned().collect();
             all.extend(wanted.then(|| name.to_owned()));
@@ -51,14 +47,12 @@ impl Patch {
         }
     }
 
-    /// `spec.loadBalancerIP` should have this value.
     pub fn load_balancer_ip(&mut self, view: &ServiceView, value: Option<&str>) {
         if view.load_balancer_ip.as_deref() != value {
             self.load_balancer_ip = Some(value.map(str::to_owned));
         }
     }
 
-    /// Nothing is to be written.
     pub fn is_empty(&self) -> bool {
         let Self { resource_version: _, annotations, labels, finalizers, load_balancer_ip } = self;
         annotations.is_empty() && labels.is_empty() && finalizers.is_none() && load_balancer_ip.is_none()

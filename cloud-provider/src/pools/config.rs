@@ -8,58 +8,56 @@ use kube_vip::model::Family;
 
 use super::value::Addresses;
 
-/// The namespace part of keys that are for everybody.
+/// The namespace part of keys that apply to all namespaces.
 const GLOBAL: &str = "global";
-/// What comes before the namespace in a key.
+/// The part of a key before its namespace.
 const PREFIXES: [&str; 5] = ["cidr", "range", "exclude", "allow-share", "interface"];
 const SEARCH_ORDER: &str = "search-order";
 const SKIP_ENDS: &str = "skip-end-ips-in-cidr";
 const COMPAT: &str = "compat-precedence";
 const WHOLE_KEYS: [&str; 3] = [SEARCH_ORDER, SKIP_ENDS, COMPAT];
 
-/// Every key, what it takes, and what it means: the documentation is written from this.
+/// Every key with its values and meaning: the source of docs/services-reference.md.
 pub const KEYS: [(&str, &str, &str); 11] = [
     (
         "cidr-<namespace>, range-<namespace>",
         "networks, ranges and addresses",
-        "The pool of a namespace; both keys together make it.",
+        "The pool of a namespace: the union of both keys.",
     ),
     (
         "cidr-global, range-global",
         "networks, ranges and addresses",
         "The pool for all namespaces without one of their own.",
     ),
-    ("exclude-<namespace>", "networks, ranges and addresses", "Taken out of the namespace's pool."),
-    ("exclude-global", "networks, ranges and addresses", "Taken out of every pool."),
+    ("exclude-<namespace>", "networks, ranges and addresses", "Excluded from the namespace's pool."),
+    ("exclude-global", "networks, ranges and addresses", "Excluded from every pool."),
     (
         "allow-share-<namespace>",
         "true or false",
-        "Services of the namespace share IPv4 addresses where ports allow it.",
+        "Services of the namespace share IPv4 addresses if their ports differ.",
     ),
     ("allow-share-global", "true or false", "The same for namespaces without a key of their own."),
     (
         "interface-<namespace>",
         "an interface's name",
-        "Written to new Services as `kube-vip.io/serviceInterface`, unless they have one; an empty value hides the global one.",
+        "Written to new Services as `kube-vip.io/serviceInterface`, unless they have one; an empty value overrides the global one.",
     ),
     ("interface-global", "an interface's name", "The same for namespaces without a key of their own."),
-    (SEARCH_ORDER, "asc or desc", "Give the lowest free address, or the highest."),
-    (SKIP_ENDS, "true or false", "Never give the first and last address of an IPv4 network."),
+    (SEARCH_ORDER, "asc or desc", "Allocate the lowest free address, or the highest."),
+    (SKIP_ENDS, "true or false", "Never allocate the first and last address of an IPv4 network."),
     (
         COMPAT,
         "true or false",
-        "The Go program's order of keys, in which `cidr-global` hides a namespace's `range-`.",
+        "The Go program's order of keys, in which `cidr-global` overrides a namespace's `range-`.",
     ),
 ];
 
-/// Something in the ConfigMap that cannot be used, or is likely not meant.
+/// An invalid or suspicious key of the ConfigMap.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// The key.
     pub key: String,
-    /// What is wrong and what to do.
     pub text: String,
-    /// The pools of this key cannot be given addresses from as they stand.
+    /// The key's value is invalid and no earlier one is in force.
     pub fatal: bool,
 }
 
@@ -72,81 +70,75 @@ impl fmt::Display for Problem {
 /// Index of a pool in [`Pools::pools`].
 pub type PoolId = usize;
 
-/// Addresses that are given to the Services of one namespace, or of all that have no pool of their own.
+/// Addresses for the Services of one namespace, or of all namespaces without a pool of their own.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pool {
     /// The namespace, or `global`.
     pub name: String,
-    /// The keys that make it.
     pub keys: Vec<String>,
-    /// Their values, as typed.
+    /// The values of its keys.
     pub text: String,
-    /// What may be given, exclusions taken out.
+    /// Without exclusions.
     pub addresses: Addresses,
-    /// A key is wrong, and there is no earlier good value to go on with.
+    /// A key is invalid, and there is no earlier valid value.
     pub broken: bool,
 }
 
 impl Pool {
-    /// `cidr` or `range`, as the Go program calls it in its messages.
+    /// `cidr` or `range`, as in the Go program's messages.
     pub fn kind(&self) -> &'static str {
         if self.text.contains('/') { "cidr" } else { "range" }
     }
 
-    /// Every key has an empty value.
+    /// Whether all its keys have an empty value.
     pub fn is_unspecified(&self) -> bool {
         self.text.trim().is_empty() && !self.broken
     }
 }
 
-/// Why a namespace has no usable pool.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailable {
-    /// No key is for it.
     #[error(
         "no address pools could be found for namespace {0}: add cidr-{0}, range-{0}, cidr-global or range-global \
          to the ConfigMap"
     )]
     NoPool(String),
-    /// The key is there and empty.
     #[error("could not discover address: pool is not specified: give {0} a value in the ConfigMap")]
     Unspecified(String),
-    /// The key's value is wrong.
-    #[error("the value of {0} in the ConfigMap cannot be used: see the Events of the ConfigMap")]
+    #[error("the value of {0} in the ConfigMap is invalid: see the Events of the ConfigMap")]
     Broken(String),
 }
 
-/// Everything the ConfigMap says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pools {
-    /// The pools, namespaces' first.
+    /// Pools of namespaces before the global one.
     pub pools: Vec<Pool>,
-    /// Take the highest free address rather than the lowest.
+    /// The highest free address is allocated rather than the lowest.
     pub descending: bool,
     by_namespace: BTreeMap<String, PoolId>,
     fallback: Option<PoolId>,
     share: BTreeMap<String, bool>,
     interfaces: BTreeMap<String, String>,
-    /// The values that were good, by key, so that a bad edit does not lose them.
-    good: BTreeMap<String, (String, Addresses)>,
+    /// The last valid value of each key, as text and parsed.
+    valid: BTreeMap<String, (String, Addresses)>,
 }
 
 struct Reader<'a> {
     data: &'a BTreeMap<String, String>,
     before: &'a Pools,
     skip_ends: bool,
-    good: BTreeMap<String, (String, Addresses)>,
+    valid: BTreeMap<String, (String, Addresses)>,
     problems: Vec<Problem>,
 }
 
 impl Pools {
-    /// Read all keys. What is wrong stops only the pool it belongs to, and not even that when `before` has a good
-    /// value for the same key.
+    /// Parses all keys. An invalid value affects only its own pool, and not even that if `before` has a valid value
+    /// for the same key.
     pub fn parse(data: &BTreeMap<String, String>, before: &Self) -> (Self, Vec<Problem>) {
         let mut reader =
-            Reader { data, before, skip_ends: false, good: BTreeMap::new(), problems: Vec::new() };
-        reader.skip_ends = reader.flag(SKIP_ENDS, false);
-        let compat = reader.flag(COMPAT, false);
+            Reader { data, before, skip_ends: false, valid: BTreeMap::new(), problems: Vec::new() };
+        reader.skip_ends = reader.bool(SKIP_ENDS, false);
+        let compat = reader.bool(COMPAT, false);
         let mut pools = Self { descending: reader.descending(), ..Self::default() };
         reader.unknown_keys();
         let everywhere = reader.exclusions(GLOBAL);
@@ -166,7 +158,7 @@ impl Pools {
             match key.split_once("allow-share-") {
                 Some(("", namespace)) => {
                     let before = before.share.get(namespace).copied().unwrap_or(false);
-                    let shares = reader.flag(key, before);
+                    let shares = reader.bool(key, before);
                     pools.share.insert(namespace.to_owned(), shares);
                 }
                 _ => {
@@ -179,18 +171,18 @@ impl Pools {
             }
         }
         reader.overlaps(&pools);
-        pools.good = reader.good;
+        pools.valid = reader.valid;
         reader.problems.sort();
-        // In the old order of precedence a global key is read for every namespace.
+        // With compat-precedence a global key is read once for every namespace.
         reader.problems.dedup();
         (pools, reader.problems)
     }
 
-    /// The pool for Services of a namespace: its own, else everybody's. A namespace's own pool never overflows
-    /// into the other.
+    /// The pool for Services of a namespace: its own, else the global one. A namespace's own pool never overflows into
+    /// the global one.
     ///
     /// # Errors
-    /// If there is none, or it cannot be used.
+    /// If there is no valid pool.
     pub fn of(&self, namespace: &str) -> Result<(PoolId, &Pool), Unavailable> {
         let id = self.by_namespace.get(namespace).copied().or(self.fallback);
         let found = id.and_then(|id| Some((id, self.pools.get(id)?)));
@@ -204,23 +196,18 @@ impl Pools {
         Ok((id, pool))
     }
 
-    /// Whether Services of a namespace share addresses: its own key, else everybody's.
+    /// Whether Services of a namespace share addresses: by its own key, else the global one.
     pub fn shares(&self, namespace: &str) -> bool {
         self.share.get(namespace).or_else(|| self.share.get(GLOBAL)).copied().unwrap_or(false)
     }
 
-    /// The interface for Services of a namespace. As in the Go program, an empty value hides the global one.
+    /// The interface for Services of a namespace. As in the Go program, an empty value overrides the global one.
     pub fn interface(&self, namespace: &str) -> Option<&str> {
         let found = self.interfaces.get(namespace).or_else(|| self.interfaces.get(GLOBAL));
         found.map(String::as_str).filter(|name| !name.is_empty())
     }
 
-    /// The namespaces that have a pool of their own.
-    pub fn namespaces(&self) -> impl Iterator<Item = &str> {
-        self.by_namespace.keys().map(String::as_str)
-    }
-
-    /// Pools for namespaces that do not exist: a typing mistake, or a namespace that is still to come.
+    /// Pools for namespaces that do not exist: misspelled, or not created yet.
     pub fn without_namespace(&self, existing: &BTreeSet<String>) -> Vec<Problem> {
         let absent = self.by_namespace.iter().filter(|(namespace, _)| !existing.contains(*namespace));
         let keys =
@@ -232,7 +219,6 @@ impl Pools {
         keys.map(problem).collect()
     }
 
-    /// Whether any pool has this address.
     pub fn contains(&self, family: Family, number: u128) -> bool {
         self.pools.iter().any(|pool| pool.addresses.set(family).contains(number))
     }
@@ -243,8 +229,8 @@ impl Reader<'_> {
         self.problems.push(Problem { key: key.to_owned(), text: text.to_string(), fatal });
     }
 
-    /// Go's `ParseBool`, in any case.
-    fn flag(&mut self, key: &str, before: bool) -> bool {
+    /// Go's `ParseBool`, case-insensitive.
+    fn bool(&mut self, key: &str, before: bool) -> bool {
         match self.data.get(key).map(|text| text.trim().to_ascii_lowercase()).as_deref() {
             None | Some("" | "0" | "f" | "false") => false,
             Some("1" | "t" | "true") => true,
@@ -270,11 +256,11 @@ impl Reader<'_> {
         let unknown: Vec<&String> = self.data.keys().filter(|key| !is_known(key)).collect();
         for key in unknown {
             let hint = suggestion(key);
-            self.problem(key, format!("this key is not known{hint}"), false);
+            self.problem(key, format!("unknown key{hint}"), false);
         }
     }
 
-    /// Every namespace that has a pool key, `global` last.
+    /// Every namespace with a pool key, `global` last.
     fn namespaces(&self) -> Vec<String> {
         let pools = self.data.keys().filter_map(|key| {
             key.strip_prefix("cidr-").or_else(|| key.strip_prefix("range-")).filter(|name| !name.is_empty())
@@ -284,16 +270,16 @@ impl Reader<'_> {
         own.chain(names.get(GLOBAL)).map(|name| (*name).to_owned()).collect()
     }
 
-    /// The good value of a key, now or before.
+    /// The valid value of a key, now or before.
     fn value(&mut self, key: &str) -> Option<Result<(String, Addresses), ()>> {
         let text = self.data.get(key)?;
         match Addresses::parse(text, self.skip_ends) {
             Ok(addresses) => {
-                self.good.insert(key.to_owned(), (text.clone(), addresses.clone()));
+                self.valid.insert(key.to_owned(), (text.clone(), addresses.clone()));
                 Some(Ok((text.clone(), addresses)))
             }
             Err(errors) => {
-                let before = self.before.good.get(key).cloned();
+                let before = self.before.valid.get(key).cloned();
                 let note = match &before {
                     Some((text, _)) => format!("; {text} stays in force"),
                     None => String::new(),
@@ -302,7 +288,7 @@ impl Reader<'_> {
                     self.problem(key, format!("{error}{note}"), before.is_none());
                 }
                 if let Some(before) = &before {
-                    self.good.insert(key.to_owned(), before.clone());
+                    self.valid.insert(key.to_owned(), before.clone());
                 }
                 Some(before.ok_or(()))
             }
@@ -312,17 +298,17 @@ impl Reader<'_> {
     fn exclusions(&mut self, namespace: &str) -> Addresses {
         match self.value(&format!("exclude-{namespace}")) {
             Some(Ok((_, addresses))) => addresses,
-            // Nothing is known to be excluded: the pools go on, and the problem is reported.
+            // An invalid exclusion is reported, and excludes nothing.
             _ => Addresses::default(),
         }
     }
 
-    /// The pool of a namespace from the keys that count for it.
+    /// The pool of a namespace from the keys that apply to it.
     fn pool(&mut self, namespace: &str, compat: bool) -> Option<Pool> {
         let (cidr, range) = (format!("cidr-{namespace}"), format!("range-{namespace}"));
         let present = |key: &String| self.data.contains_key(key);
         let keys: Vec<String> = if compat {
-            // The Go program's order, in which a global CIDR hides a namespace's range: first present key wins.
+            // The Go program's order, in which a global CIDR overrides a namespace's range: the first present key wins.
             let order = [cidr, "cidr-global".to_owned(), range, "range-global".to_owned()];
             order.into_iter().find(present).into_iter().collect()
         } else {
@@ -341,13 +327,13 @@ impl Reader<'_> {
         }
         texts.retain(|text| !text.trim().is_empty());
         pool.text = texts.join(",");
-        // What is good in one key is given even if another one is wrong.
+        // The valid keys of a pool are used even if another one is invalid.
         pool.broken &= pool.text.is_empty();
         pool.keys = keys;
         Some(pool)
     }
 
-    /// Pools that have addresses in common: nothing is given twice, but one may eat up the other.
+    /// Reports pools with addresses in common: no address is allocated twice, but one pool may exhaust the other.
     fn overlaps(&mut self, pools: &Pools) {
         for family in Family::BOTH {
             let mut ranges: Vec<(u128, u128, &Pool)> = Vec::new();
@@ -355,17 +341,17 @@ impl Reader<'_> {
                 ranges.extend(pool.addresses.set(family).ranges().map(|(first, last)| (first, last, pool)));
             }
             ranges.sort_by_key(|(first, last, _)| (*first, *last));
-            let mut told = BTreeSet::new();
+            let mut reported = BTreeSet::new();
             let mut furthest: Option<(u128, &Pool)> = None;
             for (first, last, pool) in ranges {
                 if let Some((end, other)) = furthest
                     && first <= end
                     && other.name != pool.name
                     && other.keys != pool.keys
-                    && told.insert((other.name.clone(), pool.name.clone()))
+                    && reported.insert((other.name.clone(), pool.name.clone()))
                 {
                     let text = format!(
-                        "has {} in common with {}: no address is given twice, but each pool takes from the other",
+                        "has {} in common with {}: no address is allocated twice, but each pool takes from the other",
                         span(family, first, last.min(end)),
                         other.keys.join(", ")
                     );
@@ -379,7 +365,7 @@ impl Reader<'_> {
     }
 }
 
-/// A range as people write it.
+/// A range as in the ConfigMap.
 pub fn span(family: Family, first: u128, last: u128) -> String {
     match (family.address(first), family.address(last)) {
         (first, last) if first == last => first.to_string(),

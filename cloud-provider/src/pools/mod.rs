@@ -1,6 +1,6 @@
-//! What the ConfigMap says: which addresses may be given to whom.
+//! The pools of the ConfigMap: pure.
 //!
-//! `set` computes with ranges, `value` reads one value, `config` all keys. Everything here is pure.
+//! `set` is a set of address ranges, `value` parses one value, `config` all keys.
 
 pub mod config;
 pub mod set;

@@ -2,22 +2,22 @@
 
 use std::collections::BTreeMap;
 
-/// A set of numbers, kept as disjoint ranges that do not touch. Every operation costs O(log n) in the number of
-/// ranges, plus the ranges it removes; how many numbers they hold does not matter.
+/// A set of numbers as disjoint ranges that are not adjacent. Every operation costs O(log n) in the number of
+/// ranges, plus the ranges it removes, whatever their sizes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RangeSet {
-    /// First number of each range, and its last.
+    /// The last number of each range, by its first.
     ranges: BTreeMap<u128, u128>,
 }
 
 impl RangeSet {
-    /// Add `first..=last`. Nothing happens when the range is empty.
+    /// Adds `first..=last`, which may be empty.
     pub fn insert(&mut self, first: u128, last: u128) {
         if first > last {
             return;
         }
         let (mut first, mut last) = (first, last);
-        // The range before that overlaps or touches, then all that begin within.
+        // The range before, if it overlaps or is adjacent, then all that begin within.
         if let Some((start, end)) = self.at_or_before(first)
             && end.saturating_add(1) >= first
         {
@@ -33,7 +33,7 @@ impl RangeSet {
         self.ranges.insert(first, last);
     }
 
-    /// Take `first..=last` out.
+    /// Removes `first..=last`, which may be empty.
     pub fn remove(&mut self, first: u128, last: u128) {
         if first > last {
             return;
@@ -63,48 +63,39 @@ impl RangeSet {
         }
     }
 
-    /// Whether `number` is in it.
     pub fn contains(&self, number: u128) -> bool {
         self.at_or_before(number).is_some_and(|(_, end)| end >= number)
     }
 
-    /// Whether nothing is in it.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 
-    /// How many numbers it holds; u128::MAX also stands for one more.
+    /// The number of elements, saturating at u128::MAX.
     pub fn len(&self) -> u128 {
         let sizes = self.ranges.iter().map(|(first, last)| (last - first).saturating_add(1));
         sizes.fold(0, u128::saturating_add)
     }
 
-    /// The ranges, ascending.
+    /// The ranges in ascending order.
     pub fn ranges(&self) -> impl DoubleEndedIterator<Item = (u128, u128)> + '_ {
         self.ranges.iter().map(|(first, last)| (*first, *last))
     }
 
-    /// The lowest number.
     pub fn first(&self) -> Option<u128> {
         self.ranges.first_key_value().map(|(first, _)| *first)
     }
 
-    /// The highest number.
     pub fn last(&self) -> Option<u128> {
         self.ranges.last_key_value().map(|(_, last)| *last)
     }
 
-    /// The lowest number in it that is at least `from`.
+    /// The lowest element that is at least `from`.
     pub fn next(&self, from: u128) -> Option<u128> {
         if self.contains(from) { Some(from) } else { self.at_or_after(from).map(|(start, _)| start) }
     }
 
-    /// The highest number in it that is at most `from`.
-    pub fn previous(&self, from: u128) -> Option<u128> {
-        self.at_or_before(from).map(|(_, end)| end.min(from))
-    }
-
-    /// The first number at or above `from` that is *not* in it.
+    /// The lowest number from `from` on that is no element.
     pub fn next_gap(&self, from: u128) -> Option<u128> {
         match self.at_or_before(from) {
             Some((_, end)) if end >= from => end.checked_add(1),
@@ -112,32 +103,12 @@ impl RangeSet {
         }
     }
 
-    /// The first number at or below `from` that is *not* in it.
-    pub fn previous_gap(&self, from: u128) -> Option<u128> {
-        match self.at_or_before(from) {
-            Some((start, end)) if end >= from => start.checked_sub(1),
-            _ => Some(from),
-        }
-    }
-
-    /// Add everything in `other`.
     pub fn add_all(&mut self, other: &Self) {
         other.ranges().for_each(|(first, last)| self.insert(first, last));
     }
 
-    /// Take out everything in `other`.
     pub fn remove_all(&mut self, other: &Self) {
         other.ranges().for_each(|(first, last)| self.remove(first, last));
-    }
-
-    /// What is in both.
-    #[must_use]
-    pub fn intersection(&self, other: &Self) -> Self {
-        let mut outside = self.clone();
-        outside.remove_all(other);
-        let mut both = self.clone();
-        both.remove_all(&outside);
-        both
     }
 
     fn at_or_before(&self, number: u128) -> Option<(u128, u128)> {
@@ -166,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ends_of_the_number_line() {
+    fn ranges_reach_to_both_ends_of_u128() {
         let mut set = RangeSet::default();
         set.insert(0, u128::MAX);
         assert_eq!(set.len(), u128::MAX);
@@ -179,31 +150,27 @@ mod tests {
     }
 
     proptest! {
-        // A failure prints its input; it is kept as a test of its own, not in a file.
+        // A failing input becomes a test of its own, not an entry in a file.
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// The same as a set of single numbers.
         #[test]
-        fn it_is_a_set(edits in prop::collection::vec((any::<bool>(), 0_u128..60, 0_u128..12), 0..60)) {
-            let (mut set, mut naive) = (RangeSet::default(), BTreeSet::new());
+        fn a_range_set_equals_a_set_of_single_numbers(edits in prop::collection::vec((any::<bool>(), 0_u128..60, 0_u128..12), 0..60)) {
+            let (mut set, mut expected) = (RangeSet::default(), BTreeSet::new());
             for (add, first, size) in edits {
                 let last = first + size;
                 if add {
                     set.insert(first, last);
-                    naive.extend(first..=last);
+                    expected.extend(first..=last);
                 } else {
                     set.remove(first, last);
-                    naive.retain(|number| !(first..=last).contains(number));
+                    expected.retain(|number| !(first..=last).contains(number));
                 }
-                prop_assert_eq!(set.len(), naive.len() as u128);
+                prop_assert_eq!(set.len(), expected.len() as u128);
                 for number in 0..80 {
-                    prop_assert_eq!(set.contains(number), naive.contains(&number));
-                    prop_assert_eq!(set.next(number), naive.range(number..).next().copied());
-                    prop_assert_eq!(set.previous(number), naive.range(..=number).next_back().copied());
-                    let gap = (number..).find(|number| !naive.contains(number));
+                    prop_assert_eq!(set.contains(number), expected.contains(&number));
+                    prop_assert_eq!(set.next(number), expected.range(number..).next().copied());
+                    let gap = (number..).find(|number| !expected.contains(number));
                     prop_assert_eq!(set.next_gap(number), gap);
-                    let gap = (0..=number).rev().find(|number| !naive.contains(number));
-                    prop_assert_eq!(set.previous_gap(number), gap);
                 }
                 let ranges: Vec<_> = set.ranges().collect();
                 prop_assert!(ranges.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0), "{:?}", ranges);

@@ -7,44 +7,35 @@ use kube_vip::model::{Family, PerFamily};
 
 use super::set::RangeSet;
 
-/// What a value names, by family (IPv4, IPv6).
+/// The addresses of a value.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Addresses {
     sets: PerFamily<RangeSet>,
+    /// Families with addresses from a DHCP server.
     dhcp: Vec<Family>,
 }
 
-/// An element that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
-    /// Neither an address, a CIDR nor a range.
     #[error("`{0}` is no address, CIDR or range: write 192.0.2.10, 192.0.2.0/24 or 192.0.2.10-192.0.2.20")]
     Malformed(String),
-    /// The prefix length does not fit.
     #[error("`{text}` has a prefix length that {family} does not have: use 0 to {longest}", longest = .family.bits())]
-    Prefix {
-        /// The element.
-        text: String,
-        /// Its family.
-        family: Family,
-    },
-    /// The ends of a range are of different families.
+    Prefix { text: String, family: Family },
     #[error("`{0}` begins with one family and ends with the other: make both ends IPv4 or both IPv6")]
     Mixed(String),
-    /// The range is upside down.
     #[error("`{0}` ends before it begins: swap its ends")]
     Reversed(String),
 }
 
-/// IPv4 networks at least this large lose their first and last address to `skip-end-ips-in-cidr`.
+/// `skip-end-ips-in-cidr` applies to IPv4 networks with at most this prefix length.
 const SMALLEST_WITH_ENDS: u8 = 30;
 
 impl Addresses {
-    /// Read a value. More lenient than the Go program: blanks, trailing commas, single addresses, and CIDRs beside
-    /// ranges are fine; `dhcp` stands for both placeholders, `0.0.0.0/32` and `::/128`.
+    /// Parses a value. More lenient than the Go program: blanks, trailing commas, single addresses, and CIDRs beside
+    /// ranges are valid; `dhcp` stands for both placeholders, `0.0.0.0/32` and `::/128`.
     ///
     /// # Errors
-    /// Every element that cannot be used.
+    /// All invalid elements.
     pub fn parse(text: &str, skip_ends: bool) -> Result<Self, Vec<ValueError>> {
         let (mut found, mut networks, mut errors) = (Self::default(), RangeSet::default(), Vec::new());
         for element in text.split(',').map(str::trim).filter(|element| !element.is_empty()) {
@@ -61,27 +52,25 @@ impl Addresses {
                 Err(error) => errors.push(error),
             }
         }
-        // Networks that touch are one before their ends are cut off, as in the Go program.
+        // Adjacent networks are merged before their ends are removed, as in the Go program.
         networks.ranges().for_each(|(first, last)| found.sets.v4.insert(first + 1, last - 1));
         if errors.is_empty() { Ok(found) } else { Err(errors) }
     }
 
-    /// The addresses of a family.
     pub fn set(&self, family: Family) -> &RangeSet {
         &self.sets[family]
     }
 
-    /// Addresses of this family come from a DHCP server.
+    /// Whether addresses of this family come from a DHCP server.
     pub fn by_dhcp(&self, family: Family) -> bool {
         self.dhcp.contains(&family)
     }
 
-    /// There is a way to an address of this family.
+    /// Whether addresses of this family are available, from a range or a DHCP server.
     pub fn serves(&self, family: Family) -> bool {
         self.by_dhcp(family) || !self.set(family).is_empty()
     }
 
-    /// Add everything in `other`.
     pub fn add(&mut self, other: &Self) {
         Family::BOTH.into_iter().for_each(|family| self.sets[family].add_all(&other.sets[family]));
         self.dhcp.extend(
@@ -89,7 +78,6 @@ impl Addresses {
         );
     }
 
-    /// Take out everything in `other`.
     pub fn exclude(&mut self, other: &Self) {
         Family::BOTH.into_iter().for_each(|family| self.sets[family].remove_all(&other.sets[family]));
     }
@@ -142,7 +130,7 @@ fn parse_element(text: &str) -> Result<Element, ValueError> {
 mod tests {
     use super::*;
 
-    /// The ranges of a value, as people write them.
+    /// The ranges of a value as text.
     fn shown(text: &str, skip_ends: bool) -> Vec<String> {
         let found = Addresses::parse(text, skip_ends).unwrap();
         let family = |family: Family| {
@@ -156,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_networks_and_single_addresses() {
+    fn ranges_networks_and_single_addresses_are_parsed() {
         let table: [(&str, &[&str]); 27] = [
             ("192.168.1.1-192.168.1.1", &["192.168.1.1"]),
             ("192.168.1.10-192.168.1.12", &["192.168.1.10-192.168.1.12"]),
@@ -224,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bad_element_is_told() {
+    fn every_invalid_element_is_reported() {
         let errors = |text: &str| -> Vec<String> {
             Addresses::parse(text, false).unwrap_err().iter().map(ToString::to_string).collect()
         };

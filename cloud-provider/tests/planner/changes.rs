@@ -7,7 +7,7 @@ use kube_vip::model::annotation::{
 };
 use kube_vip::model::service::FamilyPolicy::{RequireDual, Single};
 use kube_vip::planner::reserved::Reserved;
-use kube_vip_cloud_provider::plan::{News, Step, Written};
+use kube_vip_cloud_provider::plan::{Action, ServiceEvent, WriteStatus};
 
 use crate::store::{Store, key, service};
 
@@ -26,39 +26,39 @@ fn by_spec(text: &str) -> ServiceView {
 }
 
 #[test]
-fn one_write_says_everything_and_is_told_once() {
+fn an_allocation_is_one_write_and_one_event() {
     let mut store = pool();
     store.put("web", service(&[V4]));
     assert_eq!(store.writes, 1);
-    assert_eq!(store.told, [("web".to_owned(), News::Ensured(vec!["10.0.0.1".into()]))]);
+    assert_eq!(store.events, [("web".to_owned(), ServiceEvent::Allocated(vec!["10.0.0.1".into()]))]);
     let view = &store.services[&key("web")];
     assert_eq!(view.load_balancer_ip.as_deref(), Some("10.0.0.1"));
     assert_eq!(view.labels[IMPLEMENTATION.0], IMPLEMENTATION.1);
     assert_eq!(view.annotations[ALLOCATED], "10.0.0.1");
     assert_eq!(view.finalizers, [CLEANUP_FINALIZER]);
-    // Nothing is written when nothing changes, not even after a restart.
+    // A restart without changes writes nothing.
     store.restart();
     store.edit("web", |view| drop(view.labels.insert("colour".into(), "blue".into())));
-    assert_eq!((store.writes, store.told.len()), (1, 1));
+    assert_eq!((store.writes, store.events.len()), (1, 1));
 }
 
 #[test]
-fn what_was_asked_for_is_given_reserved_and_copied() {
+fn requested_addresses_are_reserved_and_copied() {
     let mut store = pool();
     store.put("a", fixed("10.0.0.1"));
     store.put("b", by_spec("10.0.0.2"));
     store.put("c", service(&[V4]));
     assert_eq!(["a", "b", "c"].map(|name| store.addresses(name)), ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
     assert_eq!(store.services[&key("a")].load_balancer_ip, None);
-    // The next request wins; what it leaves is free.
+    // A new request releases the earlier address.
     store.edit("b", |view| view.load_balancer_ip = Some("10.0.0.9".into()));
     assert_eq!(store.addresses("b"), "10.0.0.9");
     store.put("d", service(&[V4]));
     assert_eq!(store.addresses("d"), "10.0.0.2");
-    assert!(store.told.iter().any(|(name, news)| {
-        name == "b" && matches!(news, News::Remark(text) if text.contains("10.0.0.9 is outside every pool"))
+    assert!(store.events.iter().any(|(name, event)| {
+        name == "b" && matches!(event, ServiceEvent::AllocatedWithNote(text) if text.contains("10.0.0.9 is outside every pool"))
     }));
-    // Without its request it gets any address.
+    // Without a request it gets any address.
     store.delete("a");
     store.edit("b", |view| view.load_balancer_ip = None);
     assert_eq!(store.addresses("b"), "10.0.0.1");
@@ -70,7 +70,7 @@ fn node_1(address: &str) -> Reserved {
 }
 
 #[test]
-fn requests_that_cannot_be_met_are_explained() {
+fn requests_that_cannot_be_met_have_a_reason() {
     let mut store = pool();
     store.planner.set_reserved(node_1("10.0.0.3"));
     store.put("first", service(&[V4]));
@@ -94,20 +94,20 @@ fn requests_that_cannot_be_met_are_explained() {
         assert!(reason.contains(LOAD_BALANCER_IPS), "{reason}");
         store.delete("web");
     }
-    // None of them keeps others from being served, nor do names.
+    // Neither they nor DNS names keep other Services waiting.
     store.put("bad", fixed("10.0.0.300"));
     store.put("name", fixed("vip.example.com"));
     store.put("web", service(&[V4]));
     assert_eq!(store.addresses("web"), "10.0.0.2");
-    // What it waits for becomes free.
-    store.put("patient", fixed("10.0.0.1"));
-    assert!(store.waits("patient").contains("in use by"));
+    // The requested address becomes free.
+    store.put("waiting", fixed("10.0.0.1"));
+    assert!(store.waits("waiting").contains("in use by"));
     store.delete("first");
-    assert_eq!(store.planner.ipam().held(&key("patient")).len(), 1);
+    assert_eq!(store.planner.ipam().held(&key("waiting")).len(), 1);
 }
 
 #[test]
-fn a_node_never_loses_its_own_address_to_a_service() {
+fn addresses_of_nodes_are_not_allocated() {
     let mut store = pool();
     store.planner.set_reserved(node_1("10.0.0.1"));
     store.put("web", service(&[V4]));
@@ -118,7 +118,7 @@ fn a_node_never_loses_its_own_address_to_a_service() {
 }
 
 #[test]
-fn an_address_comes_back_by_deletion_and_by_a_change_of_type() {
+fn deletion_and_a_change_of_type_release_an_address() {
     let mut store = Store::new(&[("range-global", "10.0.0.1")]);
     store.put("a", service(&[V4]));
     store.put("b", service(&[V4]));
@@ -138,7 +138,7 @@ fn an_address_comes_back_by_deletion_and_by_a_change_of_type() {
 }
 
 #[test]
-fn a_change_of_type_leaves_what_the_user_typed() {
+fn a_change_of_type_keeps_the_users_values() {
     let mut store = pool();
     store.put("a", fixed("10.0.0.1"));
     store.put("b", by_spec("10.0.0.2"));
@@ -177,7 +177,7 @@ fn a_lost_annotation_is_restored_with_both_addresses() {
     store.put("web", view);
     store.edit("web", |view| drop(view.annotations.remove(LOAD_BALANCER_IPS)));
     assert_eq!(store.addresses("web"), "fd00::1,10.0.0.1");
-    // Both taken away by hand: that asks for anything.
+    // Without both fields it requests any address.
     store.edit("web", |view| {
         view.annotations.remove(LOAD_BALANCER_IPS);
         view.load_balancer_ip = None;
@@ -186,7 +186,7 @@ fn a_lost_annotation_is_restored_with_both_addresses() {
 }
 
 #[test]
-fn what_the_go_program_left_is_understood() {
+fn allocations_of_the_go_program_are_taken_over() {
     let mut store = pool();
     let mut allocated = fixed("10.0.0.2");
     allocated.load_balancer_ip = Some("10.0.0.2".into());
@@ -206,7 +206,7 @@ fn what_the_go_program_left_is_understood() {
 }
 
 #[test]
-fn a_pool_that_grows_helps_whoever_waits_and_a_bad_edit_hurts_nobody() {
+fn a_larger_pool_serves_waiting_services_and_an_invalid_one_changes_nothing() {
     let mut store = Store::new(&[("range-global", "10.0.0.1-10.0.0.2")]);
     for number in 0..5 {
         store.put(&format!("web-{number}"), service(&[V4]));
@@ -222,14 +222,14 @@ fn a_pool_that_grows_helps_whoever_waits_and_a_bad_edit_hurts_nobody() {
     assert!(store.configure(&[("range-global", "10.0.0.1-10.0.0.4")]).is_empty());
     assert_eq!(served(&store), 4);
     assert!(store.waits("web-4").contains("all 4 IPv4 addresses are in use"));
-    // Nobody moves when the pool goes.
+    // Without the pool Services keep their addresses.
     store.configure(&[]);
     assert_eq!(served(&store), 4);
     assert!(store.waits("web-4").contains("no address pools could be found"));
 }
 
 #[test]
-fn pools_that_overlap_give_nothing_twice_and_are_reported() {
+fn overlapping_pools_are_reported_and_allocate_no_address_twice() {
     let mut store = Store::new(&[]);
     let problems = store.configure(&[("range-a", "10.0.0.1-10.0.0.2"), ("range-b", "10.0.0.2-10.0.0.3")]);
     assert_eq!(problems.len(), 1);
@@ -241,7 +241,7 @@ fn pools_that_overlap_give_nothing_twice_and_are_reported() {
 }
 
 #[test]
-fn a_duplicate_that_somebody_made_is_undone() {
+fn a_duplicate_made_by_hand_is_resolved() {
     let mut store = pool();
     store.put("a", service(&[V4]));
     let twin = store.services[&key("a")].clone();
@@ -249,23 +249,26 @@ fn a_duplicate_that_somebody_made_is_undone() {
     assert_eq!((store.addresses("a"), store.addresses("b")), ("10.0.0.1".into(), "10.0.0.2".into()));
 }
 
-/// The answer to a write got lost. Whether it was carried out or not, its address is not given to others meanwhile.
+/// The response to a write is lost: whether it was carried out or not, no other Service gets the address meanwhile.
 #[test]
-fn a_write_of_unknown_outcome_keeps_its_address() {
+fn a_write_of_unknown_result_keeps_its_address() {
     for carried_out in [false, true] {
         let mut store = Store::new(&[("range-global", "10.0.0.1-10.0.0.2")]);
         let view =
             ServiceView { uid: "a".into(), resource_version: "1".into(), created: 1, ..service(&[V4]) };
         store.planner.apply(key("a"), view.clone());
-        let steps = store.planner.next_steps();
-        let [Step::Write { patch, .. }] = steps.as_slice() else { panic!("{steps:?}") };
-        assert_eq!(store.planner.written(&key("a"), Written::Failed), None);
+        let actions = store.planner.next_actions();
+        let [Action::Write { patch, .. }] = actions.as_slice() else { panic!("{actions:?}") };
+        assert_eq!(store.planner.handle_written(&key("a"), WriteStatus::Failed), None);
         store.put("b", service(&[V4]));
         assert_eq!(store.addresses("b"), "10.0.0.2");
-        store.planner.look_at(&key("a"));
-        let again = store.planner.next_steps();
-        assert!(matches!(again.as_slice(), [Step::Write { patch: same, .. }] if same == patch), "{again:?}");
-        store.planner.written(&key("a"), Written::Failed);
+        store.planner.enqueue(&key("a"));
+        let again = store.planner.next_actions();
+        assert!(
+            matches!(again.as_slice(), [Action::Write { patch: same, .. }] if same == patch),
+            "{again:?}"
+        );
+        store.planner.handle_written(&key("a"), WriteStatus::Failed);
         let mut now = ServiceView { resource_version: "9".into(), ..view };
         if carried_out {
             for (name, value) in &patch.annotations {

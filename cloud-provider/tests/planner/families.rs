@@ -1,4 +1,4 @@
-//! Pools by namespace, and what a family policy gets from them.
+//! Pools by namespace, and the addresses by family policy.
 
 use kube_vip::model::Family::{V4, V6};
 use kube_vip::model::service::FamilyPolicy::{PreferDual, RequireDual, Single};
@@ -10,7 +10,7 @@ type Config = &'static [(&'static str, &'static str)];
 const DUAL_POOL: (&str, &str) = ("cidr-global", "10.0.0.1/32,fd00::1/128");
 
 #[test]
-fn a_family_policy_gets_what_the_pool_has() {
+fn addresses_follow_the_family_policy() {
     let table: &[(&str, _, &[_], Result<&str, &str>)] = &[
         ("10.0.0.0/30", Single, &[V4], Ok("10.0.0.1")),
         ("10.0.0.0/30", Single, &[], Ok("10.0.0.1")),
@@ -42,7 +42,7 @@ fn a_family_policy_gets_what_the_pool_has() {
         ("::/128", Single, &[V6], Ok("::")),
         ("0.0.0.0/32,fd00::10", PreferDual, &[V4, V6], Ok("0.0.0.0,fd00::10")),
         ("dhcp", RequireDual, &[V6, V4], Ok("::,0.0.0.0")),
-        // Only the ends of a /24 are left: they are not given unasked.
+        // Addresses that end in 0 or 255 are allocated only on request.
         (
             "10.0.0.255,10.0.1.0",
             Single,
@@ -65,7 +65,7 @@ fn a_family_policy_gets_what_the_pool_has() {
 }
 
 #[test]
-fn a_family_that_is_used_up() {
+fn an_exhausted_family_is_optional_only_with_prefer_dual() {
     let both = "could not allocate any IP address for PreferDualStack service:";
     let required = "could not allocate required IP addresses for RequireDualStack service:";
     let table: &[(&[_], _, Result<&str, &str>)] = &[
@@ -87,7 +87,7 @@ fn a_family_that_is_used_up() {
             Err(text) => assert!(store.waits("web").contains(text), "{}", store.waits("web")),
         }
     }
-    // The Go program writes an empty address here, and then nobody gets any more.
+    // The Go program writes an empty address here, and then allocates no more addresses.
     let mut store = Store::new(&[("cidr-global", "10.0.0.1/32")]);
     store.put("first", service(&[V4]));
     store.put("web", dual(PreferDual, &[V4, V6]));
@@ -95,7 +95,7 @@ fn a_family_that_is_used_up() {
 }
 
 #[test]
-fn namespaces_come_before_everybody() {
+fn a_namespaces_pool_overrides_the_global_one() {
     let config = [
         ("range-development", "10.1.0.1-10.1.0.9"),
         ("cidr-global", "10.2.0.0/24"),
@@ -111,7 +111,7 @@ fn namespaces_come_before_everybody() {
         assert_eq!(store.addresses(name), address, "{name}");
     }
     assert!(store.waits("empty/a").contains("could not discover address: pool is not specified"));
-    // The Go program's order, where a global CIDR hides a namespace's range.
+    // The Go program's order, where a global CIDR overrides a namespace's range.
     let mut store = Store::new(&[&config[..], &[("compat-precedence", "true")]].concat());
     store.put("development/a", service(&[V4]));
     assert_eq!(store.addresses("development/a"), "10.2.0.1");
@@ -121,7 +121,7 @@ fn namespaces_come_before_everybody() {
 }
 
 #[test]
-fn the_order_the_exclusions_and_the_ends() {
+fn search_order_exclusions_and_skipped_ends_are_applied() {
     let table: &[(Config, &[&str])] = &[
         (&[("cidr-global", "10.0.0.0/30")], &["10.0.0.1", "10.0.0.2", "10.0.0.3", ""]),
         (
@@ -165,7 +165,7 @@ fn the_order_the_exclusions_and_the_ends() {
 }
 
 #[test]
-fn the_link_is_the_namespaces_or_everybodys() {
+fn a_namespaces_interface_overrides_the_global_one() {
     let config = [
         ("cidr-global", "10.0.0.0/24"),
         ("interface-global", "eth1"),

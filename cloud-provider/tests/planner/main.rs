@@ -1,4 +1,4 @@
-//! The planner, with an invented API server: what each Service gets, and that nothing is given twice.
+//! The planner against a fake API server: the addresses of each Service, and that no address is allocated twice.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,

@@ -1,4 +1,4 @@
-//! Against a naive allocator, with everything happening in any order.
+//! The planner against a naive allocator, with random changes in random order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,11 +10,11 @@ use proptest::prelude::*;
 
 use crate::store::{Store, service};
 
-/// Pools by their first and last number behind 10.0.0.0, so that some cross the end of a 256.
+/// The first and last offset of pools from 10.0.0.0; some of them cross a multiple of 256.
 const POOLS: [(u32, u32); 4] = [(250, 262), (254, 258), (1, 6), (255, 256)];
 
 #[derive(Debug, Clone)]
-enum Act {
+enum Change {
     Create(u8),
     Delete(u8),
     Touch(u8),
@@ -22,15 +22,15 @@ enum Act {
     Restart,
 }
 
-fn acts() -> impl Strategy<Value = Vec<Act>> {
-    let act = prop_oneof![
-        6 => (0..24_u8).prop_map(Act::Create),
-        4 => (0..24_u8).prop_map(Act::Delete),
-        1 => (0..24_u8).prop_map(Act::Touch),
-        1 => (0..POOLS.len()).prop_map(Act::Pool),
-        1 => Just(Act::Restart),
+fn changes() -> impl Strategy<Value = Vec<Change>> {
+    let change = prop_oneof![
+        6 => (0..24_u8).prop_map(Change::Create),
+        4 => (0..24_u8).prop_map(Change::Delete),
+        1 => (0..24_u8).prop_map(Change::Touch),
+        1 => (0..POOLS.len()).prop_map(Change::Pool),
+        1 => Just(Change::Restart),
     ];
-    prop::collection::vec(act, 0..80)
+    prop::collection::vec(change, 0..80)
 }
 
 fn config(pool: usize) -> String {
@@ -42,7 +42,7 @@ fn address(number: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(0x0a00_0000 + number)
 }
 
-/// Everybody in a list, oldest first; each gets the lowest address that nobody has.
+/// A list of Services, oldest first. Each gets the lowest free address.
 #[derive(Default)]
 struct Naive {
     services: Vec<(u8, Option<u32>)>,
@@ -63,35 +63,35 @@ impl Naive {
 }
 
 proptest! {
-    // A failure prints its input; it is kept as a test of its own, not in a file.
+    // A failing input becomes a test of its own, not an entry in a file.
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_same_answers_as_a_naive_allocator(acts in acts()) {
+    fn allocations_equal_those_of_a_naive_allocator(changes in changes()) {
         let mut store = Store::new(&[("range-global", &config(0))]);
         let mut naive = Naive::default();
-        for act in acts {
-            match act {
-                Act::Create(number) => {
+        for change in changes {
+            match change {
+                Change::Create(number) => {
                     if naive.services.iter().all(|(other, _)| *other != number) {
                         naive.services.push((number, None));
                         store.put(&number.to_string(), service(&[V4]));
                     }
                 }
-                Act::Delete(number) => {
+                Change::Delete(number) => {
                     naive.services.retain(|(other, _)| *other != number);
                     store.delete(&number.to_string());
                 }
-                Act::Touch(number) => {
+                Change::Touch(number) => {
                     if naive.services.iter().any(|(other, _)| *other == number) {
                         store.edit(&number.to_string(), |view| drop(view.labels.insert("x".into(), "y".into())));
                     }
                 }
-                Act::Pool(pool) => {
+                Change::Pool(pool) => {
                     naive.pool = pool;
                     store.configure(&[("range-global", &config(pool))]);
                 }
-                Act::Restart => store.restart(),
+                Change::Restart => store.restart(),
             }
             naive.settle();
             for (number, expected) in &naive.services {
@@ -101,17 +101,17 @@ proptest! {
         }
     }
 
-    /// With sharing, requests and ports that change: no two Services ever have one address and one port.
+    /// With sharing, requests and changing ports, no two Services have the same address and port.
     #[test]
-    fn no_port_of_an_address_is_given_twice(
-        acts in prop::collection::vec((0..12_u8, 0..6_u8, 0..4_u16, any::<bool>()), 0..120)
+    fn no_port_of_an_address_is_allocated_twice(
+        changes in prop::collection::vec((0..12_u8, 0..6_u8, 0..4_u16, any::<bool>()), 0..120)
     ) {
         let mut store = Store::new(&[("range-global", "10.0.0.1-10.0.0.4"), ("allow-share-global", "true")]);
-        for (number, act, port, flag) in acts {
+        for (number, change, port, flag) in changes {
             let name = number.to_string();
             let known = store.services.contains_key(&crate::store::key(&name));
             let ports = vec![(Protocol::Tcp, 1 + port)];
-            match act {
+            match change {
                 0 => store.delete(&name),
                 1 if known => store.edit(&name, |view| view.ports = ports),
                 2 if known => store.edit(&name, |view| {
@@ -122,11 +122,11 @@ proptest! {
                 _ if known => {}
                 _ => store.put(&name, ServiceView { ports, ..service(&[V4]) }),
             }
-            let mut seen: BTreeMap<(IpAddr, (Protocol, u16)), String> = BTreeMap::new();
+            let mut users: BTreeMap<(IpAddr, (Protocol, u16)), String> = BTreeMap::new();
             for (key, view) in store.services.iter().filter(|(_, view)| view.load_balancer) {
                 for held in store.planner.ipam().held(key) {
                     for port in &view.ports {
-                        let other = seen.insert((held, *port), key.to_string());
+                        let other = users.insert((held, *port), key.to_string());
                         prop_assert_eq!(other, None, "{} has {} and port {:?}, too", key, held, port);
                     }
                 }

@@ -1,4 +1,4 @@
-//! Several Services with one address.
+//! Services that share an address.
 
 use kube_vip::model::Family::{V4, V6};
 use kube_vip::model::ServiceView;
@@ -44,7 +44,7 @@ fn different_ports_or_protocols_share_the_lowest_address_with_room() {
 }
 
 #[test]
-fn packets_have_to_go_the_same_way() {
+fn services_with_different_endpoints_do_not_share() {
     let mut store = pool();
     let local = |port: u16, app: &str| ServiceView {
         traffic_policy: TrafficPolicy::Local,
@@ -64,7 +64,7 @@ fn packets_have_to_go_the_same_way() {
 }
 
 #[test]
-fn a_key_lets_its_holders_share_where_the_pool_does_not() {
+fn services_with_the_same_key_share_without_the_pools_permission() {
     let mut store = Store::new(&[("range-global", "10.0.0.1-10.0.0.9,fd00::1-fd00::9")]);
     let keyed = |port: u16, word: Option<&str>| {
         let mut view = dual(FamilyPolicy::RequireDual, &[V4, V6]);
@@ -86,7 +86,7 @@ fn a_key_lets_its_holders_share_where_the_pool_does_not() {
 }
 
 #[test]
-fn with_the_pools_switch_only_ipv4_is_shared() {
+fn allow_share_applies_to_ipv4_only() {
     let mut store =
         Store::new(&[("range-global", "10.0.0.1-10.0.0.9,fd00::1-fd00::9"), ("allow-share-global", "true")]);
     for (name, port, addresses) in [("a", 1, "10.0.0.1,fd00::1"), ("b", 2, "10.0.0.1,fd00::2")] {
@@ -97,7 +97,7 @@ fn with_the_pools_switch_only_ipv4_is_shared() {
 }
 
 #[test]
-fn only_addresses_of_the_own_pool_are_shared_and_never_a_placeholder() {
+fn addresses_of_other_pools_and_placeholders_are_not_shared() {
     let mut store = Store::new(&[
         ("range-global", "10.0.0.1-10.0.0.9"),
         ("range-a", "10.1.0.1-10.1.0.9"),
@@ -116,13 +116,13 @@ fn only_addresses_of_the_own_pool_are_shared_and_never_a_placeholder() {
 }
 
 #[test]
-fn whoever_takes_a_neighbours_port_moves() {
+fn a_port_conflict_moves_the_service_that_changed() {
     let mut store = pool();
     store.put("a", with_ports(&[(TCP, 1)]));
     store.put("b", with_ports(&[(TCP, 2)]));
     store.edit("b", |view| view.ports.push((TCP, 1)));
     assert_eq!((store.addresses("a"), store.addresses("b")), ("10.0.0.1".into(), "10.0.0.2".into()));
-    // Nowhere to go: it must not keep what collides.
+    // Without a free address it loses the shared one.
     let mut store = Store::new(&[("range-global", "10.0.0.1"), ("allow-share-global", "true")]);
     store.put("a", with_ports(&[(TCP, 1)]));
     store.put("b", with_ports(&[(TCP, 2)]));

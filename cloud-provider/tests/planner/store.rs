@@ -1,20 +1,19 @@
-//! An invented API server: Services with versions, and writes that are carried out at once.
+//! A fake API server: Services with resource versions, and writes that are carried out at once.
 
 use std::collections::BTreeMap;
 
 use kube_vip::model::annotation::LOAD_BALANCER_IPS;
 use kube_vip::model::service::{FamilyPolicy, Protocol};
 use kube_vip::model::{Family, ServiceKey, ServiceView};
-use kube_vip_cloud_provider::plan::{Class, News, Patch, Planner, State, Step, Written};
+use kube_vip_cloud_provider::plan::{Action, Class, Patch, Planner, ServiceEvent, ServiceState, WriteStatus};
 use kube_vip_cloud_provider::pools::{Pools, Problem};
 
-/// Services as the API server has them, and a planner that follows them.
+/// The Services of the API server, and a planner that watches them.
 pub(crate) struct Store {
     pub(crate) services: BTreeMap<ServiceKey, ServiceView>,
     pub(crate) planner: Planner,
-    /// What users were told.
-    pub(crate) told: Vec<(String, News)>,
-    /// How many writes there were.
+    /// Events, each with the name of its Service.
+    pub(crate) events: Vec<(String, ServiceEvent)>,
     pub(crate) writes: usize,
     config: BTreeMap<String, String>,
     version: u64,
@@ -44,7 +43,7 @@ impl Store {
         let mut store = Self {
             services: BTreeMap::new(),
             planner: Planner::new(Class::Unnamed),
-            told: Vec::new(),
+            events: Vec::new(),
             writes: 0,
             config: BTreeMap::new(),
             version: 0,
@@ -53,7 +52,7 @@ impl Store {
         store
     }
 
-    /// Another ConfigMap.
+    /// Replaces the ConfigMap.
     pub(crate) fn configure(&mut self, config: &[(&str, &str)]) -> Vec<Problem> {
         self.config = config.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
         let (pools, problems) = Pools::parse(&self.config, self.planner.pools());
@@ -62,7 +61,7 @@ impl Store {
         problems
     }
 
-    /// Create or change a Service, as its user would.
+    /// Creates or replaces a Service as its user.
     pub(crate) fn put(&mut self, name: &str, mut view: ServiceView) {
         let key = key(name);
         self.version += 1;
@@ -75,21 +74,20 @@ impl Store {
         self.settle();
     }
 
-    /// Change a Service in place.
+    /// Changes a Service as its user.
     pub(crate) fn edit(&mut self, name: &str, change: impl FnOnce(&mut ServiceView)) {
         let mut view = self.services[&key(name)].clone();
         change(&mut view);
         self.put(name, view);
     }
 
-    /// The object is gone.
     pub(crate) fn delete(&mut self, name: &str) {
         self.services.remove(&key(name));
         self.planner.remove(&key(name));
         self.settle();
     }
 
-    /// The process ends, and another one begins.
+    /// Replaces the planner with that of a new process.
     pub(crate) fn restart(&mut self) {
         let mut planner = Planner::new(Class::Unnamed);
         planner.set_pools(Pools::parse(&self.config, &Pools::default()).0);
@@ -98,34 +96,34 @@ impl Store {
         self.settle();
     }
 
-    /// Carry out everything.
+    /// Executes actions until none is left.
     pub(crate) fn settle(&mut self) {
         loop {
-            let steps = self.planner.next_steps();
-            if steps.is_empty() {
+            let actions = self.planner.next_actions();
+            if actions.is_empty() {
                 return;
             }
-            steps.into_iter().for_each(|step| self.carry_out(step));
+            actions.into_iter().for_each(|action| self.execute(action));
         }
     }
 
-    fn carry_out(&mut self, step: Step) {
-        match step {
-            Step::Tell { key, news, .. } => self.told.push((key.name, news)),
-            Step::Write { key, patch } => {
+    fn execute(&mut self, action: Action) {
+        match action {
+            Action::Event { key, event, .. } => self.events.push((key.name, event)),
+            Action::Write { key, patch } => {
                 self.writes += 1;
-                let outcome = self.write(&key, &patch);
-                if let Some(step) = self.planner.written(&key, outcome) {
-                    self.carry_out(step);
+                let status = self.write(&key, &patch);
+                if let Some(action) = self.planner.handle_written(&key, status) {
+                    self.execute(action);
                 }
             }
         }
     }
 
-    fn write(&mut self, key: &ServiceKey, patch: &Patch) -> Written {
-        let Some(view) = self.services.get_mut(key) else { return Written::Gone };
+    fn write(&mut self, key: &ServiceKey, patch: &Patch) -> WriteStatus {
+        let Some(view) = self.services.get_mut(key) else { return WriteStatus::Gone };
         if view.resource_version != patch.resource_version {
-            return Written::Failed;
+            return WriteStatus::Failed;
         }
         self.version += 1;
         view.resource_version = self.version.to_string();
@@ -145,19 +143,19 @@ impl Store {
         if let Some(ip) = &patch.load_balancer_ip {
             view.load_balancer_ip.clone_from(ip);
         }
-        Written::Done(Box::new(view.clone()))
+        WriteStatus::Done(Box::new(view.clone()))
     }
 
-    /// What the annotation of a Service says.
+    /// The value of the annotation with the addresses.
     pub(crate) fn addresses(&self, name: &str) -> String {
         let view = self.services.get(&key(name));
         view.and_then(|view| view.annotations.get(LOAD_BALANCER_IPS)).cloned().unwrap_or_default()
     }
 
-    /// Why a Service waits.
+    /// The reason why a Service waits.
     pub(crate) fn waits(&self, name: &str) -> String {
         match self.planner.state(&key(name)) {
-            Some(State::Waiting(reason)) => reason.to_string(),
+            Some(ServiceState::Waiting(reason)) => reason.to_string(),
             other => format!("it does not wait: {other:?}"),
         }
     }

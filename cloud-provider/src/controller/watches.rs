@@ -1,4 +1,4 @@
-//! What the provider follows in the cluster.
+//! Watches of the objects that allocation depends on.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,33 +13,31 @@ use kube_vip::model::{ServiceKey, ServiceView, service};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-/// What was seen.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "they pass by one at a time, and most are of the largest kind")]
-pub enum Seen {
-    /// Services.
+pub enum WatchEvent {
     Services(Change<(ServiceKey, ServiceView)>),
     /// The ConfigMap with the pools.
-    Pools(Change<Config>),
-    /// Nodes, each with addresses that are not for Services.
+    Pools(Change<PoolsConfig>),
     Nodes(Change<NodeView>),
-    /// Namespaces.
     Namespaces(Change<String>),
-    /// kubeadm's note of where the control plane is.
+    /// The control plane's address in kubeadm's `kube-public/cluster-info`.
     ClusterInfo(Change<IpAddr>),
 }
 
-/// The ConfigMap.
+/// UID and data of the ConfigMap with the pools.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Config {
-    /// Its UID.
+pub struct PoolsConfig {
     pub uid: String,
-    /// Its data.
     pub data: BTreeMap<String, String>,
 }
 
-/// Follow everything for as long as the set lives.
-pub fn start(api: &Arc<Api>, config_map: &(String, String), seen: &mpsc::Sender<Seen>) -> JoinSet<()> {
+/// Starts all watches. They end when the set is dropped.
+pub fn start(
+    api: &Arc<Api>,
+    config_map: &(String, String),
+    events: &mpsc::Sender<WatchEvent>,
+) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let all = watcher::Config::default;
     let named = |name: &str| all().fields(&format!("metadata.name={name}"));
@@ -49,34 +47,43 @@ pub fn start(api: &Arc<Api>, config_map: &(String, String), seen: &mpsc::Sender<
         kube::Api::<Service>::all,
         all(),
         service::view,
-        Seen::Services,
-        seen.clone(),
+        WatchEvent::Services,
+        events.clone(),
     ));
     tasks.spawn(follow(
         api.clone(),
         move |client| kube::Api::<ConfigMap>::namespaced(client, &namespace),
         named(&name),
-        |map| Some(Config { uid: map.metadata.uid.unwrap_or_default(), data: map.data.unwrap_or_default() }),
-        Seen::Pools,
-        seen.clone(),
+        |map| {
+            let (uid, data) = (map.metadata.uid.unwrap_or_default(), map.data.unwrap_or_default());
+            Some(PoolsConfig { uid, data })
+        },
+        WatchEvent::Pools,
+        events.clone(),
     ));
-    tasks.spawn(follow(api.clone(), kube::Api::<Node>::all, all(), node::view, Seen::Nodes, seen.clone()));
-    let of_namespace = |namespace: Namespace| namespace.metadata.name;
+    tasks.spawn(follow(
+        api.clone(),
+        kube::Api::<Node>::all,
+        all(),
+        node::view,
+        WatchEvent::Nodes,
+        events.clone(),
+    ));
     tasks.spawn(follow(
         api.clone(),
         kube::Api::<Namespace>::all,
         all(),
-        of_namespace,
-        Seen::Namespaces,
-        seen.clone(),
+        |namespace| namespace.metadata.name,
+        WatchEvent::Namespaces,
+        events.clone(),
     ));
     tasks.spawn(follow(
         api.clone(),
         |client| kube::Api::<ConfigMap>::namespaced(client, "kube-public"),
         named("cluster-info"),
         |map| node::of_cluster_info(map.data?.get("kubeconfig")?),
-        Seen::ClusterInfo,
-        seen.clone(),
+        WatchEvent::ClusterInfo,
+        events.clone(),
     ));
     tasks
 }
