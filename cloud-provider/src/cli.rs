@@ -1,9 +1,10 @@
-//! The command line and the environment of the provider.
+//! Command line and environment: pure.
 //!
-//! The Go program is built on a framework with some seventy flags. Those that mean something here do what they say;
-//! the others are accepted with a warning, so that an old Deployment goes on working.
+//! The Go program has about seventy flags from its framework. Those with a meaning here are implemented; the others are
+//! accepted with a warning, so that existing Deployments work.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use clap::builder::Command as Clap;
@@ -14,78 +15,67 @@ use kube_vip::model::go::{parse_bool, parse_duration};
 
 use crate::plan::Class;
 
-/// What was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Give addresses, until told to stop.
+    /// Allocate addresses.
     Run,
-    /// Print pools, their use, and who waits.
+    /// Print the pools, their usage, and waiting Services.
     Pools {
-        /// As JSON.
         json: bool,
     },
-    /// Read a ConfigMap from a file and say what is wrong with it.
+    /// Validate a ConfigMap.
     Check {
-        /// The file; `-` is standard input.
+        /// A path; `-` is standard input.
         file: String,
     },
     /// Print the objects that run the provider in a cluster.
     Manifest {
-        /// Its image.
         image: String,
     },
-    /// Print version and build.
     Version,
 }
 
-/// How to do it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// The kubeconfig; none means the service account of the pod.
+    /// Path of the kubeconfig; None: the service account of the pod.
     pub kubeconfig: Option<String>,
-    /// The API server's URL, if not the kubeconfig's.
+    /// URL of the API server; None: the one in the kubeconfig.
     pub server: Option<String>,
     /// Namespace and name of the ConfigMap with the pools.
     pub config_map: (String, String),
-    /// Which Services are looked after.
     pub class: Class,
-    /// The election; none means that this is the only process.
+    /// None: this is the only process.
     pub election: Option<Election>,
-    /// How many Services are written to at once.
+    /// Limit of concurrent writes to Services.
     pub writes: usize,
-    /// Where metrics and probes are served.
+    /// Address and port for metrics and probes.
     pub http: Option<String>,
     /// As in Go's slog: -4 debug, 0 info.
     pub log_level: i64,
-    /// How log lines are written.
     pub log_format: LogFormat,
-    /// The interface on which DHCP servers are asked, where this process asks them.
+    /// The interface of the DHCP clients; None: the announcing nodes run them.
     pub dhcp_interface: Option<String>,
-    /// Ports of the network's gateway are opened for Services that ask for it.
+    /// Port mappings that Services request are delegated to the announcing node.
     pub upnp: bool,
 }
 
-/// What was typed, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cli {
-    /// What to do.
     pub command: Command,
-    /// How.
     pub options: Options,
-    /// Worth a warning.
-    pub notes: Vec<String>,
+    /// To be logged.
+    pub warnings: Vec<String>,
 }
 
-/// What is wrong with the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Usage {
-    /// Not an error: text that was asked for.
-    Text(String),
-    /// Lines for stderr, and the exit code.
-    Wrong(Vec<String>, u8),
+pub enum UsageError {
+    /// Help or version was requested.
+    Help(String),
+    /// Lines for stderr, and the exit status.
+    Invalid(Vec<String>, u8),
 }
 
-/// The environment's names, as in the Go program.
+/// Names of environment variables, as in the Go program.
 const CONFIG_MAP: &str = "KUBEVIP_CONFIG_MAP";
 const NAMESPACE: &str = "KUBEVIP_NAMESPACE";
 const CLASS_SWITCH: &str = "KUBEVIP_ENABLE_LOADBALANCERCLASS";
@@ -93,11 +83,11 @@ const CLASS_NAME: &str = "KUBEVIP_CUSTOM_LOADBALANCERCLASS_NAME";
 const DEFAULT_CLASS: &str = "kube-vip.io/kube-vip-class";
 
 const IMAGE: &str = "ghcr.io/kube-vip/kube-vip-cloud-provider";
-/// How many Services are written to at once. The Go program gives addresses twice with more than one.
+/// Default limit of concurrent writes to Services. More than one makes the Go program allocate addresses twice.
 const WRITES: &str = "16";
 const PORT: &str = "10258";
 
-/// The framework's flags without a meaning here: switches, and those with a value.
+/// Flags of the Go program's framework without effect: switches, and flags with a value.
 const SWITCHES: &[&str] = &[
     "allocate-node-cidrs",
     "allow-untagged-cloud",
@@ -182,51 +172,51 @@ fn value(name: &'static str, help: &'static str) -> Arg {
         .global(true)
 }
 
-/// As Go reads them: `--x`, `--x=false`, never `--x false`.
+/// A switch with Go's syntax: `--x` or `--x=false`, not `--x false`.
 fn switch(name: &'static str, help: &'static str) -> Arg {
     value(name, help).num_args(0..=1).require_equals(true).default_missing_value("true")
 }
 
 fn clap() -> Clap {
-    let ours = [
-        value("kubeconfig", "Path of a kubeconfig. Without it the pod's service account is used."),
+    let flags = [
+        value("kubeconfig", "Path of the kubeconfig. Default: the pod's service account."),
         switch("OutSideCluster", "Use $HOME/.kube/config.").default_value("false"),
-        value("master", "URL of the API server, if not the kubeconfig's."),
-        switch("leader-elect", "Elect the one process that gives addresses.").default_value("true"),
+        value("master", "URL of the API server. Default: the one in the kubeconfig."),
+        switch("leader-elect", "Elect a leader, which allocates addresses.").default_value("true"),
         value("leader-elect-resource-name", "Name of the Lease.").default_value("kube-vip-cloud-controller"),
         value("leader-elect-resource-namespace", "Namespace of the Lease.").default_value("kube-system"),
-        value("leader-elect-lease-duration", "How long others stay away after the last renewal.")
+        value("leader-elect-lease-duration", "Time from the last renewal until another candidate may acquire the Lease.")
             .default_value("15s"),
-        value("leader-elect-renew-deadline", "How long the holder acts on it.").default_value("10s"),
-        value("leader-elect-retry-period", "From one renewal to the next.").default_value("2s"),
-        value("concurrent-service-syncs", "How many Services are written to at once.").default_value(WRITES),
-        value("bind-address", "Where metrics and probes are served.").default_value("::"),
-        value("http-port", "Port of /metrics, /healthz and /readyz, plain HTTP; 0 switches it off.")
+        value("leader-elect-renew-deadline", "Time from the last renewal until the leader stops.").default_value("10s"),
+        value("leader-elect-retry-period", "Time between renewals.").default_value("2s"),
+        value("concurrent-service-syncs", "Limit of concurrent writes to Services.").default_value(WRITES),
+        value("bind-address", "Address for metrics and probes.").default_value("::"),
+        value("http-port", "Port of /metrics, /healthz and /readyz, plain HTTP; 0 disables it.")
             .default_value(PORT),
-        value("v", "From 2 on, more is logged.").short('v').default_value("0"),
+        value("v", "Log verbosity; from 2 on debug messages are logged.").short('v').default_value("0"),
         value("logging-format", "text or json.").default_value("text"),
         value(
             "dhcp-interface",
-            "The interface on which a DHCP server is asked for the addresses of pools that are `dhcp`; needs the \
-             host's network. Without it the node that announces a Service asks.",
+            "Interface of the DHCP clients for pools with the value `dhcp`; requires hostNetwork. Default: the node \
+             that announces the Service runs the client.",
         ),
         switch(
             "upnp",
-            "Have ports of the network's gateway opened, by UPnP, for Services with the annotation \
-             kube-vip.io/forwardUPNP: by the node that announces them.",
+            "Enable UPnP port mappings for Services with the annotation kube-vip.io/forwardUPNP; the node that \
+             announces the Service requests them from the gateway.",
         )
         .default_value("false"),
     ];
-    let ignored = SWITCHES.iter().map(|name| switch(name, "Without effect here.").hide(true));
-    let ignored = ignored.chain(VALUES.iter().map(|name| value(name, "Without effect here.").hide(true)));
+    let ignored = SWITCHES.iter().map(|name| switch(name, "No effect.").hide(true));
+    let ignored = ignored.chain(VALUES.iter().map(|name| value(name, "No effect.").hide(true)));
     let sub = |name: &'static str, about: &'static str| Clap::new(name).about(about);
     Clap::new("kube-vip-cloud-provider")
-        .about("Gives Services of type LoadBalancer their addresses, from pools in a ConfigMap")
+        .about("Allocates addresses to Services of type LoadBalancer, from pools in a ConfigMap")
         .disable_help_subcommand(true)
-        .args(ours)
+        .args(flags)
         .args(ignored)
         .subcommand(
-            sub("pools", "Print the pools, how full they are, and which Services wait").arg(
+            sub("pools", "Print the pools, their usage, and the Services that wait for an address").arg(
                 Arg::new("output")
                     .short('o')
                     .long("output")
@@ -235,31 +225,37 @@ fn clap() -> Clap {
                     .default_value("text"),
             ),
         )
-        .subcommand(sub("check", "Say what is wrong with a ConfigMap, without a cluster").arg(
-            Arg::new("file").short('f').long("filename").required(true).help("The file; - is standard input"),
-        ))
+        .subcommand(
+            sub("check", "Validate a ConfigMap without a cluster").arg(
+                Arg::new("file")
+                    .short('f')
+                    .long("filename")
+                    .required(true)
+                    .help("Path of the ConfigMap; - is standard input"),
+            ),
+        )
         .subcommand(
             sub("manifest", "Print the objects that run the provider in a cluster")
-                .arg(Arg::new("image").long("image").help("Image of the container").default_value(IMAGE)),
+                .arg(Arg::new("image").long("image").help("Container image").default_value(IMAGE)),
         )
         .subcommand(sub("version", "Print version and build"))
 }
 
-/// Read the command line and the environment.
+/// Parses the command line and the environment.
 ///
 /// # Errors
-/// Help that was asked for, or everything that is wrong.
+/// Requested help, or all invalid values.
 pub fn parse(
     args: impl IntoIterator<Item = std::ffi::OsString>,
     env: &BTreeMap<String, String>,
-) -> Result<Cli, Usage> {
+) -> Result<Cli, UsageError> {
     let matches = clap().try_get_matches_from(args).map_err(|error| match error.exit_code() {
-        0 => Usage::Text(error.to_string()),
+        0 => UsageError::Help(error.to_string()),
         _ => {
             let text = error.to_string();
             let lines = text.lines().filter(|line| !line.trim().is_empty());
             let lines = lines.map(|line| line.trim_start_matches("error: ").trim().to_owned());
-            Usage::Wrong(lines.collect(), 2)
+            UsageError::Invalid(lines.collect(), 2)
         }
     })?;
     let (command, inner) = match matches.subcommand() {
@@ -279,15 +275,12 @@ pub fn parse(
     let options = reader.options();
     let problems = reader.problems;
     if !problems.is_empty() {
-        return Err(Usage::Wrong(problems, 1));
+        return Err(UsageError::Invalid(problems, 1));
     }
-    let notes = SWITCHES.iter().chain(VALUES).filter(|name| given(inner, name));
-    let notes = notes.map(|name| format!("flag --{name} has no effect here; it can be left out")).collect();
-    Ok(Cli { command, options, notes })
-}
-
-fn given(matches: &ArgMatches, name: &str) -> bool {
-    matches.value_source(name) == Some(ValueSource::CommandLine)
+    let ignored = SWITCHES.iter().chain(VALUES);
+    let ignored = ignored.filter(|name| inner.value_source(name) == Some(ValueSource::CommandLine));
+    let warnings = ignored.map(|name| format!("flag --{name} has no effect: remove it")).collect();
+    Ok(Cli { command, options, warnings })
 }
 
 struct Reader<'a> {
@@ -305,61 +298,46 @@ impl Reader<'_> {
         self.env.get(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
     }
 
-    fn wrong(&mut self, origin: &str, name: &str, value: &str, wanted: &str) {
-        self.problems.push(format!("{origin} {name}: `{value}` is not {wanted}"));
+    fn invalid(&mut self, origin: &str, name: &str, value: &str, expected: &str) {
+        self.problems.push(format!("{origin} {name}: `{value}` is not {expected}"));
     }
 
-    fn switch(&mut self, name: &str) -> bool {
+    /// The parsed value of a flag; an invalid one is a problem.
+    fn flag<T: Default>(&mut self, name: &str, expected: &str, parse: impl FnOnce(&str) -> Option<T>) -> T {
         let text = self.text(name);
-        parse_bool(&text).unwrap_or_else(|| {
-            self.wrong("flag", &format!("--{name}"), &text, "true or false");
-            false
+        parse(&text).unwrap_or_else(|| {
+            self.invalid("flag", &format!("--{name}"), &text, expected);
+            T::default()
         })
+    }
+
+    fn bool(&mut self, name: &str) -> bool {
+        self.flag(name, "true or false", parse_bool)
     }
 
     fn duration(&mut self, name: &str) -> Duration {
-        let text = self.text(name);
-        parse_duration(&text).filter(|duration| !duration.is_zero()).unwrap_or_else(|| {
-            self.wrong("flag", &format!("--{name}"), &text, "a duration such as 15s");
-            Duration::ZERO
-        })
+        let positive = |text: &str| parse_duration(text).filter(|duration| !duration.is_zero());
+        self.flag(name, "a duration such as 15s", positive)
     }
 
-    fn number(&mut self, name: &str, least: i64, most: i64) -> i64 {
-        let text = self.text(name);
-        let found = text.trim().parse().ok().filter(|number| (least..=most).contains(number));
-        found.unwrap_or_else(|| {
-            self.wrong("flag", &format!("--{name}"), &text, &format!("a number from {least} to {most}"));
-            least
-        })
+    fn number(&mut self, name: &str, least: u16, most: u16) -> u16 {
+        let within = |text: &str| text.trim().parse().ok().filter(|number| (least..=most).contains(number));
+        self.flag(name, &format!("a number from {least} to {most}"), within)
     }
 
     fn options(&mut self) -> Options {
-        let outside = self.switch("OutSideCluster");
+        let outside = self.bool("OutSideCluster");
         let home = || self.variable("HOME").map(|home| format!("{home}/.kube/config"));
         let kubeconfig = Some(self.text("kubeconfig")).filter(|path| !path.is_empty());
         let kubeconfig = kubeconfig.or_else(|| outside.then(home).flatten());
-        let port = self.number("http-port", 0, 65535);
-        let address = self.text("bind-address");
-        let http = match address.parse::<std::net::IpAddr>() {
-            Ok(address) => u16::try_from(port)
-                .ok()
-                .filter(|port| *port != 0)
-                .map(|port| std::net::SocketAddr::new(address, port).to_string()),
-            Err(_) => {
-                self.wrong("flag", "--bind-address", &address, "an IP address");
-                None
-            }
-        };
-        let log_format = match self.text("logging-format").as_str() {
-            "text" => LogFormat::Text,
-            "json" => LogFormat::Json,
-            other => {
-                self.wrong("flag", "--logging-format", other, "text or json");
-                LogFormat::Text
-            }
-        };
-        let writes = self.number("concurrent-service-syncs", 1, 256);
+        let port = self.number("http-port", 0, u16::MAX);
+        let address: Option<IpAddr> =
+            self.flag("bind-address", "an IP address", |text| text.parse().ok().map(Some));
+        let log_format = self.flag("logging-format", "text or json", |text| match text {
+            "text" => Some(Some(LogFormat::Text)),
+            "json" => Some(Some(LogFormat::Json)),
+            _ => None,
+        });
         Options {
             kubeconfig,
             server: Some(self.text("master")).filter(|url| !url.is_empty()),
@@ -369,32 +347,29 @@ impl Reader<'_> {
             ),
             class: self.class(),
             election: self.election(),
-            writes: usize::try_from(writes).unwrap_or(1),
-            http,
+            writes: self.number("concurrent-service-syncs", 1, 256).into(),
+            http: address.filter(|_| port != 0).map(|address| SocketAddr::new(address, port).to_string()),
             log_level: if self.number("v", 0, 10) >= 2 { -4 } else { 0 },
-            log_format,
+            log_format: log_format.unwrap_or(LogFormat::Text),
             dhcp_interface: Some(self.text("dhcp-interface")).filter(|interface| !interface.is_empty()),
-            upnp: self.switch("upnp"),
+            upnp: self.bool("upnp"),
         }
     }
 
     fn class(&mut self) -> Class {
-        let named = match self.variable(CLASS_SWITCH) {
-            None => false,
-            Some(text) => parse_bool(&text).unwrap_or_else(|| {
-                self.wrong("variable", CLASS_SWITCH, &text, "true or false");
-                false
-            }),
-        };
-        if named {
-            Class::Named(self.variable(CLASS_NAME).unwrap_or_else(|| DEFAULT_CLASS.to_owned()))
-        } else {
-            Class::Unnamed
+        let text = self.variable(CLASS_SWITCH).unwrap_or_else(|| "false".to_owned());
+        match parse_bool(&text) {
+            Some(true) => Class::Named(self.variable(CLASS_NAME).unwrap_or_else(|| DEFAULT_CLASS.to_owned())),
+            Some(false) => Class::Unnamed,
+            None => {
+                self.invalid("variable", CLASS_SWITCH, &text, "true or false");
+                Class::Unnamed
+            }
         }
     }
 
     fn election(&mut self) -> Option<Election> {
-        if !self.switch("leader-elect") {
+        if !self.bool("leader-elect") {
             return None;
         }
         let before = self.problems.len();
@@ -423,21 +398,21 @@ impl Reader<'_> {
 mod tests {
     use super::*;
 
-    fn read(args: &[&str], env: &[(&str, &str)]) -> Result<Cli, Usage> {
+    fn parsed(args: &[&str], env: &[(&str, &str)]) -> Result<Cli, UsageError> {
         let args = ["kube-vip-cloud-provider"].iter().chain(args).map(Into::into);
         parse(args, &env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect())
     }
 
-    fn wrong(args: &[&str], env: &[(&str, &str)]) -> String {
-        match read(args, env) {
-            Err(Usage::Wrong(lines, _)) => lines.join("\n"),
+    fn problems(args: &[&str], env: &[(&str, &str)]) -> String {
+        match parsed(args, env) {
+            Err(UsageError::Invalid(lines, _)) => lines.join("\n"),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn the_defaults_are_the_go_programs() {
-        let options = read(&[], &[]).unwrap().options;
+    fn defaults_are_those_of_the_go_program() {
+        let options = parsed(&[], &[]).unwrap().options;
         let election = options.election.unwrap();
         assert_eq!(options.config_map, ("kube-system".into(), "kubevip".into()));
         assert_eq!(options.class, Class::Unnamed);
@@ -452,26 +427,26 @@ mod tests {
     }
 
     #[test]
-    fn the_go_programs_deployment_is_understood() {
+    fn the_go_programs_deployment_is_accepted() {
         let args = [
             "--leader-elect-resource-name=kube-vip-cloud-controller",
             "--cloud-provider=kubevip",
             "--profiling=false",
         ];
-        let cli = read(&args, &[("KUBEVIP_NAMESPACE", "pools"), ("KUBEVIP_CONFIG_MAP", "own")]).unwrap();
+        let cli = parsed(&args, &[("KUBEVIP_NAMESPACE", "pools"), ("KUBEVIP_CONFIG_MAP", "own")]).unwrap();
         assert_eq!(cli.options.config_map, ("pools".into(), "own".into()));
         assert_eq!(cli.command, Command::Run);
-        assert_eq!(cli.notes.len(), 2, "{:?}", cli.notes);
+        assert_eq!(cli.warnings.len(), 2, "{:?}", cli.warnings);
     }
 
     #[test]
-    fn where_the_cluster_is() {
+    fn the_kubeconfig_is_found() {
         let home = [("HOME", "/home/me")];
-        let outside = read(&["--OutSideCluster"], &home).unwrap().options;
+        let outside = parsed(&["--OutSideCluster"], &home).unwrap().options;
         assert_eq!(outside.kubeconfig.as_deref(), Some("/home/me/.kube/config"));
-        let both = read(&["--OutSideCluster=true", "--kubeconfig", "/k"], &home).unwrap().options;
+        let both = parsed(&["--OutSideCluster=true", "--kubeconfig", "/k"], &home).unwrap().options;
         assert_eq!(both.kubeconfig.as_deref(), Some("/k"));
-        let below = read(&["pools", "--kubeconfig=/k", "-o", "json"], &home).unwrap();
+        let below = parsed(&["pools", "--kubeconfig=/k", "-o", "json"], &home).unwrap();
         assert_eq!(
             (below.options.kubeconfig.as_deref(), below.command),
             (Some("/k"), Command::Pools { json: true })
@@ -479,8 +454,8 @@ mod tests {
     }
 
     #[test]
-    fn classes() {
-        let class = |env: &[(&str, &str)]| read(&[], env).unwrap().options.class;
+    fn the_class_comes_from_the_environment() {
+        let class = |env: &[(&str, &str)]| parsed(&[], env).unwrap().options.class;
         let named = |name: &str| Class::Named(name.into());
         assert_eq!(class(&[(CLASS_NAME, "x")]), Class::Unnamed);
         assert_eq!(class(&[(CLASS_SWITCH, "true")]), named(DEFAULT_CLASS));
@@ -488,8 +463,8 @@ mod tests {
     }
 
     #[test]
-    fn everything_wrong_is_told_at_once() {
-        let text = wrong(
+    fn all_invalid_values_are_reported_at_once() {
+        let text = problems(
             &["--leader-elect=maybe", "--concurrent-service-syncs=0", "--http-port=x"],
             &[(CLASS_SWITCH, "yes")],
         );
@@ -498,9 +473,10 @@ mod tests {
         {
             assert!(text.contains(part), "{part} is not in {text}");
         }
-        assert!(wrong(&["--leader-elekt"], &[]).contains("leader-elect"));
-        assert!(wrong(&["--leader-elect-renew-deadline=20s"], &[]).contains("must be longer"));
-        let several = wrong(&["--leader-elect-renew-deadline=20s", "--concurrent-service-syncs=zero"], &[]);
+        assert!(problems(&["--leader-elekt"], &[]).contains("leader-elect"));
+        assert!(problems(&["--leader-elect-renew-deadline=20s"], &[]).contains("must be longer"));
+        let several =
+            problems(&["--leader-elect-renew-deadline=20s", "--concurrent-service-syncs=zero"], &[]);
         assert!(several.contains("must be longer") && several.contains("`zero`"), "{several}");
     }
 }

@@ -1,26 +1,26 @@
-//! The `kube-vip-cloud-provider` program: read what was typed, do it, say how it went.
+//! The `kube-vip-cloud-provider` program.
 
 use std::process::ExitCode;
 
 use kube_vip::program::{Failure, environment, print, run_main, runtime};
 use kube_vip::telemetry::logging;
-use kube_vip_cloud_provider::cli::{self, Cli, Command, Usage};
+use kube_vip_cloud_provider::cli::{self, Cli, Command, UsageError};
 use kube_vip_cloud_provider::{controller, inspect, manifest};
 
 fn main() -> ExitCode {
     run_main("kube-vip-cloud-provider", || match cli::parse(std::env::args_os(), &environment()) {
         Ok(cli) => run(cli),
-        Err(Usage::Text(text)) => print(&text),
-        Err(Usage::Wrong(lines, code)) => Err(Failure { lines, code }),
+        Err(UsageError::Help(text)) => print(&text),
+        Err(UsageError::Invalid(lines, code)) => Err(Failure { lines, code }),
     })
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
-    let Cli { command, options, notes } = cli;
+    let Cli { command, options, warnings } = cli;
     match command {
         Command::Run => {
             logging::start(options.log_level, options.log_format);
-            notes.iter().for_each(|note| tracing::warn!("{note}"));
+            warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
             if let Some(path) = &options.kubeconfig
                 && !std::path::Path::new(path).exists()
             {
@@ -39,7 +39,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Check { file } => {
             let (overview, fatal) = inspect::file(&file).map_err(Failure::one)?;
             print(&overview.to_text())?;
-            if fatal { Err(Failure::one(format!("{file}: a pool in it cannot be used"))) } else { Ok(()) }
+            if fatal { Err(Failure::one(format!("{file}: a pool in it is invalid"))) } else { Ok(()) }
         }
         Command::Manifest { image } => {
             let interface = options.dhcp_interface.as_deref();

@@ -388,7 +388,7 @@ mod tests {
     #[test]
     fn writes_in_flight_are_limited() {
         let mut session = ready();
-        let second = ServiceKey { name: "second".into(), ..key() };
+        let second = ServiceKey { name: "web-2".into(), ..key() };
         let event = WatchEvent::Services(Change::Applied((second, service("2"))));
         session.handle_input(at(0), Input::Watch(event));
         assert_eq!(writes(&mut session).len(), 1);
