@@ -1,4 +1,4 @@
-//! Which addresses a Service has, and which of them can be announced.
+//! The addresses that a Service requests.
 
 use std::net::IpAddr;
 
@@ -6,17 +6,16 @@ use crate::model::annotation::{LOAD_BALANCER_IPS, UPNP_EXTERNAL_IP};
 use crate::model::service::Ingress;
 use crate::model::{Family, ServiceView};
 
-/// An address as it stands in a Service.
+/// An element of a Service's list of addresses.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wanted {
-    /// An address.
     Ip(IpAddr),
-    /// A name to look up.
+    /// A DNS name.
     Name(String),
 }
 
-/// The addresses of a Service, in the Go program's order of sources: the annotation; what the status has, unless
-/// `spec.loadBalancerIP` says otherwise; `spec.loadBalancerIP`.
+/// The addresses of a Service, in the Go program's order of sources: the annotation; the status, unless
+/// `spec.loadBalancerIP` is another address; `spec.loadBalancerIP`.
 pub fn wanted(view: &ServiceView) -> Vec<Wanted> {
     let one = |text: &str| match text.parse() {
         Ok(address) => Wanted::Ip(address),
@@ -26,10 +25,10 @@ pub fn wanted(view: &ServiceView) -> Vec<Wanted> {
         let elements = text.split(',').map(str::trim).filter(|element| !element.is_empty());
         return elements.map(one).collect();
     }
-    // That of a gateway whose ports lead here is none of the Service's own.
-    let outside = view.annotation(UPNP_EXTERNAL_IP).unwrap_or_default();
-    let outside: Vec<IpAddr> = outside.split(',').filter_map(|ip| ip.parse().ok()).collect();
-    let own = |ingress: &&Ingress| ingress.ip.is_none_or(|ip| !outside.contains(&ip));
+    // The external address of a gateway with port mappings is not an address of the Service.
+    let external = view.annotation(UPNP_EXTERNAL_IP).unwrap_or_default();
+    let external: Vec<IpAddr> = external.split(',').filter_map(|ip| ip.parse().ok()).collect();
+    let own = |ingress: &&Ingress| ingress.ip.is_none_or(|ip| !external.contains(&ip));
     let status: Vec<&Ingress> = view.status.iter().filter(own).collect();
     let spec = view.load_balancer_ip.as_deref().map(|text| one(text.trim()));
     let differs = match &spec {
@@ -55,15 +54,15 @@ pub fn wanted(view: &ServiceView) -> Vec<Wanted> {
 mod tests {
     use super::*;
 
-    /// Behind a gateway with one address outside.
-    const OUTSIDE: &str = "100.200.0.1";
+    /// The external address of a gateway.
+    const EXTERNAL: &str = "100.200.0.1";
 
-    fn seen(annotation: Option<&str>, spec: Option<&str>, status: &[&str]) -> Vec<String> {
+    fn addresses(annotation: Option<&str>, spec: Option<&str>, status: &[&str]) -> Vec<String> {
         let mut view = ServiceView { load_balancer_ip: spec.map(str::to_owned), ..ServiceView::default() };
         if let Some(text) = annotation {
             view.annotations.insert(LOAD_BALANCER_IPS.into(), text.into());
         }
-        view.annotations.insert(UPNP_EXTERNAL_IP.into(), OUTSIDE.into());
+        view.annotations.insert(UPNP_EXTERNAL_IP.into(), EXTERNAL.into());
         view.status = status
             .iter()
             .map(|text| match text.parse() {
@@ -79,22 +78,22 @@ mod tests {
     }
 
     #[test]
-    fn sources_have_an_order() {
+    fn the_annotation_precedes_the_status_and_the_spec() {
         let none: [&str; 0] = [];
         assert_eq!(
-            seen(Some("192.0.2.1, fd00::1,"), Some("192.0.2.9"), &["192.0.2.8"]),
+            addresses(Some("192.0.2.1, fd00::1,"), Some("192.0.2.9"), &["192.0.2.8"]),
             ["192.0.2.1", "fd00::1"]
         );
-        assert_eq!(seen(Some("web.example.com"), None, &[]), ["web.example.com"]);
-        assert_eq!(seen(None, Some("192.0.2.9"), &["192.0.2.8"]), ["192.0.2.9"]);
-        assert_eq!(seen(None, Some("192.0.2.9"), &["192.0.2.9", "fd00::9"]), ["192.0.2.9", "fd00::9"]);
-        assert_eq!(seen(None, Some("192.0.2.9"), &["fd00::9"]), ["fd00::9"]);
-        assert_eq!(seen(None, None, &["192.0.2.8", "name.example"]), ["192.0.2.8", "name.example"]);
-        assert_eq!(seen(None, Some("192.0.2.9"), &[]), ["192.0.2.9"]);
-        assert_eq!(seen(None, None, &[]), none);
-        assert_eq!(seen(None, None, &["192.0.2.8", OUTSIDE]), ["192.0.2.8"]);
-        assert_eq!(seen(None, None, &[OUTSIDE]), none);
-        let both = seen(None, Some("192.0.2.9"), &["192.0.2.9", OUTSIDE, "fd00::9"]);
+        assert_eq!(addresses(Some("web.example.com"), None, &[]), ["web.example.com"]);
+        assert_eq!(addresses(None, Some("192.0.2.9"), &["192.0.2.8"]), ["192.0.2.9"]);
+        assert_eq!(addresses(None, Some("192.0.2.9"), &["192.0.2.9", "fd00::9"]), ["192.0.2.9", "fd00::9"]);
+        assert_eq!(addresses(None, Some("192.0.2.9"), &["fd00::9"]), ["fd00::9"]);
+        assert_eq!(addresses(None, None, &["192.0.2.8", "name.example"]), ["192.0.2.8", "name.example"]);
+        assert_eq!(addresses(None, Some("192.0.2.9"), &[]), ["192.0.2.9"]);
+        assert_eq!(addresses(None, None, &[]), none);
+        assert_eq!(addresses(None, None, &["192.0.2.8", EXTERNAL]), ["192.0.2.8"]);
+        assert_eq!(addresses(None, None, &[EXTERNAL]), none);
+        let both = addresses(None, Some("192.0.2.9"), &["192.0.2.9", EXTERNAL, "fd00::9"]);
         assert_eq!(both, ["192.0.2.9", "fd00::9"]);
     }
 }

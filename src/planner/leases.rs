@@ -1,4 +1,4 @@
-//! What a Service asks of DHCP servers, and what is written of it.
+//! The DHCP request of a Service, and the annotations with its leases.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,21 +14,19 @@ use crate::model::go::parse_bool;
 use crate::model::interface::hardware_text;
 use crate::model::{Family, ServiceKey, ServiceView};
 
-/// What a Service asks of DHCP servers.
+/// The DHCP request of a Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DhcpSpec {
-    /// For addresses of these families.
     pub families: Vec<Family>,
-    /// As whom.
     pub identity: Identity,
-    /// With these preferences.
+    /// Preferred addresses, at most one of each family.
     pub requested: Vec<IpAddr>,
-    /// Annotations that cannot be followed.
+    /// Messages about invalid annotations.
     pub wrong: Vec<String>,
 }
 
 impl DhcpSpec {
-    /// What a Service asks for by itself; none if it asks for nothing.
+    /// The request in a Service's annotations and status; None if there is none.
     pub fn of(view: &ServiceView) -> Option<Self> {
         let dns = by_name(view);
         let wanted = wanted(view);
@@ -49,14 +47,14 @@ impl DhcpSpec {
         (!families.is_empty()).then(|| Self::for_families(view, families, name.filter(|_| dns)))
     }
 
-    /// What is asked for such a Service where somebody else decided that it gets addresses of these families by DHCP.
+    /// The request of a Service for which the cloud provider has decided on these families.
     pub fn for_families(view: &ServiceView, families: Vec<Family>, name: Option<&str>) -> Self {
         let mut wrong = Vec::new();
         let own = Identity::hardware_of(&view.uid);
         let address = view.annotation(HARDWARE_ADDRESS).map(|text| {
             hardware(text).unwrap_or_else(|| {
                 wrong.push(format!(
-                    "{HARDWARE_ADDRESS}: `{text}` is no hardware address of a station, such as 00:00:6c:01:02:03; \
+                    "{HARDWARE_ADDRESS}: `{text}` is no hardware address of an interface, such as 00:00:6c:01:02:03; \
                      {} is used",
                     hardware_text(&own)
                 ));
@@ -68,7 +66,7 @@ impl DhcpSpec {
         let hostname = hostname.or(name.map(|name| (LOAD_BALANCER_IPS, name))).and_then(|(key, text)| {
             let name = Name::new(text, dns);
             if name.is_none() {
-                wrong.push(format!("{key}: `{text}` is no host name; DHCP servers are told none"));
+                wrong.push(format!("{key}: `{text}` is no host name; DHCP requests are sent without one"));
             }
             name
         });
@@ -80,14 +78,12 @@ impl DhcpSpec {
                 }
                 _ if text.is_empty() => {}
                 _ => wrong.push(format!(
-                    "{REQUESTED_IP}: `{text}` is passed over; it takes at most one IPv4 and one IPv6 address"
+                    "{REQUESTED_IP}: `{text}` is ignored: use at most one IPv4 and one IPv6 address"
                 )),
             }
         }
         if let Some(text) = view.annotation(DDNS).filter(|text| parse_bool(text).is_none()) {
-            wrong.push(format!(
-                "{DDNS}: `{text}` is neither \"true\" nor \"false\"; it is taken for \"false\""
-            ));
+            wrong.push(format!("{DDNS}: `{text}` is neither \"true\" nor \"false\"; \"false\" is used"));
         }
         let identity = Identity {
             hardware: address.unwrap_or(own),
@@ -98,7 +94,7 @@ impl DhcpSpec {
         Self { families, identity, requested, wrong }
     }
 
-    /// Each lease that is asked for, on this interface.
+    /// The leases to request, on this interface.
     pub fn wishes(&self, view: &ServiceView, interface: &str) -> BTreeMap<LeaseKey, Wish> {
         let text = view.annotation(DHCP_LEASE).unwrap_or_default();
         let wish = |family: &Family| {
@@ -116,10 +112,10 @@ impl DhcpSpec {
     }
 }
 
-/// See to it that servers tell these from each other. Of those that have the same name one is known by it: whoever has a
-/// lease by that name already, or else the oldest. To the others the same address would be given, which is right for those
-/// alone that ask for the same hardware address.
-pub fn tell_apart<'a>(
+/// Makes DHCP client identifiers unique. Of the Services with the same name one uses it as its identifier: the one with
+/// a lease by that name, else the oldest. The others would get the same address, which is intended only for Services
+/// with the same hardware address.
+pub fn disambiguate_client_ids<'a>(
     askings: impl IntoIterator<Item = (&'a ServiceKey, &'a ServiceView, &'a mut DhcpSpec)>,
 ) {
     let by_name = |view: &ServiceView| {
@@ -141,8 +137,8 @@ pub fn tell_apart<'a>(
         asking.identity.by_hardware = other.is_some() || by_name == Some(false);
         match other {
             Some((other, _)) => asking.wrong.push(format!(
-                "{HOSTNAME}: Service {other} has the name `{name}`, too; DHCP servers are told both, and tell this one \
-                 from it by its hardware address"
+                "{HOSTNAME}: Service {other} has the name `{name}`, too; this Service uses its hardware address as DHCP \
+                 client identifier"
             )),
             None if asking.identity.by_hardware => {}
             None => drop(known.insert(name, (key, hardware))),
@@ -150,7 +146,6 @@ pub fn tell_apart<'a>(
     }
 }
 
-/// The lease of a Service.
 pub fn key(view: &ServiceView, family: Family) -> LeaseKey {
     LeaseKey { owner: view.uid.clone(), family }
 }
@@ -159,8 +154,8 @@ fn by_name(view: &ServiceView) -> bool {
     view.annotation(DDNS).and_then(parse_bool) == Some(true)
 }
 
-/// What is to be written to a Service of its leases: what another process has to know to go on with them, and, as the Go
-/// program does, hardware address and addresses. Nothing while none of them is good.
+/// The annotations with a Service's leases: what another process needs to renew them, and, as in the Go program,
+/// hardware address and addresses. Without a valid lease the record is removed.
 pub fn annotations<'a>(
     asking: &DhcpSpec,
     leases: impl IntoIterator<Item = &'a Held>,
@@ -195,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_asks_for_which_families() {
+    fn families_follow_from_placeholders_and_names() {
         use Family::{V4, V6};
         type Row<'a> = (&'a [(&'a str, &'a str)], Option<&'a [Family]>);
         let table: [Row<'_>; 7] = [
@@ -221,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn annotations_say_who_asks_and_for_what() {
+    fn annotations_set_identity_and_preferences() {
         let asking = DhcpSpec::of(&view(&[
             (LOAD_BALANCER_IPS, "0.0.0.0"),
             (HOSTNAME, "web"),
@@ -239,18 +234,18 @@ mod tests {
     }
 
     #[test]
-    fn servers_tell_services_of_one_name_apart() {
+    fn services_of_one_name_have_different_client_ids() {
         let leased = |end: &str| format!("192.0.2.9 from 192.0.2.1 at 2026-11-22T05:00:00Z{end}");
         let (by_name, by_hardware) = (leased(""), leased(" by hardware"));
-        // Each by age, with its name and its lease: and whether it is known by the name.
+        // By age: name, lease, and whether the name is the client identifier.
         type Row<'a> = &'a [(&'a str, &'a str, bool)];
         let table: [Row<'_>; 5] = [
             &[("web", "", true), ("web.example.com", "", false), ("shop", "", true)],
             &[("web", "", false), ("web", &by_name, true)],
-            // It stays as it is though the other one is gone.
+            // The identifier is kept after the other Service is deleted.
             &[("web", &by_hardware, false)],
             &[("web", &by_hardware, false), ("web", "", true), ("web", "", false)],
-            // The two that ask for one hardware address are to have one lease.
+            // Services with the same hardware address share a lease.
             &[("twin", "", true), ("twin", "", true)],
         ];
         for row in table {
@@ -274,7 +269,7 @@ mod tests {
             let mut askings: Vec<DhcpSpec> =
                 services.iter().map(|(_, view)| DhcpSpec::of(view).unwrap()).collect();
             let all = services.iter().zip(&mut askings);
-            tell_apart(all.map(|((key, view), asking)| (key, view, asking)));
+            disambiguate_client_ids(all.map(|((key, view), asking)| (key, view, asking)));
             let known: Vec<bool> =
                 askings.iter().map(|asking| asking.identity.known_as().is_some()).collect();
             assert_eq!(known, row.iter().map(|(.., known)| *known).collect::<Vec<_>>(), "{row:?}");
@@ -282,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_wrong_is_told() {
+    fn all_invalid_annotations_are_reported() {
         let asking = DhcpSpec::of(&view(&[
             (LOAD_BALANCER_IPS, "0.0.0.0"),
             (HOSTNAME, "w e b"),
@@ -297,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_brings_the_lease_back() {
+    fn written_annotations_restore_the_lease() {
         let asking = DhcpSpec::of(&view(&[(LOAD_BALANCER_IPS, "0.0.0.0")])).unwrap();
         let record: Record =
             "192.0.2.9 from 192.0.2.1 at 2026-11-22T05:00:00Z for 60 renew 30 rebind 52".parse().unwrap();

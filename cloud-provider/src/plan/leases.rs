@@ -33,7 +33,7 @@ impl DhcpState {
     ) -> (BTreeMap<LeaseKey, Wish>, Vec<(i64, ServiceKey)>) {
         let mut specs: Vec<(&ServiceKey, &ServiceView, DhcpSpec)> =
             services.map(|(key, view, families)| (key, view, spec(view, families))).collect();
-        leases::tell_apart(specs.iter_mut().map(|(key, view, spec)| (*key, *view, spec)));
+        leases::disambiguate_client_ids(specs.iter_mut().map(|(key, view, spec)| (*key, *view, spec)));
         let invalid = specs.iter().filter(|(.., spec)| !spec.wrong.is_empty());
         let invalid = invalid.map(|(key, _, spec)| ((*key).clone(), spec.wrong.clone())).collect();
         let before = std::mem::replace(&mut self.invalid, invalid);

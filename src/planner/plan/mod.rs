@@ -78,7 +78,7 @@ fn askings<'a>(
 ) -> BTreeMap<&'a ServiceKey, DhcpSpec> {
     let asking = |(key, view)| Some((key, (view, DhcpSpec::of(view)?)));
     let mut found: BTreeMap<&ServiceKey, (&ServiceView, DhcpSpec)> = services.filter_map(asking).collect();
-    leases::tell_apart(found.iter_mut().map(|(key, (view, asking))| (*key, *view, asking)));
+    leases::disambiguate_client_ids(found.iter_mut().map(|(key, (view, asking))| (*key, *view, asking)));
     found.into_iter().map(|(key, (_, asking))| (key, asking)).collect()
 }
 
