@@ -141,6 +141,7 @@ const IMPURE_WORDS: &[&str] = &[
 /// Files and folders that compute. A file with a `poll_timeout` is pure wherever it is, unless it is a driver.
 const PURE: &[&str] = &[
     "cloud-provider/src/cli.rs",
+    "cloud-provider/src/controller/leader_session.rs",
     "cloud-provider/src/ipam/",
     "cloud-provider/src/manifest.rs",
     "cloud-provider/src/plan/",
