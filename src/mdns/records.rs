@@ -143,7 +143,7 @@ mod tests {
         }
     }
 
-    /// The names that Services have: each given as its own name, what it asks for, and what it was told as before.
+    /// The records of Services, each with its own name, its requested name, and its earlier name.
     fn names(services: &[(&str, &str, &str)]) -> Vec<(String, bool)> {
         let services: Vec<(ServiceKey, ServiceView)> = (0..)
             .zip(services)
