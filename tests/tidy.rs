@@ -64,7 +64,6 @@ const TO_BE_REWORDED: &[&str] = &[
     "src/reconcile/",
     "src/route_table/",
     "src/telemetry/",
-    "src/upnp/",
     "src/watch_ext.rs",
     "src/daemon/",
     "src/announce/",

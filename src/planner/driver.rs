@@ -1,8 +1,8 @@
 //! Follows Services and what stands behind them, computes the plan, and writes what it asks for.
 
-mod forwards;
 mod leases;
 mod names_told;
+mod port_mappings;
 mod tell;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,9 +40,9 @@ use crate::publish::node_labels as labels;
 use crate::publish::status::{Change as Write, Here, change};
 use crate::reconcile::host_status::HostStatus;
 use crate::telemetry::Telemetry;
-use crate::upnp::forward::{ForwardKey, Forwards};
-use crate::upnp::ledger::Wanted;
-use crate::upnp::outcome::Outcome as GatewayOutcome;
+use crate::upnp::mapping::{MappingKey, PortMappings};
+use crate::upnp::status::GatewayStatus;
+use crate::upnp::table::DesiredMappings;
 use crate::watch_ext;
 
 /// Status writes under way at once.
@@ -84,7 +84,7 @@ pub struct Channels {
     /// What asks DHCP servers.
     pub dhcp: Handles,
     /// What talks to the network's gateways.
-    pub gateways: (watch::Sender<Wanted>, watch::Receiver<GatewayOutcome>),
+    pub gateways: (watch::Sender<DesiredMappings>, watch::Receiver<GatewayStatus>),
     /// What tells names in the local network.
     pub mdns: (watch::Sender<HostRecords>, watch::Receiver<PublishedNames>),
     /// Where Events go.
@@ -149,9 +149,9 @@ pub struct Driver {
     /// Addresses that a station outside was seen to have.
     contested: BTreeSet<IpAddr>,
     /// Ports of the gateway that Services ask for.
-    forwards: Forwards,
+    mappings: PortMappings,
     /// Those that are open.
-    open_ports: BTreeSet<ForwardKey>,
+    open_ports: BTreeSet<MappingKey>,
     /// Services that are gone, or no Services for us any more, and whose address stays until the gateway's ports are closed;
     /// or until then. What there is in their place follows.
     departing: BTreeMap<ServiceKey, (BootTime, Option<ServiceView>)>,
@@ -196,7 +196,7 @@ impl Driver {
             told: BTreeMap::new(),
             held: BTreeSet::new(),
             contested: BTreeSet::new(),
-            forwards: Forwards::default(),
+            mappings: PortMappings::default(),
             open_ports: BTreeSet::new(),
             departing: BTreeMap::new(),
             unopened: BTreeMap::new(),
@@ -238,7 +238,7 @@ impl Driver {
                     self.channels.outcome.borrow_and_update();
                     self.tell_losses();
                     self.tell_stations();
-                    self.forward();
+                    self.map_ports();
                     self.name();
                     self.tell();
                 }
@@ -396,7 +396,7 @@ impl Driver {
         self.decline(&before);
         self.ask();
         self.annotate_lease();
-        self.forward();
+        self.map_ports();
         self.name();
         self.tell();
         self.not_before = clock::now() + clock::now().since(began) * (SHARE - 1);

@@ -203,7 +203,7 @@ impl Telemetry {
     }
 
     /// How it goes with the network's gateways.
-    pub fn gateways(&self, outcome: &crate::upnp::outcome::Outcome) {
+    pub fn gateways(&self, outcome: &crate::upnp::status::GatewayStatus) {
         self.lock().status.gateways = upnp::lines(outcome);
     }
 

@@ -5,7 +5,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::register::add;
-use crate::upnp::outcome::Outcome;
+use crate::upnp::status::GatewayStatus;
 
 /// What is counted of gateways.
 #[derive(Debug, Clone, Default)]
@@ -40,7 +40,7 @@ impl Counts {
     }
 
     /// How it goes.
-    pub fn show(&self, outcome: &Outcome) {
+    pub fn show(&self, outcome: &GatewayStatus) {
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let open = outcome.ports.keys().filter(|key| outcome.is_open(key)).count();
         self.gateways.set(number(outcome.gateways.len()));
@@ -50,7 +50,7 @@ impl Counts {
 }
 
 /// Gateways with their addresses outside, what is open there, and what is in the way.
-pub fn lines(outcome: &Outcome) -> Vec<String> {
+pub fn lines(outcome: &GatewayStatus) -> Vec<String> {
     let mut lines: Vec<String> = outcome.trouble.iter().cloned().collect();
     for (gateway, outside) in &outcome.gateways {
         let outside = outside.map(|address| format!(", outside {address}")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Finds gateways, and keeps their ports as they should be.
+//! Finds gateways and keeps their port mappings as desired.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,17 +7,18 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::gateway::{Gateway, GatewayError, search};
-use super::ledger::{Ledger, Step, Wanted};
-use super::outcome::Outcome;
+use super::status::GatewayStatus;
+use super::table::{DesiredMappings, PortMappingTable, Step};
 use crate::model::{BootTime, Family, IfIndex};
 use crate::net::clock::{self, Timer};
 use crate::net::netlink::Netlink;
 use crate::telemetry::upnp::Counts;
 use crate::watch_ext;
 
-/// From one search to the next: while there is no gateway, and when there is one.
-const SEARCH_SOON: Duration = Duration::from_secs(5);
-const SEARCH_AGAIN: Duration = Duration::from_secs(300);
+/// Interval of searches without a gateway.
+const SEARCH_RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// Interval of searches with a gateway.
+const SEARCH_INTERVAL: Duration = Duration::from_secs(300);
 
 /// An interface's own addresses.
 type Own = (Option<Ipv4Addr>, Option<Ipv6Addr>);
@@ -27,8 +28,8 @@ type Own = (Option<Ipv4Addr>, Option<Ipv6Addr>);
 pub struct Driver {
     interface: String,
     netlink: Netlink,
-    wanted: watch::Receiver<Wanted>,
-    outcome: watch::Sender<Outcome>,
+    wanted: watch::Receiver<DesiredMappings>,
+    outcome: watch::Sender<GatewayStatus>,
     counts: Counts,
     gateways: BTreeMap<IpAddr, Known>,
     search_at: BootTime,
@@ -38,21 +39,21 @@ pub struct Driver {
 #[derive(Debug)]
 struct Known {
     gateway: Gateway,
-    ledger: Ledger,
+    table: PortMappingTable,
     external: Option<IpAddr>,
 }
 
 impl Driver {
-    /// Nothing has been looked for yet.
+    /// A driver that has not searched yet.
     ///
     /// # Errors
-    /// If the kernel does not talk to us.
+    /// If no netlink connection can be opened.
     pub fn new(
         interface: &str,
         counts: Counts,
-    ) -> std::io::Result<(Self, watch::Sender<Wanted>, watch::Receiver<Outcome>)> {
-        let (wanted_in, wanted) = watch::channel(Wanted::default());
-        let (outcome, outcome_out) = watch::channel(Outcome::default());
+    ) -> std::io::Result<(Self, watch::Sender<DesiredMappings>, watch::Receiver<GatewayStatus>)> {
+        let (wanted_in, wanted) = watch::channel(DesiredMappings::default());
+        let (outcome, outcome_out) = watch::channel(GatewayStatus::default());
         let driver = Self {
             interface: interface.to_owned(),
             netlink: Netlink::connect()?,
@@ -66,24 +67,25 @@ impl Driver {
         Ok((driver, wanted_in, outcome_out))
     }
 
-    /// Until nobody wants anything any more.
+    /// Runs until the sender of desired mappings is gone.
     ///
     /// # Errors
-    /// If the kernel gives us no timer.
+    /// If the kernel provides no timer.
     pub async fn run(mut self) -> std::io::Result<()> {
         let mut timer = Timer::new()?;
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
-            let done = |known: &Known| known.ledger.is_empty() && known.ledger.has_swept(&wanted.retired);
-            let swept = wanted.retired.iter().all(|address| self.outcome.borrow().swept.contains(address));
-            let idle = wanted.active.is_empty() && swept && self.gateways.values().all(done);
+            let done = |known: &Known| known.table.is_empty() && known.table.is_cleared(&wanted.retired);
+            let cleared =
+                wanted.retired.iter().all(|address| self.outcome.borrow().cleared.contains(address));
+            let idle = wanted.active.is_empty() && cleared && self.gateways.values().all(done);
             if !idle {
-                self.look().await;
-                self.work(&wanted).await;
+                self.search().await;
+                self.execute(&wanted).await;
             }
-            self.tell(&wanted);
+            self.publish(&wanted);
             let steps =
-                self.gateways.values().filter_map(|known| known.ledger.poll_timeout(&known.of(&wanted)));
+                self.gateways.values().filter_map(|known| known.table.poll_timeout(&known.of(&wanted)));
             let due = (!idle).then_some(self.search_at).into_iter().chain(steps).min();
             tokio::select! {
                 changed = self.wanted.changed() => if changed.is_err() { return Ok(()) },
@@ -92,16 +94,16 @@ impl Driver {
         }
     }
 
-    /// Search, if it is time.
-    async fn look(&mut self) {
+    /// Searches when due.
+    async fn search(&mut self) {
         if clock::now() < self.search_at {
             return;
         }
-        let found = match self.place().await {
+        let found = match self.own_addresses().await {
             Ok((own, index)) => search(own, index).await,
             Err(text) => {
                 self.trouble = Some(text);
-                self.search_at = clock::now() + SEARCH_SOON;
+                self.search_at = clock::now() + SEARCH_RETRY_INTERVAL;
                 return;
             }
         };
@@ -112,19 +114,18 @@ impl Driver {
             let external = gateway.external_address().await;
             let known = self.gateways.entry(address).or_insert_with(|| {
                 tracing::info!(gateway = %address, external = ?external, "found a gateway");
-                Known { gateway, ledger: Ledger::default(), external }
+                Known { gateway, table: PortMappingTable::default(), external }
             });
             known.external = external;
         }
         let none = self.gateways.is_empty();
         self.trouble = none.then(|| {
-            format!("no gateway answers on interface {} (is UPnP switched on there?)", self.interface)
+            format!("no gateway answers on interface {}: enable UPnP on the router", self.interface)
         });
-        self.search_at = clock::now() + if none { SEARCH_SOON } else { SEARCH_AGAIN };
+        self.search_at = clock::now() + if none { SEARCH_RETRY_INTERVAL } else { SEARCH_INTERVAL };
     }
 
-    /// The interface's own addresses, and its index.
-    async fn place(&self) -> Result<(Own, IfIndex), String> {
+    async fn own_addresses(&self) -> Result<(Own, IfIndex), String> {
         let interfaces = self.netlink.interfaces().await.map_err(|error| error.to_string())?;
         let addresses = self.netlink.addresses().await.map_err(|error| error.to_string())?;
         let interface = interfaces.iter().find(|interface| interface.name == self.interface);
@@ -142,75 +143,80 @@ impl Driver {
         Ok(((v4, v6), index))
     }
 
-    /// Do whatever is due at every gateway.
-    async fn work(&mut self, wanted: &Wanted) {
+    /// Executes the requests that are due at every gateway.
+    async fn execute(&mut self, wanted: &DesiredMappings) {
         let mut lost = Vec::new();
         for (address, known) in &mut self.gateways {
             let mine = known.of(wanted);
-            while let Some(step) = known.ledger.next(clock::now(), &mine) {
+            while let Some(step) = known.table.next(clock::now(), &mine) {
                 let done = known.step(step, &mine, &self.counts).await;
                 if let Err(GatewayError::Away(why)) = done {
-                    tracing::warn!(gateway = %address, "the gateway does not answer any more: {why}");
+                    tracing::warn!(gateway = %address, "the gateway does not respond any more: {why}");
                     lost.push(*address);
                     break;
                 }
             }
         }
         for address in lost {
-            // It is found again when it is back, and knows nothing then.
+            // It is found again when it is back, without mappings.
             self.gateways.remove(&address);
-            self.search_at = clock::now() + SEARCH_SOON;
+            self.search_at = clock::now() + SEARCH_RETRY_INTERVAL;
         }
     }
 
-    fn tell(&self, wanted: &Wanted) {
-        let mut outcome = Outcome { trouble: self.trouble.clone(), ..Outcome::default() };
+    fn publish(&self, wanted: &DesiredMappings) {
+        let mut outcome = GatewayStatus { trouble: self.trouble.clone(), ..GatewayStatus::default() };
         for (address, known) in &self.gateways {
             outcome.gateways.insert(*address, known.external);
-            for (key, result) in known.ledger.report() {
+            for (key, result) in known.table.report() {
                 let ports = outcome.ports.entry(key.clone()).or_default();
                 ports.insert(*address, result.map_err(str::to_owned));
             }
         }
-        let swept = |address: &&IpAddr| {
-            self.gateways.values().all(|known| known.ledger.has_swept(&[**address].into()))
+        let cleared = |address: &&IpAddr| {
+            self.gateways.values().all(|known| known.table.is_cleared(&[**address].into()))
         };
-        outcome.swept = wanted.retired.iter().filter(swept).copied().collect();
+        outcome.cleared = wanted.retired.iter().filter(cleared).copied().collect();
         self.counts.show(&outcome);
         watch_ext::set(&self.outcome, outcome);
     }
 }
 
 impl Known {
-    /// What of it this gateway can do.
-    fn of(&self, wanted: &Wanted) -> Wanted {
+    /// The part that this gateway supports.
+    fn of(&self, wanted: &DesiredMappings) -> DesiredMappings {
         let mut mine = wanted.clone();
         mine.active.retain(|key, _| self.gateway.serves(key.address));
         mine
     }
 
-    async fn step(&mut self, step: Step, wanted: &Wanted, counts: &Counts) -> Result<(), GatewayError> {
+    async fn step(
+        &mut self,
+        step: Step,
+        wanted: &DesiredMappings,
+        counts: &Counts,
+    ) -> Result<(), GatewayError> {
         let done = match step {
             Step::List => match self.gateway.list().await {
                 Ok(entries) => {
-                    self.ledger.listed(clock::now(), &entries, wanted);
-                    // Providers of home networks give another one from time to time.
+                    self.table.listed(clock::now(), &entries, wanted);
+                    // Internet providers change it from time to time.
                     self.external = self.gateway.external_address().await.or(self.external);
                     Ok(())
                 }
                 Err(error) => {
-                    self.ledger.not_listed(clock::now());
+                    self.table.not_listed(clock::now());
                     Err(error)
                 }
             },
-            Step::Open(forward) => match self.gateway.open(&forward).await {
+            Step::Open(mapping) => match self.gateway.open(&mapping).await {
                 Ok(lease) => {
                     counts.opened.inc();
-                    self.ledger.opened(clock::now(), forward, lease);
+                    self.table.opened(clock::now(), mapping, lease);
                     Ok(())
                 }
                 Err(error) => {
-                    self.ledger.failed(clock::now(), &forward.key, error.to_string());
+                    self.table.failed(clock::now(), &mapping.key, error.to_string());
                     Err(error)
                 }
             },
@@ -220,10 +226,10 @@ impl Known {
                 match &closed {
                     Ok(()) => {
                         counts.closed.inc();
-                        tracing::info!(address = %key.address, port = key.external, %family, "closed a port of the gateway");
+                        tracing::info!(address = %key.address, port = key.external, %family, "closed a port mapping of the gateway");
                     }
                     Err(error) => {
-                        tracing::warn!(address = %key.address, port = key.external, "a port of the gateway stays open: {error}")
+                        tracing::warn!(address = %key.address, port = key.external, "cannot close a port mapping of the gateway: {error}")
                     }
                 }
                 closed

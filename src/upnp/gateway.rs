@@ -1,6 +1,5 @@
-//! One gateway, by way of `igd-next`, asked from the address that its ports are to lead to.
-//!
-//! Gateways in what their makers call secure mode, which most are, open ports only to whoever asks.
+//! One gateway, by `igd-next`. Requests are sent from the address that the mapping leads to: in secure mode, which is the
+//! usual one, a gateway maps ports only to the sender.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -18,20 +17,20 @@ use igd_next::{
 use tokio::net::{TcpSocket, UdpSocket};
 use tokio::time::timeout;
 
-use super::forward::{Forward, ForwardKey};
-use super::ledger::Entry;
+use super::mapping::{MappingKey, PortMapping};
+use super::table::ListedMapping;
 use crate::model::IfIndex;
 use crate::model::service::Protocol;
 
-/// How long answers to a search are waited for.
+/// Wait for responses to a search.
 const SEARCH: Duration = Duration::from_secs(2);
-/// How long one request may take.
+/// Limit of a request.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The longest answer to a request, in bytes.
+/// Longest response, in bytes.
 const LONGEST_ANSWER: usize = 64 * 1024;
-/// Mappings that are looked at: no home router has room for more.
+/// Mappings that are listed: no home router has room for more.
 const MOST_ENTRIES: u32 = 1024;
-/// The longest lease that version 2 of the standard knows, in seconds (WANIPConnection:2 §2.3.21), and that of a pinhole
+/// Longest lease of IGD version 2 in seconds (WANIPConnection:2 §2.3.21), and of a pinhole
 /// (WANIPv6FirewallControl:1 §2.3.9).
 const LONGEST_LEASE: u64 = 604_800;
 const LONGEST_PINHOLE: u64 = 86_400;
@@ -39,11 +38,11 @@ const LONGEST_PINHOLE: u64 = 86_400;
 const SEARCH_GROUP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(239, 255, 255, 250), 1900);
 
 tokio::task_local! {
-    /// The address that requests of this task come from.
+    /// Source address of the requests of this task.
     static SOURCE: IpAddr;
 }
 
-/// Requests from an address of our choice.
+/// Requests from [`SOURCE`].
 #[derive(Debug, Clone, Copy)]
 struct FromSource;
 
@@ -69,7 +68,7 @@ async fn request(
     let address: SocketAddr = host.parse().map_err(|_| invalid("no address and port"))?;
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(source) = source.filter(|source| source.is_ipv4() == address.is_ipv4()) {
-        // With routing protocols the address may be on no interface of this host: then the host's own has to do.
+        // With BGP or the routing table the address may be on no interface: use the host's own.
         match socket.bind(SocketAddr::new(source, 0)) {
             Err(error) if error.kind() != std::io::ErrorKind::AddrNotAvailable => return Err(error.into()),
             _ => {}
@@ -95,14 +94,12 @@ async fn request(
     }
 }
 
-/// Why something could not be done at a gateway.
+/// Why a request to a gateway failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GatewayError {
-    /// It does not answer.
     #[error("the gateway does not answer: {0}")]
     Away(String),
-    /// It refuses.
-    #[error("the gateway refuses: {0}")]
+    #[error("the gateway denied it: {0}")]
     Refused(String),
 }
 
@@ -111,15 +108,17 @@ fn error_of(error: &RequestError) -> GatewayError {
         RequestError::ErrorCode(code, text) => {
             GatewayError::Refused(format!("error {code} ({})", short(text)))
         }
-        RequestError::UnsupportedAction(action) => GatewayError::Refused(format!("it knows no {action}")),
+        RequestError::UnsupportedAction(action) => {
+            GatewayError::Refused(format!("unsupported action {action}"))
+        }
         RequestError::InvalidResponse(text) => {
-            GatewayError::Refused(format!("its answer is none: {}", short(text)))
+            GatewayError::Refused(format!("malformed response: {}", short(text)))
         }
         other => GatewayError::Away(short(&other.to_string())),
     }
 }
 
-/// A gateway's words, as they may stand in a log line.
+/// A gateway's text, shortened for a log line.
 fn short(text: &str) -> String {
     text.chars().filter(|character| !character.is_control()).take(160).collect()
 }
@@ -129,11 +128,11 @@ fn short(text: &str) -> String {
 pub struct Gateway {
     wan: Option<Igd<FromSource>>,
     firewall: Option<Ipv6FirewallGateway<FromSource>>,
-    /// The numbers of the pinholes that we opened.
-    pinholes: BTreeMap<ForwardKey, u16>,
+    /// IDs of the pinholes that this process opened.
+    pinholes: BTreeMap<MappingKey, u16>,
 }
 
-/// The gateways that answer on an interface: asked from its own addresses, and spoken to at those alone that answered.
+/// The gateways that respond on an interface. Searches are sent from its own addresses; only responders are contacted.
 pub async fn search(own: (Option<Ipv4Addr>, Option<Ipv6Addr>), interface: IfIndex) -> Vec<Gateway> {
     let v4 = async {
         let Some(own) = own.0 else { return Vec::new() };
@@ -146,14 +145,14 @@ pub async fn search(own: (Option<Ipv4Addr>, Option<Ipv6Addr>), interface: IfInde
             options.single_search_timeout = Some(SEARCH);
             match igd_next::aio::tokio::search_gateway(options).await {
                 Ok(gateway) => found.push(gateway),
-                Err(error) => tracing::debug!(%responder, %error, "it is no gateway that can be used"),
+                Err(error) => tracing::debug!(%responder, %error, "not a usable gateway"),
             }
         }
         found
     };
     let v6 = async {
         let mut options = SearchOptions::ipv6(interface.0);
-        // Whoever is asked from an address of its own network answers from one there, too, which is the one that it names.
+        // A gateway responds from the address in its description.
         if let Some(own) = own.1 {
             options.bind_addr = SocketAddr::new(own.into(), 0);
         }
@@ -178,7 +177,7 @@ pub async fn search(own: (Option<Ipv4Addr>, Option<Ipv6Addr>), interface: IfInde
     });
     let v6 = v6.map(|found| Gateway {
         wan: None,
-        // The library makes one with requests of our own by way of a gateway only.
+        // The library constructs one only through a gateway.
         firewall: Igd {
             addr: found.addr,
             root_url: found.root_url,
@@ -195,7 +194,7 @@ pub async fn search(own: (Option<Ipv4Addr>, Option<Ipv6Addr>), interface: IfInde
     v4.chain(v6).collect()
 }
 
-/// Who answers a search for gateways.
+/// The responders to a search for gateways.
 async fn responders(own: Ipv4Addr) -> std::io::Result<Vec<Ipv4Addr>> {
     let socket = UdpSocket::bind(SocketAddrV4::new(own, 0)).await?;
     for version in [1, 2] {
@@ -215,7 +214,7 @@ async fn responders(own: Ipv4Addr) -> std::io::Result<Vec<Ipv4Addr>> {
         }
     };
     drop(timeout(SEARCH, listen).await);
-    // The order of answers is chance.
+    // Responses arrive in any order.
     found.sort_unstable();
     found.truncate(8);
     Ok(found)
@@ -230,18 +229,17 @@ fn seconds(lease: Option<Duration>, most: u64) -> u32 {
 }
 
 impl Gateway {
-    /// Where it was found.
     pub fn address(&self) -> Option<IpAddr> {
         let wan = self.wan.as_ref().map(|wan| wan.addr.ip());
         wan.or_else(|| self.firewall.as_ref().map(|firewall| firewall.addr.ip()))
     }
 
-    /// Whether it can open ports for an address.
+    /// Whether it can map ports to an address.
     pub fn serves(&self, address: IpAddr) -> bool {
         if address.is_ipv4() { self.wan.is_some() } else { self.firewall.is_some() }
     }
 
-    /// Its own address outside.
+    /// Its external address.
     pub async fn external_address(&self) -> Option<IpAddr> {
         self.wan.as_ref()?.get_external_ip().await.ok()
     }
@@ -249,13 +247,13 @@ impl Gateway {
     /// All mappings for IPv4.
     ///
     /// # Errors
-    /// If it does not say.
-    pub async fn list(&self) -> Result<Vec<Entry>, GatewayError> {
+    /// If the gateway does not list them.
+    pub async fn list(&self) -> Result<Vec<ListedMapping>, GatewayError> {
         let Some(wan) = &self.wan else { return Ok(Vec::new()) };
         let mut entries = Vec::new();
         for index in 0..MOST_ENTRIES {
             match wan.get_generic_port_mapping_entry(index).await {
-                Ok(entry) => entries.push(Entry {
+                Ok(entry) => entries.push(ListedMapping {
                     protocol: match entry.protocol {
                         PortMappingProtocol::TCP => Protocol::Tcp,
                         PortMappingProtocol::UDP => Protocol::Udp,
@@ -267,9 +265,9 @@ impl Gateway {
                 }),
                 Err(GetGenericPortMappingEntryError::SpecifiedArrayIndexInvalid) => break,
                 Err(GetGenericPortMappingEntryError::ActionNotAuthorized) => {
-                    return Err(GatewayError::Refused("to say which ports are open".into()));
+                    return Err(GatewayError::Refused("listing port mappings".into()));
                 }
-                // Some say that there is no such entry in their own words.
+                // Gateways report the end of the list in different ways.
                 Err(GetGenericPortMappingEntryError::RequestError(RequestError::ErrorCode(..))) => break,
                 Err(GetGenericPortMappingEntryError::RequestError(error)) => return Err(error_of(&error)),
             }
@@ -277,29 +275,29 @@ impl Gateway {
         Ok(entries)
     }
 
-    /// Open a port, or renew it. Says for how long the gateway keeps it; none is for ever.
+    /// Opens or renews a mapping. Returns its lease; none is permanent.
     ///
     /// # Errors
-    /// If it does not.
-    pub async fn open(&mut self, forward: &Forward) -> Result<Option<Duration>, GatewayError> {
-        let source = forward.key.address;
+    /// If the gateway does not.
+    pub async fn open(&mut self, mapping: &PortMapping) -> Result<Option<Duration>, GatewayError> {
+        let source = mapping.key.address;
         match source {
-            IpAddr::V4(_) => SOURCE.scope(source, self.open_port(forward)).await,
+            IpAddr::V4(_) => SOURCE.scope(source, self.open_port(mapping)).await,
             IpAddr::V6(address) => {
-                let lease = seconds(forward.lease.or(Some(Duration::MAX)), LONGEST_PINHOLE);
-                SOURCE.scope(source, self.open_pinhole(forward, address, lease)).await?;
+                let lease = seconds(mapping.lease.or(Some(Duration::MAX)), LONGEST_PINHOLE);
+                SOURCE.scope(source, self.open_pinhole(mapping, address, lease)).await?;
                 Ok(Some(Duration::from_secs(lease.into())))
             }
         }
     }
 
-    async fn open_port(&self, forward: &Forward) -> Result<Option<Duration>, GatewayError> {
-        let none = || GatewayError::Refused("it has no IPv4 connection".into());
+    async fn open_port(&self, mapping: &PortMapping) -> Result<Option<Duration>, GatewayError> {
+        let none = || GatewayError::Refused("no IPv4 WAN connection".into());
         let wan = self.wan.as_ref().ok_or_else(none)?;
-        let ForwardKey { address, protocol: wanted, external } = forward.key;
-        let inside = SocketAddr::new(address, forward.port);
-        let lease = seconds(forward.lease, LONGEST_LEASE);
-        let text = &forward.description;
+        let MappingKey { address, protocol: wanted, external } = mapping.key;
+        let inside = SocketAddr::new(address, mapping.port);
+        let lease = seconds(mapping.lease, LONGEST_LEASE);
+        let text = &mapping.description;
         let kept = (lease > 0).then(|| Duration::from_secs(lease.into()));
         match wan.add_port(protocol(wanted), external, inside, lease, text).await {
             Ok(()) => Ok(kept),
@@ -313,17 +311,17 @@ impl Gateway {
 
     async fn open_pinhole(
         &mut self,
-        forward: &Forward,
+        mapping: &PortMapping,
         address: Ipv6Addr,
         lease: u32,
     ) -> Result<(), GatewayError> {
-        let none = || GatewayError::Refused("it opens no ports for IPv6".into());
+        let none = || GatewayError::Refused("no IPv6 firewall control".into());
         let firewall = self.firewall.as_ref().ok_or_else(none)?;
         let wrong = |error: igd_next::PinholeError| match error {
             igd_next::PinholeError::RequestError(error) => error_of(&error),
             other => GatewayError::Refused(other.to_string()),
         };
-        if let Some(number) = self.pinholes.get(&forward.key) {
+        if let Some(number) = self.pinholes.get(&mapping.key) {
             match firewall.update_pinhole(*number, lease).await {
                 Ok(()) => return Ok(()),
                 Err(igd_next::PinholeError::RequestError(error))
@@ -331,22 +329,22 @@ impl Gateway {
                 {
                     return Err(error_of(&error));
                 }
-                // It has forgotten.
-                Err(_) => drop(self.pinholes.remove(&forward.key)),
+                // The gateway has lost it.
+                Err(_) => drop(self.pinholes.remove(&mapping.key)),
             }
         }
-        let inside = SocketAddrV6::new(address, forward.port, 0, 0);
-        let opened = firewall.add_pinhole(protocol(forward.key.protocol), inside, lease).await;
+        let inside = SocketAddrV6::new(address, mapping.port, 0, 0);
+        let opened = firewall.add_pinhole(protocol(mapping.key.protocol), inside, lease).await;
         let number = opened.map_err(wrong)?;
-        self.pinholes.insert(forward.key.clone(), number);
+        self.pinholes.insert(mapping.key.clone(), number);
         Ok(())
     }
 
-    /// Close a port. That it is closed already is no error.
+    /// Closes a mapping; one that is closed already is no error.
     ///
     /// # Errors
     /// If the gateway does not.
-    pub async fn close(&mut self, key: &ForwardKey) -> Result<(), GatewayError> {
+    pub async fn close(&mut self, key: &MappingKey) -> Result<(), GatewayError> {
         let number = self.pinholes.remove(key);
         let closing = async {
             match (&self.wan, &self.firewall, number) {
@@ -371,12 +369,12 @@ impl Gateway {
 fn refusal(error: &AddPortError) -> GatewayError {
     match error {
         AddPortError::RequestError(error) => error_of(error),
-        AddPortError::PortInUse => {
-            GatewayError::Refused("the port leads to another host: remove that mapping, or ask for another port".into())
-        }
-        AddPortError::ActionNotAuthorized => GatewayError::Refused(
-            "it opens no port for whoever asks: switch UPnP on there, and look at which ports and addresses it allows"
+        AddPortError::PortInUse => GatewayError::Refused(
+            "the port is mapped to another host: remove that mapping on the gateway, or request another port"
                 .into(),
+        ),
+        AddPortError::ActionNotAuthorized => GatewayError::Refused(
+            "606 Action not authorized: enable UPnP on it and check its allowed ports and addresses".into(),
         ),
         other => GatewayError::Refused(other.to_string()),
     }

@@ -64,7 +64,7 @@ fn through() -> Outcome {
         &lab,
         "web",
         "PortForwarded",
-        "port 8080/TCP of 100.200.0.1 leads to 10.42.0.150 port 8080",
+        "port 8080/TCP of 100.200.0.1 is mapped to 10.42.0.150 port 8080",
     )?;
     let holder = lab.wait_for_holder(V4)?;
     let status = lab.lab.host(holder).namespace.run(&[crate::harness::PROGRAM, "status"])?;
@@ -118,7 +118,7 @@ fn follows() -> Outcome {
     wait_until_reached(&router, "http://100.200.0.1:9090/", false)?;
     // Two that ask for the same: the older one has it.
     serve(&lab, "more", "10.42.0.151", json!({ "kube-vip.io/forwardUPNP": "true" }))?;
-    wait_for_event(&lab, "more", "PortNotForwarded", "leads to Service default/web")?;
+    wait_for_event(&lab, "more", "PortNotForwarded", "is mapped to Service default/web")?;
     lab.annotate("web", json!({ "kube-vip.io/forwardUPNP": null }))?;
     wait_for("the port to lead to the other one", 20, || {
         let open = router.open();
@@ -147,7 +147,7 @@ fn refused() -> Outcome {
         &lab,
         "other",
         "PortNotForwarded",
-        "gateway 10.42.0.254, port 9090/TCP: the gateway refuses",
+        "gateway 10.42.0.254, port 9090/TCP: the gateway denied it",
     )?;
     // Somebody else's port is left to him: another cluster's, for all that can be seen.
     let station = lab.lab.machine("station", 152)?;
@@ -161,7 +161,7 @@ fn refused() -> Outcome {
         &lab,
         "web",
         "PortNotForwarded",
-        "belongs to 10.42.0.152 (`kube-vip 01234567 default/web`)",
+        "is mapped to 10.42.0.152 (`kube-vip 01234567 default/web`)",
     )?;
     assert!(router.open().contains("10.42.0.152"));
     // Until he gives it back.

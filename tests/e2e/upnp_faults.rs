@@ -51,7 +51,7 @@ fn consent() -> Outcome {
     let _workload = workload(&lab, "8080")?;
     lab.start_agents()?;
     serve(&lab, "web", V4, json!({ "kube-vip.io/forwardUPNP": "true" }))?;
-    wait_for_event(&lab, "web", "PortNotForwarded", "nobody opens ports of gateways")?;
+    wait_for_event(&lab, "web", "PortNotForwarded", "UPnP is disabled")?;
     assert!(!router.open().contains(V4));
     lab.annotate("web", json!({ "kube-vip.io/upnp-delegated": "true" }))?;
     wait_until_reached(&router, url, true)?;
@@ -127,7 +127,7 @@ fn moved() -> Outcome {
     // From a carrier that has no addresses left.
     gateway.play(|call| honest(call, Ipv4Addr::new(100, 64, 0, 9)));
     wait_for_status(&lab, "web", &[V4, "100.64.0.9"], "100.64.0.9")?;
-    wait_for_event(&lab, "web", "PortNotForwarded", "has another router in front of it")
+    wait_for_event(&lab, "web", "PortNotForwarded", "double NAT")
 }
 
 /// Two agents that know nothing of each other's Services, as those of two clusters.
@@ -159,7 +159,7 @@ fn two_clusters() -> Outcome {
         &lab,
         "shop/web",
         "PortNotForwarded",
-        "port 8080/TCP of the gateway belongs to 10.42.0.150",
+        "port 8080/TCP of the gateway is mapped to 10.42.0.150",
     )?;
     let leads_to = |inside: &str, not: &str| {
         let open = router.open();

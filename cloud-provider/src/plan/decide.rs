@@ -12,7 +12,7 @@ use kube_vip::model::family::number;
 use kube_vip::model::service::{FamilyPolicy, TrafficPolicy};
 use kube_vip::model::validation::is_name;
 use kube_vip::model::{Family, ServiceKey, ServiceView};
-use kube_vip::upnp::forward::asks;
+use kube_vip::upnp::mapping::asks;
 
 use super::leases::DhcpState;
 use super::patch::Patch;

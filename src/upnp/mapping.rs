@@ -1,4 +1,4 @@
-//! Which ports of a gateway should lead to which Services.
+//! The desired port mappings of Services.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,22 +11,22 @@ use crate::model::hash::fnv1a;
 use crate::model::service::{Ingress, Protocol};
 use crate::model::{ServiceKey, ServiceView};
 
-/// As in the Go program.
+/// The Go program's default.
 const DEFAULT_LEASE: Duration = Duration::from_secs(3600);
-/// The same: ten years.
+/// The Go program's maximum: ten years.
 const LONGEST_LEASE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// Every description of ours begins with this.
+/// Prefix of the description of our mappings.
 pub const MARK: &str = "kube-vip ";
-/// Gateways cut descriptions that are longer, or refuse them.
+/// Gateways truncate or reject longer descriptions.
 const LONGEST_DESCRIPTION: usize = 60;
 
-/// Whether a Service asks for ports of the gateway.
+/// Whether a Service requests port mappings.
 pub fn asks(view: &ServiceView) -> bool {
     view.annotation(FORWARD_UPNP) == Some("true")
 }
 
 impl UpnpPolicy {
-    /// Whether this Service's ports are to be opened.
+    /// Whether this Service's ports are mapped.
     pub fn covers(self, view: &ServiceView) -> bool {
         let may = match self {
             Self::Never => false,
@@ -37,48 +37,42 @@ impl UpnpPolicy {
     }
 }
 
-/// A port of the gateway that is to lead somewhere.
+/// Identifies a mapping.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ForwardKey {
-    /// Where to: an address of a Service.
+pub struct MappingKey {
+    /// Internal client: an address of a Service.
     pub address: IpAddr,
-    /// The protocol.
     pub protocol: Protocol,
-    /// The port of the gateway, and for IPv6, which needs no other, that of the Service.
+    /// External port; for IPv6 it is the Service's port.
     pub external: u16,
 }
 
-/// The same with all there is to say of it.
+/// A desired mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Forward {
-    /// Which one.
-    pub key: ForwardKey,
-    /// The Service's port.
+pub struct PortMapping {
+    pub key: MappingKey,
     pub port: u16,
-    /// For how long a gateway is to keep it without hearing of us; none is for ever.
+    /// None is permanent.
     pub lease: Option<Duration>,
-    /// What the gateway shows to its owner.
     pub description: String,
 }
 
-/// Which ports should be open, and what is wrong with what Services ask for.
+/// All desired mappings, and the problems of Services' annotations.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Forwards {
-    /// By Service.
-    pub services: BTreeMap<ServiceKey, Vec<Forward>>,
-    /// What their users should know.
+pub struct PortMappings {
+    pub services: BTreeMap<ServiceKey, Vec<PortMapping>>,
     pub wrong: BTreeMap<ServiceKey, Vec<String>>,
 }
 
-/// All that Services ask for, and may. A port of the gateway goes to the oldest Service that asks for it.
-pub fn forwards<'a>(
+/// The mappings that Services request and the policy allows. The oldest Service gets a requested port.
+pub fn mappings<'a>(
     policy: UpnpPolicy,
     services: impl IntoIterator<Item = (&'a ServiceKey, &'a ServiceView, &'a [IpAddr])>,
-) -> Forwards {
+) -> PortMappings {
     let asking = |(_, view, _): &(&ServiceKey, &ServiceView, &[IpAddr])| policy.covers(view);
     let mut all: Vec<_> = services.into_iter().filter(asking).collect();
     all.sort_by_key(|(key, view, _)| (view.created, *key));
-    let mut found = Forwards::default();
+    let mut found = PortMappings::default();
     let mut taken: BTreeMap<(Protocol, u16), &ServiceKey> = BTreeMap::new();
     for (key, view, addresses) in all {
         let mut wrong = Vec::new();
@@ -87,7 +81,9 @@ pub fn forwards<'a>(
         let mut mine = Vec::new();
         for (protocol, port) in &view.ports {
             if *protocol == Protocol::Sctp {
-                wrong.push(format!("port {port}/SCTP: UPnP knows TCP and UDP alone; it stays closed"));
+                wrong.push(format!(
+                    "port {port}/SCTP: UPnP supports TCP and UDP only; the port is not mapped"
+                ));
                 continue;
             }
             let external = outside.get(port).copied().unwrap_or(*port);
@@ -95,7 +91,7 @@ pub fn forwards<'a>(
             let holder = taken.get(&(*protocol, external)).copied().filter(|_| v4);
             if let Some(holder) = holder {
                 wrong.push(format!(
-                    "port {external}/{protocol} of the gateway leads to Service {holder}: ask for another one with \
+                    "port {external}/{protocol} of the gateway is mapped to Service {holder}: request another one with \
                      {UPNP_EXTERNAL_PORT}"
                 ));
             } else if v4 {
@@ -103,8 +99,8 @@ pub fn forwards<'a>(
             }
             for address in addresses.iter().filter(|address| address.is_ipv6() || holder.is_none()) {
                 let external = if address.is_ipv4() { external } else { *port };
-                mine.push(Forward {
-                    key: ForwardKey { address: *address, protocol: *protocol, external },
+                mine.push(PortMapping {
+                    key: MappingKey { address: *address, protocol: *protocol, external },
                     port: *port,
                     lease,
                     description: describe(key, view),
@@ -119,20 +115,20 @@ pub fn forwards<'a>(
     found
 }
 
-/// Status entries for addresses outside, separated by commas, under which gateways lead to these ports.
-pub fn by_gateway(forwards: &[Forward], outside: &str) -> Vec<Ingress> {
-    let same_ports = forwards.iter().all(|forward| forward.key.external == forward.port);
-    // Where the gateway has other ports than the Service, clients in the cluster have to go there, too.
+/// Status entries for the external addresses, separated by commas, of gateways with these mappings.
+pub fn by_gateway(mappings: &[PortMapping], outside: &str) -> Vec<Ingress> {
+    let same_ports = mappings.iter().all(|mapping| mapping.key.external == mapping.port);
+    // With different external ports clients in the cluster have to use the gateway as well.
     let mode = if same_ports { "VIP" } else { "Proxy" };
     let entry = |ip: IpAddr| {
-        let ports = forwards.iter().filter(|forward| forward.key.address.is_ipv4() == ip.is_ipv4());
-        let ports = ports.map(|forward| (forward.key.protocol, forward.key.external)).collect();
+        let ports = mappings.iter().filter(|mapping| mapping.key.address.is_ipv4() == ip.is_ipv4());
+        let ports = ports.map(|mapping| (mapping.key.protocol, mapping.key.external)).collect();
         Ingress { ip: Some(ip), hostname: None, ip_mode: Some(mode.to_owned()), ports }
     };
     outside.split(',').filter_map(|ip| ip.parse().ok()).map(entry).collect()
 }
 
-/// Who made the mapping, for people and for ourselves.
+/// The description of a mapping: the cluster's tag and the Service.
 fn describe(key: &ServiceKey, view: &ServiceView) -> String {
     let tag = fnv1a(view.uid.as_bytes()) & 0xffff_ffff;
     let mut text = format!("{MARK}{tag:08x} {key}");
@@ -147,15 +143,14 @@ fn lease(view: &ServiceView, wrong: &mut Vec<String>) -> Option<Duration> {
         Some(lease) => Some(lease.clamp(Duration::from_secs(1), LONGEST_LEASE)),
         None => {
             wrong.push(format!(
-                "{UPNP_LEASE_DURATION}: `{text}` is no duration, such as 30m or 1h, or 0 for ever; one hour is used"
+                "{UPNP_LEASE_DURATION}: `{text}` is not a duration such as 30m or 1h, or 0 for permanent; one hour is used"
             ));
             Some(DEFAULT_LEASE)
         }
     }
 }
 
-/// The gateway's port for each of the Service's that is to have another one: `8080`, where there is one port, or
-/// `80=8080,443=8443`.
+/// External ports by port of the Service: `8080`, where it has one port, or `80=8080,443=8443`.
 fn external_ports(view: &ServiceView, wrong: &mut Vec<String>) -> BTreeMap<u16, u16> {
     let text = view.annotation(UPNP_EXTERNAL_PORT).unwrap_or_default();
     let ports: BTreeSet<u16> = view.ports.iter().map(|(_, port)| *port).collect();
@@ -169,7 +164,7 @@ fn external_ports(view: &ServiceView, wrong: &mut Vec<String>) -> BTreeMap<u16, 
         match pair {
             Some((inside, outside)) if ports.contains(&inside) => drop(found.insert(inside, outside)),
             _ => wrong.push(format!(
-                "{UPNP_EXTERNAL_PORT}: `{part}` is passed over; write `PORT=PORT OF THE GATEWAY` for ports of the Service, \
+                "{UPNP_EXTERNAL_PORT}: `{part}` is ignored; write `PORT=EXTERNAL PORT` for ports of the Service, \
                  or one number where it has one port"
             )),
         }
@@ -196,11 +191,11 @@ mod tests {
         ServiceKey { namespace: "default".into(), name: name.into() }
     }
 
-    fn lines(forwards: &Forwards, name: &str) -> Vec<String> {
-        let mine = forwards.services.get(&key(name)).into_iter().flatten();
-        mine.map(|forward| {
-            let ForwardKey { address, protocol, external } = &forward.key;
-            format!("{external}/{protocol} > {address} {}", forward.port)
+    fn lines(mappings: &PortMappings, name: &str) -> Vec<String> {
+        let mine = mappings.services.get(&key(name)).into_iter().flatten();
+        mine.map(|mapping| {
+            let MappingKey { address, protocol, external } = &mapping.key;
+            format!("{external}/{protocol} > {address} {}", mapping.port)
         })
         .collect()
     }
@@ -208,10 +203,10 @@ mod tests {
     const TCP: Protocol = Protocol::Tcp;
 
     #[test]
-    fn what_is_asked_for() {
+    fn annotations_become_mappings() {
         let addresses: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "fd00::1".parse().unwrap()];
         let ports = [(TCP, 80), (Protocol::Udp, 53), (Protocol::Sctp, 9)];
-        let found = forwards(
+        let found = mappings(
             UpnpPolicy::Always,
             [(&key("web"), &view(1, &ports, &[(UPNP_EXTERNAL_PORT, "80=8080")]), &addresses[..])],
         );
@@ -224,19 +219,19 @@ mod tests {
                 "53/UDP > fd00::1 53"
             ]
         );
-        let forward = &found.services[&key("web")][0];
-        assert_eq!(forward.lease, Some(DEFAULT_LEASE));
-        assert!(forward.description.starts_with(MARK) && forward.description.ends_with("default/web"));
+        let mapping = &found.services[&key("web")][0];
+        assert_eq!(mapping.lease, Some(DEFAULT_LEASE));
+        assert!(mapping.description.starts_with(MARK) && mapping.description.ends_with("default/web"));
         assert_eq!(found.wrong[&key("web")].len(), 1);
         let silent = ServiceView { annotations: BTreeMap::new(), ..view(1, &ports, &[]) };
         assert_eq!(
-            forwards(UpnpPolicy::Always, [(&key("web"), &silent, &addresses[..])]),
-            Forwards::default()
+            mappings(UpnpPolicy::Always, [(&key("web"), &silent, &addresses[..])]),
+            PortMappings::default()
         );
     }
 
     #[test]
-    fn ports_are_opened_for_those_that_may() {
+    fn the_policy_decides_which_services_are_mapped() {
         use UpnpPolicy::{Always, Delegated, Never};
         for (delegated, policy, opened) in [
             ("true", Never, false),
@@ -253,11 +248,11 @@ mod tests {
     }
 
     #[test]
-    fn how_it_is_reached_from_outside() {
+    fn status_entries_have_the_external_address_and_ports() {
         let addresses: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "fd00::1".parse().unwrap()];
         for (outside_port, mode, port) in [("", "VIP", 80), ("8080", "Proxy", 8080)] {
             let view = view(1, &[(TCP, 80)], &[(UPNP_EXTERNAL_PORT, outside_port)]);
-            let found = forwards(UpnpPolicy::Always, [(&key("web"), &view, &addresses[..])]);
+            let found = mappings(UpnpPolicy::Always, [(&key("web"), &view, &addresses[..])]);
             let entries = by_gateway(&found.services[&key("web")], "100.200.0.1,nonsense");
             let entry = Ingress {
                 ip: Some("100.200.0.1".parse().unwrap()),
@@ -271,18 +266,18 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_has_the_port() {
+    fn the_oldest_service_gets_a_port() {
         let (a, b): (IpAddr, IpAddr) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
         let (young, old) = (view(2, &[(TCP, 80), (TCP, 443)], &[]), view(1, &[(TCP, 80)], &[]));
         let found =
-            forwards(UpnpPolicy::Always, [(&key("a"), &young, &[a][..]), (&key("b"), &old, &[b][..])]);
+            mappings(UpnpPolicy::Always, [(&key("a"), &young, &[a][..]), (&key("b"), &old, &[b][..])]);
         assert_eq!(lines(&found, "a"), ["443/TCP > 192.0.2.1 443"]);
         assert_eq!(lines(&found, "b"), ["80/TCP > 192.0.2.2 80"]);
         assert!(found.wrong[&key("a")][0].contains("leads to Service default/b"));
     }
 
     #[test]
-    fn leases_and_ports_that_are_wrong_are_told() {
+    fn invalid_leases_and_ports_are_reported() {
         let a: IpAddr = "192.0.2.1".parse().unwrap();
         for (annotation, text, lease, wrong) in [
             (UPNP_LEASE_DURATION, "30m", Some(1800), 0),
@@ -293,9 +288,9 @@ mod tests {
             (UPNP_EXTERNAL_PORT, "81=8080,0", Some(3600), 2),
         ] {
             let view = view(1, &[(TCP, 80)], &[(annotation, text)]);
-            let found = forwards(UpnpPolicy::Always, [(&key("web"), &view, &[a][..])]);
-            let forward = &found.services[&key("web")][0];
-            assert_eq!(forward.lease.map(|lease| lease.as_secs()), lease, "{text}");
+            let found = mappings(UpnpPolicy::Always, [(&key("web"), &view, &[a][..])]);
+            let mapping = &found.services[&key("web")][0];
+            assert_eq!(mapping.lease.map(|lease| lease.as_secs()), lease, "{text}");
             assert_eq!(found.wrong.values().flatten().count(), wrong, "{text}: {:?}", found.wrong);
         }
     }

@@ -1,44 +1,42 @@
-//! How it goes with gateways: all that the rest of the program hears of them.
+//! The state of gateways and their mappings, for the rest of the program.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::forward::ForwardKey;
+use super::mapping::MappingKey;
 
-/// How it goes with gateways.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// Those that were found, and their addresses outside.
+pub struct GatewayStatus {
+    /// External address by gateway.
     pub gateways: BTreeMap<IpAddr, Option<IpAddr>>,
-    /// What is open, or why not, by gateway.
-    pub ports: BTreeMap<ForwardKey, BTreeMap<IpAddr, Result<(), String>>>,
-    /// What is in the way of all of it.
+    /// Open, or the reason of its failure, by gateway.
+    pub ports: BTreeMap<MappingKey, BTreeMap<IpAddr, Result<(), String>>>,
+    /// A problem that concerns all mappings.
     pub trouble: Option<String>,
-    /// Retired addresses for which no gateway has a port of ours any more.
-    pub swept: BTreeSet<IpAddr>,
+    /// Retired addresses without a mapping of ours on any gateway.
+    pub cleared: BTreeSet<IpAddr>,
 }
 
-impl Outcome {
-    /// Whether a port is open on any gateway.
-    pub fn is_open(&self, key: &ForwardKey) -> bool {
+impl GatewayStatus {
+    /// Whether any gateway has the mapping.
+    pub fn is_open(&self, key: &MappingKey) -> bool {
         self.openers(key).next().is_some()
     }
 
-    /// The gateways on which a port is open.
-    pub fn openers(&self, key: &ForwardKey) -> impl Iterator<Item = IpAddr> {
+    /// The gateways that have the mapping.
+    pub fn openers(&self, key: &MappingKey) -> impl Iterator<Item = IpAddr> {
         let gateways = self.ports.get(key).into_iter().flatten();
         gateways.filter(|(_, result)| result.is_ok()).map(|(gateway, _)| *gateway)
     }
 
-    /// Under which addresses these ports are reached outside.
-    pub fn outside<'a>(&self, keys: impl IntoIterator<Item = &'a ForwardKey>) -> BTreeSet<IpAddr> {
+    /// External addresses of these mappings.
+    pub fn outside<'a>(&self, keys: impl IntoIterator<Item = &'a MappingKey>) -> BTreeSet<IpAddr> {
         let openers = keys.into_iter().flat_map(|key| self.openers(key));
         openers.filter_map(|gateway| self.gateways.get(&gateway).copied().flatten()).collect()
     }
 
-    /// Gateways on which one of these ports is open, and that have another router in front of them: each with its address
-    /// outside, which is none of the Internet's (RFC 1918, RFC 6598).
-    pub fn nested<'a>(&self, keys: impl IntoIterator<Item = &'a ForwardKey>) -> BTreeSet<(IpAddr, Ipv4Addr)> {
+    /// Gateways with one of these mappings behind another NAT, each with its private external address (RFC 1918, RFC 6598).
+    pub fn nested<'a>(&self, keys: impl IntoIterator<Item = &'a MappingKey>) -> BTreeSet<(IpAddr, Ipv4Addr)> {
         let openers = keys.into_iter().flat_map(|key| self.openers(key));
         let nested = openers.filter_map(|gateway| match self.gateways.get(&gateway).copied().flatten()? {
             IpAddr::V4(outside) if is_private(outside) => Some((gateway, outside)),
@@ -59,12 +57,12 @@ mod tests {
     use crate::model::service::Protocol;
 
     #[test]
-    fn where_a_port_is_open() {
-        let key = |external| ForwardKey { address: [192, 0, 2, 9].into(), protocol: Protocol::Tcp, external };
+    fn openers_and_external_addresses_of_a_mapping() {
+        let key = |external| MappingKey { address: [192, 0, 2, 9].into(), protocol: Protocol::Tcp, external };
         let gateways: [IpAddr; 3] = [[192, 0, 2, 1].into(), [192, 0, 2, 2].into(), [192, 0, 2, 3].into()];
         let outside: [Option<IpAddr>; 3] =
             [Some([198, 51, 100, 1].into()), Some([100, 64, 0, 1].into()), None];
-        let outcome = Outcome {
+        let outcome = GatewayStatus {
             gateways: gateways.into_iter().zip(outside).collect(),
             ports: [
                 (key(80), gateways.map(|gateway| (gateway, Ok(()))).into()),
@@ -72,7 +70,7 @@ mod tests {
                 (key(82), [(gateways[0], Err("no".into()))].into()),
             ]
             .into(),
-            ..Outcome::default()
+            ..GatewayStatus::default()
         };
         assert_eq!([80, 81, 82, 83].map(|port| outcome.is_open(&key(port))), [true, true, false, false]);
         let all: BTreeSet<IpAddr> = outside.into_iter().flatten().collect();
