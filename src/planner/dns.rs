@@ -1,4 +1,4 @@
-//! Addresses of Services that are given by name.
+//! Resolves the DNS names among VIPs and Services' addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,10 +9,10 @@ use tokio::sync::{mpsc, watch};
 use crate::config::DnsMode;
 use crate::resolve::lookup;
 
-/// How often names are looked up, as for the control plane's.
-const LOOK_UP: Duration = Duration::from_secs(3);
+/// Interval of queries, as in the Go program.
+const DNS_INTERVAL: Duration = Duration::from_secs(3);
 
-/// Look names up for as long as there are any. A name that cannot be resolved keeps the addresses it had.
+/// Resolves names while there are any. A name that cannot be resolved keeps its addresses.
 pub(super) async fn look_up<M>(
     mut names: watch::Receiver<BTreeSet<String>>,
     mode: DnsMode,
@@ -42,7 +42,11 @@ pub(super) async fn look_up<M>(
             }
         }
         let pause = async {
-            if wanted.is_empty() { std::future::pending().await } else { tokio::time::sleep(LOOK_UP).await }
+            if wanted.is_empty() {
+                std::future::pending().await
+            } else {
+                tokio::time::sleep(DNS_INTERVAL).await
+            }
         };
         tokio::select! {
             changed = names.changed() => if changed.is_err() { return },

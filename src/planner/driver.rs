@@ -1,4 +1,4 @@
-//! Follows Services and what stands behind them, computes the plan, and writes what it asks for.
+//! Watches Services and their endpoints, computes the plan, and publishes it.
 
 mod leases;
 mod names_told;
@@ -45,19 +45,19 @@ use crate::upnp::status::GatewayStatus;
 use crate::upnp::table::DesiredMappings;
 use crate::watch_ext;
 
-/// Status writes under way at once.
-const WRITES_AT_ONCE: usize = 16;
-/// Pauses before a Service whose write failed is written to again.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// After a change of what is announced here the elections go first for so long.
-const MOVING: Duration = Duration::from_millis(300);
-/// Within so long the nodes take turns to write what every one of them could.
-const TURN: Duration = Duration::from_millis(300);
-/// Planning takes at most one part in so many of the time.
-const SHARE: u32 = 5;
+/// Status writes in flight.
+const MAX_WRITES: usize = 16;
+/// Back-off after a failed write of a Service.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// After a change of the announced addresses writes that can wait leave the API server to the elections for this long.
+const SETTLE_TIME: Duration = Duration::from_millis(300);
+/// Spreads the writes of nodes that could all write the same status.
+const WRITE_JITTER: Duration = Duration::from_millis(300);
+/// Planning may use at most 1/MAX_CPU_FRACTION of wall time.
+const MAX_CPU_FRACTION: u32 = 5;
 
-/// What was seen in the cluster.
+/// An event of a watch or a look-up.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "they pass by one at a time, and most are of the largest kind")]
 enum Observed {
@@ -68,7 +68,6 @@ enum Observed {
     Cidrs(Change<(String, Vec<Prefix>)>),
 }
 
-/// What flows in and out.
 pub struct Channels {
     pub plan: watch::Sender<Arc<VipPlan>>,
     /// The control plane's VIPs.
@@ -77,46 +76,37 @@ pub struct Channels {
     /// Metadata of the control plane's Lease.
     pub lease: watch::Receiver<LeaseMetadata>,
     pub elections: mpsc::Sender<elections::Input>,
-    /// What came of it all.
     pub outcome: watch::Receiver<HostStatus>,
-    /// Whom each Lease names.
     pub holders: watch::Receiver<BTreeMap<LeaseName, Holder>>,
-    /// What asks DHCP servers.
     pub dhcp: Handles,
-    /// What talks to the network's gateways.
     pub gateways: (watch::Sender<DesiredMappings>, watch::Receiver<GatewayStatus>),
-    /// What tells names in the local network.
     pub mdns: (watch::Sender<HostRecords>, watch::Receiver<PublishedNames>),
-    /// Where Events go.
     pub events: mpsc::Sender<Event>,
 }
 
-/// How to go about it.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Write status and annotations.
     pub publish: bool,
     /// Follow Endpoints instead of EndpointSlices.
     pub endpoints: bool,
-    /// Which addresses of a name are used.
     pub dns_mode: DnsMode,
-    /// Only Services of this namespace are followed.
+    /// Watch Services of this namespace only.
     pub namespace: Option<String>,
     /// Label the node for each Service that it announces.
     pub label_node: bool,
-    /// Every Service has a name in the local network.
+    /// Publish a name of every Service by mDNS.
     pub names: bool,
-    /// For which Services ports of the network's gateways are opened.
     pub upnp: UpnpPolicy,
-    /// The gateways' outer addresses are shown in the status.
+    /// Add external addresses of gateways to the status.
     pub upnp_status: bool,
 }
 
 type Labelling = Pin<Box<dyn Future<Output = bool> + Send>>;
-/// A write, and whether it tells of a gain.
+/// A status write in flight, and whether it reports a gained address.
 type Flight = Pin<Box<dyn Future<Output = (ServiceKey, Write, bool, Written)> + Send>>;
 
-/// The task and its memory.
+/// The task.
 pub struct Driver {
     api: Arc<Api>,
     context: PlanContext,
@@ -126,9 +116,9 @@ pub struct Driver {
     writer: Arc<Writer>,
     seen: ClusterState,
     nodes: BTreeMap<String, node::NodeView>,
-    /// The cluster's own networks for Services, by the object that names them.
+    /// Prefixes of the cluster's ServiceCIDRs, by object.
     cidrs: BTreeMap<String, Vec<Prefix>>,
-    /// Services and endpoints were listed.
+    /// Whether Services and endpoints are listed.
     listed: (bool, bool),
     /// Annotations of the control plane's Lease that were sent to its election.
     annotated: Vec<(&'static str, String)>,
@@ -139,30 +129,29 @@ pub struct Driver {
     writing: BTreeSet<ServiceKey>,
     flights: FuturesUnordered<Flight>,
     failures: BTreeMap<ServiceKey, (u32, BootTime)>,
-    /// When it is this node's turn to write what every node could.
+    /// Start of this node's write where every node could write.
     postponed: BTreeMap<ServiceKey, BootTime>,
     labelling: Option<Labelling>,
     label_not_before: BootTime,
     told: BTreeMap<ServiceKey, BTreeSet<Issue>>,
-    /// What was announced here when that changed last.
+    /// Addresses announced at the last change.
     held: BTreeSet<IpAddr>,
-    /// Addresses that a station outside was seen to have.
+    /// Addresses in conflict with hosts outside the cluster.
     contested: BTreeSet<IpAddr>,
-    /// Ports of the gateway that Services ask for.
+    /// Desired port mappings.
     mappings: PortMappings,
-    /// Those that are open.
     open_ports: BTreeSet<MappingKey>,
-    /// Services that are gone, or no Services for us any more, and whose address stays until the gateway's ports are closed;
-    /// or until then. What there is in their place follows.
+    /// Deleted or deselected Services whose address stays until their port mappings are closed or the time is over, with the
+    /// object that replaces them.
     departing: BTreeMap<ServiceKey, (BootTime, Option<ServiceView>)>,
-    /// Services whose ports nobody opens, and when that is told.
+    /// Services without permission for their mappings, and when that is reported.
     unopened: BTreeMap<ServiceKey, BootTime>,
-    /// Until when the elections go first: what can wait is not written before.
+    /// End of the last [`SETTLE_TIME`].
     moving_until: BootTime,
 }
 
 impl Driver {
-    /// A driver that has seen nothing. `left_over` are addresses of ours that were on this host before.
+    /// `left_over` are tagged addresses of an earlier process.
     pub fn new(
         api: Arc<Api>,
         context: PlanContext,
@@ -204,15 +193,15 @@ impl Driver {
         }
     }
 
-    /// Run for ever.
+    /// Runs forever.
     ///
     /// # Errors
-    /// If the kernel gives us no timer.
+    /// If the kernel provides no timer.
     pub async fn run(mut self) -> std::io::Result<()> {
         let mut timer = Timer::new()?;
         let (observed_in, mut observed) = mpsc::channel(256);
         let _watches = self.start(&observed_in);
-        // Renewals alone change nothing here.
+        // Renewals change nothing that is published.
         let mut look = true;
         loop {
             if self.dirty && clock::now() >= self.not_before {
@@ -244,8 +233,8 @@ impl Driver {
                 }
                 written = labelled => {
                     self.labelling = None;
-                    // The node's next version tells what came of it; until then, or after a failure, not again.
-                    let pause = if written { Duration::from_millis(500) } else { LONGEST_PAUSE };
+                    // The next version of the Node shows the result; no other write before that or after a failure.
+                    let pause = if written { Duration::from_millis(500) } else { BACKOFF_MAX };
                     self.label_not_before = clock::now() + pause;
                 }
                 Some((key, write, gain, written)) = self.flights.next() => self.landed(key, &write, gain, written),
@@ -267,7 +256,7 @@ impl Driver {
                 }
                 Some(change) = observed.recv() => {
                     self.see(change);
-                    // Whatever else has been seen by now is taken along before anything is computed.
+                    // All events that have arrived are applied before planning.
                     while let Ok(change) = observed.try_recv() {
                         self.see(change);
                     }
@@ -399,7 +388,7 @@ impl Driver {
         self.map_ports();
         self.name();
         self.tell();
-        self.not_before = clock::now() + clock::now().since(began) * (SHARE - 1);
+        self.not_before = clock::now() + clock::now().since(began) * (MAX_CPU_FRACTION - 1);
     }
 
     /// The next leader goes on with the control plane's DHCP leases: what it needs is written with the next renewal.
@@ -423,16 +412,16 @@ impl Driver {
             || control_plane.is_some_and(|control_plane| control_plane.mdns.is_some())
     }
 
-    /// Start status writes as far as there is room.
+    /// Starts status writes, up to [`MAX_WRITES`].
     fn publish(&mut self) {
-        if !self.options.publish || self.flights.len() >= WRITES_AT_ONCE {
+        if !self.options.publish || self.flights.len() >= MAX_WRITES {
             return;
         }
         let now = clock::now();
         let outcome = self.channels.outcome.borrow();
         let mut writes = Vec::new();
         for (key, handled) in &self.plan.services {
-            if self.flights.len() + writes.len() >= WRITES_AT_ONCE {
+            if self.flights.len() + writes.len() >= MAX_WRITES {
                 break;
             }
             let paused = self.failures.get(key).is_some_and(|(_, until)| now < *until);
@@ -440,26 +429,27 @@ impl Driver {
                 continue;
             }
             let Some(view) = self.seen.services.get(key) else { continue };
-            let everybody = handled.group == Some(GroupId::EveryNode);
+            let anycast = handled.group == Some(GroupId::EveryNode);
             let mut further = self.lease_annotations(view, handled);
             further.extend(self.told_name(key, view).map(|text| (annotation::MDNS_NAME, text)));
             let (outside, entries) = self.outside(key, view);
             further.extend(outside.map(|text| (annotation::UPNP_EXTERNAL_IP, text)));
-            let here = Here { held: &outcome.held, me: &self.context.me, everybody, outside: entries };
+            let here = Here { held: &outcome.held, me: &self.context.me, anycast, external: entries };
             let Some(write) = change(view, handled, here, further) else {
                 self.postponed.remove(key);
                 continue;
             };
-            // Not all at once: the first one's write is enough.
+            // One node's write is enough.
             let mine = view.annotation(annotation::VIP_HOST) == Some(&self.context.me);
-            if everybody && !mine {
+            if anycast && !mine {
                 let seed = fnv1a(format!("{}/{key}", self.context.me).as_bytes());
-                let due = self.postponed.entry(key.clone()).or_insert(now + TURN.mul_f64(spread(seed, 0)));
+                let due =
+                    self.postponed.entry(key.clone()).or_insert(now + WRITE_JITTER.mul_f64(spread(seed, 0)));
                 if now < *due {
                     continue;
                 }
             }
-            // Where the address stays the same, only the node's name is to be written: nobody's packets wait.
+            // With the same address only the node's name changes: no traffic depends on it.
             if write.ingress == view.status && now < self.moving_until {
                 continue;
             }
@@ -477,7 +467,7 @@ impl Driver {
         }
     }
 
-    /// Label this node, if it is known and lacks something.
+    /// Labels this node if its labels differ.
     fn label(&mut self) {
         if !self.options.label_node || self.labelling.is_some() || clock::now() < self.label_not_before {
             return;
@@ -507,8 +497,7 @@ impl Driver {
                         self.event(&key, false, "AddressGained", format!("node {me} announces {addresses}"));
                     }
                     None => {
-                        let text =
-                            format!("nobody announces {addresses}: nothing ready stands behind the Service");
+                        let text = format!("withdrew {addresses}: the Service has no ready endpoints");
                         self.event(&key, true, "AddressWithdrawn", text);
                     }
                     Some(_) => {}
@@ -525,7 +514,7 @@ impl Driver {
 
     fn pause(&mut self, key: ServiceKey) {
         let entry = self.failures.entry(key).or_insert((0, clock::now()));
-        let pause = SHORTEST_PAUSE.saturating_mul(1 << entry.0.min(10)).min(LONGEST_PAUSE);
+        let pause = BACKOFF_MIN.saturating_mul(1 << entry.0.min(10)).min(BACKOFF_MAX);
         *entry = (entry.0 + 1, clock::now() + pause);
     }
 
@@ -543,7 +532,7 @@ impl Driver {
     }
 }
 
-/// The networks that a ServiceCIDR names; none for an object without a name, which no server sends.
+/// The prefixes of a ServiceCIDR.
 fn networks(object: ServiceCIDR) -> Option<(String, Vec<Prefix>)> {
     let cidrs = object.spec.and_then(|spec| spec.cidrs).unwrap_or_default();
     Some((object.metadata.name?, cidrs.iter().filter_map(|cidr| cidr.parse().ok()).collect()))

@@ -1,4 +1,4 @@
-//! What stands behind a Service, from all its EndpointSlices together.
+//! The endpoints of Services, merged from their EndpointSlices.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,29 +7,24 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::model::ServiceKey;
 
-/// An endpoint, as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    /// The node it is on, if it says so.
     pub node: Option<String>,
-    /// It takes new connections.
+    /// Accepts new connections.
     pub ready: bool,
-    /// It would still answer, though it may be on its way out.
+    /// Still serves, though it may be terminating.
     pub serving: bool,
 }
 
-/// A part of a Service's endpoints.
+/// An EndpointSlice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slice {
-    /// Whose.
     pub service: ServiceKey,
-    /// Its own name.
     pub name: String,
-    /// Them.
     pub endpoints: Vec<Endpoint>,
 }
 
-/// The part that an EndpointSlice has; none for one that belongs to no Service.
+/// None for a slice without a Service.
 pub fn of_slice(slice: EndpointSlice) -> Option<Slice> {
     let labels = slice.metadata.labels.unwrap_or_default();
     let service = ServiceKey {
@@ -46,7 +41,7 @@ pub fn of_slice(slice: EndpointSlice) -> Option<Slice> {
     Some(Slice { service, name: slice.metadata.name?, endpoints: endpoints.collect() })
 }
 
-/// The older object, which has all of a Service's endpoints (`enable_endpoints`).
+/// The Endpoints object, which has all endpoints of a Service (`enable_endpoints`).
 pub fn of_endpoints(endpoints: OldEndpoints) -> Option<Slice> {
     let service = ServiceKey { namespace: endpoints.metadata.namespace?, name: endpoints.metadata.name? };
     let subsets = endpoints.subsets.unwrap_or_default();
@@ -66,18 +61,15 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// These are all slices there are.
     pub fn reset(&mut self, all: Vec<Slice>) {
         self.slices.clear();
         all.into_iter().for_each(|slice| self.apply(slice));
     }
 
-    /// A slice came or changed.
     pub fn apply(&mut self, slice: Slice) {
         self.slices.entry(slice.service).or_default().insert(slice.name, slice.endpoints);
     }
 
-    /// A slice is gone.
     pub fn remove(&mut self, slice: &Slice) {
         if let Some(slices) = self.slices.get_mut(&slice.service) {
             slices.remove(&slice.name);
@@ -91,13 +83,12 @@ impl Endpoints {
         self.slices.get(service).into_iter().flat_map(BTreeMap::values).flatten()
     }
 
-    /// Whether anything answers behind a Service.
+    /// Whether a Service has a serving endpoint.
     pub fn any(&self, service: &ServiceKey) -> bool {
         self.of(service).any(|endpoint| endpoint.serving)
     }
 
-    /// Whether this node answers for a Service by itself: it has a ready endpoint, or, where no node has, one that
-    /// still serves.
+    /// Whether `node` has a ready endpoint of a Service; where no node has one, an endpoint that still serves.
     pub fn on(&self, service: &ServiceKey, node: &str) -> bool {
         let here = |endpoint: &&Endpoint| {
             endpoint.node.as_deref().is_some_and(|name| name.eq_ignore_ascii_case(node))
@@ -142,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_on_its_way_out_counts_where_no_other_is_ready() {
+    fn a_terminating_endpoint_counts_where_no_other_is_ready() {
         let mut endpoints = Endpoints::default();
         endpoints.apply(slice("a", &[("one", false, true), ("two", true, true), ("three", false, false)]));
         assert_eq!(["one", "two", "three"].map(|node| endpoints.on(&key(), node)), [false, true, false]);

@@ -1,13 +1,13 @@
-//! Services of type LoadBalancer: which of them this host may announce, by which election, and what their status says.
+//! Plans VIP groups: which addresses of the control plane and of Services this host may hold, and its candidacy for each.
 //!
 //! ```text
-//! Services, EndpointSlices, Nodes ─► driver ─► plan ─┬─► board (places, routes) ─► reconcile
-//!                                      ▲             ├─► candidacies         ─► leader/elections
-//!                    held addresses ───┘             └─► status, Events      ─► cluster
+//! Services, EndpointSlices, Nodes, Leases ─► driver ─► plan ─┬─► VipPlan        ─► election, reconcile
+//!                                              ▲             └─► status, Events ─► cluster
+//!                      announced addresses ────┘
 //! ```
 //!
-//! `select`, `addresses`, `leases`, `endpoints`, `reserved`, `rendezvous`, `routes` and `plan` compute, `status` and `labels` say what is to be written,
-//! `driver` follows the cluster and writes.
+//! `control_plane` and `plan` compute, with `select`, `addresses`, `reserved`, `leases`, `endpoints`, `placement`,
+//! `rendezvous` and `routes`; `driver` watches the cluster and publishes.
 
 pub mod addresses;
 pub mod control_plane;

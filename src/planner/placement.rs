@@ -1,4 +1,4 @@
-//! Which interface the addresses of a Service go on.
+//! The interface of a Service's addresses.
 
 use std::net::IpAddr;
 
@@ -8,8 +8,8 @@ use crate::model::annotation::{MACVLAN_NAME, RP_FILTER, SERVICE_INTERFACE, SERVI
 use crate::model::interface::ManagedInterface;
 use crate::model::{AddressSpec, InterfaceSelector, ServiceView};
 
-/// The longest name of an interface (IFNAMSIZ).
-const LONGEST_LINK_NAME: usize = 15;
+/// Longest name of an interface (IFNAMSIZ - 1).
+const MAX_INTERFACE_NAME: usize = 15;
 
 /// `parent.tag`, with a tag from 1 to 4094 (IEEE 802.1Q).
 pub(super) fn vlan_of(text: &str) -> Option<(&str, u16)> {
@@ -18,33 +18,31 @@ pub(super) fn vlan_of(text: &str) -> Option<(&str, u16)> {
     (!parent.is_empty()).then_some((parent, tag))
 }
 
-/// The interface of its own that a Service asks for, on this one: for addresses from a DHCP server alone.
+/// The macvlan that a Service requests on `parent`, for leased addresses only.
 pub(super) fn macvlan(view: &ServiceView, parent: &str) -> Option<Result<ManagedInterface, String>> {
     let name = view.annotation(MACVLAN_NAME)?;
     let asking = DhcpSpec::of(view)?;
     let legal = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
-    if name.len() > LONGEST_LINK_NAME || !name.chars().all(legal) || name == parent {
-        let text = format!(
-            "{MACVLAN_NAME}: `{name}` is no name for an interface of its own, of at most 15 letters and digits"
-        );
+    if name.len() > MAX_INTERFACE_NAME || !name.chars().all(legal) || name == parent {
+        let text =
+            format!("{MACVLAN_NAME}: `{name}` is not an interface name of at most 15 letters and digits");
         return Some(Err(text));
     }
     let filter = view.annotation(RP_FILTER).unwrap_or("0");
     let Some(reverse_path) = filter.parse().ok().filter(|value| *value <= 2) else {
-        return Some(Err(format!("{RP_FILTER}: `{filter}` is none of 0, 1 and 2")));
+        return Some(Err(format!("{RP_FILTER}: `{filter}` is not 0, 1 or 2")));
     };
     let (parent, name, hardware) = (parent.to_owned(), name.to_owned(), asking.identity.hardware);
     Some(Ok(ManagedInterface::Macvlan { parent, name, hardware, reverse_path }))
 }
 
-/// Where an address goes.
 pub(super) fn place(context: &PlanContext, view: &ServiceView, address: IpAddr) -> AddressSpec {
     let interface = match (view.annotation(SERVICE_VLAN), view.annotation(SERVICE_INTERFACE)) {
         (Some(vlan), _) => match vlan_of(vlan) {
             Some((parent, tag)) => {
                 InterfaceSelector::Managed(ManagedInterface::Vlan { parent: parent.to_owned(), tag })
             }
-            // There is no such interface: the user is told so.
+            // There is no such interface, which is reported.
             None => InterfaceSelector::Named(vlan.to_owned()),
         },
         (None, Some("auto")) => InterfaceSelector::OfSubnet(context.main_interface.clone()),

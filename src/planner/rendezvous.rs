@@ -1,15 +1,15 @@
-//! Which node is to hold which group: everybody computes the same from the same Leases.
+//! The preferred holder of each group. Every node computes the same from the same Leases.
 //!
-//! Whoever holds a group keeps it while that is fair, so that the loss of a node moves its own groups alone, and a
-//! node that comes back is given its share and no more. Free groups go by rendezvous hashing (Thaler and Ravishankar,
-//! 1998) among the nodes that have less than their share.
+//! A holder keeps a group while the distribution is fair: the loss of a node moves its own groups only, and a node that comes
+//! back gets its share. Free groups are assigned by rendezvous hashing (Thaler and Ravishankar, 1998) among the nodes with
+//! less than their share.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use crate::model::hash::fnv1a;
 
-/// How strongly a node wants something.
+/// A node's weight for a key.
 fn score(node: &str, what: impl Display) -> u64 {
     // FNV's upper bits change little with the last byte: mix once more (the finalizer of MurmurHash3).
     let mut mixed = fnv1a(format!("{node}/{what}").as_bytes());
@@ -19,15 +19,14 @@ fn score(node: &str, what: impl Display) -> u64 {
     mixed ^ (mixed >> 33)
 }
 
-/// How many of the others go before `me` for something.
+/// The rank of `me` among `others` for a key.
 pub fn rank<'a>(me: &str, others: impl Iterator<Item = &'a str>, what: impl Display) -> usize {
     let mine = score(me, &what);
     others.filter(|other| *other != me && score(other, &what) > mine).count()
 }
 
-/// For each group the nodes that may hold it, at most `most`, the one that is to hold it first.
-///
-/// `holders` are those of now. The shares differ by one group at most.
+/// At most `most` candidates for each group, in order of preference, given the present `holders`. Shares differ by at most
+/// one group.
 pub fn candidates(
     groups: usize,
     members: &BTreeSet<String>,
@@ -60,7 +59,7 @@ fn assign<'a>(
             list.push(*group);
         }
     }
-    // Whoever has most today is granted what does not divide evenly.
+    // The remainder of an uneven division stays with the nodes that hold most.
     let (floor, mut extra) = (groups / members.len(), groups % members.len());
     let mut order: Vec<&str> = held.keys().copied().collect();
     order.sort_by_key(|node| (std::cmp::Reverse(held.get(node).map_or(0, Vec::len)), *node));
@@ -141,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_at_most_so_many_candidates_and_all_are_members() {
+    fn candidates_are_limited_and_all_of_them_members() {
         let five = nodes(&["a", "b", "c", "d", "e"]);
         for list in candidates(20, &five, &BTreeMap::new(), 3) {
             let different: BTreeSet<&String> = list.iter().collect();
@@ -152,13 +151,13 @@ mod tests {
     }
 
     #[test]
-    fn a_holder_that_is_gone_counts_for_nothing() {
+    fn a_holder_that_is_no_member_is_ignored() {
         let holders = (0..4).map(|group| (group, "gone".to_owned())).collect();
         assert_eq!(shares(&settled(4, &nodes(&["a", "b"]), &holders)), [2, 2]);
     }
 
     #[test]
-    fn everybody_ranks_all_alike() {
+    fn every_node_computes_the_same_ranks() {
         let names = ["a", "b", "c", "d"];
         for what in 0..20 {
             let mut ranks: Vec<usize> =

@@ -1,4 +1,4 @@
-//! What routers are told of Services: a route for each address, with what its annotations ask for.
+//! Routes of Services: one for each address, with the attributes of its annotations.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use crate::model::route::{community, large_community};
 use crate::model::service::TrafficPolicy;
 use crate::model::{AddressSpec, GroupId, Prefix, RouteAttributes, Routes, ServiceKey, ServiceView};
 
-/// The most that a path is made longer by.
-const LONGEST_PREPEND: u8 = 32;
+/// Maximum of AS path prepending.
+const MAX_PREPEND: u8 = 32;
 
 /// Adds the routes of each group: for its addresses on this host, and for networks that every node advertises.
 pub(super) fn routes(rules: &RouteRules, me: &str, state: &ClusterState, plan: &mut Plan) {
@@ -55,7 +55,7 @@ fn everywhere(rules: &RouteRules, me: &str, state: &ClusterState, plain: &Arc<Ro
     routes
 }
 
-/// Whether packets for a Service's external addresses can be served on this host.
+/// Whether this node can serve a Service's external addresses.
 fn is_served(seen: &ClusterState, me: &str, key: &ServiceKey, view: &ServiceView) -> bool {
     let ignored = view.annotation(IGNORE) == Some("true");
     !ignored
@@ -65,14 +65,14 @@ fn is_served(seen: &ClusterState, me: &str, key: &ServiceKey, view: &ServiceView
         }
 }
 
-/// Whether a Service has anything to say of its routes.
+/// Whether a Service has annotations about its routes.
 fn asks(view: &ServiceView) -> bool {
     [BGP_COMMUNITIES, BGP_LARGE_COMMUNITIES, BGP_LOCAL_PREF, BGP_MED, BGP_PREPEND]
         .iter()
         .any(|name| view.annotations.contains_key(*name))
 }
 
-/// What a Service's annotations ask for, if anything, and what of it cannot be followed, in words.
+/// The route attributes of a Service's annotations, if it has any, and what is wrong with them.
 pub(super) fn path(view: &ServiceView) -> (Option<Arc<RouteAttributes>>, Vec<String>) {
     let mut wrong = Vec::new();
     if !asks(view) {
@@ -105,7 +105,7 @@ pub(super) fn path(view: &ServiceView) -> (Option<Arc<RouteAttributes>>, Vec<Str
         large_communities: large.iter().filter_map(|item| large_community(item)).collect(),
         local_pref: number(BGP_LOCAL_PREF, u32::MAX),
         med: number(BGP_MED, u32::MAX),
-        prepend: number(BGP_PREPEND, LONGEST_PREPEND.into()).and_then(|times| times.try_into().ok()),
+        prepend: number(BGP_PREPEND, MAX_PREPEND.into()).and_then(|times| times.try_into().ok()),
         draining: false,
     };
     (Some(Arc::new(path)), wrong)
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_annotations_ask_for() {
+    fn annotations_become_route_attributes() {
         let with = |pairs: &[(&str, &str)]| ServiceView {
             annotations: pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
             ..ServiceView::default()

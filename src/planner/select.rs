@@ -1,22 +1,19 @@
-//! Which Services are looked after, and by what kind of election.
+//! Selection of Services.
 
 use crate::config::ClassRule;
 use crate::model::annotation::{FORCE_ELECTION, IGNORE};
 use crate::model::{ServiceKey, ServiceView};
 
-/// What the configuration says of Services.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
-    /// Only this namespace.
     pub namespace: Option<String>,
-    /// Only these classes.
     pub class: ClassRule,
-    /// Services may ask for an election of their own.
+    /// Services may request an election of their own.
     pub on_demand: bool,
 }
 
 impl Rules {
-    /// Whether a Service is looked after.
+    /// Whether a Service is selected.
     pub fn covers(&self, key: &ServiceKey, view: &ServiceView) -> bool {
         let class = view.class.as_deref();
         let class_fits = match &self.class {
@@ -31,7 +28,7 @@ impl Rules {
             && view.annotation(IGNORE) != Some("true")
     }
 
-    /// Whether a Service has an election of its own whatever the others have.
+    /// Whether a Service requests an election of its own.
     pub fn elects_alone(&self, view: &ServiceView) -> bool {
         self.on_demand && view.annotation(FORCE_ELECTION) == Some("true")
     }
@@ -64,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_alone() {
+    fn unselected_services() {
         let none = ClassRule::None;
         assert!(!covers(&none, None, |view| view.load_balancer = false));
         assert!(!covers(&none, None, |view| view.deleting = true));

@@ -1,4 +1,4 @@
-//! What the status of a Service should say, and who says it: the node that announces it, and nobody else.
+//! The desired status of a Service. The node that announces it is the only writer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,55 +10,54 @@ use crate::model::annotation::{DHCP_LEASE, VIP_HOST};
 use crate::model::service::Ingress;
 use crate::planner::plan::{Issue, ServicePlan};
 
-/// What to write to a Service: its status, and the node in an annotation.
+/// A write of a Service's status and annotations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// The version that it was decided on.
+    /// The version that the change was decided on.
     pub resource_version: String,
     /// `status.loadBalancer.ingress`.
     pub ingress: Vec<Ingress>,
-    /// The annotation that names the node; none removes it.
+    /// The announcing node; none removes the annotation.
     pub host: Option<String>,
-    /// Further annotations; none removes one.
+    /// Further annotations; none removes an annotation.
     pub annotations: BTreeMap<&'static str, Option<String>>,
 }
 
-/// How it stands on this node.
+/// A Service on this node.
 #[derive(Debug)]
 pub struct Here<'a> {
-    /// Addresses that are announced.
+    /// Announced addresses.
     pub held: &'a BTreeSet<IpAddr>,
-    /// The node's name.
     pub me: &'a str,
-    /// Every node announces it.
-    pub everybody: bool,
-    /// Under which addresses it is reached by way of gateways.
-    pub outside: Vec<Ingress>,
+    /// Every node announces the Service.
+    pub anycast: bool,
+    /// Entries for external addresses of gateways.
+    pub external: Vec<Ingress>,
 }
 
-/// What is to be written about a Service from this node; none if nothing, or nothing by us.
+/// The write that this node has to make, if any.
 ///
-/// The holder of its addresses writes. Whoever was the last to announce it clears it when nobody can serve it any more.
-/// Of what `everybody` announces the same holds for all: whoever comes first writes, and the others are content.
-/// `annotations` are what else the holder writes; what it knows of a DHCP lease also while nobody can serve the Service.
+/// The leader of its addresses writes. The last announcing node clears the status when no node can serve the Service any more.
+/// Where every node announces, the first one writes. `annotations` are further annotations of the leader; those about a DHCP
+/// lease are written also while no node can serve the Service.
 pub fn change(
     view: &ServiceView,
     handled: &ServicePlan,
     here: Here<'_>,
     annotations: BTreeMap<&'static str, Option<String>>,
 ) -> Option<Change> {
-    let Here { held, me, everybody, outside } = here;
+    let Here { held, me, anycast, external } = here;
     let host = view.annotation(VIP_HOST);
-    let mine = host == Some(me) || (everybody && host.is_some());
+    let mine = host == Some(me) || (anycast && host.is_some());
     let announced: Vec<IpAddr> =
         handled.addresses.iter().copied().filter(|address| held.contains(address)).collect();
-    // An address that came from a DHCP server is gone when the lease is, and not when nobody can announce it.
+    // A leased address is lost with its lease, not with the last endpoint.
     let lost =
         handled.addresses.is_empty() && handled.issues.iter().any(|issue| matches!(issue, Issue::Lease(_)));
     let (ingress, host) = if handled.servable_here && !announced.is_empty() {
-        let host = if everybody { host.unwrap_or(me) } else { me };
+        let host = if anycast { host.unwrap_or(me) } else { me };
         let inside = announced.iter().map(|address| entry(view, *address));
-        (inside.chain(outside).collect(), Some(host.to_owned()))
+        (inside.chain(external).collect(), Some(host.to_owned()))
     } else if mine && (!handled.has_endpoints || lost) {
         (Vec::new(), None)
     } else if !handled.has_endpoints && annotations.contains_key(DHCP_LEASE) {
@@ -77,7 +76,7 @@ fn entry(view: &ServiceView, address: IpAddr) -> Ingress {
 }
 
 impl Change {
-    /// As a merge patch of the Service's status; it fails when the Service has changed.
+    /// The merge patch of the status; it fails if the Service has changed.
     pub fn to_json(&self) -> Value {
         let entries: Vec<Value> = self.ingress.iter().map(entry_to_json).collect();
         let ingress = if entries.is_empty() { Value::Null } else { json!(entries) };
@@ -129,11 +128,11 @@ mod tests {
     }
 
     #[test]
-    fn who_writes_what() {
+    fn the_leader_writes_the_status_and_the_last_one_clears_it() {
         let held: BTreeSet<IpAddr> = [A.parse().unwrap()].into();
         let none = BTreeSet::new();
         let writes = |view: &ServiceView, handled: &ServicePlan, held: &BTreeSet<IpAddr>| {
-            let here = Here { held, me: "me", everybody: false, outside: Vec::new() };
+            let here = Here { held, me: "me", anycast: false, external: Vec::new() };
             change(view, handled, here, BTreeMap::new()).map(|change| (change.ingress.len(), change.host))
         };
         let mine = Some((1, Some("me".to_owned())));
@@ -143,20 +142,20 @@ mod tests {
         // Ports follow.
         let changed = ServiceView { ports: vec![(Protocol::Tcp, 81)], ..published(view(), "me") };
         assert_eq!(writes(&changed, &handled(true, true), &held), mine);
-        // Not held here: not our business, unless nobody can hold it.
+        // Not announced here: only cleared where no node can serve it.
         assert_eq!(writes(&published(view(), "me"), &handled(true, true), &none), None);
         assert_eq!(writes(&published(view(), "me"), &handled(false, false), &none), Some((0, None)));
         assert_eq!(writes(&published(view(), "other"), &handled(false, false), &none), None);
     }
 
     #[test]
-    fn a_lease_is_written_down_though_nobody_can_serve_the_service() {
+    fn a_lease_is_recorded_although_no_node_can_serve_the_service() {
         let none = BTreeSet::new();
         let writes = |view: &ServiceView, handled: &ServicePlan, annotations| {
             change(
                 view,
                 handled,
-                Here { held: &none, me: "me", everybody: false, outside: Vec::new() },
+                Here { held: &none, me: "me", anycast: false, external: Vec::new() },
                 annotations,
             )
         };
@@ -167,15 +166,15 @@ mod tests {
         let mut written = view();
         written.annotations.insert(DHCP_LEASE.into(), "new".into());
         assert_eq!(writes(&written, &asleep, lease("new")), None);
-        // Where somebody can, it goes with the status.
+        // Where a node can serve it, the lease is written with the status.
         assert_eq!(writes(&view(), &handled(true, true), lease("new")), None);
     }
 
     #[test]
-    fn what_everybody_announces_is_written_once() {
+    fn an_anycast_status_is_written_once() {
         let held: BTreeSet<IpAddr> = [A.parse().unwrap()].into();
         let writes = |view: &ServiceView, handled: &ServicePlan| {
-            let here = Here { held: &held, me: "me", everybody: true, outside: Vec::new() };
+            let here = Here { held: &held, me: "me", anycast: true, external: Vec::new() };
             let change = change(view, handled, here, BTreeMap::new());
             change.map(|change| (change.ingress.len(), change.host))
         };

@@ -1,4 +1,4 @@
-//! What users are told of their Services: Events and log lines.
+//! Events and log lines about Services.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::ObjectReference;
 
 use super::super::plan::Issue;
-use super::{Driver, MOVING};
+use super::{Driver, SETTLE_TIME};
 use crate::cluster::event::Event;
 use crate::model::Role;
 use crate::model::{GroupId, ServiceKey};
@@ -14,7 +14,7 @@ use crate::net::clock;
 use crate::reconcile::host_status::HostStatus;
 
 impl Driver {
-    /// Tell users what they should know, once.
+    /// Reports each problem once.
     pub(super) fn tell(&mut self) {
         self.telemetry.services(self.plan.services.len());
         let HostStatus { obstacles, conflicts, .. } = self.channels.outcome.borrow().clone();
@@ -52,14 +52,14 @@ impl Driver {
         }
     }
 
-    /// Tell of addresses that this node has lost without having handed them over.
+    /// Reports addresses lost without a hand-over.
     pub(super) fn tell_losses(&mut self) {
         let held = self.channels.outcome.borrow().held.clone();
         let lost: BTreeSet<IpAddr> = self.held.difference(&held).copied().collect();
         let now = clock::now();
-        // Not again at once: what can wait must not wait for ever where an address comes and goes.
-        if held != self.held && now >= self.moving_until + MOVING {
-            self.moving_until = now + MOVING;
+        // Not twice in a row: a flapping address must not postpone writes forever.
+        if held != self.held && now >= self.moving_until + SETTLE_TIME {
+            self.moving_until = now + SETTLE_TIME;
         }
         self.held = held;
         if lost.is_empty() {
@@ -90,7 +90,7 @@ impl Driver {
         }
     }
 
-    /// Events are a courtesy: when too many wait they are dropped.
+    /// Events are best effort: dropped when the queue is full.
     pub(super) fn event(&self, key: &ServiceKey, warning: bool, reason: &'static str, message: String) {
         let about = ObjectReference {
             api_version: Some("v1".into()),

@@ -1,5 +1,5 @@
-//! Addresses that a DHCP server gave though somebody in the cluster has them: a server that has lost its memory, or whose
-//! range overlaps with what is given by hand. On the interface that would not be noticed, where both are on one host.
+//! Leases of addresses that are in use in the cluster: from a DHCP server that has lost its leases, or whose range overlaps
+//! with static addresses. A probe does not detect that where both are on one host.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,9 +13,9 @@ use crate::dhcp::wish::LeaseKey;
 use crate::model::annotation::DHCP_LEASE;
 use crate::model::{ServiceKey, ServiceView};
 
-/// Such leases, each with whose the address is, in words.
+/// Such leases, each with the owner of its address.
 ///
-/// Whoever has an address keeps it: a lease that is written to its Service is contested by nobody as long as it goes on.
+/// The present owner keeps an address: a lease recorded in its Service is uncontested while it is extended.
 pub(super) fn contested(
     seen: &ClusterState,
     askings: &BTreeMap<&ServiceKey, DhcpSpec>,
@@ -48,7 +48,7 @@ pub(super) fn contested(
     new.filter_map(|claim| Some((claim.lease.clone(), sentence(whose(claim)?)))).collect()
 }
 
-/// Addresses that Services have from elsewhere.
+/// Static addresses of Services.
 fn by_hand(seen: &ClusterState) -> BTreeMap<IpAddr, Vec<&ServiceKey>> {
     let mut found: BTreeMap<IpAddr, Vec<&ServiceKey>> = BTreeMap::new();
     for (key, view) in &seen.services {
@@ -61,7 +61,7 @@ fn by_hand(seen: &ClusterState) -> BTreeMap<IpAddr, Vec<&ServiceKey>> {
     found
 }
 
-/// An address that a DHCP server gave to a Service.
+/// A leased address of a Service.
 struct Claim<'a> {
     service: &'a ServiceKey,
     created: i64,
@@ -89,7 +89,7 @@ fn claims<'a>(
 }
 
 impl Claim<'_> {
-    /// Whether this one has the address, and not the other. Those that are one client to the server share it.
+    /// Whether this lease has precedence. Leases of one client ID share the address.
     fn goes_before(&self, other: &Self) -> bool {
         let rank = |claim: &Self| (!claim.recorded, claim.created, claim.service.clone());
         self.address == other.address

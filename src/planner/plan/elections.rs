@@ -1,4 +1,4 @@
-//! Which election the addresses of each Service go with, and this host's part in it.
+//! The VIP group of each Service, and this host's candidacy for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,11 +15,11 @@ use crate::model::{
     AddressSpec, Candidacy, CandidacyKind, GroupId, GroupPlan, LeaseName, ServiceKey, ServiceView,
 };
 
-/// How much later each further candidate of a group takes what is free.
-const HEAD_START: Duration = Duration::from_millis(200);
-/// The same where Services are elected alone: long enough for the first one's write to be seen, as a rule.
+/// Delay between the candidates of a group for a free Lease.
+const GROUP_STEP: Duration = Duration::from_millis(200);
+/// The same for Services elected alone: usually long enough to observe the first candidate's write.
 const STEP: Duration = Duration::from_millis(30);
-/// Whoever comes later still goes along with the last of these.
+/// All further candidates have the last delay.
 const STEPS: usize = 3;
 
 /// Services that share an address or a Lease move together.
@@ -28,7 +28,7 @@ struct Component {
     services: Vec<ServiceKey>,
 }
 
-/// Put each of these Services into its election.
+/// Assigns each of these Services to its group.
 pub(super) fn elect(context: &PlanContext, seen: &ClusterState, plan: &mut Plan, elected: &[ServiceKey]) {
     let elects_alone =
         |component: &Component| component.services.iter().any(|key| elects_alone(context, seen, plan, key));
@@ -55,23 +55,23 @@ pub(super) fn elect(context: &PlanContext, seen: &ClusterState, plan: &mut Plan,
     }
 }
 
-/// Whether a Service needs an election of its own, and so does everything that shares an address with it: an address
-/// belongs to one election.
+/// Whether a Service needs an election of its own. Services that share an address with it join that: an address belongs to
+/// one election.
 fn elects_alone(context: &PlanContext, seen: &ClusterState, plan: &Plan, key: &ServiceKey) -> bool {
     let (Some(view), Some(handled)) = (seen.services.get(key), plan.services.get(key)) else { return false };
     match &context.mode {
         Mode::PerService => true,
         Mode::Global(_) => context.rules.elects_alone(view),
-        // A DHCP server gives an address to one host, and somebody has to be the one who asks.
+        // A DHCP lease belongs to one host: a leader has to obtain it.
         Mode::EveryNode => context.rules.elects_alone(view) || handled.asking.is_some(),
-        // What only some nodes can serve cannot go with the rest.
+        // Services that only some nodes can serve cannot join a group.
         Mode::Groups { .. } => {
             context.rules.elects_alone(view) || view.traffic_policy == TrafficPolicy::Local
         }
     }
 }
 
-/// The addresses of those Services among these that are `wanted`.
+/// The addresses of the Services that are `wanted`.
 fn addresses_of(
     context: &PlanContext,
     seen: &ClusterState,
@@ -83,7 +83,7 @@ fn addresses_of(
     for key in keys {
         let (Some(handled), Some(view)) = (plan.services.get(key), seen.services.get(key)) else { continue };
         if wanted(handled) {
-            // Of Services that share an address the first by name says where it goes.
+            // Of Services that share an address the first by name decides.
             for address in handled.addresses.iter().filter(|address| !seen.vips.contains(address)) {
                 addresses.entry(*address).or_insert_with(|| place(context, view, *address));
             }
@@ -120,7 +120,7 @@ fn add_group(
     }
 }
 
-/// The Lease of a Service that is elected alone.
+/// The Lease of a Service with an election of its own.
 fn lease_of(key: &ServiceKey, view: &ServiceView) -> LeaseName {
     let own = || LeaseName { namespace: key.namespace.clone(), name: format!("kubevip-{}", key.name) };
     match view.annotation(LEASE_NAME).filter(|_| view.traffic_policy == TrafficPolicy::Cluster) {
@@ -132,7 +132,7 @@ fn lease_of(key: &ServiceKey, view: &ServiceView) -> LeaseName {
     }
 }
 
-/// Services that share an address or a Lease, together; oldest first in each.
+/// Services that share an address or a Lease, oldest first.
 fn components(seen: &ClusterState, plan: &Plan, keys: &[ServiceKey]) -> Vec<Component> {
     let mut keys: Vec<&ServiceKey> = keys.iter().collect();
     let age = |key: &ServiceKey| seen.services.get(key).map_or(0, |view| view.created);
@@ -170,7 +170,7 @@ fn components(seen: &ClusterState, plan: &Plan, keys: &[ServiceKey]) -> Vec<Comp
     components
 }
 
-/// Elections for Services that go together: on the Lease of the oldest.
+/// Elections of components, on the Lease of the oldest Service.
 fn place_alone(context: &PlanContext, seen: &ClusterState, plan: &mut Plan, components: &[Component]) {
     let age = |key: &&ServiceKey| (seen.services.get(*key).map_or(0, |view| view.created), (*key).clone());
     let lease = |component: &Component| {
@@ -186,19 +186,19 @@ fn place_alone(context: &PlanContext, seen: &ClusterState, plan: &mut Plan, comp
         let handled = || component.services.iter().filter_map(|key| plan.services.get(key));
         let servable_here = handled().any(|handled| handled.servable_here);
         let leased = handled().any(|handled| handled.asking.is_some());
-        // Somebody has to renew a lease of a DHCP server, though nobody can serve the Service.
+        // A leader has to renew the DHCP lease although no node can serve the Service.
         let asleep = leased && handled().all(|handled| !handled.has_endpoints);
         let eligible = servable_here || asleep;
         let mut views = component.services.iter().filter_map(|key| seen.services.get(key));
         let announced = views.any(|view| view.annotation(VIP_HOST).is_some());
         let addresses = match eligible {
             true => addresses_of(context, seen, plan, &component.services, SERVABLE),
-            // While it was asleep it had none.
+            // Without endpoints it had no address.
             false if leased && !announced => BTreeSet::new(),
-            // Whoever cannot serve them any more keeps the addresses, silently, until a host that can has them.
+            // A node that cannot serve them any more keeps the addresses, without announcing, until another node has them.
             false => addresses_of(context, seen, plan, &component.services, ALIVE),
         };
-        // Not everybody writes at once to a Lease that is free: one of them would win, and all pay.
+        // Candidates do not write to a free Lease at the same time: all but one write would be wasted.
         let able = present.iter().copied().filter(|node| asleep || can_serve(seen, component, node));
         let rank = rendezvous::rank(&context.me, able, &lease).min(STEPS);
         let delay = STEP * u32::try_from(rank).unwrap_or(0);
@@ -208,7 +208,7 @@ fn place_alone(context: &PlanContext, seen: &ClusterState, plan: &mut Plan, comp
     }
 }
 
-/// Whether a node can serve any of these.
+/// Whether a node can serve any Service of the component.
 fn can_serve(seen: &ClusterState, component: &Component, node: &str) -> bool {
     component.services.iter().any(|key| match seen.services.get(key).map(|view| view.traffic_policy) {
         Some(TrafficPolicy::Local) => seen.endpoints.on(key, node),
@@ -217,7 +217,7 @@ fn can_serve(seen: &ClusterState, component: &Component, node: &str) -> bool {
     })
 }
 
-/// Services spread over a fixed number of elections.
+/// Spreads Services over a fixed number of groups.
 fn place_in_groups(
     context: &PlanContext,
     seen: &ClusterState,
@@ -227,7 +227,7 @@ fn place_in_groups(
 ) {
     let prefix = Mode::member_prefix(base);
     let here = seen.holders.iter().filter(|(lease, _)| lease.namespace == base.namespace);
-    // Whoever is late with its renewal is given nothing more, and what it leaves is shared out before it is free.
+    // A member with an overdue renewal gets no groups, and its groups are reassigned before their Leases expire.
     let there = here.filter(|(lease, holder)| holder.is_current && lease.name.starts_with(&prefix));
     let mut members: BTreeSet<String> = there.map(|(_, holder)| holder.identity.clone()).collect();
     members.insert(context.me.clone());
@@ -245,9 +245,9 @@ fn place_in_groups(
         let addresses = addresses_of(context, seen, plan, &keys, SERVABLE);
         let rank = list.iter().position(|node| *node == context.me);
         let mine = holders.get(&group) == Some(&context.me);
-        // Whoever holds more than its share hands over to whoever has less.
+        // A member with more than its share hands over to one with less.
         let eligible = rank.is_some_and(|rank| rank == 0 || !mine);
-        let delay = HEAD_START * u32::try_from(rank.unwrap_or(0)).unwrap_or(0);
+        let delay = GROUP_STEP * u32::try_from(rank.unwrap_or(0)).unwrap_or(0);
         let resuming = seen.has_all(&addresses);
         let candidacy = Candidacy { eligible, delay, resuming, kind: CandidacyKind::Services };
         add_group(context, plan, &keys, &lease, candidacy, addresses);
@@ -258,8 +258,8 @@ fn place_in_groups(
     plan.groups.insert(member, GroupPlan { candidacy, ..GroupPlan::default() });
 }
 
-/// The group of Services that go together, by their lowest address: pools are given away in order, so that
-/// neighbours fall into different groups. Where an address comes from a DHCP server the group is there before it.
+/// The group of a component, by its lowest address: pools are allocated in order, so consecutive addresses get different
+/// groups. For DHCP the group is needed before the address.
 fn group_of(plan: &Plan, component: &Component, count: usize) -> usize {
     let asks = |key: &&ServiceKey| plan.services.get(*key).is_some_and(|handled| handled.asking.is_some());
     if let Some(key) = component.services.iter().find(asks) {

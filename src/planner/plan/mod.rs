@@ -1,6 +1,6 @@
-//! From what the cluster says to what this host may hold: groups of addresses, and its part in their elections.
+//! The plan: from the state of the cluster to the VIP groups of this host and its candidacies.
 //!
-//! `values` go in and come out; `elections` has the groups, `contested` what DHCP servers must not give; the rest is here.
+//! `values` are input and output, `elections` assigns groups, `contested` finds leases of addresses in use.
 
 mod contested;
 mod elections;
@@ -53,7 +53,7 @@ fn plan_services(context: &PlanContext, state: &ClusterState, plan: &mut Plan) {
     plan.contested = contested(state, &dhcp_specs);
     for (key, view) in covered() {
         let spec = dhcp_specs.remove(key);
-        let service = look_at(context, state, (key, view), spec, plan);
+        let service = plan_service(context, state, (key, view), spec, plan);
         let group = shared_group(context, state, &service);
         if group.is_none() && (!service.addresses.is_empty() || service.asking.is_some()) {
             elected.push(key.clone());
@@ -72,7 +72,7 @@ fn shared_group(context: &PlanContext, state: &ClusterState, service: &ServicePl
     control_plane.group_of(*service.addresses.first()?).filter(|_| shared).cloned()
 }
 
-/// What each of these asks of DHCP servers.
+/// DHCP parameters of each Service that requests a lease.
 fn askings<'a>(
     services: impl Iterator<Item = (&'a ServiceKey, &'a ServiceView)>,
 ) -> BTreeMap<&'a ServiceKey, DhcpSpec> {
@@ -93,7 +93,7 @@ fn add_interfaces(context: &PlanContext, state: &ClusterState, plan: &mut Plan) 
     }
 }
 
-/// What is asked of DHCP servers, if this host turns out to be the one who asks.
+/// DHCP leases to obtain where this host is leader.
 fn wishes(context: &PlanContext, seen: &ClusterState, plan: &Plan) -> BTreeMap<LeaseKey, Wish> {
     let asking = plan
         .services
@@ -121,7 +121,7 @@ fn unverified(state: &ClusterState, plan: &Plan) -> BTreeSet<IpAddr> {
 }
 
 /// A Service's addresses, and whether they can be served.
-fn look_at(
+fn plan_service(
     context: &PlanContext,
     seen: &ClusterState,
     (key, view): (&ServiceKey, &ServiceView),
@@ -146,7 +146,7 @@ fn look_at(
     for wanted in wanted(view) {
         let found = match wanted {
             Wanted::Ip(address) if address.is_unspecified() => continue,
-            // Its address comes from a DHCP server.
+            // The address for the name is leased.
             Wanted::Name(_) if handled.asking.is_some() => continue,
             Wanted::Ip(address) => vec![address],
             Wanted::Name(name) if is_name(&name) => {
@@ -159,7 +159,7 @@ fn look_at(
             }
         };
         for address in found {
-            // What this process itself holds for the control plane is shared on purpose.
+            // Sharing a VIP of this process is intended.
             let own = seen.vips.contains(&address);
             match seen.reserved.check(address) {
                 Err(refusal) if !own => handled.issues.push(Issue::Refused(refusal)),
@@ -178,7 +178,7 @@ fn look_at(
         NOT_YET.iter().filter(|(name, _)| view.annotation(name).is_some_and(|value| value != "false"));
     handled.issues.extend(not_yet.map(|(name, what)| {
         Issue::Annotation(format!(
-            "{name}: {what} is not available in this version yet; the Service is announced without"
+            "{name}: {what} is not available in this version; the Service is announced without it"
         ))
     }));
     if context.routes.is_some() {

@@ -1,4 +1,4 @@
-//! What goes into the plan, and what comes out of it.
+//! Input and output of the plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,41 +16,35 @@ use crate::model::{
     RouteAttributes, ServiceKey, ServiceView, VipPlan,
 };
 
-/// What does not change while the process runs.
+/// Input that does not change while the process runs.
 #[derive(Debug, Clone)]
 pub struct PlanContext {
-    /// This node.
     pub me: String,
-    /// Which Services are looked after.
     pub rules: Rules,
-    /// How they are elected.
     pub mode: Mode,
     /// Where this process holds the control plane's VIPs.
     pub control_plane: Option<ControlPlane>,
     /// Whether this process announces Services.
     pub services: bool,
-    /// Where addresses go that say nothing.
+    /// Default interface of Services.
     pub interface: InterfaceSelector,
-    /// The interface that `auto` falls back to.
+    /// Fallback of `auto`.
     pub main_interface: String,
-    /// Prefix length for IPv4.
     pub v4: PrefixLength,
-    /// Prefix length for IPv6.
     pub v6: PrefixLength,
-    /// How routers are told of Services, where they are.
+    /// With BGP or the routing table.
     pub routes: Option<RouteRules>,
 }
 
-/// How routes are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteRules {
-    /// Addresses go on the interface as well.
+    /// Configure addresses on the interface as well.
     pub attach: bool,
-    /// `spec.externalIPs` are announced, too.
+    /// Advertise `spec.externalIPs`.
     pub external_ips: bool,
-    /// Networks that every node announces.
+    /// Prefixes that every node advertises.
     pub networks: Vec<Prefix>,
-    /// The cluster's own networks for Services are among them.
+    /// Advertise the cluster's ServiceCIDRs.
     pub service_cidrs: bool,
 }
 
@@ -63,25 +57,22 @@ pub enum Mode {
     PerService,
     /// None: every node announces all Services that it can serve.
     EveryNode,
-    /// A fixed number, Services spread over them by address.
+    /// A fixed number of groups.
     Groups {
-        /// Their Leases are this one's name with a number.
+        /// Leases have this name and a number.
         base: LeaseName,
-        /// How many.
         count: usize,
-        /// Candidates for each.
+        /// Candidates for each group.
         most: usize,
     },
 }
 
-/// What was seen.
+/// State of the cluster.
 #[derive(Debug, Default)]
 pub struct ClusterState {
-    /// All Services.
     pub services: BTreeMap<ServiceKey, ServiceView>,
-    /// What stands behind them.
     pub endpoints: Endpoints,
-    /// Addresses that are not for Services.
+    /// Addresses that Services must not have.
     pub reserved: Reserved,
     /// The control plane's addresses, where this process holds them. See [`super::plan`].
     pub vips: BTreeSet<IpAddr>,
@@ -89,27 +80,27 @@ pub struct ClusterState {
     pub control_plane_lease: LeaseMetadata,
     /// Services and their endpoints are listed.
     pub listed: bool,
-    /// What names were resolved to.
+    /// Addresses by DNS name.
     pub names: BTreeMap<String, Vec<IpAddr>>,
-    /// Whom each Lease names that is not expired.
+    /// Holders of unexpired Leases.
     pub holders: BTreeMap<LeaseName, Holder>,
-    /// Addresses of ours that were on this host when the process began.
+    /// Tagged addresses of an earlier process on this host.
     pub left_over: BTreeSet<IpAddr>,
-    /// The cluster's own networks for Services.
+    /// The cluster's ServiceCIDRs.
     pub service_cidrs: BTreeSet<Prefix>,
-    /// What came of asking DHCP servers.
+    /// State of DHCP leases.
     pub leases: BTreeMap<LeaseKey, Held>,
 }
 
 impl ClusterState {
-    /// A Service came or changed. News that is older than what is known is no news.
+    /// Applies a version of a Service unless a newer one is known.
     pub fn apply(&mut self, key: ServiceKey, view: ServiceView) {
         if !self.services.get(&key).is_some_and(|known| view.is_older_than(known)) {
             self.services.insert(key, view);
         }
     }
 
-    /// A write had this result. By then the Service may have changed again, or be gone.
+    /// Applies the result of a write. The Service may have been deleted meanwhile.
     pub fn written(&mut self, key: ServiceKey, view: ServiceView) {
         if self.services.contains_key(&key) {
             self.apply(key, view);
@@ -122,56 +113,52 @@ impl ClusterState {
     }
 }
 
-/// What is to be.
+/// The plan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Every VIP group.
     pub groups: BTreeMap<GroupId, GroupPlan>,
-    /// Every Service that is looked after.
+    /// Every selected Service.
     pub services: BTreeMap<ServiceKey, ServicePlan>,
-    /// Names to look up.
+    /// DNS names to resolve.
     pub names: BTreeSet<String>,
     /// See [`VipPlan::unverified`](crate::model::VipPlan).
     pub unverified: BTreeSet<IpAddr>,
-    /// What is asked of DHCP servers, by the node that has the election.
+    /// DHCP leases to obtain, by the leader of their group.
     pub leases: BTreeMap<LeaseKey, Wish>,
-    /// Those whose address is somebody else's, each with whose.
+    /// Leases whose address is owned by another Service, node or the control plane, with that owner.
     pub contested: BTreeMap<LeaseKey, String>,
 }
 
-/// How a Service that is looked after stands.
+/// The plan of a Service.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServicePlan {
-    /// Its addresses that can be announced.
+    /// Acceptable addresses.
     pub addresses: Vec<IpAddr>,
     /// The VIP group of its addresses.
     pub group: Option<GroupId>,
-    /// What routers are to be told of its addresses, where it says so.
+    /// Route attributes of its annotations.
     pub path: Option<Arc<RouteAttributes>>,
-    /// What it asks of DHCP servers.
+    /// DHCP parameters, if it requests a lease.
     pub asking: Option<DhcpSpec>,
-    /// Whether this host could serve it.
+    /// This node can serve it.
     pub servable_here: bool,
-    /// Whether any host could.
+    /// Any node can serve it.
     pub has_endpoints: bool,
-    /// What its user should know.
     pub issues: Vec<Issue>,
 }
 
-/// What a Service's user should know.
+/// A problem to report to a Service's owner.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Issue {
-    /// An address is not announced.
     Refused(Refusal),
-    /// An annotation cannot be followed.
     Annotation(String),
-    /// There is no address from a DHCP server.
     Lease(String),
-    /// A port of the network's gateway does not lead here.
+    /// A port mapping failed.
     Gateway(String),
-    /// The host that is to announce an address cannot.
+    /// The leader cannot announce an address.
     Obstacle(String),
-    /// A station outside the cluster announces an address too.
+    /// A host outside the cluster announces an address.
     Conflict(String),
 }
 
@@ -189,12 +176,11 @@ impl Plan {
 }
 
 impl Mode {
-    /// The Lease of a group.
     pub(super) fn lease_of(base: &LeaseName, number: usize) -> LeaseName {
         LeaseName { namespace: base.namespace.clone(), name: format!("{}-{number}", base.name) }
     }
 
-    /// The Lease by which a node says that it is there.
+    /// The heartbeat Lease of a node.
     pub(super) fn member_of(base: &LeaseName, node: &str) -> LeaseName {
         LeaseName { namespace: base.namespace.clone(), name: format!("{}{node}", Self::member_prefix(base)) }
     }
