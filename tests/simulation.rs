@@ -670,7 +670,7 @@ impl World {
         let actual = Actual {
             addresses: address.into_iter().collect(),
             announcing: a.announcing.then_some((IfIndex(2), vip().address)).into_iter().collect(),
-            silenced: a.silenced.then_some(vip().address).into_iter().collect(),
+            suppressed: a.silenced.then_some(vip().address).into_iter().collect(),
             fences: a.fences.clone(),
             managed: [vip().address].into(),
         };
@@ -679,8 +679,8 @@ impl World {
             let a = &mut self.agents[agent];
             match action {
                 Action::Withdraw { .. } => a.announcing = false,
-                Action::Silence { .. } => a.silenced = true,
-                Action::Unsilence { .. } => a.silenced = false,
+                Action::Suppress { .. } => a.silenced = true,
+                Action::Unsuppress { .. } => a.silenced = false,
                 Action::Remove { .. } => a.address = None,
                 Action::Hold { seconds, until, .. } => {
                     a.address = Some(self.now + u64::from(seconds) * 1_000_000 + lateness);

@@ -1,4 +1,4 @@
-//! What should exist on this host, computed from everything the process knows.
+//! The desired state of this host, computed from roles, placed addresses and routes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -8,63 +8,62 @@ use std::time::Duration;
 use crate::model::Role;
 use crate::model::{BootTime, IfIndex, Prefix, RouteAttributes, Routes, Vip};
 
-/// Everything that decides what should exist on this host. One value; the latest wins.
+/// Everything that the desired state depends on. One value; the latest wins.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inputs {
-    /// Addresses that move as one: by interface, and where this host stands in their election.
+    /// This host's role in each VIP group, and the group's addresses by interface.
     pub groups: Vec<(Role, BTreeSet<(IfIndex, Vip)>)>,
-    /// Routes that routers are told of, and where this host stands in their election.
+    /// This host's role in each VIP group, and the group's routes.
     pub routes: Vec<(Role, Arc<Routes>)>,
-    /// Networks that stand for the routes in them.
+    /// Aggregates of plain routes.
     pub aggregates: Vec<Prefix>,
     /// See [`Desired::quiet`].
     pub quiet: bool,
-    /// Addresses that a successor announced while this host was leaving.
+    /// Addresses that a successor announced during a hand-over.
     pub succeeded: BTreeSet<IpAddr>,
-    /// Whether an IPv4 address may stay, silently, after the claim ran out, until the kernel drops it
+    /// Whether an IPv4 address may stay, without announcements, after the claim expired and until the kernel drops it
     /// (`vip_preserve_on_leadership_loss`).
     pub preserve: bool,
 }
 
-/// What should exist on this host.
+/// The desired state of this host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Desired {
-    /// By interface index and address. Whatever is ours and not in here has to go.
+    /// By interface index and address. Every other address of ours is removed.
     pub addresses: BTreeMap<(IfIndex, Vip), Presence>,
-    /// What routers are told.
+    /// Routes to advertise.
     pub routes: Routes,
-    /// Addresses are not announced on their interfaces.
+    /// Addresses are not announced on their segment.
     pub quiet: bool,
 }
 
-/// How an address should exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Presence {
-    /// Left as it is if it is there: neither added, extended nor announced.
+    /// Kept if present: neither added, extended nor announced.
     Draining {
-        /// Whether to suppress the kernel's own answers to ARP and ND. If not, they are left as they are.
+        /// Suppress the kernel's responses to ARP and ND.
         silent: bool,
     },
-    /// On the interface while the claim lasts, and announced.
+    /// Configured and announced while the claim is valid.
     Active {
-        /// The kernel must have dropped it by then.
+        /// The kernel must drop it before then.
         fence_until: BootTime,
-        /// The kernel must not drop it before: the end of the claim.
+        /// The kernel must not drop it before then: the end of the claim.
         valid_until: BootTime,
     },
 }
 
-/// How long a leaving host still takes packets after it has withdrawn its routes: routers need a moment to hear of it.
+/// After the withdrawal of its routes a host accepts packets for this long: routers need time to converge.
 pub const DRAIN_TAIL: Duration = Duration::from_millis(200);
 
-/// What should exist at `now`. A claim is judged here, at the moment of use.
+/// The desired state at `now`. Claims are checked here, at the moment of use.
 pub fn desired(inputs: &Inputs, now: BootTime) -> Desired {
     let mut desired = Desired { quiet: inputs.quiet, ..Desired::default() };
     desired.routes = aggregated(routes(inputs, now), &inputs.aggregates);
     for (role, addresses) in &inputs.groups {
         for (interface, vip) in addresses {
             let Some(presence) = presence(inputs, role, vip, now) else { continue };
-            // An address in two groups is held if either is.
+            // An address in two groups is active if it is in either.
             let entry = desired.addresses.entry((*interface, *vip)).or_insert(presence);
             *entry = presence.max(*entry);
         }
@@ -72,7 +71,7 @@ pub fn desired(inputs: &Inputs, now: BootTime) -> Desired {
     desired
 }
 
-/// Routes of the groups that this host may announce. One that is leaving says so of each before it goes (RFC 8326).
+/// Routes of the groups that this host leads. During a hand-over they are advertised as draining first (RFC 8326).
 fn routes(inputs: &Inputs, now: BootTime) -> Routes {
     let mut routes = Routes::new();
     for (role, of_group) in &inputs.routes {
@@ -92,8 +91,7 @@ fn routes(inputs: &Inputs, now: BootTime) -> Routes {
     routes
 }
 
-/// Routes with nothing to say of themselves give way to the network that they are in. Others stay: not every node has
-/// them, or routers are to treat them in another way.
+/// Replaces plain routes by the aggregate that contains them. Routes with attributes stay: routers treat them differently.
 fn aggregated(mut routes: Routes, aggregates: &[Prefix]) -> Routes {
     for aggregate in aggregates {
         let inside = |prefix: &Prefix| prefix.length > aggregate.length && aggregate.contains(prefix.address);
@@ -103,7 +101,7 @@ fn aggregated(mut routes: Routes, aggregates: &[Prefix]) -> Routes {
             *path == RouteAttributes { draining: path.draining, ..RouteAttributes::default() }
         };
         let (given_up, kept): (Routes, Routes) = within.into_iter().partition(|(_, path)| plain(path));
-        // As long as one of them is not about to go, neither is the network.
+        // The aggregate drains once all its routes do.
         let path = given_up.values().min_by_key(|path| path.draining).or_else(|| kept.values().next());
         if let Some(path) = path {
             let path = RouteAttributes { draining: path.draining, ..RouteAttributes::default() };
@@ -123,7 +121,7 @@ fn presence(inputs: &Inputs, role: &Role, vip: &Vip, now: BootTime) -> Option<Pr
         Role::HandingOver { until } if now < *until && !inputs.succeeded.contains(&vip.address) => {
             Some(Presence::Draining { silent: true })
         }
-        // An IPv6 address would make the next holder's duplicate detection fail.
+        // An IPv6 address would fail the next holder's duplicate address detection.
         Role::Follower { fence_until: Some(fence_until), .. }
             if now < *fence_until && inputs.preserve && vip.address.is_ipv4() =>
         {
@@ -172,24 +170,24 @@ mod tests {
     }
 
     #[test]
-    fn a_valid_claim_holds_every_address_until_its_fence() {
+    fn a_valid_claim_activates_every_address_until_its_fence() {
         let held = Presence::Active { fence_until: at(4700), valid_until: at(3000) };
         assert_eq!(presences(&inputs(claim()), at(2999)), [held, held]);
     }
 
     #[test]
-    fn an_expired_claim_holds_nothing_even_if_nobody_took_it_back() {
+    fn an_expired_claim_activates_nothing() {
         assert_eq!(presences(&inputs(claim()), at(3000)), []);
     }
 
     #[test]
-    fn what_an_earlier_process_left_stays_while_nothing_is_known() {
+    fn addresses_of_an_earlier_process_stay_while_starting() {
         let kept = Presence::Draining { silent: false };
         assert_eq!(presences(&inputs(Role::Starting), at(0)), [kept, kept]);
     }
 
     #[test]
-    fn a_leaving_host_keeps_an_address_silently_until_the_successor_has_it() {
+    fn a_hand_over_keeps_an_address_silently_until_the_successor_has_it() {
         let mut inputs = inputs(Role::HandingOver { until: at(500) });
         let kept = Presence::Draining { silent: true };
         assert_eq!(presences(&inputs, at(499)), [kept, kept]);
@@ -217,23 +215,23 @@ mod tests {
     }
 
     #[test]
-    fn routes_go_with_the_claim_and_say_when_they_are_about_to_go() {
+    fn routes_follow_the_claim_and_drain_before_a_hand_over_ends() {
         assert_eq!(announced(&inputs(claim()), at(2999)), both(false));
         assert_eq!(announced(&inputs(claim()), at(3000)), []);
         assert_eq!(announced(&inputs(Role::Starting), at(0)), []);
         let leaving = inputs(Role::HandingOver { until: at(500) });
         assert_eq!(announced(&leaving, at(299)), both(true));
-        // Packets are still taken for a moment.
+        // Packets are still accepted.
         assert_eq!(announced(&leaving, at(300)), []);
         assert_eq!(presences(&leaving, at(499)).len(), 2);
-        // What another group holds does not go.
+        // A route of another leading group stays.
         let mut two = inputs(claim());
         two.routes.extend(leaving.routes);
         assert_eq!(announced(&two, at(0)), both(false));
     }
 
     #[test]
-    fn an_aggregate_stands_for_routes_that_have_nothing_to_say() {
+    fn an_aggregate_replaces_plain_routes() {
         let mut inputs = inputs(claim());
         inputs.aggregates = vec!["192.0.2.0/24".parse().unwrap(), "198.51.100.0/24".parse().unwrap()];
         let path = Arc::new(RouteAttributes { med: Some(1), ..RouteAttributes::default() });
@@ -244,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_two_groups_is_held_if_either_is() {
+    fn an_address_of_two_groups_is_active_if_it_is_in_either() {
         let following = Role::Follower { holder: None, fence_until: None };
         let leaving = Role::HandingOver { until: at(500) };
         let held = Presence::Active { fence_until: at(4700), valid_until: at(3000) };

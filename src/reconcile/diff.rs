@@ -1,7 +1,6 @@
-//! What has to be done so that the host becomes as desired, in the order it has to be done.
+//! The ordered actions that make the host as desired.
 //!
-//! The order is the point. On loss: fall silent, then remove. On gain: add, then announce. Everything that goes,
-//! goes before anything comes.
+//! On loss: suppress, then remove. On gain: add, then announce. All removals precede all additions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,82 +9,70 @@ use std::time::Duration;
 use crate::model::{ActualAddress, BootTime, IfIndex, Vip};
 use crate::reconcile::desired::{Desired, Presence};
 
-/// What exists on this host.
+/// The actual state of this host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Actual {
-    /// Every address of every interface, as the kernel reports it.
+    /// All addresses, as reported by the kernel.
     pub addresses: Vec<ActualAddress>,
-    /// What this process announces, by interface index.
+    /// Announced addresses, by interface index.
     pub announcing: BTreeSet<(IfIndex, IpAddr)>,
-    /// The addresses for which the kernel's answers to ARP and ND are suppressed.
-    pub silenced: BTreeSet<IpAddr>,
-    /// When the kernel will drop an address, by what this process last told it.
+    /// Addresses for which the kernel's responses to ARP and ND are suppressed.
+    pub suppressed: BTreeSet<IpAddr>,
+    /// When the kernel drops an address, by the lifetime last set.
     pub fences: BTreeMap<(IfIndex, Vip), BootTime>,
-    /// Addresses this process is responsible for: configured now, or held earlier.
+    /// Addresses that this process manages: planned now, or held earlier.
     pub managed: BTreeSet<IpAddr>,
 }
 
-/// One step. See [`plan`] for the order.
+/// An action. See [`plan`] for the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Stop announcing.
     Withdraw {
-        /// Interface index.
         interface: IfIndex,
-        /// The address.
         address: IpAddr,
     },
-    /// Suppress the kernel's answers to ARP and ND for an address that is still there.
-    Silence {
-        /// Interface index.
+    /// Suppress the kernel's responses to ARP and ND for an address that is still configured.
+    Suppress {
         interface: IfIndex,
-        /// The address.
         address: IpAddr,
     },
-    /// Remove from the interface.
     Remove {
-        /// Interface index.
         interface: IfIndex,
-        /// The address and its prefix length.
         vip: Vip,
     },
-    /// Let the kernel answer again.
-    Unsilence {
-        /// The address.
+    /// Let the kernel respond again.
+    Unsuppress {
         address: IpAddr,
     },
-    /// Put on the interface, or change its lifetime, so that the kernel drops it at `fence_until`.
+    /// Configure, or set the lifetime, so that the kernel drops the address before the fence.
     Hold {
-        /// Interface index.
         interface: IfIndex,
-        /// The address and its prefix length.
         vip: Vip,
         /// Valid lifetime in whole seconds.
         seconds: u32,
-        /// When the kernel drops it then.
+        /// The kernel drops it then.
         until: BootTime,
-        /// Whether it is missing now.
+        /// The address is not configured yet.
         missing: bool,
     },
-    /// Start announcing, from the beginning.
+    /// Start announcing with a burst.
     Announce {
-        /// Interface index.
         interface: IfIndex,
-        /// The address.
         address: IpAddr,
     },
 }
 
-/// The steps, and what stands in the way.
+/// The ordered actions, and what blocks others.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
-    /// In the order they have to be done: withdraw, silence, remove, unsilence, hold, announce.
+    /// In this order: withdraw, suppress, remove, unsuppress, hold, announce.
     pub actions: Vec<Action>,
-    /// Addresses that somebody else configured on this host, which are therefore left alone.
+    /// Addresses that another program configured on this host, which are left alone.
     pub foreign: Vec<(IfIndex, Vip)>,
 }
 
-/// How `actual` becomes `desired`.
+/// The actions from `actual` to `desired`.
 pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
     let mut plan = Plan::default();
     let (ours, foreign): (Vec<_>, Vec<_>) = actual
@@ -123,8 +110,8 @@ pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
         }
     }
     for &(interface, address) in &silent {
-        if !actual.silenced.contains(&address) {
-            plan.actions.push(Action::Silence { interface, address });
+        if !actual.suppressed.contains(&address) {
+            plan.actions.push(Action::Suppress { interface, address });
         }
     }
     let mut present = BTreeMap::new();
@@ -136,10 +123,10 @@ pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
             present.insert(key, address.valid_for);
         }
     }
-    for &address in &actual.silenced {
-        // What is merely kept stays as it is: a process that has just started may find what its predecessor silenced.
+    for &address in &actual.suppressed {
+        // A draining address stays as it is: its suppression may be an earlier process's.
         if !keep.iter().any(|(_, vip)| vip.address == address) {
-            plan.actions.push(Action::Unsilence { address });
+            plan.actions.push(Action::Unsuppress { address });
         }
     }
     let mut announce = Vec::new();
@@ -149,11 +136,11 @@ pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
         let until = now + Duration::from_secs(seconds.into());
         let applied = actual.fences.get(&(interface, vip)).copied();
         let agrees = applied.zip(current).is_some_and(|(applied, left)| is_close(left, applied.since(now)));
-        // A lifetime that reaches beyond the claim is extended with a later renewal, and never by next to nothing:
-        // with many addresses each extension counts.
+        // A lifetime that outlasts the claim is extended with a later renewal, and only if that gains enough: with many
+        // addresses each extension costs.
         let lasts = applied.is_some_and(|applied| applied <= fence_until && applied >= valid_until);
-        let gains = applied.is_none_or(|applied| applied > fence_until || until > applied + LEAST_GAIN);
-        // What never ends is not extended.
+        let gains = applied.is_none_or(|applied| applied > fence_until || until > applied + MIN_EXTENSION);
+        // An infinite lifetime is not extended.
         let settled = seconds == FOREVER && applied.is_some() && current.is_none();
         if missing || (!settled && (!agrees || (!lasts && gains))) {
             plan.actions.push(Action::Hold { interface, vip, seconds, until, missing });
@@ -171,13 +158,13 @@ fn whole_seconds(left: Duration) -> u32 {
     u32::try_from(left.as_secs()).unwrap_or(u32::MAX)
 }
 
-/// As many seconds as never end, for the kernel.
+/// The kernel's infinite lifetime.
 const FOREVER: u32 = u32::MAX;
 
-/// What an extension has to bring.
-const LEAST_GAIN: Duration = Duration::from_millis(200);
+/// Least gain of an extension.
+const MIN_EXTENSION: Duration = Duration::from_millis(200);
 
-/// Whether what is left agrees with what it should be, as far as whole seconds tell.
+/// Whether both agree within the kernel's whole seconds.
 fn is_close(left: Duration, wanted: Duration) -> bool {
     left.as_secs().abs_diff(wanted.as_secs()) <= 1
 }
@@ -215,7 +202,7 @@ mod tests {
         Actual { managed: vips.iter().map(|text| vip(text).address).collect(), ..Actual::default() }
     }
 
-    /// As a host is when it holds `text` until a moment, by the kernel's count in so many seconds.
+    /// A host that holds `text` until `until`, with a remaining lifetime of `seconds`.
     fn holding(text: &str, until: u64, seconds: u64) -> Actual {
         let mut actual = managing(&[text]);
         actual.addresses.push(on_interface(text, seconds));
@@ -244,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_routers_are_told_of_is_not_announced_on_the_interface_and_may_stay_for_ever() {
+    fn with_routes_an_address_is_not_announced_and_may_have_an_infinite_lifetime() {
         let never = BootTime::from_boot(Duration::MAX);
         let presence = Presence::Active { fence_until: never, valid_until: never };
         let quiet =
@@ -262,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_falls_silent_before_it_removes() {
+    fn a_loss_withdraws_before_it_removes() {
         let plan = plan(&Desired::default(), &holding(A, 4010, 4), at(10));
         let address = vip(A).address;
         assert_eq!(
@@ -272,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_done_when_all_is_well() {
+    fn no_action_without_a_difference() {
         assert_eq!(plan(&held(&[A], 4700), &holding(A, 4010, 3), at(1200)), Plan::default());
     }
 
@@ -284,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lifetime_that_reaches_beyond_the_claim_is_left_for_now() {
+    fn a_lifetime_that_outlasts_the_claim_is_not_extended_yet() {
         let presence = |renewed: u64| Presence::Active {
             fence_until: at(renewed + 14_700),
             valid_until: at(renewed + 10_000),
@@ -328,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_the_go_program_left_is_adopted_and_gets_a_lifetime() {
+    fn an_address_of_the_go_program_is_adopted_and_gets_a_lifetime() {
         let mut actual = managing(&[A]);
         actual.addresses.push(ActualAddress { tagged: false, valid_for: None, ..on_interface(A, 0) });
         let adopted = plan(&held(&[A], 4700), &actual, at(10));
@@ -341,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_somebody_else_configured_is_left_alone_and_reported() {
+    fn an_address_of_another_program_is_left_alone_and_reported() {
         let mut actual = managing(&[A]);
         let foreign =
             ActualAddress { tagged: false, deprecated: false, valid_for: None, ..on_interface(A, 0) };
@@ -353,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_are_none_of_our_business_are_never_touched() {
+    fn unmanaged_addresses_are_never_touched() {
         let mut actual = managing(&[A]);
         actual.addresses.push(on_interface(B, 4));
         assert_eq!(plan(&Desired::default(), &actual, at(10)), Plan::default());
@@ -388,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leaving_host_is_silenced_and_a_removed_address_is_not_left_silenced() {
+    fn a_hand_over_suppresses_responses_until_the_address_is_removed() {
         let key = (ETH0, vip(A));
         let leaving =
             Desired { addresses: [(key, Presence::Draining { silent: true })].into(), ..Desired::default() };
@@ -397,20 +384,20 @@ mod tests {
         let first = plan(&leaving, &actual, at(10));
         assert_eq!(
             first.actions,
-            [Action::Withdraw { interface: ETH0, address }, Action::Silence { interface: ETH0, address }]
+            [Action::Withdraw { interface: ETH0, address }, Action::Suppress { interface: ETH0, address }]
         );
         actual.announcing.clear();
-        actual.silenced.insert(address);
+        actual.suppressed.insert(address);
         assert_eq!(plan(&leaving, &actual, at(20)), Plan::default());
         let last = plan(&Desired::default(), &actual, at(30));
         assert_eq!(
             last.actions,
-            [Action::Remove { interface: ETH0, vip: vip(A) }, Action::Unsilence { address }]
+            [Action::Remove { interface: ETH0, vip: vip(A) }, Action::Unsuppress { address }]
         );
     }
 
     #[test]
-    fn keeping_neither_adds_nor_extends() {
+    fn a_draining_address_is_neither_added_nor_extended() {
         let key = (ETH0, vip(A));
         let kept =
             Desired { addresses: [(key, Presence::Draining { silent: false })].into(), ..Desired::default() };

@@ -99,7 +99,7 @@ pub struct Driver {
     pub(super) detectors: Detectors,
     /// Hosts that announce addresses held here, each with the end of the report.
     pub(super) conflicts: BTreeMap<IpAddr, (String, BootTime)>,
-    pub(super) obstacles: BTreeMap<IpAddr, String>,
+    pub(super) blocked: BTreeMap<IpAddr, String>,
     told: bool,
     /// The host has to be looked at.
     pub(super) dirty: bool,
@@ -146,7 +146,7 @@ impl Driver {
             succeeded: BTreeSet::new(),
             detectors: Detectors::new(),
             conflicts: BTreeMap::new(),
-            obstacles: BTreeMap::new(),
+            blocked: BTreeMap::new(),
             told: false,
             dirty: true,
             not_before: BootTime::default(),
@@ -301,7 +301,7 @@ impl Driver {
         if changed
             || !foreign.is_empty()
             || !self.told
-            || self.obstacles != self.channels.outcome.borrow().obstacles
+            || self.blocked != self.channels.outcome.borrow().blocked
             || self.conflicts.len() != self.channels.outcome.borrow().conflicts.len()
         {
             self.tell(&foreign);
@@ -331,7 +331,7 @@ impl Driver {
         let mut missing = BTreeMap::new();
         self.placed.clear();
         self.owners.clear();
-        self.obstacles.clear();
+        self.blocked.clear();
         self.conflicts.retain(|_, (_, until)| now < *until);
         self.remove_interfaces(plan, roles).await;
         for (name, group) in &plan.groups {
@@ -343,7 +343,7 @@ impl Driver {
                     Err(PlacementError::NotCreated { interface, parent }) => {
                         missing.insert(interface, (parent, Some(spec.address)));
                     }
-                    Err(error) => drop(self.obstacles.insert(spec.address, error.to_string())),
+                    Err(error) => drop(self.blocked.insert(spec.address, error.to_string())),
                 }
                 self.owners.insert(spec.address, name.clone());
             }
@@ -410,9 +410,9 @@ impl Driver {
                 Action::Withdraw { interface, address } => {
                     self.schedule.handle_input(now, schedule::Input::Stop((interface, address)));
                 }
-                Action::Silence { address, .. } => silences.push(address),
+                Action::Suppress { address, .. } => silences.push(address),
                 Action::Remove { interface, vip } => removals.push((interface, vip)),
-                Action::Unsilence { address } => unsilences.push(address),
+                Action::Unsuppress { address } => unsilences.push(address),
                 Action::Hold { interface, vip, seconds, until, missing } => {
                     let hold = Hold { interface, vip, seconds, scope: self.scope(interface) };
                     holds.push((hold, until, missing));
@@ -423,12 +423,12 @@ impl Driver {
         if let Err(error) = nft::silence(&silences) {
             tracing::debug!(%error, "the kernel cannot be kept from answering");
         }
-        self.memory.silenced.extend(silences);
+        self.memory.suppressed.extend(silences);
         self.remove(&removals);
         if let Err(error) = nft::unsilence(&unsilences) {
             tracing::debug!(%error, "the kernel cannot be told to answer");
         }
-        self.memory.silenced.retain(|address| !unsilences.contains(address));
+        self.memory.suppressed.retain(|address| !unsilences.contains(address));
         self.hold(holds);
         let now = clock::now();
         for target in announcements {
@@ -496,9 +496,9 @@ impl Driver {
             announced: announcing.contains(&(*interface, vip.address)),
         });
         self.telemetry.held(held.collect(), foreign);
-        let mut obstacles = self.obstacles.clone();
+        let mut blocked = self.blocked.clone();
         for vip in foreign {
-            obstacles
+            blocked
                 .insert(vip.address, format!("{} is configured on this host by somebody else", vip.address));
         }
         let routes = self.channels.announced.borrow().routes.clone();
@@ -507,7 +507,7 @@ impl Driver {
         let held = held.chain(hosts.map(|prefix| prefix.address)).collect();
         let conflicts = self.conflicts.iter().map(|(address, (text, _))| (*address, text.clone())).collect();
         let taken = lasting_conflicts(&self.detectors).map(|((_, address), _)| address).collect();
-        let outcome = HostStatus { held, obstacles, conflicts, taken };
+        let outcome = HostStatus { held, blocked, conflicts, taken };
         watch_ext::set(&self.channels.outcome, outcome);
     }
 

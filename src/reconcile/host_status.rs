@@ -1,17 +1,17 @@
-//! What came of making the host as it should be, for whoever tells others.
+//! The result of reconciliation, for the publishers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-/// What this host holds, and what keeps it from holding more.
+/// Held addresses, and what blocks others.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HostStatus {
-    /// On an interface and announced.
+    /// Configured and announced, or advertised as a route.
     pub held: BTreeSet<IpAddr>,
-    /// Why an address cannot be held here, in words.
-    pub obstacles: BTreeMap<IpAddr, String>,
-    /// Which station outside announces an address that is held here, in words.
+    /// Why an address cannot be held here.
+    pub blocked: BTreeMap<IpAddr, String>,
+    /// The other host that announces an address held here.
     pub conflicts: BTreeMap<IpAddr, String>,
-    /// Addresses that are left to a station outside, since they were never ours.
+    /// Unverified addresses that another host has.
     pub taken: BTreeSet<IpAddr>,
 }

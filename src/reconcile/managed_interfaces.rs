@@ -31,7 +31,7 @@ impl Driver {
                     };
                     tracing::debug!(%error, interface = name, "cannot make an interface");
                     if let Some(address) = address {
-                        self.obstacles.insert(address, format!("{error}{hint}"));
+                        self.blocked.insert(address, format!("{error}{hint}"));
                     }
                 }
             }

@@ -93,7 +93,7 @@ impl Driver {
                  this one from that host",
                 target.1
             );
-            self.obstacles.insert(target.1, text);
+            self.blocked.insert(target.1, text);
         }
     }
 

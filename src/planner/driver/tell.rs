@@ -17,10 +17,10 @@ impl Driver {
     /// Reports each problem once.
     pub(super) fn tell(&mut self) {
         self.telemetry.services(self.plan.services.len());
-        let HostStatus { obstacles, conflicts, .. } = self.channels.outcome.borrow().clone();
+        let HostStatus { blocked, conflicts, .. } = self.channels.outcome.borrow().clone();
         for (key, handled) in &self.plan.services {
             let mut issues: BTreeSet<Issue> = handled.issues.iter().cloned().collect();
-            let here = handled.addresses.iter().filter_map(|address| obstacles.get(address));
+            let here = handled.addresses.iter().filter_map(|address| blocked.get(address));
             issues.extend(here.cloned().map(Issue::Obstacle));
             let contested = handled.addresses.iter().filter_map(|address| conflicts.get(address));
             issues.extend(contested.cloned().map(Issue::Conflict));
