@@ -11,8 +11,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use kube_vip::config::{ClassRule, Prefixes};
-use kube_vip::dhcp::fsm::Stage;
-use kube_vip::dhcp::wish::Held;
+use kube_vip::dhcp::fsm::ClientState;
+use kube_vip::dhcp::spec::ClientStatus;
 use kube_vip::model::Holder;
 use kube_vip::model::annotation::{
     BGP_COMMUNITIES, DHCP_LEASE, FORCE_ELECTION, HARDWARE_ADDRESS, LEASE_NAME, LOAD_BALANCER_IPS,
@@ -134,10 +134,10 @@ impl Scene {
 
     /// A DHCP server gave it this address.
     fn leased(mut self, name: &str, address: &str) -> Self {
-        let record = record(address).parse().ok();
-        let held = Held { address: address.parse().ok(), record, stage: Stage::Bound, trouble: None };
-        let view = &self.seen.services[&key(name)];
-        self.seen.leases.insert(leases::key(view, Family::V4), held);
+        let (saved, state) = (record(address).parse().ok(), ClientState::Bound);
+        let address = address.parse().ok();
+        let held = ClientStatus { address, saved, state, probed: false, last_error: None };
+        self.seen.leases.insert(leases::key(&self.seen.services[&key(name)], Family::V4), held);
         self
     }
 
@@ -589,4 +589,12 @@ proptest! {
             prop_assert_eq!(leases.len(), 1, "{} belongs to {:?}", address, leases);
         }
     }
+}
+
+#[test]
+fn an_address_that_its_dhcp_client_has_just_probed_is_not_probed_again() {
+    let mut scene = Scene::default().service("web", "0.0.0.0", &[ME]).leased("web", "10.0.0.9");
+    assert_eq!(scene.plan(Mode::PerService).unverified.len(), 1);
+    scene.seen.leases.values_mut().for_each(|lease| lease.probed = true);
+    assert!(scene.plan(Mode::PerService).unverified.is_empty());
 }

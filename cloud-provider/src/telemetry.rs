@@ -5,11 +5,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use kube_vip::cluster::write::WriteResult;
+use kube_vip::dhcp;
 use kube_vip::election::Observer;
 use kube_vip::election::decide::ObservedLease;
 use kube_vip::election::elector::LeaseResponse;
 use kube_vip::model::{BootTime, LogOnChange, Role};
-use kube_vip::telemetry::dhcp::Counts;
 use kube_vip::telemetry::register::add;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -102,7 +102,7 @@ pub struct Telemetry {
     registry: Registry,
     metrics: Metrics,
     /// The counters of the DHCP clients.
-    pub dhcp: Counts,
+    pub dhcp: dhcp::metrics::Metrics,
     state: Mutex<State>,
 }
 
@@ -133,7 +133,7 @@ impl Telemetry {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("kube_vip_cloud_provider");
         let metrics = Metrics::register(&mut registry);
-        let dhcp = Counts::register(&mut registry);
+        let dhcp = dhcp::metrics::Metrics::register(&mut registry);
         Self { registry, metrics, dhcp, state: Mutex::default() }
     }
 

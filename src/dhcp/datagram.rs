@@ -1,7 +1,7 @@
-//! UDP datagrams as a packet socket sends and gets them: with their IP header.
+//! UDP datagrams with their IP headers, for packet sockets.
 //!
-//! No socket of the kernel's own is used: port 68 may be in use, binding it takes a right that the manifests do not
-//! give, and an address that is to be asked for is not there to be bound.
+//! UDP sockets cannot be used: port 68 may be bound already, binding it needs a capability that the manifests do not grant, and
+//! the source address is not assigned yet.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -11,10 +11,10 @@ const UDP: u8 = 17;
 const V4_HEADER: usize = 20;
 const V6_HEADER: usize = 40;
 const UDP_HEADER: usize = 8;
-/// Packets stay within the smallest interface that IPv6 knows: longer messages are not ours.
-const LONGEST: usize = 1200;
+/// Longer payloads are ignored: DHCP messages fit the minimum MTU of IPv6.
+const MAX_PAYLOAD: usize = 1200;
 
-/// From a client to servers (RFC 2131 §4.1).
+/// A datagram from a client to servers (RFC 2131 §4.1).
 pub fn to_v4(source: Ipv4Addr, destination: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
     let udp = udp((68, 67), (source.into(), destination.into()), payload);
     let total = u16::try_from(V4_HEADER + udp.len()).unwrap_or(u16::MAX).to_be_bytes();
@@ -24,16 +24,15 @@ pub fn to_v4(source: Ipv4Addr, destination: Ipv4Addr, payload: &[u8]) -> Vec<u8>
     [&start[..], &sum, &addresses, &udp].concat()
 }
 
-/// From a client to all servers and relays on the interface (RFC 8415 §7.1).
+/// A datagram from a client to All_DHCP_Relay_Agents_and_Servers (RFC 8415 §7.1).
 pub fn to_v6(source: Ipv6Addr, payload: &[u8]) -> Vec<u8> {
     let udp = udp((546, 547), (source.into(), SERVERS.into()), payload);
     let length = u16::try_from(udp.len()).unwrap_or(u16::MAX).to_be_bytes();
     [&[0x60, 0, 0, 0, length[0], length[1], UDP, 1][..], &source.octets(), &SERVERS.octets(), &udp].concat()
 }
 
-/// All DHCP servers and relays on an interface.
 const SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
-/// The hardware address of that group (RFC 2464 §7).
+/// Its Ethernet address (RFC 2464 §7).
 pub const SERVERS_ON_ETHERNET: [u8; 6] = [0x33, 0x33, 0, 1, 0, 2];
 
 fn udp(ports: (u16, u16), (source, destination): (IpAddr, IpAddr), payload: &[u8]) -> Vec<u8> {
@@ -44,7 +43,7 @@ fn udp(ports: (u16, u16), (source, destination): (IpAddr, IpAddr), payload: &[u8
         IpAddr::V6(v6) => v6.octets().to_vec(),
     };
     let pseudo = [&octets(source)[..], &octets(destination), &[0, UDP], &length].concat();
-    // A sum of zero means that there is none.
+    // A checksum of zero means none (RFC 768).
     let sum = match checksum(&[&pseudo, &header, &[0, 0], payload]) {
         0 => u16::MAX,
         sum => sum,
@@ -52,14 +51,14 @@ fn udp(ports: (u16, u16), (source, destination): (IpAddr, IpAddr), payload: &[u8
     [&header[..], &sum.to_be_bytes(), payload].concat()
 }
 
-/// What a packet carries; none if it is no whole UDP datagram. Its checksum is the kernel's matter: between hosts on one
-/// machine it is never computed.
+/// The payload of an IP packet; none if it is no complete UDP datagram. The UDP checksum is ignored: with checksum offload
+/// between virtual interfaces it is never computed.
 pub fn payload(packet: &[u8]) -> Option<&[u8]> {
     let datagram = match packet.first()? >> 4 {
         4 => {
             let header = usize::from(packet.first()? & 0xf) * 4;
             let total = usize::from(u16::from_be_bytes([*packet.get(2)?, *packet.get(3)?]));
-            // More of it, or a later part.
+            // More fragments follow, or an offset.
             let fragment = u16::from_be_bytes([*packet.get(6)?, *packet.get(7)?]) & 0x3fff != 0;
             if header < V4_HEADER || *packet.get(9)? != UDP || fragment {
                 return None;
@@ -76,7 +75,7 @@ pub fn payload(packet: &[u8]) -> Option<&[u8]> {
         _ => return None,
     };
     let length = usize::from(u16::from_be_bytes([*datagram.get(4)?, *datagram.get(5)?]));
-    datagram.get(UDP_HEADER..length).filter(|payload| payload.len() <= LONGEST)
+    datagram.get(UDP_HEADER..length).filter(|payload| payload.len() <= MAX_PAYLOAD)
 }
 
 #[cfg(test)]
@@ -84,10 +83,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn datagrams_are_parsed_back() {
         let v4 = to_v4(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, b"hello");
         assert_eq!(v4.len(), 33);
-        // As tcpdump and RFC 1071 have it: version 4, 33 bytes, do not fragment, 64 hops, UDP.
+        // Verified with tcpdump: version 4, 33 bytes, do not fragment, 64 hops, UDP.
         assert_eq!(v4[..20], *b"\x45\0\0\x21\0\0\x40\0\x40\x11\x3a\xcd\0\0\0\0\xff\xff\xff\xff");
         assert_eq!(payload(&v4), Some(&b"hello"[..]));
         assert_eq!(checksum(&[&v4[..20]]), 0);
@@ -96,19 +95,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_whole_datagram_is_nothing() {
+    fn incomplete_datagrams_are_rejected() {
         let whole = to_v4(Ipv4Addr::LOCALHOST, Ipv4Addr::BROADCAST, b"hello");
         let broken = |index: usize, value: u8| {
             let mut bytes = whole.clone();
             bytes[index] = value;
             payload(&bytes).map(<[u8]>::to_vec)
         };
-        assert_eq!(broken(0, 0x44), None, "a header that is too short");
+        assert_eq!(broken(0, 0x44), None, "header length below 20");
         assert_eq!(broken(0, 0x75), None, "another version");
-        assert_eq!(broken(3, 200), None, "longer than it is");
+        assert_eq!(broken(3, 200), None, "total length above the real one");
         assert_eq!(broken(6, 0x20), None, "a fragment");
         assert_eq!(broken(9, 6), None, "TCP");
-        assert_eq!(broken(25, 4), None, "shorter than its header");
+        assert_eq!(broken(25, 4), None, "UDP length below 8");
         for length in 0..whole.len() {
             assert_eq!(payload(&whole[..length]), None);
         }

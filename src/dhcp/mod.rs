@@ -1,14 +1,20 @@
-//! Addresses from the network's DHCP server, one client for each lease.
+//! Addresses from DHCP servers, one client for each lease.
 //!
-//! `fsm` is a client, and computes; `v4` and `v6` are its messages as bytes, `datagram` what is around them, `identity`
-//! who it is; `wish` is what the rest of the program asks for and hears back; `record` is what others have to know to go on with a lease; `driver` has all clients of this host.
+//! Pure: `fsm` is the state machine of a client, `v4` and `v6` encode its messages, `datagram` the headers around them;
+//! `identity` is what servers identify a client by, `spec` the interface to the rest of the program, `saved_lease` the form in
+//! which a lease survives its process. `driver` runs all clients of this host; `link` is one interface.
 
+mod channels;
 pub mod datagram;
 pub mod driver;
 pub mod fsm;
 pub mod identity;
-pub mod record;
-pub mod segment;
+mod link;
+mod links;
+pub mod metrics;
+pub mod saved_lease;
+mod slot;
+pub mod spec;
+pub mod status;
 pub mod v4;
 pub mod v6;
-pub mod wish;

@@ -7,10 +7,10 @@ use std::net::IpAddr;
 use super::plan::{ClusterState, Plan, PlanContext};
 use crate::config::Prefixes;
 use crate::config::dhcp::ControlPlaneDhcp;
-use crate::dhcp::fsm::Stage;
-use crate::dhcp::identity::{Identity, Name, hardware};
-use crate::dhcp::record::Record;
-use crate::dhcp::wish::{Held, LeaseKey, Wish};
+use crate::dhcp::fsm::ClientState;
+use crate::dhcp::identity::{Identity, Name, parse_mac};
+use crate::dhcp::saved_lease::SavedLease;
+use crate::dhcp::spec::{ClientSpec, ClientStatus, LeaseKey};
 use crate::election::LeaseMetadata;
 use crate::mdns;
 use crate::mdns::records::HostRecord;
@@ -108,30 +108,33 @@ impl ControlPlane {
         self.dhcp.is_some() && key.owner == self.lease.to_string()
     }
 
-    fn leases<'a>(&'a self, state: &'a ClusterState) -> impl Iterator<Item = (&'a LeaseKey, &'a Held)> {
+    fn leases<'a>(
+        &'a self,
+        state: &'a ClusterState,
+    ) -> impl Iterator<Item = (&'a LeaseKey, &'a ClientStatus)> {
         state.leases.iter().filter(|(key, _)| self.owns(key))
     }
 
     /// The Lease's UID distinguishes this cluster from others with the same names; a Lease that was created again carries
     /// the hardware address that servers know in an annotation.
-    fn wishes(&self, lease: &LeaseMetadata) -> BTreeMap<LeaseKey, Wish> {
+    fn wishes(&self, lease: &LeaseMetadata) -> BTreeMap<LeaseKey, ClientSpec> {
         let Some(dhcp) = &self.dhcp else { return BTreeMap::new() };
         let annotation = |name: &str| lease.annotations.get(name).map(String::as_str);
-        let own = lease.uid.as_deref().map(Identity::hardware_of);
-        let Some(hardware) = annotation(HARDWARE_ADDRESS).and_then(hardware).or(own) else {
+        let own = lease.uid.as_deref().map(Identity::mac_of);
+        let Some(mac) = annotation(HARDWARE_ADDRESS).and_then(parse_mac).or(own) else {
             return BTreeMap::new();
         };
         let hostname = dhcp.name.as_deref().and_then(|name| Name::new(name, true));
-        let identity = Identity { hardware, hostname, by_hardware: false, broadcast: true };
+        let identity = Identity { mac, hostname, by_mac: false, broadcast: true };
         let text = annotation(DHCP_LEASE).unwrap_or_default();
         let wish = |family: &Family| {
-            let wish = Wish {
+            let wish = ClientSpec {
                 interface: self.interface.clone(),
-                made: false,
+                managed: false,
                 identity: identity.clone(),
-                wanted: None,
+                requested: None,
                 active: false,
-                record: Record::find(text, *family),
+                saved: SavedLease::find(text, *family),
             };
             (self.key(*family), wish)
         };
@@ -140,16 +143,16 @@ impl ControlPlane {
 
     /// Annotations that the Lease should carry, so that the next leader goes on with the DHCP leases.
     pub fn lease_annotations(&self, state: &ClusterState) -> Vec<(&'static str, String)> {
-        let held: Vec<&Held> = self.leases(state).map(|(_, held)| held).collect();
+        let held: Vec<&ClientStatus> = self.leases(state).map(|(_, held)| held).collect();
         // A host that only follows the lease has no more than these annotations.
-        if held.is_empty() || held.iter().any(|held| held.stage == Stage::Standby) {
+        if held.is_empty() || held.iter().any(|held| held.state == ClientState::Standby) {
             return Vec::new();
         }
         let records =
-            held.iter().filter(|held| held.address.is_some()).filter_map(|held| held.record.as_ref());
+            held.iter().filter(|held| held.address.is_some()).filter_map(|held| held.saved.as_ref());
         let text = records.map(ToString::to_string).collect::<Vec<_>>().join("; ");
         let lease = &state.control_plane_lease;
-        let own = lease.uid.as_deref().map(Identity::hardware_of);
+        let own = lease.uid.as_deref().map(Identity::mac_of);
         let own = own.filter(|_| !lease.annotations.contains_key(HARDWARE_ADDRESS));
         let first = own.map(|own| (HARDWARE_ADDRESS, hardware_text(&own)));
         first.into_iter().chain([(DHCP_LEASE, text)]).collect()

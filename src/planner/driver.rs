@@ -246,7 +246,7 @@ impl Driver {
                     self.seen.control_plane_lease = self.channels.lease.borrow_and_update().clone();
                     self.dirty = true;
                 }
-                Ok(()) = self.channels.dhcp.held.changed() => self.take_leases(),
+                Ok(()) = self.channels.dhcp.status.changed() => self.take_leases(),
                 Ok(()) = self.channels.gateways.1.changed() => self.take_gateways(),
                 Ok(()) = self.channels.mdns.1.changed() => self.take_names(),
                 Ok(()) = self.channels.roles.changed(), if follows_roles => {

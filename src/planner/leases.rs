@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::addresses::{Wanted, wanted};
-use crate::dhcp::identity::{Identity, Name, hardware};
-use crate::dhcp::record::Record;
-use crate::dhcp::wish::{Held, LeaseKey, Wish};
+use crate::dhcp::identity::{Identity, Name, parse_mac};
+use crate::dhcp::saved_lease::SavedLease;
+use crate::dhcp::spec::{ClientSpec, ClientStatus, LeaseKey};
 use crate::model::annotation::{
     DDNS, DHCP_BROADCAST, DHCP_LEASE, HARDWARE_ADDRESS, HOSTNAME, LOAD_BALANCER_IPS, REQUESTED_IP,
 };
@@ -50,9 +50,9 @@ impl DhcpSpec {
     /// The request of a Service for which the cloud provider has decided on these families.
     pub fn for_families(view: &ServiceView, families: Vec<Family>, name: Option<&str>) -> Self {
         let mut wrong = Vec::new();
-        let own = Identity::hardware_of(&view.uid);
+        let own = Identity::mac_of(&view.uid);
         let address = view.annotation(HARDWARE_ADDRESS).map(|text| {
-            hardware(text).unwrap_or_else(|| {
+            parse_mac(text).unwrap_or_else(|| {
                 wrong.push(format!(
                     "{HARDWARE_ADDRESS}: `{text}` is no hardware address of an interface, such as 00:00:6c:01:02:03; \
                      {} is used",
@@ -86,25 +86,25 @@ impl DhcpSpec {
             wrong.push(format!("{DDNS}: `{text}` is neither \"true\" nor \"false\"; \"false\" is used"));
         }
         let identity = Identity {
-            hardware: address.unwrap_or(own),
+            mac: address.unwrap_or(own),
             hostname,
-            by_hardware: false,
+            by_mac: false,
             broadcast: view.annotation(DHCP_BROADCAST) != Some("false"),
         };
         Self { families, identity, requested, wrong }
     }
 
     /// The leases to request, on this interface.
-    pub fn wishes(&self, view: &ServiceView, interface: &str) -> BTreeMap<LeaseKey, Wish> {
+    pub fn wishes(&self, view: &ServiceView, interface: &str) -> BTreeMap<LeaseKey, ClientSpec> {
         let text = view.annotation(DHCP_LEASE).unwrap_or_default();
         let wish = |family: &Family| {
-            let wish = Wish {
+            let wish = ClientSpec {
                 interface: interface.to_owned(),
-                made: false,
+                managed: false,
                 identity: self.identity.clone(),
-                wanted: self.requested.iter().copied().find(|address| Family::of(*address) == *family),
+                requested: self.requested.iter().copied().find(|address| Family::of(*address) == *family),
                 active: false,
-                record: Record::find(text, *family),
+                saved: SavedLease::find(text, *family),
             };
             (key(view, *family), wish)
         };
@@ -120,27 +120,27 @@ pub fn disambiguate_client_ids<'a>(
 ) {
     let by_name = |view: &ServiceView| {
         let text = view.annotation(DHCP_LEASE).unwrap_or_default();
-        let mut records = Family::BOTH.into_iter().filter_map(|family| Record::find(text, family));
-        records.next().map(|record| !record.by_hardware)
+        let mut records = Family::BOTH.into_iter().filter_map(|family| SavedLease::find(text, family));
+        records.next().map(|record| !record.by_mac)
     };
     let mut all: Vec<_> =
         askings.into_iter().map(|(key, view, asking)| (by_name(view), view.created, key, asking)).collect();
     all.sort_by_key(|(by_name, created, key, _)| (*by_name != Some(true), *created, *key));
     let mut known: BTreeMap<String, (&ServiceKey, [u8; 6])> = BTreeMap::new();
     for (by_name, _, key, asking) in all {
-        let Some(name) = asking.identity.known_as().map(str::to_owned) else { continue };
-        let hardware = asking.identity.hardware;
+        let Some(name) = asking.identity.client_name().map(str::to_owned) else { continue };
+        let hardware = asking.identity.mac;
         let other = known.get(&name);
         if other.is_some_and(|(_, same)| *same == hardware) {
             continue;
         }
-        asking.identity.by_hardware = other.is_some() || by_name == Some(false);
+        asking.identity.by_mac = other.is_some() || by_name == Some(false);
         match other {
             Some((other, _)) => asking.wrong.push(format!(
                 "{HOSTNAME}: Service {other} has the name `{name}`, too; this Service uses its hardware address as DHCP \
                  client identifier"
             )),
-            None if asking.identity.by_hardware => {}
+            None if asking.identity.by_mac => {}
             None => drop(known.insert(name, (key, hardware))),
         }
     }
@@ -158,22 +158,22 @@ fn by_name(view: &ServiceView) -> bool {
 /// hardware address and addresses. Without a valid lease the record is removed.
 pub fn annotations<'a>(
     asking: &DhcpSpec,
-    leases: impl IntoIterator<Item = &'a Held>,
+    leases: impl IntoIterator<Item = &'a ClientStatus>,
 ) -> BTreeMap<&'static str, Option<String>> {
-    let mut records: Vec<Record> = leases
+    let mut records: Vec<SavedLease> = leases
         .into_iter()
         .filter(|held| held.address.is_some())
-        .filter_map(|held| held.record.clone())
+        .filter_map(|held| held.saved.clone())
         .collect();
     records.sort_by_key(|record| record.address);
     if records.is_empty() {
         return [(DHCP_LEASE, None)].into();
     }
-    let texts: Vec<String> = records.iter().map(Record::to_string).collect();
+    let texts: Vec<String> = records.iter().map(SavedLease::to_string).collect();
     let addresses: Vec<String> = records.iter().map(|record| record.address.to_string()).collect();
     [
         (DHCP_LEASE, Some(texts.join("; "))),
-        (HARDWARE_ADDRESS, Some(hardware_text(&asking.identity.hardware))),
+        (HARDWARE_ADDRESS, Some(hardware_text(&asking.identity.mac))),
         (REQUESTED_IP, Some(addresses.join(","))),
     ]
     .into()
@@ -182,7 +182,7 @@ pub fn annotations<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dhcp::fsm::Stage;
+    use crate::dhcp::fsm::ClientState;
 
     fn view(annotations: &[(&str, &str)]) -> ServiceView {
         let annotations = annotations.iter().map(|(name, value)| ((*name).into(), (*value).into()));
@@ -226,25 +226,25 @@ mod tests {
         ]))
         .unwrap();
         assert_eq!(asking.identity.hostname, Name::new("web", false));
-        assert_eq!(asking.identity.hardware, [0, 0, 0x6c, 1, 2, 3]);
+        assert_eq!(asking.identity.mac, [0, 0, 0x6c, 1, 2, 3]);
         assert!(!asking.identity.broadcast);
         assert_eq!(asking.wrong, [""; 0]);
         let wishes = asking.wishes(&view(&[]), "eth0");
-        assert_eq!(wishes.values().next().unwrap().wanted, "192.0.2.9".parse().ok());
+        assert_eq!(wishes.values().next().unwrap().requested, "192.0.2.9".parse().ok());
     }
 
     #[test]
     fn services_of_one_name_have_different_client_ids() {
         let leased = |end: &str| format!("192.0.2.9 from 192.0.2.1 at 2026-11-22T05:00:00Z{end}");
-        let (by_name, by_hardware) = (leased(""), leased(" by hardware"));
+        let (by_name, by_mac) = (leased(""), leased(" by hardware"));
         // By age: name, lease, and whether the name is the client identifier.
         type Row<'a> = &'a [(&'a str, &'a str, bool)];
         let table: [Row<'_>; 5] = [
             &[("web", "", true), ("web.example.com", "", false), ("shop", "", true)],
             &[("web", "", false), ("web", &by_name, true)],
             // The identifier is kept after the other Service is deleted.
-            &[("web", &by_hardware, false)],
-            &[("web", &by_hardware, false), ("web", "", true), ("web", "", false)],
+            &[("web", &by_mac, false)],
+            &[("web", &by_mac, false), ("web", "", true), ("web", "", false)],
             // Services with the same hardware address share a lease.
             &[("twin", "", true), ("twin", "", true)],
         ];
@@ -271,7 +271,7 @@ mod tests {
             let all = services.iter().zip(&mut askings);
             disambiguate_client_ids(all.map(|((key, view), asking)| (key, view, asking)));
             let known: Vec<bool> =
-                askings.iter().map(|asking| asking.identity.known_as().is_some()).collect();
+                askings.iter().map(|asking| asking.identity.client_name().is_some()).collect();
             assert_eq!(known, row.iter().map(|(.., known)| *known).collect::<Vec<_>>(), "{row:?}");
         }
     }
@@ -287,28 +287,29 @@ mod tests {
         ]))
         .unwrap();
         assert_eq!(asking.wrong.len(), 5, "{:?}", asking.wrong);
-        assert_eq!(asking.identity.hardware, Identity::hardware_of("u"));
+        assert_eq!(asking.identity.mac, Identity::mac_of("u"));
         assert_eq!(asking.requested, ["192.0.2.9".parse::<IpAddr>().unwrap()]);
     }
 
     #[test]
     fn written_annotations_restore_the_lease() {
         let asking = DhcpSpec::of(&view(&[(LOAD_BALANCER_IPS, "0.0.0.0")])).unwrap();
-        let record: Record =
+        let record: SavedLease =
             "192.0.2.9 from 192.0.2.1 at 2026-11-22T05:00:00Z for 60 renew 30 rebind 52".parse().unwrap();
-        let held = Held {
+        let held = ClientStatus {
             address: Some(record.address),
-            record: Some(record.clone()),
-            stage: Stage::Bound,
-            trouble: None,
+            saved: Some(record.clone()),
+            state: ClientState::Bound,
+            probed: false,
+            last_error: None,
         };
         let written = annotations(&asking, [&held]);
         let text = |name| written.get(name).cloned().flatten().unwrap();
         assert_eq!(text(REQUESTED_IP), "192.0.2.9");
         let again = view(&[(DHCP_LEASE, &text(DHCP_LEASE)), (HARDWARE_ADDRESS, &text(HARDWARE_ADDRESS))]);
         let wishes = asking.wishes(&again, "eth0");
-        assert_eq!(wishes[&key(&again, Family::V4)].record, Some(record));
-        let lost = Held { address: None, ..held };
+        assert_eq!(wishes[&key(&again, Family::V4)].saved, Some(record));
+        let lost = ClientStatus { address: None, ..held };
         assert_eq!(annotations(&asking, [&lost]), [(DHCP_LEASE, None)].into());
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn macvlan(view: &ServiceView, parent: &str) -> Option<Result<Managed
     let Some(reverse_path) = filter.parse().ok().filter(|value| *value <= 2) else {
         return Some(Err(format!("{RP_FILTER}: `{filter}` is not 0, 1 or 2")));
     };
-    let (parent, name, hardware) = (parent.to_owned(), name.to_owned(), asking.identity.hardware);
+    let (parent, name, hardware) = (parent.to_owned(), name.to_owned(), asking.identity.mac);
     Some(Ok(ManagedInterface::Macvlan { parent, name, hardware, reverse_path }))
 }
 

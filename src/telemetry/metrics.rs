@@ -11,7 +11,6 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::dhcp::Counts;
 use super::register::add;
 use crate::bgp;
 use crate::model::BootTime;
@@ -69,7 +68,7 @@ pub struct Metrics {
     errors: Family<VerbReason, Counter>,
     services: Gauge,
     /// Of DHCP.
-    pub dhcp: Counts,
+    pub dhcp: crate::dhcp::metrics::Metrics,
     /// Of gateways.
     pub upnp: super::upnp::Counts,
     pub bgp: bgp::metrics::Metrics,
@@ -114,7 +113,7 @@ impl Metrics {
             requests: add(r, "api_requests", "Calls for the Lease that succeeded"),
             errors: add(r, "api_errors", "Calls for the Lease that failed"),
             services: add(r, "services", "Services that are looked after"),
-            dhcp: Counts::register(r),
+            dhcp: crate::dhcp::metrics::Metrics::register(r),
             upnp: super::upnp::Counts::register(r),
             bgp: bgp::metrics::Metrics::register(r),
             claim_until: Arc::default(),

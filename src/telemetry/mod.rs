@@ -3,7 +3,6 @@
 //! The rest of the program says what happened; this folder decides how it is told.
 
 pub mod bgp;
-pub mod dhcp;
 pub mod endpoints;
 pub mod events;
 pub mod http;
@@ -20,6 +19,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::dhcp::status::LeaseStatus;
 use crate::election::Observer;
 use crate::election::decide::ObservedLease;
 use crate::election::elector::LeaseResponse;
@@ -198,7 +198,7 @@ impl Telemetry {
     }
 
     /// The state of all DHCP leases.
-    pub fn leases(&self, leases: Vec<dhcp::LeaseStatus>) {
+    pub fn leases(&self, leases: Vec<LeaseStatus>) {
         self.lock().status.leases = leases;
     }
 

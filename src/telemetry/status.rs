@@ -16,8 +16,8 @@ use tokio::sync::watch;
 
 use super::Telemetry;
 use super::bgp;
-use super::dhcp::LeaseStatus;
 use crate::bgp::status::PeerStatus;
+use crate::dhcp::status::LeaseStatus;
 use crate::model::BootTime;
 use crate::model::{ClaimSource, Role};
 use crate::net::clock;

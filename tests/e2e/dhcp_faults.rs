@@ -23,7 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("an_address_is_given_up_when_its_lease_is_over", server_away),
         trial("a_network_that_is_renumbered_is_followed", renumbered),
-        trial("an_offered_address_that_a_station_has_is_declined", taken),
+        trial("an_assigned_address_in_conflict_is_declined", conflict),
         trial("what_another_service_has_is_declined_too", forgetful),
         trial("servers_that_misbehave_cost_no_more_than_time", hostile),
         trial("servers_for_ipv6_that_misbehave_cost_no_more_than_time", hostile_v6),
@@ -55,7 +55,7 @@ fn server_away() -> Outcome {
     server.stop()?;
     lab.wait_until_nobody_has(&address)?;
     lab.wait_for_status("web", &[])?;
-    wait_for_event(&lab, "web", "NoLease", "the lease is over")?;
+    wait_for_event(&lab, "web", "NoLease", "lease expired")?;
     server.launch()?;
     // What it had is free: it has it again.
     assert_eq!(leased(&lab, "web", 1)?[0].to_string(), address);
@@ -73,7 +73,7 @@ fn renumbered() -> Outcome {
     server.play(honest(OTHER, 600));
     wait_for_status(&lab, OTHER)?;
     lab.wait_until_nobody_has(&ADDRESS.to_string())?;
-    wait_for_event(&lab, "web", "NoLease", "refuses")?;
+    wait_for_event(&lab, "web", "NoLease", "refused")?;
     wait_for_event(&lab, "web", "AddressLeased", "10.42.0.151")?;
     // Never both at once.
     let both = lab.sampler.since(lab.started());
@@ -84,15 +84,15 @@ fn renumbered() -> Outcome {
     Ok(())
 }
 
-fn taken() -> Outcome {
+fn conflict() -> Outcome {
     let mut lab = services(&[])?;
-    let station = lab.lab.machine("station", 248)?;
-    station.ip(&["addr", "add", "10.42.0.150/24", "dev", "eth0"])?;
+    let other = lab.lab.machine("other", 248)?;
+    other.ip(&["addr", "add", "10.42.0.150/24", "dev", "eth0"])?;
     let server = DhcpStandIn::start(&lab.lab, honest(ADDRESS, 600))?;
     lab.start_agents()?;
     lab.serve("web", "0.0.0.0")?;
     wait_for("a DECLINE", 20, || server.kinds().contains(&kind::DECLINE).then_some(()))?;
-    wait_for_event(&lab, "web", "NoLease", "a station on the interface has 10.42.0.150")?;
+    wait_for_event(&lab, "web", "NoLease", "address conflict: 10.42.0.150")?;
     assert!(lab.holders("10.42.0.150").is_empty());
     let declined = server.seen().into_iter().find(|request| request.kind() == kind::DECLINE).unwrap();
     assert_eq!(declined.requested(), Some(ADDRESS));
@@ -261,7 +261,7 @@ fn nobody() -> Outcome {
     let mut lab = services(&[])?;
     lab.start_agents()?;
     lab.serve("web", "0.0.0.0")?;
-    wait_for_event(&lab, "web", "NoLease", "no DHCP server answers after 3 tries on interface eth0")?;
+    wait_for_event(&lab, "web", "NoLease", "no DHCP server replied to 3 messages on interface eth0")?;
     lab.delete("web")?;
     lab.create("wrong", "0.0.0.0", json!({}))?;
     lab.annotate("wrong", json!({ "kube-vip.io/serviceInterface": "eth7" }))?;
@@ -270,7 +270,7 @@ fn nobody() -> Outcome {
         &lab,
         "wrong",
         "NoLease",
-        "there is no interface eth7 on this host to ask a DHCP server on; it has: lo, eth0",
+        "interface eth7 for DHCP does not exist on this host; it has: lo, eth0",
     )
 }
 

@@ -192,7 +192,7 @@ impl Driver {
             handles.commands.try_send(Command::Conflict(key, owner)).ok();
         }
         let requests = planner.lease_requests();
-        handles.wishes.send_if_modified(|before| {
+        handles.specs.send_if_modified(|before| {
             for gone in before.keys().filter(|key| !requests.contains_key(key)) {
                 handles.commands.try_send(Command::Release(gone.clone())).ok();
             }
@@ -208,7 +208,7 @@ impl Driver {
             self.dhcp = None;
             return;
         };
-        let leases = handles.held.borrow_and_update().clone();
+        let leases = handles.status.borrow_and_update().clone();
         self.handle_input(Input::Leases(leases));
     }
 }
@@ -216,7 +216,7 @@ impl Driver {
 /// Returns when leases have changed, with false when the DHCP clients have ended; never returns without clients.
 async fn leases_changed(dhcp: &mut Option<Handles>) -> bool {
     match dhcp {
-        Some(handles) => handles.held.changed().await.is_ok(),
+        Some(handles) => handles.status.changed().await.is_ok(),
         None => std::future::pending().await,
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use kube_vip::cluster::watch::Change;
 use kube_vip::cluster::write::WriteResult;
-use kube_vip::dhcp::wish::{Held, LeaseKey};
+use kube_vip::dhcp::spec::{ClientStatus, LeaseKey};
 use kube_vip::model::annotation::LOAD_BALANCER_IPS;
 use kube_vip::model::node::NodeView;
 use kube_vip::model::{Backoff, BootTime, ServiceKey, ServiceView};
@@ -36,7 +36,7 @@ pub enum Input {
         version: String,
         result: WriteResult,
     },
-    Leases(BTreeMap<LeaseKey, Held>),
+    Leases(BTreeMap<LeaseKey, ClientStatus>),
     /// No more writes are started.
     Stop,
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use kube_vip::dhcp::wish::LeaseKey;
+use kube_vip::dhcp::spec::LeaseKey;
 use kube_vip::model::annotation::{
     ALLOCATED, CLEANUP_FINALIZER, IMPLEMENTATION, LEGACY_ADDRESS, LOAD_BALANCER_IPS, SERVICE_INTERFACE,
     SHARING_KEY, UPNP_DELEGATED,

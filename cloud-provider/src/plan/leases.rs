@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use kube_vip::dhcp::record::Record;
-use kube_vip::dhcp::wish::{Held, LeaseKey, Wish};
+use kube_vip::dhcp::saved_lease::SavedLease;
+use kube_vip::dhcp::spec::{ClientSpec, ClientStatus, LeaseKey};
 use kube_vip::model::annotation::DHCP_LEASE;
 use kube_vip::model::{Family, ServiceKey, ServiceView};
 use kube_vip::planner::leases::{self, DhcpSpec};
@@ -19,7 +19,7 @@ use crate::ipam::Sharing;
 pub struct DhcpState {
     /// The interface of the DHCP clients.
     pub interface: String,
-    pub leases: BTreeMap<LeaseKey, Held>,
+    pub leases: BTreeMap<LeaseKey, ClientStatus>,
     /// Invalid annotations of Services, as messages.
     pub invalid: BTreeMap<ServiceKey, Vec<String>>,
 }
@@ -30,7 +30,7 @@ impl DhcpState {
     pub(super) fn requests<'a>(
         &mut self,
         services: impl Iterator<Item = (&'a ServiceKey, &'a ServiceView, &'a BTreeSet<Family>)>,
-    ) -> (BTreeMap<LeaseKey, Wish>, Vec<(i64, ServiceKey)>) {
+    ) -> (BTreeMap<LeaseKey, ClientSpec>, Vec<(i64, ServiceKey)>) {
         let mut specs: Vec<(&ServiceKey, &ServiceView, DhcpSpec)> =
             services.map(|(key, view, families)| (key, view, spec(view, families))).collect();
         leases::disambiguate_client_ids(specs.iter_mut().map(|(key, view, spec)| (*key, *view, spec)));
@@ -40,7 +40,7 @@ impl DhcpState {
         let changed = specs.iter().filter(|(key, ..)| before.get(key) != self.invalid.get(key));
         let changed = changed.map(|(key, view, _)| (view.created, (*key).clone())).collect();
         let requests = specs.iter().flat_map(|(_, view, spec)| spec.wishes(view, &self.interface));
-        (requests.map(|(key, request)| (key, Wish { active: true, ..request })).collect(), changed)
+        (requests.map(|(key, request)| (key, ClientSpec { active: true, ..request })).collect(), changed)
     }
 }
 
@@ -67,7 +67,7 @@ impl Allocator<'_> {
         let lease_key = leases::key(view, family);
         let lease = dhcp.leases.get(&lease_key);
         let Some(address) = lease.and_then(|lease| lease.address) else {
-            let trouble = lease.and_then(|lease| lease.trouble.clone());
+            let trouble = lease.and_then(|lease| lease.last_error.clone());
             return Err(Reason::Lease { interface: dhcp.interface.clone(), family, trouble });
         };
         let Some(reason) = self.conflict(address, key, sharing, "DHCP") else { return Ok(address) };
@@ -80,7 +80,7 @@ impl Allocator<'_> {
     pub(super) fn is_lost(&mut self, view: &ServiceView, address: IpAddr) -> bool {
         let family = Family::of(address);
         let text = view.annotation(DHCP_LEASE).unwrap_or_default();
-        let leased = Record::find(text, family).is_some_and(|record| record.address == address);
+        let leased = SavedLease::find(text, family).is_some_and(|record| record.address == address);
         match self.dhcp {
             Some(_) if address.is_unspecified() => true,
             Some(dhcp) if leased => {
@@ -105,7 +105,7 @@ impl Allocator<'_> {
     pub(super) fn write_leases(&self, view: &ServiceView, patch: &mut Patch) {
         let Some(dhcp) = self.dhcp else { return };
         let held = keys(view, &self.dhcp_families).map(|key| dhcp.leases.get(&key));
-        let Some(held) = held.collect::<Option<Vec<&Held>>>() else { return };
+        let Some(held) = held.collect::<Option<Vec<&ClientStatus>>>() else { return };
         for (name, value) in leases::annotations(&spec(view, &self.dhcp_families), held) {
             patch.annotate(view, name, value.as_deref());
         }

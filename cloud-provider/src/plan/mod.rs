@@ -13,7 +13,7 @@ pub mod request;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use kube_vip::dhcp::wish::{Held, LeaseKey, Wish};
+use kube_vip::dhcp::spec::{ClientSpec, ClientStatus, LeaseKey};
 use kube_vip::model::{Family, ServiceKey, ServiceView};
 use kube_vip::planner::reserved::Reserved;
 
@@ -115,7 +115,7 @@ impl Planner {
     }
 
     /// Replaces the state of all leases.
-    pub fn set_leases(&mut self, leases: BTreeMap<LeaseKey, Held>) {
+    pub fn set_leases(&mut self, leases: BTreeMap<LeaseKey, ClientStatus>) {
         let Some(dhcp) = &mut self.dhcp else { return };
         let before = std::mem::replace(&mut dhcp.leases, leases);
         let changed = |key: &LeaseKey| before.get(key) != dhcp.leases.get(key);
@@ -127,7 +127,7 @@ impl Planner {
     }
 
     /// The leases to request from DHCP servers. Services whose annotations turn out to be invalid are enqueued.
-    pub fn lease_requests(&mut self) -> BTreeMap<LeaseKey, Wish> {
+    pub fn lease_requests(&mut self) -> BTreeMap<LeaseKey, ClientSpec> {
         let Some(dhcp) = &mut self.dhcp else { return BTreeMap::new() };
         let services = self.services.iter().filter(|(_, entry)| !entry.dhcp_families.is_empty());
         let (requests, changed) =

@@ -122,7 +122,7 @@ fn renumbered() -> Outcome {
     world.wait_for_addresses("web", "10.42.0.150")?;
     server.play(honest(Ipv4Addr::new(10, 42, 0, 151), 600));
     world.wait_for_addresses("web", "10.42.0.151")?;
-    world.wait_for_event("web", "SyncLoadBalancerFailed", "refuses")?;
+    world.wait_for_event("web", "SyncLoadBalancerFailed", "refused")?;
     world.wait_for_event("web", "EnsuredLoadBalancer", "10.42.0.151")?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What goes into a client and comes out of it.
+//! Inputs and outputs of a client.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -6,23 +6,22 @@ use std::time::Duration;
 
 use crate::model::BootTime;
 
-/// Who asks, and for what.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// An address that is preferred, if the server has it.
-    pub wanted: Option<IpAddr>,
-    /// Rounds of attempts after which a server that never answers is asked less often; 0 for never.
-    pub rounds: u32,
-    /// Spreads waits and makes transaction identifiers.
+pub struct ClientConfig {
+    /// The address to request from servers (RFC 2132 §9.1).
+    pub requested: Option<IpAddr>,
+    /// Rounds without a reply before the client retries only every 5 minutes; 0: never.
+    pub max_rounds: u32,
+    /// Jitter and transaction identifiers derive from it.
     pub seed: u64,
 }
 
-/// A server, as it calls itself.
+/// A server identifier.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Server {
-    /// By one of its addresses (RFC 2132 §9.7).
+    /// RFC 2132 §9.7.
     Address(Ipv4Addr),
-    /// By its DUID (RFC 8415 §11).
+    /// RFC 8415 §11.
     Duid(Vec<u8>),
 }
 
@@ -35,202 +34,180 @@ impl fmt::Display for Server {
     }
 }
 
-/// What a server says.
+/// A message from a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum Reply {
     /// DHCPOFFER, or ADVERTISE with an address.
-    Offer(Grant),
+    Offer(LeaseTerms),
     /// DHCPACK, or REPLY with an address.
-    Ack(Grant),
+    Ack(LeaseTerms),
     /// DHCPNAK, or ADVERTISE or REPLY without an address, with the server's reason.
     Nak(Server, String),
 }
 
-/// An address, and for how long.
+/// What a server offers or grants.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Grant {
-    /// The address.
+pub struct LeaseTerms {
     pub address: IpAddr,
-    /// Who gives it.
     pub server: Server,
-    /// For how long; none is for ever.
-    pub time: Option<Duration>,
-    /// When to ask the server for more (T1), where it says so.
-    pub renew: Option<Duration>,
-    /// When to ask any server for more (T2), where it says so.
-    pub rebind: Option<Duration>,
+    /// None: infinite.
+    pub lifetime: Option<Duration>,
+    /// The server's T1, if it sent one.
+    pub t1: Option<Duration>,
+    /// The server's T2, if it sent one.
+    pub t2: Option<Duration>,
 }
 
-/// An address that is ours for a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
-    /// The address.
     pub address: IpAddr,
-    /// Who gave it.
     pub server: Server,
-    /// When it was asked for: its time counts from there.
-    pub asked: BootTime,
-    /// T1, T2 and the end; none where it is for ever.
-    pub times: Option<Times>,
+    /// When the request was sent: all times count from there (RFC 2131 §4.4.1).
+    pub requested_at: BootTime,
+    /// None: the lease is infinite.
+    pub timers: Option<Timers>,
 }
 
-/// When something is to be done about a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Times {
-    /// T1: ask the server for more.
-    pub renew: BootTime,
-    /// T2: ask any server for more.
-    pub rebind: BootTime,
-    /// The end.
-    pub end: BootTime,
+pub struct Timers {
+    /// T1: ask the lease's server for an extension.
+    pub t1: BootTime,
+    /// T2: ask any server for an extension.
+    pub t2: BootTime,
+    pub expiry: BootTime,
 }
 
 impl Lease {
-    /// A grant that was asked for at `asked`: its time counts from there (§4.4.1). T1 and T2 are the server's, where
-    /// they are in order, else half and seven eighths of the time (§4.4.5).
-    pub(super) fn new(grant: &Grant, asked: BootTime) -> Self {
-        let times = grant.time.map(|time| {
-            let rebind = grant.rebind.filter(|rebind| *rebind <= time).unwrap_or(time * 7 / 8);
-            let renew = grant.renew.filter(|renew| *renew <= rebind).unwrap_or(rebind.min(time / 2));
-            Times { renew: asked + renew, rebind: asked + rebind, end: asked + time }
+    /// T1 and T2 are the server's where they are in order, else half and seven eighths of the lifetime (RFC 2131 §4.4.5).
+    pub(super) fn new(terms: &LeaseTerms, requested_at: BootTime) -> Self {
+        let timers = terms.lifetime.map(|lifetime| {
+            let t2 = terms.t2.filter(|t2| *t2 <= lifetime).unwrap_or(lifetime * 7 / 8);
+            let t1 = terms.t1.filter(|t1| *t1 <= t2).unwrap_or(t2.min(lifetime / 2));
+            Timers { t1: requested_at + t1, t2: requested_at + t2, expiry: requested_at + lifetime }
         });
-        Self { address: grant.address, server: grant.server.clone(), asked, times }
+        Self { address: terms.address, server: terms.server.clone(), requested_at, timers }
     }
 
-    /// Whether its time is over.
-    pub fn is_over(&self, now: BootTime) -> bool {
-        self.times.is_some_and(|times| now >= times.end)
+    pub fn is_expired(&self, now: BootTime) -> bool {
+        self.timers.is_some_and(|timers| now >= timers.expiry)
     }
 }
 
-/// What happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
-    /// Begin; with a lease from before, where one is known.
+    /// Start, with the saved lease if there is one.
     Start(Option<Lease>),
-    /// A server answered the transaction with this number.
-    Answer(u32, Answer),
-    /// Whether a station has the address that was to be probed.
-    Probed(bool),
-    /// A station has the address of the lease.
+    /// A server's reply, with its transaction identifier.
+    Reply(u32, Reply),
+    /// The verdict on the address of [`Output::Probe`]: whether another host has it.
+    Probed { conflict: bool },
+    /// Another host has the address of the lease.
     Conflict,
-    /// The address is not needed any more.
+    /// Release the lease, and stop.
     Stop,
 }
 
 /// A message to servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// DHCPDISCOVER or SOLICIT, with a preference.
+    /// DHCPDISCOVER or SOLICIT, with the requested address.
     Discover(Option<IpAddr>),
     /// DHCPREQUEST or REQUEST for an offer of this server.
-    Select(IpAddr, Server),
-    /// DHCPREQUEST or REBIND for an address that we have: from before, or for more time.
-    Confirm(IpAddr),
-    /// DHCPDECLINE or DECLINE of an address that a station has.
+    Request(IpAddr, Server),
+    /// DHCPREQUEST as in INIT-REBOOT, or REBIND: for a saved lease, and for an extension.
+    Rebind(IpAddr),
+    /// DHCPDECLINE or DECLINE.
     Decline(IpAddr, Server),
     /// DHCPRELEASE or RELEASE.
     Release(IpAddr, Server),
 }
 
-/// What has to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// Send this as the transaction with this number, begun so long ago.
+    /// Send a message with this transaction identifier, and the time since the exchange began.
     Send(u32, Duration, Message),
-    /// Find out whether a station has this address.
+    /// Probe this address; [`Input::Probed`] is the verdict.
     Probe(IpAddr),
-    /// The lease is this now: new, or with more time.
+    /// The lease is new, or was extended.
     Bound(Lease),
-    /// There is no lease any more.
-    Lost(Loss),
-    /// Something to tell that changes nothing.
-    Told(Trouble),
+    /// The lease must not be used any more.
+    Lost(LossReason),
+    /// A problem that does not change the lease.
+    Report(Problem),
 }
 
-/// Why a lease is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Loss {
-    /// A server said so.
-    Refused(Server, String),
-    /// Its time is over.
+pub enum LossReason {
+    Nak(Server, String),
     Expired,
-    /// A station has the address.
-    Taken(IpAddr),
-    /// It was given back.
+    Conflict(IpAddr),
     Released,
 }
 
-/// What is in the way of a lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trouble {
-    /// Nobody answered so many messages.
-    Silence(u32),
-    /// A server refused a request.
-    Refused(Server, String),
-    /// A station has the address that was offered.
-    Taken(IpAddr),
+pub enum Problem {
+    /// No server replied to so many messages.
+    NoReply(u32),
+    Nak(Server, String),
+    /// Another host has the address that a server assigned.
+    Conflict(IpAddr),
 }
 
-/// A server's refusal, in words.
-fn refusal(f: &mut fmt::Formatter<'_>, server: &Server, why: &str) -> fmt::Result {
-    match why {
-        "" => write!(f, "the DHCP server {server} refuses"),
-        why => write!(f, "the DHCP server {server} refuses: {why}"),
+fn write_nak(f: &mut fmt::Formatter<'_>, server: &Server, reason: &str) -> fmt::Result {
+    match reason {
+        "" => write!(f, "DHCP server {server} refused the request"),
+        reason => write!(f, "DHCP server {server} refused the request: {reason}"),
     }
 }
 
-impl fmt::Display for Trouble {
+fn write_conflict(f: &mut fmt::Formatter<'_>, address: &IpAddr) -> fmt::Result {
+    write!(f, "address conflict: {address} is in use by another host")
+}
+
+impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Silence(tries) => write!(f, "no DHCP server answers after {tries} tries"),
-            Self::Refused(server, why) => refusal(f, server, why),
-            Self::Taken(address) => {
-                write!(f, "a station on the interface has {address}, which a DHCP server offered")
-            }
+            Self::NoReply(messages) => write!(f, "no DHCP server replied to {messages} messages"),
+            Self::Nak(server, reason) => write_nak(f, server, reason),
+            Self::Conflict(address) => write_conflict(f, address),
         }
     }
 }
 
-impl fmt::Display for Loss {
+impl fmt::Display for LossReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused(server, why) => refusal(f, server, why),
-            Self::Expired => f.write_str("the lease is over, and no DHCP server gave it more time"),
-            Self::Taken(address) => write!(f, "a station on the interface has {address}, too"),
-            Self::Released => f.write_str("it was given back"),
+            Self::Nak(server, reason) => write_nak(f, server, reason),
+            Self::Expired => f.write_str("lease expired: no DHCP server renewed it"),
+            Self::Conflict(address) => write_conflict(f, address),
+            Self::Released => f.write_str("lease released"),
         }
     }
 }
 
-/// How far a client is, for people.
+/// The states of RFC 2131, figure 5, for metrics and status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Stage {
-    /// Another host has the lease.
+pub enum ClientState {
+    /// Another node holds the lease.
     Standby,
-    /// No server has offered anything yet.
-    Asking,
-    /// An offer was taken; the server has not confirmed it yet.
-    Offered,
-    /// A lease from before was asked for.
-    Confirming,
-    /// Whether a station has the address is being found out.
+    /// INIT and SELECTING: no server has offered an address yet.
+    Selecting,
+    Requesting,
+    /// A saved lease is being confirmed.
+    Rebooting,
+    /// The address is being probed (§2.2).
     Probing,
-    /// All is well.
     Bound,
-    /// More time was asked for.
     Renewing,
-    /// More time was asked for again, because the server does not answer.
     Rebinding,
 }
 
-impl Stage {
-    /// All of them.
+impl ClientState {
     pub const ALL: [Self; 8] = [
         Self::Standby,
-        Self::Asking,
-        Self::Offered,
-        Self::Confirming,
+        Self::Selecting,
+        Self::Requesting,
+        Self::Rebooting,
         Self::Probing,
         Self::Bound,
         Self::Renewing,
@@ -238,13 +215,13 @@ impl Stage {
     ];
 }
 
-impl fmt::Display for Stage {
+impl fmt::Display for ClientState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Standby => "standby",
-            Self::Asking => "asking",
-            Self::Offered => "offered",
-            Self::Confirming => "confirming",
+            Self::Selecting => "selecting",
+            Self::Requesting => "requesting",
+            Self::Rebooting => "rebooting",
             Self::Probing => "probing",
             Self::Bound => "bound",
             Self::Renewing => "renewing",

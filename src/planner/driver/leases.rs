@@ -8,11 +8,11 @@ use super::super::leases;
 use super::super::plan::{Plan, ServicePlan};
 use super::Driver;
 use crate::dhcp::driver::Command;
-use crate::dhcp::fsm::{Loss, Stage};
-use crate::dhcp::wish::{Held, LeaseKey, Wish};
+use crate::dhcp::fsm::{ClientState, LossReason};
+use crate::dhcp::spec::{ClientSpec, ClientStatus, LeaseKey};
+use crate::dhcp::status::LeaseStatus;
 use crate::model::{ServiceKey, ServiceView};
 use crate::net::clock;
-use crate::telemetry::dhcp::LeaseStatus;
 use crate::watch_ext;
 
 impl Driver {
@@ -20,16 +20,16 @@ impl Driver {
     pub(super) fn ask(&self) -> bool {
         let mut wishes = self.plan.leases.clone();
         self.activate(&mut wishes);
-        watch_ext::set(&self.channels.dhcp.wishes, wishes)
+        watch_ext::set(&self.channels.dhcp.specs, wishes)
     }
 
     /// The same where elections alone may have changed, as often as they are renewed.
     pub(super) fn ask_as_elected(&self) -> bool {
-        self.channels.dhcp.wishes.send_if_modified(|wishes| self.activate(wishes))
+        self.channels.dhcp.specs.send_if_modified(|wishes| self.activate(wishes))
     }
 
     /// Whoever has the election asks. Says whether that is another thing than before.
-    fn activate(&self, wishes: &mut BTreeMap<LeaseKey, Wish>) -> bool {
+    fn activate(&self, wishes: &mut BTreeMap<LeaseKey, ClientSpec>) -> bool {
         let now = clock::now();
         let roles = self.channels.roles.borrow();
         let asking = self.plan.services.iter().filter(|(_, handled)| handled.asking.is_some());
@@ -69,7 +69,7 @@ impl Driver {
 
     /// How leases stand has changed.
     pub(super) fn take_leases(&mut self) {
-        let now = self.channels.dhcp.held.borrow_and_update().clone();
+        let now = self.channels.dhcp.status.borrow_and_update().clone();
         let before = std::mem::replace(&mut self.seen.leases, now);
         let owners: BTreeMap<&str, &ServiceKey> =
             self.seen.services.iter().map(|(key, view)| (view.uid.as_str(), key)).collect();
@@ -84,9 +84,9 @@ impl Driver {
             self.event(&service, false, reason, text);
         }
         // A stage alone changes nothing that is planned.
-        let matters = |held: &BTreeMap<LeaseKey, Held>| -> Vec<_> {
+        let matters = |held: &BTreeMap<LeaseKey, ClientStatus>| -> Vec<_> {
             let held = held.iter();
-            held.map(|(key, held)| (key.clone(), held.address, held.record.clone(), held.trouble.clone()))
+            held.map(|(key, held)| (key.clone(), held.address, held.saved.clone(), held.last_error.clone()))
                 .collect()
         };
         self.dirty |= matters(&before) != matters(&self.seen.leases);
@@ -101,17 +101,23 @@ impl Driver {
         self.telemetry.leases(lines.collect());
     }
 
-    fn news(&self, key: &LeaseKey, before: Option<&Held>, after: &Held) -> Option<(&'static str, String)> {
+    fn news(
+        &self,
+        key: &LeaseKey,
+        before: Option<&ClientStatus>,
+        after: &ClientStatus,
+    ) -> Option<(&'static str, String)> {
         let me = &self.context.me;
-        let address = |held: &Held| held.address.filter(|_| held.stage != Stage::Standby);
+        let address = |held: &ClientStatus| held.address.filter(|_| held.state != ClientState::Standby);
         let interface = self.plan.leases.get(key).map(|wish| wish.interface.as_str()).unwrap_or_default();
         match (before.and_then(address), address(after)) {
-            (before, Some(address)) if before != Some(address) && after.stage == Stage::Bound => {
-                let from = after.record.as_ref().map(|record| record.server.to_string()).unwrap_or_default();
+            (before, Some(address)) if before != Some(address) && after.state == ClientState::Bound => {
+                let from = after.saved.as_ref().map(|record| record.server.to_string()).unwrap_or_default();
                 Some(("AddressLeased", format!("node {me} has {address} from the DHCP server {from}")))
             }
             (None, None)
-                if after.stage == Stage::Asking && before.is_none_or(|held| held.stage == Stage::Standby) =>
+                if after.state == ClientState::Selecting
+                    && before.is_none_or(|held| held.state == ClientState::Standby) =>
             {
                 let family = key.family;
                 Some((
@@ -132,9 +138,9 @@ impl Driver {
         let Some(asking) = &handled.asking else { return BTreeMap::new() };
         let keys = asking.families.iter().map(|family| leases::key(view, *family));
         let good = keys.filter(|key| !self.plan.contested.contains_key(key));
-        let held: Vec<&Held> = good.filter_map(|key| self.seen.leases.get(&key)).collect();
+        let held: Vec<&ClientStatus> = good.filter_map(|key| self.seen.leases.get(&key)).collect();
         // Whoever does not ask itself knows no more than what is written there.
-        if held.iter().any(|held| held.stage == Stage::Standby) {
+        if held.iter().any(|held| held.state == ClientState::Standby) {
             return BTreeMap::new();
         }
         leases::annotations(asking, held)
@@ -155,7 +161,7 @@ impl Driver {
         for address in contested.difference(&self.contested) {
             let leased = self.seen.leases.iter().filter(|(_, held)| held.address == Some(*address));
             for (key, _) in leased {
-                let why = Loss::Taken(*address).to_string();
+                let why = LossReason::Conflict(*address).to_string();
                 self.channels.dhcp.commands.try_send(Command::Conflict(key.clone(), why)).ok();
             }
         }

@@ -8,8 +8,8 @@ use super::super::addresses::{Wanted, wanted};
 use super::super::leases::{self, DhcpSpec};
 use super::super::reserved::Refusal;
 use super::values::ClusterState;
-use crate::dhcp::record::Record;
-use crate::dhcp::wish::LeaseKey;
+use crate::dhcp::saved_lease::SavedLease;
+use crate::dhcp::spec::LeaseKey;
 use crate::model::annotation::DHCP_LEASE;
 use crate::model::{ServiceKey, ServiceView};
 
@@ -81,9 +81,9 @@ fn claims<'a>(
         let lease = leases::key(view, *family);
         let held = seen.leases.get(&lease)?;
         let address = held.address?;
-        let written = Record::find(view.annotation(DHCP_LEASE).unwrap_or_default(), *family);
+        let written = SavedLease::find(view.annotation(DHCP_LEASE).unwrap_or_default(), *family);
         let recorded =
-            written.zip(held.record.as_ref()).is_some_and(|(written, now)| written.goes_on_as(now));
+            written.zip(held.saved.as_ref()).is_some_and(|(written, now)| written.continues_as(now));
         Some(Claim { service, created: view.created, asking, lease, address, recorded })
     })
 }

@@ -14,7 +14,7 @@ use super::leases::{self, DhcpSpec};
 use super::placement::{macvlan, place, vlan_of};
 use super::reserved::Refusal;
 use super::routes::{path, routes};
-use crate::dhcp::wish::{LeaseKey, Wish};
+use crate::dhcp::spec::{ClientSpec, LeaseKey};
 use crate::model::annotation::{LEASE_NAME, NOT_YET, SERVICE_VLAN, VIP_HOST, WITHOUT_ENDPOINTS};
 use crate::model::service::TrafficPolicy;
 use crate::model::validation::is_name;
@@ -94,18 +94,18 @@ fn add_interfaces(context: &PlanContext, state: &ClusterState, plan: &mut Plan) 
 }
 
 /// DHCP leases to obtain where this host is leader.
-fn wishes(context: &PlanContext, seen: &ClusterState, plan: &Plan) -> BTreeMap<LeaseKey, Wish> {
+fn wishes(context: &PlanContext, seen: &ClusterState, plan: &Plan) -> BTreeMap<LeaseKey, ClientSpec> {
     let asking = plan
         .services
         .iter()
         .filter_map(|(key, handled)| Some((seen.services.get(key)?, handled.asking.as_ref()?)));
     let on_interface = |(view, asking): (&ServiceView, &DhcpSpec)| {
         let interface = place(context, view, Family::V4.address(0)).interface;
-        let made = interface.managed().is_some();
+        let managed = interface.managed().is_some();
         asking
             .wishes(view, &interface.name())
             .into_iter()
-            .map(move |(key, wish)| (key, Wish { made, ..wish }))
+            .map(move |(key, wish)| (key, ClientSpec { managed, ..wish }))
     };
     asking.flat_map(on_interface).collect()
 }
@@ -116,6 +116,9 @@ fn unverified(state: &ClusterState, plan: &Plan) -> BTreeSet<IpAddr> {
     let verified = state.services.values().filter(announced).flat_map(|view| &view.status);
     let mut verified: BTreeSet<IpAddr> = verified.filter_map(|ingress| ingress.ip).collect();
     verified.extend(&state.vips);
+    // A DHCP client probes its address.
+    let probed = state.leases.values().filter(|lease| lease.probed);
+    verified.extend(probed.filter_map(|lease| lease.address));
     let addresses = plan.groups.values().flat_map(|group| &group.addresses);
     addresses.map(|spec| spec.address).filter(|address| !verified.contains(address)).collect()
 }
@@ -139,7 +142,7 @@ fn plan_service(
                 handled.issues.push(Issue::Lease(whose.clone()));
                 continue;
             }
-            handled.issues.extend(held.trouble.clone().map(Issue::Lease));
+            handled.issues.extend(held.last_error.clone().map(Issue::Lease));
             handled.addresses.extend(held.address);
         }
     }

@@ -9,7 +9,7 @@ use super::super::endpoints::Endpoints;
 use super::super::leases::DhcpSpec;
 use super::super::reserved::{Refusal, Reserved};
 use super::super::select::Rules;
-use crate::dhcp::wish::{Held, LeaseKey, Wish};
+use crate::dhcp::spec::{ClientSpec, ClientStatus, LeaseKey};
 use crate::election::LeaseMetadata;
 use crate::model::{
     AddressSpec, GroupId, GroupPlan, Holder, InterfaceSelector, LeaseName, Prefix, PrefixLength,
@@ -89,7 +89,7 @@ pub struct ClusterState {
     /// The cluster's ServiceCIDRs.
     pub service_cidrs: BTreeSet<Prefix>,
     /// State of DHCP leases.
-    pub leases: BTreeMap<LeaseKey, Held>,
+    pub leases: BTreeMap<LeaseKey, ClientStatus>,
 }
 
 impl ClusterState {
@@ -125,7 +125,7 @@ pub struct Plan {
     /// See [`VipPlan::unverified`](crate::model::VipPlan).
     pub unverified: BTreeSet<IpAddr>,
     /// DHCP leases to obtain, by the leader of their group.
-    pub leases: BTreeMap<LeaseKey, Wish>,
+    pub leases: BTreeMap<LeaseKey, ClientSpec>,
     /// Leases whose address is owned by another Service, node or the control plane, with that owner.
     pub contested: BTreeMap<LeaseKey, String>,
 }
