@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::config::{Config, Key, SETTINGS, show};
-use crate::telemetry::status::Status;
+use crate::status::Status;
 
 /// In the Go program's sections, as far as they exist here.
 pub fn text(config: &Config, status: &Status) -> String {

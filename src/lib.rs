@@ -20,6 +20,7 @@ pub mod dump;
 pub mod election;
 pub mod manifest;
 pub mod mdns;
+pub mod metrics;
 pub mod model;
 pub mod ndp;
 pub mod net;
@@ -29,6 +30,7 @@ pub mod publish;
 pub mod reconcile;
 pub mod resolve;
 pub mod route_table;
+pub mod status;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;

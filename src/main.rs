@@ -9,7 +9,9 @@ use kube_vip::config::{self, Config, Raw, ServiceElection, Sources};
 use kube_vip::model::{ActualAddress, IfIndex};
 use kube_vip::net::netlink::Netlink;
 use kube_vip::program::{Failure, environment, print, run_main, runtime};
-use kube_vip::telemetry::{self, bgp, logging};
+use kube_vip::status::Status;
+use kube_vip::telemetry::logging;
+use kube_vip::telemetry::socket::{self, StatusRequest};
 use kube_vip::{BUILD, VERSION, daemon, manifest};
 
 fn main() -> ExitCode {
@@ -27,10 +29,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
             let raw = collect(&cli.flags)?;
             print(&config::show::yaml(&raw))
         }
-        Action::Status { json } => status("status", json),
+        Action::Status { json } => status(StatusRequest::Status, json),
         Action::StatusBgp { json, routes } => status_bgp(json, routes),
-        Action::Drain => status("drain", false),
-        Action::Undrain => status("undrain", false),
+        Action::Drain => status(StatusRequest::Drain, false),
+        Action::Undrain => status(StatusRequest::Undrain, false),
         Action::Version => {
             print(&format!("Kube-VIP Release Information\nVersion:  {VERSION}\nBuild:    {BUILD}\n"))
         }
@@ -164,18 +166,18 @@ fn check_kubeadm(flags: &[(String, String)], join: Option<&str>) -> Result<(), F
     if lines.is_empty() { Ok(()) } else { Err(Failure { lines, code: 1 }) }
 }
 
-fn request(command: &str) -> Result<Vec<telemetry::status::Status>, Failure> {
-    let replies = telemetry::status::ask(command).map_err(Failure::one)?;
+fn request(request: StatusRequest) -> Result<Vec<Status>, Failure> {
+    let replies = socket::request(request).map_err(Failure::one)?;
     if replies.is_empty() {
         let line =
             "no kube-vip process replies on this host: run this as root, in the host's network namespace";
         return Err(Failure::one(line));
     }
-    Ok(replies)
+    replies.iter().map(|json| serde_json::from_str(json).map_err(Failure::one)).collect()
 }
 
 fn status_bgp(json: bool, routes: bool) -> Result<(), Failure> {
-    let replies = request(if routes { "bgp-routes" } else { "status" })?;
+    let replies = request(if routes { StatusRequest::BgpRoutes } else { StatusRequest::Status })?;
     let peers: Vec<PeerStatus> = replies.into_iter().flat_map(|status| status.peers.into_values()).collect();
     if json {
         let text = serde_json::to_string_pretty(&peers).map_err(Failure::one)?;
@@ -184,15 +186,15 @@ fn status_bgp(json: bool, routes: bool) -> Result<(), Failure> {
     if peers.is_empty() {
         return print("no BGP peers on this node\n");
     }
-    print(&peers.iter().map(|peer| format!("{}\n", bgp::text(peer))).collect::<String>())
+    print(&peers.iter().map(|peer| format!("{}\n", peer.to_text())).collect::<String>())
 }
 
-fn status(command: &str, json: bool) -> Result<(), Failure> {
+fn status(command: StatusRequest, json: bool) -> Result<(), Failure> {
     let replies = request(command)?;
     if json {
         let text = serde_json::to_string_pretty(&replies).map_err(Failure::one)?;
         return print(&format!("{text}\n"));
     }
-    let texts: Vec<String> = replies.iter().map(telemetry::status::Status::to_text).collect();
+    let texts: Vec<String> = replies.iter().map(Status::to_text).collect();
     print(&texts.join("\n"))
 }

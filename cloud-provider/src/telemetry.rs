@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use kube_vip::cluster::write::WriteResult;
 use kube_vip::dhcp;
-use kube_vip::election::Observer;
 use kube_vip::election::decide::ObservedLease;
-use kube_vip::election::elector::LeaseResponse;
+use kube_vip::election::{FailureReason, Observer};
+use kube_vip::metrics::add;
 use kube_vip::model::{BootTime, LogOnChange, Role};
-use kube_vip::telemetry::register::add;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -272,11 +271,9 @@ impl Observer for Telemetry {
         self.set_problem(Component::Lease, format!("no access to an API server: {why}"));
     }
 
-    fn call_failed(&self, verb: &'static str, server: &str, response: &LeaseResponse, why: &str) {
-        match response {
-            // Both are part of a normal election.
-            LeaseResponse::Conflict | LeaseResponse::NotFound => {}
-            _ => self.set_problem(Component::Lease, format!("cannot {verb} the Lease at {server}: {why}")),
+    fn call_failed(&self, verb: &'static str, server: &str, reason: FailureReason, why: &str) {
+        if !reason.is_expected() {
+            self.set_problem(Component::Lease, format!("cannot {verb} the Lease at {server}: {why}"));
         }
     }
 

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::fsm::{CloseReason, FsmState, Session};
 use super::metrics::Metrics;
 use super::packet::NextHop;
 use super::rib_in::RibIn;
 use super::rib_out::RibOut;
+use crate::cluster::event::EventRecorder;
 use crate::model::{BootTime, Family, PerFamily};
 
 /// Asks for the state of all peers including their routes.
@@ -147,6 +148,43 @@ impl PeerStatus {
     pub fn is_established(&self) -> bool {
         self.state == FsmState::Established
     }
+
+    /// A line, one for the last error, and one for each route.
+    pub fn to_text(&self) -> String {
+        let asn = self.asn.map_or_else(String::new, |asn| format!(" (AS {asn})"));
+        let mut text = format!(
+            "{}{asn}: {} for {:.1} s, {} sent, {} received",
+            self.peer, self.state, self.for_seconds, self.sent, self.received
+        );
+        if !self.families.is_empty() {
+            text.push_str(&format!("; {}", self.families.join(", ")));
+        }
+        if let Some(hold) = self.hold_seconds {
+            text.push_str(&format!("; hold time {hold} s"));
+        }
+        if let Some(seconds) = self.restart_seconds {
+            text.push_str(&format!(", graceful restart {seconds} s"));
+        }
+        if let Some(bfd) = &self.bfd {
+            text.push_str(&format!("; BFD {bfd}"));
+        }
+        if let Some(error) = &self.last_error {
+            let label = if self.is_established() { "warning" } else { "last error" };
+            text.push_str(&format!("\n  {label}: {error}"));
+        }
+        for prefix in &self.announced {
+            text.push_str(&format!("\n  announced {prefix}"));
+        }
+        for ReceivedRoute { prefix, next_hop, stale } in &self.received_routes {
+            let via = next_hop.as_ref().map_or_else(String::new, |hop| format!(" via {hop}"));
+            let stale = if *stale { " (stale)" } else { "" };
+            text.push_str(&format!("\n  received {prefix}{via}{stale}"));
+        }
+        if self.truncated {
+            text.push_str("\n  received more routes than are stored");
+        }
+        text
+    }
 }
 
 /// A session change that is worth a Kubernetes Event.
@@ -160,12 +198,12 @@ pub enum SessionEvent {
 #[derive(Debug, Clone)]
 pub struct StatusPublisher {
     states: watch::Sender<PeerStates>,
-    events: mpsc::Sender<SessionEvent>,
+    events: EventRecorder,
     metrics: Metrics,
 }
 
 impl StatusPublisher {
-    pub fn new(metrics: Metrics, events: mpsc::Sender<SessionEvent>) -> Self {
+    pub fn new(metrics: Metrics, events: EventRecorder) -> Self {
         Self { states: watch::Sender::default(), events, metrics }
     }
 
@@ -184,10 +222,16 @@ impl StatusPublisher {
     }
 
     pub(super) fn session_event(&self, event: SessionEvent) {
-        if let SessionEvent::Down { peer, .. } = &event {
-            self.metrics.session_lost(peer);
+        match event {
+            SessionEvent::Up { peer } => {
+                let message = format!("the BGP session with {peer} is up");
+                self.events.record_on_node(false, "BGPSessionUp", message);
+            }
+            SessionEvent::Down { peer, reason } => {
+                self.metrics.session_lost(&peer);
+                let message = format!("the BGP session with {peer} is down: {reason}");
+                self.events.record_on_node(true, "BGPSessionDown", message);
+            }
         }
-        // Events are best effort: dropped while the API server is away.
-        self.events.try_send(event).ok();
     }
 }

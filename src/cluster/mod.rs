@@ -1,8 +1,8 @@
-//! Which API server to talk to.
+//! Access to the Kubernetes API: which server to use, watches, writes, Events.
 //!
-//! The one on this host first, by address: no name is looked up in DNS and the VIP is never used, so that the VIP
-//! does not depend on itself. When it fails, the servers on the other hosts, remembered from better days and held
-//! to the same CA. A server that failed once is passed over for a while, and its connections are dropped.
+//! The server on this host comes first, by address: neither DNS nor the VIP is used, so the VIP does not depend on
+//! itself. When it fails, the servers on other hosts are used, as learnt while one worked and verified by the same CA.
+//! A server that failed is avoided for a while, and its connections are closed.
 
 pub mod event;
 pub mod peers;
@@ -21,11 +21,11 @@ use crate::model::{BootTime, Family, PerFamily};
 use crate::net::clock;
 pub use source::{Endpoint, Environment, Source, SourceError};
 
-/// How long a server that failed is passed over while another one is to be had.
+/// A server that failed is avoided for this long, if there is another.
 const PENALTY: Duration = Duration::from_secs(2);
 
-/// How many servers of other hosts are remembered.
-const REMEMBERED: usize = 16;
+/// Servers on other hosts that are remembered.
+const REMEMBERED_MAX: usize = 16;
 
 /// The API servers, and a client for each.
 pub struct Api {
@@ -37,12 +37,12 @@ pub struct Api {
 
 #[derive(Default)]
 struct State {
-    /// Credentials and CA; the server's address in it is replaced.
+    /// Credentials and CA; its server address is replaced by that of each endpoint.
     base: Option<kube::Config>,
-    /// The credentials have to be read again.
+    /// The credentials must be read again.
     stale: bool,
     servers: Vec<Server>,
-    /// The server on this host by each family, where that is asked for: only to find out whether it answers there.
+    /// The server on this host by each address family, for health checks only.
     by_family: PerFamily<Option<Server>>,
     prefer_peers: bool,
 }
@@ -53,31 +53,30 @@ struct Server {
     avoid_until: Option<BootTime>,
 }
 
-/// A client, and the server it speaks to.
+/// A client for one server.
 #[derive(Clone)]
 pub struct ApiClient {
-    /// The client.
     pub client: Client,
-    /// Names the server in [`Api::failed`].
+    /// The server's URL, for [`Api::failed`].
     pub server: String,
 }
 
 impl Api {
-    /// Nothing is read or opened yet.
+    /// Reads and opens nothing: that happens on first use.
     pub fn new(settings: crate::config::Api, environment: Environment) -> Arc<Self> {
         let state = Mutex::new(State::default());
         Arc::new(Self { settings, environment, state, failures: Sender::new(None) })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        // The state is whole between any two statements: a panic elsewhere does not spoil it.
+        // The state is consistent between any two statements: a panic elsewhere cannot break it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A client for the best server: the local one, then the others, those that failed lately last.
+    /// A client for the best server: the local one, then the others; servers that failed recently come last.
     ///
     /// # Errors
-    /// If there are no credentials yet, or they cannot be used.
+    /// If credentials are missing or invalid.
     pub async fn client(&self) -> Result<ApiClient, SourceError> {
         self.load().await?;
         let now = clock::now();
@@ -90,7 +89,7 @@ impl Api {
                 (avoided.is_some(), server.endpoint.local == *prefer_peers, avoided)
             })
             .ok_or(SourceError::NoServer)?;
-        best.chosen(base.as_ref())
+        best.client(base.as_ref())
     }
 
     /// A client for the server on this host.
@@ -102,11 +101,11 @@ impl Api {
         let mut state = self.lock();
         let State { base, servers, .. } = &mut *state;
         let server = servers.iter_mut().find(|server| server.endpoint.local);
-        server.ok_or(SourceError::NoServer)?.chosen(base.as_ref())
+        server.ok_or(SourceError::NoServer)?.client(base.as_ref())
     }
 
-    /// A client for the server on this host by an address of this family: an address that was configured, whatever its
-    /// family is, else one that was found, else loopback.
+    /// A client for the server on this host by an address of this family: the configured address whatever its family,
+    /// else a detected one, else loopback.
     ///
     /// # Errors
     /// As for [`Api::client`].
@@ -123,7 +122,7 @@ impl Api {
         };
         let known = by_family[family].take().filter(|server| server.endpoint == endpoint);
         let server = known.unwrap_or(Server { endpoint, client: None, avoid_until: None });
-        by_family[family].insert(server).chosen(base.as_ref())
+        by_family[family].insert(server).client(base.as_ref())
     }
 
     /// Clients for the servers on other hosts.
@@ -131,23 +130,23 @@ impl Api {
         let mut state = self.lock();
         let State { base, servers, .. } = &mut *state;
         let peers = servers.iter_mut().filter(|server| !server.endpoint.local);
-        peers.filter_map(|server| server.chosen(base.as_ref()).ok()).collect()
+        peers.filter_map(|server| server.client(base.as_ref()).ok()).collect()
     }
 
-    /// A call to `server` got no answer: drop its connections and pass it over for a while.
+    /// A request to `server` got no response: closes its connections and avoids it for a while.
     pub fn failed(&self, server: &str) {
         let mut state = self.lock();
         for known in state.servers.iter_mut().filter(|known| known.endpoint.url == server) {
             known.client = None;
             known.avoid_until = Some(clock::now() + PENALTY);
         }
-        // Credentials are replaced now and then; whatever fails may fail for that.
+        // Credentials are rotated, which may be the cause.
         state.stale = true;
         drop(state);
         self.failures.send_replace(Some(server.to_owned()));
     }
 
-    /// Ends when `server` is next reported as failed.
+    /// Waits until `server` is next reported as failed.
     pub async fn until_failed(&self, server: &str) {
         let mut failures = self.failures.subscribe();
         // The sender lives as long as `self`: `changed` cannot fail.
@@ -158,12 +157,12 @@ impl Api {
         }
     }
 
-    /// Whether to go to the servers on other hosts first, because the one here is known to be down.
+    /// Whether servers on other hosts come first, because the local one is known to be down.
     pub fn prefer_peers(&self, prefer: bool) {
         self.lock().prefer_peers = prefer;
     }
 
-    /// Remember servers on other hosts, the latest [`REMEMBERED`] of them. Our own addresses are left out.
+    /// Remembers servers on other hosts, the latest [`REMEMBERED_MAX`] of them. Addresses of this host are ignored.
     pub fn remember(&self, servers: &[SocketAddr]) {
         let mut state = self.lock();
         let tls_name = state.servers.iter().find_map(|server| server.endpoint.tls_name.clone());
@@ -176,7 +175,7 @@ impl Api {
             }
         }
         let learnt = state.servers.iter().filter(|server| !server.endpoint.given).count();
-        let mut surplus = learnt.saturating_sub(REMEMBERED);
+        let mut surplus = learnt.saturating_sub(REMEMBERED_MAX);
         state.servers.retain(|server| {
             let forget = !server.endpoint.given && surplus > 0;
             surplus -= usize::from(forget);
@@ -184,7 +183,7 @@ impl Api {
         });
     }
 
-    /// Read the credentials, if they are not there or have to be read again.
+    /// Reads the credentials, if they are missing or stale.
     async fn load(&self) -> Result<(), SourceError> {
         let (known, stale) = {
             let state = self.lock();
@@ -198,7 +197,7 @@ impl Api {
         state.stale = false;
         let source = match loaded {
             Ok(source) => source,
-            // A file in the middle of being replaced: what was read before may still be good.
+            // The file may be in the middle of a replacement, and the former credentials still valid.
             Err(_) if known => return Ok(()),
             Err(error) => return Err(error),
         };
@@ -216,7 +215,7 @@ impl Api {
 }
 
 impl Server {
-    fn chosen(&mut self, base: Option<&kube::Config>) -> Result<ApiClient, SourceError> {
+    fn client(&mut self, base: Option<&kube::Config>) -> Result<ApiClient, SourceError> {
         let client = match &self.client {
             Some(client) => client.clone(),
             None => {

@@ -1,4 +1,4 @@
-//! The API servers on the other hosts, for the day when the one here fails.
+//! Learns the API servers on other hosts, for when the local one fails.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,43 +9,42 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{WatchEvent, WatchParams};
 use tokio::time::timeout;
 
-use super::Api;
+use super::{Api, ApiClient};
 
-/// The server ends a watch after this many seconds; it is opened again at once.
+/// Requested duration of a watch.
 const WATCH_SECONDS: u32 = 290;
-/// Time to open a watch.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// Pause before a broken watch is opened again.
-const PAUSE: Duration = Duration::from_secs(1);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Follow the endpoints of `default/kubernetes` by watch, for ever. Who was seen once is remembered.
-pub async fn follow(api: Arc<Api>) {
+/// Watches the endpoints of `default/kubernetes` forever. Every server seen is remembered.
+pub async fn watch(api: Arc<Api>) {
     loop {
-        let watched = async {
-            let chosen = api.client().await.ok()?;
-            let slices = kube::Api::<EndpointSlice>::namespaced(chosen.client, "default");
-            let params = WatchParams::default()
-                .labels("kubernetes.io/service-name=kubernetes")
-                .timeout(WATCH_SECONDS)
-                .disable_bookmarks();
-            let stream = timeout(PATIENCE, slices.watch(&params, "")).await.ok()?.ok()?;
-            let mut stream = stream.boxed();
-            let remember = async {
-                while let Ok(Some(event)) = stream.try_next().await {
-                    if let WatchEvent::Added(slice) | WatchEvent::Modified(slice) = event {
-                        api.remember(&servers_of(&slice));
-                    }
-                }
-            };
-            tokio::select! {
-                () = remember => {}
-                () = api.until_failed(&chosen.server) => {}
-            }
-            Some(())
-        };
-        watched.await;
-        tokio::time::sleep(PAUSE).await;
+        // Errors need no report: every other request to the same server reports them.
+        let _watched = watch_once(&api).await;
+        tokio::time::sleep(RETRY_INTERVAL).await;
     }
+}
+
+async fn watch_once(api: &Api) -> Option<()> {
+    let ApiClient { client, server } = api.client().await.ok()?;
+    let slices = kube::Api::<EndpointSlice>::namespaced(client, "default");
+    let params = WatchParams::default()
+        .labels("kubernetes.io/service-name=kubernetes")
+        .timeout(WATCH_SECONDS)
+        .disable_bookmarks();
+    let mut stream = timeout(OPEN_TIMEOUT, slices.watch(&params, "")).await.ok()?.ok()?.boxed();
+    let remember = async {
+        while let Ok(Some(event)) = stream.try_next().await {
+            if let WatchEvent::Added(slice) | WatchEvent::Modified(slice) = event {
+                api.remember(&servers_of(&slice));
+            }
+        }
+    };
+    tokio::select! {
+        () = remember => {}
+        () = api.until_failed(&server) => {}
+    }
+    Some(())
 }
 
 fn servers_of(slice: &EndpointSlice) -> Vec<SocketAddr> {

@@ -1,4 +1,4 @@
-//! Where credentials and addresses of the API servers come from (first match, as the Go program has it).
+//! Sources of credentials and addresses of API servers: the first match, in the Go program's order.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -9,21 +9,21 @@ use kube::{Client, Config};
 
 use crate::model::Family;
 
-/// The kubeconfig that kubeadm writes, and that a static pod mounts.
+/// The kubeconfig that kubeadm writes and static pods mount.
 pub const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
-/// A name that kubeadm puts into every API server's certificate.
+/// A name in every API server certificate made by kubeadm.
 const KUBERNETES: &str = "kubernetes";
 
-/// What the choice depends on, besides the configuration.
+/// What the choice depends on besides the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
     /// `$HOME`.
     pub home: Option<PathBuf>,
     /// `$KUBERNETES_SERVICE_HOST` is set: the process runs in a pod with a service account.
     pub in_cluster: bool,
-    /// Whether a control-plane VIP is wanted, so that there is an API server on this host.
+    /// A control-plane VIP is configured, so this host runs an API server.
     pub control_plane: bool,
-    /// The VIPs: never a way to an API server.
+    /// The VIPs. They are never used to reach an API server.
     pub vips: Vec<IpAddr>,
     /// This host's own addresses, for `cp_detect`.
     pub own: Vec<IpAddr>,
@@ -32,62 +32,44 @@ pub struct Environment {
 /// An API server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Its URL.
     pub url: String,
-    /// The name its certificate is checked for, where that is not the URL's host.
+    /// The name to verify its certificate for, if it is not the URL's host.
     pub tls_name: Option<String>,
     /// It runs on this host.
     pub local: bool,
-    /// It was configured, not learnt.
+    /// Configured, not learnt from the cluster.
     pub given: bool,
 }
 
-/// Credentials, and the servers they are for.
+/// Credentials and the servers they are for.
 #[derive(Debug)]
 pub struct Source {
-    /// Where they come from, in words.
+    /// The source, for messages.
     pub origin: String,
-    /// Credentials and CA.
     pub base: Config,
-    /// Servers, best first.
+    /// Best first.
     pub endpoints: Vec<Endpoint>,
 }
 
 /// Why there is no access to an API server.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// No kubeconfig, and not in a pod.
     #[error("there is no kubeconfig at {0} yet (k8s_config_file), and no service account: waiting for one")]
     Missing(String),
-    /// A container runtime makes a directory of a mounted file that did not exist.
+    /// Container runtimes create a directory for a mounted file that does not exist.
     #[error(
-        "{0} is a directory, not a kubeconfig: the file did not exist on the host when the container was made; \
+        "{0} is a directory, not a kubeconfig: the file did not exist on the host when the container was created; \
          remove the directory there, create the file, and restart the pod"
     )]
     Directory(String),
-    /// It cannot be read or used.
     #[error("kubeconfig {path} cannot be used: {why}")]
-    Unusable {
-        /// Its path.
-        path: String,
-        /// What is wrong.
-        why: String,
-    },
-    /// The service account cannot be used.
+    Unusable { path: String, why: String },
     #[error("the pod's service account cannot be used: {0}")]
     ServiceAccount(String),
-    /// The address in the configuration is none.
     #[error("kubernetes_addr: `{0}` is not an address or a URL")]
     Address(String),
-    /// A client cannot be made from it.
-    #[error("a client for {url}: {why}")]
-    Client {
-        /// The server.
-        url: String,
-        /// What is wrong.
-        why: String,
-    },
-    /// No server is known.
+    #[error("cannot create a client for {url}: {why}")]
+    Client { url: String, why: String },
     #[error("no API server is known yet")]
     NoServer,
 }
@@ -95,7 +77,7 @@ pub enum SourceError {
 /// Which credentials to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Choice {
-    /// A kubeconfig; `rewrite` sends its calls to this host rather than to the server named in it.
+    /// A kubeconfig; with `rewrite` requests are sent to this host instead of the server named in it.
     File {
         path: String,
         rewrite: bool,
@@ -103,7 +85,7 @@ enum Choice {
     InCluster,
 }
 
-/// First match: a kubeconfig of the user's own choice; kubeadm's; the one in `$HOME`; the service account.
+/// The first match of: a configured kubeconfig; kubeadm's; the one in `$HOME`; the service account.
 fn choose(configured: &str, environment: &Environment, exists: impl Fn(&str) -> bool) -> Option<Choice> {
     let home = environment.home.as_ref().map(|home| home.join(".kube/config").to_string_lossy().into_owned());
     let own_choice = configured != ADMIN_CONF && Some(configured) != home.as_deref();
@@ -120,10 +102,8 @@ fn choose(configured: &str, environment: &Environment, exists: impl Fn(&str) -> 
 }
 
 impl Source {
-    /// Find and read them.
-    ///
     /// # Errors
-    /// If there are none yet, or they cannot be used. Each is worth another try later.
+    /// If credentials are missing or invalid. A later attempt may succeed.
     pub async fn load(settings: &crate::config::Api, environment: &Environment) -> Result<Self, SourceError> {
         let exists = |path: &str| Path::new(path).exists();
         match choose(&settings.kubeconfig, environment, exists) {
@@ -133,7 +113,7 @@ impl Source {
         }
     }
 
-    /// The servers in words.
+    /// The URLs of the servers, for messages.
     pub fn list(&self) -> String {
         self.endpoints.iter().map(|endpoint| endpoint.url.as_str()).collect::<Vec<_>>().join(", ")
     }
@@ -185,7 +165,7 @@ fn in_cluster(settings: &crate::config::Api, environment: &Environment) -> Resul
     Ok(Source { origin: "the pod's service account".into(), base, endpoints })
 }
 
-/// The server on this host: where /etc/hosts has `kubernetes` (the static pod's host alias), else on loopback.
+/// The server on this host: the address of `kubernetes` in /etc/hosts (the static pod's host alias), else loopback.
 fn local(settings: &crate::config::Api, environment: &Environment) -> Vec<Endpoint> {
     let endpoint = |address: IpAddr, tls_name: Option<String>| Endpoint {
         url: format!("https://{}", SocketAddr::new(address, settings.port)),
@@ -206,7 +186,7 @@ fn local(settings: &crate::config::Api, environment: &Environment) -> Vec<Endpoi
     addresses.into_iter().map(|address| endpoint(address, Some(KUBERNETES.into()))).collect()
 }
 
-/// The addresses of `name` in the text of a hosts file (hosts(5)).
+/// The addresses of `name` in a hosts(5) file.
 fn addresses_in_hosts(text: &str, name: &str) -> Vec<IpAddr> {
     text.lines()
         .filter_map(|line| {
@@ -217,7 +197,7 @@ fn addresses_in_hosts(text: &str, name: &str) -> Vec<IpAddr> {
         .collect()
 }
 
-/// A server given as `host`, `host:port` or URL.
+/// A server configured as `host`, `host:port` or URL.
 fn given(text: &str, port: u16) -> Result<Endpoint, SourceError> {
     let url = match (text.contains("://"), text.parse::<IpAddr>()) {
         (true, _) => text.to_owned(),
@@ -238,28 +218,28 @@ fn is_own(host: &str, environment: &Environment) -> bool {
 }
 
 impl Endpoint {
-    /// The family of its address, where its URL has an address and not a name.
+    /// The family of the URL's address; none if the URL has a name.
     pub fn family(&self) -> Option<Family> {
         let url: http::Uri = self.url.parse().ok()?;
         url.host()?.trim_matches(['[', ']']).parse().ok().map(Family::of)
     }
 
-    /// The same server by this family's loopback address.
+    /// The same server by the loopback address of this family.
     #[must_use]
     pub fn on_loopback(&self, family: Family, port: u16) -> Self {
         let address: IpAddr = match family {
             Family::V4 => Ipv4Addr::LOCALHOST.into(),
             Family::V6 => Ipv6Addr::LOCALHOST.into(),
         };
-        // Loopback addresses need not stand in a certificate; this name does.
+        // The certificate may lack loopback addresses, but always has this name.
         let tls_name = self.tls_name.clone().or_else(|| Some(KUBERNETES.to_owned()));
         Self { url: format!("https://{}", SocketAddr::new(address, port)), tls_name, ..self.clone() }
     }
 
-    /// A client for this server, without a time-out of its own: each call brings one.
+    /// A client for this server. It has no timeout: each request brings its own.
     ///
     /// # Errors
-    /// If the credentials cannot be used.
+    /// If the credentials are invalid.
     pub fn connect(&self, base: &Config) -> Result<Client, SourceError> {
         let why = |why: String| SourceError::Client { url: self.url.clone(), why };
         let mut config = base.clone();
@@ -282,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_source_that_exists_is_taken() {
+    fn the_first_existing_source_is_used() {
         let environment = |in_cluster| Environment {
             home: Some("/root".into()),
             in_cluster,
@@ -299,20 +279,20 @@ mod tests {
             (ADMIN_CONF, &[], false, None),
         ];
         for (configured, present, in_cluster, expected) in table {
-            let chosen = choose(configured, &environment(in_cluster), |path| present.contains(&path));
-            assert_eq!(chosen, expected, "{configured} {present:?}");
+            let choice = choose(configured, &environment(in_cluster), |path| present.contains(&path));
+            assert_eq!(choice, expected, "{configured} {present:?}");
         }
     }
 
     #[test]
-    fn the_hosts_file_is_read_as_hosts_5_says() {
+    fn hosts_file_parsing_follows_hosts_5() {
         let text = "127.0.0.1 localhost\n# 10.0.0.1 kubernetes\n10.0.0.2\tfoo Kubernetes # bar\n::1 kubernetes\nx kubernetes\n";
         let expected: Vec<IpAddr> = ["10.0.0.2", "::1"].map(|address| address.parse().unwrap()).into();
         assert_eq!(addresses_in_hosts(text, "kubernetes"), expected);
     }
 
     #[test]
-    fn a_server_may_be_given_in_several_forms() {
+    fn a_server_is_an_address_a_host_with_port_or_a_url() {
         let table = [
             ("10.0.0.1", "https://10.0.0.1:6443"),
             ("fd00::1", "https://[fd00::1]:6443"),

@@ -1,43 +1,41 @@
-//! Kubernetes objects, followed by list and watch, as values of our own.
+//! Watches of Kubernetes objects, converted to values of our own. Reads only.
 //!
-//! Reads only. A connection is given up with the first call of anybody's that gets no answer on it: a dead API
-//! server says nothing on a watch for a long time.
+//! A watch is restarted as soon as any request to the same server times out: a dead server sends nothing on an open
+//! watch for a long time.
 
 use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use kube::runtime::watcher::{self, Event, watcher};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::cluster::Api;
+use crate::cluster::{Api, ApiClient};
+use crate::model::{Backoff, LogOnChange};
 
-/// Time for a page of the first list.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Pauses between attempts.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// Limit for each page of the initial list.
+const LIST_TIMEOUT: Duration = Duration::from_secs(5);
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(3);
 
-/// What happened to the objects that are followed.
+/// A change of the watched objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change<T> {
-    /// These are all there are: at the beginning, and after changes may have been missed.
+    /// The complete list: at the start, and whenever changes may have been missed.
     Reset(Vec<T>),
-    /// One came or changed.
     Applied(T),
-    /// One is gone.
     Deleted(T),
 }
 
-/// Follow objects for ever, or until nobody listens. The first change is a [`Change::Reset`].
+/// Watches objects until the receiver of `changes` is dropped. The first change is a [`Change::Reset`].
 ///
-/// `select` narrows a client down to the objects, `convert` takes from each what is of interest, and drops those of
-/// no interest; `wrap` makes it the listener's own.
-pub async fn follow<K, T, M>(
+/// `select` restricts a client to the objects; `convert` extracts what the receiver needs, and drops objects for which
+/// it returns `None`; `wrap` makes a change the receiver's message.
+pub async fn watch_objects<K, T, M>(
     api: Arc<Api>,
     select: impl Fn(kube::Client) -> kube::Api<K>,
     config: watcher::Config,
@@ -47,88 +45,129 @@ pub async fn follow<K, T, M>(
 ) where
     K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let mut pause = SHORTEST_PAUSE;
-    let mut trouble = String::new();
-    let mut tell = |text: String| {
-        if trouble != text {
-            tracing::warn!(kind = %K::kind(&()), "cannot follow objects: {text}; trying again");
-            trouble = text;
-        }
-    };
+    let kind = K::kind(&()).into_owned();
+    let backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
+    let mut watch =
+        Watch { kind, convert, wrap, changes: changes.clone(), backoff, problem: LogOnChange::default() };
     loop {
-        let chosen = match api.client().await {
-            Ok(chosen) => chosen,
+        let ApiClient { client, server } = match api.client().await {
+            Ok(client) => client,
             Err(error) => {
-                tell(error.to_string());
-                tokio::time::sleep(LONGEST_PAUSE).await;
+                watch.log(error.to_string());
+                tokio::time::sleep(BACKOFF_MAX).await;
                 continue;
             }
         };
-        let mut stream = pin!(watcher(select(chosen.client.clone()), config.clone()));
-        let failed = api.until_failed(&chosen.server);
-        let mut failed = pin!(failed);
-        let mut listing: Option<Vec<T>> = Some(Vec::new());
-        loop {
-            let next = async {
-                match listing {
-                    Some(_) => timeout(PATIENCE, stream.next()).await,
-                    None => Ok(stream.next().await),
-                }
-            };
-            let next = tokio::select! {
-                biased;
-                () = changes.closed() => return,
-                () = &mut failed => break,
-                next = next => next,
-            };
-            let event = match next {
-                Ok(Some(Ok(event))) => event,
-                Ok(Some(Err(error))) => {
-                    tell(error.to_string());
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                    if is_answer(&error) {
-                        // The watcher knows where to go on, or begins anew by itself.
-                        continue;
-                    }
-                    api.failed(&chosen.server);
-                    break;
-                }
-                Ok(None) => break,
-                Err(_elapsed) => {
-                    tell(format!("{} does not answer in time", chosen.server));
-                    api.failed(&chosen.server);
-                    break;
-                }
-            };
-            pause = SHORTEST_PAUSE;
-            let change = match event {
-                Event::Init => {
-                    listing = Some(Vec::new());
-                    continue;
-                }
-                Event::InitApply(object) => {
-                    listing.get_or_insert_default().extend(convert(object));
-                    continue;
-                }
-                Event::InitDone => {
-                    let all = listing.take().unwrap_or_default();
-                    tracing::debug!(kind = %K::kind(&()), count = all.len(), "listed");
-                    Some(Change::Reset(all))
-                }
-                Event::Apply(object) => convert(object).map(Change::Applied),
-                Event::Delete(object) => convert(object).map(Change::Deleted),
-            };
-            if let Some(change) = change
-                && changes.send(wrap(change)).await.is_err()
-            {
-                return;
-            }
+        let end = tokio::select! {
+            biased;
+            () = changes.closed() => return,
+            () = api.until_failed(&server) => End::Stream,
+            end = watch.forward(watcher(select(client), config.clone()), &server) => end,
+        };
+        match end {
+            End::Receiver => return,
+            End::Server => api.failed(&server),
+            End::Stream => {}
         }
     }
 }
 
-/// Objects of one namespace, or of all.
+/// Why a watch has to be restarted, or ends.
+enum End {
+    /// The server does not respond.
+    Server,
+    Stream,
+    /// The receiver is gone.
+    Receiver,
+}
+
+struct Watch<C, W, M> {
+    kind: String,
+    convert: C,
+    wrap: W,
+    changes: mpsc::Sender<M>,
+    backoff: Backoff,
+    problem: LogOnChange,
+}
+
+impl<C, W, M> Watch<C, W, M> {
+    /// Forwards the events of one stream.
+    async fn forward<K, T>(
+        &mut self,
+        stream: impl Stream<Item = Result<Event<K>, watcher::Error>>,
+        server: &str,
+    ) -> End
+    where
+        C: Fn(K) -> Option<T>,
+        W: Fn(Change<T>) -> M,
+    {
+        let mut stream = pin!(stream);
+        // The objects of the list in progress; none once it is complete.
+        let mut list = Some(Vec::new());
+        loop {
+            let next = match list {
+                Some(_) => timeout(LIST_TIMEOUT, stream.next()).await,
+                None => Ok(stream.next().await),
+            };
+            let event = match next {
+                Ok(Some(Ok(event))) => event,
+                Ok(Some(Err(error))) => {
+                    self.log(error.to_string());
+                    tokio::time::sleep(self.backoff.next_pause()).await;
+                    if is_response(&error) {
+                        // The stream resumes, or lists again, by itself.
+                        continue;
+                    }
+                    return End::Server;
+                }
+                Ok(None) => return End::Stream,
+                Err(_elapsed) => {
+                    self.log(format!("{server} did not respond in time"));
+                    return End::Server;
+                }
+            };
+            self.backoff.reset();
+            if let Some(change) = self.convert(event, &mut list)
+                && self.changes.send((self.wrap)(change)).await.is_err()
+            {
+                return End::Receiver;
+            }
+        }
+    }
+
+    fn convert<K, T>(&mut self, event: Event<K>, list: &mut Option<Vec<T>>) -> Option<Change<T>>
+    where
+        C: Fn(K) -> Option<T>,
+    {
+        match event {
+            // Emitted before the server is contacted.
+            Event::Init => {
+                *list = Some(Vec::new());
+                None
+            }
+            Event::InitApply(object) => {
+                list.get_or_insert_default().extend((self.convert)(object));
+                None
+            }
+            Event::InitDone => {
+                self.problem.clear();
+                let all = list.take().unwrap_or_default();
+                tracing::debug!(kind = self.kind, count = all.len(), "listed objects");
+                Some(Change::Reset(all))
+            }
+            Event::Apply(object) => (self.convert)(object).map(Change::Applied),
+            Event::Delete(object) => (self.convert)(object).map(Change::Deleted),
+        }
+    }
+
+    fn log(&mut self, problem: String) {
+        if self.problem.set(problem.as_str()) {
+            tracing::warn!(kind = self.kind, "cannot watch objects: {problem}; trying again");
+        }
+    }
+}
+
+/// Objects of one namespace, or of all namespaces.
 pub fn within<K>(client: kube::Client, namespace: Option<&str>) -> kube::Api<K>
 where
     K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
@@ -139,12 +178,12 @@ where
     }
 }
 
-/// The server answered, if not as we wish: there is nothing wrong with the connection.
-fn is_answer(error: &watcher::Error) -> bool {
+/// Whether the error is a response of the server: the connection works.
+fn is_response(error: &watcher::Error) -> bool {
     use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
     match error {
         InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
-            // Credentials are read again when a server is given up.
+            // 401 counts as a failure of the server: credentials are then read again.
             matches!(error, kube::Error::Api(status) if status.code != 401)
         }
         WatchError(_) | NoResourceVersion => true,

@@ -1,4 +1,4 @@
-//! Writes to Services: as a patch, and where an older role has no right to that, as whole objects.
+//! Writes to Services: as a patch, or as whole objects where an older role lacks the verb `patch`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,65 +8,64 @@ use kube::api::{PatchParams, PostParams};
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::Api;
+use super::{Api, ApiClient};
 use crate::model::{ServiceKey, ServiceView, service};
 
-/// How long a write may take. Shorter than what lies between the end of a claim and another's beginning.
-pub const PATIENCE: Duration = Duration::from_secs(4);
+/// Shorter than the time between the end of a claim and the start of the next one: two holders' writes cannot overlap.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// What became of it.
+/// The result of a write.
 #[derive(Debug)]
 pub enum WriteResult {
-    /// This is the Service now.
+    /// The Service as written.
     Done(Box<ServiceView>),
-    /// The Service has changed since.
+    /// The Service has changed since the version that the write was decided on.
     Conflict,
-    /// There is no such Service.
+    /// The Service does not exist.
     Gone,
-    /// The API server does not want it.
+    /// The API server rejected the write.
     Refused(String),
-    /// Nobody knows.
+    /// Unknown: the write may have been applied.
     Failed(String),
 }
 
-/// What is written.
+/// The part of a Service that is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subresource {
-    /// The Service itself.
     Object,
-    /// Its status, and with it annotations.
+    /// The status, with annotations.
     Status,
 }
 
-/// Writes for one program.
+/// The writer of one program.
 #[derive(Debug)]
 pub struct Writer {
     manager: &'static str,
-    part: Subresource,
-    may_not_patch: AtomicBool,
+    subresource: Subresource,
+    patch_forbidden: AtomicBool,
 }
 
 impl Writer {
-    /// Nothing was written yet. `manager` is the name in `managedFields`.
-    pub fn new(manager: &'static str, part: Subresource) -> Self {
-        Self { manager, part, may_not_patch: AtomicBool::new(false) }
+    /// `manager` is the name in `managedFields`.
+    pub fn new(manager: &'static str, subresource: Subresource) -> Self {
+        Self { manager, subresource, patch_forbidden: AtomicBool::new(false) }
     }
 
-    /// Merge a change into a Service. The change names the version that it was decided on.
+    /// Merges a change into a Service. The change contains the `resourceVersion` that it was decided on.
     pub async fn write(&self, api: &Api, key: &ServiceKey, change: &Value) -> WriteResult {
-        let chosen = match api.client().await {
-            Ok(chosen) => chosen,
+        let ApiClient { client, server } = match api.client().await {
+            Ok(client) => client,
             Err(error) => return WriteResult::Failed(error.to_string()),
         };
-        let services = kube::Api::<Service>::namespaced(chosen.client, &key.namespace);
-        let Ok(written) = timeout(PATIENCE, self.attempt(&services, &key.name, change)).await else {
-            api.failed(&chosen.server);
-            return WriteResult::Failed("no answer in time".to_owned());
+        let services = kube::Api::<Service>::namespaced(client, &key.namespace);
+        let Ok(written) = timeout(REQUEST_TIMEOUT, self.attempt(&services, &key.name, change)).await else {
+            api.failed(&server);
+            return WriteResult::Failed("no response in time".to_owned());
         };
         match written {
             Ok(service) => match service::view(service) {
                 Some((_, view)) => WriteResult::Done(Box::new(view)),
-                None => WriteResult::Failed("the answer is no Service".to_owned()),
+                None => WriteResult::Failed("the response is not a Service".to_owned()),
             },
             Err(kube::Error::Api(status)) => match status.code {
                 404 => WriteResult::Gone,
@@ -75,7 +74,7 @@ impl Writer {
                 _ => WriteResult::Failed(status.message.clone()),
             },
             Err(error) => {
-                api.failed(&chosen.server);
+                api.failed(&server);
                 WriteResult::Failed(error.to_string())
             }
         }
@@ -87,15 +86,15 @@ impl Writer {
         name: &str,
         change: &Value,
     ) -> Result<Service, kube::Error> {
-        if self.may_not_patch.load(Ordering::Relaxed) {
+        if self.patch_forbidden.load(Ordering::Relaxed) {
             let replaced = self.replace(services, name, change).await;
-            // The role was mended meanwhile, or it is another trouble: patch again from the next time on.
-            self.may_not_patch.store(!is_forbidden(&replaced), Ordering::Relaxed);
+            // Forbidden as well: the cause is not the missing verb, so patch again next time.
+            self.patch_forbidden.store(!is_forbidden(&replaced), Ordering::Relaxed);
             return replaced;
         }
         let params = PatchParams { field_manager: Some(self.manager.to_owned()), ..PatchParams::default() };
         let merge = kube::api::Patch::Merge(change);
-        let patched = match self.part {
+        let patched = match self.subresource {
             Subresource::Object => services.patch(name, &params, &merge).await,
             Subresource::Status => services.patch_status(name, &params, &merge).await,
         };
@@ -103,19 +102,19 @@ impl Writer {
             return patched;
         }
         let replaced = self.replace(services, name, change).await;
-        // An API server that has just started refuses everything for a moment.
-        if replaced.is_ok() && !self.may_not_patch.swap(true, Ordering::Relaxed) {
+        // An API server that has just started forbids everything for a moment.
+        if replaced.is_ok() && !self.patch_forbidden.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "the role has no right to `patch` services: each write costs a read more; apply the role that \
-                 `{} manifest` prints",
+                "the role lacks the verb `patch` for services, so each write needs an extra read; apply the role printed by \
+                 `{} manifest`",
                 self.manager
             );
         }
         replaced
     }
 
-    /// The change as a read and writes of the whole object. It brings the version that it was decided on along: a
-    /// newer Service is refused as a conflict.
+    /// Reads and writes the whole object. The change contains the version that it was decided on: a newer Service is
+    /// rejected as a conflict.
     async fn replace(
         &self,
         services: &kube::Api<Service>,
@@ -127,13 +126,13 @@ impl Writer {
         json_patch::merge(&mut object, change);
         let object: Service = serde_json::from_value(object).map_err(serde)?;
         let params = PostParams { field_manager: Some(self.manager.to_owned()), ..PostParams::default() };
-        match self.part {
+        match self.subresource {
             Subresource::Object => services.replace(name, &params, &object).await,
             Subresource::Status => services.replace_status(name, &params, &object).await,
         }
     }
 }
 
-fn is_forbidden(answer: &Result<Service, kube::Error>) -> bool {
-    matches!(answer, Err(kube::Error::Api(status)) if status.code == 403)
+fn is_forbidden(result: &Result<Service, kube::Error>) -> bool {
+    matches!(result, Err(kube::Error::Api(status)) if status.code == 403)
 }

@@ -1,11 +1,9 @@
 //! The configuration as each component takes it.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cluster::{Api, Environment};
+use crate::cluster::Environment;
 use crate::config::{self, ClassRule, Config, ServiceElection, SubnetPrefix, VipTarget};
 use crate::election::host_health::InterfacePolicy;
 use crate::election::{Settings, elections};
@@ -16,7 +14,6 @@ use crate::planner::control_plane::ControlPlane;
 use crate::planner::plan::{Mode, PlanContext, RouteRules};
 use crate::planner::select::Rules;
 use crate::reconcile::desired::DRAIN_TAIL;
-use crate::telemetry::events::{Reporter, label_value};
 use crate::{planner, reconcile, resolve};
 
 /// Candidates for each Lease group of Services.
@@ -163,7 +160,6 @@ pub(super) fn planner_options(config: &Config) -> planner::driver::Options {
         endpoints: services.is_some_and(|services| services.endpoints),
         dns_mode: config.dns_mode,
         namespace: services.and_then(|services| services.namespace.clone()),
-        label_node: services.is_some() && config.telemetry.label_node,
         names: services.is_some() && config.mdns.services,
         upnp: config.upnp.policy,
         upnp_status: config.upnp.status,
@@ -191,15 +187,5 @@ pub(super) fn environment(config: &Config, addresses: &[ActualAddress]) -> Envir
         control_plane: !config.targets.is_empty(),
         vips: fixed_vips(config).iter().map(|vip| vip.address).collect(),
         own: addresses.iter().map(|address| address.vip.address).collect(),
-    }
-}
-
-pub(super) fn reporter(config: &Config, api: Arc<Api>) -> Reporter {
-    let addresses: Vec<IpAddr> = fixed_vips(config).iter().map(|vip| vip.address).collect();
-    Reporter {
-        api,
-        node: config.node_name.clone(),
-        vips: config.targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
-        label: config.telemetry.label_node.then(|| label_value(&addresses)),
     }
 }

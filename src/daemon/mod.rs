@@ -2,9 +2,11 @@
 
 mod bgp;
 mod context;
+mod report;
 mod tasks;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,23 +14,27 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::cluster::event::EventRecorder;
 use crate::cluster::{self, Api};
 use crate::config::Config;
 use crate::election::{self, health};
 use crate::model::{ActualAddress, AdvertisedRoutes, Interface, Vip};
+use crate::net::clock;
 use crate::net::https::ClientError;
 use crate::net::netlink::{Netlink, NetlinkError};
 use crate::planner::plan::PlanContext;
+use crate::publish::node_labels::{self, NodeLabels, ServiceLabels};
 use crate::reconcile::host_status::HostStatus;
 use crate::telemetry::http::{ListenError, listen};
-use crate::telemetry::{Telemetry, endpoints, status};
+use crate::telemetry::{endpoints, socket};
 use crate::{dhcp, mdns, planner, reconcile, route_table, upnp};
+use report::Report;
 use tasks::{SHUTDOWN_TIMEOUT, TaskSet};
 
 /// Limit for the main loop to remove the last addresses.
 const EXIT_TIMEOUT: Duration = Duration::from_millis(4500);
 /// Capacity of the queue of Events.
-const EVENTS: usize = 4096;
+const EVENT_QUEUE: usize = 4096;
 
 /// Why the daemon cannot run, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +63,10 @@ pub enum DaemonError {
 struct Daemon {
     config: Config,
     api: Arc<Api>,
-    telemetry: Arc<Telemetry>,
+    report: Report,
+    events: EventRecorder,
+    /// The planner's end of the label writer.
+    labels: Option<watch::Sender<ServiceLabels>>,
     context: PlanContext,
     /// The addresses of this host when the process began.
     addresses: Vec<ActualAddress>,
@@ -83,11 +92,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let interface = choose_interface(&config, &netlink).await?;
     let addresses = netlink.addresses().await?;
     let context = context::plan(&config, &interface, &addresses);
-    let lease = context::reported_lease(&config);
-    let (telemetry, notices) = Telemetry::new(&config.node_name, &lease, config.mode.name());
-    if !config.elects() {
-        telemetry.nobody_is_elected();
-    }
+    let (events, event_writer) = cluster::event::recorder("kube-vip", &config.node_name, EVENT_QUEUE);
+    let report = Report::new(&config, &events);
     tracing::info!(version = crate::VERSION, build = crate::BUILD, "kube-vip.io");
     tracing::info!(
         namespace = config.election.namespace,
@@ -96,28 +102,46 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         interface = interface.name,
         "starting"
     );
-    serve_http(&config, &telemetry).await?;
+    serve_http(&config, &report).await?;
     let api = Api::new(config.api.clone(), context::environment(&config, &addresses));
-    let reporter = tokio::spawn(context::reporter(&config, api.clone()).run(notices));
+    let closing = watch::Sender::new(false);
+    let closed = closed(closing.subscribe());
+    let event_writer = tokio::spawn(event_writer.run(api.clone(), closed));
     let tasks = TaskSet::default();
     let mut daemon =
-        Daemon { config, api: api.clone(), telemetry: telemetry.clone(), context, addresses, tasks };
+        Daemon { config, api: api.clone(), report, events, labels: None, context, addresses, tasks };
     let stop = watch::Sender::new(false);
+    let label_writer = daemon.label_writer(closing.subscribe());
     let hosts = daemon.start(&stop, (netlink, changes))?;
-    tokio::spawn(cluster::peers::follow(api));
-    let stopped = daemon.tasks.wait(&stop, &daemon.config, &telemetry).await;
-    daemon.shut_down(hosts, reporter).await.and(stopped)
+    let label_writer = label_writer.map(|writer| tokio::spawn(writer.run()));
+    tokio::spawn(cluster::peers::watch(api));
+    let stopped = daemon.tasks.wait(&stop, &daemon.config, &daemon.report).await;
+    let cleaned = daemon.shut_down(hosts).await;
+    closing.send_replace(true);
+    let writers = futures::future::join_all(label_writer.into_iter().chain([event_writer]));
+    drop(timeout(SHUTDOWN_TIMEOUT, writers).await);
+    cleaned.and(stopped)
 }
 
-async fn serve_http(config: &Config, telemetry: &Arc<Telemetry>) -> Result<(), ListenError> {
+/// Resolves when the process has ended its work.
+async fn closed(mut closing: watch::Receiver<bool>) {
+    closing.wait_for(|closing| *closing).await.ok();
+}
+
+async fn serve_http(config: &Config, report: &Report) -> Result<(), ListenError> {
     if let Some(address) = &config.telemetry.metrics {
-        let telemetry = telemetry.clone();
-        listen("prometheus_server", address, move |path| endpoints::metrics(&telemetry, path)).await?;
+        let report = report.clone();
+        listen("prometheus_server", address, move |path| endpoints::metrics(path, || report.metrics()))
+            .await?;
     }
     if let Some(port) = config.telemetry.health_port {
-        let telemetry = telemetry.clone();
+        let sources = report.sources.clone();
         let address = format!("[::]:{port}");
-        listen("health_check_port", &address, move |path| endpoints::health(&telemetry, path)).await?;
+        let page = move |path: &str| {
+            let now = clock::now();
+            endpoints::health(path, || sources.check_live(now), || sources.check_ready(now))
+        };
+        listen("health_check_port", &address, page).await?;
     }
     Ok(())
 }
@@ -129,7 +153,7 @@ impl Daemon {
         stop: &watch::Sender<bool>,
         (netlink, changes): (Netlink, crate::net::netlink::Changes),
     ) -> Result<Hosts, DaemonError> {
-        let drained = Arc::new(watch::Sender::new(false));
+        let drained = &self.report.drained;
         let (first, vips) = planner::first_plan(&self.context);
         let (plan, vips) = (watch::Sender::new(Arc::new(first)), watch::Sender::new(vips));
         let (outcome_in, outcome) = watch::channel(HostStatus::default());
@@ -146,23 +170,25 @@ impl Daemon {
             announced: announced_in,
         };
         let options = context::reconcile_options(&self.config, &self.context);
-        let telemetry = self.telemetry.clone();
-        let reconciler =
-            reconcile::driver::Driver::new(options, reconciled, telemetry.clone(), netlink, changes);
+        let reporter = self.report.host.clone();
+        let reconciler = reconcile::driver::Driver::new(options, reconciled, reporter, netlink, changes);
         self.start_health(&elections.inputs, &elections.probe_health)?;
         let table = self.start_table(announced.clone(), vips.subscribe())?;
         let planned = (plan, vips, outcome);
         self.start_planner(planned, elections.roles, elections.inputs, elections.holders, elections.lease)?;
         let config = context::elections(&self.config);
         let (driver, events) =
-            election::driver::Driver::new(config, self.api.clone(), telemetry.clone(), channels);
+            election::driver::Driver::new(config, self.api.clone(), self.report.election.clone(), channels);
         self.tasks.elections(driver.run(events));
         let config = &self.config;
-        let speaker =
-            config.bgp.as_ref().map(|bgp| bgp::start(config, bgp, &self.api, announced, &telemetry));
-        let speaker = speaker.transpose()?;
+        let speaker = match &config.bgp {
+            Some(bgp) => {
+                Some(bgp::start(config, bgp, &self.api, announced, (&self.report, self.events.clone()))?)
+            }
+            None => None,
+        };
         let reconcile = tokio::spawn(reconciler.run());
-        self.tasks.spawn("the status socket", status::serve(telemetry, drained));
+        self.tasks.spawn("the status socket", socket::serve(self.report.responder()));
         Ok(Hosts { reconcile, speaker, table })
     }
 
@@ -196,21 +222,17 @@ impl Daemon {
         holders: watch::Receiver<std::collections::BTreeMap<crate::model::LeaseName, crate::model::Holder>>,
         lease: watch::Receiver<election::LeaseMetadata>,
     ) -> std::io::Result<()> {
-        let (config, metrics) = (&self.config, &self.telemetry.metrics);
+        let (config, report) = (&self.config, &self.report);
         let main = self.context.main_interface.clone();
         let (dhcp_channels, dhcp) = dhcp::driver::channels();
         if config.services.is_some() || config.dhcp.control_plane.is_some() {
             let attempts = config.dhcp.attempts;
-            tokio::spawn(dhcp::driver::Driver::start(dhcp_channels, metrics.dhcp.clone(), attempts)?);
+            tokio::spawn(dhcp::driver::Driver::start(dhcp_channels, report.dhcp_metrics.clone(), attempts)?);
         }
         let (responder, names, told) = mdns::driver::Driver::new(&main)?;
         self.tasks.spawn_last(responder.run());
-        let (mapper, forwards, opened) = upnp::driver::Driver::new(&main, metrics.upnp.clone())?;
+        let (mapper, forwards, opened) = upnp::driver::Driver::new(&main, report.upnp_metrics.clone())?;
         tokio::spawn(mapper.run());
-        let (events, events_out) = mpsc::channel(EVENTS);
-        let recorder =
-            cluster::event::EventRecorder { component: "kube-vip", host: config.node_name.clone() };
-        tokio::spawn(recorder.post_all(self.api.clone(), events_out));
         let ours = self.addresses.iter().filter(|address| address.tagged || address.deprecated);
         let driver = planner::driver::Driver::new(
             self.api.clone(),
@@ -227,13 +249,29 @@ impl Daemon {
                 dhcp,
                 gateways: (forwards, opened),
                 mdns: (names, told),
-                events,
+                events: self.events.clone(),
+                labels: self.labels.take(),
             },
-            self.telemetry.clone(),
+            report.services.clone(),
             ours.map(|address| address.vip.address).collect(),
         );
         self.tasks.spawn("the planner", driver.run());
         Ok(())
+    }
+
+    /// The writer of this node's labels, where nodes are labelled.
+    fn label_writer(&mut self, closing: watch::Receiver<bool>) -> Option<NodeLabels> {
+        if !self.config.telemetry.label_node {
+            return None;
+        }
+        let services = self.config.services.as_ref().map(|_| watch::channel(ServiceLabels::default()));
+        let (labels, services) = services.unzip();
+        let election = self.report.election.status();
+        let channels = node_labels::Channels { election, services, closing };
+        let vips = context::fixed_vips(&self.config);
+        let vips: Vec<IpAddr> = vips.iter().map(|vip| vip.address).collect();
+        self.labels = labels;
+        Some(NodeLabels::new(self.api.clone(), &self.config.node_name, &vips, channels))
     }
 
     /// The routes of the kernel's routing table, in that mode.
@@ -253,8 +291,8 @@ impl Daemon {
         Ok(Some(tokio::spawn(driver.run())))
     }
 
-    /// The elections have ended: the host is cleaned up, then the last Events are sent.
-    async fn shut_down(self, hosts: Hosts, reporter: JoinHandle<()>) -> Result<(), DaemonError> {
+    /// The elections have ended: the host is cleaned up.
+    async fn shut_down(self, hosts: Hosts) -> Result<(), DaemonError> {
         self.tasks.shut_down().await;
         let cleaned = timeout(EXIT_TIMEOUT, hosts.reconcile).await;
         if let Some(speaker) = hosts.speaker {
@@ -263,13 +301,6 @@ impl Daemon {
         if let Some(table) = hosts.table {
             drop(timeout(SHUTDOWN_TIMEOUT, table).await);
         }
-        self.telemetry.close();
-        let labels = async {
-            if self.config.services.is_some() && self.config.telemetry.label_node {
-                crate::publish::node_labels::clear(&self.api, &self.config.node_name).await;
-            }
-        };
-        drop(timeout(SHUTDOWN_TIMEOUT, futures::future::join(reporter, labels)).await);
         match cleaned {
             Ok(Ok(Ok(()))) => Ok(()),
             Ok(Ok(Err(error))) => Err(error.into()),

@@ -1,6 +1,5 @@
 //! The tasks of the process, and its end: a signal, or a task that the others depend on.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -9,9 +8,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::DaemonError;
+use super::report::Report;
 use crate::config::Config;
-use crate::net::clock;
-use crate::telemetry::Telemetry;
 
 /// Limit for the last packets, Events and labels.
 pub(super) const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(800);
@@ -64,7 +62,7 @@ impl TaskSet {
         &mut self,
         stop: &watch::Sender<bool>,
         config: &Config,
-        telemetry: &Arc<Telemetry>,
+        report: &Report,
     ) -> Result<(), DaemonError> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -74,7 +72,7 @@ impl TaskSet {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
                 _ = dump.recv() => {
-                    print!("{}", crate::dump::text(config, &telemetry.status(clock::now())));
+                    print!("{}", crate::dump::text(config, &report.status()));
                     continue;
                 }
                 ended = self.tasks.join_next() => return match ended {

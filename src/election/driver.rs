@@ -20,7 +20,7 @@ use super::lease_watch::LeaseWatch;
 use super::request::{self, lease_object};
 use super::{LeaseMetadata, Observer};
 use crate::cluster::Api;
-use crate::cluster::watch::follow;
+use crate::cluster::watch::watch_objects;
 use crate::model::{
     BootTime, Candidacy, CandidacyKind, GroupId, Health, Holder, LeaseName, Role, Roles, VipPlan,
 };
@@ -244,7 +244,7 @@ impl Driver {
             let namespace = namespace.clone();
             move |client| kube::Api::<Lease>::namespaced(client, &namespace)
         };
-        self.watches.spawn(follow(
+        self.watches.spawn(watch_objects(
             self.api.clone(),
             select,
             watcher::Config::default(),

@@ -15,15 +15,18 @@ pub mod health;
 pub mod holders;
 pub mod host_health;
 mod lease_watch;
+pub mod metrics;
 pub mod observer;
 pub mod record;
+pub mod reporter;
 pub mod request;
+pub mod status;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use elector::{Elector, Settings};
-pub use observer::Observer;
+pub use observer::{FailureReason, Observer};
 pub use record::{LeaderElectionRecord, LeaseObject, WallTime};
 
 /// What a Lease object says besides its holder.

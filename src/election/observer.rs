@@ -1,7 +1,6 @@
 //! What an election reports.
 
 use super::decide::ObservedLease;
-use super::elector::LeaseResponse;
 use crate::model::{BootTime, Health, Role};
 
 /// Receives the course of elections that the rest of the process depends on.
@@ -10,10 +9,43 @@ pub trait Observer: Send + Sync {
     fn election(&self, seen: &ObservedLease, role: &Role, now: BootTime);
     /// The role is another variant than before.
     fn role_changed(&self, before: &Role, after: &Role, seen: &ObservedLease, now: BootTime);
-    /// No API server can be used.
-    fn no_access(&self, why: &str);
-    fn call_failed(&self, verb: &'static str, server: &str, answer: &LeaseResponse, why: &str);
-    /// The health of this host has changed.
+    /// The health of the local API server changed.
     fn health(&self, _health: Health) {}
+    /// No API server can be used yet.
+    fn no_access(&self, why: &str);
+    /// A request for the Lease failed. `why` is for log lines.
+    fn call_failed(&self, verb: &'static str, server: &str, reason: FailureReason, why: &str);
+    /// A request for the Lease succeeded.
     fn call_succeeded(&self, verb: &'static str);
+}
+
+/// Why a request for a Lease failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureReason {
+    /// Another process wrote first (409).
+    Conflict,
+    /// 403, or 404 on creation: the namespace does not exist.
+    Forbidden,
+    /// No such Lease (404).
+    NotFound,
+    Timeout,
+    Error,
+}
+
+impl FailureReason {
+    /// The value of the metric label `reason`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Conflict => "conflict",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "missing",
+            Self::Timeout => "timeout",
+            Self::Error => "error",
+        }
+    }
+
+    /// Conflicts and missing Leases are part of every election: no operator has to act on them.
+    pub fn is_expected(self) -> bool {
+        matches!(self, Self::Conflict | Self::NotFound)
+    }
 }

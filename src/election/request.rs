@@ -8,8 +8,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
 use tokio::time::timeout;
 
-use super::Observer;
 use super::elector::{Input, LeaseRequest, LeaseResponse};
+use super::observer::{FailureReason, Observer};
 use super::record::{Acquired, LeaderElectionRecord, LeaseObject, WallTime, Write};
 use crate::cluster::{Api, ApiClient};
 use crate::model::LeaseName;
@@ -45,13 +45,13 @@ pub async fn send(
             if matches!(response, LeaseResponse::Failed { .. }) {
                 api.failed(&chosen.server);
             }
-            observer.call_failed(verb, &chosen.server, &response, &error.to_string());
+            observer.call_failed(verb, &chosen.server, reason_of(&response), &error.to_string());
             response
         }
         Err(_elapsed) => {
             api.failed(&chosen.server);
             let response = LeaseResponse::Failed { retry_after: None };
-            observer.call_failed(verb, &chosen.server, &response, "no answer in time");
+            observer.call_failed(verb, &chosen.server, FailureReason::Timeout, "no response in time");
             response
         }
     };
@@ -125,5 +125,14 @@ fn response_of(error: &kube::Error, creating: bool) -> LeaseResponse {
             let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
             LeaseResponse::Failed { retry_after: (seconds > 0).then(|| Duration::from_secs(seconds.into())) }
         }
+    }
+}
+
+fn reason_of(response: &LeaseResponse) -> FailureReason {
+    match response {
+        LeaseResponse::Conflict => FailureReason::Conflict,
+        LeaseResponse::Forbidden => FailureReason::Forbidden,
+        LeaseResponse::NotFound => FailureReason::NotFound,
+        LeaseResponse::Object(_) | LeaseResponse::Failed { .. } => FailureReason::Error,
     }
 }

@@ -43,6 +43,19 @@ fn vips_of(value: &str) -> impl Iterator<Item = IpAddr> + '_ {
     })
 }
 
+/// The value of a label for these addresses: IPv6 as 32 hexadecimal digits, joined by underscores.
+///
+/// The Go program joins them by commas, which the API server rejects.
+pub fn label_value(addresses: &[IpAddr]) -> String {
+    let one = |address: &IpAddr| match address {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => v6.octets().iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    let mut value = addresses.iter().map(one).collect::<Vec<String>>().join("_");
+    value.truncate(63);
+    value.trim_end_matches(['_', '.']).to_owned()
+}
+
 /// The server in the kubeconfig that kubeadm publishes in `kube-public/cluster-info`, where it is given by address.
 pub fn of_cluster_info(kubeconfig: &str) -> Option<IpAddr> {
     let server = kubeconfig.lines().find_map(|line| line.trim().strip_prefix("server:"))?;
@@ -90,6 +103,24 @@ mod tests {
         for (line, expected) in table {
             let text = format!("clusters:\n- cluster:\n{line}\n");
             assert_eq!(of_cluster_info(&text), expected.map(|text| text.parse().unwrap()), "{line}");
+        }
+    }
+
+    #[test]
+    fn label_values_are_valid() {
+        let table = [
+            (&["192.0.2.1"][..], "192.0.2.1"),
+            (&["2001:db8::1"], "20010db8000000000000000000000001"),
+            (&["192.0.2.1", "2001:db8::1"], "192.0.2.1_20010db8000000000000000000000001"),
+            (
+                &["2001:db8::1", "2001:db8::2"],
+                "20010db8000000000000000000000001_20010db800000000000000000000",
+            ),
+        ];
+        for (addresses, expected) in table {
+            let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+            assert_eq!(label_value(&addresses)[..expected.len()], *expected);
+            assert!(label_value(&addresses).len() <= 63);
         }
     }
 }

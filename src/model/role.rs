@@ -1,5 +1,6 @@
 //! The result of an election on this host: a role, and for the leader a claim that expires.
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use super::BootTime;
@@ -111,7 +112,8 @@ pub struct Holder {
 }
 
 /// State of the local API server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Health {
     /// Not probed yet.
     #[default]

@@ -25,8 +25,8 @@ use super::plan::{ClusterState, Issue, Plan, PlanContext, ServicePlan, plan};
 use super::reserved::Reserved;
 use super::{control_plane, dns};
 use crate::cluster::Api;
-use crate::cluster::event::Event;
-use crate::cluster::watch::{Change, follow, within};
+use crate::cluster::event::EventRecorder;
+use crate::cluster::watch::{Change, watch_objects, within};
 use crate::cluster::write::{Subresource, WriteResult as Written, Writer};
 use crate::config::{DnsMode, UpnpPolicy};
 use crate::dhcp::driver::Handles;
@@ -36,10 +36,10 @@ use crate::model::hash::{fnv1a, spread};
 use crate::model::{BootTime, LeaseName, Prefix, ServiceKey, ServiceView, Vip, annotation, node, service};
 use crate::model::{GroupId, Holder, Roles, VipPlan};
 use crate::net::clock::{self, Timer};
-use crate::publish::node_labels as labels;
+use crate::publish::node_labels::{self, ServiceLabels};
+use crate::publish::reporter::Reporter;
 use crate::publish::status::{Change as Write, Here, change};
 use crate::reconcile::host_status::HostStatus;
-use crate::telemetry::Telemetry;
 use crate::upnp::mapping::{MappingKey, PortMappings};
 use crate::upnp::status::GatewayStatus;
 use crate::upnp::table::DesiredMappings;
@@ -81,7 +81,9 @@ pub struct Channels {
     pub dhcp: Handles,
     pub gateways: (watch::Sender<DesiredMappings>, watch::Receiver<GatewayStatus>),
     pub mdns: (watch::Sender<HostRecords>, watch::Receiver<PublishedNames>),
-    pub events: mpsc::Sender<Event>,
+    pub events: EventRecorder,
+    /// None where nodes are not labelled.
+    pub labels: Option<watch::Sender<ServiceLabels>>,
 }
 
 #[derive(Debug, Clone)]
@@ -93,8 +95,6 @@ pub struct Options {
     pub dns_mode: DnsMode,
     /// Watch Services of this namespace only.
     pub namespace: Option<String>,
-    /// Label the node for each Service that it announces.
-    pub label_node: bool,
     /// Publish a name of every Service by mDNS.
     pub names: bool,
     pub upnp: UpnpPolicy,
@@ -102,7 +102,6 @@ pub struct Options {
     pub upnp_status: bool,
 }
 
-type Labelling = Pin<Box<dyn Future<Output = bool> + Send>>;
 /// A status write in flight, and whether it reports a gained address.
 type Flight = Pin<Box<dyn Future<Output = (ServiceKey, Write, bool, Written)> + Send>>;
 
@@ -112,7 +111,7 @@ pub struct Driver {
     context: PlanContext,
     options: Options,
     channels: Channels,
-    telemetry: Arc<Telemetry>,
+    reporter: Arc<Reporter>,
     writer: Arc<Writer>,
     seen: ClusterState,
     nodes: BTreeMap<String, node::NodeView>,
@@ -131,8 +130,6 @@ pub struct Driver {
     failures: BTreeMap<ServiceKey, (u32, BootTime)>,
     /// Start of this node's write where every node could write.
     postponed: BTreeMap<ServiceKey, BootTime>,
-    labelling: Option<Labelling>,
-    label_not_before: BootTime,
     told: BTreeMap<ServiceKey, BTreeSet<Issue>>,
     /// Addresses announced at the last change.
     held: BTreeSet<IpAddr>,
@@ -157,7 +154,7 @@ impl Driver {
         context: PlanContext,
         options: Options,
         channels: Channels,
-        telemetry: Arc<Telemetry>,
+        reporter: Arc<Reporter>,
         left_over: BTreeSet<IpAddr>,
     ) -> Self {
         Self {
@@ -165,7 +162,7 @@ impl Driver {
             context,
             options,
             channels,
-            telemetry,
+            reporter,
             writer: Arc::new(Writer::new("kube-vip", Subresource::Status)),
             seen: ClusterState { left_over, ..ClusterState::default() },
             nodes: BTreeMap::new(),
@@ -180,8 +177,6 @@ impl Driver {
             flights: FuturesUnordered::new(),
             failures: BTreeMap::new(),
             postponed: BTreeMap::new(),
-            labelling: None,
-            label_not_before: BootTime::default(),
             told: BTreeMap::new(),
             held: BTreeSet::new(),
             contested: BTreeSet::new(),
@@ -215,12 +210,6 @@ impl Driver {
             look = true;
             let deadline = self.deadline();
             let follows_roles = self.follows_roles();
-            let labelled = async {
-                match &mut self.labelling {
-                    Some(labelling) => labelling.await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 biased;
                 Ok(()) = self.channels.outcome.changed() => {
@@ -230,12 +219,6 @@ impl Driver {
                     self.map_ports();
                     self.name();
                     self.tell();
-                }
-                written = labelled => {
-                    self.labelling = None;
-                    // The next version of the Node shows the result; no other write before that or after a failure.
-                    let pause = if written { Duration::from_millis(500) } else { BACKOFF_MAX };
-                    self.label_not_before = clock::now() + pause;
                 }
                 Some((key, write, gain, written)) = self.flights.next() => self.landed(key, &write, gain, written),
                 Ok(()) = self.channels.holders.changed() => {
@@ -281,16 +264,16 @@ impl Driver {
         let api = || self.api.clone();
         let namespace = self.options.namespace.clone();
         let here = move |client| within::<Service>(client, namespace.as_deref());
-        tasks.spawn(follow(api(), here, all(), service::view, Observed::Services, observed.clone()));
+        tasks.spawn(watch_objects(api(), here, all(), service::view, Observed::Services, observed.clone()));
         let namespace = self.options.namespace.clone();
         if self.options.endpoints {
             let here = move |client| within::<OldEndpoints>(client, namespace.as_deref());
-            tasks.spawn(follow(api(), here, all(), of_endpoints, Observed::Slices, observed.clone()));
+            tasks.spawn(watch_objects(api(), here, all(), of_endpoints, Observed::Slices, observed.clone()));
         } else {
             let here = move |client| within::<EndpointSlice>(client, namespace.as_deref());
-            tasks.spawn(follow(api(), here, all(), of_slice, Observed::Slices, observed.clone()));
+            tasks.spawn(watch_objects(api(), here, all(), of_slice, Observed::Slices, observed.clone()));
         }
-        tasks.spawn(follow(
+        tasks.spawn(watch_objects(
             api(),
             kube::Api::<Node>::all,
             all(),
@@ -300,7 +283,7 @@ impl Driver {
         ));
         if self.context.routes.as_ref().is_some_and(|rules| rules.service_cidrs) {
             let select = kube::Api::<ServiceCIDR>::all;
-            tasks.spawn(follow(api(), select, all(), networks, Observed::Cidrs, observed.clone()));
+            tasks.spawn(watch_objects(api(), select, all(), networks, Observed::Cidrs, observed.clone()));
         }
         tasks
     }
@@ -467,17 +450,12 @@ impl Driver {
         }
     }
 
-    /// Labels this node if its labels differ.
-    fn label(&mut self) {
-        if !self.options.label_node || self.labelling.is_some() || clock::now() < self.label_not_before {
-            return;
-        }
+    /// Publishes the labels of this node, once it is known.
+    fn label(&self) {
+        let Some(labels) = &self.channels.labels else { return };
         let Some(node) = self.nodes.get(&self.context.me) else { return };
-        let wanted = labels::wanted(&self.plan, &self.channels.outcome.borrow().held);
-        if let Some(change) = labels::difference(&node.provided, &wanted) {
-            let (api, me) = (self.api.clone(), self.context.me.clone());
-            self.labelling = Some(Box::pin(async move { labels::write(&api, &me, &change).await }));
-        }
+        let desired = node_labels::desired(&self.plan, &self.channels.outcome.borrow().held);
+        watch_ext::set(labels, ServiceLabels { observed: node.provided.clone(), desired });
     }
 
     fn landed(&mut self, key: ServiceKey, write: &Write, gain: bool, written: Written) {
@@ -521,14 +499,13 @@ impl Driver {
     fn deadline(&self) -> Option<BootTime> {
         let now = clock::now();
         let replan = self.dirty.then_some(self.not_before);
-        let label = (self.options.label_node && self.label_not_before > now).then_some(self.label_not_before);
         let retry = self.failures.values().map(|(_, until)| *until).filter(|until| *until > now);
         let moved = (self.moving_until > now).then_some(self.moving_until);
         let turn = self.postponed.values().copied().filter(|due| *due > now);
         let retry = retry.chain(turn);
         let leaving = self.departing.values().map(|(until, _)| *until);
         let unopened = self.unopened.values().copied().filter(|at| *at > now);
-        retry.chain(replan).chain(label).chain(moved).chain(leaving).chain(unopened).min()
+        retry.chain(replan).chain(moved).chain(leaving).chain(unopened).min()
     }
 }
 

@@ -13,6 +13,7 @@ use super::diff::{self, Action, Actual};
 use super::host_status::HostStatus;
 use super::interfaces::Interfaces;
 use super::neighbours::{Detectors, lasting_conflicts};
+use super::reporter::{HeldAddress, Reporter};
 use crate::announce::schedule::{self, Schedule};
 use crate::conflict::NeighborFrame;
 use crate::election::elections::Input;
@@ -23,8 +24,6 @@ use crate::model::{BootTime, GroupId, IfIndex, Interface, PlacementError, Prefix
 use crate::net::clock::{self, Timer};
 use crate::net::netlink::{Change, Changes, Hold, Netlink, NetlinkError, Scope};
 use crate::net::{nft, sysctl};
-use crate::telemetry::Telemetry;
-use crate::telemetry::status::Held;
 use crate::watch_ext;
 
 /// How often the host is looked at though nothing happened.
@@ -79,7 +78,7 @@ pub struct Channels {
 pub struct Driver {
     pub(super) options: Options,
     pub(super) channels: Channels,
-    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) reporter: Arc<Reporter>,
     pub(super) netlink: Netlink,
     changes: Changes,
     pub(super) interfaces: Interfaces,
@@ -126,7 +125,7 @@ impl Driver {
     pub fn new(
         options: Options,
         channels: Channels,
-        telemetry: Arc<Telemetry>,
+        reporter: Arc<Reporter>,
         netlink: Netlink,
         changes: Changes,
     ) -> Self {
@@ -134,7 +133,7 @@ impl Driver {
             schedule: Schedule::new(options.refresh),
             options,
             channels,
-            telemetry,
+            reporter,
             netlink,
             changes,
             interfaces: Interfaces::default(),
@@ -174,7 +173,7 @@ impl Driver {
             self.announce_what_is_due();
             self.receive_before_verdicts().await;
             self.step_detectors();
-            self.telemetry.heartbeat(clock::now());
+            self.reporter.heartbeat(clock::now());
             let deadline = self.poll_timeout().min(resync_at);
             match self.wait(&mut timer, deadline).await {
                 Wake::Look => self.dirty = true,
@@ -441,7 +440,7 @@ impl Driver {
             match outcome {
                 Ok(()) => {
                     self.memory.fences.remove(&(*interface, *vip));
-                    self.telemetry.address_removed(*vip, &self.interfaces.name(*interface));
+                    self.reporter.address_removed(*vip, &self.interfaces.name(*interface));
                 }
                 Err(error) => self.failed(&error),
             }
@@ -457,7 +456,7 @@ impl Driver {
                     let before = self.memory.fences.insert((hold.interface, hold.vip), until);
                     if missing {
                         let repaired = before.is_some_and(|before| clock::now() < before);
-                        self.telemetry.address_added(
+                        self.reporter.address_added(
                             hold.vip,
                             &self.interfaces.name(hold.interface),
                             repaired,
@@ -490,16 +489,18 @@ impl Driver {
     fn tell(&mut self, foreign: &BTreeSet<Vip>) {
         self.told = true;
         let announcing = self.schedule.targets();
-        let held = self.memory.fences.keys().map(|(interface, vip)| Held {
+        let held = self.memory.fences.keys().map(|(interface, vip)| HeldAddress {
             address: vip.to_string(),
             interface: self.interfaces.name(*interface),
             announced: announcing.contains(&(*interface, vip.address)),
         });
-        self.telemetry.held(held.collect(), foreign);
+        self.reporter.held(held.collect(), foreign);
         let mut blocked = self.blocked.clone();
         for vip in foreign {
-            blocked
-                .insert(vip.address, format!("{} is configured on this host by somebody else", vip.address));
+            blocked.insert(
+                vip.address,
+                format!("{} is configured on this host by another program", vip.address),
+            );
         }
         let routes = self.channels.announced.borrow().routes.clone();
         let hosts = routes.keys().filter(|prefix| **prefix == Prefix::host(prefix.address));
@@ -526,7 +527,7 @@ impl Driver {
     pub(super) fn announce(&mut self, interface: IfIndex, address: IpAddr) {
         match self.interfaces.announce(interface, address) {
             Ok(()) => {
-                self.telemetry.announced(address);
+                self.reporter.announced(address);
                 self.last_error = None;
             }
             Err(error) => {

@@ -9,5 +9,7 @@ pub mod driver;
 pub mod host_status;
 pub mod interfaces;
 mod managed_interfaces;
+pub mod metrics;
 mod neighbours;
+pub mod reporter;
 mod routes;

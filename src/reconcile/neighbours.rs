@@ -169,7 +169,7 @@ impl Driver {
         detector.1.handle_input(clock::now(), frame);
         if detector.1.poll_output() == Some(Output::Conflict) {
             if *kind == FrameKind::Announcement {
-                self.telemetry.taken(*address, mac);
+                self.reporter.taken(*address, mac);
             }
             self.end_probe(&group, true);
         }
@@ -188,7 +188,7 @@ impl Driver {
         let (interface, address) = target;
         if source == ClaimSource::Provisional && !self.detectors.contains_key(&target) {
             self.command(group, Input::AddressClaimed);
-            self.telemetry.conflict(address, &frame.mac, false);
+            self.reporter.conflict(address, &frame.mac, false);
             return false;
         }
         let mac = self.interfaces.hardware(interface);
@@ -198,14 +198,14 @@ impl Driver {
         detector.handle_input(now, frame);
         let output = detector.poll_output();
         if output == Some(Output::Conflict) {
-            self.telemetry.occupied(address, &frame.mac);
+            self.reporter.occupied(address, &frame.mac);
             return true;
         }
         if !usable || !self.schedule.contains(target) {
             return false;
         }
         let defend = output == Some(Output::Defend);
-        self.telemetry.conflict(address, &frame.mac, defend);
+        self.reporter.conflict(address, &frame.mac, defend);
         if defend {
             self.announce(interface, address);
         }

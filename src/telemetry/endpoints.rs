@@ -1,18 +1,11 @@
-//! /metrics, /healthz and /readyz of the daemon.
+//! The pages of the agent's ports: `/metrics`, `/healthz`, `/readyz`.
 
-use std::time::Duration;
-
-use super::Telemetry;
 use super::http::Page;
-use crate::net::clock;
 
-/// A main loop that has made no round for this long is stuck.
-const STUCK: Duration = Duration::from_secs(60);
-
-/// What the metrics port serves.
-pub fn metrics(telemetry: &Telemetry, path: &str) -> Page {
+/// A page of the metrics port.
+pub fn metrics(path: &str, encode: impl FnOnce() -> String) -> Page {
     match path {
-        "/metrics" => Page::metrics(telemetry.metrics.encode(clock::now())),
+        "/metrics" => Page::metrics(encode()),
         "/" => {
             let page = "<html><head><title>kube-vip</title></head><body><h1>kube-vip</h1>\
                         <p><a href=\"/metrics\">Metrics</a></p></body></html>";
@@ -22,15 +15,15 @@ pub fn metrics(telemetry: &Telemetry, path: &str) -> Page {
     }
 }
 
-/// What the health port serves.
-pub fn health(telemetry: &Telemetry, path: &str) -> Page {
-    let now = clock::now();
-    let status = telemetry.status(now);
+/// A page of the health port. The checks return what is wrong.
+pub fn health(
+    path: &str,
+    check_live: impl FnOnce() -> Result<(), String>,
+    check_ready: impl FnOnce() -> Result<(), String>,
+) -> Page {
     match path {
-        "/healthz" if status.silent_for(now) < STUCK => Page::probe(Ok(())),
-        "/healthz" => Page::probe(Err("the main loop is stuck\n".to_owned())),
-        "/readyz" if status.reconciled && status.role != "starting" => Page::probe(Ok(())),
-        "/readyz" => Page::probe(Err(status.to_text())),
+        "/healthz" => Page::probe(check_live()),
+        "/readyz" => Page::probe(check_ready()),
         _ => Page::missing(),
     }
 }

@@ -12,7 +12,6 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
-/// A port that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("{setting}: cannot listen on {address}: {source}{hint}")]
 pub struct ListenError {
@@ -22,28 +21,24 @@ pub struct ListenError {
     hint: &'static str,
 }
 
-/// What is answered to a GET.
+/// The response to a GET.
 #[derive(Debug)]
 pub struct Page {
-    /// The status.
-    pub status: StatusCode,
-    /// `Content-Type`.
-    pub kind: &'static str,
-    /// The body.
-    pub body: String,
+    status: StatusCode,
+    content_type: &'static str,
+    body: String,
 }
 
 impl Page {
-    /// A page with this content.
-    pub fn found(kind: &'static str, body: String) -> Self {
-        Self { status: StatusCode::OK, kind, body }
+    pub fn found(content_type: &'static str, body: String) -> Self {
+        Self { status: StatusCode::OK, content_type, body }
     }
 
-    /// The answer of a probe: OK, or why not.
-    pub fn probe(outcome: Result<(), String>) -> Self {
-        match outcome {
+    /// The response to a probe: 200, or 503 with what is wrong.
+    pub fn probe(result: Result<(), String>) -> Self {
+        match result {
             Ok(()) => Self::found("text/plain", "OK".to_owned()),
-            Err(why) => Self { status: StatusCode::SERVICE_UNAVAILABLE, kind: "text/plain", body: why },
+            Err(body) => Self { status: StatusCode::SERVICE_UNAVAILABLE, content_type: "text/plain", body },
         }
     }
 
@@ -52,17 +47,15 @@ impl Page {
         Self::found("text/plain; version=0.0.4", text)
     }
 
-    /// There is no such page.
     pub fn missing() -> Self {
-        Self { status: StatusCode::NOT_FOUND, kind: "text/plain", body: "not found\n".to_owned() }
+        Self { status: StatusCode::NOT_FOUND, content_type: "text/plain", body: "not found\n".to_owned() }
     }
 }
 
-/// Listen on an address, and answer with what `pages` has at a path, until the process ends. `setting` is who asked
-/// for the port, for the message.
+/// Serves `pages`, by path, until the process ends. `setting` configures the port, for messages.
 ///
 /// # Errors
-/// If the port cannot be had.
+/// If the port cannot be bound.
 pub async fn listen(
     setting: &'static str,
     address: &str,
@@ -79,7 +72,7 @@ pub async fn listen(
     tokio::spawn(async move {
         loop {
             let Ok((stream, _)) = listener.accept().await else {
-                // Out of descriptors, for instance: let others finish first.
+                // Out of file descriptors, for example: wait for connections to close.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
@@ -98,7 +91,7 @@ pub async fn listen(
     Ok(())
 }
 
-/// `[::]` means every address of both families; without IPv6 it is IPv4's.
+/// Binds `[::]` to all addresses of both families, or of IPv4 on a host without IPv6.
 async fn bind(address: &str) -> std::io::Result<TcpListener> {
     match TcpListener::bind(address).await {
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(error),
@@ -115,6 +108,8 @@ async fn bind(address: &str) -> std::io::Result<TcpListener> {
 fn respond(page: Page) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(page.body)));
     *response.status_mut() = page.status;
-    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(page.kind));
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(page.content_type));
     response
 }

@@ -1,4 +1,4 @@
-//! Log lines on stderr: as Go's slog writes them by default, or JSON.
+//! Log lines on stderr, in the default format of Go's slog or as JSON.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::LogFormat;
 
-/// Start logging. `level` is slog's: -4 debug, 0 info, 4 warnings, 8 errors.
+/// Starts logging. `level` is slog's: -4 debug, 0 info, 4 warnings, 8 errors.
 pub fn start(level: i64, format: LogFormat) {
     let filter = match level {
         ..=-5 => LevelFilter::TRACE,
@@ -21,7 +21,7 @@ pub fn start(level: i64, format: LogFormat) {
         4..=7 => LevelFilter::WARN,
         _ => LevelFilter::ERROR,
     };
-    // What libraries say of a failed call is said better, and once, by whoever made it.
+    // The caller reports a failed request, once; the libraries' own messages would repeat it.
     let libraries = if filter >= LevelFilter::DEBUG { filter } else { LevelFilter::OFF };
     let targets = Targets::new().with_default(libraries).with_target("kube_vip", filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
@@ -29,7 +29,7 @@ pub fn start(level: i64, format: LogFormat) {
         LogFormat::Text => layer.event_format(Slog).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).with_timer(Rfc3339).boxed(),
     };
-    // A second start (a test's) keeps the first.
+    // Repeated starts, in tests, have no effect.
     drop(tracing_subscriber::registry().with(layer.with_filter(targets)).try_init());
 }
 
@@ -41,7 +41,7 @@ impl tracing_subscriber::fmt::time::FormatTime for Rfc3339 {
     }
 }
 
-/// `2026/01/31 12:00:00 INFO message key=value`. Times are UTC: a container knows no other zone.
+/// `2026/01/31 12:00:00 INFO message key=value`. Times are in UTC: containers have no other time zone.
 struct Slog;
 
 impl<S, N> FormatEvent<S, N> for Slog

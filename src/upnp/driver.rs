@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::gateway::{Gateway, GatewayError, search};
+use super::metrics::Metrics;
 use super::status::GatewayStatus;
 use super::table::{DesiredMappings, PortMappingTable, Step};
 use crate::model::{BootTime, Family, IfIndex};
 use crate::net::clock::{self, Timer};
 use crate::net::netlink::Netlink;
-use crate::telemetry::upnp::Counts;
 use crate::watch_ext;
 
 /// Interval of searches without a gateway.
@@ -30,7 +30,7 @@ pub struct Driver {
     netlink: Netlink,
     wanted: watch::Receiver<DesiredMappings>,
     outcome: watch::Sender<GatewayStatus>,
-    counts: Counts,
+    metrics: Metrics,
     gateways: BTreeMap<IpAddr, Known>,
     search_at: BootTime,
     trouble: Option<String>,
@@ -50,7 +50,7 @@ impl Driver {
     /// If no netlink connection can be opened.
     pub fn new(
         interface: &str,
-        counts: Counts,
+        metrics: Metrics,
     ) -> std::io::Result<(Self, watch::Sender<DesiredMappings>, watch::Receiver<GatewayStatus>)> {
         let (wanted_in, wanted) = watch::channel(DesiredMappings::default());
         let (outcome, outcome_out) = watch::channel(GatewayStatus::default());
@@ -59,7 +59,7 @@ impl Driver {
             netlink: Netlink::connect()?,
             wanted,
             outcome,
-            counts,
+            metrics,
             gateways: BTreeMap::new(),
             search_at: BootTime::default(),
             trouble: None,
@@ -149,7 +149,7 @@ impl Driver {
         for (address, known) in &mut self.gateways {
             let mine = known.of(wanted);
             while let Some(step) = known.table.next(clock::now(), &mine) {
-                let done = known.step(step, &mine, &self.counts).await;
+                let done = known.step(step, &mine, &self.metrics).await;
                 if let Err(GatewayError::Away(why)) = done {
                     tracing::warn!(gateway = %address, "the gateway does not respond any more: {why}");
                     lost.push(*address);
@@ -177,7 +177,7 @@ impl Driver {
             self.gateways.values().all(|known| known.table.is_cleared(&[**address].into()))
         };
         outcome.cleared = wanted.retired.iter().filter(cleared).copied().collect();
-        self.counts.show(&outcome);
+        self.metrics.update(&outcome);
         watch_ext::set(&self.outcome, outcome);
     }
 }
@@ -194,7 +194,7 @@ impl Known {
         &mut self,
         step: Step,
         wanted: &DesiredMappings,
-        counts: &Counts,
+        metrics: &Metrics,
     ) -> Result<(), GatewayError> {
         let done = match step {
             Step::List => match self.gateway.list().await {
@@ -211,7 +211,7 @@ impl Known {
             },
             Step::Open(mapping) => match self.gateway.open(&mapping).await {
                 Ok(lease) => {
-                    counts.opened.inc();
+                    metrics.opened.inc();
                     self.table.opened(clock::now(), mapping, lease);
                     Ok(())
                 }
@@ -225,7 +225,7 @@ impl Known {
                 let family = Family::of(key.address);
                 match &closed {
                     Ok(()) => {
-                        counts.closed.inc();
+                        metrics.closed.inc();
                         tracing::info!(address = %key.address, port = key.external, %family, "closed a port mapping of the gateway");
                     }
                     Err(error) => {
@@ -236,7 +236,7 @@ impl Known {
             }
         };
         if done.is_err() {
-            counts.errors.inc();
+            metrics.errors.inc();
         }
         done
     }

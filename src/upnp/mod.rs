@@ -6,5 +6,6 @@
 pub mod driver;
 pub mod gateway;
 pub mod mapping;
+pub mod metrics;
 pub mod status;
 pub mod table;

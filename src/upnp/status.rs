@@ -44,6 +44,23 @@ impl GatewayStatus {
         });
         nested.collect()
     }
+
+    /// Gateways and port mappings for `kube-vip status`, one a line.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines: Vec<String> = self.trouble.iter().cloned().collect();
+        for (gateway, external) in &self.gateways {
+            let external = external.map(|address| format!(", external address {address}"));
+            lines.push(format!("{gateway}{}", external.unwrap_or_default()));
+        }
+        for (key, gateways) in &self.ports {
+            let port = format!("port {}/{} for {}", key.external, key.protocol, key.address);
+            lines.extend(gateways.iter().map(|(gateway, result)| match result {
+                Ok(()) => format!("{gateway}: {port} is open"),
+                Err(why) => format!("{gateway}: {port} is not open: {why}"),
+            }));
+        }
+        lines
+    }
 }
 
 fn is_private(address: Ipv4Addr) -> bool {

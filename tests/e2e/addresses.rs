@@ -118,7 +118,7 @@ fn foreign() -> Outcome {
         lab.host(0).namespace.ip(&["address", "add", "10.42.0.100/24", "dev", "eth0"])?;
         Ok(options)
     })?;
-    scene.wait_for_log("10.42.0.100/24 is configured on this host by somebody else")?;
+    scene.wait_for_log("10.42.0.100/24 is configured on this host by another program")?;
     scene.wait_for_link("fd42::100/128")?;
     scene.agent.terminate();
     scene.agent.wait(5)?;
@@ -171,7 +171,7 @@ fn flushed() -> Outcome {
     namespace.ip(&["address", "add", "10.42.0.11/24", "dev", "eth0"])?;
     scene.sampler.wait_for_holder(5)?;
     println!("  repaired {:?} after the flush", kube_vip_lab::now().since(flushed));
-    scene.wait_for_log("put the address back that somebody removed")
+    scene.wait_for_log("restored the address: another program had removed it")
 }
 
 fn ipv6_only() -> Outcome {
@@ -222,7 +222,7 @@ fn down() -> Outcome {
 
 /// The API is reached by another link, so that nothing but `vip_loseleadership` asks for the claim.
 fn lost_link() -> Outcome {
-    for (wanted, standing) in [("true", "following"), ("false", "holding")] {
+    for (wanted, role) in [("true", "follower for"), ("false", "leader for")] {
         let scene = scene(|lab, _, options| {
             let namespace = &lab.host(0).namespace;
             namespace.ip(&["link", "add", "spare", "type", "veth", "peer", "name", "far"])?;
@@ -240,7 +240,7 @@ fn lost_link() -> Outcome {
         namespace.ip(&["link", "set", "spare", "down"])?;
         // A second of grace, and as long again for what must not happen.
         std::thread::sleep(Duration::from_secs(2));
-        kube_vip_lab::wait_for(&format!("`{standing}`"), 5, || status().contains(standing).then_some(()))
+        kube_vip_lab::wait_for(&format!("`{role}`"), 5, || status().contains(role).then_some(()))
             .map_err(|error| format!("{error}\n{}", status()))?;
         namespace.ip(&["link", "set", "spare", "up"])?;
         scene.sampler.wait_for_holder(10)?;
@@ -278,7 +278,7 @@ fn occupied() -> Outcome {
         other.ip(&["address", "add", "10.42.0.100/32", "dev", "eth0"])?;
         Ok(options)
     })?;
-    scene.wait_for_log("a station answers for the address that this node is to take")?;
+    scene.wait_for_log("another host answers for the address that this node is to take")?;
     std::thread::sleep(Duration::from_secs(2));
     let touched = scene.sampler.samples().iter().any(|sample| !sample.holds[0].is_empty());
     assert!(!touched, "an address in use was taken");

@@ -71,7 +71,7 @@ fn kubeadm_init() -> Outcome {
     let status = || -> Option<serde_json::Value> {
         let text = lab.host(0).namespace.run(&[PROGRAM, "status", "-o", "json"]).ok()?;
         let all: serde_json::Value = serde_json::from_str(&text).ok()?;
-        all.get(0).filter(|status| status["role"] == "holding").cloned()
+        all.get(0).filter(|status| status["role"] == "leader").cloned()
     };
     kube_vip_lab::wait_for("the claim to rest on the Lease", 10, status)?;
     println!("  the Lease followed {:?} after the rights", kube_vip_lab::now().since(bound));

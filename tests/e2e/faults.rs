@@ -390,7 +390,7 @@ fn conflict() -> Outcome {
     client.ip(&["addr", "del", &format!("{vip}/32"), "dev", "eth0"])?;
     drop(said);
     let log = cluster.agents[story.holder].as_ref().map(|agent| agent.log()).unwrap_or_default();
-    assert!(log.contains("another station announces our address"), "{log}");
+    assert!(log.contains("another host announces our address"), "{log}");
     story.stayed(&cluster)
 }
 
@@ -402,18 +402,18 @@ fn visibility() -> Outcome {
     let status: serde_json::Value =
         serde_json::from_str(&host.namespace.run(&[program, "status", "-o", "json"])?)?;
     let status = &status[0];
-    assert_eq!(status["role"], "holding", "{status}");
+    assert_eq!(status["role"], "leader", "{status}");
     assert_eq!(status["holder"], host.name.as_str());
     assert_eq!(status["addresses"].as_array().map(Vec::len), Some(2));
     let text = host.namespace.run(&[program, "status"])?;
-    assert!(text.contains("holding for"), "{text}");
+    assert!(text.contains("leader for"), "{text}");
     let metrics = cluster.lab.host(story.holder).namespace.http_get(2112, "/metrics")?;
     let leader =
         format!("kube_vip_is_leader{{node=\"{}\",lease_name=\"kube-system/plndr-cp-lock\"}} 1", host.name);
     assert!(metrics.contains(&leader), "{metrics}");
     let other = (story.holder + 1) % 3;
     let text = cluster.lab.host(other).namespace.run(&[program, "status"])?;
-    assert!(text.contains("why not here node-"), "{text}");
+    assert!(text.contains("blocked by   node-"), "{text}");
     cluster.agent(story.holder).signal(nix::sys::signal::Signal::SIGUSR1);
     let agent = cluster.agent(story.holder);
     kube_vip_lab::wait_for("the dump", 5, || {

@@ -63,7 +63,7 @@ fn routes() -> Outcome {
     }
     lab.wait_for_status("web", &["10.43.0.1", "fd43::1"])?;
     let status = lab.lab.host(0).namespace.run(&[crate::harness::PROGRAM, "status"])?;
-    assert!(status.contains("none: every node announces") && !status.contains("why not here"), "{status}");
+    assert!(status.contains("none: every node announces") && !status.contains("blocked by"), "{status}");
     // Somebody removes a route, and an API server stops.
     lab.lab.host(0).namespace.ip(&["route", "del", "10.43.0.1/32", "table", "198"])?;
     wait_for_route(&lab, 0, "10.43.0.1", true)?;

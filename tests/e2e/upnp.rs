@@ -68,7 +68,9 @@ fn through() -> Outcome {
     )?;
     let holder = lab.wait_for_holder(V4)?;
     let status = lab.lab.host(holder).namespace.run(&[crate::harness::PROGRAM, "status"])?;
-    for line in ["10.42.0.254, outside 100.200.0.1", "10.42.0.254: port 8080/TCP for 10.42.0.150 is open"] {
+    for line in
+        ["10.42.0.254, external address 100.200.0.1", "10.42.0.254: port 8080/TCP for 10.42.0.150 is open"]
+    {
         assert!(status.contains(&format!("gateway      {line}")), "{status}");
     }
     wait_for("the gateway's address in the annotation", 10, || {

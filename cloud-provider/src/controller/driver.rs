@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use kube_vip::cluster::Api;
+use kube_vip::cluster::event::EventRecorder;
 use kube_vip::cluster::write::{WriteResult, Writer};
 use kube_vip::dhcp;
 use kube_vip::dhcp::driver::{Command, Handles};
@@ -15,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::Leadership;
-use super::events::{self, EventSink};
+use super::events;
 use super::leader_session::{Input, LeaderSession, Output};
 use super::watches;
 use crate::cli::Options;
@@ -31,7 +32,7 @@ pub struct Driver {
     api: Arc<Api>,
     writer: Arc<Writer>,
     telemetry: Arc<Telemetry>,
-    events: EventSink,
+    events: EventRecorder,
     config_map: (String, String),
     session: LeaderSession,
     writes: FuturesUnordered<InFlight>,
@@ -46,7 +47,7 @@ impl Driver {
         api: Arc<Api>,
         writer: Arc<Writer>,
         telemetry: Arc<Telemetry>,
-        events: EventSink,
+        events: EventRecorder,
     ) -> Self {
         let mut planner = Planner::new(options.class.clone());
         if options.upnp {
@@ -149,7 +150,7 @@ impl Driver {
                 }
                 Output::ServiceEvent { key, uid, event } => {
                     tracing::debug!(service = %key, ?event, "posting an Event");
-                    self.events.send(events::of_service(&key, &uid, &event));
+                    self.events.record(events::of_service(&key, &uid, &event));
                 }
                 Output::PoolsRead { pools, problems } => {
                     tracing::info!(pools, problems, "read the ConfigMap");
@@ -157,7 +158,7 @@ impl Driver {
                 Output::Problems { uid, all, new } => {
                     for problem in &new {
                         tracing::warn!("{}/{}: {problem}", self.config_map.0, self.config_map.1);
-                        self.events.send(events::of_config_map(&self.config_map, &uid, problem));
+                        self.events.record(events::of_config_map(&self.config_map, &uid, problem));
                     }
                     self.telemetry.set_config_problems(&all);
                 }

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube_vip::cluster::Api;
-use kube_vip::cluster::event::{Event, EventRecorder};
+use kube_vip::cluster::event::{self, Event, EventRecorder};
 use kube_vip::model::ServiceKey;
-use tokio::sync::mpsc;
 
 use crate::plan::ServiceEvent;
 use crate::pools::Problem;
@@ -53,20 +52,9 @@ fn reference(kind: &str, namespace: &str, name: &str, uid: &str) -> ObjectRefere
     }
 }
 
-#[derive(Debug, Clone)]
-pub struct EventSink(mpsc::Sender<Event>);
-
-impl EventSink {
-    /// Queues an Event. Never blocks: an Event is dropped when the queue is full.
-    pub fn send(&self, event: Event) {
-        self.0.try_send(event).ok();
-    }
-}
-
-/// A sink, and the task that posts its Events until all clones of the sink are dropped.
-pub fn start(api: Arc<Api>, host: String) -> (EventSink, impl Future<Output = ()>) {
-    let (sink, queue) = mpsc::channel(QUEUE);
+/// A recorder, and the writer of its Events, which ends when all clones of the recorder are dropped.
+pub fn start(api: Arc<Api>, host: &str) -> (EventRecorder, impl Future<Output = ()> + use<>) {
     // The component name of the Go program's framework, by which scripts select Events.
-    let recorder = EventRecorder { component: "service-controller", host };
-    (EventSink(sink), recorder.post_all(api, queue))
+    let (recorder, writer) = event::recorder("service-controller", host, QUEUE);
+    (recorder, writer.run(api, std::future::pending()))
 }

@@ -127,7 +127,7 @@ pub async fn run(options: Options) -> Result<(), ControllerError> {
         listen("--http-port", address, move |path| respond(&telemetry, path)).await?;
     }
     let api = api(&options);
-    let (events, recorder) = events::start(api.clone(), host.clone());
+    let (events, recorder) = events::start(api.clone(), &host);
     let recorder = tokio::spawn(recorder);
     let (stop, mut stopping) = watch::channel(false);
     let (mut leadership, election) = match &options.election {

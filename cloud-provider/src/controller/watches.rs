@@ -7,7 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Service};
 use kube::runtime::watcher;
 use kube_vip::cluster::Api;
-use kube_vip::cluster::watch::{Change, follow};
+use kube_vip::cluster::watch::{Change, watch_objects};
 use kube_vip::model::node::{self, NodeView};
 use kube_vip::model::{ServiceKey, ServiceView, service};
 use tokio::sync::mpsc;
@@ -42,7 +42,7 @@ pub fn start(
     let all = watcher::Config::default;
     let named = |name: &str| all().fields(&format!("metadata.name={name}"));
     let (namespace, name) = config_map.clone();
-    tasks.spawn(follow(
+    tasks.spawn(watch_objects(
         api.clone(),
         kube::Api::<Service>::all,
         all(),
@@ -50,7 +50,7 @@ pub fn start(
         WatchEvent::Services,
         events.clone(),
     ));
-    tasks.spawn(follow(
+    tasks.spawn(watch_objects(
         api.clone(),
         move |client| kube::Api::<ConfigMap>::namespaced(client, &namespace),
         named(&name),
@@ -61,7 +61,7 @@ pub fn start(
         WatchEvent::Pools,
         events.clone(),
     ));
-    tasks.spawn(follow(
+    tasks.spawn(watch_objects(
         api.clone(),
         kube::Api::<Node>::all,
         all(),
@@ -69,7 +69,7 @@ pub fn start(
         WatchEvent::Nodes,
         events.clone(),
     ));
-    tasks.spawn(follow(
+    tasks.spawn(watch_objects(
         api.clone(),
         kube::Api::<Namespace>::all,
         all(),
@@ -77,7 +77,7 @@ pub fn start(
         WatchEvent::Namespaces,
         events.clone(),
     ));
-    tasks.spawn(follow(
+    tasks.spawn(watch_objects(
         api.clone(),
         |client| kube::Api::<ConfigMap>::namespaced(client, "kube-public"),
         named("cluster-info"),

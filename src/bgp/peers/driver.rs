@@ -15,7 +15,7 @@ use super::lookup::Lookup;
 use super::resolver::PeerResolver;
 use super::{Config, Host};
 use crate::cluster::Api;
-use crate::cluster::watch::{Change, follow};
+use crate::cluster::watch::{Change, watch_objects};
 use crate::config::Bgp;
 use crate::model::{BootTime, LogOnChange};
 use crate::ndp;
@@ -91,7 +91,7 @@ pub fn start(
 
 async fn watch_node(api: Arc<Api>, name: String, node: mpsc::Sender<Change<Node>>) {
     let this = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    follow(api, kube::Api::<Node>::all, this, Some, |change| change, node).await;
+    watch_objects(api, kube::Api::<Node>::all, this, Some, |change| change, node).await;
 }
 
 impl Driver {

@@ -98,7 +98,7 @@ impl Driver {
             let service = owners.get(key.owner.as_str())?;
             Some(LeaseStatus::of(&service.to_string(), key, held))
         });
-        self.telemetry.leases(lines.collect());
+        self.reporter.leases(lines.collect());
     }
 
     fn news(

@@ -61,7 +61,7 @@ impl Driver {
     /// Published names have changed.
     pub(super) fn take_names(&mut self) {
         let told = self.channels.mdns.1.borrow_and_update().clone();
-        self.telemetry.names(told.iter().map(|(owner, name)| format!("{owner} is {name}.local")).collect());
+        self.reporter.names(told.iter().map(|(owner, name)| format!("{owner} is {name}.local")).collect());
         let mut news = Vec::new();
         for (key, view) in &self.seen.services {
             let (Some(name), Ok(Some(asked))) =

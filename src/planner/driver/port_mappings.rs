@@ -67,7 +67,7 @@ impl Driver {
     /// The status of gateways has changed.
     pub(super) fn take_gateways(&mut self) {
         let outcome = self.channels.gateways.1.borrow_and_update().clone();
-        self.telemetry.gateways(&outcome);
+        self.reporter.gateways(outcome.lines());
         let mut news = Vec::new();
         for (service, mappings) in &self.mappings.services {
             let open = mappings.iter().filter(|mapping| outcome.is_open(&mapping.key));

@@ -3,11 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::ObjectReference;
-
 use super::super::plan::Issue;
 use super::{Driver, SETTLE_TIME};
-use crate::cluster::event::Event;
+use crate::cluster::event::{self, Event};
 use crate::model::Role;
 use crate::model::{GroupId, ServiceKey};
 use crate::net::clock;
@@ -16,7 +14,7 @@ use crate::reconcile::host_status::HostStatus;
 impl Driver {
     /// Reports each problem once.
     pub(super) fn tell(&mut self) {
-        self.telemetry.services(self.plan.services.len());
+        self.reporter.services(self.plan.services.len());
         let HostStatus { blocked, conflicts, .. } = self.channels.outcome.borrow().clone();
         for (key, handled) in &self.plan.services {
             let mut issues: BTreeSet<Issue> = handled.issues.iter().cloned().collect();
@@ -92,14 +90,8 @@ impl Driver {
 
     /// Events are best effort: dropped when the queue is full.
     pub(super) fn event(&self, key: &ServiceKey, warning: bool, reason: &'static str, message: String) {
-        let about = ObjectReference {
-            api_version: Some("v1".into()),
-            kind: Some("Service".into()),
-            namespace: Some(key.namespace.clone()),
-            name: Some(key.name.clone()),
-            uid: self.seen.services.get(key).map(|view| view.uid.clone()),
-            ..ObjectReference::default()
-        };
-        self.channels.events.try_send(Event { about, warning, reason, message }).ok();
+        let uid = self.seen.services.get(key).map(|view| view.uid.clone());
+        let about = event::service_reference(key, uid);
+        self.channels.events.record(Event { about, warning, reason, message });
     }
 }

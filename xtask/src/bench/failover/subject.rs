@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kube_vip::conflict::FrameKind;
 use kube_vip::model::BootTime;
-use kube_vip::telemetry::status::Status;
+use kube_vip::status::Status;
 use kube_vip_lab::keepalived::Keepalived;
 use kube_vip_lab::process;
 use kube_vip_lab::recorder::Recorder;
@@ -115,7 +115,7 @@ impl Running {
         let program = cluster.options.program.to_string_lossy();
         let report = cluster.lab.host(holder).namespace.run(&[&program, "status", "-o", "json"]).ok()?;
         let reports: Vec<Status> = serde_json::from_str(&report).ok()?;
-        let held_for = reports.first()?.for_seconds;
+        let held_for = reports.first()?.election.for_seconds;
         let (lease, _, _) = cluster.options.lease;
         let announced_after_gain = held_for - asked.since(*announced).as_secs_f64();
         Some(since_renewal - f64::from(lease) + announced_after_gain)

@@ -1,0 +1,115 @@
+//! The reporters of all components, and what `kube-vip status` shows of them.
+
+use std::sync::{Arc, OnceLock};
+
+use prometheus_client::registry::Registry;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::context::reported_lease;
+use crate::bgp::status::{PeerStates, StatusRequest as PeerRequest};
+use crate::cluster::event::EventRecorder;
+use crate::config::Config;
+use crate::net::clock;
+use crate::status::{Sources, Status};
+use crate::telemetry::registry;
+use crate::telemetry::socket::{Responder, StatusRequest};
+use crate::{bgp, dhcp, election, publish, reconcile, upnp};
+
+/// The reporters of all components, and the answers to `kube-vip status`, `drain` and `undrain`.
+#[derive(Clone)]
+pub(super) struct Report {
+    registry: Arc<Registry>,
+    pub(super) election: Arc<election::reporter::Reporter>,
+    pub(super) host: Arc<reconcile::reporter::Reporter>,
+    pub(super) services: Arc<publish::reporter::Reporter>,
+    pub(super) dhcp_metrics: dhcp::metrics::Metrics,
+    pub(super) upnp_metrics: upnp::metrics::Metrics,
+    pub(super) bgp_metrics: bgp::metrics::Metrics,
+    pub(super) sources: Sources,
+    peers: Arc<OnceLock<Peers>>,
+    /// An operator drains this node.
+    pub(super) drained: Arc<watch::Sender<bool>>,
+}
+
+/// The source of the state of BGP peers.
+struct Peers {
+    states: watch::Receiver<PeerStates>,
+    requests: mpsc::Sender<PeerRequest>,
+}
+
+impl Report {
+    pub(super) fn new(config: &Config, events: &EventRecorder) -> Self {
+        let (node, lease) = (&config.node_name, reported_lease(config));
+        let mut registry = registry::new(node);
+        let r = &mut registry;
+        let election = election::metrics::Metrics::register(r, node, &lease);
+        let host = reconcile::metrics::Metrics::register(r);
+        let services = publish::reporter::Metrics::register(r);
+        let dhcp_metrics = dhcp::metrics::Metrics::register(r);
+        let upnp_metrics = upnp::metrics::Metrics::register(r);
+        let bgp_metrics = bgp::metrics::Metrics::register(r);
+        let vips = config.targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let lease = if config.elects() { lease } else { String::new() };
+        let election = election::reporter::Reporter::new(election, events.clone(), vips, node, &lease);
+        let host = reconcile::reporter::Reporter::new(host, events.clone(), clock::now());
+        let services = publish::reporter::Reporter::new(services);
+        let sources = Sources {
+            mode: config.mode.name(),
+            election: election.status(),
+            host: host.status(),
+            services: services.status(),
+        };
+        Self {
+            registry: Arc::new(registry),
+            election,
+            host,
+            services,
+            dhcp_metrics,
+            upnp_metrics,
+            bgp_metrics,
+            sources,
+            peers: Arc::default(),
+            drained: Arc::new(watch::Sender::new(false)),
+        }
+    }
+
+    /// The metrics in Prometheus' text format.
+    pub(super) fn metrics(&self) -> String {
+        registry::encode(&self.registry)
+    }
+
+    pub(super) fn set_bgp(&self, states: watch::Receiver<PeerStates>, requests: mpsc::Sender<PeerRequest>) {
+        let _set_once = self.peers.set(Peers { states, requests });
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let peers = self.peers.get().map(|peers| peers.states.borrow().clone()).unwrap_or_default();
+        self.sources.status(peers, clock::now())
+    }
+
+    /// The state with the routes of all peers.
+    async fn status_with_routes(&self) -> Option<Status> {
+        let (request, reply) = oneshot::channel();
+        self.peers.get()?.requests.send(request).await.ok()?;
+        let peers = reply.await.ok()?.into_iter().map(|peer| (peer.peer.clone(), peer)).collect();
+        Some(self.sources.status(peers, clock::now()))
+    }
+
+    async fn respond(self, request: StatusRequest) -> String {
+        match request {
+            StatusRequest::Drain => drop(self.drained.send_replace(true)),
+            StatusRequest::Undrain => drop(self.drained.send_replace(false)),
+            StatusRequest::Status | StatusRequest::BgpRoutes => {}
+        }
+        let with_routes = match request {
+            StatusRequest::BgpRoutes => self.status_with_routes().await,
+            _ => None,
+        };
+        serde_json::to_string(&with_routes.unwrap_or_else(|| self.status())).unwrap_or_default()
+    }
+
+    pub(super) fn responder(&self) -> Responder {
+        let report = self.clone();
+        Arc::new(move |request| Box::pin(report.clone().respond(request)))
+    }
+}

@@ -1,0 +1,162 @@
+//! Reports the control plane's election: log lines, metrics, Events and `kube-vip status`.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::decide::ObservedLease;
+use super::metrics::Metrics;
+use super::observer::{FailureReason, Observer};
+use super::status::ElectionStatus;
+use crate::cluster::event::EventRecorder;
+use crate::model::{BootTime, ClaimSource, Health, LogOnChange, Role};
+use crate::net::clock;
+
+/// A lasting problem is logged this often.
+const REPEAT_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The observer of the control plane's election.
+#[derive(Debug)]
+pub struct Reporter {
+    metrics: Metrics,
+    events: EventRecorder,
+    /// The VIPs as configured, for messages.
+    vips: String,
+    status: watch::Sender<ElectionStatus>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    problem: LogOnChange,
+    logged_at: BootTime,
+    /// The last renewal by another holder.
+    held_elsewhere: Option<BootTime>,
+    lost_at: Option<BootTime>,
+}
+
+impl Reporter {
+    /// `lease` is empty where there is no election.
+    pub fn new(metrics: Metrics, events: EventRecorder, vips: String, node: &str, lease: &str) -> Arc<Self> {
+        let (node, lease) = (node.to_owned(), lease.to_owned());
+        let status = ElectionStatus { node, lease, since: clock::now(), ..ElectionStatus::default() };
+        Arc::new(Self { metrics, events, vips, status: watch::Sender::new(status), state: Mutex::default() })
+    }
+
+    pub fn status(&self) -> watch::Receiver<ElectionStatus> {
+        self.status.subscribe()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Any value is valid: a panic elsewhere cannot break it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Logs a problem when it changes, and every [`REPEAT_INTERVAL`].
+    fn problem(&self, text: String, server: &str) {
+        let now = clock::now();
+        let mut state = self.lock();
+        if now.since(state.logged_at) >= REPEAT_INTERVAL {
+            state.problem.clear();
+        }
+        if state.problem.set(text.as_str()) {
+            state.logged_at = now;
+            tracing::warn!(server, "{text}");
+        }
+        drop(state);
+        self.status.send_modify(|status| status.last_error = Some(text));
+    }
+
+    fn gained(&self, source: ClaimSource, now: BootTime) {
+        let provisional = source == ClaimSource::Provisional;
+        let mut state = self.lock();
+        let since = state.held_elsewhere.take().or(state.lost_at);
+        drop(state);
+        let failover = since.map(|since| now.since(since));
+        self.metrics.gained(failover);
+        let failover_ms = failover.map(|failover| failover.as_millis() as u64);
+        tracing::info!(provisional, failover_ms, "this node now holds the VIP");
+        let vips = &self.vips;
+        let message = match provisional {
+            false => format!("this node now holds {vips}"),
+            true => format!(
+                "this node holds {vips} provisionally: the API server has not yet authorized access to the Lease"
+            ),
+        };
+        self.events.record_on_node(false, "VIPGained", message);
+    }
+
+    fn lost(&self, planned: bool, holder: &str, now: BootTime) {
+        self.lock().lost_at = Some(now);
+        self.metrics.lost();
+        let vips = &self.vips;
+        if planned {
+            tracing::info!(successor = holder, "handed the VIP over");
+            self.events.record_on_node(false, "VIPHandedOver", format!("handed {vips} over to {holder}"));
+        } else {
+            tracing::warn!(holder, "this node lost the VIP");
+            self.events.record_on_node(
+                true,
+                "VIPLost",
+                format!("lost {vips}; holder of the Lease: {holder}"),
+            );
+        }
+    }
+}
+
+impl Observer for Reporter {
+    fn election(&self, seen: &ObservedLease, role: &Role, now: BootTime) {
+        let claim = role.claim(now).map(|claim| claim.valid_until);
+        self.metrics.set_claim(claim);
+        if let ObservedLease::Present { lease, first_seen } = seen
+            && lease.record.holder != self.status.borrow().node
+        {
+            self.lock().held_elsewhere = Some(*first_seen);
+        }
+        self.status.send_modify(|status| {
+            if let ObservedLease::Present { lease, .. } = seen {
+                status.transitions = lease.record.transitions;
+            }
+            status.holder = seen.holder().map(str::to_owned);
+            status.set_role(role, now);
+        });
+    }
+
+    fn role_changed(&self, before: &Role, after: &Role, seen: &ObservedLease, now: BootTime) {
+        let holder = seen.holder().unwrap_or("none");
+        match (before, after) {
+            (_, Role::Leader(claim)) => self.gained(claim.source, now),
+            (Role::Leader(_), Role::HandingOver { .. }) => tracing::info!("handing the VIP over"),
+            (Role::Leader(_), _) => self.lost(false, holder, now),
+            (Role::HandingOver { .. }, _) => self.lost(true, holder, now),
+            (Role::Starting, _) => tracing::info!(holder, "following the holder of the VIP"),
+            _ => {}
+        }
+    }
+
+    fn health(&self, health: Health) {
+        self.status.send_modify(|status| status.api_server = health);
+    }
+
+    fn no_access(&self, why: &str) {
+        self.problem(format!("no access to an API server: {why}"), "");
+    }
+
+    fn call_failed(&self, verb: &'static str, server: &str, reason: FailureReason, why: &str) {
+        self.metrics.error(verb, reason);
+        if reason.is_expected() {
+            tracing::debug!(verb, server, ?reason, "request for the Lease");
+        } else {
+            self.problem(format!("cannot {verb} the Lease: {why}"), server);
+        }
+    }
+
+    fn call_succeeded(&self, verb: &'static str) {
+        self.metrics.request(verb);
+        self.status.send_if_modified(|status| status.last_error.take().is_some());
+        if self.lock().problem.clear() {
+            tracing::info!("the API server responds again");
+        }
+    }
+}

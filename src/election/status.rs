@@ -1,0 +1,156 @@
+//! The election's part of `kube-vip status`.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{BootTime, ClaimSource, Health, Role};
+
+/// The kind of a [`Role`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RoleName {
+    #[default]
+    Starting,
+    Follower,
+    Leader,
+    /// Leader without a Lease.
+    ProvisionalLeader,
+    HandingOver,
+}
+
+impl From<&Role> for RoleName {
+    fn from(role: &Role) -> Self {
+        match role {
+            Role::Starting => Self::Starting,
+            Role::Follower { .. } => Self::Follower,
+            Role::Leader(claim) if claim.source == ClaimSource::Provisional => Self::ProvisionalLeader,
+            Role::Leader(_) => Self::Leader,
+            Role::HandingOver { .. } => Self::HandingOver,
+        }
+    }
+}
+
+impl fmt::Display for RoleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Starting => "starting",
+            Self::Follower => "follower",
+            Self::Leader => "leader",
+            Self::ProvisionalLeader => "provisional leader",
+            Self::HandingOver => "handing over",
+        })
+    }
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "unknown",
+            Self::Serving => "serving",
+            Self::Refusing => "refusing",
+            Self::Failing => "failing",
+        })
+    }
+}
+
+/// The state of the control plane's election.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ElectionStatus {
+    pub node: String,
+    /// `namespace/name`; empty without an election.
+    pub lease: String,
+    /// The identity in the Lease.
+    pub holder: Option<String>,
+    /// `leaseTransitions` of the Lease.
+    pub transitions: i32,
+    pub role: RoleName,
+    /// Time since the role changed.
+    pub for_seconds: f64,
+    /// Time until the claim expires without another renewal.
+    pub claim_remaining_seconds: Option<f64>,
+    /// Health of the API server on this host.
+    pub api_server: Health,
+    /// The last request for the Lease failed: why.
+    pub last_error: Option<String>,
+    #[serde(skip)]
+    pub(super) since: BootTime,
+    #[serde(skip)]
+    pub(super) valid_until: Option<BootTime>,
+}
+
+impl ElectionStatus {
+    pub(super) fn set_role(&mut self, role: &Role, now: BootTime) {
+        let name = RoleName::from(role);
+        if self.role != name {
+            self.role = name;
+            self.since = now;
+        }
+        self.valid_until = role.claim(now).map(|claim| claim.valid_until);
+    }
+
+    /// The status with its times as of `now`.
+    #[must_use]
+    pub fn at(&self, now: BootTime) -> Self {
+        Self {
+            for_seconds: now.since(self.since).as_secs_f64(),
+            claim_remaining_seconds: self.valid_until.map(|until| until.since(now).as_secs_f64()),
+            ..self.clone()
+        }
+    }
+
+    pub fn is_elected(&self) -> bool {
+        !self.lease.is_empty()
+    }
+
+    /// Why this node does not hold the VIP; none while it does.
+    pub fn blocked_by(&self) -> Option<String> {
+        let text = match (self.role, self.is_elected(), &self.holder) {
+            (RoleName::Follower, false, _) => {
+                "the API server on this host does not respond, or the node is drained".to_owned()
+            }
+            (_, false, _) => return None,
+            (RoleName::Follower, true, Some(holder)) if *holder == self.node => {
+                "the claim expired; waiting for a renewal".to_owned()
+            }
+            (RoleName::Follower, true, Some(holder)) => format!("{holder} holds the Lease"),
+            (RoleName::Follower, true, None) => {
+                "no node holds the Lease; waiting for the API server".to_owned()
+            }
+            (RoleName::Starting, true, _) => "the Lease has not been read yet".to_owned(),
+            _ => return None,
+        };
+        Some(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_has_camel_case_keys_and_no_internal_times() {
+        let status = ElectionStatus { node: "a".into(), lease: "ns/l".into(), ..ElectionStatus::default() };
+        let json = serde_json::to_value(&status).unwrap();
+        assert_eq!((&json["role"], &json["apiServer"]), (&"starting".into(), &"unknown".into()));
+        assert!(json["lastError"].is_null() && json.get("since").is_none());
+        assert_eq!(serde_json::from_value::<ElectionStatus>(json).unwrap(), status);
+    }
+
+    #[test]
+    fn a_follower_names_what_blocks_it() {
+        let status = |role, lease: &str, holder: Option<&str>| {
+            let (lease, holder) = (lease.to_owned(), holder.map(str::to_owned));
+            ElectionStatus { node: "a".into(), lease, holder, role, ..ElectionStatus::default() }.blocked_by()
+        };
+        let blocked = |role, holder| status(role, "ns/l", holder).unwrap_or_default();
+        assert_eq!(blocked(RoleName::Follower, Some("b")), "b holds the Lease");
+        assert_eq!(blocked(RoleName::Follower, Some("a")), "the claim expired; waiting for a renewal");
+        assert_eq!(blocked(RoleName::Follower, None), "no node holds the Lease; waiting for the API server");
+        assert_eq!(blocked(RoleName::Starting, None), "the Lease has not been read yet");
+        assert_eq!(blocked(RoleName::Leader, Some("a")), "");
+        assert_eq!(status(RoleName::Starting, "", None), None);
+        assert!(status(RoleName::Follower, "", None).is_some());
+    }
+}

@@ -1,0 +1,111 @@
+//! The socket that `kube-vip status`, `drain` and `undrain` talk to.
+//!
+//! A Unix socket in the abstract namespace: it belongs to the network namespace, needs no file system and vanishes
+//! with the process. A request is one line; only root may send one.
+
+use std::collections::BTreeSet;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener as StdListener, UnixStream as StdStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::timeout;
+
+/// Names of sockets: this and the process id.
+const PREFIX: &str = "kube-vip/";
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A request to a running process. Each is answered with the status as JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatusRequest {
+    Status,
+    /// With the routes of all BGP peers.
+    BgpRoutes,
+    /// Hand over, and take part in no election until [`StatusRequest::Undrain`].
+    Drain,
+    Undrain,
+}
+
+impl StatusRequest {
+    const ALL: [Self; 4] = [Self::Status, Self::BgpRoutes, Self::Drain, Self::Undrain];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::BgpRoutes => "bgp-routes",
+            Self::Drain => "drain",
+            Self::Undrain => "undrain",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|request| request.name() == name)
+    }
+}
+
+/// Computes the response to a request.
+pub type Responder = Arc<dyn Fn(StatusRequest) -> BoxFuture<'static, String> + Send + Sync>;
+
+/// Serves requests until the process ends.
+pub async fn serve(responder: Responder) -> std::io::Result<()> {
+    let name = format!("{PREFIX}{}", std::process::id());
+    let listener = StdListener::bind_addr(&SocketAddr::from_abstract_name(name)?)?;
+    listener.set_nonblocking(true)?;
+    let listener = UnixListener::from_std(listener)?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        tokio::spawn(timeout(REQUEST_TIMEOUT, respond(stream, responder.clone())));
+    }
+}
+
+async fn respond(stream: UnixStream, responder: Responder) {
+    if !stream.peer_cred().is_ok_and(|peer| peer.uid() == 0) {
+        return;
+    }
+    let (read, mut write) = stream.into_split();
+    let mut line = String::new();
+    // A client that disconnects early needs no response.
+    let Ok(_) = BufReader::new(read).read_line(&mut line).await else { return };
+    let Some(request) = StatusRequest::from_name(line.trim()) else { return };
+    let response = responder(request).await;
+    write.write_all(response.as_bytes()).await.ok();
+}
+
+/// Sends a request to every kube-vip process in this network namespace; returns what they respond.
+///
+/// # Errors
+/// If /proc/net/unix cannot be read.
+pub fn request(request: StatusRequest) -> std::io::Result<Vec<String>> {
+    use std::io::{Read, Write};
+    let table = std::fs::read_to_string("/proc/net/unix")?;
+    let names: BTreeSet<&str> = table
+        .lines()
+        .filter_map(|line| line.split_whitespace().last()?.strip_prefix('@'))
+        .filter(|name| name.starts_with(PREFIX))
+        .collect();
+    let send = |name: &str| -> std::io::Result<String> {
+        let mut stream = StdStream::connect_addr(&SocketAddr::from_abstract_name(name)?)?;
+        stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
+        stream.write_all(format!("{}\n", request.name()).as_bytes())?;
+        let mut response = String::new();
+        stream.read_to_string(&mut response)?;
+        Ok(response)
+    };
+    Ok(names.into_iter().filter_map(|name| send(name).ok()).filter(|text| !text.is_empty()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_have_distinct_names() {
+        for request in StatusRequest::ALL {
+            assert_eq!(StatusRequest::from_name(request.name()), Some(request));
+        }
+        assert_eq!(StatusRequest::from_name("reboot"), None);
+    }
+}
