@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::bgp::status::PeerStates;
 use crate::election::status::{ElectionStatus, RoleName};
-use crate::model::BootTime;
+use crate::net::clock;
 use crate::publish::reporter::ServicesStatus;
 use crate::reconcile::reporter::AddressStatus;
 
@@ -45,8 +45,9 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// The state at `now`.
-    pub fn status(&self, mut peers: PeerStates, now: BootTime) -> Status {
+    /// The state now.
+    pub fn status(&self, mut peers: PeerStates) -> Status {
+        let now = clock::now();
         peers.values_mut().for_each(|peer| peer.update_duration(now));
         let election = self.election.borrow().at(now);
         let mut host = self.host.borrow().clone();
@@ -66,8 +67,8 @@ impl Sources {
     ///
     /// # Errors
     /// What is wrong.
-    pub fn check_live(&self, now: BootTime) -> Result<(), String> {
-        let idle = now.since(self.host.borrow().heartbeat);
+    pub fn check_live(&self) -> Result<(), String> {
+        let idle = clock::now().since(self.host.borrow().heartbeat);
         if idle < STUCK_AFTER { Ok(()) } else { Err("the main loop is stuck\n".to_owned()) }
     }
 
@@ -75,12 +76,12 @@ impl Sources {
     ///
     /// # Errors
     /// The state of the process.
-    pub fn check_ready(&self, now: BootTime) -> Result<(), String> {
+    pub fn check_ready(&self) -> Result<(), String> {
         let started = self.election.borrow().role != RoleName::Starting;
         if started && self.host.borrow().reconciled {
             Ok(())
         } else {
-            Err(self.status(BTreeMap::new(), now).to_text())
+            Err(self.status(PeerStates::new()).to_text())
         }
     }
 }

@@ -19,7 +19,6 @@ use crate::cluster::{self, Api};
 use crate::config::Config;
 use crate::election::{self, health};
 use crate::model::{ActualAddress, AdvertisedRoutes, Interface, Vip};
-use crate::net::clock;
 use crate::net::https::ClientError;
 use crate::net::netlink::{Netlink, NetlinkError};
 use crate::planner::plan::PlanContext;
@@ -137,10 +136,8 @@ async fn serve_http(config: &Config, report: &Report) -> Result<(), ListenError>
     if let Some(port) = config.telemetry.health_port {
         let sources = report.sources.clone();
         let address = format!("[::]:{port}");
-        let page = move |path: &str| {
-            let now = clock::now();
-            endpoints::health(path, || sources.check_live(now), || sources.check_ready(now))
-        };
+        let page =
+            move |path: &str| endpoints::health(path, || sources.check_live(), || sources.check_ready());
         listen("health_check_port", &address, page).await?;
     }
     Ok(())

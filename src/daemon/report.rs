@@ -9,7 +9,6 @@ use super::context::reported_lease;
 use crate::bgp::status::{PeerStates, StatusRequest as PeerRequest};
 use crate::cluster::event::EventRecorder;
 use crate::config::Config;
-use crate::net::clock;
 use crate::status::{Sources, Status};
 use crate::telemetry::registry;
 use crate::telemetry::socket::{Responder, StatusRequest};
@@ -51,7 +50,7 @@ impl Report {
         let vips = config.targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let lease = if config.elects() { lease } else { String::new() };
         let election = election::reporter::Reporter::new(election, events.clone(), vips, node, &lease);
-        let host = reconcile::reporter::Reporter::new(host, events.clone(), clock::now());
+        let host = reconcile::reporter::Reporter::new(host, events.clone());
         let services = publish::reporter::Reporter::new(services);
         let sources = Sources {
             mode: config.mode.name(),
@@ -84,7 +83,7 @@ impl Report {
 
     pub(super) fn status(&self) -> Status {
         let peers = self.peers.get().map(|peers| peers.states.borrow().clone()).unwrap_or_default();
-        self.sources.status(peers, clock::now())
+        self.sources.status(peers)
     }
 
     /// The state with the routes of all peers.
@@ -92,7 +91,7 @@ impl Report {
         let (request, reply) = oneshot::channel();
         self.peers.get()?.requests.send(request).await.ok()?;
         let peers = reply.await.ok()?.into_iter().map(|peer| (peer.peer.clone(), peer)).collect();
-        Some(self.sources.status(peers, clock::now()))
+        Some(self.sources.status(peers))
     }
 
     async fn respond(self, request: StatusRequest) -> String {

@@ -11,6 +11,7 @@ use super::metrics::Metrics;
 use crate::cluster::event::EventRecorder;
 use crate::model::interface::hardware_text;
 use crate::model::{BootTime, Vip};
+use crate::net::clock;
 
 /// The host's part of `kube-vip status`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -45,8 +46,9 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    pub fn new(metrics: Metrics, events: EventRecorder, now: BootTime) -> Arc<Self> {
-        let status = watch::Sender::new(AddressStatus { heartbeat: now, ..AddressStatus::default() });
+    pub fn new(metrics: Metrics, events: EventRecorder) -> Arc<Self> {
+        let status =
+            watch::Sender::new(AddressStatus { heartbeat: clock::now(), ..AddressStatus::default() });
         Arc::new(Self { metrics, events, status })
     }
 
