@@ -273,7 +273,7 @@ mod tests {
             mappings(UpnpPolicy::Always, [(&key("a"), &young, &[a][..]), (&key("b"), &old, &[b][..])]);
         assert_eq!(lines(&found, "a"), ["443/TCP > 192.0.2.1 443"]);
         assert_eq!(lines(&found, "b"), ["80/TCP > 192.0.2.2 80"]);
-        assert!(found.wrong[&key("a")][0].contains("leads to Service default/b"));
+        assert!(found.wrong[&key("a")][0].contains("mapped to Service default/b"));
     }
 
     #[test]

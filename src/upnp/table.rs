@@ -351,7 +351,7 @@ mod tests {
         assert_eq!(table.next(at(1), &all), Some(Step::Close(orphaned)));
         assert_eq!(table.next(at(1), &all), None);
         let (_, result) = table.report().next().unwrap();
-        assert!(result.unwrap_err().contains("belongs to 192.0.2.77 (`a game`)"), "{result:?}");
+        assert!(result.unwrap_err().contains("mapped to 192.0.2.77 (`a game`)"), "{result:?}");
         // It is tried again when the other one is gone.
         table.listed(at(21), &[], &all);
         assert_eq!(table.next(at(21), &all), Some(Step::Open(web)));
