@@ -1,4 +1,4 @@
-//! The elector, step by step: what it asks for and where it stands, after each thing it is told.
+//! The elector, step by step: its requests and its role after each input.
 
 #![allow(
     clippy::unwrap_used,
@@ -51,7 +51,7 @@ fn lease(holder: &str, version: u64) -> Box<LeaseObject> {
     Box::new(LeaseObject { record, meta })
 }
 
-/// A machine, and what it asked for since somebody looked.
+/// An elector, and its requests since the last check.
 struct Script {
     elector: Elector,
     now: BootTime,
@@ -198,7 +198,7 @@ fn a_holder_renews_once_per_retry_period_and_loses_its_claim_when_it_cannot() {
 }
 
 #[test]
-fn whoever_else_the_lease_names_ends_the_claim_at_once() {
+fn another_holder_in_the_lease_ends_the_claim_at_once() {
     let mut script = holder();
     script.tell_at(5500, Input::Watched(lease(OTHER, 9)));
     assert_eq!(script.role(), Role::Follower { holder: Some(OTHER.into()), fence_until: None });
@@ -339,7 +339,7 @@ fn a_call_that_hangs_at_the_failed_server_is_abandoned_and_the_lease_read_again(
 }
 
 #[test]
-fn a_hand_over_that_nobody_answers_is_taken_back_before_the_address_has_to_go() {
+fn a_hand_over_without_a_successor_is_taken_back_before_the_claim_ends() {
     let mut script = holder();
     script.tell_at(5500, failing(true));
     script.outputs();
@@ -396,7 +396,7 @@ fn a_lease_that_is_won_after_being_told_to_stay_away_is_given_up() {
 }
 
 #[test]
-fn whoever_is_told_to_stay_away_while_it_probes_waits_for_the_verdict() {
+fn a_withdrawal_while_it_probes_waits_for_the_result() {
     for input in [Input::Drain(DrainReason::NotEligible), Input::Stop] {
         for taken in [false, true] {
             let mut script = Script::new(settings());

@@ -5,7 +5,7 @@
 //! do two hosts hold the address (a silent leaving one aside), and once the faults end, one holder is found within
 //! a lease duration and stays.
 //!
-//! `SIM_SEEDS` sets how many seeds are run (1,000 by default), `SIM_SEED` picks a single one and tells its story.
+//! `SIM_SEEDS` sets how many seeds are run (1,000 by default), `SIM_SEED` runs a single one and prints its trace.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -216,7 +216,7 @@ impl World {
         self.events.insert(self.sequence, event);
     }
 
-    fn say(&self, text: impl FnOnce() -> String) {
+    fn trace(&self, text: impl FnOnce() -> String) {
         if self.verbose {
             println!("{:>10.3} {}", self.now as f64 / 1e6, text());
         }
@@ -265,7 +265,7 @@ impl World {
         for agent in 0..self.agents.len() {
             if self.agents[agent].address.is_some_and(|expiry| expiry <= at) {
                 self.agents[agent].address = None;
-                self.say(|| format!("{} loses the address by the kernel's hand", name(agent)));
+                self.trace(|| format!("{} loses the address: its lifetime ended", name(agent)));
             }
         }
         Ok(())
@@ -301,7 +301,7 @@ impl World {
     }
 
     fn handle(&mut self, event: Event) {
-        // A frozen process sees what was meant for it when it thaws; the kernel goes on without it.
+        // A frozen process gets its events when it thaws; the kernel runs on.
         let target = match &event {
             Event::Wake(agent, _)
             | Event::Reply { agent, .. }
@@ -392,7 +392,7 @@ impl World {
             }
             Event::Fault => self.fault(),
             Event::Thaw(agent) => {
-                self.say(|| format!("{} thaws", name(agent)));
+                self.trace(|| format!("{} thaws", name(agent)));
                 self.agents[agent].frozen = false;
                 for event in std::mem::take(&mut self.agents[agent].held_back) {
                     self.handle(event);
@@ -406,7 +406,7 @@ impl World {
                 }
             }
             Event::Restart(agent) => {
-                self.say(|| format!("{} starts", name(agent)));
+                self.trace(|| format!("{} starts", name(agent)));
                 let seed = self.rng.next();
                 let life = self.agents[agent].life + 1;
                 let a = &mut self.agents[agent];
@@ -476,7 +476,7 @@ impl World {
 
     fn put(&mut self, record: Option<LeaderElectionRecord>) {
         self.version += 1;
-        self.say(|| format!("the Lease is now {record:?}"));
+        self.trace(|| format!("the Lease is now {record:?}"));
         self.store = record.map(|record| LeaseObject {
             record,
             meta: ObjectMeta { resource_version: Some(self.version.to_string()), ..ObjectMeta::default() },
@@ -511,50 +511,54 @@ impl World {
         let seconds = 1_000_000 * (1 + self.rng.below(12));
         match self.rng.below(10) {
             0 => {
-                self.say(|| format!("{} freezes for {} s", name(agent), seconds / 1_000_000));
+                self.trace(|| format!("{} freezes for {} s", name(agent), seconds / 1_000_000));
                 self.agents[agent].frozen = true;
                 self.schedule(seconds, Event::Thaw(agent));
             }
             1 => {
-                self.say(|| format!("{} is killed", name(agent)));
+                self.trace(|| format!("{} is killed", name(agent)));
                 self.agents[agent].running = false;
                 self.agents[agent].announcing = false;
                 let soon = if self.rng.one_in(2) { 200_000 } else { seconds };
                 self.schedule(soon, Event::Restart(agent));
             }
             2 | 3 => {
-                self.say(|| format!("{} is cut off from the API for {} s", name(agent), seconds / 1_000_000));
+                self.trace(|| {
+                    format!("{} is cut off from the API for {} s", name(agent), seconds / 1_000_000)
+                });
                 self.agents[agent].cut_off = true;
                 self.schedule(seconds, Event::ApiBack(agent));
             }
             4 => {
-                self.say(|| format!("the API is down for {} s", seconds / 1_000_000));
+                self.trace(|| format!("the API is down for {} s", seconds / 1_000_000));
                 self.api_down_until = self.now + seconds;
             }
             5 => {
-                self.say(|| "the Lease is deleted by hand".into());
+                self.trace(|| "the Lease is deleted by hand".into());
                 self.put(None);
             }
             6 => {
                 let mut record = self.store.clone().map(|stored| stored.record).unwrap_or_default();
-                record.holder = if self.rng.one_in(2) { String::new() } else { "somebody".into() };
+                record.holder = if self.rng.one_in(2) { String::new() } else { "another".into() };
                 record.duration_seconds = 5;
-                self.say(|| format!("the holder is overwritten by hand with {:?}", record.holder));
+                self.trace(|| format!("the holder is overwritten by hand with {:?}", record.holder));
                 self.put(Some(record));
             }
             7 => {
-                self.say(|| format!("{} gets SIGTERM", name(agent)));
+                self.trace(|| format!("{} gets SIGTERM", name(agent)));
                 self.feed(agent, Some(Input::Stop));
                 self.schedule(3_500_000, Event::Restart(agent));
             }
             8 => {
-                self.say(|| format!("the API server of {} fails for {} s", name(agent), seconds / 1_000_000));
+                self.trace(|| {
+                    format!("the API server of {} fails for {} s", name(agent), seconds / 1_000_000)
+                });
                 self.agents[agent].healthy = false;
                 self.feed_health();
                 self.schedule(seconds, Event::HealthBack(agent));
             }
             _ => {
-                self.say(|| format!("the watch of {} breaks", name(agent)));
+                self.trace(|| format!("the watch of {} breaks", name(agent)));
                 let life = self.agents[agent].life;
                 self.feed(agent, Some(Input::Watching(false)));
                 self.schedule(seconds / 4, Event::Rewatch { agent, life });
@@ -575,7 +579,7 @@ impl World {
         }
     }
 
-    /// Somebody who holds the address answers a probe at any moment while it runs.
+    /// A holder of the address answers a probe at any moment while it runs.
     fn observe_probes(&mut self) {
         for agent in 0..self.agents.len() {
             let held_elsewhere = (0..self.agents.len()).any(|other| {
@@ -585,7 +589,7 @@ impl World {
         }
     }
 
-    /// Give an agent its input, do what it asks, and make its host as desired.
+    /// Handle an input of an agent, execute its outputs, and reconcile its host.
     fn feed(&mut self, agent: usize, input: Option<Input>) {
         if !self.agents[agent].running || self.agents[agent].frozen {
             return;
@@ -601,7 +605,7 @@ impl World {
         }
         let after = self.agents[agent].elector.role(now);
         if std::mem::discriminant(&before) != std::mem::discriminant(&after) {
-            self.say(|| format!("{}: {after:?}", name(agent)));
+            self.trace(|| format!("{}: {after:?}", name(agent)));
         }
         if !matches!(after, Role::HandingOver { .. }) {
             self.agents[agent].succeeded.clear();
@@ -688,7 +692,7 @@ impl World {
                 }
                 Action::Announce { .. } => {
                     a.announcing = true;
-                    self.say(|| format!("{} announces", name(agent)));
+                    self.trace(|| format!("{} announces", name(agent)));
                     for to in (0..self.agents.len()).filter(|&to| to != agent) {
                         self.schedule(1_000, Event::AdvertisedRoutes { by: agent, to });
                     }
@@ -715,6 +719,6 @@ fn at_no_moment_two_holders_and_afterwards_one() {
         println!("{failure}");
     }
     let replay = "cargo xtask sim --seed";
-    assert!(failures.is_empty(), "{} of {seeds} seeds fail; tell a story with: {replay} N", failures.len());
+    assert!(failures.is_empty(), "{} of {seeds} seeds fail; print a trace with: {replay} N", failures.len());
     println!("{seeds} seeds");
 }

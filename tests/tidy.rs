@@ -65,7 +65,6 @@ const TO_BE_REWORDED: &[&str] = &[
     "src/daemon/",
     "src/resolve.rs",
     "tests/",
-    "xtask/",
 ];
 
 /// Files that use a higher layer, and what has to be done. Only entries may go; none is added.

@@ -1,4 +1,4 @@
-//! Any bytes as a BFD control packet: no panic, and what is accepted says the same once written.
+//! Any bytes as a BFD control packet: no panic, and an accepted packet encodes to the same fields.
 #![no_main]
 
 use kube_vip::bfd::packet::Packet;

@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use mdns_sd::fuzz_api::parse_packet;
 
-/// Where a message says how many questions it has (RFC 1035 §4.1.1).
+/// The offset of QDCOUNT (RFC 1035 §4.1.1).
 const QUESTIONS: std::ops::Range<usize> = 4..6;
 
 fuzz_target!(|bytes: &[u8]| {

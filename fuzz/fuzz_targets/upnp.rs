@@ -13,7 +13,7 @@ thread_local! {
     static ANSWER: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// A gateway that answers whatever is asked with the same text.
+/// A gateway that answers all requests with the same text.
 #[derive(Debug, Clone)]
 struct Parrot;
 

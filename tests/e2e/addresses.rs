@@ -2,29 +2,26 @@
 
 use std::time::Duration;
 
+use kube_vip_lab::fake_api_server::{FakeApiServer, Mode};
 use kube_vip_lab::sampler::Sampler;
-use kube_vip_lab::stand_in::{Mode, StandIn};
+use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
 use kube_vip_lab::{Agent, AgentOptions, Lab, LabOptions};
-use libtest_mimic::{Failed, Trial};
 
 use crate::harness::PROGRAM;
-use crate::trial;
-
-type Outcome = Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("an_address_is_deprecated_tagged_fenced_and_has_its_prefix", form),
         trial("a_name_is_followed_when_its_address_changes", name),
-        trial("an_address_that_somebody_configured_is_left_alone", foreign),
+        trial("an_address_configured_by_another_program_is_left_alone", foreign),
         trial("what_the_go_program_left_behind_is_adopted", adopted),
-        trial("a_flushed_link_has_its_address_again", flushed),
+        trial("a_flushed_interface_gets_its_address_again", flushed),
         trial("a_host_without_ipv4_needs_no_interface_name", ipv6_only),
-        trial("on_the_loopback_link_the_scope_follows_the_configuration", loopback),
-        trial("a_link_that_is_down_is_refused_unless_it_may_be", down),
-        trial("a_link_that_stays_down_costs_the_claim_where_that_is_wanted", lost_link),
+        trial("on_the_loopback_interface_the_scope_follows_the_configuration", loopback),
+        trial("an_interface_that_is_down_is_refused_unless_allowed", down),
+        trial("an_interface_that_stays_down_ends_the_claim_where_configured", lost_link),
         trial("an_overloaded_api_server_does_not_make_the_address_wander", overloaded),
-        trial("a_station_that_answers_keeps_a_fresh_lease_from_its_address", occupied),
+        trial("a_new_holder_does_not_take_an_address_that_another_host_has", occupied),
     ]
 }
 
@@ -32,14 +29,14 @@ struct Scene {
     agent: Agent,
     sampler: Sampler,
     lab: Lab,
-    server: StandIn,
+    server: FakeApiServer,
 }
 
 fn scene(
-    prepare: impl FnOnce(&Lab, &StandIn, AgentOptions) -> Result<AgentOptions, Failed>,
+    prepare: impl FnOnce(&Lab, &FakeApiServer, AgentOptions) -> Result<AgentOptions, Failed>,
 ) -> Result<Scene, Failed> {
     let lab = Lab::start(LabOptions { hosts: 1, control_plane: false })?;
-    let server = StandIn::start(&lab, &lab.client_host)?;
+    let server = FakeApiServer::start(&lab, &lab.client_host)?;
     let sampler = Sampler::start(&lab)?;
     let options =
         AgentOptions::new(&lab, PROGRAM).with("kubernetes_addr", &format!("https://{}", server.address));
@@ -220,7 +217,7 @@ fn down() -> Outcome {
     Ok(())
 }
 
-/// The API is reached by another link, so that nothing but `vip_loseleadership` asks for the claim.
+/// The API is reached by another interface: nothing but `vip_loseleadership` ends the claim.
 fn lost_link() -> Outcome {
     for (wanted, role) in [("true", "follower for"), ("false", "leader for")] {
         let scene = scene(|lab, _, options| {
@@ -248,7 +245,7 @@ fn lost_link() -> Outcome {
     Ok(())
 }
 
-/// Its health check fails, by a URL of the operator's, but nobody is better: the address stays where it is.
+/// The health check by a configured URL fails, but no other node is healthier: the address stays.
 fn overloaded() -> Outcome {
     let scene = scene(|lab, server, options| {
         let root = lab.host(0).folder.join("root/etc");

@@ -1,37 +1,35 @@
-//! What API servers say on bad days, from a stand-in that says it on request.
+//! Errors of API servers, from a fake one that returns them on request.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
+use kube_vip_lab::fake_api_server::{FakeApiServer, Mode};
+use kube_vip_lab::note;
 use kube_vip_lab::sampler::Sampler;
-use kube_vip_lab::stand_in::{Mode, StandIn};
+use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
 use kube_vip_lab::{Agent, AgentOptions, Lab, LabOptions};
-use libtest_mimic::{Failed, Trial};
 
 use crate::harness::PROGRAM;
-use crate::trial;
-
-type Outcome = Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("every_answer_is_survived_without_a_restart_or_two_holders", bad_days),
-        trial("services_that_come_on_a_bad_day_are_served_after_it", bad_days_for_services),
-        trial("a_black_hole_of_any_length_costs_the_claim_and_nothing_more", black_holes),
-        trial("standbys_ask_nothing_and_the_holder_writes_once_per_retry_period", quiet),
+        trial("api_errors_cause_neither_a_restart_nor_two_holders", bad_days),
+        trial("services_created_during_api_errors_are_served_after_them", bad_days_for_services),
+        trial("a_black_hole_of_any_length_ends_the_claim_and_no_process", black_holes),
+        trial("followers_send_nothing_and_the_holder_writes_once_per_retry_period", quiet),
     ]
 }
 
 struct Scene {
     agents: Vec<Agent>,
     sampler: Sampler,
-    server: StandIn,
+    server: FakeApiServer,
     lab: Lab,
 }
 
 fn scene() -> Result<Scene, Failed> {
     let lab = Lab::start(LabOptions { hosts: 2, control_plane: false })?;
-    let server = StandIn::start(&lab, &lab.client_host)?;
+    let server = FakeApiServer::start(&lab, &lab.client_host)?;
     let sampler = Sampler::start(&lab)?;
     let options =
         AgentOptions::new(&lab, PROGRAM).with("kubernetes_addr", &format!("https://{}", server.address));
@@ -43,7 +41,7 @@ fn scene() -> Result<Scene, Failed> {
     Ok(Scene { agents, sampler, server, lab })
 }
 
-/// The claim ends when it has to; nobody gives up; the VIP is back soon after the first good answer.
+/// The claim ends in time; no agent exits; the VIP is back soon after the first good answer.
 fn bad_days() -> Outcome {
     let mut scene = scene()?;
     let start = kube_vip_lab::now();
@@ -67,8 +65,8 @@ fn bad_days() -> Outcome {
         scene.server.set(Mode::Healthy);
         let healed = kube_vip_lab::now();
         scene.sampler.wait_for_holder(20)?;
-        println!(
-            "  {mode:?}: back {:?} after the first good answer was to be had",
+        note!(
+            "{mode:?}: back {:?} after the first good answer was to be had",
             kube_vip_lab::now().since(healed)
         );
     }
@@ -88,10 +86,10 @@ fn bad_days() -> Outcome {
     Ok(())
 }
 
-/// Whatever the watches are told, what came meanwhile is served as soon as the server answers again.
+/// A Service that is created during errors is served as soon as the server answers again.
 fn bad_days_for_services() -> Outcome {
     let lab = Lab::start(LabOptions { hosts: 1, control_plane: false })?;
-    let server = StandIn::start(&lab, &lab.client_host)?;
+    let server = FakeApiServer::start(&lab, &lab.client_host)?;
     let address = |number: usize| format!("10.42.0.{}", 150 + number);
     let watched: Vec<IpAddr> = (0..8).map(|number| address(number).parse().unwrap()).collect();
     let sampler = Sampler::watching(&lab, &watched)?;
@@ -123,7 +121,7 @@ fn bad_days_for_services() -> Outcome {
         let healed = kube_vip_lab::now();
         served(number + 2)?;
         served(0)?;
-        println!("  {mode:?}: served {:?} after its end", kube_vip_lab::now().since(healed));
+        note!("{mode:?}: served {:?} after its end", kube_vip_lab::now().since(healed));
     }
     assert!(agent.ended().is_none(), "{}", agent.log());
     Ok(())
@@ -155,7 +153,7 @@ fn black_hole(seconds: u64) -> Outcome {
     scene.lab.client_host.fill_black_hole()?;
     let healed = kube_vip_lab::now();
     scene.sampler.wait_for_holder(20)?;
-    println!("  {seconds} s: back {:?} after the end of the black hole", kube_vip_lab::now().since(healed));
+    note!("{seconds} s: back {:?} after the end of the black hole", kube_vip_lab::now().since(healed));
     assert_eq!(scene.sampler.overlap(start), Duration::ZERO);
     for agent in &mut scene.agents {
         assert!(agent.ended().is_none(), "{}", agent.log());
@@ -171,7 +169,7 @@ fn quiet() -> Outcome {
     let requests = scene.server.requests();
     let leases: Vec<&String> = requests.iter().filter(|request| request.contains("/leases")).collect();
     let writes = leases.iter().filter(|request| request.starts_with("PUT")).count();
-    println!("  {writes} writes, {} other requests for the Lease in 10 s", leases.len() - writes);
+    note!("{writes} writes, {} other requests for the Lease in 10 s", leases.len() - writes);
     assert!((8..=12).contains(&writes), "{leases:?}");
     assert_eq!(leases.len(), writes, "{leases:?}");
     Ok(())

@@ -1,28 +1,25 @@
-//! BGP: what real routers make of what the agents tell them.
+//! BGP: the routes that real routers learn from agents.
 
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Service};
+use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
 use kube_vip_lab::{Neighbour, Router, RouterKind, RouterOptions, ServiceLab, now, wait_for};
-use libtest_mimic::{Failed, Trial};
 use serde_json::json;
 
 use crate::harness::{PROGRAM, ServicesGuard, services};
-use crate::trial;
-
-type Outcome = Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("routers_of_every_kind_learn_the_routes_of_services", every_router),
-        trial("the_control_plane_is_announced_while_its_server_is_well", control_plane),
+        trial("the_control_plane_is_announced_while_its_server_is_healthy", control_plane),
         trial("both_families_over_one_session_and_over_two", families),
         trial("peers_are_reached_as_configured", peers),
-        trial("a_restart_keeps_the_routes_and_a_stop_takes_them", restart),
-        trial("a_broken_way_is_found_by_bfd", bfd),
-        trial("what_changed_while_the_api_was_away_is_caught_up", api_away),
-        trial("routes_say_what_annotations_ask_for", annotations),
-        trial("what_is_elected_is_announced_by_its_holder", elected),
+        trial("a_restart_keeps_the_routes_and_a_stop_withdraws_them", restart),
+        trial("a_broken_path_is_detected_by_bfd", bfd),
+        trial("changes_while_the_api_was_away_are_applied_afterwards", api_away),
+        trial("route_attributes_follow_annotations", annotations),
+        trial("an_elected_service_is_announced_by_its_holder", elected),
         trial("an_unnumbered_peer_is_the_router_on_the_link", unnumbered),
         trial("peers_come_from_node_annotations_selectors_and_secrets", found_peers),
         trial("a_router_that_comes_back_learns_everything_again", router_back),
@@ -65,13 +62,13 @@ pub(crate) fn router_with(
     Ok(Router::start(&lab.lab, RouterOptions::new(kind, asn, neighbours))?)
 }
 
-/// What `kube-vip status bgp` says on a host.
+/// The output of `kube-vip status bgp` on a host.
 pub(crate) fn status(lab: &ServiceLab, host: usize, more: &[&str]) -> Result<String, Failed> {
     let command = [&[PROGRAM, "status", "bgp"], more].concat();
     Ok(lab.lab.host(host).namespace.run(&command)?)
 }
 
-/// Until the agent on a host says something about its peers.
+/// Until the status of the peers on a host contains `part`.
 pub(crate) fn wait_for_status(lab: &ServiceLab, host: usize, part: &str) -> Result<String, Failed> {
     let mut last = String::new();
     let found = wait_for(&format!("`{part}`"), 20, || {
@@ -82,7 +79,7 @@ pub(crate) fn wait_for_status(lab: &ServiceLab, host: usize, part: &str) -> Resu
 }
 
 /// With each router, as a peer in another AS and in our own: the address of a Service is announced by every host with
-/// policy Cluster, by those that have an endpoint with policy Local, and by nobody when there is none.
+/// policy Cluster, by those that have an endpoint with policy Local, and by none without endpoints.
 fn every_router() -> Outcome {
     for kind in RouterKind::ALL {
         for asn in [65_001, 65_000] {
@@ -100,7 +97,7 @@ fn every_router() -> Outcome {
             router.wait_for_next_hops("10.43.0.2/32", &HOSTS[2..])?;
             lab.set_endpoints("here", "here-1", &[])?;
             router.wait_for_next_hops("10.43.0.2/32", &[])?;
-            // An address of two Services goes with the last.
+            // An address of two Services is withdrawn with the last.
             lab.serve("web2", "10.43.0.1")?;
             lab.delete("web")?;
             wait_for_status(&lab, 0, "announced 10.43.0.1/32")?;
@@ -157,7 +154,7 @@ fn control_plane() -> Outcome {
 fn families() -> Outcome {
     type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
     let table: [Case<'_>; 6] = [
-        // There is no such link to look on: IPv4 goes on without the other family.
+        // Without the interface there is no IPv6 next hop: IPv4 is announced alone.
         ("10.42.0.254:65001::::mpbgp_nexthop=auto_sourceif", &[], &HOSTS),
         ("[fd42::254]:65001", &[], &HOSTS_V6),
         ("10.42.0.254:65001::::mpbgp_nexthop=auto_sourceif", &[("bgp_sourceif", "eth0")], &HOSTS),
@@ -224,7 +221,7 @@ fn peers() -> Outcome {
         calling.wait_for_established(3)?;
         lab.stop_agents()?;
     }
-    // A wrong password looks like silence; a wrong AS is told of, by both ends.
+    // A wrong password looks like silence; a wrong AS causes a NOTIFICATION.
     let mut lab = agents("10.42.0.254:65002", &[])?;
     let _router = router(&lab, RouterKind::Frr, 65_001, &HOSTS)?;
     lab.start_agents()?;
@@ -232,8 +229,8 @@ fn peers() -> Outcome {
     Ok(())
 }
 
-/// An agent that is killed and started again: the router keeps sending packets, though nobody else has the Service. One
-/// that is told to stop is out of the routes, and says why.
+/// While an agent is killed and started again, the router keeps its routes, though no other node has the Service. One
+/// that gets SIGTERM withdraws its routes, and sends the reason.
 fn restart() -> Outcome {
     for kind in RouterKind::ALL {
         let mut lab = agents("10.42.0.254:65001", &[])?;
@@ -377,7 +374,7 @@ fn annotations() -> Outcome {
     Ok(())
 }
 
-/// Elections go together with BGP: whoever holds the Lease announces, and nobody else.
+/// Elections with BGP: only the holder of the Lease announces.
 fn elected() -> Outcome {
     let mut lab = agents("10.42.0.254:65001", &[("svc_election", "true")])?;
     let router = router(&lab, RouterKind::Frr, 65_001, &HOSTS)?;
@@ -449,7 +446,7 @@ fn found_peers() -> Outcome {
     }
     for host in 0..3 {
         let started = kube_vip_lab::Agent::start(lab.lab.host(host), &lab.options)?;
-        wait_for("the agent to say what is missing", 20, || {
+        wait_for("the agent to log the missing annotation", 20, || {
             started.log().contains("the annotation test/node-asn").then_some(())
         })?;
         annotate(host + 1, "10.42.0.254")?;
@@ -473,7 +470,7 @@ fn found_peers() -> Outcome {
     let yaml = kube_vip_lab::run(&[PROGRAM, "manifest", "rbac", "--bgppeers", peers])?;
     assert!(yaml.contains("resourceNames:\n  - bgp\n"), "{yaml}");
     lab.start_agents()?;
-    wait_for("the agent to say what it lacks", 20, || {
+    wait_for("the agent to log the missing Secret", 20, || {
         lab.agent(1).log().contains("Secret kube-system/bgp cannot be read").then_some(())
     })?;
     lab.allow_secret("kube-system", "bgp", json!({ "password": "s3cret" }))?;
@@ -482,7 +479,7 @@ fn found_peers() -> Outcome {
     Ok(())
 }
 
-/// A router that was away, with or without a farewell, hears of every route again.
+/// A router that was stopped or killed learns every route again.
 fn router_back() -> Outcome {
     for kind in RouterKind::ALL {
         let mut lab = agents("10.42.0.254:65001", &[])?;

@@ -1,4 +1,4 @@
-//! BGP peers that misbehave: each is told what is wrong, and nobody else suffers.
+//! BGP peers that misbehave: each gets a NOTIFICATION, and other sessions are unaffected.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -7,22 +7,19 @@ use std::time::Duration;
 
 use kube_vip::bgp::packet::{Capability, Notification, Open, keepalive};
 use kube_vip::model::Family;
+use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
 use kube_vip_lab::{Namespace, Neighbour, Router, RouterKind, RouterOptions, now, wait_for};
-use libtest_mimic::{Failed, Trial};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::bgp::{agents, status, wait_for_status};
-use crate::trial;
-
-type Outcome = Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("peers_that_misbehave_are_told_so_and_others_do_not_suffer", rude),
-        trial("a_peer_that_refuses_every_time_is_left_alone", storm),
-        trial("a_session_that_comes_and_goes_is_told_of_everywhere", told),
+        trial("peers_that_misbehave_get_a_notification_and_others_are_unaffected", rude),
+        trial("a_peer_that_always_refuses_is_retried_with_back_off", storm),
+        trial("a_session_change_is_in_log_metrics_events_and_dump", reported),
     ]
 }
 
@@ -38,7 +35,7 @@ fn open(asn: u32, hold_time: u16) -> Vec<u8> {
     Open { asn, hold_time, identifier, capabilities }.encode()
 }
 
-/// Answers every connection with the same bytes, and counts them. It hangs up afterwards where `close` says so.
+/// Answers every connection with the same bytes, and counts them. `close` closes the connection afterwards.
 fn answer_with(
     namespace: &Namespace,
     bytes: Vec<u8>,
@@ -127,8 +124,8 @@ fn storm() -> Outcome {
     Ok(())
 }
 
-/// Log, metrics, Events on the Node, status and dump say the same.
-fn told() -> Outcome {
+/// Log, metrics, Events on the Node, status and dump agree.
+fn reported() -> Outcome {
     let lab = agents("10.42.0.254:65001", &[("prometheus_server", ":2112")])?;
     let mut router = Router::start(
         &lab.lab,

@@ -1,22 +1,19 @@
-//! Peers that a provider's API tells of.
+//! Peers from a provider's API.
 
-use kube_vip_lab::stand_in::{Mode, StandIn};
+use kube_vip_lab::fake_api_server::{FakeApiServer, Mode};
+use kube_vip_lab::trials::{Outcome, Trial, trial};
 use kube_vip_lab::{Agent, Neighbour, Router, RouterKind, RouterOptions};
-use libtest_mimic::{Failed, Trial};
 use serde_json::json;
 
 use crate::bgp::{HOSTS, status, wait_for_status};
 use crate::harness::services;
-use crate::trial;
-
-type Outcome = Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![trial("peers_come_from_a_provider", provider)]
 }
 
-/// Nobody is talked to before the provider answers; then its peers are, with its password; what it says wrongly leaves
-/// things as they are, and what it says anew is followed.
+/// No session before the provider answers; then sessions to its peers, with its password. Errors leave the peers
+/// unchanged; a changed answer is followed.
 fn provider() -> Outcome {
     let lab = services(&[
         ("vip_arp", "false"),
@@ -32,7 +29,7 @@ fn provider() -> Outcome {
     std::fs::write(etc.join("token"), "wrong\n")?;
     let neighbour = Neighbour { password: Some("s3cret".into()), ..Neighbour::new(HOSTS[0], 65_000) };
     let router = Router::start(&lab.lab, RouterOptions::new(RouterKind::Frr, 65_001, vec![neighbour]))?;
-    let server = StandIn::start(&lab.lab, &lab.lab.client_host)?;
+    let server = FakeApiServer::start(&lab.lab, &lab.lab.client_host)?;
     let metadata = |password: &str, peer: &str| {
         json!({ "bgp_neighbors": [{
             "address_family": 4, "customer_as": 65000, "customer_ip": HOSTS[0], "md5_enabled": true,
@@ -42,16 +39,16 @@ fn provider() -> Outcome {
     server.show("/metadata", "t0ken", metadata("s3cret", "10.42.0.254"));
     lab.serve("web", "10.43.0.1")?;
     let agent = Agent::start(lab.lab.host(0), &lab.options)?;
-    let said = |text: &str| {
+    let logged = |text: &str| {
         kube_vip_lab::wait_for(&format!("`{text}`"), 20, || agent.log().contains(text).then_some(()))
     };
-    said("status 401 Unauthorized: check the token (bgp_provider_token)")?;
+    logged("status 401 Unauthorized: check the token (bgp_provider_token)")?;
     assert!(!status(&lab, 0, &[])?.contains("10.42.0.254"));
     std::fs::write(etc.join("token"), "t0ken\n")?;
     router.wait_for_next_hops("10.43.0.1/32", &HOSTS[..1])?;
     assert!(!agent.log().contains("s3cret"), "a password is in the log");
     wait_for_status(&lab, 0, "10.42.0.254:179 (AS 65001): Established")?;
-    // The provider fails: what it said stands. The agent that starts meanwhile waits.
+    // The provider fails: an agent that starts meanwhile waits.
     server.set(Mode::Status(503));
     drop(agent);
     let agent = Agent::start(lab.lab.host(0), &lab.options)?;

@@ -3,21 +3,19 @@
 use std::time::Duration;
 
 use kube_vip::model::BootTime;
+use kube_vip_lab::note;
+use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
 use kube_vip_lab::workload::{Caller, Workload, set_pods};
 use kube_vip_lab::{Neighbour, Router, RouterKind, ServiceLab, now};
-use libtest_mimic::{Failed, Trial};
 
 use crate::bgp::{HOSTS, agents, router_with, wait_for_status};
 use crate::harness::ServicesGuard;
 use crate::traffic::{ip, serve, wait_for_answer};
-use crate::trial;
-
-type Outcome = Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("what_is_planned_costs_clients_of_a_router_nothing", planned),
-        trial("clients_of_a_router_survive_what_breaks", unplanned),
+        trial("planned_changes_cost_clients_behind_a_router_no_requests", planned),
+        trial("clients_behind_a_router_survive_failures", unplanned),
     ]
 }
 
@@ -36,7 +34,7 @@ impl Drop for Scene {
     }
 }
 
-/// The way of the client's packets to addresses of Services: by a router, or straight to who announces them.
+/// Route the client's packets to addresses of Services by a router, or directly to the nodes that announce them.
 fn route_client(lab: &ServiceLab, via: &[&str]) -> Outcome {
     let route = [&["route", "replace", "10.43.0.0/16"], via, &["dev", "eth0"]].concat();
     lab.lab.client_host.ip(&route)?;
@@ -62,7 +60,7 @@ fn scene(pods: &[usize]) -> Result<Scene, Failed> {
     Ok(scene)
 }
 
-/// A client that asks all the time.
+/// A client that sends requests all the time.
 struct Witness {
     caller: Caller,
     begun: BootTime,
@@ -81,14 +79,14 @@ impl Witness {
         let asked = self.caller.since(self.begun);
         let lost = asked.iter().filter(|one| !one.answered).count();
         let outage = self.caller.outage(self.begun).as_secs_f64();
-        println!("{what}: {lost} of {} requests lost, outage {outage:.3} s", asked.len());
+        note!("{what}: {lost} of {} requests lost, outage {outage:.3} s", asked.len());
         assert!(asked.len() > 20, "{what}: only {} requests", asked.len());
         self.begun = now();
         lost
     }
 }
 
-/// Agents that are stopped, replaced or killed; an API server that goes. A connection that is under way when its packets
+/// Agents that are stopped, replaced or killed; an API server that is killed. A connection that is under way when its packets
 /// go another way is unknown there: one for each move is not ours to save.
 fn planned() -> Outcome {
     let mut scene = scene(&[0, 1, 2])?;
@@ -128,7 +126,7 @@ fn planned() -> Outcome {
 
 /// A host and the router's own daemons are lost.
 fn unplanned() -> Outcome {
-    // The loss of a host takes its pod along: nobody counts on that one.
+    // The lost host has no pod.
     let mut scene = scene(&[0, 2])?;
     set_pods(scene.lab.objects(), "web", &[0, 2])?;
     let (lab, router) = (&scene.lab, &mut scene.router);
@@ -139,7 +137,7 @@ fn unplanned() -> Outcome {
     assert!(witness.lost("after it") <= 1, "packets still go to a host that is lost");
     lab.lab.segment.plug_cable(lab.lab.host(1).number)?;
     router.wait_for_next_hops(ROUTE, &HOSTS)?;
-    // Hosts that asked in vain for the one that was away wait up to a second before they ask again (ARP).
+    // After a failed ARP resolution hosts wait up to a second before the next one.
     witness.lost("host back");
     assert!(witness.lost("after that") <= 1, "a host that came back does not serve");
     router.kill();

@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
+use kube_vip_lab::note;
 use kube_vip_lab::probe::Prober;
 use kube_vip_lab::sampler::Sampler;
+use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
 use kube_vip_lab::{Agent, AgentOptions, Lab, LabOptions};
-use libtest_mimic::{Failed, Trial};
 
 use crate::harness::PROGRAM;
-use crate::trial;
-
-type Outcome = Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -52,7 +50,7 @@ fn kubeadm_init() -> Outcome {
     wait_for_log(&agent, "found the API servers", 10)?;
     assert!(agent.ended().is_none(), "{}", agent.log());
 
-    // Nobody answers yet: nothing may be claimed.
+    // Without an answering API server nothing may be claimed.
     std::thread::sleep(Duration::from_secs(1));
     let touched = sampler.samples().iter().any(|sample| sample.holds.iter().any(|held| !held.is_empty()));
     assert!(!touched, "the address was taken without any API server");
@@ -63,7 +61,7 @@ fn kubeadm_init() -> Outcome {
     let healthy = kube_vip_lab::now();
     sampler.wait_for_holder(10)?;
     prober.wait_for_answer(healthy, 10)?;
-    println!("  the VIP answered {:?} after the API server was ready", kube_vip_lab::now().since(healthy));
+    note!("the VIP answered {:?} after the API server was ready", kube_vip_lab::now().since(healthy));
     wait_for_log(&agent, "this node now holds the VIP provisional=true", 5)?;
 
     lab.bind_admin(0)?;
@@ -74,12 +72,12 @@ fn kubeadm_init() -> Outcome {
         all.get(0).filter(|status| status["role"] == "leader").cloned()
     };
     kube_vip_lab::wait_for("the claim to rest on the Lease", 10, status)?;
-    println!("  the Lease followed {:?} after the rights", kube_vip_lab::now().since(bound));
+    note!("the Lease followed {:?} after the rights", kube_vip_lab::now().since(bound));
     std::thread::sleep(Duration::from_secs(1));
     let lost = sampler
         .since(healthy)
         .iter()
-        .skip_while(|sample| sample.holds[0].is_empty())
+        .skip_while(|sample| sample.holds[0].len() < 2)
         .any(|sample| sample.holds[0].len() < 2);
     assert!(!lost, "the address was gone for a moment when the Lease came");
     assert!(prober.outage(bound) < Duration::from_secs(1), "{:?}", prober.outage(bound));
@@ -100,7 +98,7 @@ fn two_refused() -> Outcome {
     std::thread::sleep(Duration::from_secs(8));
     assert_eq!(sampler.holder()?, holder, "the address wanders");
     let overlap = sampler.overlap(start);
-    println!("  two holders for {overlap:?} while they sorted it out");
+    note!("two holders for {overlap:?} while they sorted it out");
     assert!(overlap < Duration::from_millis(500), "{overlap:?}");
     // Rights for both: the provisional holder takes the Lease, the other follows.
     lab.bind_admin(0)?;
@@ -129,7 +127,7 @@ fn displaced() -> Outcome {
     kube_vip_lab::wait_for("the Lease's holder to have the address", 15, moved)?;
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(sampler.holder()?, 1);
-    println!("  two holders for {:?}", sampler.overlap(start));
+    note!("two holders for {:?}", sampler.overlap(start));
     assert_eq!(sampler.overlap(start), Duration::ZERO);
     Ok(())
 }

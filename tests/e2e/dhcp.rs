@@ -1,30 +1,27 @@
-//! Services whose addresses come from the network's own DHCP server, asked by the agent that announces them.
+//! Services whose addresses come from a DHCP server, leased by the agent that announces them.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use k8s_openapi::api::core::v1::Service;
 use kube_vip::model::Family;
-use kube_vip_lab::dhcp_stand_in::{DhcpStandIn, honest, kind};
+use kube_vip_lab::fake_dhcp::{FakeDhcpServer, honest, kind};
 use kube_vip_lab::objects::annotation;
+use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
 use kube_vip_lab::{DhcpServer, ServerKind, ServerOptions, ServiceLab, wait_for};
-use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
 
 use crate::harness::services;
 use crate::services::wait_for_event;
-use crate::trial;
-
-type Outcome = Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("an_address_comes_from_a_server_of_every_kind", every_server),
-        trial("a_server_is_asked_as_annotations_say", annotations),
-        trial("services_of_one_name_have_different_addresses", namesakes),
-        trial("a_lease_goes_on_where_another_node_takes_over", failover),
-        trial("a_lease_is_renewed_though_nothing_is_ready_behind_the_service", asleep),
+        trial("annotations_set_the_options_of_a_dhcp_request", annotations),
+        trial("services_of_one_hostname_have_different_addresses", namesakes),
+        trial("a_lease_is_kept_when_another_node_takes_over", failover),
+        trial("a_lease_is_renewed_while_the_service_has_no_ready_endpoints", asleep),
         trial("the_control_plane_may_have_a_leased_address", control_plane),
-        trial("a_lease_may_have_a_link_of_its_own", macvlan),
+        trial("a_lease_may_have_an_interface_of_its_own", macvlan),
     ]
 }
 
@@ -77,14 +74,14 @@ fn every_server() -> Outcome {
         for address in &addresses {
             assert!(record.contains(&format!("{address} from ")), "{record}");
         }
-        // What is deleted is given back, and the next one has it again.
+        // A deleted Service's leases are released.
         lab.delete("web")?;
         for address in &addresses {
-            lab.wait_until_nobody_has(&address.to_string())?;
+            lab.wait_until_no_host_has(&address.to_string())?;
         }
-        // BusyBox says nothing of what is given back.
+        // BusyBox does not log releases.
         if kind != ServerKind::Udhcpd {
-            wait_for(&format!("{kind:?} to be told"), 10, || {
+            wait_for(&format!("{kind:?} to log the release"), 10, || {
                 let log = server.log().to_lowercase();
                 (log.matches("release").count() >= count).then_some(())
             })
@@ -107,7 +104,7 @@ fn create(lab: &ServiceLab, annotations: Value) -> Outcome {
 /// What is sent, what is written back; and real servers that answer to the hardware address alone.
 fn annotations() -> Outcome {
     let mut lab = services(&[])?;
-    let server = DhcpStandIn::start(&lab.lab, honest(Ipv4Addr::new(10, 42, 0, 151), 600))?;
+    let server = FakeDhcpServer::start(&lab.lab, honest(Ipv4Addr::new(10, 42, 0, 151), 600))?;
     lab.start_agents()?;
     create(
         &lab,
@@ -155,7 +152,7 @@ fn annotations() -> Outcome {
     Ok(())
 }
 
-/// To servers, who know clients with a name by that, they would be one.
+/// Servers that identify clients by their names would take them for one.
 fn namesakes() -> Outcome {
     let mut lab = services(&[])?;
     let _server = DhcpServer::start(&lab.lab, ServerOptions::new(ServerKind::Dnsmasq, 600))?;
@@ -173,7 +170,7 @@ fn namesakes() -> Outcome {
     wait_for_event(&lab, "more", "AnnotationIgnored", "Service default/web has the name `shop`, too")?;
     // It stays so when the first one is gone.
     lab.delete("web")?;
-    lab.wait_until_nobody_has(&first[0].to_string())?;
+    lab.wait_until_no_host_has(&first[0].to_string())?;
     lab.stop_agents()?;
     lab.start_agents()?;
     lab.wait_for_holder(&second[0].to_string())?;
@@ -195,7 +192,7 @@ fn failover() -> Outcome {
         let addresses = leased(&lab, "web", 2)?;
         let v4 = addresses[0].to_string();
         let mut holder = lab.wait_for_holder(&v4)?;
-        // In good order; the server is away meanwhile.
+        // By SIGTERM; the server is away meanwhile.
         server.stop()?;
         lab.agent(holder).terminate();
         lab.agent(holder).wait(10)?;
@@ -203,7 +200,7 @@ fn failover() -> Outcome {
         assert_ne!(next, holder);
         server.launch()?;
         lab.start_agent(holder)?;
-        // And without a word.
+        // By SIGKILL.
         holder = next;
         lab.agent(holder).kill();
         wait_for("another node to have the address", 20, || {
@@ -213,7 +210,7 @@ fn failover() -> Outcome {
         lab.start_agent(holder)?;
         // All at once, and the server, too.
         lab.stop_agents()?;
-        lab.wait_until_nobody_has(&v4)?;
+        lab.wait_until_no_host_has(&v4)?;
         server.stop()?;
         server.launch()?;
         lab.start_agents()?;
@@ -226,7 +223,7 @@ fn failover() -> Outcome {
     Ok(())
 }
 
-/// For longer than the lease lasts, and over the end of whoever renews it.
+/// For longer than the lease lasts, and beyond the death of the node that renews it.
 fn asleep() -> Outcome {
     let alone = ("svc_election", "true");
     for (env, policy) in [(&[][..], "Cluster"), (&[alone], "Cluster"), (&[alone], "Local")] {
@@ -240,7 +237,7 @@ fn asleep() -> Outcome {
         let address = leased(&lab, "web", 1)?[0].to_string();
         let holder = lab.wait_for_holder(&address)?;
         lab.set_endpoints("web", "a", &[])?;
-        lab.wait_until_nobody_has(&address)?;
+        lab.wait_until_no_host_has(&address)?;
         lab.wait_for_status("web", &[])?;
         let before = given();
         wait_for("renewals for twice the lease", 30, || (given() >= before + 4).then_some(()))?;
@@ -264,7 +261,7 @@ fn asleep() -> Outcome {
     Ok(())
 }
 
-/// By a placeholder, and by a name that the server is told.
+/// By a placeholder, and by a name in the request.
 fn control_plane() -> Outcome {
     for (address, ddns) in [("0.0.0.0,::", "false"), ("vip.lab.example", "true")] {
         let env = [
@@ -288,7 +285,7 @@ fn control_plane() -> Outcome {
         if ddns == "true" {
             assert!(server.log().contains("client provides name: vip.lab.example"), "{}", server.log());
         }
-        // Whoever takes over has it from the Lease, though the server is away.
+        // The next holder reads it from the Lease, though the server is away.
         wait_for("the lease to be written down", 10, || {
             use k8s_openapi::api::coordination::v1::Lease;
             let lease: Lease = lab.objects().get("kube-system/plndr-cp-lock").ok().flatten()?;
@@ -309,7 +306,7 @@ fn control_plane() -> Outcome {
     Ok(())
 }
 
-/// For networks that insist on a card's own hardware address: one of its own, on the node that has the election.
+/// For networks that require the MAC address of the interface: a macvlan on the leader's node.
 fn macvlan() -> Outcome {
     let mut lab = services(&[])?;
     let server = DhcpServer::start(&lab.lab, ServerOptions::new(ServerKind::Dnsmasq, 600))?;
@@ -331,7 +328,7 @@ fn macvlan() -> Outcome {
     assert!(shown.contains(&address.to_string()), "{shown}");
     let filter = lab.lab.host(holder).namespace.run(&["sysctl", "-n", "net.ipv4.conf.shared.rp_filter"])?;
     assert_eq!(filter.trim(), "0");
-    // Another node has the address, and the hardware address with it; nobody else has.
+    // Another node has the address and the MAC address, and no other node.
     lab.agent(holder).terminate();
     lab.agent(holder).wait(10)?;
     let next = lab.wait_for_holder(&address.to_string())?;
@@ -339,24 +336,24 @@ fn macvlan() -> Outcome {
     let events = lab.objects().events("web")?;
     assert!(events.iter().all(|(reason, _)| reason != "NoLease"), "{events:?}");
     wait_for("the link to be gone from the first", 10, || link(&lab, holder).is_empty().then_some(()))?;
-    // With one hardware address they have one lease: it is given back when nobody needs it any more.
+    // One MAC address is one lease, which is released with its last Service.
     assert_eq!(leased(&lab, "more", 1)?, [address]);
-    wait_for("both to be looked after here", 10, || {
+    wait_for("both leases on this host", 10, || {
         let status = lab.lab.host(next).namespace.run(&[crate::harness::PROGRAM, "status"]).ok()?;
         ["web", "more"]
             .iter()
             .all(|name| status.contains(&format!("default/{name} IPv4 bound")))
             .then_some(())
     })?;
-    let given_back = || server.log().matches(&format!("DHCPRELEASE(eth0) {address}")).count();
+    let releases = || server.log().matches(&format!("DHCPRELEASE(eth0) {address}")).count();
     lab.delete("web")?;
-    // What is asked later is heard later.
+    // The server would have received an earlier release by now.
     lab.serve("third", "0.0.0.0")?;
     assert_ne!(leased(&lab, "third", 1)?, [address]);
-    assert_eq!((given_back(), lab.wait_for_holder(&address.to_string())?), (0, next));
+    assert_eq!((releases(), lab.wait_for_holder(&address.to_string())?), (0, next));
     lab.delete("third")?;
     lab.delete("more")?;
-    wait_for("the server to be told", 10, || (given_back() == 1).then_some(()))?;
+    wait_for("the release", 10, || (releases() == 1).then_some(()))?;
     wait_for("the link to be gone", 10, || link(&lab, next).is_empty().then_some(()))?;
     Ok(())
 }

@@ -3,31 +3,26 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use kube_vip_lab::dhcp_stand_in::{DhcpStandIn, Request, Scripted, honest, kind};
-use kube_vip_lab::dhcp6_stand_in as v6;
+use kube_vip_lab::fake_dhcp::{FakeDhcpServer, Request, Scripted, honest, kind};
+use kube_vip_lab::fake_dhcp6 as v6;
 use kube_vip_lab::process::Process;
-use kube_vip_lab::{
-    Dhcp6StandIn, DhcpServer, Namespace, ServerKind, ServerOptions, ServiceLab, now, wait_for,
-};
-use libtest_mimic::{Failed, Trial};
+use kube_vip_lab::trials::{Outcome, Trial, trial};
+use kube_vip_lab::{DhcpServer, FakeDhcp6Server, ServerKind, ServerOptions, ServiceLab, now, wait_for};
 use serde_json::json;
 
 use crate::dhcp::leased;
 use crate::harness::services;
 use crate::services::wait_for_event;
-use crate::trial;
-
-type Outcome = Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("an_address_is_given_up_when_its_lease_is_over", server_away),
+        trial("an_address_is_removed_when_its_lease_expires", server_away),
         trial("a_network_that_is_renumbered_is_followed", renumbered),
         trial("an_assigned_address_in_conflict_is_declined", conflict),
-        trial("what_another_service_has_is_declined_too", forgetful),
+        trial("an_offered_address_of_another_service_is_declined", forgetful),
         trial("servers_that_misbehave_cost_no_more_than_time", hostile),
         trial("servers_for_ipv6_that_misbehave_cost_no_more_than_time", hostile_v6),
-        trial("no_server_is_told_and_a_wrong_interface_is_told_at_once", nobody),
+        trial("a_missing_server_and_a_wrong_interface_are_reported", unanswered),
         trial("a_relay_is_as_good_as_a_server", relay),
     ]
 }
@@ -53,7 +48,7 @@ fn server_away() -> Outcome {
     assert!(now().since(granted) < Duration::from_secs(15));
     assert_eq!(leased(&lab, "web", 1)?[0].to_string(), address);
     server.stop()?;
-    lab.wait_until_nobody_has(&address)?;
+    lab.wait_until_no_host_has(&address)?;
     lab.wait_for_status("web", &[])?;
     wait_for_event(&lab, "web", "NoLease", "lease expired")?;
     server.launch()?;
@@ -66,13 +61,13 @@ fn server_away() -> Outcome {
 /// The server refuses to give more time, and gives another address.
 fn renumbered() -> Outcome {
     let mut lab = services(&[])?;
-    let server = DhcpStandIn::start(&lab.lab, honest(ADDRESS, 4))?;
+    let server = FakeDhcpServer::start(&lab.lab, honest(ADDRESS, 4))?;
     lab.start_agents()?;
     lab.serve("web", "0.0.0.0")?;
     wait_for_status(&lab, ADDRESS)?;
     server.play(honest(OTHER, 600));
     wait_for_status(&lab, OTHER)?;
-    lab.wait_until_nobody_has(&ADDRESS.to_string())?;
+    lab.wait_until_no_host_has(&ADDRESS.to_string())?;
     wait_for_event(&lab, "web", "NoLease", "refused")?;
     wait_for_event(&lab, "web", "AddressLeased", "10.42.0.151")?;
     // Never both at once.
@@ -88,7 +83,7 @@ fn conflict() -> Outcome {
     let mut lab = services(&[])?;
     let other = lab.lab.machine("other", 248)?;
     other.ip(&["addr", "add", "10.42.0.150/24", "dev", "eth0"])?;
-    let server = DhcpStandIn::start(&lab.lab, honest(ADDRESS, 600))?;
+    let server = FakeDhcpServer::start(&lab.lab, honest(ADDRESS, 600))?;
     lab.start_agents()?;
     lab.serve("web", "0.0.0.0")?;
     wait_for("a DECLINE", 20, || server.kinds().contains(&kind::DECLINE).then_some(()))?;
@@ -101,10 +96,10 @@ fn conflict() -> Outcome {
     Ok(())
 }
 
-/// A server that has lost its memory gives what others have. Of those that are on the same host nobody answers a probe.
+/// A server that lost its leases offers addresses in use. A host does not answer its own probes for those it has itself.
 fn forgetful() -> Outcome {
     let mut lab = services(&[])?;
-    let server = DhcpStandIn::start(&lab.lab, honest(ADDRESS, 600))?;
+    let server = FakeDhcpServer::start(&lab.lab, honest(ADDRESS, 600))?;
     lab.start_agents()?;
     lab.serve("web", "0.0.0.0")?;
     wait_for_status(&lab, ADDRESS)?;
@@ -167,7 +162,7 @@ fn hostile() -> Outcome {
         }),
     ];
     let mut lab = services(&[])?;
-    let server = DhcpStandIn::start(&lab.lab, honest(ADDRESS, 600))?;
+    let server = FakeDhcpServer::start(&lab.lab, honest(ADDRESS, 600))?;
     lab.start_agents()?;
     outlast(&lab, &server, ("0.0.0.0", "10.42.0.150"), cases, |seconds| honest(ADDRESS, seconds))
 }
@@ -197,13 +192,13 @@ where
         wait_for(&format!("two requests to a server that {what}"), 20, || {
             (server.seen().len() >= before + 2).then_some(())
         })?;
-        // A server that cannot be told from none is asked again after a second; a refusal is waited out.
+        // Without a usable answer the client retries after a second; after a refusal it waits.
         server.play(honest(600));
         served().map_err(|error| format!("{what}: {error:?}"))?;
         let (asked, seconds) = (server.seen().len() - before, now().since(began).as_secs());
         assert!(asked as u64 <= 6 + 2 * seconds, "{what}: {asked} messages in {seconds} s");
         lab.delete("web")?;
-        lab.wait_until_nobody_has(address)?;
+        lab.wait_until_no_host_has(address)?;
     }
     // Leases of a second: asked for as often as is needed, and no more often.
     server.play(honest(1));
@@ -252,12 +247,12 @@ fn hostile_v6() -> Outcome {
         }),
     ];
     let mut lab = services(&[])?;
-    let server = Dhcp6StandIn::start(&lab.lab, v6::honest(SIX, 600))?;
+    let server = FakeDhcp6Server::start(&lab.lab, v6::honest(SIX, 600))?;
     lab.start_agents()?;
     outlast(&lab, &server, ("::", "fd42::1150"), cases, |seconds| v6::honest(SIX, seconds))
 }
 
-fn nobody() -> Outcome {
+fn unanswered() -> Outcome {
     let mut lab = services(&[])?;
     lab.start_agents()?;
     lab.serve("web", "0.0.0.0")?;
@@ -278,7 +273,7 @@ fn nobody() -> Outcome {
 fn relay() -> Outcome {
     let mut lab = services(&[])?;
     let router = lab.lab.machine("relay", 247)?;
-    let server = Namespace::new("behind")?;
+    let server = lab.lab.detached("behind")?;
     router.ip(&["link", "add", "behind", "type", "veth", "peer", "name", "eth0", "netns", server.name()])?;
     for (machine, link, v4, v6) in
         [(&router, "behind", "10.44.0.1/24", "fd44::1/64"), (&server, "eth0", "10.44.0.2/24", "fd44::2/64")]
@@ -314,8 +309,8 @@ fn relay() -> Outcome {
         (Process::start(&router, &for_v4, &[], &log)?, Process::start(&router, &for_v6, &[], &log)?);
     lab.start_agents()?;
     lab.serve("web", "0.0.0.0,::")?;
-    let said = || std::fs::read_to_string(&log).unwrap_or_default();
-    for address in leased(&lab, "web", 2).map_err(|error| format!("{error:?}\n{}", said()))? {
+    let log_text = || std::fs::read_to_string(&log).unwrap_or_default();
+    for address in leased(&lab, "web", 2).map_err(|error| format!("{error:?}\n{}", log_text()))? {
         lab.wait_for_holder(&address.to_string())?;
     }
     Ok(())

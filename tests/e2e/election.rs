@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
+use kube_vip_lab::note;
 use kube_vip_lab::process::Process;
 use kube_vip_lab::sampler::Sampler;
+use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
 use kube_vip_lab::{Agent, AgentOptions, Lab, LabOptions, binaries};
-use libtest_mimic::{Failed, Trial};
 
 use crate::harness::{PROGRAM, services};
-use crate::trial;
-
-type Outcome = Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -41,20 +39,20 @@ fn client_go() -> Outcome {
     let lab = Lab::start(LabOptions { hosts: 1, control_plane: true })?;
     let sampler = Sampler::start(&lab)?;
     let options = AgentOptions::new(&lab, PROGRAM);
-    let nobody = || sampler.latest().is_some_and(|sample| sample.holds[0].is_empty());
+    let unheld = || sampler.latest().is_some_and(|sample| sample.holds[0].is_empty());
 
     let mut go = elector(&lab, "go-program", &[])?;
     kube_vip_lab::wait_for("client-go to lead", 10, || leads(&go).then_some(()))?;
     let mut agent = Agent::start(lab.host(0), &options)?;
     std::thread::sleep(Duration::from_secs(7));
-    assert!(leads(&go) && nobody(), "a healthy lease was stolen");
+    assert!(leads(&go) && unheld(), "a healthy lease was stolen");
 
-    // The Go program goes in peace: we follow at once.
+    // The Go program releases the Lease: the agent takes over at once.
     go.signal(nix::sys::signal::Signal::SIGTERM);
     go.wait(5)?;
     let released = kube_vip_lab::now();
     sampler.wait_for_holder(5)?;
-    println!("  taken over {:?} after client-go's release", kube_vip_lab::now().since(released));
+    note!("taken over {:?} after client-go's release", kube_vip_lab::now().since(released));
 
     // It comes back and waits its turn.
     let mut go = elector(&lab, "go-program-2", &[])?;
@@ -63,7 +61,7 @@ fn client_go() -> Outcome {
     agent.terminate();
     agent.wait(5)?;
     kube_vip_lab::wait_for("client-go to lead after our release", 10, || leads(&go).then_some(()))?;
-    assert!(nobody());
+    assert!(unheld());
 
     // It dies: we wait for the lease to expire, no longer, no shorter.
     let agent = Agent::start(lab.host(0), &options)?;
@@ -74,12 +72,13 @@ fn client_go() -> Outcome {
     let killed = kube_vip_lab::now();
     sampler.wait_for_holder(10)?;
     let took = kube_vip_lab::now().since(killed);
-    println!("  taken over {took:?} after client-go's death");
+    note!("taken over {took:?} after client-go's death");
     assert!(took > Duration::from_secs(3), "{took:?}");
     Ok(())
 }
 
-/// An agent of the Go program has the Services, goes in peace, comes back, and dies: by one election and by one for each.
+/// An agent of the Go program has the Services, releases them, takes them again, and is killed: by one election and by
+/// one for each.
 fn services_with_client_go() -> Outcome {
     let kinds = [
         (&[][..], ["--namespace", "kube-system", "--name", "plndr-svcs-lock"], ["go-all", "go-all-2"]),
@@ -107,13 +106,13 @@ fn services_with_client_go() -> Outcome {
         let mut go = elector(&lab.lab, second, &lease)?;
         lab.stop_agents()?;
         lead(&go)?;
-        lab.wait_until_nobody_has("10.43.0.1")?;
+        lab.wait_until_no_host_has("10.43.0.1")?;
         lab.start_agents()?;
         go.kill();
         let killed = kube_vip_lab::now();
         lab.wait_for_holder("10.43.0.1")?;
         let took = kube_vip_lab::now().since(killed);
-        println!("  taken over {took:?} after client-go's death");
+        note!("taken over {took:?} after client-go's death");
         assert!(took > Duration::from_secs(3), "{took:?}");
     }
     Ok(())

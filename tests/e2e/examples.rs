@@ -1,4 +1,4 @@
-//! What stands in the folder `examples` works as it stands there.
+//! The files in the folder `examples` work unchanged.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,19 +6,16 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{Node, Service};
 use kube_vip_lab::avahi::Avahi;
 use kube_vip_lab::home_router::HomeRouter;
+use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
 use kube_vip_lab::{
     AgentOptions, DhcpServer, Neighbour, Router, RouterKind, RouterOptions, ServerKind, ServerOptions,
     Written, wait_for,
 };
-use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
 
 use crate::bgp::{HOSTS, wait_for_status};
 use crate::harness::{ServicesGuard, services};
-use crate::trial;
 use crate::upnp::{ALL, wait_until_reached, workload};
-
-type Outcome = Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -94,7 +91,7 @@ fn table() -> Outcome {
     Ok(())
 }
 
-/// The Service as it is written, with the three things that a home network offers.
+/// The Service as it is written, with DHCP, UPnP and mDNS.
 fn home() -> Outcome {
     let mut lab = services(&[("enable_upnp", "true")])?;
     let _dhcp = DhcpServer::start(&lab.lab, ServerOptions::new(ServerKind::Dnsmasq, 600))?;

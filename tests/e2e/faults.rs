@@ -8,23 +8,23 @@ use std::time::Duration;
 
 use kube_vip::conflict::FrameKind;
 use kube_vip::model::BootTime;
+use kube_vip_lab::note;
 use kube_vip_lab::recorder::Recorder;
 use kube_vip_lab::segment::Direction;
-use libtest_mimic::{Failed, Trial};
+use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
 
-use crate::harness::{Guard, cluster};
-use crate::trial;
+use kube_vip_lab::Cluster;
+
+use crate::harness::cluster;
 
 /// How long a silent, leaving holder may still have the address besides its successor.
 const PLANNED_OVERLAP: Duration = Duration::from_millis(500);
 const NEVER: Duration = Duration::ZERO;
 
-type Outcome = Result<(), Failed>;
-
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_stopped_agent_hands_over_without_an_outage", sigterm),
-        trial("a_gain_is_announced_in_a_burst_by_the_new_holder_alone", announcements),
+        trial("a_gain_is_announced_in_a_burst_by_the_new_holder_only", announcements),
         trial("an_agent_killed_and_restarted_keeps_its_address", kill_and_restart),
         trial("an_agent_killed_for_good_loses_the_address_before_another_takes_it", kill),
         trial("a_lost_host_is_replaced", host_lost),
@@ -33,60 +33,60 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_hanging_api_server_makes_its_host_hand_over", api_server_hangs),
         trial("a_black_holed_api_server_makes_its_host_hand_over", black_hole),
         trial("a_drained_host_hands_over_and_stays_away_until_it_may_come_back", drained),
-        trial("a_holder_cut_off_from_the_other_hosts_gives_up_first", partition),
-        trial("a_frozen_agent_wakes_up_without_the_address_and_silent", freeze),
-        trial("a_lost_quorum_takes_the_address_away_and_it_comes_back", quorum_lost),
+        trial("a_partitioned_holder_releases_the_address_before_another_takes_it", partition),
+        trial("a_thawed_agent_neither_has_nor_announces_the_address", freeze),
+        trial("without_an_etcd_quorum_no_host_has_the_address", quorum_lost),
         trial("a_cluster_that_reboots_has_no_holder_before_its_quorum_and_one_after", rebooted),
         trial("an_address_removed_by_hand_comes_back_at_once", removed_by_hand),
-        trial("a_link_that_goes_down_and_up_has_its_address_again", link_bounced),
-        trial("a_renamed_link_keeps_its_address", link_renamed),
+        trial("an_interface_that_was_down_gets_its_address_again", link_bounced),
+        trial("a_renamed_interface_keeps_its_address", link_renamed),
         trial("an_overwritten_holder_is_followed_by_one_holder", overwritten),
         trial("an_emptied_holder_is_taken_back_without_an_outage", emptied),
         trial("a_deleted_lease_is_made_again_without_an_outage", deleted),
-        trial("another_station_with_the_address_is_noticed_and_defended_against", conflict),
-        trial("status_metrics_and_dump_tell_what_is_going_on", visibility),
+        trial("an_address_conflict_is_logged_and_the_address_defended", conflict),
+        trial("status_metrics_and_dump_show_the_holder", visibility),
     ]
 }
 
-/// What happened since the fault.
+/// A fault, and the holder before it.
 struct Story {
     start: BootTime,
     holder: usize,
 }
 
 impl Story {
-    fn begin(cluster: &Guard) -> Result<Self, Failed> {
+    fn begin(cluster: &Cluster) -> Result<Self, Failed> {
         let holder = cluster.sampler.wait_for_holder(20)?;
         Ok(Self { start: kube_vip_lab::now(), holder })
     }
 
-    /// The VIP answers again, on one host; says on which.
-    fn end(&self, cluster: &Guard, overlap: Duration) -> Result<usize, Failed> {
+    /// The index of the host that has the VIP, once it answers again.
+    fn end(&self, cluster: &Cluster, overlap: Duration) -> Result<usize, Failed> {
         let now = kube_vip_lab::now();
         let holder = cluster.sampler.wait_for_holder(20)?;
         cluster.v4.wait_for_answer(now, 20)?;
         cluster.v6.wait_for_answer(now, 20)?;
         let seen = cluster.sampler.overlap(self.start);
-        println!("  outage {:?}, two holders for {seen:?}", cluster.outage(self.start));
+        note!("outage {:?}, two holders for {seen:?}", cluster.outage(self.start));
         if seen > overlap {
             return Err(format!("two hosts had the address for {seen:?}, {overlap:?} is allowed").into());
         }
         Ok(holder)
     }
 
-    fn moved(&self, cluster: &Guard, overlap: Duration) -> Outcome {
+    fn moved(&self, cluster: &Cluster, overlap: Duration) -> Outcome {
         let next = self.end(cluster, overlap)?;
         if next == self.holder { Err("the address did not move".into()) } else { Ok(()) }
     }
 
-    fn stayed(&self, cluster: &Guard) -> Outcome {
+    fn stayed(&self, cluster: &Cluster) -> Outcome {
         let next = self.end(cluster, NEVER)?;
         if next == self.holder { Ok(()) } else { Err("the address moved".into()) }
     }
 }
 
 /// Until the host has lost both addresses.
-fn wait_until_lost(cluster: &Guard, host: usize, seconds: u64) -> Outcome {
+fn wait_until_lost(cluster: &Cluster, host: usize, seconds: u64) -> Outcome {
     let lost = || cluster.sampler.latest().filter(|sample| sample.holds[host].is_empty());
     kube_vip_lab::wait_for("the former holder to lose the address", seconds, lost)?;
     Ok(())
@@ -103,7 +103,7 @@ fn sigterm() -> Outcome {
     Ok(())
 }
 
-/// Both forms of ARP and an advertisement, at 0, 50, 200, 1000 and 3000 ms; not a word from the leaving host.
+/// Both forms of ARP and an advertisement, at 0, 50, 200, 1000 and 3000 ms; none from the leaving host.
 fn announcements() -> Outcome {
     let mut cluster = cluster()?;
     let story = Story::begin(&cluster)?;
@@ -111,28 +111,28 @@ fn announcements() -> Outcome {
     cluster.agent(story.holder).wait(5)?;
     let next = story.end(&cluster, PLANNED_OVERLAP)?;
     std::thread::sleep(Duration::from_secs(4));
-    let heard = cluster.recorder.since(story.start);
-    let (old, new) = (Recorder::station(&cluster.lab, story.holder)?, Recorder::station(&cluster.lab, next)?);
-    assert!(heard.iter().all(|(_, frame)| frame.mac != old), "the leaving host was not silent: {heard:?}");
+    let frames = cluster.recorder.since(story.start);
+    let (old, new) = (Recorder::mac(&cluster.lab, story.holder)?, Recorder::mac(&cluster.lab, next)?);
+    assert!(frames.iter().all(|(_, frame)| frame.mac != old), "the leaving host was not silent: {frames:?}");
     assert!(
-        heard.iter().all(|(_, frame)| frame.kind == FrameKind::Announcement && frame.mac == new),
-        "{heard:?}"
+        frames.iter().all(|(_, frame)| frame.kind == FrameKind::Announcement && frame.mac == new),
+        "{frames:?}"
     );
     let metrics = cluster.lab.host(next).namespace.http_get(2112, "/metrics")?;
     for vip in [IpAddr::from(cluster.lab.vip_v4), cluster.lab.vip_v6.into()] {
-        // The kernel's own answers are heard as well, so the agent is asked how often it announced.
+        // The recorder has the kernel's own answers as well: the agent's counter is exact.
         let line = format!("kube_vip_announcements_total{{address=\"{vip}\"}} 5\n");
         assert!(metrics.contains(&line), "{metrics}");
         let times: Vec<_> =
-            heard.iter().filter(|(_, frame)| frame.address == vip).map(|(at, _)| *at).collect();
+            frames.iter().filter(|(_, frame)| frame.address == vip).map(|(at, _)| *at).collect();
         let first = times.first().copied().ok_or("nothing was announced")?;
         // Never early; how late is the machine's business.
         for planned in kube_vip::announce::schedule::BURST.map(Duration::from_millis) {
             let due = first + planned;
-            let heard = times.iter().any(|at| {
+            let sent = times.iter().any(|at| {
                 at.since(due) < Duration::from_millis(500) && *at + Duration::from_millis(20) >= due
             });
-            assert!(heard, "nothing was heard of {vip} {planned:?} after the gain: {times:?}");
+            assert!(sent, "no announcement of {vip} {planned:?} after the gain: {times:?}");
         }
     }
     Ok(())
@@ -205,7 +205,7 @@ fn api_server_hangs() -> Outcome {
     Ok(())
 }
 
-/// The connection is not refused, nothing hangs up: packets just vanish.
+/// Packets are dropped: no reset, no ICMP error.
 fn black_hole() -> Outcome {
     let cluster = cluster()?;
     let story = Story::begin(&cluster)?;
@@ -228,7 +228,7 @@ fn drained() -> Outcome {
     let next = story.end(&cluster, PLANNED_OVERLAP)?;
     assert_ne!(next, story.holder);
     assert!(cluster.outage(story.start) < Duration::from_secs(1));
-    // Even when nobody else is left.
+    // Even without another node.
     for other in (0..3).filter(|other| *other != story.holder) {
         cluster.agent(other).terminate();
         cluster.agent(other).wait(5)?;
@@ -286,7 +286,7 @@ fn quorum_lost() -> Outcome {
     Ok(())
 }
 
-/// Power fails everywhere at once. The Lease in the store still names the former holder, whose agent comes up first.
+/// A power failure of all hosts. The Lease still names the former holder, whose agent comes up first.
 fn rebooted() -> Outcome {
     let mut cluster = cluster()?;
     let story = Story::begin(&cluster)?;
@@ -358,7 +358,7 @@ fn link_renamed() -> Outcome {
 fn overwritten() -> Outcome {
     let cluster = cluster()?;
     let story = Story::begin(&cluster)?;
-    cluster.lab.edit_lease(0, Some("somebody"))?;
+    cluster.lab.edit_lease(0, Some("another"))?;
     wait_until_lost(&cluster, story.holder, 3)?;
     story.end(&cluster, NEVER)?;
     Ok(())
@@ -386,9 +386,9 @@ fn conflict() -> Outcome {
     let client = &cluster.lab.client_host;
     client.ip(&["addr", "add", &format!("{}/32", cluster.lab.vip_v4), "dev", "eth0"])?;
     let vip = cluster.lab.vip_v4.to_string();
-    let said = client.run(&["arping", "-q", "-c", "3", "-w", "3", "-U", "-I", "eth0", &vip]);
+    let sent = client.run(&["arping", "-q", "-c", "3", "-w", "3", "-U", "-I", "eth0", &vip]);
     client.ip(&["addr", "del", &format!("{vip}/32"), "dev", "eth0"])?;
-    drop(said);
+    drop(sent);
     let log = cluster.agents[story.holder].as_ref().map(|agent| agent.log()).unwrap_or_default();
     assert!(log.contains("another host announces our address"), "{log}");
     story.stayed(&cluster)

@@ -1,98 +1,71 @@
-//! The program under test, and a cluster that the tests share which need no other.
+//! The program under test, and the labs that trials share.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::ops::{Deref, DerefMut};
 
-use k8s_openapi::api::coordination::v1::Lease;
 use kube_vip::model::BootTime;
-use kube_vip_lab::{Cluster, Result, ServiceLab};
+use kube_vip_lab::pool::{Pool, Pooled};
+use kube_vip_lab::{Cluster, Result, ServiceLab, now};
 
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_kube-vip");
 
-static SHARED: Mutex<Option<Cluster>> = Mutex::new(None);
+static CLUSTERS: Pool<Cluster> = Pool::new();
+static SERVICES: Pool<ServiceLab> = Pool::new();
 
-/// The shared cluster, healthy.
-pub(crate) fn cluster() -> Result<Guard> {
-    let mut guard = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    if guard.is_none() {
-        *guard = Some(Cluster::start(PROGRAM)?);
-    }
-    let mut guard = Guard(guard);
-    guard.heal()?;
-    Ok(guard)
+/// A shared cluster, healthy.
+pub(crate) fn cluster() -> Result<Pooled<Cluster>> {
+    let mut cluster = CLUSTERS.take(|| Cluster::start(PROGRAM))?;
+    cluster.heal()?;
+    Ok(cluster)
 }
 
-/// End the shared clusters: what a static holds is never dropped by itself.
-pub(crate) fn tear_down() {
-    SHARED.lock().unwrap_or_else(PoisonError::into_inner).take();
-    SERVICES.lock().unwrap_or_else(PoisonError::into_inner).take();
+pub(crate) fn end_clusters() {
+    CLUSTERS.clear();
 }
 
-static SERVICES: Mutex<Option<(ServiceLab, BootTime)>> = Mutex::new(None);
-
-/// The shared cluster for Services: no agents, no Services, no Leases of an earlier test; agents will have these
-/// variables.
+/// A shared lab for Services: no agents, no Services, no Leases of an earlier trial. Agents will have these variables.
 pub(crate) fn services(env: &[(&str, &str)]) -> Result<ServicesGuard> {
-    let mut guard = SERVICES.lock().unwrap_or_else(PoisonError::into_inner);
-    if guard.is_none() {
-        *guard = Some((crate::services::fresh()?, kube_vip_lab::now()));
-    }
-    let mut guard = ServicesGuard(guard);
-    guard.agents.iter_mut().for_each(|slot| *slot = None);
-    for service in guard.objects().services("default")? {
-        let name = service.metadata.name.unwrap_or_default();
-        if name != "kubernetes" {
-            guard.delete(&name)?;
-        }
-    }
-    for lease in guard.objects().leases()? {
-        guard.objects().delete::<Lease>(&lease)?;
-    }
-    // What killed agents held goes by itself.
-    for address in crate::services::watched() {
-        guard.wait_until_nobody_has(&address.to_string())?;
-    }
-    let plain = guard.plain_options();
-    guard.options = env.iter().fold(plain, |options, (name, value)| options.with(name, value));
-    if let Some((_, started)) = guard.0.as_mut() {
-        *started = kube_vip_lab::now();
-    }
-    Ok(guard)
+    let mut lab = SERVICES.take(crate::services::fresh)?;
+    lab.reset()?;
+    let plain = lab.plain_options();
+    lab.options = env.iter().fold(plain, |options, (name, value)| options.with(name, value));
+    Ok(ServicesGuard { lab, started: now() })
 }
 
-pub(crate) struct ServicesGuard(MutexGuard<'static, Option<(ServiceLab, BootTime)>>);
+pub(crate) fn end_services() {
+    SERVICES.clear();
+}
+
+/// A shared lab for Services, in use.
+pub(crate) struct ServicesGuard {
+    lab: Pooled<ServiceLab>,
+    started: BootTime,
+}
 
 impl ServicesGuard {
-    /// When the test began.
+    /// When the lab was handed out.
     pub(crate) fn started(&self) -> BootTime {
-        self.0.as_ref().unwrap().1
+        self.started
     }
 }
 
-impl std::ops::Deref for ServicesGuard {
+impl Deref for ServicesGuard {
     type Target = ServiceLab;
+
     fn deref(&self) -> &ServiceLab {
-        &self.0.as_ref().unwrap().0
+        &self.lab
     }
 }
 
-impl std::ops::DerefMut for ServicesGuard {
+impl DerefMut for ServicesGuard {
     fn deref_mut(&mut self) -> &mut ServiceLab {
-        &mut self.0.as_mut().unwrap().0
+        &mut self.lab
     }
 }
 
-pub(crate) struct Guard(MutexGuard<'static, Option<Cluster>>);
-
-impl std::ops::Deref for Guard {
-    type Target = Cluster;
-    fn deref(&self) -> &Cluster {
-        self.0.as_ref().unwrap()
-    }
-}
-
-impl std::ops::DerefMut for Guard {
-    fn deref_mut(&mut self) -> &mut Cluster {
-        self.0.as_mut().unwrap()
+impl Drop for ServicesGuard {
+    fn drop(&mut self) {
+        // A lab at rest costs no more than its servers do.
+        self.lab.kill_agents();
     }
 }

@@ -1,6 +1,6 @@
 //! End-to-end tests on the lab: real API servers, real agents, real faults.
 //!
-//! One lab serves all tests of a group, one after the other: bringing it up takes longer than most of them.
+//! Trials share labs where they can (see `harness`): bringing one up takes longer than most of them.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -8,7 +8,9 @@
     reason = "a test that panics has failed"
 )]
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use std::process::ExitCode;
+
+use kube_vip_lab::trials::{self, Group};
 
 mod addresses;
 mod answers;
@@ -35,42 +37,37 @@ mod traffic;
 mod upnp;
 mod upnp_faults;
 
-fn main() {
-    let args = Arguments::from_args();
-    let groups = [
-        faults::trials(),
-        addresses::trials(),
+/// As many as there are threads.
+const UNLIMITED: usize = usize::MAX;
+
+fn main() -> ExitCode {
+    // One lab is enough for the trials of `faults`, which take seconds: they pass through it beside the others.
+    let clusters = Group::new(faults::trials(), 1, harness::end_clusters);
+    // Those that take longest come first.
+    let others = [
+        upnp_faults::trials(),
+        service_faults::trials(),
+        routed::trials(),
+        bgp::trials(),
+        dhcp_faults::trials(),
+        dhcp::trials(),
+        upnp::trials(),
         answers::trials(),
+        bgp_faults::trials(),
+        bgp_traffic::trials(),
+        services::trials(),
+        traffic::trials(),
         election::trials(),
         bootstrap::trials(),
         telemetry::trials(),
-        services::trials(),
-        service_faults::trials(),
         service_options::trials(),
         shared_lease::trials(),
-        traffic::trials(),
-        dhcp::trials(),
-        dhcp_faults::trials(),
-        upnp::trials(),
-        upnp_faults::trials(),
         mdns::trials(),
-        bgp::trials(),
-        bgp_faults::trials(),
         bgp_provider::trials(),
-        bgp_traffic::trials(),
-        routed::trials(),
         examples::trials(),
         table::trials(),
+        addresses::trials(),
     ];
-    let trials: Vec<Trial> = groups.into_iter().flatten().collect();
-    // The tests of a group share a lab, and the machine has few cores.
-    let args = Arguments { test_threads: Some(1), ..args };
-    let conclusion = libtest_mimic::run(&args, trials);
-    harness::tear_down();
-    conclusion.exit();
-}
-
-/// A test by name.
-fn trial(name: &str, test: fn() -> Result<(), Failed>) -> Trial {
-    Trial::test(name, test)
+    let others = Group::new(others.into_iter().flatten(), UNLIMITED, harness::end_services);
+    trials::run(vec![clusters, others])
 }

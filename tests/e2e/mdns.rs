@@ -2,23 +2,20 @@
 
 use k8s_openapi::api::core::v1::Service;
 use kube_vip_lab::avahi::Avahi;
-use kube_vip_lab::mdns::ask;
+use kube_vip_lab::mdns::query;
 use kube_vip_lab::objects::annotation;
+use kube_vip_lab::trials::{Outcome, Trial, trial};
 use kube_vip_lab::{ServiceLab, wait_for};
-use libtest_mimic::{Failed, Trial};
 use serde_json::json;
 
 use crate::harness::services;
 use crate::services::wait_for_event;
-use crate::trial;
-
-type Outcome = Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("a_name_is_found_in_the_local_network_and_goes_with_its_service", found),
+        trial("an_mdns_name_resolves_until_its_service_is_deleted", found),
         trial("a_name_that_another_host_has_is_changed", conflict),
-        trial("services_that_ask_for_one_name_have_different_ones", alike),
+        trial("services_with_one_requested_name_get_different_names", alike),
         trial("the_control_plane_may_have_a_name_in_the_local_network", control_plane),
     ]
 }
@@ -61,14 +58,14 @@ fn found() -> Outcome {
     lab.agent(holder).wait(10)?;
     lab.wait_for_holder(V4)?;
     wait_for("another node to answer", 10, || {
-        let (from, address) = ask(&avahi.namespace, "shop.local").ok().flatten()?;
+        let (from, address) = query(&avahi.namespace, "shop.local").ok().flatten()?;
         (from != lab.lab.host(holder).v4 && address.to_string() == V4).then_some(())
     })?;
     wait_for_address(&avahi, "shop.local", "-4", Some(V4))?;
     lab.delete("web")?;
-    lab.wait_until_nobody_has(V4)?;
+    lab.wait_until_no_host_has(V4)?;
     wait_for_address(&avahi, "shop.local", "-4", None)?;
-    // A name that is none is told.
+    // An invalid name is reported.
     serve(&lab, "wrong", V4, "shop.example.com")?;
     wait_for_event(&lab, "wrong", "AnnotationIgnored", "is not a host name")
 }

@@ -1,35 +1,33 @@
 //! What holds for BGP and for the routing table alike.
 
 use k8s_openapi::api::core::v1::Service;
+use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
 use kube_vip_lab::{Router, RouterKind, ServiceLab, wait_for};
-use libtest_mimic::{Failed, Trial};
 use serde_json::json;
 
 use crate::bgp::{HOSTS, HOSTS_V6, agents, router};
 use crate::harness::{ServicesGuard, services};
 use crate::table::{table, wait_for_route};
-use crate::trial;
 
-type Outcome = Result<(), Failed>;
 type Env<'a> = &'a [(&'a str, &'a str)];
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("each_address_of_the_control_plane_goes_with_its_own_family", family),
-        trial("a_url_may_judge_the_control_plane", url),
+        trial("each_address_of_the_control_plane_depends_on_its_own_family", family),
+        trial("a_url_may_check_the_health_of_the_control_plane", url),
         trial("elections_of_every_kind_choose_who_has_routes", elections),
-        trial("an_exit_takes_all_routes_and_addresses_along", exits),
+        trial("an_exit_removes_all_routes_and_addresses", exits),
     ]
 }
 
 const TABLE: [(&str, &str); 2] = [("vip_arp", "false"), ("vip_routingtable", "true")];
 const CONTROL_PLANE: [(&str, &str); 2] = [("cp_enable", "true"), ("address", "10.43.0.100,fd43::100")];
-const NOBODY_ELECTED: (&str, &str) = ("vip_leaderelection", "false");
+const NO_ELECTION: (&str, &str) = ("vip_leaderelection", "false");
 const PEERS: &str = "10.42.0.254:65001,[fd42::254]:65001";
 
 /// An API server that answers by one family only has the address of that one only.
 fn family() -> Outcome {
-    let mut lab = services(&[&TABLE[..], &CONTROL_PLANE, &[NOBODY_ELECTED]].concat())?;
+    let mut lab = services(&[&TABLE[..], &CONTROL_PLANE, &[NO_ELECTION]].concat())?;
     let host = &lab.lab.host(1).namespace;
     host.run(&["nft", "add table ip6 hole"])?;
     host.run(&["nft", "add chain ip6 hole in { type filter hook input priority 0 ; }"])?;
@@ -60,7 +58,7 @@ fn url() -> Outcome {
         ("control_plane_health_check_failure_threshold", "3"),
         ("control_plane_health_check_ca_path", "/etc/ca.crt"),
     ];
-    let mut lab = agents(PEERS, &[&CONTROL_PLANE[..], &[NOBODY_ELECTED], &check].concat())?;
+    let mut lab = agents(PEERS, &[&CONTROL_PLANE[..], &[NO_ELECTION], &check].concat())?;
     for host in 0..3 {
         let etc = lab.lab.host(host).folder.join("root/etc");
         std::fs::create_dir_all(&etc)?;
@@ -118,11 +116,11 @@ fn mode(bgp: bool) -> &'static str {
     if bgp { "BGP" } else { "routing table" }
 }
 
-/// One election for all, one for each, one for a group by its own name, and on demand beside those that nobody is
-/// elected for: one host has the route, and it stays until the last Service of the address is gone.
+/// One election for all, one for each, one for a group by its own name, and on demand beside Services without election:
+/// one host has the route, until the last Service of the address is deleted.
 fn elections() -> Outcome {
     let each: Env<'_> = &[("svc_election", "true")];
-    let on_demand: Env<'_> = &[NOBODY_ELECTED, ("per_service_election_on_demand", "true")];
+    let on_demand: Env<'_> = &[NO_ELECTION, ("per_service_election_on_demand", "true")];
     let by_name = json!({ "kube-vip.io/leaseName": "common" });
     let forced = json!({ "kube-vip.io/forcePerServiceElection": "true", "kube-vip.io/leaseName": "common" });
     let table = [
@@ -161,10 +159,10 @@ fn elections() -> Outcome {
     Ok(())
 }
 
-/// In either mode, with the control plane, Services, or both, elected or not: an agent that is told to stop ends in time
+/// In either mode, with the control plane, Services, or both, elected or not: an agent that gets SIGTERM exits in time
 /// and leaves neither route nor address.
 fn exits() -> Outcome {
-    let none: Env<'_> = &[NOBODY_ELECTED];
+    let none: Env<'_> = &[NO_ELECTION];
     let scenes: [(&str, Vec<(&str, &str)>); 6] = [
         ("the control plane", [&CONTROL_PLANE[..], none, &[("svc_enable", "false")]].concat()),
         ("Services", none.to_vec()),

@@ -1,30 +1,27 @@
-//! Services when something is wrong: with what they ask for, with their Leases, with the API, with their neighbours.
+//! Services with wrong requests, edited Leases, an API that fails, or address conflicts.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Service;
+use kube_vip_lab::trials::{Outcome, Trial, trial};
 use kube_vip_lab::{ServiceLab, wait_for};
-use libtest_mimic::{Failed, Trial};
 use serde_json::json;
 
 use crate::harness::services;
 use crate::services::{wait_for_event, wait_for_lease};
-use crate::trial;
-
-type Outcome = Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("addresses_that_nobody_may_announce_are_refused", refused),
-        trial("an_address_that_another_station_has_is_left_to_it", occupied),
-        trial("a_station_that_takes_an_address_later_is_told_of", contested),
-        trial("the_link_of_a_vlan_goes_with_its_last_service", vlan),
-        trial("leases_that_somebody_edits_leave_one_holder", edited_leases),
-        trial("refused_for_twenty_seconds_and_back_without_a_restart", forbidden),
-        trial("endpoints_that_flap_cost_neither_tasks_nor_memory", flapping),
-        trial("what_is_deleted_while_the_api_is_away_is_gone_afterwards", api_away),
+        trial("reserved_addresses_are_refused", refused),
+        trial("an_address_that_another_host_has_is_not_taken", occupied),
+        trial("a_later_address_conflict_is_reported", contested),
+        trial("a_vlan_interface_is_removed_with_its_last_service", vlan),
+        trial("edited_leases_leave_one_holder", edited_leases),
+        trial("after_twenty_seconds_without_rights_services_are_back_without_a_restart", forbidden),
+        trial("flapping_endpoints_leak_neither_descriptors_nor_memory", flapping),
+        trial("a_service_deleted_while_the_api_is_away_is_withdrawn", api_away),
     ]
 }
 
@@ -47,7 +44,7 @@ fn refused() -> Outcome {
         })?;
     }
     lab.wait_for_holder("10.43.0.12")?;
-    // A status that somebody filled with a node's address is no reason to announce it.
+    // An address that is only in the status is checked as well.
     lab.create("filled", "", json!({}))?;
     lab.set_endpoints("filled", "a", &["node-1"])?;
     let status = json!({ "status": { "loadBalancer": { "ingress": [{ "ip": "10.42.0.13" }] } } });
@@ -78,7 +75,7 @@ fn occupied() -> Outcome {
         for address in ["10.43.0.11", "fd43::4"] {
             let watched: IpAddr = address.parse().unwrap();
             let touched = lab.sampler.since(start).iter().any(|sample| !sample.holders(watched).is_empty());
-            assert!(!touched, "{address} was taken though a station has it");
+            assert!(!touched, "{address} was taken though another host has it");
         }
         for address in ["10.43.0.11/32", "fd43::4/128"] {
             lab.lab.client_host.ip(&["addr", "del", address, "dev", "eth0"])?;
@@ -109,7 +106,7 @@ fn contested() -> Outcome {
 
 fn vlan() -> Outcome {
     let mut lab = services(&[])?;
-    // The kernel may lack 802.1Q: a link of another kind stands in, one marked as ours, one not.
+    // The kernel may lack 802.1Q: veth interfaces replace VLANs, one marked as managed, one not.
     for host in &lab.lab.hosts {
         for (name, peer) in [("eth0.77", "far77"), ("eth0.78", "far78")] {
             host.namespace.ip(&["link", "add", name, "type", "veth", "peer", "name", peer])?;
@@ -145,17 +142,18 @@ fn vlan() -> Outcome {
     wait_for("the link to go", 20, || (!has(&lab, 0, "eth0.77", "eth0.77")).then_some(()))?;
     lab.delete("other")?;
     wait_for("the other address to go", 20, || (!has(&lab, 0, "eth0.78", "10.43.0.3/32")).then_some(()))?;
-    // A kernel that knows 802.1Q makes the link and removes it with its Service; one that does not says so.
+    // With 802.1Q the interface is made, and removed with its Service; without, an Event reports it.
     lab.serve("made", "10.43.0.5")?;
     lab.annotate("made", on("eth0.79"))?;
     wait_for("the link, or an Event", 20, || {
-        let told = lab.objects().events("made").unwrap().into_iter().any(|(_, text)| text.contains("802.1Q"));
-        (told || has(&lab, 0, "eth0.79", "10.43.0.5/32")).then_some(())
+        let reported =
+            lab.objects().events("made").unwrap().into_iter().any(|(_, text)| text.contains("802.1Q"));
+        (reported || has(&lab, 0, "eth0.79", "10.43.0.5/32")).then_some(())
     })?;
     lab.delete("made")?;
     wait_for("no such link", 20, || (!has(&lab, 0, "eth0.79", "eth0.79")).then_some(()))?;
     lab.stop_agents()?;
-    assert!(has(&lab, 0, "eth0.78", "eth0.78"), "a link that somebody else made was removed");
+    assert!(has(&lab, 0, "eth0.78", "eth0.78"), "an unmanaged interface was removed");
     for host in &lab.lab.hosts {
         for name in ["eth0.77", "eth0.78"] {
             host.namespace.ip(&["link", "del", name]).ok();
@@ -177,7 +175,7 @@ fn edited_leases() -> Outcome {
     lab.objects().patch::<Lease>("kubevip-web", json!({ "spec": { "holderIdentity": "" } }))?;
     std::thread::sleep(Duration::from_secs(6));
     lab.wait_for_holder("10.43.0.14")?;
-    // Somebody else's name in it ends the claim at once, and the Service's user is told.
+    // Another holder's name in it ends the claim at once, with an Event.
     lab.objects().patch::<Lease>("kubevip-web", json!({ "spec": { "holderIdentity": "stranger" } }))?;
     wait_for_event(&lab, "web", "AddressLost", "names stranger")?;
     lab.wait_for_holder("10.43.0.14")?;
@@ -193,7 +191,7 @@ fn forbidden() -> Outcome {
         lab.wait_for_holder("10.43.0.18")?;
         let start = kube_vip_lab::now();
         lab.revoke()?;
-        // Who cannot renew cannot hold: the address goes, and comes back with the rights.
+        // Without renewals the claim ends: the address is withdrawn, and comes back with the rights.
         for _ in 0..20 {
             std::thread::sleep(Duration::from_secs(1));
             lab.objects().services("default")?;
@@ -266,7 +264,7 @@ fn api_away() -> Outcome {
     let holder = lab.wait_for_holder("10.43.0.16")?;
     lab.lab.host_mut(holder).kill_api_server();
     lab.delete("goes")?;
-    lab.wait_until_nobody_has("10.43.0.15")?;
+    lab.wait_until_no_host_has("10.43.0.15")?;
     lab.lab.start_api_server(holder)?;
     lab.lab.wait_for_api_server(holder)?;
     lab.wait_for_holder("10.43.0.16")?;

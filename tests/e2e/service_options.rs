@@ -1,15 +1,12 @@
-//! Services and the settings that say where their addresses go, which of them are looked after, and what is told.
+//! Services and the settings for interfaces, selection and status.
 
 use k8s_openapi::api::core::v1::{Endpoints, Node, Service};
+use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
 use kube_vip_lab::{ServiceLab, wait_for};
-use libtest_mimic::{Failed, Trial};
 use serde_json::json;
 
 use crate::harness::services;
 use crate::services::wait_for_event;
-use crate::trial;
-
-type Outcome = Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -17,8 +14,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("nodes_are_labelled_for_what_they_announce", labels),
         trial("endpoints_of_the_older_kind_count_as_well", endpoints),
         trial("nothing_is_written_where_updates_are_disabled", unwritten),
-        trial("only_one_namespace_is_looked_after", namespace),
-        trial("prefixes_and_links_follow_the_subnet", subnets),
+        trial("only_services_of_svc_namespace_are_announced", namespace),
+        trial("prefixes_and_interfaces_follow_the_subnet", subnets),
     ]
 }
 
@@ -48,7 +45,7 @@ fn name() -> Outcome {
     lab.wait_for_status("web", &["10.43.0.1", "fd43::1"])?;
     resolve(&lab, "10.43.0.2")?;
     lab.wait_for_holder("10.43.0.2")?;
-    lab.wait_until_nobody_has("10.43.0.1")?;
+    lab.wait_until_no_host_has("10.43.0.1")?;
     lab.wait_for_status("web", &["10.43.0.2", "fd43::1"])?;
     Ok(())
 }
@@ -91,11 +88,11 @@ fn endpoints() -> Outcome {
     lab.objects().create::<Endpoints>("old", json!({ "subsets": [subset] }))?;
     lab.wait_for_holder("10.43.0.4")?;
     lab.objects().patch::<Endpoints>("old", json!({ "subsets": null }))?;
-    lab.wait_until_nobody_has("10.43.0.4")?;
+    lab.wait_until_no_host_has("10.43.0.4")?;
     lab.objects().patch::<Endpoints>("old", json!({ "subsets": [subset] }))?;
     lab.wait_for_holder("10.43.0.4")?;
     lab.objects().delete::<Endpoints>("old")?;
-    lab.wait_until_nobody_has("10.43.0.4")?;
+    lab.wait_until_no_host_has("10.43.0.4")?;
     Ok(())
 }
 
@@ -128,7 +125,7 @@ fn namespace() -> Outcome {
     lab.wait_for_holder("10.43.0.6")?;
     assert!(lab.holders("10.43.0.5").is_empty());
     lab.objects().delete::<Service>("kube-public/inside")?;
-    lab.wait_until_nobody_has("10.43.0.6")?;
+    lab.wait_until_no_host_has("10.43.0.6")?;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Services of type LoadBalancer: who has their addresses, and what their status says.
+//! Services of type LoadBalancer: the holders of their addresses, and their status.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -7,14 +7,11 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube_vip::model::BootTime;
 use kube_vip_lab::objects::annotation;
+use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
 use kube_vip_lab::{ServiceLab, wait_for};
-use libtest_mimic::{Failed, Trial};
 use serde_json::json;
 
 use crate::harness::{PROGRAM, services};
-use crate::trial;
-
-type Outcome = Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -89,13 +86,13 @@ fn global() -> Outcome {
         let events = lab.objects().events("web").unwrap();
         events.into_iter().find(|(reason, _)| reason == "AddressGained")
     })?;
-    // A second one joins, without the first being touched; one without an address disturbs nobody.
+    // A second Service leaves the first unchanged, and so does one without an address.
     lab.create("empty", "", json!({}))?;
     lab.serve("more", "10.43.0.2")?;
     lab.wait_for_holder_to_be("10.43.0.2", holder)?;
     lab.delete("web")?;
-    lab.wait_until_nobody_has("10.43.0.1")?;
-    lab.wait_until_nobody_has("fd43::1")?;
+    lab.wait_until_no_host_has("10.43.0.1")?;
+    lab.wait_until_no_host_has("fd43::1")?;
     assert_eq!(lab.holders("10.43.0.2"), [holder]);
     Ok(())
 }
@@ -114,7 +111,7 @@ fn shared() -> Outcome {
         std::thread::sleep(Duration::from_secs(1));
         lab.wait_for_holder("10.43.0.3")?;
         lab.delete("second")?;
-        lab.wait_until_nobody_has("10.43.0.3")?;
+        lab.wait_until_no_host_has("10.43.0.3")?;
         assert_eq!(lab.sampler.overlap(lab.started()), Duration::ZERO);
     }
     Ok(())
@@ -130,7 +127,7 @@ fn endpoints() -> Outcome {
         lab.wait_for_status("web", &["10.43.0.4"])?;
         // One that is not ready counts for nothing; a second slice counts as much as the first.
         lab.set_endpoints("web", "a", &["-node-1"])?;
-        lab.wait_until_nobody_has("10.43.0.4")?;
+        lab.wait_until_no_host_has("10.43.0.4")?;
         lab.wait_for_status("web", &[])?;
         lab.set_endpoints("web", "b", &["node-3"])?;
         lab.wait_for_holder("10.43.0.4")?;
@@ -140,12 +137,12 @@ fn endpoints() -> Outcome {
         lab.wait_for_holder("10.43.0.4")?;
         // A slice that is deleted and made again is seen again.
         lab.objects().delete::<EndpointSlice>("web-a")?;
-        lab.wait_until_nobody_has("10.43.0.4")?;
+        lab.wait_until_no_host_has("10.43.0.4")?;
         lab.set_endpoints("web", "a", &["node-2"])?;
         lab.wait_for_holder("10.43.0.4")?;
         lab.wait_for_status("web", &["10.43.0.4"])?;
         lab.set_endpoints("web", "a", &[])?;
-        lab.wait_until_nobody_has("10.43.0.4")?;
+        lab.wait_until_no_host_has("10.43.0.4")?;
         let forced = json!({ "kube-vip.io/allow-reconcile-without-endpoints": "true" });
         lab.annotate("web", forced)?;
         lab.wait_for_holder("10.43.0.4")?;
@@ -242,18 +239,18 @@ fn changes() -> Outcome {
         // The address.
         lab.annotate("web", json!({ "kube-vip.io/loadbalancerIPs": "10.43.0.11" }))?;
         lab.wait_for_holder("10.43.0.11")?;
-        lab.wait_until_nobody_has("10.43.0.10")?;
+        lab.wait_until_no_host_has("10.43.0.10")?;
         lab.wait_for_status("web", &["10.43.0.11"])?;
         // Ignored, and not.
         lab.annotate("web", json!({ "kube-vip.io/ignore": "true" }))?;
-        lab.wait_until_nobody_has("10.43.0.11")?;
+        lab.wait_until_no_host_has("10.43.0.11")?;
         lab.annotate("web", json!({ "kube-vip.io/ignore": null }))?;
         lab.wait_for_holder("10.43.0.11")?;
         // The type.
         let change = json!({ "spec": { "type": "ClusterIP", "allocateLoadBalancerNodePorts": null } });
         lab.objects().patch::<Service>("web", change)?;
-        lab.wait_until_nobody_has("10.43.0.11")?;
-        let classed = json!({ "spec": { "type": "LoadBalancer", "loadBalancerClass": "somebody/else" } });
+        lab.wait_until_no_host_has("10.43.0.11")?;
+        let classed = json!({ "spec": { "type": "LoadBalancer", "loadBalancerClass": "example.com/other" } });
         lab.objects().patch::<Service>("web", classed)?;
         std::thread::sleep(Duration::from_millis(500));
         assert!(lab.holders("10.43.0.11").is_empty());
@@ -293,7 +290,7 @@ fn groups() -> Outcome {
     Ok(())
 }
 
-/// Somebody had each address at every moment: the old holder kept it, silently, until the new one was there.
+/// Each address was on a host at every moment: the old holder keeps it, without announcing it, until the new one has it.
 fn assert_no_gap(lab: &ServiceLab, start: BootTime, addresses: &[&str], what: &str) {
     for address in addresses {
         let watched: IpAddr = address.parse().unwrap();
@@ -343,7 +340,7 @@ fn endpoint_moved() -> Outcome {
         lab.set_endpoints("web", "a", &["node-1"])?;
         lab.wait_for_holder_to_be("10.43.0.14", 0)?;
         lab.wait_for_status("web", &["10.43.0.14"])?;
-        // As in a rolling update of what stands behind it: the new one is ready before the old one goes.
+        // As in a rolling update of the endpoints: the new one is ready before the old one is removed.
         lab.set_endpoints("web", "a", &["node-1", "node-3"])?;
         let start = kube_vip_lab::now();
         lab.set_endpoints("web", "a", &["node-3"])?;
@@ -370,7 +367,7 @@ fn nothing_left() -> Outcome {
             for address in &addresses {
                 lab.wait_for_holder(address)?;
             }
-            // Without rights nothing can be released, and that keeps nobody from stopping.
+            // Without rights no Lease can be released; the agents stop all the same.
             let refused = with.is_empty();
             if refused {
                 lab.revoke()?;
@@ -408,13 +405,13 @@ fn control_plane() -> Outcome {
         lab.set_endpoints(&name, "a", &["node-1", "node-2", "node-3"])?;
         wait_for_host(&lab, &name, holder)?;
     }
-    // A Service goes; the control plane's address does not.
+    // A Service is deleted; the control plane's address stays.
     let start = kube_vip_lab::now();
     lab.delete("shares")?;
     std::thread::sleep(Duration::from_secs(1));
     let watched: IpAddr = vip.parse().unwrap();
     assert!(lab.sampler.since(start).iter().all(|sample| sample.holders(watched) == [holder]));
-    // A rolling update: somebody has it all the time.
+    // A rolling update: a host has it all the time.
     let start = kube_vip_lab::now();
     for host in 0..3 {
         lab.agent(host).terminate();
@@ -426,7 +423,7 @@ fn control_plane() -> Outcome {
     let gap = lab.sampler.since(start).iter().filter(|sample| sample.holders(watched).is_empty()).count();
     assert!(gap <= 4, "the address was nowhere in {gap} samples");
     let holder = lab.wait_for_holder(vip)?;
-    // It goes where the control plane goes.
+    // It follows the control plane.
     lab.serve("again", vip)?;
     wait_for_host(&lab, "again", holder)?;
     lab.agent(holder).terminate();

@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Service;
-use kube_vip_lab::dhcp_stand_in::{DhcpStandIn, honest};
+use kube_vip_lab::fake_dhcp::{FakeDhcpServer, honest};
 use kube_vip_lab::objects::load_balancer;
 use kube_vip_lab::process::Process;
 use kube_vip_lab::sampler::Sampler;
+use kube_vip_lab::trials::{Outcome, Trial, trial};
 use kube_vip_lab::{Administrator, Agent, AgentOptions, RouterKind, ServiceLab, wait_for};
-use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
 
 use crate::bgp::{HOSTS, agents, router};
@@ -19,9 +19,7 @@ use crate::dhcp::leased;
 use crate::harness::{PROGRAM, services};
 use crate::services::wait_for_lease;
 use crate::table::table;
-use crate::trial;
 
-type Outcome = Result<(), Failed>;
 /// Whether a state is as expected; an error says what is not.
 type Check = Result<(), String>;
 
@@ -82,7 +80,7 @@ fn managed_interfaces() -> Outcome {
     let address = Ipv4Addr::new(10, 42, 0, 150);
     let answer = honest(address, 600);
     // The client sends its third DISCOVER three seconds after the first.
-    let _server = DhcpStandIn::start(&lab.lab, move |number, request| match number {
+    let _server = FakeDhcpServer::start(&lab.lab, move |number, request| match number {
         0 | 1 => Vec::new(),
         _ => answer(number, request),
     })?;

@@ -1,19 +1,16 @@
 //! The routing-table mode: what the kernel's table has, and what routing daemons make of it.
 
+use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
 use kube_vip_lab::{Neighbour, Router, RouterKind, RouterOptions, ServiceLab, wait_for};
-use libtest_mimic::{Failed, Trial};
 use serde_json::json;
 
 use crate::harness::{ServicesGuard, services};
-use crate::trial;
-
-type Outcome = Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("routes_are_in_the_table_while_there_is_something_behind_them", routes),
+        trial("routes_are_in_the_table_while_their_service_has_endpoints", routes),
         trial("routing_daemons_pass_the_routes_on", daemons),
-        trial("the_table_is_cleaned_of_what_nobody_wants", cleaned),
+        trial("stale_routes_are_removed_from_the_table", cleaned),
         trial("the_control_planes_routes_change_their_realm_where_daemons_need_it", realms),
         trial("elected_services_have_routes_on_their_holder", elected),
     ]
@@ -64,7 +61,7 @@ fn routes() -> Outcome {
     lab.wait_for_status("web", &["10.43.0.1", "fd43::1"])?;
     let status = lab.lab.host(0).namespace.run(&[crate::harness::PROGRAM, "status"])?;
     assert!(status.contains("none: every node announces") && !status.contains("blocked by"), "{status}");
-    // Somebody removes a route, and an API server stops.
+    // A route is removed by hand, and an API server is killed.
     lab.lab.host(0).namespace.ip(&["route", "del", "10.43.0.1/32", "table", "198"])?;
     wait_for_route(&lab, 0, "10.43.0.1", true)?;
     lab.lab.host_mut(1).kill_api_server();
@@ -88,7 +85,7 @@ fn routes() -> Outcome {
     Ok(())
 }
 
-/// FRR and BIRD beside the agents tell the gateway of what the table has.
+/// FRR and BIRD beside the agents redistribute the table to the gateway.
 fn daemons() -> Outcome {
     for kind in [RouterKind::Frr, RouterKind::Bird] {
         let mut lab = agents(&[])?;
@@ -97,7 +94,7 @@ fn daemons() -> Outcome {
         let gateway = Router::start(&lab.lab, RouterOptions::new(RouterKind::Bird, 65_001, neighbours))?;
         let _beside = [0, 1].map(|host| Router::beside_agent(lab.lab.host(host), kind, 198).unwrap());
         gateway.wait_for_established(2)?;
-        // What agents that were killed have left there goes, once it is known whose it was.
+        // Routes of killed agents are removed, once their Service is known.
         lab.serve("web", "10.43.0.1")?;
         lab.set_endpoints("web", "a", &[])?;
         lab.start_agents()?;
@@ -113,7 +110,7 @@ fn daemons() -> Outcome {
 }
 
 /// A route of a Service that went while no agent ran is removed where that is asked for; a live one is never, and
-/// neither is what somebody else put there.
+/// neither is another program's.
 fn cleaned() -> Outcome {
     let mut lab = agents(&[("vip_cleanroutingtable", "true")])?;
     lab.serve("stays", "10.43.0.1")?;
@@ -135,8 +132,8 @@ fn cleaned() -> Outcome {
     wait_for_route(&lab, 0, "10.43.0.2", false)?;
     wait_for_route(&lab, 0, "10.43.0.1", true)?;
     wait_for_route(&lab, 0, "10.43.0.9", true)?;
-    let heard = monitor.log();
-    assert!(heard.contains("Deleted 10.43.0.2") && !heard.contains("Deleted 10.43.0.1 "), "{heard}");
+    let events = monitor.log();
+    assert!(events.contains("Deleted 10.43.0.2") && !events.contains("Deleted 10.43.0.1 "), "{events}");
     lab.lab.host(0).namespace.ip(&["route", "del", "10.43.0.9/32", "table", "198"])?;
     Ok(())
 }

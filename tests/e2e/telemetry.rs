@@ -1,17 +1,14 @@
-//! What people see: Events, the node's label, health ports, JSON logs.
+//! Events, the node's label, health ports, JSON logs.
 
 use k8s_openapi::api::core::v1::{Event, Node};
 use kube_vip_lab::sampler::Sampler;
+use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
 use kube_vip_lab::{Agent, AgentOptions, Lab, LabOptions};
-use libtest_mimic::{Failed, Trial};
 
 use crate::harness::PROGRAM;
-use crate::trial;
-
-type Outcome = Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![trial("events_labels_health_and_json_logs_tell_the_same_story", story)]
+    vec![trial("events_labels_health_and_json_logs_agree", story)]
 }
 
 fn label(lab: &Lab) -> Result<Option<String>, Failed> {

@@ -1,18 +1,16 @@
-//! Packets of clients, through a real kube-proxy, to what stands behind a Service.
+//! Packets of clients, through a real kube-proxy, to the pods of a Service.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
+use kube_vip_lab::note;
+use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
 use kube_vip_lab::workload::{Caller, Workload, get, get_udp, set_pods};
 use kube_vip_lab::{ServiceLab, wait_for};
-use libtest_mimic::{Failed, Trial};
 use serde_json::json;
 
 use crate::harness::{ServicesGuard, services};
-use crate::trial;
-
-type Outcome = Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -60,16 +58,16 @@ fn reached() -> Outcome {
         let answer = wait_for("a datagram", 10, || get_udp(&lab.lab, ip(address), 80).ok())?;
         assert!(answer.starts_with("pod "), "{answer}");
     }
-    // Two Services on one address, told apart by their ports.
+    // Two Services on one address, with different ports.
     let spec = json!({ "ports": [{ "name": "tcp", "port": 81, "targetPort": 8080 }] });
     lab.create("more", "10.43.0.20", spec)?;
     set_pods(lab.objects(), "more", &[1])?;
     let answer = wait_for("the second Service", 30, || get(&lab.lab, ip("10.43.0.20"), 81).ok())?;
     assert!(answer.starts_with("pod 2"), "{answer}");
-    // The last pod goes, and comes back.
+    // The last pod is removed, and another one added.
     set_pods(lab.objects(), "web", &[])?;
     set_pods(lab.objects(), "more", &[])?;
-    lab.wait_until_nobody_has("10.43.0.20")?;
+    lab.wait_until_no_host_has("10.43.0.20")?;
     set_pods(lab.objects(), "web", &[2])?;
     wait_for("the pod that came back", 30, || {
         get(&lab.lab, ip("10.43.0.20"), 80).ok().filter(|answer| answer.starts_with("pod 3"))
@@ -137,7 +135,7 @@ fn node_lost() -> Outcome {
     wait_for("answers through another node", 30, || {
         caller.since(start + Duration::from_secs(1)).into_iter().find(|one| one.answered)
     })?;
-    println!("outage {:.3} s", caller.outage(start).as_secs_f64());
+    note!("outage {:.3} s", caller.outage(start).as_secs_f64());
     lab.lab.segment.plug_cable(number)?;
     lab.wait_for_holder("10.43.0.23")?;
     let gone = lab.objects().get::<Service>("web")?;

@@ -4,21 +4,18 @@ use k8s_openapi::api::core::v1::Service;
 use kube_vip_lab::home_router::HomeRouter;
 use kube_vip_lab::objects::annotation;
 use kube_vip_lab::process::Process;
+use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
 use kube_vip_lab::{ServiceLab, wait_for};
-use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
 
 use crate::harness::services;
 use crate::services::wait_for_event;
-use crate::trial;
-
-type Outcome = Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("a_client_outside_gets_through_the_home_router", through),
+        trial("an_external_client_reaches_a_service_through_the_home_router", through),
         trial("an_open_port_follows_its_service", follows),
-        trial("what_a_gateway_refuses_is_told", refused),
+        trial("a_refusal_of_the_gateway_is_reported", refused),
     ]
 }
 
@@ -26,7 +23,7 @@ pub(crate) const ALL: &str = "allow 1-65535 0.0.0.0/0 1-65535";
 pub(crate) const V4: &str = "10.42.0.150";
 const V6: &str = "fd42::1150";
 
-/// Servers on every host, as a Service would have them behind it.
+/// Servers on every host, in place of a Service's pods.
 pub(crate) fn workload(lab: &ServiceLab, port: &str) -> Result<Vec<Process>, Failed> {
     let start = |host: &kube_vip_lab::Host| {
         let log = host.folder.join("workload.log");
@@ -77,7 +74,7 @@ fn through() -> Outcome {
         let service: Service = lab.objects().get("web").ok().flatten()?;
         (annotation(&service, "kube-vip.io/upnp-external-ip") == "100.200.0.1").then_some(())
     })?;
-    // It forgets everything, and is told again.
+    // A gateway that lost its mappings gets them again.
     router.switch_off()?;
     assert!(!router.reaches("http://100.200.0.1:8080/"));
     router.switch_on(ALL)?;
@@ -86,11 +83,14 @@ fn through() -> Outcome {
     // What is deleted is closed.
     lab.delete("web")?;
     wait_until_reached(&router, "http://100.200.0.1:8080/", false)?;
-    wait_for("the rules to be gone", 10, || {
+    let deleted = kube_vip_lab::now();
+    // An attempt that fails is repeated after five seconds at least.
+    wait_for("the rules to be gone", 40, || {
         let open = router.open();
         (!open.contains(V4) && !open.contains(V6)).then_some(())
     })
     .map_err(|error| format!("{error}\n{}", router.open()))?;
+    kube_vip_lab::note!("closed {:?} after the Service was deleted", kube_vip_lab::now().since(deleted));
     Ok(())
 }
 
@@ -118,7 +118,7 @@ fn follows() -> Outcome {
     lab.annotate("web", json!({ "kube-vip.io/upnp-external-port": null }))?;
     wait_until_reached(&router, "http://100.200.0.1:8080/", true)?;
     wait_until_reached(&router, "http://100.200.0.1:9090/", false)?;
-    // Two that ask for the same: the older one has it.
+    // Two Services with one port: the older one has it.
     serve(&lab, "more", "10.42.0.151", json!({ "kube-vip.io/forwardUPNP": "true" }))?;
     wait_for_event(&lab, "more", "PortNotForwarded", "is mapped to Service default/web")?;
     lab.annotate("web", json!({ "kube-vip.io/forwardUPNP": null }))?;
@@ -126,7 +126,7 @@ fn follows() -> Outcome {
         let open = router.open();
         (open.contains("10.42.0.151") && !open.contains(V4)).then_some(())
     })?;
-    // What is no Service of ours any more is closed, from its own address.
+    // The port of a Service that is not a load balancer any more is closed, from the Service's address.
     lab.objects().patch::<Service>("more", json!({ "spec": { "type": "ClusterIP" } }))?;
     wait_until_reached(&router, "http://100.200.0.1:8080/", false)?;
     Ok(())
@@ -151,11 +151,11 @@ fn refused() -> Outcome {
         "PortNotForwarded",
         "gateway 10.42.0.254, port 9090/TCP: the gateway denied it",
     )?;
-    // Somebody else's port is left to him: another cluster's, for all that can be seen.
-    let station = lab.lab.machine("station", 152)?;
+    // A mapping of another host is left alone: it could be another cluster's.
+    let other = lab.lab.machine("other", 152)?;
     let ask = |words: &[&str]| {
         let url = "http://10.42.0.254:5000/rootDesc.xml";
-        station.run(&[&["upnpc", "-u", url, "-e", "kube-vip 01234567 default/web"][..], words].concat())
+        other.run(&[&["upnpc", "-u", url, "-e", "kube-vip 01234567 default/web"][..], words].concat())
     };
     ask(&["-a", "10.42.0.152", "8080", "9091", "TCP"])?;
     lab.annotate("web", json!({ "kube-vip.io/upnp-external-port": "9091" }))?;
@@ -166,7 +166,7 @@ fn refused() -> Outcome {
         "is mapped to 10.42.0.152 (`kube-vip 01234567 default/web`)",
     )?;
     assert!(router.open().contains("10.42.0.152"));
-    // Until he gives it back.
+    // Until that host deletes it.
     ask(&["-d", "9091", "TCP"])?;
     wait_for("the port to be ours", 40, || {
         let open = router.open();

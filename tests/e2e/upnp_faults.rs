@@ -1,40 +1,36 @@
-//! Gateways that are several, change their minds, or misbehave; and who may open ports at all.
+//! Several gateways, gateways that change or misbehave; and the policy for port mappings.
 
 use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::{Namespace, Service};
-use kube_vip_lab::gateway_stand_in::{Answer, Call, GatewayStandIn, done, honest, refused};
+use kube_vip_lab::fake_gateway::{Answer, Call, FakeGateway, done, honest, refused};
 use kube_vip_lab::home_router::HomeRouter;
 use kube_vip_lab::objects::{annotation, load_balancer};
+use kube_vip_lab::trials::{Outcome, Trial, trial};
 use kube_vip_lab::{ServiceLab, wait_for};
-use libtest_mimic::{Failed, Trial};
 use serde_json::json;
 
 use crate::harness::services;
 use crate::services::wait_for_event;
-use crate::trial;
 use crate::upnp::{ALL, V4, serve, wait_until_reached, workload};
-
-type Outcome = Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("ports_are_opened_for_those_that_may", consent),
+        trial("ports_are_mapped_where_the_policy_allows_it", consent),
         trial("several_gateways_open_the_port", several),
-        trial("a_gateways_new_address_outside_is_told", moved),
+        trial("a_changed_external_address_is_published", moved),
         trial("two_clusters_behind_one_router_share_its_ports", two_clusters),
         trial("gateways_that_misbehave_cost_no_more_than_time", hostile),
-        trial("nobody_is_asked_but_who_answered", elsewhere),
+        trial("only_hosts_that_answered_are_queried", elsewhere),
     ]
 }
 
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(100, 200, 0, 1);
 const OTHER: Ipv4Addr = Ipv4Addr::new(100, 200, 0, 9);
 
-/// Until the annotation for the addresses outside says this, and the status has these. A gateway is looked at every twenty
-/// seconds.
+/// Until the annotation has these external addresses, and the status has these. A gateway is queried every 20 seconds.
 fn wait_for_status(lab: &ServiceLab, name: &str, status: &[&str], outside: &str) -> Outcome {
-    wait_for(&format!("the address outside to be `{outside}`"), 50, || {
+    wait_for(&format!("the external address to be `{outside}`"), 50, || {
         let service: Service = lab.objects().get(name).ok().flatten()?;
         (annotation(&service, "kube-vip.io/upnp-external-ip") == outside).then_some(())
     })?;
@@ -42,7 +38,7 @@ fn wait_for_status(lab: &ServiceLab, name: &str, status: &[&str], outside: &str)
     Ok(())
 }
 
-/// The cloud provider's word, the agent's own setting, and what is left when it is taken back.
+/// The cloud provider's delegation, the agent's own setting, and the cleanup when either is withdrawn.
 fn consent() -> Outcome {
     let url = "http://100.200.0.1:8080/";
     let mut lab = services(&[])?;
@@ -79,7 +75,7 @@ fn consent() -> Outcome {
 }
 
 /// The mappings that a gateway was asked for: action, port, and where to.
-fn asked(gateway: &GatewayStandIn, action: &str) -> Vec<Call> {
+fn asked(gateway: &FakeGateway, action: &str) -> Vec<Call> {
     gateway.calls().into_iter().filter(|call| call.action == action).collect()
 }
 
@@ -87,7 +83,7 @@ fn several() -> Outcome {
     let mut lab = services(&[("enable_upnp", "true")])?;
     let mut router = HomeRouter::start(&lab.lab)?;
     router.switch_on(ALL)?;
-    let other = GatewayStandIn::start(&lab.lab, 247, None, |call| honest(call, OTHER))?;
+    let other = FakeGateway::start(&lab.lab, 247, None, |call| honest(call, OTHER))?;
     let _workload = workload(&lab, "8080")?;
     lab.start_agents()?;
     serve(&lab, "web", V4, json!({ "kube-vip.io/forwardUPNP": "true" }))?;
@@ -99,16 +95,16 @@ fn several() -> Outcome {
     assert_eq!(opened[0].from.ip().to_string(), V4);
     lab.delete("web")?;
     wait_until_reached(&router, "http://100.200.0.1:8080/", false)?;
-    wait_for("the other one to be told", 10, || {
+    wait_for("the other gateway to be asked to delete it", 10, || {
         asked(&other, "DeletePortMapping").first().map(|call| call.from.ip().to_string() == V4)
     })?;
     Ok(())
 }
 
-/// As providers do it, every night.
+/// As Internet providers do every night.
 fn moved() -> Outcome {
     let mut lab = services(&[("enable_upnp", "true")])?;
-    let gateway = GatewayStandIn::start(&lab.lab, 247, None, |call| honest(call, OUTSIDE))?;
+    let gateway = FakeGateway::start(&lab.lab, 247, None, |call| honest(call, OUTSIDE))?;
     lab.start_agents()?;
     serve(&lab, "web", V4, json!({ "kube-vip.io/forwardUPNP": "true" }))?;
     wait_for_status(&lab, "web", &[V4, "100.200.0.1"], "100.200.0.1")?;
@@ -153,7 +149,7 @@ fn two_clusters() -> Outcome {
     };
     lab.objects().create::<Service>("web", web(V4))?;
     wait_until_reached(&router, "http://100.200.0.1:8080/", true)?;
-    // Whoever comes first has it, and the other one is told whose it is.
+    // The first mapping wins; the Event of the other Service names its owner.
     lab.objects().create::<Service>("shop/web", web("10.42.0.151"))?;
     wait_for_event(
         &lab,
@@ -180,7 +176,7 @@ fn two_clusters() -> Outcome {
 
 fn hostile() -> Outcome {
     let mut lab = services(&[("enable_upnp", "true")])?;
-    let gateway = GatewayStandIn::start(&lab.lab, 247, None, |call| honest(call, OUTSIDE))?;
+    let gateway = FakeGateway::start(&lab.lab, 247, None, |call| honest(call, OUTSIDE))?;
     lab.start_agents()?;
     // What is announced must not suffer, whatever the gateway does.
     lab.serve("other", "10.43.0.10")?;
@@ -207,18 +203,18 @@ fn hostile() -> Outcome {
             serve(&lab, &gone, V4, json!({ "kube-vip.io/forwardUPNP": "true" }))?;
             wait_for_event(&lab, &gone, "PortNotForwarded", "no gateway answers")?;
             lab.delete(&gone)?;
-            lab.wait_until_nobody_has(V4)?;
+            lab.wait_until_no_host_has(V4)?;
         }
         gateway.play(otherwise(action, play));
         let name = format!("web-{number}");
         serve(&lab, &name, V4, json!({ "kube-vip.io/forwardUPNP": "true" }))?;
-        let told = wait_for_event(&lab, &name, "PortNotForwarded", part);
-        told.map_err(|error| format!("{action}, {part}: {error:?} {:?}", lab.objects().events(&name)))?;
-        // It may have thought better of it.
+        let found = wait_for_event(&lab, &name, "PortNotForwarded", part);
+        found.map_err(|error| format!("{action}, {part}: {error:?} {:?}", lab.objects().events(&name)))?;
+        // Later it behaves.
         gateway.play(|call| honest(call, OUTSIDE));
         wait_for_event(&lab, &name, "PortForwarded", "port 8080/TCP of 100.200.0.1 leads to 10.42.0.150")?;
         lab.delete(&name)?;
-        lab.wait_until_nobody_has(V4)?;
+        lab.wait_until_no_host_has(V4)?;
     }
     // A list without an end.
     let entry = "<NewRemoteHost></NewRemoteHost><NewExternalPort>7</NewExternalPort><NewProtocol>UDP</NewProtocol>\
@@ -235,15 +231,15 @@ fn hostile() -> Outcome {
     Ok(())
 }
 
-/// Who answers a search, and names another host to be asked, is passed over.
+/// An answer to a search that points to another host is ignored.
 fn elsewhere() -> Outcome {
     let mut lab = services(&[("enable_upnp", "true")])?;
-    let victim = GatewayStandIn::start(&lab.lab, 248, None, |_| Answer::Silence)?;
-    let _liar = GatewayStandIn::start(&lab.lab, 247, Some(victim.address), |call| honest(call, OUTSIDE))?;
+    let victim = FakeGateway::start(&lab.lab, 248, None, |_| Answer::Silence)?;
+    let _liar = FakeGateway::start(&lab.lab, 247, Some(victim.address), |call| honest(call, OUTSIDE))?;
     lab.start_agents()?;
     serve(&lab, "web", V4, json!({ "kube-vip.io/forwardUPNP": "true" }))?;
     wait_for_event(&lab, "web", "PortNotForwarded", "no gateway answers on interface eth0")?;
-    // It is asked for itself, as it answers, too; and by nobody's word but its own.
+    // The victim answers searches itself, and is queried for its own description only.
     let paths: Vec<String> = victim.calls().into_iter().map(|call| call.action).collect();
     assert!(paths.iter().all(|path| path == "/description.xml"), "{paths:?}");
     Ok(())

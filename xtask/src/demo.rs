@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: the main job, for somebody who sees it for the first time.
+//! `cargo xtask demo`: the main job, for newcomers.
 
 pub(crate) mod home;
 
@@ -55,7 +55,7 @@ fn play(program: &str, provider: &str, keep: bool) -> Result<(), LabError> {
     let holder = cluster.sampler.wait_for_holder(10)?;
     println!("   {} was elected and holds {vips}.", cluster.lab.host(holder).name);
 
-    println!("\n3. An administrator on another machine asks the API server behind the VIP:");
+    println!("\n3. An administrator on another machine queries the API server behind the VIP:");
     println!("   GET https://{}:6443/version  →  {}", cluster.lab.vip_v4, cluster.lab.version_through_vip()?);
     let status = cluster.lab.host(holder).namespace.run(&[program, "status"])?;
     status.lines().for_each(|line| println!("   {line}"));
@@ -66,7 +66,7 @@ fn play(program: &str, provider: &str, keep: bool) -> Result<(), LabError> {
     cluster.agent(holder).wait(10)?;
     std::thread::sleep(Duration::from_secs(1));
     let next = cluster.sampler.wait_for_holder(20)?;
-    tell(&cluster, start, next);
+    report(&cluster, start, next);
     cluster.heal()?;
 
     let (_provider, _workload) = serve(&mut cluster, provider)?;
@@ -87,8 +87,8 @@ fn play(program: &str, provider: &str, keep: bool) -> Result<(), LabError> {
     })?;
     std::thread::sleep(Duration::from_secs(1));
     let next = cluster.sampler.wait_for_holder(20)?;
-    tell(&cluster, start, next);
-    println!("   Nobody could know it was dead before its lease of 5 s had run out.");
+    report(&cluster, start, next);
+    println!("   No other host may take over before its lease of 5 s has expired.");
     println!("   GET https://{}:6443/version  →  {}", cluster.lab.vip_v4, cluster.lab.version_through_vip()?);
 
     if keep {
@@ -130,18 +130,18 @@ fn serve(cluster: &mut Cluster, program: &str) -> Result<(Provider, Workload), L
     let caller = Caller::start(&cluster.lab, address, 80);
     std::thread::sleep(Duration::from_secs(1));
     let index = cluster.lab.hosts.iter().position(|candidate| candidate.name == host).unwrap_or(0);
-    println!("   The agent on {host} gets SIGTERM, while a client asks every 20 ms.");
+    println!("   The agent on {host} gets SIGTERM, while a client sends a request every 20 ms.");
     let start = kube_vip_lab::now();
     cluster.agent(index).terminate();
     cluster.agent(index).wait(10)?;
     let objects = admin.objects(&cluster.lab);
     let moved = || published(objects).filter(|(_, now)| *now != host);
     let (_, next) = wait_for("another node to announce it", 30, moved)?;
-    let asked = caller.since(start);
-    let lost = asked.iter().filter(|one| !one.answered).count();
+    let requests = caller.since(start);
+    let lost = requests.iter().filter(|one| !one.answered).count();
     println!(
         "   {next} announces it now. {lost} of {} requests failed, longest time without an answer {:.3} s.",
-        asked.len(),
+        requests.len(),
         caller.outage(start).as_secs_f64()
     );
     cluster.heal()?;
@@ -149,7 +149,7 @@ fn serve(cluster: &mut Cluster, program: &str) -> Result<(Provider, Workload), L
 }
 
 /// What a client saw that opens a TLS connection every 20 ms.
-fn tell(cluster: &Cluster, start: kube_vip::model::BootTime, next: usize) {
+fn report(cluster: &Cluster, start: kube_vip::model::BootTime, next: usize) {
     println!(
         "   {} has the VIP now. Longest time without an answer: IPv4 {:.3} s, IPv6 {:.3} s; on two hosts for {:.3} s.",
         cluster.lab.host(next).name,

@@ -1,8 +1,10 @@
 //! Fuzz targets, built with coverage on the stable toolchain.
+//!
+//! `fuzz/seeds` has a small corpus for each target; `fuzz/corpus` grows on each machine.
 
 use crate::sh::{Outcome, root, run};
 
-/// What makes libFuzzer see where the program goes.
+/// Coverage that libFuzzer reads.
 const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1";
@@ -26,9 +28,16 @@ pub(crate) fn all(seconds: u32) -> Outcome {
         let program = find(&target)?;
         let corpus = folder.join("corpus").join(&target);
         std::fs::create_dir_all(&corpus).map_err(|error| format!("{}: {error}", corpus.display()))?;
+        // libFuzzer adds inputs to the first folder; the second is in the repository.
+        let seeds = folder.join("seeds").join(&target);
+        std::fs::create_dir_all(&seeds).map_err(|error| format!("{}: {error}", seeds.display()))?;
         let time = format!("-max_total_time={seconds}");
         let limits = ["-rss_limit_mb=1024", "-timeout=5", "-print_final_stats=0", "-verbosity=0"];
-        run(&program, &[&[time.as_str(), &corpus.to_string_lossy()], &limits[..]].concat(), &[])?;
+        run(
+            &program,
+            &[&[time.as_str(), &corpus.to_string_lossy(), &seeds.to_string_lossy()], &limits[..]].concat(),
+            &[],
+        )?;
     }
     Ok(())
 }

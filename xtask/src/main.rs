@@ -1,4 +1,4 @@
-//! `cargo xtask …`: everything a person types, in one place.
+//! `cargo xtask …`: the project's commands.
 
 mod bench;
 mod demo;

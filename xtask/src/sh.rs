@@ -1,9 +1,10 @@
-//! Running commands, and saying which.
+//! Runs and prints commands.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// What went wrong, in words.
+/// The error is a message.
 pub(crate) type Outcome = Result<(), String>;
 
 /// The root of the project.
@@ -12,17 +13,45 @@ pub(crate) fn root() -> PathBuf {
     here.parent().map_or_else(|| here.clone(), PathBuf::from)
 }
 
-/// Run a command in the project's root, with its output passed on.
+thread_local! {
+    static BACKGROUND: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Commands that `step` runs have the lowest priority, and their output is printed only if they fail.
+pub(crate) fn in_the_background(step: impl FnOnce() -> Outcome) -> Outcome {
+    BACKGROUND.set(true);
+    let outcome = step();
+    BACKGROUND.set(false);
+    outcome
+}
+
+/// Run a command in the project's root.
 pub(crate) fn run(program: &str, args: &[&str], env: &[(&str, &str)]) -> Outcome {
-    println!("\n$ {program} {}", args.join(" "));
-    let mut command = Command::new(program);
+    let line = format!("{program} {}", args.join(" "));
+    let background = BACKGROUND.get();
+    let mut command = Command::new(if background { "nice" } else { program });
+    if background {
+        command.args(["-n", "19", program]);
+    }
     command.args(args).envs(env.iter().copied()).current_dir(root());
-    // What cargo set for this very program is not meant for the next one.
+    // These describe xtask itself.
     for name in ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "RUSTUP_TOOLCHAIN"] {
         command.env_remove(name);
     }
-    let status = command.status().map_err(|error| format!("{program}: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("`{program} {}` failed: {status}", args.join(" "))) }
+    let failed = |error: std::io::Error| format!("{program}: {error}");
+    let status = if background {
+        println!("\n$ {line} &");
+        let output = command.output().map_err(failed)?;
+        if !output.status.success() {
+            let text = [output.stdout, output.stderr].concat();
+            println!("\n$ {line}\n{}", String::from_utf8_lossy(&text));
+        }
+        output.status
+    } else {
+        println!("\n$ {line}");
+        command.status().map_err(failed)?
+    };
+    if status.success() { Ok(()) } else { Err(format!("`{line}` failed: {status}")) }
 }
 
 /// Whether a program can be found.

@@ -2,12 +2,11 @@
 
 use k8s_openapi::api::core::v1::Service;
 use kube_vip_lab::objects::load_balancer;
+use kube_vip_lab::trials::{Failed, Trial, trial};
 use kube_vip_lab::wait_for;
-use libtest_mimic::{Failed, Trial};
 use serde_json::json;
 
 use super::harness::world;
-use super::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -16,13 +15,19 @@ pub(crate) fn trials() -> Vec<Trial> {
             a_service_gets_what_the_go_program_would_write,
         ),
         trial(
-            "a_deleted_service_goes_and_its_address_is_given_on",
-            a_deleted_service_goes_and_its_address_is_given_on,
+            "the_address_of_a_deleted_service_is_allocated_again",
+            the_address_of_a_deleted_service_is_allocated_again,
         ),
-        trial("a_change_of_type_takes_every_mark_off", a_change_of_type_takes_every_mark_off),
-        trial("an_edit_of_the_config_map_helps_whoever_waits", an_edit_of_the_config_map_helps_whoever_waits),
+        trial(
+            "a_change_of_type_removes_label_annotations_and_finalizer",
+            a_change_of_type_removes_label_annotations_and_finalizer,
+        ),
+        trial(
+            "an_edit_of_the_config_map_serves_waiting_services",
+            an_edit_of_the_config_map_serves_waiting_services,
+        ),
         trial("one_family_becomes_two_and_one_again", one_family_becomes_two_and_one_again),
-        trial("a_second_look_writes_nothing", a_second_look_writes_nothing),
+        trial("a_restart_writes_nothing", a_restart_writes_nothing),
     ]
 }
 
@@ -42,7 +47,7 @@ fn a_service_gets_what_the_go_program_would_write() -> Result<(), Failed> {
     Ok(())
 }
 
-fn a_deleted_service_goes_and_its_address_is_given_on() -> Result<(), Failed> {
+fn the_address_of_a_deleted_service_is_allocated_again() -> Result<(), Failed> {
     let world = world()?;
     world.configure(json!({ "range-global": "192.0.2.1-192.0.2.1" }))?;
     let _provider = world.provider(10258)?;
@@ -57,7 +62,7 @@ fn a_deleted_service_goes_and_its_address_is_given_on() -> Result<(), Failed> {
     Ok(())
 }
 
-fn a_change_of_type_takes_every_mark_off() -> Result<(), Failed> {
+fn a_change_of_type_removes_label_annotations_and_finalizer() -> Result<(), Failed> {
     let world = world()?;
     world.configure(json!({ "range-global": "192.0.2.1-192.0.2.1" }))?;
     let _provider = world.provider(10258)?;
@@ -76,7 +81,7 @@ fn a_change_of_type_takes_every_mark_off() -> Result<(), Failed> {
     Ok(())
 }
 
-fn an_edit_of_the_config_map_helps_whoever_waits() -> Result<(), Failed> {
+fn an_edit_of_the_config_map_serves_waiting_services() -> Result<(), Failed> {
     let world = world()?;
     let _provider = world.provider(10258)?;
     world.objects().create_services("web", 6, &load_balancer(80))?;
@@ -85,7 +90,7 @@ fn an_edit_of_the_config_map_helps_whoever_waits() -> Result<(), Failed> {
     world.wait_for_served(4)?;
     world.configure(json!({ "range-global": "192.0.2.1-192.0.2.4,192.0.2.9-192.0.2.10" }))?;
     world.wait_for_served(6)?;
-    // A pool that goes takes nothing away.
+    // Removing a pool keeps allocated addresses.
     world.configure(json!({}))?;
     world.create("late")?;
     world.wait_for_event("late", "SyncLoadBalancerFailed", "no address pools could be found")?;
@@ -116,7 +121,7 @@ fn one_family_becomes_two_and_one_again() -> Result<(), Failed> {
     Ok(())
 }
 
-fn a_second_look_writes_nothing() -> Result<(), Failed> {
+fn a_restart_writes_nothing() -> Result<(), Failed> {
     let world = world()?;
     world.configure(json!({ "cidr-global": "192.0.2.0/24" }))?;
     let mut provider = world.provider(10258)?;

@@ -1,18 +1,15 @@
-//! Addresses from the network's own DHCP server, asked by the provider.
+//! Addresses from a DHCP server, leased by the provider.
 
 use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::Service;
-use kube_vip_lab::dhcp_stand_in::{DhcpStandIn, honest};
+use kube_vip_lab::fake_dhcp::{FakeDhcpServer, honest};
 use kube_vip_lab::objects::annotation;
+use kube_vip_lab::trials::{Outcome, Trial, trial};
 use kube_vip_lab::{DhcpServer, Provider, ServerKind, ServerOptions, wait_for};
-use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
 
 use crate::harness::{PROGRAM, QUICK, RIGHTS, World, world};
-use crate::trial;
-
-type Outcome = Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -41,7 +38,6 @@ fn wait_for_lease(world: &World, name: &str) -> kube_vip_lab::Result<String> {
 fn whole_life() -> Outcome {
     let world = world()?;
     let server = DhcpServer::start(&world.lab, ServerOptions::new(ServerKind::Dnsmasq, 600))?;
-    // As it stands among the examples.
     let pools = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/home-lab/pools.yaml");
     let pools: Value = serde_saphyr::from_str(&std::fs::read_to_string(pools)?)?;
     world.configure(pools["data"].clone())?;
@@ -81,7 +77,7 @@ fn whole_life() -> Outcome {
     assert!(server.log().contains("web-in-the-lab"), "{}", server.log());
     assert!(world.metric(&provider, "kube_vip_cloud_provider_dhcp_leases{state=\"bound\"}") >= 2.0);
     world.objects().delete::<Service>("web")?;
-    wait_for("the server to be told", 10, || {
+    wait_for("the release", 10, || {
         server.log().contains(&format!("DHCPRELEASE(eth0) {address}")).then_some(())
     })?;
     assert!(!server.log().contains(&format!("DHCPRELEASE(eth0) {other}")));
@@ -115,7 +111,7 @@ fn another_leader() -> Outcome {
 
 fn renumbered() -> Outcome {
     let world = world()?;
-    let server = DhcpStandIn::start(&world.lab, honest(Ipv4Addr::new(10, 42, 0, 150), 4))?;
+    let server = FakeDhcpServer::start(&world.lab, honest(Ipv4Addr::new(10, 42, 0, 150), 4))?;
     world.configure(json!({ "range-global": "dhcp" }))?;
     let _provider = asking(&world, PORT)?;
     world.create("web")?;
@@ -127,7 +123,7 @@ fn renumbered() -> Outcome {
     Ok(())
 }
 
-/// A provider that does not ask leaves it to the node that announces the Service.
+/// Without --dhcp-interface the announcing node leases the address.
 fn placeholders() -> Outcome {
     let world = world()?;
     let _server = DhcpServer::start(&world.lab, ServerOptions::new(ServerKind::Isc, 600))?;
@@ -143,7 +139,7 @@ fn placeholders() -> Outcome {
     provider.wait(10)?;
     let mut plain = world.provider(PORT)?;
     world.wait_for_addresses("web", "0.0.0.0")?;
-    // Whoever announces it goes on with the lease.
+    // The announcing node continues the lease.
     let record = annotation(&world.service("web"), "kube-vip.io/dhcp-lease");
     assert!(record.starts_with(&address), "{record}");
     plain.terminate();

@@ -1,20 +1,19 @@
-//! Crashes, changes of leader, conflicts, an API server that goes away: no duplicate, no leak, everybody served.
+//! Crashes, changes of leader, conflicts, an API server that is killed: no duplicate, no leak, all Services served.
 
 use k8s_openapi::api::core::v1::Service;
 use kube_vip_lab::objects::load_balancer;
+use kube_vip_lab::trials::{Failed, Trial, trial};
 use kube_vip_lab::{Provider, wait_for};
-use libtest_mimic::{Failed, Trial};
 use serde_json::json;
 
 use super::harness::{PROGRAM, QUICK, world};
-use super::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("killed_between_decision_and_write", killed_between_decision_and_write),
         trial("a_change_of_leader_in_a_burst", a_change_of_leader_in_a_burst),
         trial("a_frozen_leader_writes_nothing_when_it_wakes", a_frozen_leader_writes_nothing_when_it_wakes),
-        trial("somebody_else_writes_all_the_time", somebody_else_writes_all_the_time),
+        trial("another_client_writes_all_the_time", another_client_writes_all_the_time),
         trial("the_api_server_goes_in_a_burst", the_api_server_goes_in_a_burst),
         trial("the_go_programs_role_is_enough", the_go_programs_role_is_enough),
     ]
@@ -87,7 +86,7 @@ fn a_frozen_leader_writes_nothing_when_it_wakes() -> Result<(), Failed> {
     Ok(())
 }
 
-fn somebody_else_writes_all_the_time() -> Result<(), Failed> {
+fn another_client_writes_all_the_time() -> Result<(), Failed> {
     let world = world()?;
     world.configure(json!({ "cidr-global": "192.0.2.0/24" }))?;
     let _provider = world.provider(10258)?;
@@ -103,7 +102,7 @@ fn somebody_else_writes_all_the_time() -> Result<(), Failed> {
     for service in world.objects().services("default")? {
         if service.metadata.name.as_deref() != Some("kubernetes") {
             let annotations = service.metadata.annotations.unwrap();
-            assert_eq!(annotations["turn"], "4", "somebody's change was lost");
+            assert_eq!(annotations["turn"], "4", "another client's change was lost");
         }
     }
     Ok(())

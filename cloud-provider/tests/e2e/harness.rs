@@ -1,18 +1,18 @@
 //! A cluster of one host, and what tests do in it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube_vip_lab::objects::{annotation, load_balancer};
+use kube_vip_lab::pool::{Pool, Pooled};
 use kube_vip_lab::{Administrator, Lab, LabOptions, Objects, Provider, Result, wait_for};
 use serde_json::{Value, json};
 
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_kube-vip-cloud-provider");
 pub(crate) const LOAD_BALANCER_IPS: &str = "kube-vip.io/loadbalancerIPs";
-/// Whose rights are those that the manifest gives, and no more.
+/// The group with the rights of the manifest.
 pub(crate) const RIGHTS: &str = "providers";
 /// Short leases, so that tests of a change of leaders take seconds.
 pub(crate) const QUICK: [&str; 3] = [
@@ -21,7 +21,7 @@ pub(crate) const QUICK: [&str; 3] = [
     "--leader-elect-retry-period=500ms",
 ];
 
-static SHARED: Mutex<Option<World>> = Mutex::new(None);
+static WORLDS: Pool<World> = Pool::new();
 
 /// A cluster, and an administrator of it.
 pub(crate) struct World {
@@ -29,23 +29,15 @@ pub(crate) struct World {
     pub(crate) lab: Lab,
 }
 
-/// The shared cluster, without anything of an earlier test.
-pub(crate) fn world() -> Result<Guard> {
-    let mut guard = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    if guard.is_none() {
-        let lab = Lab::start(LabOptions { hosts: 1, control_plane: true })?;
-        let admin = Administrator::new(&lab, 0)?;
-        let world = World { admin, lab };
-        world.grant(RIGHTS, &rules_of_the_manifest())?;
-        *guard = Some(world);
-    }
-    let guard = Guard(guard);
-    guard.clear()?;
-    Ok(guard)
+/// A shared cluster, without anything of an earlier trial.
+pub(crate) fn world() -> Result<Pooled<World>> {
+    let world = WORLDS.take(World::start)?;
+    world.clear()?;
+    Ok(world)
 }
 
 pub(crate) fn tear_down() {
-    SHARED.lock().unwrap_or_else(PoisonError::into_inner).take();
+    WORLDS.clear();
 }
 
 /// What the role in the program's own manifest allows.
@@ -57,6 +49,14 @@ fn rules_of_the_manifest() -> Value {
 }
 
 impl World {
+    fn start() -> Result<Self> {
+        let lab = Lab::start(LabOptions { hosts: 1, control_plane: true })?;
+        let admin = Administrator::new(&lab, 0)?;
+        let world = Self { admin, lab };
+        world.grant(RIGHTS, &rules_of_the_manifest())?;
+        Ok(world)
+    }
+
     pub(crate) fn objects(&self) -> Objects<'_> {
         self.admin.objects(&self.lab)
     }
@@ -81,6 +81,7 @@ impl World {
                 self.objects().delete::<Service>(&name)?;
             }
         }
+        self.objects().delete_events()?;
         self.objects()
             .delete::<k8s_openapi::api::coordination::v1::Lease>("kube-system/kube-vip-cloud-controller")?;
         self.objects().delete::<ConfigMap>("kube-system/kubevip")
@@ -111,7 +112,7 @@ impl World {
         self.objects().get(name).unwrap().unwrap_or_default()
     }
 
-    /// What the annotation of a Service says.
+    /// The annotation with a Service's addresses.
     pub(crate) fn addresses(&self, name: &str) -> String {
         annotation(&self.service(name), LOAD_BALANCER_IPS)
     }
@@ -152,7 +153,6 @@ impl World {
         found.unwrap_or(f64::NAN)
     }
 
-    /// Wait for the telling of something.
     pub(crate) fn wait_for_event(&self, name: &str, reason: &str, part: &str) -> Result<String> {
         wait_for(&format!("an Event {reason} with `{part}` about {name}"), 20, || {
             let events = self.objects().events(name).unwrap();
@@ -161,20 +161,5 @@ impl World {
                 .find(|(r, message)| r == reason && message.contains(part))
                 .map(|(_, text)| text)
         })
-    }
-}
-
-pub(crate) struct Guard(MutexGuard<'static, Option<World>>);
-
-impl std::ops::Deref for Guard {
-    type Target = World;
-    fn deref(&self) -> &World {
-        self.0.as_ref().unwrap()
-    }
-}
-
-impl std::ops::DerefMut for Guard {
-    fn deref_mut(&mut self) -> &mut World {
-        self.0.as_mut().unwrap()
     }
 }

@@ -1,25 +1,30 @@
-//! What users see: Events, metrics, probes, the commands.
+//! Events, metrics, probes, commands.
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use kube_vip_lab::objects::{annotation, load_balancer};
+use kube_vip_lab::trials::{Failed, Trial, trial};
 use kube_vip_lab::{Provider, wait_for};
-use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
 
 use super::harness::{PROGRAM, QUICK, RIGHTS, world};
-use super::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("what_is_wrong_with_the_config_map_is_told", what_is_wrong_with_the_config_map_is_told),
+        trial("errors_of_the_config_map_are_reported", errors_of_the_config_map_are_reported),
         trial("addresses_of_nodes_and_of_others_are_refused", addresses_of_nodes_and_of_others_are_refused),
-        trial("metrics_and_probes_tell_how_it_goes", metrics_and_probes_tell_how_it_goes),
-        trial("the_pools_command_shows_who_waits", the_pools_command_shows_who_waits),
-        trial("ports_of_gateways_are_left_to_who_announces", ports_of_gateways_are_left_to_who_announces),
+        trial(
+            "metrics_and_probes_show_leader_pools_and_readiness",
+            metrics_and_probes_show_leader_pools_and_readiness,
+        ),
+        trial("the_pools_command_shows_waiting_services", the_pools_command_shows_waiting_services),
+        trial(
+            "port_mappings_are_delegated_to_the_announcing_node",
+            port_mappings_are_delegated_to_the_announcing_node,
+        ),
     ]
 }
 
-fn what_is_wrong_with_the_config_map_is_told() -> Result<(), Failed> {
+fn errors_of_the_config_map_are_reported() -> Result<(), Failed> {
     let world = world()?;
     let provider = world.provider(10258)?;
     world.configure(json!({ "cidr-default": "192.0.2.0/24", "cidr-global": "nonsense", "cird-x": "", "range-nowhere": "192.0.2.7" }))?;
@@ -64,7 +69,7 @@ fn addresses_of_nodes_and_of_others_are_refused() -> Result<(), Failed> {
         let text = world.wait_for_event(name, "SyncLoadBalancerFailed", text)?;
         assert!(text.starts_with("Error syncing load balancer: failed to ensure load balancer: "), "{text}");
     }
-    // Bad neighbours block nobody.
+    // Refused Services do not block others.
     world.create("after")?;
     world.wait_for_addresses("after", "192.0.2.3")?;
     world.wait_for_event("after", "EnsuredLoadBalancer", "Ensured load balancer: 192.0.2.3")?;
@@ -73,7 +78,7 @@ fn addresses_of_nodes_and_of_others_are_refused() -> Result<(), Failed> {
     Ok(())
 }
 
-fn metrics_and_probes_tell_how_it_goes() -> Result<(), Failed> {
+fn metrics_and_probes_show_leader_pools_and_readiness() -> Result<(), Failed> {
     let world = world()?;
     world.configure(json!({ "range-global": "192.0.2.1-192.0.2.3" }))?;
     let leader = world.provider(10258)?;
@@ -102,7 +107,7 @@ fn metrics_and_probes_tell_how_it_goes() -> Result<(), Failed> {
     Ok(())
 }
 
-fn the_pools_command_shows_who_waits() -> Result<(), Failed> {
+fn the_pools_command_shows_waiting_services() -> Result<(), Failed> {
     let world = world()?;
     world.configure(json!({ "range-global": "192.0.2.1-192.0.2.2" }))?;
     let mut provider = world.provider(10258)?;
@@ -119,7 +124,7 @@ fn the_pools_command_shows_who_waits() -> Result<(), Failed> {
     assert!(text.contains("no addresses available in [global] range [192.0.2.1-192.0.2.2]"), "{text}");
     let json: Value = serde_json::from_str(&ask(&["-o", "json"])?)?;
     assert_eq!((&json["pools"][0]["used"], &json["pools"][0]["waiting"]), (&json!(2), &json!(1)));
-    // Without a provider, a Service that could be served says so.
+    // Without a provider the command names the reason.
     provider.kill();
     world.configure(json!({ "range-global": "192.0.2.1-192.0.2.3" }))?;
     let text = ask(&[])?;
@@ -127,7 +132,7 @@ fn the_pools_command_shows_who_waits() -> Result<(), Failed> {
     Ok(())
 }
 
-fn ports_of_gateways_are_left_to_who_announces() -> Result<(), Failed> {
+fn port_mappings_are_delegated_to_the_announcing_node() -> Result<(), Failed> {
     let world = world()?;
     world.configure(json!({ "range-global": "192.0.2.1-192.0.2.9" }))?;
     let delegated = |wanted: &str| {
@@ -148,7 +153,7 @@ fn ports_of_gateways_are_left_to_who_announces() -> Result<(), Failed> {
     delegated("")?;
     ask(json!("true"))?;
     delegated("true")?;
-    // Switched off it takes its word back, and nobody else's word counts.
+    // Switched off, the provider removes the annotation, and one set by another client.
     provider.terminate();
     provider.wait(10)?;
     let _provider = world.provider(10259)?;

@@ -82,9 +82,6 @@ pub struct Agent(Process);
 
 impl Agent {
     /// Start one on a host.
-    ///
-    /// # Errors
-    /// If it cannot be started.
     pub fn start(host: &Host, options: &AgentOptions) -> Result<Self> {
         let root = prepare_root(host, options)?;
         let log = host.folder.join("kube-vip.log");
@@ -122,8 +119,8 @@ fn prepare_root(host: &Host, options: &AgentOptions) -> Result<PathBuf> {
     let program = root.join("kube-vip");
     if !program.exists() {
         // By a process of its own: with the file open for writing here, a child that another thread forks at that
-        // moment would have it open as well, and the kernel refuses to run a file that somebody may write to.
-        run(&["cp", &options.program.to_string_lossy(), &program.to_string_lossy()])?;
+        // moment would have it open as well, and the kernel refuses to run a file that is open for writing.
+        run(&["cp", "--reflink=auto", &options.program.to_string_lossy(), &program.to_string_lossy()])?;
     }
     let write = |path: &Path, text: &str| std::fs::write(path, text).map_err(io(path.to_string_lossy()));
     write(&root.join("etc/hosts"), "127.0.0.1 localhost kubernetes\n")?;

@@ -4,7 +4,7 @@ use crate::lab::Lab;
 use crate::process::Process;
 use crate::{Namespace, Result, io, run, wait_for};
 
-/// A machine that has a name in the local network, and finds others'.
+/// A machine with an mDNS responder and resolver.
 #[derive(Debug)]
 pub struct Avahi {
     bus: String,
@@ -15,15 +15,12 @@ pub struct Avahi {
 
 impl Avahi {
     /// A machine with this name and number.
-    ///
-    /// # Errors
-    /// If it does not come up.
     pub fn start(lab: &Lab, name: &str, number: u8) -> Result<Self> {
         let namespace = lab.machine(name, number)?;
         let folder = lab.path(&format!("avahi-{name}"));
         std::fs::create_dir_all(&folder).map_err(io("avahi's folder"))?;
         let file = |name: &str| folder.join(name).to_string_lossy().into_owned();
-        // A message bus of its own, on which anybody may be avahi.
+        // A message bus of its own, on which any process may be avahi.
         let bus = format!("unix:path={}", file("bus"));
         let bus_conf = format!(
             "<busconfig><type>system</type><listen>{bus}</listen><auth>EXTERNAL</auth><auth>ANONYMOUS</auth>\
@@ -41,7 +38,7 @@ impl Avahi {
         let config = format!("--config-file={}", file("bus.conf"));
         let daemon = Process::start(&namespace, &["dbus-daemon", "--nofork", &config], &env, &log)?;
         wait_for("the message bus", 10, || folder.join("bus").exists().then_some(()))?;
-        // One of this machine's own would be in the way: the daemon keeps its process id in one place for all.
+        // The daemon's pid file has a fixed path, where this machine's own avahi has one, too.
         let conf = file("avahi.conf");
         let command = [
             "unshare",
@@ -58,7 +55,7 @@ impl Avahi {
         Ok(machine)
     }
 
-    fn ask(&self, command: &[&str]) -> Option<String> {
+    fn query(&self, command: &[&str]) -> Option<String> {
         let bus = format!("DBUS_SYSTEM_BUS_ADDRESS={}", self.bus);
         let inside = ["ip", "netns", "exec", self.namespace.name(), "env", &bus, "timeout", "3"];
         run(&[&inside[..], command].concat()).ok()
@@ -66,12 +63,12 @@ impl Avahi {
 
     /// The address of a name; `-4` or `-6`.
     pub fn resolve(&self, name: &str, family: &str) -> Option<String> {
-        let answer = self.ask(&["avahi-resolve", family, "-n", name])?;
+        let answer = self.query(&["avahi-resolve", family, "-n", name])?;
         answer.split_whitespace().nth(1).map(str::to_owned)
     }
 
     /// The services of a type, in avahi's own form.
     pub fn browse(&self, kind: &str) -> String {
-        self.ask(&["avahi-browse", "-rptk", kind]).unwrap_or_default()
+        self.query(&["avahi-browse", "-rptk", kind]).unwrap_or_default()
     }
 }

@@ -12,9 +12,6 @@ pub fn cache() -> PathBuf {
 }
 
 /// The path of a control-plane program: from `KUBEBUILDER_ASSETS`, else from the lab's cache.
-///
-/// # Errors
-/// If it is in neither.
 pub fn find(name: &str) -> Result<String> {
     let given = std::env::var_os("KUBEBUILDER_ASSETS").map(|folder| PathBuf::from(folder).join(name));
     let candidates = given.into_iter().chain([cache().join(name)]);

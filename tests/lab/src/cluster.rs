@@ -18,9 +18,9 @@ pub struct Cluster {
     pub v4: Prober,
     /// Probes the IPv6 VIP from the client host.
     pub v6: Prober,
-    /// Hears who announces the VIPs.
+    /// Records announcements of the VIPs.
     pub recorder: Recorder,
-    /// Watches who has the VIPs.
+    /// Watches which hosts have the VIPs.
     pub sampler: Sampler,
     /// How agents are started.
     pub options: AgentOptions,
@@ -30,9 +30,6 @@ pub struct Cluster {
 
 impl Cluster {
     /// Bring up hosts and API servers, but no agents yet.
-    ///
-    /// # Errors
-    /// If something does not come up.
     pub fn start(program: &str) -> Result<Self> {
         let lab = Lab::start(LabOptions { hosts: 3, control_plane: true })?;
         let options = AgentOptions::new(&lab, program);
@@ -45,19 +42,13 @@ impl Cluster {
     }
 
     /// Make everything run, until one host holds both VIPs, and both answer.
-    ///
-    /// # Errors
-    /// If that does not come about.
     pub fn heal(&mut self) -> Result<()> {
         self.lab.heal()?;
         self.start_agents()?;
         self.wait_until_answering()
     }
 
-    /// Start an agent on every host that has none, and let those go on that are stopped.
-    ///
-    /// # Errors
-    /// If one cannot be started.
+    /// Start an agent on every host that has none, and continue those that are stopped.
     pub fn start_agents(&mut self) -> Result<()> {
         for (host, agent) in self.lab.hosts.iter().zip(&mut self.agents) {
             drop(agent.take_if(|agent| agent.ended().is_some()));
@@ -70,9 +61,6 @@ impl Cluster {
     }
 
     /// One host holds both VIPs, and both answer.
-    ///
-    /// # Errors
-    /// If that does not come about.
     pub fn wait_until_answering(&self) -> Result<()> {
         self.sampler.wait_for_holder(30)?;
         let now = crate::now();
@@ -81,10 +69,7 @@ impl Cluster {
     }
 
     /// The agent on a host.
-    ///
-    /// # Panics
-    /// If none was started there.
-    #[expect(clippy::expect_used, reason = "a test that asks for an agent it did not start is wrong")]
+    #[expect(clippy::expect_used, reason = "a test may only use an agent that it started")]
     pub fn agent(&mut self, index: usize) -> &mut Agent {
         self.agents.get_mut(index).and_then(Option::as_mut).expect("an agent on that host")
     }

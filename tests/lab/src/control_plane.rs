@@ -11,9 +11,6 @@ use crate::{LabError, Namespace, Result, binaries, io, wait_for};
 
 impl Lab {
     /// Start etcd on every control-plane host, as one cluster.
-    ///
-    /// # Errors
-    /// If it does not start.
     pub fn start_etcd(&mut self) -> Result<()> {
         let members: Vec<String> =
             self.hosts.iter().map(|host| format!("{}=http://{}:2380", host.name, host.v4)).collect();
@@ -25,9 +22,6 @@ impl Lab {
     }
 
     /// Start the API server on every control-plane host, and wait until each is ready.
-    ///
-    /// # Errors
-    /// If one does not become ready.
     pub fn start_api_servers(&mut self) -> Result<()> {
         for index in 0..self.hosts.len() {
             self.start_api_server(index)?;
@@ -36,9 +30,6 @@ impl Lab {
     }
 
     /// Start the API server on one host.
-    ///
-    /// # Errors
-    /// If it cannot be started.
     pub fn start_api_server(&mut self, index: usize) -> Result<()> {
         let addresses = self.server_addresses(index);
         let host = self.host(index);
@@ -72,9 +63,6 @@ impl Lab {
     }
 
     /// Wait until the API server on one host is ready, and the namespace of the Leases exists.
-    ///
-    /// # Errors
-    /// If that takes more than two minutes.
     pub fn wait_for_api_server(&mut self, index: usize) -> Result<()> {
         let client = self.client(index)?;
         let host = self.host_mut(index);
@@ -82,8 +70,8 @@ impl Lab {
             let client = client.clone();
             let ready = host.namespace.block_on(async move {
                 let request = http::Request::get("/readyz").body(Vec::new()).ok()?;
-                let asked = tokio::time::timeout(Duration::from_secs(2), client.request_text(request));
-                asked.await.ok()?.ok()
+                let answer = tokio::time::timeout(Duration::from_secs(2), client.request_text(request));
+                answer.await.ok()?.ok()
             });
             ready.or_else(|| {
                 std::thread::sleep(Duration::from_millis(100));
@@ -93,10 +81,7 @@ impl Lab {
         Ok(())
     }
 
-    /// A host is gone: it has no cable, and none of its servers answers. Its agent is the caller's matter.
-    ///
-    /// # Errors
-    /// If the cable cannot be pulled.
+    /// Disconnect a host and kill its servers. The caller kills its agent.
     pub fn lose_host(&mut self, index: usize) -> Result<()> {
         self.segment.pull_cable(self.host(index).number)?;
         let host = self.host_mut(index);
@@ -106,9 +91,6 @@ impl Lab {
     }
 
     /// Mend the segment, and bring back the servers that are down or stopped.
-    ///
-    /// # Errors
-    /// If one does not become ready.
     pub fn heal(&mut self) -> Result<()> {
         self.segment.mend()?;
         for index in 0..self.hosts.len() {
@@ -125,23 +107,17 @@ impl Lab {
     }
 
     /// A client with all rights for the API server on one host. Use it inside the host's namespace.
-    ///
-    /// # Errors
-    /// If the credentials cannot be made.
     pub fn client(&self, index: usize) -> Result<Client> {
         self.client_for("super-admin.conf", "https://127.0.0.1:6443", &self.host(index).namespace)
     }
 
-    /// What the API server behind the VIP says of its version, asked by an administrator on the client host.
-    ///
-    /// # Errors
-    /// If nobody answers.
+    /// The version of the API server behind the VIP, queried by an administrator on the client host.
     pub fn version_through_vip(&self) -> Result<String> {
         let client =
             self.client_for("admin.conf", &format!("https://{}:6443", self.vip_v4), &self.client_host)?;
         self.client_host.block_on(async move {
-            let asked = tokio::time::timeout(Duration::from_secs(10), client.apiserver_version()).await;
-            match asked {
+            let answer = tokio::time::timeout(Duration::from_secs(10), client.apiserver_version()).await;
+            match answer {
                 Ok(Ok(version)) => Ok(version.git_version),
                 Ok(Err(error)) => Err(LabError::Api(error.to_string())),
                 Err(_) => Err(LabError::Timeout { what: "the version behind the VIP".into(), seconds: 10 }),
@@ -161,16 +137,13 @@ impl Lab {
                 .map_err(|error| api(&error))?;
             config.cluster_url = url;
             config.tls_server_name = Some("kubernetes".into());
-            // It would close a connection at rest, perhaps while the next call goes out on it.
+            // It would close an idle connection, perhaps while the next request is being sent on it.
             config.read_timeout = None;
             Client::try_from(config).map_err(|error| api(&error))
         })
     }
 
     /// The rights that `kubeadm init` gives to `admin.conf`, which has none before.
-    ///
-    /// # Errors
-    /// If the API refuses.
     pub fn bind_admin(&self, index: usize) -> Result<()> {
         let binding: k8s_openapi::api::rbac::v1::ClusterRoleBinding = serde_json::from_value(serde_json::json!({
             "metadata": { "name": "kubeadm:cluster-admins" },
@@ -189,9 +162,6 @@ impl Lab {
     }
 
     /// Change the holder in the Lease as an operator would, or delete the Lease, through the API server of one host.
-    ///
-    /// # Errors
-    /// If the API refuses.
     pub fn edit_lease(&self, index: usize, holder: Option<&str>) -> Result<()> {
         use k8s_openapi::api::coordination::v1::Lease;
         const NAME: &str = "plndr-cp-lock";
@@ -232,7 +202,7 @@ impl Host {
             format!("--initial-advertise-peer-urls={peer}"),
             format!("--initial-cluster={cluster}"),
             "--initial-cluster-state=new".into(),
-            // Power is never lost in a lab, and its disk is shared with everything else.
+            // Nothing has to survive a power failure.
             "--unsafe-no-fsync".into(),
             "--log-level=warn".into(),
         ];
@@ -244,9 +214,6 @@ impl Host {
     }
 
     /// Start etcd again with the data it had.
-    ///
-    /// # Errors
-    /// If it cannot be started.
     pub fn restart_etcd(&mut self) -> Result<()> {
         let args: Vec<&str> = self.etcd_command.iter().map(String::as_str).collect();
         let log = self.folder.join("etcd.log");
@@ -259,14 +226,14 @@ impl Host {
         self.api_server = None;
     }
 
-    /// Make the API server hang: it is stopped, so that requests are taken and never answered.
+    /// Stop the API server with SIGSTOP: it accepts connections and never answers.
     pub fn freeze_api_server(&self) {
         if let Some(process) = &self.api_server {
             process.signal(Signal::SIGSTOP);
         }
     }
 
-    /// Let it go on.
+    /// Continue it.
     pub fn thaw_api_server(&self) {
         if let Some(process) = &self.api_server {
             process.signal(Signal::SIGCONT);

@@ -7,7 +7,7 @@ use crate::lab::Lab;
 use crate::process::Process;
 use crate::{Namespace, Result, io, wait_for};
 
-/// The machine that the server is, unless it is said otherwise.
+/// The machine that the server runs on.
 const NUMBER: u8 = 250;
 
 /// Which software.
@@ -38,7 +38,7 @@ impl ServerKind {
 pub struct ServerOptions {
     /// Which software.
     pub kind: ServerKind,
-    /// Seconds that a lease lasts. Those of dnsmasq last for two minutes at least.
+    /// Seconds; dnsmasq's minimum is 120.
     pub lease: u32,
     /// The first and the last address, by the last part of it: `10.42.0.N`, and `fd42::1N` in hexadecimal.
     pub range: (u8, u8),
@@ -81,10 +81,7 @@ pub struct DhcpServer {
 }
 
 impl DhcpServer {
-    /// Start a server that knows of no lease.
-    ///
-    /// # Errors
-    /// If it does not come up.
+    /// Start a server without leases.
     pub fn start(lab: &Lab, options: ServerOptions) -> Result<Self> {
         let folder = lab.path("dhcp");
         drop(std::fs::remove_dir_all(&folder));
@@ -96,9 +93,6 @@ impl DhcpServer {
     }
 
     /// Start its processes.
-    ///
-    /// # Errors
-    /// If one does not come up.
     pub fn launch(&mut self) -> Result<()> {
         match self.options.kind {
             ServerKind::Dnsmasq => self.dnsmasq()?,
@@ -116,10 +110,7 @@ impl DhcpServer {
         Ok(())
     }
 
-    /// End its processes in good order; what it knows of leases stays.
-    ///
-    /// # Errors
-    /// If one does not end.
+    /// Stop its processes with SIGTERM; it keeps its leases.
     pub fn stop(&mut self) -> Result<()> {
         for mut process in self.processes.drain(..) {
             process.terminate();
@@ -128,10 +119,7 @@ impl DhcpServer {
         Ok(())
     }
 
-    /// The same, and it forgets all leases.
-    ///
-    /// # Errors
-    /// If one does not end.
+    /// The same, and delete its leases.
     pub fn stop_and_forget(&mut self) -> Result<()> {
         self.stop()?;
         std::fs::remove_dir_all(&self.folder).map_err(io("the server's folder"))?;
@@ -139,9 +127,6 @@ impl DhcpServer {
     }
 
     /// Give other addresses from now on.
-    ///
-    /// # Errors
-    /// If it does not come up.
     pub fn move_range(&mut self, first: u8, last: u8) -> Result<()> {
         self.stop_and_forget()?;
         self.options.range = (first, last);
@@ -157,7 +142,6 @@ impl DhcpServer {
         Ok(self.file(name))
     }
 
-    /// What it said.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
@@ -184,7 +168,7 @@ impl DhcpServer {
             }
         };
         let range = format!("--dhcp-range={first},{last},{mask},{lease}");
-        // It gives as many leases as it is told to, and no more.
+        // By default it gives 1,000 at most.
         let most = format!("--dhcp-lease-max={}", self.options.wide.max(100));
         let leases = format!("--dhcp-leasefile={}", self.file("leases"));
         let (first, last) = self.v6_range();

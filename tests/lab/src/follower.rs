@@ -1,4 +1,4 @@
-//! When each Service got its address, and when its status said so.
+//! Records when each Service got its address, and when its status had it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,9 +39,6 @@ pub struct Follower {
 
 impl Follower {
     /// Follow through the API server of one host.
-    ///
-    /// # Errors
-    /// If the credentials cannot be made.
     pub fn start(lab: &Lab, host: usize) -> Result<Self> {
         let api = kube::Api::<Service>::all(lab.client(host)?);
         let all = Arc::new(Mutex::new(All::new()));
@@ -74,9 +71,6 @@ impl Follower {
     }
 
     /// Wait until so many Services satisfy a condition.
-    ///
-    /// # Errors
-    /// If that does not come about in time.
     pub fn wait_for(
         &self,
         what: &str,

@@ -1,4 +1,4 @@
-//! A home router: everybody's way out, with a firewall, and miniupnpd in secure mode.
+//! A home router: the default gateway, with a firewall, and miniupnpd in secure mode.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -7,10 +7,10 @@ use crate::lab::{GATEWAY, Lab};
 use crate::process::Process;
 use crate::{Namespace, Result, io, run, wait_for};
 
-/// The router's address outside. Private and reserved ones would be refused: nothing could be reached by them.
+/// The router's external address. miniupnpd refuses private and reserved ones.
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(100, 200, 0, 1);
 
-/// What is outside is not let in, but by what miniupnpd writes into these chains.
+/// Packets from outside are dropped except for the rules that miniupnpd adds to these chains.
 const RULES: &str = "\
 table inet filter {
     chain forward {
@@ -46,13 +46,10 @@ pub struct HomeRouter {
 }
 
 impl HomeRouter {
-    /// The router that is everybody's gateway, without UPnP yet.
-    ///
-    /// # Errors
-    /// If the system refuses.
+    /// The default gateway, without UPnP yet.
     pub fn start(lab: &Lab) -> Result<Self> {
         let namespace = lab.machine("home", GATEWAY)?;
-        let outside = Namespace::new("outside")?;
+        let outside = lab.detached("outside")?;
         namespace.ip(&[
             "link",
             "add",
@@ -86,10 +83,7 @@ impl HomeRouter {
         Ok(Self { daemon: None, folder, namespace, outside })
     }
 
-    /// Switch UPnP on. `allow` are lines of miniupnpd's that say who may open which ports.
-    ///
-    /// # Errors
-    /// If it does not come up.
+    /// Switch UPnP on. `allow` has the permission rules of miniupnpd's configuration.
     pub fn switch_on(&mut self, allow: &str) -> Result<()> {
         let conf = format!(
             "ext_ifname=wan\nlistening_ip=eth0\nport=5000\nenable_upnp=yes\nenable_natpmp=no\nsecure_mode=yes\n\
@@ -111,9 +105,6 @@ impl HomeRouter {
     }
 
     /// Switch UPnP off, or the whole router: what was open is closed and forgotten.
-    ///
-    /// # Errors
-    /// If the system refuses.
     pub fn switch_off(&mut self) -> Result<()> {
         if let Some(mut daemon) = self.daemon.take() {
             daemon.kill();
@@ -133,7 +124,6 @@ impl HomeRouter {
         chains.map(list).concat()
     }
 
-    /// What the daemon said.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }

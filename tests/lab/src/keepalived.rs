@@ -14,9 +14,6 @@ pub struct Keepalived {
 
 impl Keepalived {
     /// Start one. Configured as kubeadm's documentation has it, with an advertisement and a check every second.
-    ///
-    /// # Errors
-    /// If it cannot be started.
     pub fn start(lab: &Lab, host: &Host) -> Result<Self> {
         let text = format!(
             "global_defs {{\n  router_id {name}\n  script_user root\n  enable_script_security\n  vrrp_garp_master_delay 1\n}}\n\
@@ -54,7 +51,7 @@ impl Keepalived {
         children.chain(i32::try_from(parent)).collect()
     }
 
-    /// Ask it to stop.
+    /// Send SIGTERM.
     pub fn terminate(&self) {
         self.process.signal(Signal::SIGTERM);
     }

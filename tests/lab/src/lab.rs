@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::netns::sweep;
 use crate::pki::Pki;
@@ -15,7 +16,7 @@ pub const PREFIX_V4: &str = "10.42.0";
 /// The beginning of every IPv6 address of a lab.
 pub const PREFIX_V6: &str = "fd42:";
 
-/// The number of the machine that everybody's default route leads to.
+/// The number of the default gateway.
 pub const GATEWAY: u8 = 254;
 
 /// What a lab should have.
@@ -39,9 +40,8 @@ pub struct Lab {
     pub segment: Segment,
     /// The authority behind all certificates.
     pub pki: Pki,
-    /// The address that all agents are after.
+    /// The IPv4 VIP of the control plane.
     pub vip_v4: Ipv4Addr,
-    /// The same for IPv6.
     pub vip_v6: Ipv6Addr,
     folder: Folder,
 }
@@ -68,15 +68,16 @@ pub struct Host {
     pub namespace: Namespace,
 }
 
-/// A folder that goes when it is dropped, unless it is to be kept.
+/// A folder that is removed when it is dropped, unless `LAB_KEEP_LOGS` is set.
 #[derive(Debug)]
 struct Folder(PathBuf);
 
 impl Drop for Folder {
     fn drop(&mut self) {
         if std::env::var_os("LAB_KEEP_LOGS").is_none() {
+            let _turn = FOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
             drop(std::fs::remove_dir_all(&self.0));
-            // The folder above is this process's; it goes with the last of its labs.
+            // The folder above is removed with this process's last lab.
             self.0.parent().map(std::fs::remove_dir).transpose().ok();
         }
     }
@@ -88,19 +89,21 @@ pub(crate) fn directory(owner: &str) -> PathBuf {
 }
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
+/// Held while the folder that all labs of this process share is made or removed.
+static FOLDERS: Mutex<()> = Mutex::new(());
 
 impl Lab {
     /// Bring everything up.
-    ///
-    /// # Errors
-    /// If the system refuses, or a server does not become ready.
     pub fn start(options: LabOptions) -> Result<Self> {
         sweep();
         // A second provider would panic; a first one that is there already is the one we want.
         drop(rustls::crypto::ring::default_provider().install_default());
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = Folder(directory(&std::process::id().to_string()).join(number.to_string()));
-        std::fs::create_dir_all(&folder.0).map_err(io(folder.0.to_string_lossy()))?;
+        {
+            let _turn = FOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
+            std::fs::create_dir_all(&folder.0).map_err(io(folder.0.to_string_lossy()))?;
+        }
         let label = format!("{number}");
         let segment = Segment::new(&label)?;
         let client_host = Namespace::new(&format!("{label}client"))?;
@@ -143,16 +146,18 @@ impl Lab {
     }
 
     /// A machine on the segment besides the hosts, such as a router. Its addresses end in `number`.
-    ///
-    /// # Errors
-    /// If the system refuses.
     pub fn machine(&self, name: &str, number: u8) -> Result<Namespace> {
-        let label = self.folder.0.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let namespace = Namespace::new(&format!("{label}{name}"))?;
+        let namespace = self.detached(name)?;
         attach(&self.segment, &namespace, number)?;
-        // Its successor is known to the hosts by the same hardware address.
+        // A successor has the same MAC address: neighbour caches stay valid.
         namespace.ip(&["link", "set", "eth0", "address", &format!("02:42:00:00:00:{number:02x}")])?;
         Ok(namespace)
+    }
+
+    /// A machine that is not on the segment.
+    pub fn detached(&self, name: &str) -> Result<Namespace> {
+        let label = self.folder.0.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Namespace::new(&format!("{label}{name}"))
     }
 
     /// The path of a file in the lab's own folder.
@@ -161,19 +166,13 @@ impl Lab {
     }
 
     /// One host.
-    ///
-    /// # Panics
-    /// If there is none of this number.
-    #[expect(clippy::indexing_slicing, reason = "a test that asks for a host it did not order is wrong")]
+    #[expect(clippy::indexing_slicing, reason = "a test may only use hosts that its lab has")]
     pub fn host(&self, index: usize) -> &Host {
         &self.hosts[index]
     }
 
     /// One host.
-    ///
-    /// # Panics
-    /// If there is none of this number.
-    #[expect(clippy::indexing_slicing, reason = "a test that asks for a host it did not order is wrong")]
+    #[expect(clippy::indexing_slicing, reason = "a test may only use hosts that its lab has")]
     pub fn host_mut(&mut self, index: usize) -> &mut Host {
         &mut self.hosts[index]
     }
@@ -201,7 +200,7 @@ impl Host {
     }
 }
 
-/// The number that reads in hexadecimal as `number` does in decimal, so that both addresses of a host look alike.
+/// The number that reads in hexadecimal as `number` does in decimal: both addresses of a host look alike.
 fn hexadecimal(number: u8) -> u16 {
     u16::from_str_radix(&number.to_string(), 16).unwrap_or(number.into())
 }

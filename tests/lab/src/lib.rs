@@ -21,10 +21,11 @@ pub mod binaries;
 pub mod cluster;
 pub mod control_plane;
 pub mod dhcp;
-pub mod dhcp6_stand_in;
-pub mod dhcp_stand_in;
+pub mod fake_api_server;
+pub mod fake_dhcp;
+pub mod fake_dhcp6;
+pub mod fake_gateway;
 pub mod follower;
-pub mod gateway_stand_in;
 pub mod home_router;
 pub mod keepalived;
 pub mod lab;
@@ -32,6 +33,7 @@ pub mod mdns;
 pub mod netns;
 pub mod objects;
 pub mod pki;
+pub mod pool;
 pub mod probe;
 pub mod process;
 pub mod provider;
@@ -40,15 +42,15 @@ pub mod router;
 pub mod sampler;
 pub mod segment;
 pub mod services;
-pub mod stand_in;
 pub mod sweep;
+pub mod trials;
 pub mod workload;
 
 pub use agent::{Agent, AgentOptions};
 pub use cluster::Cluster;
 pub use dhcp::{DhcpServer, ServerKind, ServerOptions};
-pub use dhcp_stand_in::DhcpStandIn;
-pub use dhcp6_stand_in::Dhcp6StandIn;
+pub use fake_dhcp::FakeDhcpServer;
+pub use fake_dhcp6::FakeDhcp6Server;
 pub use follower::Follower;
 pub use lab::{Host, Lab, LabOptions};
 pub use netns::Namespace;
@@ -56,6 +58,8 @@ pub use objects::{Administrator, Objects};
 pub use provider::Provider;
 pub use router::{Neighbour, Router, RouterKind, RouterOptions, Written};
 pub use services::ServiceLab;
+
+use std::time::Duration;
 
 /// Something in the lab that went wrong.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +69,6 @@ pub enum LabError {
     Command {
         /// The command line.
         command: String,
-        /// What it said.
         output: String,
     },
     /// The system refused something.
@@ -73,11 +76,10 @@ pub enum LabError {
     Io {
         /// What was tried.
         what: String,
-        /// What the system said.
         source: std::io::Error,
     },
     /// Something did not happen in time.
-    #[error("waited {seconds} s in vain for {what}")]
+    #[error("timeout after {seconds} s: {what}")]
     Timeout {
         /// What was waited for.
         what: String,
@@ -85,7 +87,7 @@ pub enum LabError {
         seconds: u64,
     },
     /// A program that the lab needs is not there.
-    #[error("{0} is not there: run `cargo xtask setup`")]
+    #[error("{0} is missing: run `cargo xtask setup`")]
     Missing(String),
     /// An API call failed.
     #[error("API call: {0}")]
@@ -104,9 +106,6 @@ pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> LabE
 }
 
 /// Run a command to its end and return what it printed.
-///
-/// # Errors
-/// If it cannot be run or fails.
 pub fn run(command: &[&str]) -> Result<String> {
     let line = command.join(" ");
     let (program, args) = command.split_first().ok_or_else(|| LabError::Missing("a command".into()))?;
@@ -114,24 +113,26 @@ pub fn run(command: &[&str]) -> Result<String> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let said = [output.stderr, output.stdout].concat();
-    Err(LabError::Command { command: line, output: String::from_utf8_lossy(&said).trim().to_owned() })
+    let text = [output.stderr, output.stdout].concat();
+    Err(LabError::Command { command: line, output: String::from_utf8_lossy(&text).trim().to_owned() })
 }
 
-/// Run something until it gives a value, for at most so many seconds.
-///
-/// # Errors
-/// If it does not in time.
+/// The shortest and the longest time between two attempts of [`wait_for`].
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(50));
+
+/// Run something until it gives a value, for at most so many seconds. The pauses grow with the time it takes: what takes
+/// long is noticed 5 % late at most.
 pub fn wait_for<T>(what: &str, seconds: u64, mut attempt: impl FnMut() -> Option<T>) -> Result<T> {
-    let deadline = now() + std::time::Duration::from_secs(seconds);
+    let began = now();
     loop {
         if let Some(value) = attempt() {
             return Ok(value);
         }
-        if now() > deadline {
+        let waited = now().since(began);
+        if waited > Duration::from_secs(seconds) {
             return Err(LabError::Timeout { what: what.to_owned(), seconds });
         }
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep((waited / 20).clamp(PAUSES.0, PAUSES.1));
     }
 }
 

@@ -1,18 +1,15 @@
-//! One question about a name in the local network, by a machine that remembers nothing (RFC 6762 §5.1).
+//! A one-shot mDNS query (RFC 6762 §5.1), without a cache.
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 use crate::{Namespace, Result, io};
 
-/// How long an answer may take. A host may wait an eighth of that before it answers (§6).
-const PATIENCE: Duration = Duration::from_millis(200);
+/// A responder may delay its answer by 20 to 120 ms (§6).
+const TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Who answers, and with which IPv4 address; none if nobody does.
-///
-/// # Errors
-/// If the system refuses.
-pub fn ask(machine: &Namespace, name: &str) -> Result<Option<(IpAddr, Ipv4Addr)>> {
+/// The responder and the IPv4 address in its answer; none without an answer.
+pub fn query(machine: &Namespace, name: &str) -> Result<Option<(IpAddr, Ipv4Addr)>> {
     // An id, no flags, one question; then the name, type A, class IN.
     let mut question = vec![0x4b, 0x56, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {
@@ -22,7 +19,7 @@ pub fn ask(machine: &Namespace, name: &str) -> Result<Option<(IpAddr, Ipv4Addr)>
     question.extend([0, 0, 1, 0, 1]);
     let exchange = || {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(TIMEOUT))?;
         socket.send_to(&question, (Ipv4Addr::new(224, 0, 0, 251), 5353))?;
         let mut buffer = [0; 1500];
         match socket.recv_from(&mut buffer) {

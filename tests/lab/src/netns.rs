@@ -4,7 +4,7 @@ use std::fs::File;
 use std::future::Future;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
-use std::sync::OnceLock;
+use std::sync::{Mutex, Once, OnceLock, PoisonError};
 
 use nix::sched::{CloneFlags, setns};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,7 +17,7 @@ use crate::{Result, io, run};
 /// All namespaces of labs have names that begin with this, then the process id of the lab's owner.
 const PREFIX: &str = "kvlab-";
 
-/// A network namespace that goes when it is dropped, with every process in it.
+/// A network namespace. It is removed when it is dropped, with every process in it.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
@@ -27,11 +27,11 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Make one. `label` tells it from the others of this process.
-    ///
-    /// # Errors
-    /// If the system refuses.
+    /// Make one. `label` is unique in this process.
     pub fn new(label: &str) -> Result<Self> {
+        // The first one on a machine mounts the folder of all.
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let name = format!("{PREFIX}{}-{label}", std::process::id());
         run(&["ip", "netns", "add", &name])?;
         let namespace = Self { name, runtime: OnceLock::new(), alias: false };
@@ -39,7 +39,7 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// The same namespace for somebody else, who does not remove it.
+    /// The same namespace, which the alias does not remove when it is dropped.
     #[must_use]
     pub fn alias(&self) -> Self {
         Self { name: self.name.clone(), runtime: OnceLock::new(), alias: true }
@@ -51,33 +51,21 @@ impl Namespace {
     }
 
     /// Run `ip` inside.
-    ///
-    /// # Errors
-    /// If it fails.
     pub fn ip(&self, args: &[&str]) -> Result<String> {
         run(&[&["ip", "-n", &self.name], args].concat())
     }
 
     /// Run a command inside.
-    ///
-    /// # Errors
-    /// If it fails.
     pub fn run(&self, command: &[&str]) -> Result<String> {
         run(&[&["ip", "netns", "exec", &self.name], command].concat())
     }
 
     /// Set a sysctl inside.
-    ///
-    /// # Errors
-    /// If the kernel refuses.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         self.run(&["sysctl", "-qw", &format!("{key}={value}")]).map(drop)
     }
 
     /// The answer to a GET on the loopback address, headers included.
-    ///
-    /// # Errors
-    /// If nothing listens there.
     pub fn http_get(&self, port: u16, path: &str) -> Result<String> {
         let request = format!("GET {path} HTTP/1.0\r\n\r\n");
         let answer = self.block_on(async move {
@@ -90,28 +78,19 @@ impl Namespace {
         answer.map_err(io(format!("GET {path} on port {port}")))
     }
 
-    /// Drop what comes in on a link for a TCP port, without a word: nothing is refused, nobody hangs up.
-    ///
-    /// # Errors
-    /// If the kernel refuses.
+    /// Drop incoming packets on an interface for a TCP port: no reset, no ICMP error.
     pub fn black_hole(&self, link: &str, port: u16) -> Result<()> {
         self.run(&["nft", "add table inet hole"])?;
         self.run(&["nft", "add chain inet hole in { type filter hook input priority 0 ; }"])?;
         self.run(&["nft", &format!("add rule inet hole in iifname {link} tcp dport {port} drop")]).map(drop)
     }
 
-    /// Let it through again.
-    ///
-    /// # Errors
-    /// If the kernel refuses.
+    /// Remove that rule.
     pub fn fill_black_hole(&self) -> Result<()> {
         self.run(&["nft", "delete table inet hole"]).map(drop)
     }
 
-    /// Do something on this thread inside, then come back.
-    ///
-    /// # Errors
-    /// If the system refuses to switch.
+    /// Run `action` on this thread inside, then switch back.
     pub fn within<T>(&self, action: impl FnOnce() -> T) -> Result<T> {
         let home = File::open("/proc/thread-self/ns/net").map_err(io("opening the own namespace"))?;
         self.enter()?;
@@ -138,9 +117,6 @@ impl Namespace {
     }
 
     /// The same, waiting for the end.
-    ///
-    /// # Panics
-    /// If the future panics: a test's assertion is the test's.
     #[expect(clippy::panic, reason = "carries a panic on to the test that caused it")]
     pub fn block_on<F>(&self, future: F) -> F::Output
     where
@@ -197,8 +173,13 @@ fn remove(name: &str) {
     drop(run(&["ip", "netns", "del", name]));
 }
 
-/// Clear away what labs left behind whose process is gone.
+/// Clear away what labs left behind whose process is gone, once for each process.
 pub fn sweep() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(sweep_now);
+}
+
+fn sweep_now() {
     let names = run(&["ip", "netns", "list"]).unwrap_or_default();
     for line in names.lines() {
         let Some(name) = line.split_whitespace().next() else { continue };

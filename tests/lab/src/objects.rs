@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{Lab, LabError, Namespace, Result};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Objects of a cluster, seen through the API server of one host.
 #[derive(Clone, Copy)]
@@ -27,9 +27,6 @@ pub struct Administrator {
 
 impl Administrator {
     /// An administrator on one host.
-    ///
-    /// # Errors
-    /// If the credentials cannot be made.
     pub fn new(lab: &Lab, host: usize) -> Result<Self> {
         Ok(Self { client: lab.client(host)?, host })
     }
@@ -40,7 +37,7 @@ impl Administrator {
     }
 }
 
-/// With everything that caused it: what a client could not send says nothing by itself.
+/// With all causes: the outermost error alone does not name the reason.
 fn wrong(error: kube::Error) -> LabError {
     let causes = std::iter::successors(error.source(), |cause| (*cause).source());
     LabError::Api(causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}")))
@@ -66,17 +63,16 @@ impl Objects<'_> {
         &self,
         call: impl Future<Output = std::result::Result<T, kube::Error>> + Send + 'static,
     ) -> Result<T> {
-        let limited = async { tokio::time::timeout(PATIENCE, call).await };
+        let limited = async { tokio::time::timeout(REQUEST_TIMEOUT, call).await };
         match self.namespace.block_on(limited) {
             Ok(answer) => answer.map_err(wrong),
-            Err(_) => Err(LabError::Timeout { what: "an API call".into(), seconds: PATIENCE.as_secs() }),
+            Err(_) => {
+                Err(LabError::Timeout { what: "an API call".into(), seconds: REQUEST_TIMEOUT.as_secs() })
+            }
         }
     }
 
     /// Create an object. That it is there already is no error; `metadata.name` is filled in.
-    ///
-    /// # Errors
-    /// What the API server says.
     pub fn create<K: Resource<DynamicType = ()>>(&self, name: &str, object: Value) -> Result<()> {
         let (namespace, name) = split(name);
         let api = self.api::<K>(namespace);
@@ -92,17 +88,11 @@ impl Objects<'_> {
     }
 
     /// Merge a change into an object.
-    ///
-    /// # Errors
-    /// What the API server says.
     pub fn patch<K: Resource<DynamicType = ()>>(&self, name: &str, change: Value) -> Result<()> {
         self.merge::<K>(name, change, false)
     }
 
     /// Merge a change into an object's status.
-    ///
-    /// # Errors
-    /// What the API server says.
     pub fn patch_status<K: Resource<DynamicType = ()>>(&self, name: &str, change: Value) -> Result<()> {
         self.merge::<K>(name, change, true)
     }
@@ -122,9 +112,6 @@ impl Objects<'_> {
     }
 
     /// Delete an object. That there is none is no error.
-    ///
-    /// # Errors
-    /// What the API server says.
     pub fn delete<K: Resource<DynamicType = ()>>(&self, name: &str) -> Result<()> {
         let (namespace, name) = split(name);
         let (api, name) = (self.api::<K>(namespace), name.to_owned());
@@ -136,10 +123,15 @@ impl Objects<'_> {
         })
     }
 
+    /// Delete all Events of `default`.
+    pub fn delete_events(&self) -> Result<()> {
+        let api = Api::<Event>::namespaced(self.client.clone(), "default");
+        self.block_on(async move {
+            api.delete_collection(&DeleteParams::default(), &ListParams::default()).await.map(drop)
+        })
+    }
+
     /// An object, if there is one.
-    ///
-    /// # Errors
-    /// What the API server says.
     pub fn get<K>(&self, name: &str) -> Result<Option<K>>
     where
         K: Resource<DynamicType = ()> + serde::de::DeserializeOwned,
@@ -152,18 +144,12 @@ impl Objects<'_> {
     }
 
     /// All Services of a namespace.
-    ///
-    /// # Errors
-    /// What the API server says.
     pub fn services(&self, namespace: &str) -> Result<Vec<Service>> {
         let api = Api::<Service>::namespaced(self.client.clone(), namespace);
         self.block_on(async move { api.list(&ListParams::default()).await.map(|list| list.items) })
     }
 
-    /// The Leases of `default`, and those for Services in `kube-system`.
-    ///
-    /// # Errors
-    /// What the API server says.
+    /// The Leases of `default`, and those of kube-vip in `kube-system`.
     pub fn leases(&self) -> Result<Vec<String>> {
         use k8s_openapi::api::coordination::v1::Lease;
         let api = Api::<Lease>::all(self.client.clone());
@@ -177,24 +163,18 @@ impl Objects<'_> {
         Ok(names.collect())
     }
 
-    /// What was told about an object: reasons and messages, oldest first.
-    ///
-    /// # Errors
-    /// What the API server says.
+    /// The Events of an object: reasons and messages, oldest first.
     pub fn events(&self, name: &str) -> Result<Vec<(String, String)>> {
         let (namespace, name) = split(name);
         let api = Api::<Event>::namespaced(self.client.clone(), namespace);
         let params = ListParams::default().fields(&format!("involvedObject.name={name}"));
         let mut events = self.block_on(async move { api.list(&params).await.map(|list| list.items) })?;
         events.sort_by(|a, b| a.metadata.creation_timestamp.cmp(&b.metadata.creation_timestamp));
-        let told = |event: Event| (event.reason.unwrap_or_default(), event.message.unwrap_or_default());
-        Ok(events.into_iter().map(told).collect())
+        let parts = |event: Event| (event.reason.unwrap_or_default(), event.message.unwrap_or_default());
+        Ok(events.into_iter().map(parts).collect())
     }
 
     /// The answer to a GET of any path.
-    ///
-    /// # Errors
-    /// What the API server says.
     pub fn raw(&self, path: &str) -> Result<String> {
         let client = self.client.clone();
         let request = http::Request::get(path).body(Vec::new());
@@ -203,18 +183,12 @@ impl Objects<'_> {
     }
 
     /// Create many Services of type LoadBalancer at once: `name-0`, `name-1`, … in `default`.
-    ///
-    /// # Errors
-    /// What the API server says.
     pub fn create_services(&self, name: &str, count: usize, spec: &Value) -> Result<()> {
         let one = |number| json!({ "metadata": { "name": format!("{name}-{number}") }, "spec": spec });
         self.create_all::<Service>((0..count).map(one).collect())
     }
 
     /// Create many objects at once, in `default`.
-    ///
-    /// # Errors
-    /// What the API server says.
     pub fn create_all<K: Resource<DynamicType = ()>>(&self, objects: Vec<Value>) -> Result<()> {
         use futures::StreamExt;
         let api = self.api::<K>("default");

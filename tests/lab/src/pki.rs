@@ -33,9 +33,6 @@ fn wrong(error: impl std::fmt::Display) -> LabError {
 
 impl Pki {
     /// A new authority.
-    ///
-    /// # Errors
-    /// If the files cannot be written.
     pub fn new(folder: &Path) -> Result<Self> {
         std::fs::create_dir_all(folder).map_err(io(folder.to_string_lossy()))?;
         let key = KeyPair::generate().map_err(wrong)?;
@@ -69,10 +66,7 @@ impl Pki {
         Ok(path)
     }
 
-    /// A serving certificate for an API server; its common name is `name`, by which a client can tell who answered.
-    ///
-    /// # Errors
-    /// If it cannot be written.
+    /// A serving certificate for an API server; its common name is `name`, by which a client identifies the server.
     pub fn server(&self, name: &str, addresses: &[IpAddr]) -> Result<Files> {
         let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"];
         let mut params = CertificateParams::new(names.map(str::to_owned)).map_err(wrong)?;
@@ -100,9 +94,6 @@ impl Pki {
     }
 
     /// A kubeconfig with everything inside, for a user of this name and group.
-    ///
-    /// # Errors
-    /// If the files cannot be written.
     pub fn kubeconfig(&self, user: &str, group: &str, server: &str) -> Result<String> {
         let files = self.client(user, group)?;
         let read = |path: &Path| std::fs::read(path).map_err(io(path.to_string_lossy()));

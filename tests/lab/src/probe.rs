@@ -1,4 +1,4 @@
-//! A client that opens a TLS connection to the VIP again and again, and remembers who answered.
+//! A client that opens TLS connections to the VIP, and records the certificates of the servers.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,10 +17,9 @@ use crate::{LabError, Namespace, Result, now};
 
 /// Time between two attempts.
 pub const INTERVAL: Duration = Duration::from_millis(20);
-/// Time an attempt may take.
-const PATIENCE: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A connection that came about.
+/// A successful connection.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// When it was begun.
@@ -40,9 +39,6 @@ pub struct Prober {
 
 impl Prober {
     /// Probe port 6443 of `address` from `from`.
-    ///
-    /// # Errors
-    /// If the CA cannot be read.
     pub fn start(lab: &Lab, from: &Namespace, address: IpAddr) -> Result<Self> {
         let mut roots = RootCertStore::empty();
         let ca = CertificateDer::from_pem_slice(lab.pki.ca_pem().as_bytes());
@@ -63,7 +59,7 @@ impl Prober {
                 let (connector, sink) = (connector.clone(), sink.clone());
                 tokio::spawn(async move {
                     let begun = now();
-                    let attempt = tokio::time::timeout(PATIENCE, connect(&connector, address));
+                    let attempt = tokio::time::timeout(CONNECT_TIMEOUT, connect(&connector, address));
                     if let Ok(Ok(certificate)) = attempt.await {
                         let answer = Answer { begun, done: now(), certificate };
                         sink.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
@@ -81,11 +77,20 @@ impl Prober {
         answers
     }
 
+    /// What was done since `start`, by the time it was begun.
+    fn since(&self, start: BootTime) -> Vec<Answer> {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answers: Vec<Answer> =
+            answers.iter().filter(|answer| answer.done >= start).cloned().collect();
+        answers.sort_by_key(|answer| answer.begun);
+        answers
+    }
+
     /// The longest time without an answer since `start`, less the time between two attempts.
     pub fn outage(&self, start: BootTime) -> Duration {
         let mut last = start;
         let mut longest = Duration::ZERO;
-        for answer in self.answers().iter().filter(|answer| answer.done >= start) {
+        for answer in self.since(start) {
             longest = longest.max(answer.done.since(last));
             last = last.max(answer.done);
         }
@@ -93,12 +98,9 @@ impl Prober {
     }
 
     /// Wait for an answer to an attempt begun after `start`.
-    ///
-    /// # Errors
-    /// If none comes in time.
     pub fn wait_for_answer(&self, start: BootTime, seconds: u64) -> Result<Answer> {
         crate::wait_for("an answer from the VIP", seconds, || {
-            self.answers().into_iter().find(|answer| answer.begun >= start)
+            self.since(start).into_iter().find(|answer| answer.begun >= start)
         })
     }
 }

@@ -18,9 +18,6 @@ pub struct Process {
 
 impl Process {
     /// Start `command` inside `namespace` with exactly this environment; its output goes to `log`.
-    ///
-    /// # Errors
-    /// If it cannot be started.
     pub fn start(
         namespace: &Namespace,
         command: &[&str],
@@ -51,17 +48,17 @@ impl Process {
         self.child.id()
     }
 
-    /// Ask it to stop, as the kubelet does.
+    /// Send SIGTERM, as the kubelet does.
     pub fn terminate(&self) {
         self.signal(Signal::SIGTERM);
     }
 
-    /// Stop it in its tracks.
+    /// Send SIGSTOP.
     pub fn freeze(&self) {
         self.signal(Signal::SIGSTOP);
     }
 
-    /// Let it go on.
+    /// Send SIGCONT.
     pub fn thaw(&self) {
         self.signal(Signal::SIGCONT);
     }
@@ -73,27 +70,24 @@ impl Process {
         }
     }
 
-    /// Whether it still runs, and how it ended if not.
+    /// Its exit status, if it has ended.
     pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
     /// Wait for its end.
-    ///
-    /// # Errors
-    /// If it does not end in time.
     pub fn wait(&mut self, seconds: u64) -> Result<std::process::ExitStatus> {
         let what = format!("process {} to end", self.child.id());
         wait_for(&what, seconds, || self.ended())
     }
 
-    /// End it without warning.
+    /// Send SIGKILL, and wait for the end.
     pub fn kill(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
     }
 
-    /// What it printed, and what others printed that had the same file before.
+    /// The log file, with the output of earlier processes that used it.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }

@@ -16,9 +16,6 @@ pub struct Provider {
 impl Provider {
     /// Start one on a host, for the API server there, with the rights of a group. Several on one host need several
     /// ports.
-    ///
-    /// # Errors
-    /// If it cannot be started.
     pub fn start(
         lab: &Lab,
         host: usize,
@@ -35,10 +32,7 @@ impl Provider {
         Ok(Self { process, port })
     }
 
-    /// Start somebody else's provider, with all rights.
-    ///
-    /// # Errors
-    /// If it cannot be started.
+    /// Start another project's provider, with all rights.
     pub fn foreign(lab: &Lab, host: usize, program: &str, args: &[&str]) -> Result<Self> {
         let host: &Host = lab.host(host);
         let kubeconfig = kubeconfig(lab, host, "system:masters")?;

@@ -1,4 +1,4 @@
-//! What the segment hears: every announcement of, and probe for, the VIPs.
+//! Records every announcement of, and probe for, the VIPs on the segment.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,15 +15,12 @@ use crate::{LabError, Result, io, now};
 /// Listens on the client host until it is dropped.
 #[derive(Debug)]
 pub struct Recorder {
-    heard: Arc<Mutex<Vec<(BootTime, NeighborFrame)>>>,
+    recorded: Arc<Mutex<Vec<(BootTime, NeighborFrame)>>>,
     task: JoinHandle<()>,
 }
 
 impl Recorder {
     /// Listen for the lab's VIPs.
-    ///
-    /// # Errors
-    /// If the system refuses a socket.
     pub fn start(lab: &Lab) -> Result<Self> {
         let vips: Vec<IpAddr> = vec![lab.vip_v4.into(), lab.vip_v6.into()];
         let wanted = vips.clone();
@@ -34,9 +31,9 @@ impl Recorder {
             let link = link.ok_or_else(|| std::io::Error::other("the client host has no eth0"))?;
             Layer2::open(&link, vips.into_iter()).map_err(std::io::Error::other)
         });
-        let layer2 = opened.map_err(io("listening to the segment"))?;
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let sink = heard.clone();
+        let layer2 = opened.map_err(io("a packet socket on the segment"))?;
+        let recorded = Arc::new(Mutex::new(Vec::new()));
+        let sink = recorded.clone();
         let task = lab.client_host.spawn(async move {
             while let Ok(frame) = layer2.next_frame().await {
                 if wanted.contains(&frame.address) {
@@ -44,24 +41,21 @@ impl Recorder {
                 }
             }
         });
-        Ok(Self { heard, task })
+        Ok(Self { recorded, task })
     }
 
-    /// What was heard since `start`, oldest first.
+    /// The frames since `start`, oldest first.
     pub fn since(&self, start: BootTime) -> Vec<(BootTime, NeighborFrame)> {
-        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.iter().filter(|(at, _)| *at >= start).cloned().collect()
+        let recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.iter().filter(|(at, _)| *at >= start).cloned().collect()
     }
 
-    /// The hardware address of a host of the lab, by which it is told apart here.
-    ///
-    /// # Errors
-    /// If the host has no eth0.
-    pub fn station(lab: &Lab, host: usize) -> Result<Vec<u8>> {
+    /// The MAC address of a host of the lab.
+    pub fn mac(lab: &Lab, host: usize) -> Result<Vec<u8>> {
         let text = lab.host(host).namespace.run(&["cat", "/sys/class/net/eth0/address"])?;
         let bytes: Option<Vec<u8>> =
             text.trim().split(':').map(|digits| u8::from_str_radix(digits, 16).ok()).collect();
-        bytes.ok_or_else(|| LabError::Missing("a hardware address".into()))
+        bytes.ok_or_else(|| LabError::Missing("a MAC address".into()))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Routers that speak BGP: FRR, BIRD and GoBGP, as users have them in their racks.
+//! BGP routers: FRR, BIRD and GoBGP.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ impl RouterKind {
     pub const ALL: [Self; 3] = [Self::Frr, Self::Bird, Self::GoBgp];
 }
 
-/// Whom a router talks to.
+/// A BGP neighbour of a router.
 #[derive(Debug, Clone)]
 pub struct Neighbour {
     /// Its address; or a link, for FRR's unnumbered peers.
@@ -33,11 +33,11 @@ pub struct Neighbour {
     pub password: Option<String>,
     /// It is more than one hop away.
     pub multihop: bool,
-    /// The router connects; it waits otherwise.
+    /// The router opens the connection.
     pub connects: bool,
     /// BFD: milliseconds, and how many packets may be lost.
     pub bfd: Option<(u32, u32)>,
-    /// Packets have to come from no further away than the link (RFC 5082).
+    /// GTSM with one hop (RFC 5082).
     pub ttl_security: bool,
 }
 
@@ -67,13 +67,12 @@ pub struct RouterOptions {
     pub hold: u16,
     /// It keeps routes of peers that restart (RFC 4724).
     pub graceful_restart: bool,
-    /// Whom it talks to.
     pub neighbours: Vec<Neighbour>,
-    /// Its own routes, to see that nothing is done with them.
+    /// Its own routes: agents have to ignore them.
     pub networks: Vec<String>,
-    /// It takes the routes of this kernel table, and tells its peers of them.
+    /// Redistribute the routes of this kernel table.
     pub table: Option<u32>,
-    /// Its configuration, in place of what is said above.
+    /// A complete configuration, which replaces the fields above.
     pub written: Option<Written>,
 }
 
@@ -116,18 +115,12 @@ pub struct Router {
 const FRR: &str = "/usr/lib/frr";
 
 impl Router {
-    /// The router that is everybody's gateway.
-    ///
-    /// # Errors
-    /// If it cannot be started.
+    /// The default gateway.
     pub fn start(lab: &Lab, options: RouterOptions) -> Result<Self> {
         Self::start_as(lab, "router", GATEWAY, options)
     }
 
     /// A router with this name and number.
-    ///
-    /// # Errors
-    /// If it cannot be started.
     pub fn start_as(lab: &Lab, name: &str, number: u8, options: RouterOptions) -> Result<Self> {
         let namespace = lab.machine(name, number)?;
         namespace.sysctl("net.ipv4.ip_forward", "1")?;
@@ -143,10 +136,7 @@ impl Router {
         Self::on(namespace, folder, number, options)
     }
 
-    /// A routing daemon on a host, which takes the routes of a table and tells the gateway of them.
-    ///
-    /// # Errors
-    /// If it cannot be started.
+    /// A routing daemon on a host, which redistributes the routes of a table to the gateway.
     pub fn beside_agent(host: &Host, kind: RouterKind, table: u32) -> Result<Self> {
         let gateway = Neighbour { connects: true, ..Neighbour::new(&format!("10.42.0.{GATEWAY}"), 65_001) };
         let options = RouterOptions { table: Some(table), ..RouterOptions::new(kind, 65_000, vec![gateway]) };
@@ -154,9 +144,6 @@ impl Router {
     }
 
     /// A routing daemon on a host.
-    ///
-    /// # Errors
-    /// If it cannot be started.
     pub fn on_host(host: &Host, options: RouterOptions) -> Result<Self> {
         let folder = host.folder.join("router");
         std::fs::create_dir_all(&folder).map_err(io(folder.to_string_lossy()))?;
@@ -178,9 +165,6 @@ impl Router {
     }
 
     /// Start its processes.
-    ///
-    /// # Errors
-    /// If one cannot be started, or does not become ready.
     pub fn launch(&mut self) -> Result<()> {
         match self.options.kind {
             RouterKind::Frr => {
@@ -191,7 +175,7 @@ impl Router {
                 self.write("zebra.conf", &zebra)?;
                 self.write("bfdd.conf", "hostname router\n")?;
                 self.write("bgpd.conf", &bgp)?;
-                // What killed daemons left would look like signs of new ones.
+                // Left by killed daemons, they would look like those of the new ones.
                 for left in ["zserv.api", "zebra.vty", "bfdd.vty", "bgpd.vty", "bfdd.sock"] {
                     drop(std::fs::remove_file(self.folder.join(left)));
                 }
@@ -214,7 +198,7 @@ impl Router {
                     let vty = self.folder.join(format!("{daemon}.vty"));
                     wait_for(&format!("{daemon} of FRR"), 20, || vty.exists().then_some(()))?;
                 }
-                wait_for("FRR's BGP", 20, || self.ask("show bgp summary json").ok())?;
+                wait_for("FRR's BGP", 20, || self.query("show bgp summary json").ok())?;
             }
             RouterKind::Bird => {
                 let written = self.options.written.as_ref().map(|written| written.bgp.clone());
@@ -224,7 +208,7 @@ impl Router {
                 let command = ["bird", "-f", "-c", &config, "-s", &control, "-P", &pid];
                 let log = self.folder.join("bird.log");
                 self.processes.push(Process::start(&self.namespace, &command, &[], &log)?);
-                wait_for("BIRD", 20, || self.ask("show status").ok())?;
+                wait_for("BIRD", 20, || self.query("show status").ok())?;
             }
             RouterKind::GoBgp => {
                 self.write("gobgp.toml", &self.gobgp())?;
@@ -232,13 +216,13 @@ impl Router {
                 let command = ["gobgpd", "-t", "toml", "-f", &config, "--api-hosts", "127.0.0.1:50051", "-p"];
                 let log = self.folder.join("gobgpd.log");
                 self.processes.push(Process::start(&self.namespace, &command, &[], &log)?);
-                wait_for("GoBGP", 20, || self.ask("neighbor").ok())?;
+                wait_for("GoBGP", 20, || self.query("neighbor").ok())?;
             }
         }
         Ok(())
     }
 
-    /// Stop it as if its power failed: no farewell.
+    /// Stop it with SIGKILL, as a power failure does.
     pub fn kill(&mut self) {
         self.processes.clear();
     }
@@ -257,11 +241,8 @@ impl Router {
         &self.processes
     }
 
-    /// Ask it something in its own language.
-    ///
-    /// # Errors
-    /// If it does not answer.
-    pub fn ask(&self, question: &str) -> Result<String> {
+    /// The output of a command of its command line.
+    pub fn query(&self, question: &str) -> Result<String> {
         match self.options.kind {
             RouterKind::Frr => {
                 run(&["vtysh", "--vty_socket", &self.folder.to_string_lossy(), "-c", question])
@@ -282,9 +263,6 @@ impl Router {
     }
 
     /// Make GoBGP announce these, which have no place in its configuration.
-    ///
-    /// # Errors
-    /// If it refuses one.
     pub fn announce(&self, prefixes: &[String]) -> Result<()> {
         self.write("prefixes", &prefixes.join("\n"))?;
         let add = "xargs -P 2 -I{} gobgp global rib add {} -a ipv4 <";
@@ -296,7 +274,7 @@ impl Router {
         let mut hops: Vec<String> = match self.options.kind {
             RouterKind::GoBgp => {
                 let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };
-                let text = self.ask(&format!("global rib -a {family} {prefix} -j")).unwrap_or_default();
+                let text = self.query(&format!("global rib -a {family} {prefix} -j")).unwrap_or_default();
                 let paths: Vec<serde_json::Value> = match serde_json::from_str(&text) {
                     Ok(serde_json::Value::Array(paths)) => paths,
                     Ok(serde_json::Value::Object(map)) => {
@@ -321,9 +299,6 @@ impl Router {
     }
 
     /// Wait until packets for a prefix go to exactly these.
-    ///
-    /// # Errors
-    /// If they do not in time.
     pub fn wait_for_next_hops(&self, prefix: &str, wanted: &[&str]) -> Result<()> {
         let mut wanted: Vec<&str> = wanted.to_vec();
         wanted.sort_unstable();
@@ -338,7 +313,7 @@ impl Router {
         })
     }
 
-    /// Everything it knows about the routes for a prefix, in its own words.
+    /// Everything it knows about the routes for a prefix, as text.
     pub fn about(&self, prefix: &str) -> String {
         let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };
         let question = match self.options.kind {
@@ -346,25 +321,24 @@ impl Router {
             RouterKind::Bird => format!("show route for {prefix} all"),
             RouterKind::GoBgp => format!("global rib -a {family} {prefix}"),
         };
-        self.ask(&question).unwrap_or_else(|error| error.to_string())
+        self.query(&question).unwrap_or_else(|error| error.to_string())
     }
 
     /// How many neighbours it exchanges routes with.
     pub fn established(&self) -> usize {
         match self.options.kind {
             RouterKind::Frr => {
-                let text = self.ask("show bgp neighbors json").unwrap_or_default();
+                let text = self.query("show bgp neighbors json").unwrap_or_default();
                 text.matches("\"bgpState\":\"Established\"").count()
             }
-            RouterKind::Bird => self.ask("show protocols").unwrap_or_default().matches("Established").count(),
-            RouterKind::GoBgp => self.ask("neighbor").unwrap_or_default().matches("Establ").count(),
+            RouterKind::Bird => {
+                self.query("show protocols").unwrap_or_default().matches("Established").count()
+            }
+            RouterKind::GoBgp => self.query("neighbor").unwrap_or_default().matches("Establ").count(),
         }
     }
 
     /// Wait until it exchanges routes with so many neighbours.
-    ///
-    /// # Errors
-    /// If it does not in time.
     pub fn wait_for_established(&self, count: usize) -> Result<()> {
         let what = format!("{count} sessions of {:?}", self.options.kind);
         wait_for(&what, 20, || (self.established() == count).then_some(()))

@@ -12,10 +12,10 @@ use kube_vip::net::netlink::{Changes, Netlink};
 use crate::lab::Lab;
 use crate::{LabError, Result, io, now};
 
-/// How often the hosts are looked at.
+/// Time between two samples.
 pub const INTERVAL: Duration = Duration::from_millis(10);
 
-/// One look at all hosts.
+/// The addresses of all hosts at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
     /// When.
@@ -32,7 +32,7 @@ impl Sample {
     }
 }
 
-/// Looks at all hosts until it is stopped.
+/// Samples all hosts until it is dropped.
 #[derive(Debug)]
 pub struct Sampler {
     samples: Arc<Mutex<Vec<Sample>>>,
@@ -43,24 +43,18 @@ pub struct Sampler {
 
 impl Sampler {
     /// Watch the lab's VIPs on all its hosts.
-    ///
-    /// # Errors
-    /// If the system refuses a socket.
     pub fn start(lab: &Lab) -> Result<Self> {
         Self::watching(lab, &[lab.vip_v4.into(), lab.vip_v6.into()])
     }
 
     /// Watch these addresses on all hosts of a lab.
-    ///
-    /// # Errors
-    /// If the system refuses a socket.
     pub fn watching(lab: &Lab, addresses: &[IpAddr]) -> Result<Self> {
         let addresses = addresses.to_vec();
         let samples = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io("a runtime"))?;
-        // A netlink socket stays in the namespace it was opened in, wherever its thread goes.
+        // A netlink socket stays in the namespace it was opened in.
         let guard = runtime.enter();
         let mut links: Vec<(Netlink, Changes)> = Vec::new();
         for host in &lab.hosts {
@@ -74,13 +68,13 @@ impl Sampler {
                 tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
                 while !halt.load(Ordering::Relaxed) {
                     tick.tick().await;
-                    let looks = links.iter().map(|(netlink, _)| netlink.addresses());
-                    let looked = futures::future::join_all(looks).await;
+                    let queries = links.iter().map(|(netlink, _)| netlink.addresses());
+                    let answers = futures::future::join_all(queries).await;
                     let held = |found: Vec<kube_vip::model::ActualAddress>| {
                         let all = found.into_iter().map(|address| address.vip.address);
                         all.filter(|address| wanted.contains(address)).collect()
                     };
-                    let holds = looked.into_iter().map(|found| held(found.unwrap_or_default())).collect();
+                    let holds = answers.into_iter().map(|found| held(found.unwrap_or_default())).collect();
                     sink.lock().unwrap_or_else(PoisonError::into_inner).push(Sample { at: now(), holds });
                 }
             });
@@ -88,17 +82,22 @@ impl Sampler {
         Ok(Self { samples, stop, thread: Some(thread), addresses })
     }
 
-    /// Everything seen so far.
     pub fn samples(&self) -> Vec<Sample> {
         self.samples.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Everything seen since `start`.
     pub fn since(&self, start: BootTime) -> Vec<Sample> {
-        self.samples().into_iter().filter(|sample| sample.at >= start).collect()
+        let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = samples.partition_point(|sample| sample.at < start);
+        samples.get(first..).unwrap_or_default().to_vec()
     }
 
-    /// The latest look.
+    /// The addresses it watches.
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
+    }
+
     pub fn latest(&self) -> Option<Sample> {
         self.samples.lock().unwrap_or_else(PoisonError::into_inner).last().cloned()
     }
@@ -114,18 +113,12 @@ impl Sampler {
         spans.sum()
     }
 
-    /// Wait until exactly one host has every address, and say which.
-    ///
-    /// # Errors
-    /// If that does not come about in time.
+    /// The index of the host that has every address, once it is the only one.
     pub fn wait_for_holder(&self, seconds: u64) -> Result<usize> {
         self.wait_for_holders(&self.addresses, seconds)
     }
 
     /// The same for some of the addresses.
-    ///
-    /// # Errors
-    /// If that does not come about in time.
     pub fn wait_for_holders(&self, addresses: &[IpAddr], seconds: u64) -> Result<usize> {
         crate::wait_for("a single holder of the VIP", seconds, || {
             let sample = self.latest()?;
@@ -140,9 +133,6 @@ impl Sampler {
     }
 
     /// The holder right now, if there is exactly one.
-    ///
-    /// # Errors
-    /// If there is none, or more than one.
     pub fn holder(&self) -> Result<usize> {
         let sample = self.latest().ok_or_else(|| LabError::Missing("a sample".into()))?;
         match self.addresses.first().map(|address| sample.holders(*address)).as_deref() {

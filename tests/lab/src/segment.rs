@@ -19,12 +19,9 @@ pub enum Direction {
 
 impl Segment {
     /// A segment without hosts.
-    ///
-    /// # Errors
-    /// If the system refuses.
     pub fn new(label: &str) -> Result<Self> {
         let switch = Namespace::new(&format!("{label}sw"))?;
-        // Without snooping, multicast goes to everybody, and there is no waiting for a querier.
+        // Without snooping, multicast is flooded, and no querier is needed.
         switch.ip(&["link", "add", "br0", "type", "bridge", "mcast_snooping", "0", "forward_delay", "0"])?;
         switch.ip(&["link", "set", "br0", "up"])?;
         switch.run(&["nft", "add table bridge lab"])?;
@@ -33,9 +30,6 @@ impl Segment {
     }
 
     /// Connect `host` by its `eth0` to port `number`.
-    ///
-    /// # Errors
-    /// If the system refuses.
     pub fn connect(&self, host: &Namespace, number: u8) -> Result<()> {
         let port = port(number);
         // No duplicate address detection for the hosts' own addresses: a lab does not wait for seconds.
@@ -53,25 +47,16 @@ impl Segment {
     }
 
     /// Pull the cable of a host, as the switch sees it: the host loses its carrier.
-    ///
-    /// # Errors
-    /// If the system refuses.
     pub fn pull_cable(&self, number: u8) -> Result<()> {
         self.switch.ip(&["link", "set", &port(number), "down"]).map(drop)
     }
 
     /// Put it back.
-    ///
-    /// # Errors
-    /// If the system refuses.
     pub fn plug_cable(&self, number: u8) -> Result<()> {
         self.switch.ip(&["link", "set", &port(number), "up"]).map(drop)
     }
 
     /// Lose every frame between two hosts, though both keep their carrier.
-    ///
-    /// # Errors
-    /// If the system refuses.
     pub fn partition(&self, from: u8, to: u8, direction: Direction) -> Result<()> {
         let rule = |from: u8, to: u8| {
             let rule = format!("add rule bridge lab cut iifname {} oifname {} drop", port(from), port(to));
@@ -82,9 +67,6 @@ impl Segment {
     }
 
     /// Mend every partition.
-    ///
-    /// # Errors
-    /// If the system refuses.
     pub fn mend(&self) -> Result<()> {
         self.switch.run(&["nft", "flush chain bridge lab cut"]).map(drop)
     }

@@ -1,8 +1,9 @@
-//! Three hosts with agents that announce Services: what tests, demo and benchmarks of those work with.
+//! Three hosts with agents that announce Services, for tests, demo and benchmarks.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
@@ -10,20 +11,22 @@ use serde_json::{Value, json};
 
 use crate::lab::Lab;
 use crate::sampler::Sampler;
-use crate::{Administrator, Agent, AgentOptions, Follower, LabOptions, Objects, Result, io, run, wait_for};
+use crate::{
+    Administrator, Agent, AgentOptions, Follower, LabOptions, Namespace, Objects, Result, io, run, wait_for,
+};
 
 /// Addresses for Services: routed to the segment by every host, on no subnet of theirs.
 pub const NETWORK_V4: &str = "10.43.0.0/16";
 /// The same for IPv6.
 pub const NETWORK_V6: &str = "fd43::/64";
-/// Whose rights the agents have.
+/// The group whose rights the agents have.
 const GROUP: &str = "kube-vip";
 
 /// Hosts whose agents announce Services.
 pub struct ServiceLab {
     /// The agent on each host, where one was started.
     pub agents: Vec<Option<Agent>>,
-    /// Watches who has which address, of those that were named at the start.
+    /// Watches which host has which of the addresses that were named at the start.
     pub sampler: Sampler,
     /// Follows the Services.
     pub follower: Follower,
@@ -38,9 +41,6 @@ pub struct ServiceLab {
 impl ServiceLab {
     /// Bring up hosts and API servers, but no agents yet. Those will have the rights that the program's own role
     /// gives.
-    ///
-    /// # Errors
-    /// If something does not come up.
     pub fn start(program: &str, watched: &[IpAddr]) -> Result<Self> {
         let lab = Lab::start(LabOptions { hosts: 3, control_plane: true })?;
         let admin = Administrator::new(&lab, 0)?;
@@ -67,17 +67,11 @@ impl ServiceLab {
     }
 
     /// Take the agents' rights away.
-    ///
-    /// # Errors
-    /// What the API server says.
     pub fn revoke(&self) -> Result<()> {
         self.objects().delete::<ClusterRoleBinding>(GROUP)
     }
 
     /// Make a Secret in a namespace, and let the agents read it.
-    ///
-    /// # Errors
-    /// What the API server says.
     pub fn allow_secret(&self, namespace: &str, name: &str, data: Value) -> Result<()> {
         let rules = json!([{ "apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourceNames": [name] }]);
         self.objects().create::<ClusterRole>("kube-vip-secret", json!({ "rules": rules }))?;
@@ -92,22 +86,16 @@ impl ServiceLab {
     }
 
     /// Give them back.
-    ///
-    /// # Errors
-    /// What the API server says.
     pub fn restore(&self) -> Result<()> {
         bind(self.objects())
     }
 
-    /// How agents are started when nothing else is said: Services alone, one election.
+    /// Default options of agents: Services without the control plane, one election.
     pub fn plain_options(&self) -> AgentOptions {
         self.plain.clone()
     }
 
     /// Start an agent on every host that has none.
-    ///
-    /// # Errors
-    /// If one cannot be started.
     pub fn start_agents(&mut self) -> Result<()> {
         for index in 0..self.lab.hosts.len() {
             self.start_agent(index)?;
@@ -116,9 +104,6 @@ impl ServiceLab {
     }
 
     /// Start an agent on a host, unless one runs there.
-    ///
-    /// # Errors
-    /// If it cannot be started.
     pub fn start_agent(&mut self, index: usize) -> Result<()> {
         let host = self.lab.host(index);
         if let Some(slot) = self.agents.get_mut(index) {
@@ -130,19 +115,41 @@ impl ServiceLab {
         Ok(())
     }
 
+    /// As at the start: no agents, no addresses of theirs, no Services, no Leases, no Events.
+    pub fn reset(&mut self) -> Result<()> {
+        self.kill_agents();
+        self.lab.heal()?;
+        for service in self.objects().services("default")? {
+            let name = service.metadata.name.unwrap_or_default();
+            if name != "kubernetes" {
+                self.delete(&name)?;
+            }
+        }
+        for lease in self.objects().leases()? {
+            self.objects().delete::<Lease>(&lease)?;
+        }
+        self.objects().delete_events()?;
+        // The kernel would remove what killed agents held a few seconds later.
+        for host in &self.lab.hosts {
+            remove_addresses(&host.namespace, self.sampler.addresses())?;
+        }
+        wait_for("the addresses of killed agents to be removed", 20, || {
+            self.sampler.latest()?.holds.iter().all(Vec::is_empty).then_some(())
+        })
+    }
+
+    /// Stop all agents with SIGKILL.
+    pub fn kill_agents(&mut self) {
+        self.agents.iter_mut().for_each(|slot| *slot = None);
+    }
+
     /// The agent on a host.
-    ///
-    /// # Panics
-    /// If none was started there.
-    #[expect(clippy::expect_used, reason = "a test that asks for an agent it did not start is wrong")]
+    #[expect(clippy::expect_used, reason = "a test may only use an agent that it started")]
     pub fn agent(&mut self, index: usize) -> &mut Agent {
         self.agents.get_mut(index).and_then(Option::as_mut).expect("an agent on that host")
     }
 
-    /// End all agents in good order.
-    ///
-    /// # Errors
-    /// If one does not end in time.
+    /// Stop all agents with SIGTERM.
     pub fn stop_agents(&mut self) -> Result<()> {
         self.agents.iter().flatten().for_each(|agent| agent.terminate());
         self.agents.iter_mut().flatten().try_for_each(|agent| agent.wait(10).map(drop))?;
@@ -156,9 +163,6 @@ impl ServiceLab {
     }
 
     /// Create a Service of type LoadBalancer with these addresses in its annotation, and port 80.
-    ///
-    /// # Errors
-    /// What the API server says.
     pub fn create(&self, name: &str, addresses: &str, spec: Value) -> Result<()> {
         let mut full = json!({
             "type": "LoadBalancer",
@@ -177,17 +181,11 @@ impl ServiceLab {
     }
 
     /// Write annotations of a Service; `null` takes one away.
-    ///
-    /// # Errors
-    /// What the API server says.
     pub fn annotate(&self, name: &str, annotations: Value) -> Result<()> {
         self.objects().patch::<Service>(name, json!({ "metadata": { "annotations": annotations } }))
     }
 
-    /// Say which nodes have an endpoint of a Service, in one of its slices. A leading `-` marks one that is not ready.
-    ///
-    /// # Errors
-    /// What the API server says.
+    /// Set the nodes that have an endpoint of a Service, in one of its slices. A leading `-` marks one that is not ready.
     pub fn set_endpoints(&self, service: &str, slice: &str, nodes: &[&str]) -> Result<()> {
         let endpoint = |(number, node): (usize, &&str)| {
             let name = node.trim_start_matches('-');
@@ -211,18 +209,12 @@ impl ServiceLab {
     }
 
     /// A Service with an address and an endpoint on every node.
-    ///
-    /// # Errors
-    /// What the API server says.
     pub fn serve(&self, name: &str, addresses: &str) -> Result<()> {
         self.create(name, addresses, json!({}))?;
         self.set_endpoints(name, "a", &["node-1", "node-2", "node-3"])
     }
 
     /// The same for many Services at once, each with its address.
-    ///
-    /// # Errors
-    /// What the API server says.
     pub fn serve_all(&self, services: &[(String, String)]) -> Result<()> {
         let endpoints: Vec<Value> = (1..=3)
             .map(|number| json!({ "addresses": [format!("10.244.0.{number}")], "nodeName": format!("node-{number}") }))
@@ -250,18 +242,12 @@ impl ServiceLab {
     }
 
     /// The answer of one host's API server to a GET of any path.
-    ///
-    /// # Errors
-    /// What it says.
     pub fn raw(&self, host: usize, path: &str) -> Result<String> {
         let admin = Administrator::new(&self.lab, host)?;
         admin.objects(&self.lab).raw(path)
     }
 
     /// Delete a Service and all its slices.
-    ///
-    /// # Errors
-    /// What the API server says.
     pub fn delete(&self, name: &str) -> Result<()> {
         self.objects().delete::<Service>(name)?;
         for slice in ["a", "b"] {
@@ -270,40 +256,28 @@ impl ServiceLab {
         Ok(())
     }
 
-    /// Wait until exactly one host has an address, and say which.
-    ///
-    /// # Errors
-    /// If that does not come about.
+    /// The index of the host that has an address, once exactly one has it.
     pub fn wait_for_holder(&self, address: &str) -> Result<usize> {
         self.sampler.wait_for_holders(&[parsed(address)], 20)
     }
 
     /// Wait until this host alone has an address.
-    ///
-    /// # Errors
-    /// If that does not come about.
     pub fn wait_for_holder_to_be(&self, address: &str, host: usize) -> Result<()> {
         let what = format!("{address} on host {}", host + 1);
         wait_for(&what, 20, || (self.holders(address) == [host]).then_some(()))
     }
 
     /// Wait until no host has an address.
-    ///
-    /// # Errors
-    /// If that does not come about.
-    pub fn wait_until_nobody_has(&self, address: &str) -> Result<()> {
-        wait_for(&format!("nobody to have {address}"), 20, || self.holders(address).is_empty().then_some(()))
+    pub fn wait_until_no_host_has(&self, address: &str) -> Result<()> {
+        wait_for(&format!("no host to have {address}"), 20, || self.holders(address).is_empty().then_some(()))
     }
 
-    /// Who has an address now.
+    /// The hosts that have an address now.
     pub fn holders(&self, address: &str) -> Vec<usize> {
         self.sampler.latest().map(|sample| sample.holders(parsed(address))).unwrap_or_default()
     }
 
     /// Wait until the status of a Service names exactly these addresses.
-    ///
-    /// # Errors
-    /// If that does not come about.
     pub fn wait_for_status(&self, name: &str, addresses: &[&str]) -> Result<Service> {
         let wanted: BTreeSet<&str> = addresses.iter().copied().collect();
         wait_for(&format!("the status of {name} to name {addresses:?}"), 20, || {
@@ -315,21 +289,31 @@ impl ServiceLab {
         })
     }
 
-    /// Whom a Lease names.
-    ///
-    /// # Errors
-    /// What the API server says.
+    /// The holder that a Lease names.
     pub fn lease_holder(&self, lease: &str) -> Result<String> {
-        use k8s_openapi::api::coordination::v1::Lease;
         let lease = self.objects().get::<Lease>(lease)?;
         Ok(lease.and_then(|lease| lease.spec?.holder_identity).unwrap_or_default())
     }
 }
 
+/// Remove these addresses from all interfaces of a host.
+fn remove_addresses(host: &Namespace, addresses: &[IpAddr]) -> Result<()> {
+    for line in host.ip(&["-o", "address", "show"])?.lines() {
+        // 2: eth0    inet 10.43.0.1/32 …
+        let mut words = line.split_whitespace().skip(1);
+        let (Some(interface), Some(_), Some(prefix)) = (words.next(), words.next(), words.next()) else {
+            continue;
+        };
+        let address = prefix.split('/').next().and_then(|text| text.parse().ok());
+        if address.is_some_and(|address| addresses.contains(&address)) {
+            // It may have expired in between.
+            drop(host.ip(&["address", "del", prefix, "dev", interface]));
+        }
+    }
+    Ok(())
+}
+
 /// The Nodes of a lab's hosts.
-///
-/// # Errors
-/// What the API server says.
 pub fn create_nodes(lab: &Lab, objects: Objects<'_>) -> Result<()> {
     for host in &lab.hosts {
         objects.create::<Node>(&host.name, json!({ "status": {} }))?;

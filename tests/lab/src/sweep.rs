@@ -1,4 +1,4 @@
-//! Asks the segment who has each of many addresses, until somebody answers.
+//! Probes the segment for many addresses until each is answered for.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,21 +14,20 @@ use tokio::task::JoinHandle;
 use crate::lab::Lab;
 use crate::{LabError, Result, io, now};
 
-/// Time between two rounds of questions.
+/// Time between two rounds of probes.
 const ROUND: Duration = Duration::from_millis(20);
-/// Questions in a round, so that they do not drown the answers.
-const QUESTIONS: usize = 400;
+/// Probes in a round: more would delay the answers.
+const PROBES: usize = 400;
 
 #[derive(Debug, Default)]
 struct State {
-    /// Who is asked for.
     wanted: Vec<IpAddr>,
-    /// Stations that do not count.
+    /// The MAC address of a host whose answers are ignored.
     except: Vec<u8>,
     answered: BTreeMap<IpAddr, (BootTime, Vec<u8>)>,
 }
 
-/// Asks from the client host until it is dropped.
+/// Probes from the client host until it is dropped.
 #[derive(Debug)]
 pub struct Sweep {
     state: Arc<Mutex<State>>,
@@ -36,10 +35,7 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// Nobody is asked for yet.
-    ///
-    /// # Errors
-    /// If the system refuses a socket.
+    /// No address is probed yet.
     pub fn start(lab: &Lab) -> Result<Self> {
         let opened = lab.client_host.block_on(async move {
             let (netlink, _changes) = Netlink::open()?;
@@ -50,7 +46,7 @@ impl Sweep {
                 [std::net::Ipv4Addr::UNSPECIFIED.into(), std::net::Ipv6Addr::UNSPECIFIED.into()];
             Layer2::open(&link, both.into_iter()).map_err(std::io::Error::other)
         });
-        let layer2 = opened.map_err(io("asking the segment"))?;
+        let layer2 = opened.map_err(io("probing the segment"))?;
         let state = Arc::new(Mutex::new(State::default()));
         let shared = state.clone();
         let task = lab.client_host.spawn(async move {
@@ -61,12 +57,12 @@ impl Sweep {
                     frame = layer2.next_frame() => {
                         let Ok(frame) = frame else { return };
                         if frame.kind == FrameKind::Announcement {
-                            lock(&shared).hear(frame.address, frame.mac);
+                            lock(&shared).record(frame.address, frame.mac);
                         }
                     }
                     _ = tick.tick() => {
-                        for address in lock(&shared).open().into_iter().take(QUESTIONS) {
-                            // The next round asks again.
+                        for address in lock(&shared).open().into_iter().take(PROBES) {
+                            // The next round repeats it.
                             layer2.probe(address).ok();
                         }
                     }
@@ -76,16 +72,13 @@ impl Sweep {
         Ok(Self { state, task })
     }
 
-    /// Ask for these from now on; answers of this station do not count.
-    pub fn ask(&self, wanted: &[IpAddr], except: &[u8]) {
+    /// Probe for these from now on, and ignore answers from the host with the MAC address `except`.
+    pub fn probe(&self, wanted: &[IpAddr], except: &[u8]) {
         *lock(&self.state) =
             State { wanted: wanted.to_vec(), except: except.to_vec(), answered: BTreeMap::new() };
     }
 
-    /// Wait until each has an answer, and say when the last one came.
-    ///
-    /// # Errors
-    /// If that does not come about in time.
+    /// The time of the last answer, once each address has one.
     pub fn wait(&self, seconds: u64) -> Result<BootTime> {
         let waited = crate::wait_for("every address to be answered for", seconds, || {
             let state = lock(&self.state);
@@ -98,20 +91,20 @@ impl Sweep {
         })
     }
 
-    /// How many addresses each station answered for.
+    /// How many addresses each MAC address answered for.
     pub fn shares(&self) -> BTreeMap<Vec<u8>, usize> {
         let mut shares = BTreeMap::new();
-        for (_, station) in lock(&self.state).answered.values() {
-            *shares.entry(station.clone()).or_default() += 1;
+        for (_, mac) in lock(&self.state).answered.values() {
+            *shares.entry(mac.clone()).or_default() += 1;
         }
         shares
     }
 }
 
 impl State {
-    fn hear(&mut self, address: IpAddr, station: Vec<u8>) {
-        if station != self.except && self.wanted.contains(&address) {
-            self.answered.entry(address).or_insert_with(|| (now(), station));
+    fn record(&mut self, address: IpAddr, mac: Vec<u8>) {
+        if mac != self.except && self.wanted.contains(&address) {
+            self.answered.entry(address).or_insert_with(|| (now(), mac));
         }
     }
 

@@ -1,10 +1,10 @@
-//! What stands behind Services: a "pod" on each host, and a real kube-proxy that leads packets to it.
+//! Backends of Services: a "pod" on each host, and a real kube-proxy that forwards packets to it.
 //!
 //! ```text
 //!   client ── segment ── host N (kube-proxy) ── pod N: 10.244.N.2, fd44:0:0:N::2, port 8080, TCP and UDP
 //! ```
 //!
-//! A pod answers with its number and the address it was asked from.
+//! A pod answers with its number and the client's address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -29,8 +29,7 @@ pub const PORT: u16 = 8080;
 pub const INTERVAL: Duration = Duration::from_millis(20);
 /// The same for an eager one.
 const EAGER: Duration = Duration::from_millis(4);
-/// Time a request may take.
-const PATIENCE: Duration = Duration::from_secs(1);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A pod on each host, and the proxies.
 #[derive(Debug)]
@@ -52,9 +51,6 @@ fn pod_v6(host: usize) -> String {
 
 impl Workload {
     /// Start pods and proxies.
-    ///
-    /// # Errors
-    /// If the system refuses something, or kube-proxy is not there.
     pub fn start(lab: &Lab) -> Result<Self> {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let mut workload = Self { proxies: Vec::new(), servers: Vec::new(), pods: Vec::new() };
@@ -87,7 +83,7 @@ fn connect(lab: &Lab, index: usize, pod: &Namespace) -> Result<()> {
     for key in ["all", "default"] {
         pod.sysctl(&format!("net.ipv6.conf.{key}.accept_dad"), "0")?;
     }
-    // An earlier pod's end goes with its namespace, which takes the kernel a moment.
+    // The kernel removes an earlier pod's end with its namespace, after a moment.
     host.ip(&["link", "del", "pods"]).ok();
     host.ip(&["link", "add", "pods", "type", "veth", "peer", "name", "eth0", "netns", pod.name()])?;
     let (v4, v6) = (format!("10.244.{}", index + 1), format!("fd44:0:0:{}:", index + 1));
@@ -137,9 +133,8 @@ fn start_proxy(lab: &Lab, index: usize) -> Result<Process> {
 async fn serve_tcp(pod: usize) {
     let Ok(listener) = TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT)).await else { return };
     while let Ok((mut stream, from)) = listener.accept().await {
-        tokio::spawn(timeout(PATIENCE, async move {
+        tokio::spawn(timeout(REQUEST_TIMEOUT, async move {
             let mut request = [0; 1024];
-            // Whatever is asked, the answer is the same.
             let Ok(1..) = stream.read(&mut request).await else { return };
             let body = format!("pod {pod} asked by {}", from.ip().to_canonical());
             let answer = format!(
@@ -162,9 +157,6 @@ async fn serve_udp(pod: usize) {
 }
 
 /// Slices for a Service with pods on these hosts, in both families.
-///
-/// # Errors
-/// What the API server says.
 pub fn set_pods(objects: Objects<'_>, service: &str, hosts: &[usize]) -> Result<()> {
     for (family, suffix) in [("IPv4", "a"), ("IPv6", "b")] {
         let endpoint = |host: &usize| {
@@ -191,39 +183,31 @@ pub fn set_pods(objects: Objects<'_>, service: &str, hosts: &[usize]) -> Result<
     Ok(())
 }
 
-/// Ask for a page from the client host.
-///
-/// # Errors
-/// If nobody answers.
+/// The answer to a GET from the client host.
 pub fn get(lab: &Lab, address: IpAddr, port: u16) -> Result<String> {
     get_from(&lab.client_host, address, port)
 }
 
-/// Ask for a page from any machine.
-///
-/// # Errors
-/// If nobody answers.
+/// The answer to a GET from any machine.
 pub fn get_from(machine: &Namespace, address: IpAddr, port: u16) -> Result<String> {
-    let asked = machine.block_on(async move { timeout(PATIENCE, request(address, port)).await });
-    match asked {
+    let answered = machine.block_on(async move { timeout(REQUEST_TIMEOUT, request(address, port)).await });
+    match answered {
         Ok(Ok(text)) => Ok(text),
         Ok(Err(error)) => Err(LabError::Api(format!("{address}: {error}"))),
-        Err(_) => {
-            Err(LabError::Timeout { what: format!("an answer from {address}"), seconds: PATIENCE.as_secs() })
-        }
+        Err(_) => Err(LabError::Timeout {
+            what: format!("an answer from {address}"),
+            seconds: REQUEST_TIMEOUT.as_secs(),
+        }),
     }
 }
 
 /// Send a datagram from the client host, and return the answer.
-///
-/// # Errors
-/// If nobody answers.
 pub fn get_udp(lab: &Lab, address: IpAddr, port: u16) -> Result<String> {
     let any: IpAddr = match address {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let asked = lab.client_host.block_on(async move {
+    let answered = lab.client_host.block_on(async move {
         let exchange = async {
             let socket = UdpSocket::bind((any, 0)).await?;
             socket.connect((address, port)).await?;
@@ -234,14 +218,15 @@ pub fn get_udp(lab: &Lab, address: IpAddr, port: u16) -> Result<String> {
                 String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned(),
             )
         };
-        timeout(PATIENCE, exchange).await
+        timeout(REQUEST_TIMEOUT, exchange).await
     });
-    match asked {
+    match answered {
         Ok(Ok(text)) => Ok(text),
         Ok(Err(error)) => Err(LabError::Api(format!("{address}: {error}"))),
-        Err(_) => {
-            Err(LabError::Timeout { what: format!("an answer from {address}"), seconds: PATIENCE.as_secs() })
-        }
+        Err(_) => Err(LabError::Timeout {
+            what: format!("an answer from {address}"),
+            seconds: REQUEST_TIMEOUT.as_secs(),
+        }),
     }
 }
 
@@ -259,7 +244,7 @@ async fn request(address: IpAddr, port: u16) -> std::io::Result<String> {
 
 /// One request of a [`Caller`].
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct Request {
     /// When it was begun.
     pub begun: BootTime,
     /// When it came to its end.
@@ -268,25 +253,25 @@ pub struct Asked {
     pub answered: bool,
 }
 
-/// Asks an address again and again until it is dropped.
+/// Sends requests to an address until it is dropped.
 #[derive(Debug)]
 pub struct Caller {
-    asked: Arc<Mutex<Vec<Asked>>>,
+    asked: Arc<Mutex<Vec<Request>>>,
     task: JoinHandle<()>,
 }
 
 impl Caller {
-    /// Ask from the client host.
+    /// From the client host.
     pub fn start(lab: &Lab, address: IpAddr, port: u16) -> Self {
         Self::of(&lab.client_host, address, port)
     }
 
-    /// Ask from any machine.
+    /// From any machine.
     pub fn of(machine: &Namespace, address: IpAddr, port: u16) -> Self {
         Self::every(INTERVAL, machine, address, port)
     }
 
-    /// Ask from the client host, more often.
+    /// From the client host, more often.
     pub fn eager(lab: &Lab, address: IpAddr, port: u16) -> Self {
         Self::every(EAGER, &lab.client_host, address, port)
     }
@@ -302,9 +287,10 @@ impl Caller {
                 let sink = sink.clone();
                 tokio::spawn(async move {
                     let begun = now();
-                    let answered = matches!(timeout(PATIENCE, request(address, port)).await, Ok(Ok(_)));
-                    let asked = Asked { begun, done: now(), answered };
-                    sink.lock().unwrap_or_else(PoisonError::into_inner).push(asked);
+                    let answered =
+                        matches!(timeout(REQUEST_TIMEOUT, request(address, port)).await, Ok(Ok(_)));
+                    let request = Request { begun, done: now(), answered };
+                    sink.lock().unwrap_or_else(PoisonError::into_inner).push(request);
                 });
             }
         });
@@ -312,7 +298,7 @@ impl Caller {
     }
 
     /// Requests begun since `start`, oldest first.
-    pub fn since(&self, start: BootTime) -> Vec<Asked> {
+    pub fn since(&self, start: BootTime) -> Vec<Request> {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
         asked.retain(|one| one.begun >= start);
         asked.sort_by_key(|one| one.begun);

@@ -11,7 +11,7 @@ use kube_vip_lab::{DhcpServer, Result, ServerKind, ServerOptions, ServiceLab, md
 use serde_json::json;
 
 use super::services::{Options, Report};
-use super::{save, words};
+use super::{save, text};
 use crate::setup;
 use crate::sh::{Outcome, run};
 
@@ -55,7 +55,7 @@ pub(crate) fn run_all(options: &Options) -> Outcome {
         Ok(())
     };
     let mut measured = measured;
-    measured().map_err(words)?;
+    measured().map_err(text)?;
     println!();
     report.print();
     save(&report, options.json(), "target/bench-dhcp.json")
@@ -81,11 +81,11 @@ impl Bench {
 
     /// Which agent answers for an address.
     fn holder(&self, address: IpAddr) -> Result<usize> {
-        self.sweep.ask(&[address], &[]);
+        self.sweep.probe(&[address], &[]);
         self.sweep.wait(20)?;
         let shares = self.sweep.shares();
         for host in 0..self.lab.lab.hosts.len() {
-            if shares.contains_key(&Recorder::station(&self.lab.lab, host)?) {
+            if shares.contains_key(&Recorder::mac(&self.lab.lab, host)?) {
                 return Ok(host);
             }
         }
@@ -98,7 +98,7 @@ impl Bench {
         for number in 0..20 {
             let name = format!("one-{number}");
             self.lab.set_endpoints(&name, "a", &["node-1", "node-2", "node-3"])?;
-            self.sweep.ask(&wanted, &[]);
+            self.sweep.probe(&wanted, &[]);
             let start = now();
             self.lab.create(&name, "0.0.0.0", json!({}))?;
             reachable.push(self.sweep.wait(20)?.since(start).as_secs_f64() * 1000.0);
@@ -122,7 +122,7 @@ impl Bench {
         for _ in 0..5 {
             let holder = self.holder(address)?;
             let start = now();
-            self.sweep.ask(&wanted, &Recorder::station(&self.lab.lab, holder)?);
+            self.sweep.probe(&wanted, &Recorder::mac(&self.lab.lab, holder)?);
             self.lab.agent(holder).terminate();
             planned.push(self.sweep.wait(20)?.since(start).as_secs_f64());
             self.lab.agent(holder).wait(10)?;
@@ -130,7 +130,7 @@ impl Bench {
             std::thread::sleep(Duration::from_secs(3));
             let holder = self.holder(address)?;
             let start = now();
-            self.sweep.ask(&wanted, &Recorder::station(&self.lab.lab, holder)?);
+            self.sweep.probe(&wanted, &Recorder::mac(&self.lab.lab, holder)?);
             self.lab.agent(holder).kill();
             lost.push(self.sweep.wait(30)?.since(start).as_secs_f64());
             self.lab.start_agent(holder)?;
@@ -140,7 +140,7 @@ impl Bench {
         for _ in 0..3 {
             let holder = self.holder(address)?;
             let start = now();
-            self.sweep.ask(&wanted, &Recorder::station(&self.lab.lab, holder)?);
+            self.sweep.probe(&wanted, &Recorder::mac(&self.lab.lab, holder)?);
             self.lab.lab.lose_host(holder)?;
             self.lab.agent(holder).kill();
             gone.push(self.sweep.wait(30)?.since(start).as_secs_f64());
@@ -154,12 +154,12 @@ impl Bench {
         Ok(())
     }
 
-    /// From the end of the node that tells a name to the answer of the next.
+    /// From the end of the node that publishes a name to the answer of the next.
     fn names(&mut self, report: &mut Report) -> Result<()> {
         let seeker = self.lab.lab.machine("seeker", 246)?;
         let answered = |not: Option<IpAddr>| {
             kube_vip_lab::wait_for("an answer", 30, || {
-                let (from, _) = mdns::ask(&seeker, "web.local").ok().flatten()?;
+                let (from, _) = mdns::query(&seeker, "web.local").ok().flatten()?;
                 (Some(from) != not).then_some(from)
             })
         };
@@ -192,7 +192,7 @@ impl Bench {
     fn burst(&mut self, kind: ServerKind, report: &mut Report) -> Result<()> {
         let services: Vec<(String, String)> =
             (0..50).map(|number| (format!("burst-{number}"), "0.0.0.0".into())).collect();
-        self.sweep.ask(&addresses(50), &[]);
+        self.sweep.probe(&addresses(50), &[]);
         let start = now();
         self.lab.serve_all(&services)?;
         let created = now();
@@ -228,7 +228,7 @@ impl Bench {
         let name = |number: usize| format!("plain-{number}");
         let services: Vec<(String, String)> =
             wanted.iter().enumerate().map(|(number, address)| (name(number), address.to_string())).collect();
-        self.sweep.ask(&wanted, &[]);
+        self.sweep.probe(&wanted, &[]);
         self.lab.serve_all(&services)?;
         self.sweep.wait(120)?;
         let holder = self.holder(wanted.first().copied().unwrap_or(Ipv4Addr::UNSPECIFIED.into()))?;
@@ -246,7 +246,7 @@ impl Bench {
         let before: Vec<f64> = (0..3).map(|host| usage(self.lab.agent(host).pid()).rss_mb).collect();
         let services: Vec<(String, String)> =
             (0..500).map(|number| (format!("many-{number}"), "0.0.0.0".into())).collect();
-        self.sweep.ask(&wanted, &[]);
+        self.sweep.probe(&wanted, &[]);
         let start = now();
         self.lab.serve_all(&services)?;
         let created = now();

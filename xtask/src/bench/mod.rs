@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::sh::{Outcome, root};
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn words(error: LabError) -> String {
+fn text(error: LabError) -> String {
     error.to_string()
 }
 

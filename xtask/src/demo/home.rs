@@ -1,4 +1,4 @@
-//! `cargo xtask demo home`: a cluster behind a home router, and nobody who hands out addresses.
+//! `cargo xtask demo home`: a cluster behind a home router, with addresses from DHCP.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -30,7 +30,7 @@ fn play(program: &str, provider: &str) -> Result<(), LabError> {
     println!(
         "\n1. Three hosts with real API servers, and what a flat has: a router with DHCP (dnsmasq) and UPnP"
     );
-    println!("   (miniupnpd, in secure mode), a desktop (avahi), and somebody outside, at 100.200.0.2.");
+    println!("   (miniupnpd, in secure mode), a desktop (avahi), and an external client at 100.200.0.2.");
     let mut lab = ServiceLab::start(program, &dhcp::addresses())?;
     let _dhcp = DhcpServer::start(&lab.lab, ServerOptions::new(ServerKind::Dnsmasq, 600))?;
     let mut router = HomeRouter::start(&lab.lab)?;
@@ -49,7 +49,7 @@ fn play(program: &str, provider: &str) -> Result<(), LabError> {
     set_pods(lab.objects(), "web", &[0, 1, 2])?;
     wait_for("the port to be open", 30, || router.reaches(URL).then_some(()))?;
     println!(
-        "   Reached from outside {:.1} s later. What its Events say:",
+        "   Reached from outside {:.1} s later. Its Events:",
         kube_vip_lab::now().since(start).as_secs_f64()
     );
     let events: BTreeSet<(String, String)> = lab.objects().events("web")?.into_iter().collect();
@@ -64,7 +64,10 @@ fn play(program: &str, provider: &str) -> Result<(), LabError> {
     println!("   GET {URL}  →  {}", get_from(&router.outside, OUTSIDE.into(), 8080)?);
 
     let holder = lab.wait_for_holder(&found)?;
-    println!("\n4. The agent on node-{} gets SIGTERM, while the desktop asks every 20 ms.", holder + 1);
+    println!(
+        "\n4. The agent on node-{} gets SIGTERM, while the desktop sends a request every 20 ms.",
+        holder + 1
+    );
     let caller = Caller::of(&desktop.namespace, address, 80);
     std::thread::sleep(Duration::from_secs(1));
     let start = kube_vip_lab::now();
@@ -89,7 +92,7 @@ fn play(program: &str, provider: &str) -> Result<(), LabError> {
     lab.delete("web")?;
     wait_for("the port to be closed", 20, || (!router.reaches(URL)).then_some(()))?;
     wait_for("the name to be gone", 20, || desktop.resolve("web.local", "-4").is_none().then_some(()))?;
-    lab.wait_until_nobody_has(&found)?;
+    lab.wait_until_no_host_has(&found)?;
     println!("   The port is closed, the name gone, and the address back with the DHCP server.");
     Ok(())
 }

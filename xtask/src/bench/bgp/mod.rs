@@ -1,4 +1,4 @@
-//! `cargo xtask bench bgp`: how fast routers hear of what changed, and what that costs.
+//! `cargo xtask bench bgp`: how fast routers learn changes, and what that costs.
 
 mod prefixes;
 
@@ -10,7 +10,7 @@ use kube_vip_lab::{
 };
 
 use super::services::{Options, Report, agent};
-use super::{save, words};
+use super::{save, text};
 use crate::setup;
 use crate::sh::{Outcome, run};
 
@@ -26,7 +26,7 @@ pub(crate) fn run_all(options: &Options) -> Outcome {
         run("cargo", &["build", "--release", "--locked"], &[])?;
     }
     let mut report = Report::default();
-    measure(options, &mut report).map_err(words)?;
+    measure(options, &mut report).map_err(text)?;
     println!();
     report.print();
     save(&report, options.json(), "target/bench-bgp.json")
@@ -93,7 +93,7 @@ impl Bench {
         Ok(router)
     }
 
-    /// Until a route goes by so many hosts, in seconds.
+    /// Seconds until a route has so many next hops.
     fn until(router: &Router, prefix: &str, hosts: usize) -> Result<f64> {
         let begun = now();
         wait_for(&format!("{prefix} by {hosts} hosts"), 60, || {

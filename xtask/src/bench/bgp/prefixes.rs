@@ -1,4 +1,5 @@
-//! Ten thousand prefixes: how long until they are in a router's kernel, told by us and by others, and what that costs.
+//! Ten thousand prefixes: how long until they are in a router's kernel, from kube-vip and from other speakers, and what
+//! that costs.
 
 use std::time::Duration;
 
@@ -59,7 +60,7 @@ fn agents(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Routers that wait for one speaker, the first of them FRR and the others BIRD, for the machine's sake.
+/// Passive routers for one speaker: the first is FRR, the others BIRD, which needs less memory.
 fn receivers(bench: &Bench, count: u8, speaker: &str) -> Result<Vec<Router>> {
     let router = |n: u8| {
         let kind = if n == 0 { RouterKind::Frr } else { RouterKind::Bird };
@@ -82,8 +83,8 @@ fn filled(routers: &[Router]) -> Result<f64> {
 }
 
 /// How long one speaker takes to fill one router, and four at once.
-fn compare(bench: &Bench, report: &mut Report, who: &str, address: &str, pid: u32) -> Result<()> {
-    let ours = who == "kube-vip";
+fn compare(bench: &Bench, report: &mut Report, subject: &str, address: &str, pid: u32) -> Result<()> {
+    let ours = subject == "kube-vip";
     for count in [1, MOST] {
         let mut times = Vec::new();
         for _ in 0..RUNS {
@@ -92,11 +93,16 @@ fn compare(bench: &Bench, report: &mut Report, who: &str, address: &str, pid: u3
             // A session that ends at once would count as a bad one.
             std::thread::sleep(Duration::from_secs(2));
         }
-        let what = format!("{who}: 10,000 prefixes → kernel of {count} router(s), after Established");
+        let what = format!("{subject}: 10,000 prefixes → kernel of {count} router(s), after Established");
         report.add_all(&what, times, "s", if ours { "as GoBGP" } else { "" });
     }
     let memory = usage(pid).rss_mb;
-    report.add(format!("{who}: memory with 10,000 prefixes"), memory, "MiB", if ours { "48" } else { "" });
+    report.add(
+        format!("{subject}: memory with 10,000 prefixes"),
+        memory,
+        "MiB",
+        if ours { "48" } else { "" },
+    );
     Ok(())
 }
 
@@ -116,7 +122,7 @@ fn other(bench: &Bench, kind: RouterKind, prefixes: &[String]) -> Result<Router>
     Ok(speaker)
 }
 
-/// Among ten thousand prefixes one Service comes and goes.
+/// Among ten thousand prefixes one Service is added and deleted.
 fn one_change(bench: &Bench, report: &mut Report) -> Result<()> {
     let options = RouterOptions::new(RouterKind::Bird, 65_001, vec![Neighbour::new(HOSTS[0], 65_000)]);
     let router = Router::start(&bench.lab.lab, options)?;
@@ -125,27 +131,27 @@ fn one_change(bench: &Bench, report: &mut Report) -> Result<()> {
     for _ in 0..10 {
         bench.lab.create("web", "10.43.0.1", serde_json::json!({}))?;
         bench.lab.set_endpoints("web", "a", &[])?;
-        let before = heard(&router)?;
+        let before = received(&router)?;
         bench.lab.set_endpoints("web", "a", &["node-1"])?;
-        // Asked for by itself: a list of ten thousand routes takes longer than what is measured.
+        // One route: a list of ten thousand takes longer than what is measured.
         let begun = now();
         wait_for("the route", 10, || {
             let route = router.namespace.ip(&["route", "get", "fibmatch", "10.43.0.1"]).ok()?;
             route.contains("via 10.42.0.11").then_some(())
         })?;
         came.push(now().since(begun).as_secs_f64());
-        updates.push(heard(&router)? - before);
+        updates.push(received(&router)? - before);
         bench.lab.delete("web")?;
         Bench::until(&router, SERVICE, 0)?;
     }
     report.add_all("10,000 prefixes, one Service more → route in the kernel", came, "s", "0.02");
-    report.add_all("10,000 prefixes, one Service more: routes that BIRD heard of", updates, "", "1");
+    report.add_all("10,000 prefixes, one Service more: routes that BIRD received", updates, "", "1");
     Ok(())
 }
 
-/// How many routes BIRD has been told of in UPDATEs.
-fn heard(router: &Router) -> Result<f64> {
-    let text = router.ask("show protocols all peer0")?;
+/// How many routes BIRD has received in UPDATEs.
+fn received(router: &Router) -> Result<f64> {
+    let text = router.query("show protocols all peer0")?;
     let line = text.lines().find_map(|line| line.trim().strip_prefix("Import updates:"));
     let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
     Ok(number.unwrap_or(f64::NAN))

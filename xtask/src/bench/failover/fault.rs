@@ -80,7 +80,7 @@ impl Fault {
         matches!(self, Self::Kill | Self::HostLost | Self::CableCut | Self::CutOff | Self::Frozen)
     }
 
-    /// Make the fault, wait until it is over, and say what a client saw.
+    /// Cause the fault, wait until it is over, and report what a client measured.
     pub(crate) fn play(self, cluster: &mut Cluster, running: &mut Running) -> Result<Sample> {
         let holder = cluster.sampler.wait_for_holder(20)?;
         if self == Self::Started {
@@ -124,7 +124,7 @@ impl Fault {
                 host.namespace.ip(&["addr", "del", &v6, "dev", "eth0"])?;
             }
             Self::Overwritten => {
-                cluster.lab.edit_lease(holder, Some("somebody"))?;
+                cluster.lab.edit_lease(holder, Some("another"))?;
             }
         }
         match self {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use kube_vip_lab::{Cluster, LabError};
 
-use super::{save, words};
+use super::{save, text};
 use crate::setup;
 use crate::sh::{Outcome, built, run};
 use fault::Fault;
@@ -28,12 +28,12 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// From the words behind `bench failover`.
-    pub(crate) fn parse(words: &[&str]) -> Result<Self, String> {
+    /// From the arguments of `bench failover`.
+    pub(crate) fn parse(arguments: &[&str]) -> Result<Self, String> {
         let mut options = Self { runs: 10, only: None, subjects: Subject::ALL.into(), json: None };
-        let mut words = words.iter();
-        while let Some(word) = words.next() {
-            let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
+        let mut arguments = arguments.iter();
+        while let Some(word) = arguments.next() {
+            let mut value = || arguments.next().ok_or_else(|| format!("{word} wants a value"));
             match *word {
                 "--runs" => {
                     let text = value()?;
@@ -61,9 +61,9 @@ pub(crate) fn run_all(options: &Options) -> Outcome {
     let binary_bytes = std::fs::metadata(&program).map(|meta| meta.len()).unwrap_or_default();
     let mut report = Report { binary_bytes, ..Report::default() };
     println!("\nbringing up three hosts …");
-    let mut cluster = Cluster::start(&program).map_err(words)?;
+    let mut cluster = Cluster::start(&program).map_err(text)?;
     for subject in &options.subjects {
-        measure(&mut cluster, *subject, options, &mut report).map_err(words)?;
+        measure(&mut cluster, *subject, options, &mut report).map_err(text)?;
     }
     println!("\n{}", report.table());
     save(&report, options.json.as_deref(), "target/bench-failover.json")

@@ -17,7 +17,7 @@ pub(crate) struct Sample {
     pub(crate) outage_v6: f64,
     /// More than one host had the address.
     pub(crate) two_holders: f64,
-    /// Frames on the segment that say who has the VIPs, the kernels' own answers among them.
+    /// Announcements of the VIPs on the segment, the kernels' own answers among them.
     pub(crate) announcements: usize,
     /// From the expiry of the Lease to the first announcement, where a Lease expired.
     pub(crate) reaction: Option<f64>,
@@ -26,12 +26,12 @@ pub(crate) struct Sample {
 impl Sample {
     /// What the observers saw since `start`.
     pub(crate) fn taken(cluster: &Cluster, start: BootTime) -> Self {
-        let heard = cluster.recorder.since(start);
+        let frames = cluster.recorder.since(start);
         Self {
             outage_v4: cluster.v4.outage(start).as_secs_f64(),
             outage_v6: cluster.v6.outage(start).as_secs_f64(),
             two_holders: cluster.sampler.overlap(start).as_secs_f64(),
-            announcements: heard.iter().filter(|(_, frame)| frame.kind == FrameKind::Announcement).count(),
+            announcements: frames.iter().filter(|(_, frame)| frame.kind == FrameKind::Announcement).count(),
             reaction: None,
         }
     }

@@ -58,7 +58,7 @@ impl Running {
                     }
                 }
                 cluster.wait_until_answering()?;
-                // Its priorities decide who is master in the end: wait until that has settled.
+                // Its priorities decide the master in the end: wait for that.
                 std::thread::sleep(Duration::from_secs(5));
                 cluster.wait_until_answering()
             }
@@ -76,7 +76,7 @@ impl Running {
         }
     }
 
-    /// Bring the subject back on a host after it was told to stop there.
+    /// Bring the subject back on a host where it was stopped.
     pub(crate) fn forget(&mut self, host: usize) {
         if let Self::Keepalived(running) = self
             && let Some(slot) = running.get_mut(host)
@@ -100,24 +100,24 @@ impl Running {
 impl Running {
     /// From the expiry of the Lease to the first announcement by the next holder.
     ///
-    /// The next holder tells how long after the last renewal it gained the VIP, and how long ago that was.
+    /// The next holder's status has how long after the last renewal it gained the VIP, and how long ago that was.
     pub(crate) fn reaction(&self, cluster: &Cluster, start: BootTime) -> Option<f64> {
         let Self::KubeVip = self else { return None };
         let holder = cluster.sampler.holder().ok()?;
-        let station = Recorder::station(&cluster.lab, holder).ok()?;
-        let heard = cluster.recorder.since(start);
+        let mac = Recorder::mac(&cluster.lab, holder).ok()?;
+        let frames = cluster.recorder.since(start);
         let (announced, _) =
-            heard.iter().find(|(_, frame)| frame.mac == station && frame.kind == FrameKind::Announcement)?;
+            frames.iter().find(|(_, frame)| frame.mac == mac && frame.kind == FrameKind::Announcement)?;
         let metrics = cluster.lab.host(holder).namespace.http_get(METRICS_PORT, "/metrics").ok()?;
         let line = metrics.lines().find(|line| line.starts_with("kube_vip_last_failover_seconds"))?;
         let since_renewal: f64 = line.rsplit(' ').next()?.parse().ok()?;
-        let asked = kube_vip_lab::now();
+        let queried = kube_vip_lab::now();
         let program = cluster.options.program.to_string_lossy();
         let report = cluster.lab.host(holder).namespace.run(&[&program, "status", "-o", "json"]).ok()?;
         let reports: Vec<Status> = serde_json::from_str(&report).ok()?;
         let held_for = reports.first()?.election.for_seconds;
         let (lease, _, _) = cluster.options.lease;
-        let announced_after_gain = held_for - asked.since(*announced).as_secs_f64();
+        let announced_after_gain = held_for - queried.since(*announced).as_secs_f64();
         Some(since_renewal - f64::from(lease) + announced_after_gain)
     }
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{Options, Report, agent};
 
-/// A kind of election, its variables, and what it is asked to do.
+/// A kind of election, its variables, and its load.
 struct Kind {
     key: &'static str,
     env: &'static [(&'static str, &'static str)],
@@ -80,7 +80,7 @@ impl Bench {
     /// Groups with few Services and with thousands: how even, and at what cost.
     fn scale(&mut self, report: &mut Report) -> Result<()> {
         self.create(0..100)?;
-        let (counts, _) = self.stations(100)?;
+        let (counts, _) = self.shares(100)?;
         for (host, count) in counts.iter().enumerate() {
             report.add(
                 format!("groups with 100: addresses on host {}", host + 1),
@@ -90,7 +90,7 @@ impl Bench {
             );
         }
         self.create(100..5000)?;
-        let (_, holder) = self.stations(5000)?;
+        let (_, holder) = self.shares(5000)?;
         report.add("groups with 5000: API requests a second", self.requests()?, "", "2 x 16");
         let memory = usage(self.lab.agent(holder).pid()).rss_mb;
         report.add("groups with 5000: holder's memory", memory, "MiB", "");
@@ -116,7 +116,7 @@ impl Bench {
             "s",
             "",
         );
-        let (_, holder) = self.stations(kind.some)?;
+        let (_, holder) = self.shares(kind.some)?;
         self.planned(kind, holder, report)?;
         let start = kube_vip_lab::now();
         let created = self.create(kind.some..kind.many)?;
@@ -149,7 +149,7 @@ impl Bench {
 
     fn appeared(&self, count: usize, seconds: u64) -> Result<BootTime> {
         let all: Vec<IpAddr> = (0..count).map(address).collect();
-        self.sweep.ask(&all, &[]);
+        self.sweep.probe(&all, &[]);
         self.sweep.wait(seconds)
     }
 
@@ -159,7 +159,7 @@ impl Bench {
         for number in 0..20 {
             let (name, address) = (format!("one-{number}"), address(5000 + number));
             self.lab.set_endpoints(&name, "a", &["node-1", "node-2", "node-3"])?;
-            self.sweep.ask(&[address], &[]);
+            self.sweep.probe(&[address], &[]);
             let start = kube_vip_lab::now();
             self.lab.create(&name, &address.to_string(), json!({}))?;
             values.push(self.sweep.wait(20)?.since(start).as_secs_f64() * 1000.0);
@@ -172,12 +172,12 @@ impl Bench {
     }
 
     /// How many addresses each host answers for, and the host with the most.
-    fn stations(&self, count: usize) -> Result<(Vec<usize>, usize)> {
+    fn shares(&self, count: usize) -> Result<(Vec<usize>, usize)> {
         self.appeared(count, 30)?;
         let shares = self.sweep.shares();
         let mut counts = Vec::new();
         for host in 0..self.lab.lab.hosts.len() {
-            counts.push(shares.get(&Recorder::station(&self.lab.lab, host)?).copied().unwrap_or(0));
+            counts.push(shares.get(&Recorder::mac(&self.lab.lab, host)?).copied().unwrap_or(0));
         }
         let most = counts.iter().enumerate().max_by_key(|(_, count)| **count).map_or(0, |(host, _)| host);
         Ok((counts, most))
@@ -185,9 +185,9 @@ impl Bench {
 
     /// The agent that holds most gets SIGTERM: until everything it held answers elsewhere.
     fn planned(&mut self, kind: &Kind, holder: usize, report: &mut Report) -> Result<()> {
-        let station = Recorder::station(&self.lab.lab, holder)?;
+        let mac = Recorder::mac(&self.lab.lab, holder)?;
         let all: Vec<IpAddr> = (0..kind.some).map(address).collect();
-        self.sweep.ask(&all, &station);
+        self.sweep.probe(&all, &mac);
         let start = kube_vip_lab::now();
         self.lab.agent(holder).terminate();
         let last = self.sweep.wait(60)?;
@@ -204,7 +204,7 @@ impl Bench {
     fn started(&mut self, kind: &Kind, report: &mut Report) -> Result<()> {
         self.lab.stop_agents()?;
         let all: Vec<IpAddr> = (0..kind.many).map(address).collect();
-        self.sweep.ask(&all, &[]);
+        self.sweep.probe(&all, &[]);
         let start = kube_vip_lab::now();
         self.lab.start_agents()?;
         let last = self.sweep.wait(60)?;
@@ -215,7 +215,7 @@ impl Bench {
     }
 
     fn steady(&mut self, kind: &Kind, report: &mut Report) -> Result<()> {
-        let (counts, holder) = self.stations(kind.many)?;
+        let (counts, holder) = self.shares(kind.many)?;
         let name = |what: &str| format!("{} with {}: {what}", kind.key, kind.many);
         for (host, count) in counts.iter().enumerate() {
             report.add(name(&format!("addresses on host {}", host + 1)), *count as f64, "", "");
@@ -274,10 +274,10 @@ impl Bench {
         for number in kind.lost..kind.many {
             self.lab.delete(&format!("web-{number}"))?;
         }
-        let (_, holder) = self.stations(kind.lost)?;
-        let station = Recorder::station(&self.lab.lab, holder)?;
+        let (_, holder) = self.shares(kind.lost)?;
+        let mac = Recorder::mac(&self.lab.lab, holder)?;
         let all: Vec<IpAddr> = (0..kind.lost).map(address).collect();
-        self.sweep.ask(&all, &station);
+        self.sweep.probe(&all, &mac);
         let start = kube_vip_lab::now();
         self.lab.lab.lose_host(holder)?;
         self.lab.agent(holder).kill();

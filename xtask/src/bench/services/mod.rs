@@ -6,7 +6,7 @@ mod requests;
 
 use serde::Serialize;
 
-use super::{median, save, words, worst};
+use super::{median, save, text, worst};
 use crate::setup;
 use crate::sh::{Outcome, built, run};
 
@@ -22,13 +22,13 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// From the words behind `bench services`.
-    pub(crate) fn parse(words: &[&str]) -> Result<Self, String> {
+    /// From the arguments of `bench services`.
+    pub(crate) fn parse(arguments: &[&str]) -> Result<Self, String> {
         let mut options = Self::default();
-        let mut words = words.iter();
-        while let Some(word) = words.next() {
+        let mut arguments = arguments.iter();
+        while let Some(word) = arguments.next() {
             let mut value =
-                || words.next().map(|value| (*value).to_owned()).ok_or(format!("{word} wants a value"));
+                || arguments.next().map(|value| (*value).to_owned()).ok_or(format!("{word} wants a value"));
             match *word {
                 "--only" => options.only = Some(value()?),
                 "--json" => options.json = Some(value()?),
@@ -45,7 +45,7 @@ impl Options {
         self.agent.is_some()
     }
 
-    /// Where the report goes, if that was said.
+    /// The file of the report, if any.
     pub(super) fn json(&self) -> Option<&str> {
         self.json.as_deref()
     }
@@ -113,9 +113,9 @@ pub(crate) fn run_all(options: &Options) -> Outcome {
         run("cargo", &["build", "--release", "--workspace", "--locked"], &[])?;
     }
     let mut report = Report::default();
-    allocation::measure(options, &mut report).map_err(words)?;
-    agents::measure(options, &mut report).map_err(words)?;
-    requests::measure(options, &mut report).map_err(words)?;
+    allocation::measure(options, &mut report).map_err(text)?;
+    agents::measure(options, &mut report).map_err(text)?;
+    requests::measure(options, &mut report).map_err(text)?;
     println!();
     report.print();
     save(&report, options.json.as_deref(), "target/bench-services.json")

@@ -27,7 +27,7 @@ pub(super) fn measure(options: &Options, report: &mut Report) -> Result<()> {
     lab.start_agents()?;
     std::thread::sleep(Duration::from_secs(5));
 
-    // What kube-proxy needs by itself: the address is on a host, and the status says so from the beginning.
+    // The latency of kube-proxy alone: the address is on a host and in the status from the beginning.
     let mut values = Vec::new();
     for number in 1..=COUNT {
         let address = Ipv4Addr::new(10, 43, 1, number);
@@ -87,8 +87,9 @@ fn first_answer(
     let caller = Caller::eager(&lab.lab, IpAddr::V4(address), 80);
     let start = kube_vip_lab::now();
     create()?;
-    let first =
-        || caller.since(start).into_iter().filter(|asked| asked.answered).map(|asked| asked.done).min();
+    let first = || {
+        caller.since(start).into_iter().filter(|request| request.answered).map(|request| request.done).min()
+    };
     let done = wait_for(&format!("an answer from {address}"), 20, first)?;
     Ok(done.since(start).as_secs_f64() * 1000.0)
 }

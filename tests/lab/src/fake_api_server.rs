@@ -1,8 +1,8 @@
-//! An HTTP-level stand-in for an API server, for answers that a real one cannot be made to give.
+//! A fake API server, for answers that a real one cannot be made to give.
 //!
 //! It keeps one Lease with optimistic locking, and Services with their EndpointSlices, and serves lists and watches of
-//! them. Status writes are taken and forgotten. It can have one more page, for those who show a token, as providers'
-//! APIs do. Everything else is refused as not found.
+//! them. Status writes are refused. It can serve one more page behind a token, as providers' APIs do. Everything else
+//! is answered with 404.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::lab::Lab;
 use crate::{LabError, Namespace, Result, io};
 
-/// How the stand-in answers.
+/// How the server answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// As a healthy API server.
@@ -38,7 +38,7 @@ pub enum Mode {
     WatchError(u16),
     /// /livez and /readyz fail; all else works.
     Unhealthy,
-    /// Requests are taken and never answered.
+    /// Requests are accepted and never answered.
     Silent,
 }
 
@@ -59,7 +59,7 @@ struct State {
     page: Option<Page>,
 }
 
-/// A page for those who show a token.
+/// A page behind a token.
 #[derive(Debug, Clone)]
 struct Page {
     path: String,
@@ -69,7 +69,7 @@ struct Page {
 
 /// The server; it ends when it is dropped.
 #[derive(Debug)]
-pub struct StandIn {
+pub struct FakeApiServer {
     state: Arc<Mutex<State>>,
     changes: watch::Sender<u64>,
     task: JoinHandle<()>,
@@ -77,14 +77,11 @@ pub struct StandIn {
     pub address: SocketAddr,
 }
 
-impl StandIn {
+impl FakeApiServer {
     /// Listen on port 7443 of the client host.
-    ///
-    /// # Errors
-    /// If the port or the certificate cannot be had.
     pub fn start(lab: &Lab, on: &Namespace) -> Result<Self> {
         let address = SocketAddr::from(([10, 42, 0, 101], 7443));
-        let files = lab.pki.server("stand-in", &[address.ip()])?;
+        let files = lab.pki.server("fake", &[address.ip()])?;
         let wrong = |error: &dyn std::fmt::Display| LabError::Certificate(error.to_string());
         let certificate = CertificateDer::from_pem_file(&files.certificate).map_err(|error| wrong(&error))?;
         let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| wrong(&error))?;
@@ -127,7 +124,7 @@ impl StandIn {
         self.changes.send_modify(|change| *change += 1);
     }
 
-    /// Put a Lease there that names this holder, as if it had just been renewed.
+    /// Store a Lease of this holder, as if it had just been renewed.
     pub fn seed(&self, holder: &str) {
         lock(&self.state).lease = Some(json!({
             "apiVersion": "coordination.k8s.io/v1",
@@ -138,7 +135,7 @@ impl StandIn {
         self.changes.send_modify(|change| *change += 1);
     }
 
-    /// Put a Service of type LoadBalancer there with this address, and something that answers behind it.
+    /// Store a Service of type LoadBalancer with this address, and a ready endpoint.
     pub fn serve(&self, name: &str, address: &str) {
         let service = json!({
             "metadata": { "annotations": { "kube-vip.io/loadbalancerIPs": address } },
@@ -165,25 +162,25 @@ impl StandIn {
         self.changes.send_modify(|change| *change += 1);
     }
 
-    /// Show this to those who have the token in their header `X-Auth-Token`.
+    /// Serve a page to requests with the token in their header `X-Auth-Token`.
     pub fn show(&self, path: &str, token: &str, content: Value) {
         lock(&self.state).page = Some(Page { path: path.to_owned(), token: token.to_owned(), content });
     }
 
-    /// Whom the Lease names.
+    /// The holder that the Lease names.
     pub fn holder(&self) -> Option<String> {
         let state = lock(&self.state);
         let holder = state.lease.as_ref()?.pointer("/spec/holderIdentity")?.as_str()?;
         Some(holder.to_owned()).filter(|holder| !holder.is_empty())
     }
 
-    /// Method and path of every request so far; they are forgotten by asking.
+    /// Method and path of every request since the last call.
     pub fn requests(&self) -> Vec<String> {
         std::mem::take(&mut lock(&self.state).requests)
     }
 }
 
-impl Drop for StandIn {
+impl Drop for FakeApiServer {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -213,13 +210,13 @@ async fn answer(
     }
     if path == "/livez" || path == "/readyz" {
         let code = if mode == Mode::Unhealthy { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };
-        return Ok(text(code, "as asked"));
+        return Ok(text(code, "as configured"));
     }
     let page = lock(&state).page.clone();
     if let Some(page) = page.filter(|page| page.path == path) {
         let token = parts.headers.get("x-auth-token").and_then(|token| token.to_str().ok());
         return Ok(match mode {
-            Mode::Status(code) => status(code, "as asked"),
+            Mode::Status(code) => status(code, "as configured"),
             _ if token != Some(&page.token) => status(401, "no token"),
             _ => object(StatusCode::OK, &page.content),
         });
@@ -230,7 +227,7 @@ async fn answer(
         return Ok(status(404, "not here"));
     }
     if let Mode::Status(code) = mode {
-        return Ok(status(code, "as asked"));
+        return Ok(status(code, "as configured"));
     }
     if let Some(listed) = listed {
         return Ok(objects(listed, state, &changes, mode, parts.uri.query().unwrap_or_default()));
@@ -282,7 +279,7 @@ fn event(kind: &str, object: &Value) -> std::result::Result<Frame<Bytes>, Infall
 
 /// A watch that ends at once.
 fn watch_error(code: u16) -> Response<Body> {
-    let error = event("ERROR", &failure(code, "as asked"));
+    let error = event("ERROR", &failure(code, "as configured"));
     let once = futures::stream::once(std::future::ready(error));
     Response::new(BodyExt::boxed_unsync(StreamBody::new(once)))
 }
@@ -318,7 +315,7 @@ fn watch_lease(state: Arc<Mutex<State>>, changes: &watch::Sender<u64>, mode: Mod
     Response::new(BodyExt::boxed_unsync(StreamBody::new(stream.boxed())))
 }
 
-/// A list of objects, or a watch of those that came after it.
+/// A list of objects, or a watch from a resource version on.
 fn objects(
     path: &'static str,
     state: Arc<Mutex<State>>,

@@ -62,7 +62,7 @@ impl Request {
         self.option(53).and_then(|value| value.first().copied()).unwrap_or_default()
     }
 
-    /// The address it asks for.
+    /// The requested address.
     pub fn requested(&self) -> Option<Ipv4Addr> {
         let bytes: [u8; 4] = self.option(50)?.try_into().ok()?;
         Some(bytes.into())
@@ -84,7 +84,7 @@ impl Request {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
     }
 
-    /// Whether servers are asked to answer to everybody.
+    /// Whether the BROADCAST flag is set.
     pub fn wants_broadcast(&self) -> bool {
         self.bytes.get(10).is_some_and(|byte| byte & 0x80 != 0)
     }
@@ -118,13 +118,10 @@ pub struct Scripted<R> {
 }
 
 /// A server for IPv4.
-pub type DhcpStandIn = Scripted<Request>;
+pub type FakeDhcpServer = Scripted<Request>;
 
-impl DhcpStandIn {
-    /// A server that answers the n-th request with what `script` says. Answers go to everybody.
-    ///
-    /// # Errors
-    /// If the system refuses.
+impl FakeDhcpServer {
+    /// A server that answers the n-th request as `script` does, by broadcast.
     pub fn start(
         lab: &Lab,
         script: impl Fn(usize, &Request) -> Vec<Vec<u8>> + Send + Sync + 'static,
@@ -146,7 +143,7 @@ impl DhcpStandIn {
 }
 
 impl<R: From<Vec<u8>> + Clone + Send + 'static> Scripted<R> {
-    /// A server on a socket that answers the n-th request with what `script` says: to whoever asks, or to one address.
+    /// A server on a socket that answers the n-th request as `script` does: to the client, or to one address.
     pub(crate) fn over(
         namespace: Namespace,
         socket: UdpSocket,

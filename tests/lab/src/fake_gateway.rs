@@ -1,4 +1,4 @@
-//! A gateway with a script: it answers what a test wants, and writes down what it is asked.
+//! A scripted UPnP gateway: a test defines its answers, and it records requests.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -16,33 +16,33 @@ const CONNECTION: &str = "urn:schemas-upnp-org:service:WANIPConnection:1";
 /// A request over HTTP.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// What is to be done; for a GET its path.
+    /// The SOAP action; for a GET the path.
     pub action: String,
-    /// With which arguments, as XML.
+    /// The arguments, as XML.
     pub body: String,
-    /// Who asks.
+    /// The client.
     pub from: SocketAddr,
 }
 
-/// What a script says.
+/// The answer of a script.
 #[derive(Debug, Clone)]
 pub enum Answer {
     /// A body, with this status.
     Text(u16, String),
-    /// More and more of it, without an end.
+    /// A body without an end.
     Endless,
-    /// Nothing, for as long as anybody waits.
+    /// Nothing; the connection stays open.
     Silence,
 }
 
-/// That an action was carried out, with what came of it as XML.
+/// Success, with the results as XML.
 pub fn done(call: &Call, arguments: &str) -> Answer {
     let action = &call.action;
     let answer = format!("<u:{action}Response xmlns:u=\"{CONNECTION}\">{arguments}</u:{action}Response>");
     Answer::Text(200, envelope(&answer))
 }
 
-/// That it was refused, with a code (UPnP Device Architecture §3.3.2) and words.
+/// An error (UPnP Device Architecture §3.3.2).
 pub fn refused(code: u16, text: &str) -> Answer {
     let error = format!(
         "<UPnPError xmlns=\"urn:schemas-upnp-org:control-1-0\"><errorCode>{code}</errorCode>\
@@ -61,7 +61,7 @@ fn envelope(body: &str) -> String {
     )
 }
 
-/// What an honest gateway says: it has no mappings, opens whatever is asked, and is known outside by this address.
+/// The answers of a conforming gateway with this external address, which has no mappings and accepts all requests.
 pub fn honest(call: &Call, outside: Ipv4Addr) -> Answer {
     match call.action.as_str() {
         "/description.xml" => Answer::Text(200, description()),
@@ -77,7 +77,7 @@ pub fn honest(call: &Call, outside: Ipv4Addr) -> Answer {
 fn description() -> String {
     let device = |kind: &str, inner: &str| {
         format!(
-            "<device><deviceType>urn:schemas-upnp-org:device:{kind}:1</deviceType><friendlyName>stand-in</friendlyName>\
+            "<device><deviceType>urn:schemas-upnp-org:device:{kind}:1</deviceType><friendlyName>fake</friendlyName>\
              {inner}</device>"
         )
     };
@@ -141,7 +141,7 @@ impl Shared {
 }
 
 /// A gateway with a script.
-pub struct GatewayStandIn {
+pub struct FakeGateway {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     /// Its address.
@@ -150,12 +150,8 @@ pub struct GatewayStandIn {
     pub namespace: Namespace,
 }
 
-impl GatewayStandIn {
-    /// A gateway with this number on the segment, which says of itself that it is to be asked at `location`; none is the
-    /// truth.
-    ///
-    /// # Errors
-    /// If the system refuses.
+impl FakeGateway {
+    /// A gateway with this number on the segment. Its answers to searches point to `location`, by default to itself.
     pub fn start(
         lab: &Lab,
         number: u8,
@@ -178,27 +174,27 @@ impl GatewayStandIn {
             script: Mutex::new(Box::new(script)),
             ended: AtomicBool::new(false),
         });
-        let told = location.unwrap_or(address);
+        let advertised = location.unwrap_or(address);
         let (finder, server) = (shared.clone(), shared.clone());
         let threads = vec![
-            std::thread::spawn(move || be_found(&search, told, &finder)),
+            std::thread::spawn(move || answer_searches(&search, advertised, &finder)),
             std::thread::spawn(move || serve(&requests, &server)),
         ];
         Ok(Self { shared, threads, address, namespace })
     }
 
-    /// Behave otherwise from now on.
+    /// Answer in another way from now on.
     pub fn play(&self, script: impl Fn(&Call) -> Answer + Send + Sync + 'static) {
         *self.shared.script.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(script);
     }
 
-    /// All that it was asked for.
+    /// All requests so far.
     pub fn calls(&self) -> Vec<Call> {
         self.shared.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-impl Drop for GatewayStandIn {
+impl Drop for FakeGateway {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
@@ -207,14 +203,14 @@ impl Drop for GatewayStandIn {
     }
 }
 
-fn be_found(search: &UdpSocket, told: Ipv4Addr, shared: &Shared) {
+fn answer_searches(search: &UdpSocket, advertised: Ipv4Addr, shared: &Shared) {
     let mut buffer = [0; 2048];
     while !shared.has_ended() {
         let Ok((_, from)) = search.recv_from(&mut buffer) else { continue };
         let answer = format!(
             "HTTP/1.1 200 OK\r\nST: urn:schemas-upnp-org:device:InternetGatewayDevice:1\r\n\
-             USN: uuid:1::urn:schemas-upnp-org:device:InternetGatewayDevice:1\r\nEXT:\r\nSERVER: stand-in\r\n\
-             LOCATION: http://{told}:{PORT}/description.xml\r\nCACHE-CONTROL: max-age=120\r\n\r\n"
+             USN: uuid:1::urn:schemas-upnp-org:device:InternetGatewayDevice:1\r\nEXT:\r\nSERVER: fake\r\n\
+             LOCATION: http://{advertised}:{PORT}/description.xml\r\nCACHE-CONTROL: max-age=120\r\n\r\n"
         );
         search.send_to(answer.as_bytes(), from).ok();
     }
@@ -225,7 +221,7 @@ fn serve(requests: &TcpListener, shared: &Arc<Shared>) {
         match requests.accept() {
             Ok((stream, from)) => {
                 let shared = shared.clone();
-                // One that is kept waiting keeps nobody else waiting.
+                // A connection without an answer does not delay others.
                 std::thread::spawn(move || converse(stream, from, &shared));
             }
             Err(_) => std::thread::sleep(Duration::from_millis(10)),

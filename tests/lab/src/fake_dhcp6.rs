@@ -1,8 +1,8 @@
-//! A DHCPv6 server with a script (RFC 8415): it answers what a test wants, and writes down what it is asked.
+//! A scripted DHCPv6 server (RFC 8415): a test defines its answers, and it records requests.
 
 use std::net::{Ipv6Addr, UdpSocket};
 
-use crate::dhcp_stand_in::Scripted;
+use crate::fake_dhcp::Scripted;
 use crate::lab::Lab;
 use crate::{Result, io};
 
@@ -13,7 +13,7 @@ const DUID: [u8; 10] = [0, 3, 0, 1, 2, 0x42, 0, 0, 0, 0x61];
 
 /// Message types (§7.3).
 pub mod kind {
-    /// Who gives addresses?
+    /// SOLICIT.
     pub const SOLICIT: u8 = 1;
     /// I could give this.
     pub const ADVERTISE: u8 = 2;
@@ -92,13 +92,10 @@ pub fn honest(address: Ipv6Addr, seconds: u32) -> impl Fn(usize, &Request) -> Ve
 }
 
 /// A server for IPv6.
-pub type Dhcp6StandIn = Scripted<Request>;
+pub type FakeDhcp6Server = Scripted<Request>;
 
-impl Dhcp6StandIn {
-    /// A server that answers the n-th request with what `script` says.
-    ///
-    /// # Errors
-    /// If the system refuses.
+impl FakeDhcp6Server {
+    /// A server that answers the n-th request as `script` does.
     pub fn start(
         lab: &Lab,
         script: impl Fn(usize, &Request) -> Vec<Vec<u8>> + Send + Sync + 'static,
