@@ -18,6 +18,7 @@ pub mod daemon;
 pub mod dhcp;
 pub mod dump;
 pub mod election;
+pub mod host;
 pub mod manifest;
 pub mod mdns;
 pub mod metrics;

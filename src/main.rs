@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use kube_vip::bgp::status::PeerStatus;
 use kube_vip::cli::{self, Action, Cli, Manifest, Usage};
 use kube_vip::config::{self, Config, Raw, ServiceElection, Sources};
+use kube_vip::host::observer::read_once;
 use kube_vip::model::{ActualAddress, IfIndex};
-use kube_vip::net::netlink::Netlink;
 use kube_vip::program::{Failure, environment, print, run_main, runtime};
 use kube_vip::status::Status;
 use kube_vip::telemetry::logging;
@@ -68,9 +68,7 @@ async fn manage(flags: &[(String, String)], dry_run: bool) -> Result<(), Failure
 }
 
 async fn validate(raw: Raw) -> Result<Config, Failure> {
-    let (netlink, _changes) = Netlink::open().map_err(Failure::one)?;
-    let interfaces = netlink.interfaces().await.map_err(Failure::one)?;
-    let addresses = netlink.addresses().await.map_err(Failure::one)?;
+    let host = read_once().await.map_err(Failure::one)?;
     let namespace = std::fs::read_to_string("/var/run/secrets/kubernetes.io/serviceaccount/namespace");
     let facts = config::HostFacts {
         hostname: nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned(),
@@ -78,11 +76,12 @@ async fn validate(raw: Raw) -> Result<Config, Failure> {
             .ok()
             .map(|text| text.trim().to_owned())
             .filter(|text| !text.is_empty()),
-        addresses: interfaces
+        addresses: host
+            .interfaces
             .iter()
-            .map(|interface| (interface.name.clone(), own_addresses(interface.index, &addresses)))
+            .map(|interface| (interface.name.clone(), own_addresses(interface.index, &host.addresses)))
             .collect(),
-        interfaces: interfaces.into_iter().map(|interface| (interface.name, interface.up)).collect(),
+        interfaces: host.interfaces.into_iter().map(|interface| (interface.name, interface.up)).collect(),
     };
     config::check(raw, &facts).map_err(|problems| Failure::all(&problems))
 }

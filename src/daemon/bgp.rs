@@ -14,8 +14,8 @@ use crate::bgp::status::StatusPublisher;
 use crate::cluster::Api;
 use crate::cluster::event::EventRecorder;
 use crate::config::{Bgp, Config};
+use crate::host::HostWatch;
 use crate::model::AdvertisedRoutes;
-use crate::net::netlink::Netlink;
 
 pub(super) struct Running {
     shutdown: watch::Sender<ShutdownReason>,
@@ -35,11 +35,10 @@ pub(super) fn start(
     bgp: &Bgp,
     api: &Arc<Api>,
     announced: watch::Receiver<AdvertisedRoutes>,
+    host: HostWatch,
     (report, events): (&Report, EventRecorder),
 ) -> Result<Running, DaemonError> {
-    // A connection of its own: netlink handles one request at a time.
-    let netlink = Netlink::open()?;
-    let peers = peers::driver::start(bgp, &config.node_name, config.elects(), api, netlink)
+    let peers = peers::driver::start(bgp, &config.node_name, config.elects(), api, host)
         .map_err(DaemonError::Provider)?;
     let (requests, status_requests) = mpsc::channel(4);
     let (shutdown, shutdown_out) = watch::channel(None);

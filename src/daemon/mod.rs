@@ -18,9 +18,11 @@ use crate::cluster::event::EventRecorder;
 use crate::cluster::{self, Api};
 use crate::config::Config;
 use crate::election::{self, health};
+use crate::host::selection::main_interface;
+use crate::host::{HostWatch, Observer};
 use crate::model::{ActualAddress, AdvertisedRoutes, Interface, Vip};
 use crate::net::https::ClientError;
-use crate::net::netlink::{Netlink, NetlinkError};
+use crate::net::netlink::{NetlinkError, NetlinkWriter};
 use crate::planner::plan::PlanContext;
 use crate::publish::node_labels::{self, NodeLabels, ServiceLabels};
 use crate::reconcile::host_status::HostStatus;
@@ -67,6 +69,7 @@ struct Daemon {
     /// The planner's end of the label writer.
     labels: Option<watch::Sender<ServiceLabels>>,
     context: PlanContext,
+    host: HostWatch,
     /// The addresses of this host when the process began.
     addresses: Vec<ActualAddress>,
     tasks: TaskSet,
@@ -87,9 +90,11 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     for note in &config.notes {
         tracing::warn!("{note}");
     }
-    let (netlink, changes) = Netlink::open()?;
-    let interface = choose_interface(&config, &netlink).await?;
-    let addresses = netlink.addresses().await?;
+    let netlink = NetlinkWriter::open()?;
+    let observer = Observer::start(Some(&netlink)).await?;
+    let host = observer.subscribe();
+    let interface = choose_interface(&config, &observer).await?;
+    let addresses = host.borrow().addresses.clone();
     let context = context::plan(&config, &interface, &addresses);
     let (events, event_writer) = cluster::event::recorder("kube-vip", &config.node_name, EVENT_QUEUE);
     let report = Report::new(&config, &events);
@@ -108,10 +113,11 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let event_writer = tokio::spawn(event_writer.run(api.clone(), closed));
     let tasks = TaskSet::default();
     let mut daemon =
-        Daemon { config, api: api.clone(), report, events, labels: None, context, addresses, tasks };
+        Daemon { config, api: api.clone(), report, events, labels: None, context, host, addresses, tasks };
     let stop = watch::Sender::new(false);
     let label_writer = daemon.label_writer(closing.subscribe());
-    let hosts = daemon.start(&stop, (netlink, changes))?;
+    let hosts = daemon.start(&stop, netlink)?;
+    tokio::spawn(observer.run());
     let label_writer = label_writer.map(|writer| tokio::spawn(writer.run()));
     tokio::spawn(cluster::peers::watch(api));
     let stopped = daemon.tasks.wait(&stop, &daemon.config, &daemon.report).await;
@@ -148,7 +154,7 @@ impl Daemon {
     fn start(
         &mut self,
         stop: &watch::Sender<bool>,
-        (netlink, changes): (Netlink, crate::net::netlink::Changes),
+        netlink: NetlinkWriter,
     ) -> Result<Hosts, DaemonError> {
         let drained = &self.report.drained;
         let (first, vips) = planner::first_plan(&self.context);
@@ -168,7 +174,7 @@ impl Daemon {
         };
         let options = context::reconcile_options(&self.config, &self.context);
         let reporter = self.report.host.clone();
-        let reconciler = reconcile::driver::Driver::new(options, reconciled, reporter, netlink, changes);
+        let reconciler = reconcile::driver::Driver::new(options, reconciled, reporter, netlink, self.host.clone());
         self.start_health(&elections.inputs, &elections.probe_health)?;
         let table = self.start_table(announced.clone(), vips.subscribe())?;
         let planned = (plan, vips, outcome);
@@ -180,7 +186,7 @@ impl Daemon {
         let config = &self.config;
         let speaker = match &config.bgp {
             Some(bgp) => {
-                Some(bgp::start(config, bgp, &self.api, announced, (&self.report, self.events.clone()))?)
+                Some(bgp::start(config, bgp, &self.api, announced, self.host.clone(), (&self.report, self.events.clone()))?)
             }
             None => None,
         };
@@ -224,11 +230,12 @@ impl Daemon {
         let (dhcp_channels, dhcp) = dhcp::driver::channels();
         if config.services.is_some() || config.dhcp.control_plane.is_some() {
             let attempts = config.dhcp.attempts;
-            tokio::spawn(dhcp::driver::Driver::start(dhcp_channels, report.dhcp_metrics.clone(), attempts)?);
+            let (host, metrics) = (self.host.clone(), report.dhcp_metrics.clone());
+            tokio::spawn(dhcp::driver::Driver::start(dhcp_channels, host, metrics, attempts));
         }
-        let (responder, names, told) = mdns::driver::Driver::new(&main)?;
+        let (responder, names, told) = mdns::driver::Driver::new(&main, self.host.clone());
         self.tasks.spawn_last(responder.run());
-        let (mapper, forwards, opened) = upnp::driver::Driver::new(&main, report.upnp_metrics.clone())?;
+        let (mapper, forwards, opened) = upnp::driver::Driver::new(&main, self.host.clone(), report.upnp_metrics.clone());
         tokio::spawn(mapper.run());
         let ours = self.addresses.iter().filter(|address| address.tagged || address.deprecated);
         let driver = planner::driver::Driver::new(
@@ -282,9 +289,8 @@ impl Daemon {
         let named = self.config.services.as_ref().and_then(|services| services.interface.clone());
         let services = named.filter(|name| name != "auto").unwrap_or_else(|| main.clone());
         let interfaces = route_table::driver::Interfaces { main, services };
-        // The kernel answers one request at a time on a connection: the main loop must not wait for this one.
-        let netlink = Netlink::connect()?;
-        let driver = route_table::driver::Driver::new(table, interfaces, announced, vips, netlink);
+        let (host, netlink) = (self.host.clone(), NetlinkWriter::open()?);
+        let driver = route_table::driver::Driver::new(table, interfaces, announced, vips, host, netlink);
         Ok(Some(tokio::spawn(driver.run())))
     }
 
@@ -308,19 +314,9 @@ impl Daemon {
 }
 
 /// The interface for the VIP: the configured one, else the default route's.
-async fn choose_interface(config: &Config, netlink: &Netlink) -> Result<Interface, DaemonError> {
-    let interfaces = netlink.interfaces().await?;
-    let for_services = || {
-        let services = config.services.as_ref()?.interface.clone();
-        services.filter(|name| config.targets.is_empty() && name != "auto")
-    };
-    let found = match config.interface.clone().or_else(for_services) {
-        Some(name) => interfaces.iter().find(|interface| interface.name == name),
-        None => {
-            let index = netlink.default_route_interface().await?;
-            interfaces.iter().find(|interface| Some(interface.index) == index)
-        }
-    };
-    let names = || interfaces.iter().map(|interface| interface.name.as_str()).collect::<Vec<_>>().join(", ");
-    found.cloned().ok_or_else(|| DaemonError::NoInterface(names()))
+async fn choose_interface(config: &Config, observer: &Observer) -> Result<Interface, DaemonError> {
+    let default_route = observer.default_route_interface().await?;
+    let host = observer.subscribe().borrow().clone();
+    let found = main_interface(config, &host, default_route).cloned();
+    found.ok_or_else(|| DaemonError::NoInterface(host.interface_names()))
 }

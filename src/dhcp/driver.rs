@@ -14,6 +14,7 @@ use super::metrics::Metrics;
 use super::slot::Slot;
 use super::spec::{ClientSpec, ClientStatus, LeaseKey};
 use crate::conflict::{ConflictDetector, Preset};
+use crate::host::HostWatch;
 use crate::model::hash::fnv1a;
 use crate::model::{BootTime, Family, IfIndex};
 use crate::net::clock::{self, Timer};
@@ -37,18 +38,16 @@ pub struct Driver {
 
 impl Driver {
     /// Returns the driver's loop, which ends with the channels.
-    ///
-    /// # Errors
-    /// If the kernel refuses a netlink socket.
     pub fn start(
         channels: Channels,
+        host: HostWatch,
         metrics: Metrics,
         max_rounds: u32,
-    ) -> std::io::Result<impl Future<Output = std::io::Result<()>> + Send> {
+    ) -> impl Future<Output = std::io::Result<()>> + Send {
         let (sender, received) = mpsc::channel(RECEIVE_QUEUE);
-        let links = Links::new(sender)?;
+        let links = Links::new(host, sender);
         let driver = Self { channels, metrics, max_rounds, slots: BTreeMap::new(), links, retry_at: None };
-        Ok(driver.run(received))
+        driver.run(received)
     }
 
     async fn run(mut self, mut received: mpsc::Receiver<(IfIndex, Received)>) -> std::io::Result<()> {
@@ -63,7 +62,7 @@ impl Driver {
                     None => return Ok(()),
                 },
                 changed = self.channels.specs.changed() => match changed {
-                    Ok(()) => self.update_specs().await,
+                    Ok(()) => self.update_specs(),
                     Err(_) => return Ok(()),
                 },
                 Some((interface, first)) = received.recv() => {
@@ -72,7 +71,7 @@ impl Driver {
                         self.handle_received(interface, next);
                     }
                 }
-                () = timer.until(deadline) => self.handle_timeout().await,
+                () = timer.until(deadline) => self.handle_timeout(),
             }
             self.update_links();
             self.publish();
@@ -109,16 +108,13 @@ impl Driver {
         self.slots.iter().any(|(other, slot)| other != key && other.family == key.family && same(&slot.spec))
     }
 
-    async fn update_specs(&mut self) {
+    fn update_specs(&mut self) {
         let specs = self.channels.specs.borrow_and_update().clone();
         // Clients that are not wanted here any more keep their leases: another host continues them.
         self.slots.retain(|key, _| specs.contains_key(key));
         let active = specs.values().filter(|spec| spec.active);
         let interfaces: BTreeSet<&str> = active.map(|spec| spec.interface.as_str()).collect();
-        let complete = self.links.update(&interfaces).await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot list the interfaces of this host; retrying");
-            false
-        });
+        let complete = self.links.update(&interfaces);
         self.retry_at = (!complete).then(|| clock::now() + INTERFACE_RETRY);
         for (key, spec) in specs {
             self.update_spec(key, spec);
@@ -183,10 +179,10 @@ impl Driver {
         }
     }
 
-    async fn handle_timeout(&mut self) {
+    fn handle_timeout(&mut self) {
         let now = clock::now();
         if self.retry_at.is_some_and(|at| at <= now) {
-            self.update_specs().await;
+            self.update_specs();
         }
         let due = self.slots.iter().filter(|(_, slot)| slot.poll_timeout().is_some_and(|at| at <= now));
         let due: Vec<LeaseKey> = due.map(|(key, _)| key.clone()).collect();

@@ -8,7 +8,7 @@ use mdns_sd::{DaemonEvent, IfKind, IfPredicate, ServiceDaemon, ServiceInfo};
 use tokio::sync::watch;
 
 use super::records::HostRecord;
-use crate::net::netlink::Netlink;
+use crate::host::HostWatch;
 
 /// Limit for the goodbye packets (RFC 6762 §10.1).
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(300);
@@ -23,7 +23,7 @@ pub struct Driver {
     interface: String,
     wanted: watch::Receiver<HostRecords>,
     published: watch::Sender<PublishedNames>,
-    netlink: Netlink,
+    host: HostWatch,
     daemon: Option<(ServiceDaemon, mdns_sd::Receiver<DaemonEvent>)>,
     /// Addresses of the interface that kube-vip did not add: packets are sent from these, since those of Services come and
     /// go.
@@ -34,31 +34,29 @@ pub struct Driver {
 
 impl Driver {
     /// A responder without records. No socket is opened before there is one.
-    ///
-    /// # Errors
-    /// If no netlink connection can be opened.
     pub fn new(
         interface: &str,
-    ) -> std::io::Result<(Self, watch::Sender<HostRecords>, watch::Receiver<PublishedNames>)> {
+        host: HostWatch,
+    ) -> (Self, watch::Sender<HostRecords>, watch::Receiver<PublishedNames>) {
         let (wanted_in, wanted) = watch::channel(HostRecords::new());
         let (published, published_out) = watch::channel(PublishedNames::new());
         let driver = Self {
             interface: interface.to_owned(),
             wanted,
             published,
-            netlink: Netlink::connect()?,
+            host,
             daemon: None,
             own: BTreeSet::new(),
             registered: BTreeMap::new(),
         };
-        Ok((driver, wanted_in, published_out))
+        (driver, wanted_in, published_out)
     }
 
     /// Runs until the sender of records is gone; then withdraws all of them.
     pub async fn run(mut self) {
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
-            let own = if wanted.is_empty() { BTreeSet::new() } else { self.own_addresses().await };
+            let own = if wanted.is_empty() { BTreeSet::new() } else { self.own_addresses() };
             if let Err(error) = self.apply(&wanted, own) {
                 tracing::warn!(interface = self.interface, "cannot publish names by mDNS: {error}");
             }
@@ -89,15 +87,10 @@ impl Driver {
         }
     }
 
-    async fn own_addresses(&self) -> BTreeSet<IpAddr> {
-        let (interfaces, addresses) = (self.netlink.interfaces().await, self.netlink.addresses().await);
-        let (interfaces, addresses) = (interfaces.unwrap_or_default(), addresses.unwrap_or_default());
-        let index = interfaces
-            .iter()
-            .find(|interface| interface.name == self.interface)
-            .map(|interface| interface.index);
-        let own = addresses.iter().filter(|address| Some(address.interface) == index && !address.tagged);
-        own.map(|address| address.vip.address).collect()
+    fn own_addresses(&self) -> BTreeSet<IpAddr> {
+        let host = self.host.borrow();
+        let interface = host.interface(&self.interface);
+        interface.map(|interface| host.own_addresses(interface.index).collect()).unwrap_or_default()
     }
 
     /// Publishes exactly the wanted records, from these addresses.

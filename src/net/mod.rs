@@ -5,7 +5,6 @@ pub mod https;
 pub mod netlink;
 pub mod nft;
 pub mod packet_socket;
-pub mod requests;
 mod sys;
 pub mod sysctl;
 pub mod tcp;

@@ -111,6 +111,12 @@ pub(super) fn promiscuous(socket: &impl AsRawFd, interface: IfIndex, on: bool) -
     set_option(socket, libc::SOL_PACKET, name, &request)
 }
 
+/// Makes the kernel apply the filters of a dump request (NETLINK_GET_STRICT_CHK, Linux 4.20).
+pub(super) fn filter_dumps(socket: &impl AsRawFd) -> io::Result<()> {
+    const NETLINK_GET_STRICT_CHK: i32 = 12;
+    set_option(socket, libc::SOL_NETLINK, NETLINK_GET_STRICT_CHK, &1_i32)
+}
+
 /// `T` has to be what the kernel expects for this option.
 fn set_option<T>(socket: &impl AsRawFd, level: i32, name: i32, value: &T) -> io::Result<()> {
     let length = size_of::<T>() as libc::socklen_t;

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
 
 use super::desired::{DRAIN_TAIL, Inputs, desired};
@@ -18,11 +17,12 @@ use crate::announce::schedule::{self, Schedule};
 use crate::conflict::NeighborFrame;
 use crate::election::elections::Input;
 use crate::election::elector::SegmentRequest;
+use crate::host::HostWatch;
 use crate::model::AdvertisedRoutes;
 use crate::model::Role;
 use crate::model::{BootTime, GroupId, IfIndex, Interface, PlacementError, Prefix, Roles, Vip, VipPlan};
 use crate::net::clock::{self, Timer};
-use crate::net::netlink::{Change, Changes, Hold, Netlink, NetlinkError, Scope};
+use crate::net::netlink::{Hold, NetlinkError, NetlinkWriter, Scope};
 use crate::net::{nft, sysctl};
 use crate::watch_ext;
 
@@ -79,8 +79,8 @@ pub struct Driver {
     pub(super) options: Options,
     pub(super) channels: Channels,
     pub(super) reporter: Arc<Reporter>,
-    pub(super) netlink: Netlink,
-    changes: Changes,
+    pub(super) netlink: NetlinkWriter,
+    host: HostWatch,
     pub(super) interfaces: Interfaces,
     /// The main interface, as last seen.
     interface: Option<Interface>,
@@ -112,7 +112,7 @@ pub struct Driver {
 
 enum Wake {
     Look,
-    LookAtLinks,
+    HostChanged,
     Frame(IfIndex, NeighborFrame),
     SocketFailed(IfIndex, std::io::Error),
     Segment(GroupId, SegmentRequest),
@@ -126,8 +126,8 @@ impl Driver {
         options: Options,
         channels: Channels,
         reporter: Arc<Reporter>,
-        netlink: Netlink,
-        changes: Changes,
+        netlink: NetlinkWriter,
+        host: HostWatch,
     ) -> Self {
         Self {
             schedule: Schedule::new(options.refresh),
@@ -135,7 +135,7 @@ impl Driver {
             channels,
             reporter,
             netlink,
-            changes,
+            host,
             interfaces: Interfaces::default(),
             interface: None,
             placed: BTreeMap::new(),
@@ -164,11 +164,11 @@ impl Driver {
         if let Err(error) = nft::clear() {
             tracing::debug!(%error, "the kernel's nftables cannot be used");
         }
-        self.look_at_interfaces().await;
+        self.look_at_interfaces();
         let mut resync_at = clock::now() + RESYNC;
         loop {
             if self.dirty && clock::now() >= self.not_before {
-                self.reconcile(None).await;
+                self.reconcile(None);
             }
             self.announce_what_is_due();
             self.receive_before_verdicts().await;
@@ -177,12 +177,12 @@ impl Driver {
             let deadline = self.poll_timeout().min(resync_at);
             match self.wait(&mut timer, deadline).await {
                 Wake::Look => self.dirty = true,
-                Wake::LookAtLinks => self.look_at_interfaces().await,
+                Wake::HostChanged => self.look_at_interfaces(),
                 Wake::Frame(interface, frame) => self.dirty |= self.handle_frame(interface, &frame),
                 Wake::SocketFailed(interface, error) => {
                     self.report(&format!("a packet socket failed: {error}"));
                     self.interfaces.close(interface);
-                    self.look_at_interfaces().await;
+                    self.look_at_interfaces();
                     tokio::time::sleep(RETRY).await;
                 }
                 Wake::Segment(group, request) => self.handle_segment_request(group, request),
@@ -190,7 +190,7 @@ impl Driver {
                     let now = clock::now();
                     if now >= resync_at {
                         resync_at = now + RESYNC;
-                        self.look_at_interfaces().await;
+                        self.look_at_interfaces();
                     }
                     self.dirty |= self.role_deadline().is_some_and(|at| now >= at)
                         || self.retry_at.is_some_and(|at| now >= at);
@@ -200,39 +200,25 @@ impl Driver {
         }
         // An interface can go when its addresses have gone.
         for _ in 0..2 {
-            self.reconcile(Some(Arc::new(VipPlan { complete: true, ..VipPlan::default() }))).await;
+            self.reconcile(Some(Arc::new(VipPlan { complete: true, ..VipPlan::default() })));
         }
         Ok(())
     }
 
     async fn wait(&mut self, timer: &mut Timer, deadline: BootTime) -> Wake {
         let frame = self.interfaces.next_frame();
-        let wake = tokio::select! {
+        tokio::select! {
             biased;
             changed = self.channels.roles.changed() => if changed.is_ok() { Wake::Look } else { Wake::Closed },
             Ok(()) = self.channels.plan.changed() => Wake::Look,
-            change = self.changes.next() => match change {
-                Some(Change::Address) => Wake::Look,
-                Some(Change::Interface) => Wake::LookAtLinks,
-                None => Wake::Closed,
-            },
+            changed = self.host.changed() => if changed.is_ok() { Wake::HostChanged } else { Wake::Closed },
             Some((group, request)) = self.channels.segment.recv() => Wake::Segment(group, request),
             () = timer.until(Some(deadline)) => Wake::Deadline,
             (interface, frame) = frame => match frame {
                 Ok(frame) => Wake::Frame(interface, frame),
                 Err(error) => Wake::SocketFailed(interface, error),
             },
-        };
-        // One look answers for all that the kernel has reported by now.
-        let mut wake = wake;
-        while let Some(Some(change)) = self.changes.next().now_or_never() {
-            self.dirty = true;
-            wake = match (wake, change) {
-                (Wake::Look | Wake::Deadline, Change::Interface) => Wake::LookAtLinks,
-                (wake, _) => wake,
-            };
         }
-        wake
     }
 
     pub(super) fn role(&self, group: &GroupId) -> Role {
@@ -264,18 +250,18 @@ impl Driver {
     }
 
     /// Compares the host with the plan and the roles, and applies the difference. `last` replaces the plan at the end.
-    async fn reconcile(&mut self, last: Option<Arc<VipPlan>>) {
+    fn reconcile(&mut self, last: Option<Arc<VipPlan>>) {
         let began = clock::now();
         self.retry_at = None;
         self.dirty = false;
-        match self.netlink.addresses().await {
+        match self.netlink.addresses() {
             Ok(addresses) => self.memory.addresses = addresses,
             Err(error) => return self.failed(&error),
         }
         self.interfaces.learn(&self.memory.addresses);
         let plan = last.unwrap_or_else(|| self.channels.plan.borrow_and_update().clone());
         let roles = self.channels.roles.borrow_and_update().clone();
-        self.place(&plan, &roles).await;
+        self.place(&plan, &roles);
         let leaving = plan.groups.iter().filter(|(group, _)| is_handing_over(plan.role(group, &roles)));
         let leaving: BTreeSet<IpAddr> =
             leaving.flat_map(|(_, group)| &group.addresses).map(|spec| spec.address).collect();
@@ -325,14 +311,14 @@ impl Driver {
     }
 
     /// Resolves the interface of every address in the plan, and creates and removes managed interfaces.
-    async fn place(&mut self, plan: &VipPlan, roles: &Roles) {
+    fn place(&mut self, plan: &VipPlan, roles: &Roles) {
         let now = clock::now();
         let mut missing = BTreeMap::new();
         self.placed.clear();
         self.owners.clear();
         self.blocked.clear();
         self.conflicts.retain(|_, (_, until)| now < *until);
-        self.remove_interfaces(plan, roles).await;
+        self.remove_interfaces(plan, roles);
         for (name, group) in &plan.groups {
             let leads = plan.role(name, roles).claim(now).is_some();
             for spec in &group.addresses {
@@ -353,7 +339,7 @@ impl Driver {
                 }
             }
         }
-        self.make_interfaces(missing).await;
+        self.make_interfaces(missing);
         let present: BTreeSet<IpAddr> =
             self.memory.addresses.iter().map(|address| address.vip.address).collect();
         self.memory.managed.retain(|address| present.contains(address));
@@ -538,12 +524,10 @@ impl Driver {
         }
     }
 
-    async fn look_at_interfaces(&mut self) {
+    fn look_at_interfaces(&mut self) {
         self.dirty = true;
-        match self.netlink.interfaces().await {
-            Ok(interfaces) => self.interfaces.set(interfaces),
-            Err(error) => return self.failed(&error),
-        }
+        let interfaces = self.host.borrow_and_update().interfaces.clone();
+        self.interfaces.set(interfaces);
         let now = clock::now();
         let found = self.interfaces.by_name(&self.options.interface);
         self.tell_about_interface(found.as_ref());

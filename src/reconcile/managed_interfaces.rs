@@ -10,13 +10,13 @@ use crate::net::{clock, sysctl};
 
 impl Driver {
     /// Make interfaces that are missing, each on the one with this index; for an address, where there is one already.
-    pub(super) async fn make_interfaces(
+    pub(super) fn make_interfaces(
         &mut self,
         missing: BTreeMap<ManagedInterface, (IfIndex, Option<IpAddr>)>,
     ) {
         for (interface, (parent, address)) in missing {
             let name = interface.name();
-            match self.netlink.add_interface(parent, &interface).await {
+            match self.netlink.add_interface(parent, &interface) {
                 // The kernel's report of the new interface brings us back here.
                 Ok(()) => {
                     tracing::info!(interface = name, "made an interface");
@@ -39,7 +39,7 @@ impl Driver {
     }
 
     /// Remove interfaces that we made, where nothing of ours is on them or is to be.
-    pub(super) async fn remove_interfaces(&mut self, plan: &VipPlan, roles: &Roles) {
+    pub(super) fn remove_interfaces(&mut self, plan: &VipPlan, roles: &Roles) {
         let now = clock::now();
         let wanted = plan.groups.iter().flat_map(|(id, group)| {
             let leads = plan.role(id, roles).claim(now).is_some();
@@ -62,7 +62,7 @@ impl Driver {
         let idle = idle.filter(|interface| plan.complete && !wanted.contains(&interface.name));
         let idle: Vec<Interface> = idle.cloned().collect();
         for interface in idle {
-            match self.netlink.remove_interface(interface.index).await {
+            match self.netlink.remove_interface(interface.index) {
                 Ok(()) => tracing::info!(interface = interface.name, "removed an interface"),
                 Err(error) => self.failed(&error),
             }

@@ -7,10 +7,11 @@ use tokio::sync::watch;
 
 use super::diff::{Actual, plan};
 use crate::config::RoutingTable;
+use crate::host::HostWatch;
 use crate::model::AdvertisedRoutes;
 use crate::model::route::TableRoute;
-use crate::model::{IfIndex, Interface, Prefix, Vip};
-use crate::net::netlink::{Netlink, NetlinkError};
+use crate::model::{IfIndex, Prefix, Vip};
+use crate::net::netlink::{NetlinkError, NetlinkWriter};
 
 /// How often the table is looked at though nothing happened.
 const RESYNC: Duration = Duration::from_secs(10);
@@ -34,7 +35,8 @@ pub struct Driver {
     announced: watch::Receiver<AdvertisedRoutes>,
     /// The control plane's addresses.
     vips: watch::Receiver<BTreeSet<Vip>>,
-    netlink: Netlink,
+    host: HostWatch,
+    netlink: NetlinkWriter,
     ours: BTreeSet<Prefix>,
     /// Which of the two realms routes have now, where they change it.
     realm: u16,
@@ -48,15 +50,26 @@ impl Driver {
         interfaces: Interfaces,
         announced: watch::Receiver<AdvertisedRoutes>,
         vips: watch::Receiver<BTreeSet<Vip>>,
-        netlink: Netlink,
+        host: HostWatch,
+        netlink: NetlinkWriter,
     ) -> Self {
-        Self { config, interfaces, announced, vips, netlink, ours: BTreeSet::new(), realm: 1, trouble: None }
+        Self {
+            config,
+            interfaces,
+            announced,
+            vips,
+            host,
+            netlink,
+            ours: BTreeSet::new(),
+            realm: 1,
+            trouble: None,
+        }
     }
 
     /// Until nobody announces anything any more. What is not announced then is removed before the end.
     pub async fn run(mut self) {
         loop {
-            let outcome = self.look().await;
+            let outcome = self.look();
             let failed = outcome.is_err();
             let trouble = outcome.err().map(|error| error.to_string());
             if let Some(text) = trouble.as_ref().filter(|text| self.trouble.as_ref() != Some(*text)) {
@@ -70,7 +83,7 @@ impl Driver {
             };
             tokio::select! {
                 changed = self.announced.changed() => if changed.is_err() {
-                    drop(self.look().await);
+                    drop(self.look());
                     return;
                 },
                 () = tokio::time::sleep(pause) => {
@@ -81,9 +94,9 @@ impl Driver {
         }
     }
 
-    async fn look(&mut self) -> Result<(), NetlinkError> {
+    fn look(&mut self) -> Result<(), NetlinkError> {
         let AdvertisedRoutes { routes, known, complete } = self.announced.borrow_and_update().clone();
-        let interfaces = self.netlink.interfaces().await?;
+        let host = self.host.borrow().clone();
         let vips: BTreeSet<_> = self.vips.borrow().iter().map(|vip| vip.address).collect();
         let index = |prefix: &Prefix| {
             let name = if vips.contains(&prefix.address) {
@@ -91,15 +104,12 @@ impl Driver {
             } else {
                 &self.interfaces.services
             };
-            interfaces
-                .iter()
-                .find(|interface: &&Interface| interface.name == *name)
-                .map(|interface| interface.index)
+            host.interface(name).map(|interface| interface.index)
         };
         let desired: BTreeMap<Prefix, IfIndex> =
             routes.keys().filter_map(|prefix| Some((*prefix, index(prefix)?))).collect();
         let actual = Actual {
-            routes: self.netlink.routes(self.config.table).await?,
+            routes: self.netlink.routes(self.config.table)?,
             ours: self.ours.clone(),
             known: known.iter().chain(&vips).copied().collect(),
             complete,

@@ -10,9 +10,9 @@ use super::gateway::{Gateway, GatewayError, search};
 use super::metrics::Metrics;
 use super::status::GatewayStatus;
 use super::table::{DesiredMappings, PortMappingTable, Step};
+use crate::host::HostWatch;
 use crate::model::{BootTime, Family, IfIndex};
 use crate::net::clock::{self, Timer};
-use crate::net::netlink::Netlink;
 use crate::watch_ext;
 
 /// Interval of searches without a gateway.
@@ -27,7 +27,7 @@ type Own = (Option<Ipv4Addr>, Option<Ipv6Addr>);
 #[derive(Debug)]
 pub struct Driver {
     interface: String,
-    netlink: Netlink,
+    host: HostWatch,
     wanted: watch::Receiver<DesiredMappings>,
     outcome: watch::Sender<GatewayStatus>,
     metrics: Metrics,
@@ -45,18 +45,16 @@ struct Known {
 
 impl Driver {
     /// A driver that has not searched yet.
-    ///
-    /// # Errors
-    /// If no netlink connection can be opened.
     pub fn new(
         interface: &str,
+        host: HostWatch,
         metrics: Metrics,
-    ) -> std::io::Result<(Self, watch::Sender<DesiredMappings>, watch::Receiver<GatewayStatus>)> {
+    ) -> (Self, watch::Sender<DesiredMappings>, watch::Receiver<GatewayStatus>) {
         let (wanted_in, wanted) = watch::channel(DesiredMappings::default());
         let (outcome, outcome_out) = watch::channel(GatewayStatus::default());
         let driver = Self {
             interface: interface.to_owned(),
-            netlink: Netlink::connect()?,
+            host,
             wanted,
             outcome,
             metrics,
@@ -64,7 +62,7 @@ impl Driver {
             search_at: BootTime::default(),
             trouble: None,
         };
-        Ok((driver, wanted_in, outcome_out))
+        (driver, wanted_in, outcome_out)
     }
 
     /// Runs until the sender of desired mappings is gone.
@@ -99,7 +97,7 @@ impl Driver {
         if clock::now() < self.search_at {
             return;
         }
-        let found = match self.own_addresses().await {
+        let found = match self.own_addresses() {
             Ok((own, index)) => search(own, index).await,
             Err(text) => {
                 self.trouble = Some(text);
@@ -125,16 +123,14 @@ impl Driver {
         self.search_at = clock::now() + if none { SEARCH_RETRY_INTERVAL } else { SEARCH_INTERVAL };
     }
 
-    async fn own_addresses(&self) -> Result<(Own, IfIndex), String> {
-        let interfaces = self.netlink.interfaces().await.map_err(|error| error.to_string())?;
-        let addresses = self.netlink.addresses().await.map_err(|error| error.to_string())?;
-        let interface = interfaces.iter().find(|interface| interface.name == self.interface);
+    fn own_addresses(&self) -> Result<(Own, IfIndex), String> {
+        let host = self.host.borrow();
+        let interface = host.interface(&self.interface);
         let index =
             interface.ok_or_else(|| format!("there is no interface {} on this host", self.interface))?.index;
-        let own = addresses.iter().filter(|address| address.interface == index && !address.tagged);
         let (mut v4, mut v6) = (None, None);
-        for address in own {
-            match address.vip.address {
+        for address in host.own_addresses(index) {
+            match address {
                 IpAddr::V4(address) => v4 = v4.or(Some(address)),
                 IpAddr::V6(address) if address.is_unicast_link_local() => {}
                 IpAddr::V6(address) => v6 = v6.or(Some(address)),

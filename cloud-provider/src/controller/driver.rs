@@ -10,6 +10,7 @@ use kube_vip::cluster::event::EventRecorder;
 use kube_vip::cluster::write::{WriteResult, Writer};
 use kube_vip::dhcp;
 use kube_vip::dhcp::driver::{Command, Handles};
+use kube_vip::host::HostWatch;
 use kube_vip::model::ServiceKey;
 use kube_vip::net::clock::{self, Timer};
 use tokio::sync::{mpsc, watch};
@@ -36,7 +37,8 @@ pub struct Driver {
     config_map: (String, String),
     session: LeaderSession,
     writes: FuturesUnordered<InFlight>,
-    dhcp_interface: Option<String>,
+    /// The interface for DHCP, and the state of the host.
+    dhcp_host: Option<(String, HostWatch)>,
     /// The DHCP clients, where this process runs them.
     dhcp: Option<Handles>,
 }
@@ -61,9 +63,14 @@ impl Driver {
             config_map: options.config_map.clone(),
             session: LeaderSession::new(planner, options.writes),
             writes: FuturesUnordered::new(),
-            dhcp_interface: options.dhcp_interface.clone(),
+            dhcp_host: None,
             dhcp: None,
         }
+    }
+
+    /// Runs DHCP clients on this interface.
+    pub fn with_dhcp(self, dhcp_host: Option<(String, HostWatch)>) -> Self {
+        Self { dhcp_host, ..self }
     }
 
     /// Allocates addresses until the claim is lost. On `stopping`, writes in flight are awaited first.
@@ -169,20 +176,17 @@ impl Driver {
     }
 
     fn start_dhcp(&mut self, tasks: &mut JoinSet<()>) {
-        let Some(interface) = &self.dhcp_interface else { return };
+        let Some((interface, host)) = &self.dhcp_host else { return };
         let (channels, handles) = dhcp::driver::channels();
-        match dhcp::driver::Driver::start(channels, self.telemetry.dhcp.clone(), DHCP_ATTEMPTS) {
-            Ok(clients) => {
-                self.session.planner_mut().enable_dhcp(interface);
-                self.dhcp = Some(handles);
-                tasks.spawn(async move {
-                    if let Err(error) = clients.await {
-                        tracing::error!("the DHCP clients ended: {error}");
-                    }
-                });
+        let counts = self.telemetry.dhcp.clone();
+        let clients = dhcp::driver::Driver::start(channels, host.clone(), counts, DHCP_ATTEMPTS);
+        self.session.planner_mut().enable_dhcp(interface);
+        self.dhcp = Some(handles);
+        tasks.spawn(async move {
+            if let Err(error) = clients.await {
+                tracing::error!("the DHCP clients ended: {error}");
             }
-            Err(error) => tracing::error!("cannot start the DHCP clients: {error}"),
-        }
+        });
     }
 
     /// Publishes which leases are requested, and releases those that are not requested any more.

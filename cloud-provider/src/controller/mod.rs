@@ -23,10 +23,10 @@ use kube_vip::config::Election;
 use kube_vip::election::Settings;
 use kube_vip::election::driver::{self as election_driver, channels};
 use kube_vip::election::elections::Config;
+use kube_vip::host::{HostWatch, Observer};
 use kube_vip::model::hash::fnv1a;
 use kube_vip::model::{Candidacy, CandidacyKind, GroupId, GroupPlan, LeaseName, Roles, VipPlan};
 use kube_vip::net::clock;
-use kube_vip::net::netlink::Netlink;
 use kube_vip::telemetry::http::{ListenError, Page, listen};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -110,9 +110,10 @@ pub fn api(options: &Options) -> Arc<Api> {
 /// # Errors
 /// If something fails that cannot be retried.
 pub async fn run(options: Options) -> Result<(), ControllerError> {
-    if let Some(interface) = &options.dhcp_interface {
-        check_interface(interface).await?;
-    }
+    let dhcp_host = match &options.dhcp_interface {
+        Some(interface) => Some((interface.clone(), observe_host(interface).await?)),
+        None => None,
+    };
     let telemetry = Arc::new(Telemetry::new());
     let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
     tracing::info!(
@@ -146,6 +147,7 @@ pub async fn run(options: Options) -> Result<(), ControllerError> {
             tracing::info!("leading: allocating addresses");
             let driver =
                 Driver::new(&options, api.clone(), writer.clone(), telemetry.clone(), events.clone());
+            let driver = driver.with_dhcp(dhcp_host.clone());
             driver.run(&mut leadership, &mut stopping).await?;
             tracing::info!("not leading any more");
             continue;
@@ -169,14 +171,16 @@ pub async fn run(options: Options) -> Result<(), ControllerError> {
     Ok(())
 }
 
-/// Rejects the name of an interface that does not exist, before anything else is started.
-async fn check_interface(name: &str) -> Result<(), ControllerError> {
-    let interfaces = Netlink::connect()?.interfaces().await?;
-    if interfaces.iter().any(|interface| interface.name == name) {
-        return Ok(());
+/// Observes the interfaces of the host. Fails at once if the one for DHCP is missing.
+async fn observe_host(interface: &str) -> Result<HostWatch, ControllerError> {
+    let observer = Observer::start(None).await?;
+    let host = observer.subscribe();
+    if host.borrow().interface(interface).is_none() {
+        let names = host.borrow().interface_names();
+        return Err(ControllerError::NoInterface(interface.to_owned(), names));
     }
-    let names: Vec<&str> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
-    Err(ControllerError::NoInterface(name.to_owned(), names.join(", ")))
+    tokio::spawn(observer.run());
+    Ok(host)
 }
 
 fn elect(

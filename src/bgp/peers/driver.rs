@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Node, Secret};
 use kube::runtime::watcher;
 use serde_json::Value;
@@ -17,15 +16,15 @@ use super::{Config, Host};
 use crate::cluster::Api;
 use crate::cluster::watch::{Change, watch_objects};
 use crate::config::Bgp;
+use crate::host::HostWatch;
 use crate::model::{BootTime, LogOnChange};
 use crate::ndp;
 use crate::ndp::routers::{Place, Routers};
 use crate::net::clock;
 use crate::net::https::ClientError;
-use crate::net::netlink::{Changes, Netlink};
 use crate::watch_ext;
 
-/// Interval of reading the host without a change.
+/// Interval of resolving peers without a change.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(5);
 /// Changes of the host within this time are handled together.
 const DEBOUNCE: Duration = Duration::from_millis(200);
@@ -35,8 +34,7 @@ const SECRET_TIMEOUT: Duration = Duration::from_secs(3);
 
 struct Driver {
     resolver: PeerResolver,
-    netlink: Netlink,
-    changes: Changes,
+    host: HostWatch,
     api: Arc<Api>,
     node: mpsc::Receiver<Change<Node>>,
     replies: watch::Receiver<Option<Value>>,
@@ -56,7 +54,7 @@ pub fn start(
     node_name: &str,
     elected: bool,
     api: &Arc<Api>,
-    (netlink, changes): (Netlink, Changes),
+    watch: HostWatch,
 ) -> Result<watch::Receiver<Arc<Vec<Config>>>, ClientError> {
     let host = Host { node: node_name.to_owned(), up_for: clock::now().since_boot(), ..Host::default() };
     let resolver = PeerResolver::new(bgp.clone(), elected, host);
@@ -74,8 +72,7 @@ pub fn start(
     let (peers, peers_out) = watch::channel(Arc::default());
     let driver = Driver {
         resolver,
-        netlink,
-        changes,
+        host: watch,
         api: api.clone(),
         node,
         replies,
@@ -98,19 +95,13 @@ impl Driver {
     async fn run(mut self) {
         while !self.peers.is_closed() {
             self.update().await;
-            let changed = async {
-                while self.changes.next().await.is_none() {
-                    std::future::pending::<()>().await;
-                }
-            };
             tokio::select! {
-                () = changed => tokio::time::sleep(DEBOUNCE).await,
+                Ok(()) = self.host.changed() => tokio::time::sleep(DEBOUNCE).await,
                 Some(change) = self.node.recv() => self.on_node_change(change),
                 Ok(()) = self.routers.changed() => {}
                 Ok(()) = self.replies.changed() => {}
                 () = tokio::time::sleep(RESYNC_INTERVAL) => {}
             }
-            while let Some(Some(_)) = self.changes.next().now_or_never() {}
         }
     }
 
@@ -128,15 +119,9 @@ impl Driver {
     }
 
     async fn update(&mut self) {
-        match (self.netlink.interfaces().await, self.netlink.addresses().await) {
-            (Ok(interfaces), Ok(addresses)) => {
-                self.resolver.host.interfaces = interfaces;
-                self.resolver.host.addresses = addresses;
-            }
-            (Err(error), _) | (_, Err(error)) => {
-                return tracing::error!("BGP: cannot read interfaces and addresses: {error}; retrying");
-            }
-        }
+        let host = self.host.borrow_and_update().clone();
+        self.resolver.host.interfaces.clone_from(&host.interfaces);
+        self.resolver.host.addresses.clone_from(&host.addresses);
         self.read_secrets().await;
         watch_ext::set(&self.router_interfaces, self.resolver.router_interfaces());
         self.resolver.host.routers.clone_from(&self.routers.borrow_and_update());

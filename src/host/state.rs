@@ -1,0 +1,40 @@
+//! Interfaces and addresses as the kernel reported them last.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use crate::model::{ActualAddress, IfIndex, Interface};
+
+/// The state of this host. Addresses that carry our tag may be missing: their additions are not observed, and who adds
+/// them reads them itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostState {
+    pub interfaces: Vec<Interface>,
+    pub addresses: Vec<ActualAddress>,
+}
+
+impl HostState {
+    pub fn interface(&self, name: &str) -> Option<&Interface> {
+        self.interfaces.iter().find(|interface| interface.name == name)
+    }
+
+    /// The addresses of an interface without those that carry our tag.
+    pub fn own_addresses(&self, interface: IfIndex) -> impl Iterator<Item = IpAddr> + '_ {
+        let own = self.addresses.iter().filter(move |own| own.interface == interface && !own.tagged);
+        own.map(|own| own.vip.address)
+    }
+
+    /// The first link-local IPv6 address of an interface.
+    pub fn link_local(&self, interface: IfIndex) -> Option<Ipv6Addr> {
+        let mut all = self.addresses.iter().filter(|address| address.interface == interface);
+        all.find_map(|address| match address.vip.address {
+            IpAddr::V6(address) if address.is_unicast_link_local() => Some(address),
+            _ => None,
+        })
+    }
+
+    /// The names of all interfaces, for messages.
+    pub fn interface_names(&self) -> String {
+        let names: Vec<&str> = self.interfaces.iter().map(|interface| interface.name.as_str()).collect();
+        names.join(", ")
+    }
+}

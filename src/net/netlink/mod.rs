@@ -1,0 +1,162 @@
+//! Interfaces, addresses and routes of this host, by rtnetlink. No other folder uses that crate.
+//!
+//! [`Netlink`] reads and reports changes on one connection, [`NetlinkWriter`] changes the kernel's state on another: a dump of
+//! thousands of addresses does not delay a change.
+
+mod message;
+mod requests;
+mod writer;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::route::{RouteHeader, RouteMessage};
+use rtnetlink::sys::SocketAddr;
+use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
+
+pub use self::writer::{Hold, NetlinkWriter, Scope};
+use crate::model::{ActualAddress, IfIndex, Interface};
+
+/// A request to the kernel that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("the kernel refuses to {what}: {source}")]
+pub struct NetlinkError {
+    what: String,
+    source: Cause,
+}
+
+impl From<std::io::Error> for NetlinkError {
+    fn from(error: std::io::Error) -> Self {
+        Self { what: "open a netlink socket".to_owned(), source: error.into() }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Cause {
+    #[error(transparent)]
+    Netlink(#[from] rtnetlink::Error),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// What has to be read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    Addresses,
+    /// Interfaces, and their addresses.
+    Interfaces,
+}
+
+/// Change notifications of the kernel.
+#[derive(Debug)]
+pub struct Changes {
+    messages: futures::channel::mpsc::UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
+    /// The port of the socket whose additions of addresses are not reported.
+    ignored: Option<u32>,
+}
+
+impl Changes {
+    /// Without the addresses that a writer adds or extends: they are renewed all the time, by the thousand.
+    pub fn ignoring(self, writer: Option<&NetlinkWriter>) -> Self {
+        Self { ignored: writer.map(NetlinkWriter::port), ..self }
+    }
+
+    /// The next change; none when the connection has ended.
+    pub async fn next(&mut self) -> Option<Change> {
+        loop {
+            let (message, _) = self.messages.next().await?;
+            if let Some(change) = self.change(message) {
+                return Some(change);
+            }
+        }
+    }
+
+    /// What has changed further by now: one read answers for all of it.
+    pub fn pending(&mut self) -> Option<Change> {
+        let mut pending = None;
+        while let Some(Some((message, _))) = self.messages.next().now_or_never() {
+            pending = pending.max(self.change(message));
+        }
+        pending
+    }
+
+    fn change(&self, message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Change> {
+        use RouteNetlinkMessage::{DelAddress, DelLink, NewAddress, NewLink};
+        let ignored = self.ignored == Some(message.header.port_number);
+        match message.payload {
+            NetlinkPayload::InnerMessage(NewAddress(_)) if ignored => None,
+            NetlinkPayload::InnerMessage(NewAddress(_) | DelAddress(_)) => Some(Change::Addresses),
+            NetlinkPayload::InnerMessage(NewLink(_) | DelLink(_)) => Some(Change::Interfaces),
+            // Notifications were lost: the socket's buffer was full.
+            NetlinkPayload::Overrun(_) | NetlinkPayload::Error(_) => Some(Change::Interfaces),
+            _ => None,
+        }
+    }
+}
+
+/// A connection for reading.
+#[derive(Debug, Clone)]
+pub struct Netlink {
+    handle: Handle,
+}
+
+impl Netlink {
+    /// Connects on the current runtime, and subscribes to changes.
+    ///
+    /// # Errors
+    /// If there is no netlink socket to be had.
+    pub fn open() -> std::io::Result<(Self, Changes)> {
+        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+        let (connection, handle, messages) = rtnetlink::new_multicast_connection(&groups)?;
+        tokio::spawn(connection);
+        Ok((Self { handle }, Changes { messages, ignored: None }))
+    }
+
+    /// All interfaces.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub async fn interfaces(&self) -> Result<Vec<Interface>, NetlinkError> {
+        let messages = self.handle.link().get().execute().map_ok(message::interface);
+        messages.try_collect().await.map_err(failed("list interfaces"))
+    }
+
+    /// All addresses of all interfaces.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub async fn addresses(&self) -> Result<Vec<ActualAddress>, NetlinkError> {
+        let messages = self.handle.address().get().execute();
+        let addresses = messages.try_filter_map(|message| std::future::ready(Ok(message::address(message))));
+        addresses.try_collect().await.map_err(failed("list addresses"))
+    }
+
+    /// The interface of the default route with the least metric: IPv4's, else IPv6's.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub async fn default_route_interface(&self) -> Result<Option<IfIndex>, NetlinkError> {
+        for request in
+            [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()]
+        {
+            let routes = self.handle.route().get(request).execute();
+            let routes: Vec<RouteMessage> = routes.try_collect().await.map_err(failed("list routes"))?;
+            let best = routes
+                .iter()
+                .filter(|route| route.header.destination_prefix_length == 0)
+                .filter(|route| route.header.table == RouteHeader::RT_TABLE_MAIN)
+                .filter_map(|route| Some((message::metric(route), message::output(route)?)))
+                .min();
+            if let Some((_, interface)) = best {
+                return Ok(Some(interface));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn failed(what: &'static str) -> impl Fn(rtnetlink::Error) -> NetlinkError {
+    move |source| NetlinkError { what: what.to_owned(), source: source.into() }
+}

@@ -1,0 +1,216 @@
+//! Suppresses the kernel's replies to ARP requests and neighbour solicitations for addresses that are being handed over
+//! (docs/decisions/0014-nftables.md).
+//!
+//! One table for each family, with a set of addresses and a rule that drops replies about them:
+//!
+//! ```text
+//! table arp kube-vip-silent {                    table ip6 kube-vip-silent {
+//!   set addresses {                                set addresses {
+//!     type ipv4_addr                                 type ipv6_addr
+//!     flags timeout                                  flags timeout
+//!   }                                              }
+//!   chain answers {                                chain answers {
+//!     type filter hook output priority filter;       type filter hook output priority filter;
+//!     arp operation reply                            ip6 nexthdr icmpv6 icmpv6 type nd-neighbor-advert
+//!       arp saddr ip @addresses drop                   @th,64,128 @addresses drop
+//!   }                                              }
+//! }                                              }
+//! ```
+
+mod wire;
+
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto, socket,
+};
+
+use self::wire::*;
+
+const TABLE: &str = "kube-vip-silent";
+const SET: &str = "addresses";
+const CHAIN: &str = "answers";
+/// Elements expire, so that a killed process leaves nothing behind for longer. Longer than any hand-over.
+const TIMEOUT_MILLIS: u64 = 60_000;
+/// Addresses in one message, which has to stay below 64 KiB.
+const CHUNK: usize = 500;
+
+/// Suppresses replies about these addresses for a minute.
+///
+/// # Errors
+/// What the kernel answers, for instance that it lacks nf_tables for a family.
+pub fn suppress_replies(addresses: &[IpAddr]) -> std::io::Result<()> {
+    for (family, members) in by_family(addresses) {
+        match transact(&create(family)) {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+            result => result?,
+        }
+        for chunk in members.chunks(CHUNK) {
+            transact(&[add_elements(family, chunk)])?;
+        }
+    }
+    Ok(())
+}
+
+/// Permits replies about these addresses again. An address that was not suppressed counts as success.
+///
+/// # Errors
+/// What the kernel answers.
+pub fn restore_replies(addresses: &[IpAddr]) -> std::io::Result<()> {
+    for (family, members) in by_family(addresses) {
+        for chunk in members.chunks(CHUNK) {
+            let delete = |chunk: &[IpAddr]| match transact(&[delete_elements(family, chunk)]) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+                result => result.map(|()| true),
+            };
+            // One missing element fails the whole transaction.
+            if !delete(chunk)? {
+                chunk.iter().try_for_each(|address| delete(&[*address]).map(drop))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes both tables, which an earlier process may have left. Missing tables count as success.
+///
+/// # Errors
+/// What the kernel answers.
+pub fn clear() -> std::io::Result<()> {
+    for family in [V4, V6] {
+        match transact(&[delete_table(family)]) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+/// What differs between the families.
+#[derive(Debug, Clone, Copy)]
+struct Family {
+    number: u8,
+    output_hook: u32,
+    key_type: u32,
+    key_length: u32,
+}
+
+const V4: Family =
+    Family { number: NFPROTO_ARP, output_hook: NF_ARP_OUT, key_type: TYPE_IPADDR, key_length: 4 };
+const V6: Family =
+    Family { number: NFPROTO_IPV6, output_hook: NF_INET_LOCAL_OUT, key_type: TYPE_IP6ADDR, key_length: 16 };
+
+fn by_family(addresses: &[IpAddr]) -> Vec<(Family, Vec<IpAddr>)> {
+    let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = addresses.iter().partition(|address| address.is_ipv4());
+    [(V4, v4), (V6, v6)].into_iter().filter(|(_, members)| !members.is_empty()).collect()
+}
+
+/// The table with its set, chain and rule. Fails as a whole with EEXIST where the table exists.
+fn create(family: Family) -> [Vec<u8>; 4] {
+    let set = [
+        text(NFTA_SET_TABLE, TABLE),
+        text(NFTA_SET_NAME, SET),
+        number(NFTA_SET_FLAGS, NFT_SET_TIMEOUT),
+        number(NFTA_SET_KEY_TYPE, family.key_type),
+        number(NFTA_SET_KEY_LEN, family.key_length),
+        number(NFTA_SET_ID, 1),
+    ];
+    let hook = [number(NFTA_HOOK_HOOKNUM, family.output_hook), number(NFTA_HOOK_PRIORITY, PRIORITY_FILTER)];
+    let chain = [
+        text(NFTA_CHAIN_TABLE, TABLE),
+        text(NFTA_CHAIN_NAME, CHAIN),
+        nested(NFTA_CHAIN_HOOK, &hook),
+        text(NFTA_CHAIN_TYPE, "filter"),
+    ];
+    let rule = [
+        text(NFTA_RULE_TABLE, TABLE),
+        text(NFTA_RULE_CHAIN, CHAIN),
+        nested(NFTA_RULE_EXPRESSIONS, &drop_replies(family)),
+    ];
+    [
+        message(NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, family.number, &[text(NFTA_TABLE_NAME, TABLE)]),
+        message(NFT_MSG_NEWSET, NLM_F_CREATE, family.number, &set),
+        message(NFT_MSG_NEWCHAIN, NLM_F_CREATE, family.number, &chain),
+        message(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, family.number, &rule),
+    ]
+}
+
+fn drop_replies(family: Family) -> Vec<Vec<u8>> {
+    let address = if family.number == NFPROTO_ARP {
+        // ARP over Ethernet: operation 2 (reply) at offset 6, the sender's address behind 8 + 6 bytes.
+        vec![
+            load(NFT_PAYLOAD_NETWORK_HEADER, 6, 2),
+            require(&[0, 2]),
+            load(NFT_PAYLOAD_NETWORK_HEADER, 14, 4),
+        ]
+    } else {
+        // Next header 58 (ICMPv6), type 136 (Neighbor Advertisement), the target behind 8 bytes.
+        vec![
+            load(NFT_PAYLOAD_NETWORK_HEADER, 6, 1),
+            require(&[58]),
+            load(NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1),
+            require(&[136]),
+            load(NFT_PAYLOAD_TRANSPORT_HEADER, 8, 16),
+        ]
+    };
+    [address, vec![require_member(SET), drop_packet()]].concat()
+}
+
+fn add_elements(family: Family, addresses: &[IpAddr]) -> Vec<u8> {
+    let timeout = attribute(NFTA_SET_ELEM_TIMEOUT, &TIMEOUT_MILLIS.to_be_bytes());
+    message(NFT_MSG_NEWSETELEM, NLM_F_CREATE, family.number, &elements(addresses, &timeout))
+}
+
+fn delete_elements(family: Family, addresses: &[IpAddr]) -> Vec<u8> {
+    message(NFT_MSG_DELSETELEM, 0, family.number, &elements(addresses, &[]))
+}
+
+fn delete_table(family: Family) -> Vec<u8> {
+    message(NFT_MSG_DELTABLE, 0, family.number, &[text(NFTA_TABLE_NAME, TABLE)])
+}
+
+/// Elements of the set, each with these attributes besides its key.
+fn elements(addresses: &[IpAddr], attributes: &[u8]) -> [Vec<u8>; 3] {
+    let element = |address: &IpAddr| {
+        let value = match address {
+            IpAddr::V4(v4) => attribute(NFTA_DATA_VALUE, &v4.octets()),
+            IpAddr::V6(v6) => attribute(NFTA_DATA_VALUE, &v6.octets()),
+        };
+        nested(NFTA_LIST_ELEM, &[nested(NFTA_SET_ELEM_KEY, &[value]), attributes.to_vec()])
+    };
+    let list: Vec<Vec<u8>> = addresses.iter().map(element).collect();
+    [
+        text(NFTA_SET_ELEM_LIST_TABLE, TABLE),
+        text(NFTA_SET_ELEM_LIST_SET, SET),
+        nested(NFTA_SET_ELEM_LIST_ELEMENTS, &list),
+    ]
+}
+
+/// Sends a batch, and reads the acknowledgement of each message.
+fn transact(messages: &[Vec<u8>]) -> std::io::Result<()> {
+    let kernel = NetlinkAddr::new(0, 0);
+    let socket = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkNetFilter,
+    )?;
+    bind(socket.as_raw_fd(), &kernel)?;
+    sendto(socket.as_raw_fd(), &batch(messages), &kernel, MsgFlags::empty())?;
+    for _ in messages {
+        let mut answer = [0; 4096];
+        recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+        // NLMSG_ERROR: a header of 16 bytes, then the negated error number.
+        let code = answer.get(16..20).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+        match code.map_or(0, i32::from_ne_bytes) {
+            0 => {}
+            // The first error ends the transaction: nothing was done, and nothing more is reported.
+            code => return Err(std::io::Error::from_raw_os_error(-code)),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
