@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use kube_vip::arp::packet::{Operation, Packet as Arp};
 use kube_vip::ndp::packet::{ALL_NODES, Packet as Ndp, probe, solicited_node, unsolicited_advertisement};
-use kube_vip::ndp::router::{self, ALL_ROUTERS, Heard};
+use kube_vip::ndp::router::{self, ALL_ROUTERS, RouterMessage};
 use pnet_packet::Packet as _;
 use pnet_packet::arp::{ArpOperation as PnetOperation, ArpPacket as PnetArp, MutableArpPacket as PnetArpMut};
 use pnet_packet::icmpv6::ndp::{NdpOptionTypes, NeighborAdvertPacket, NeighborSolicitPacket};
@@ -237,7 +237,7 @@ proptest! {
             prefix_info: None,
         };
         prop_assert_eq!(message, expected);
-        prop_assert_eq!(router::from_bytes(&emitted), Ok(Heard::Advertisement(source)));
+        prop_assert_eq!(router::from_bytes(&emitted), Ok(RouterMessage::Advertisement(source)));
         prop_assert_eq!(emitted, bytes.clone());
         pnet_body(&bytes);
 
@@ -245,7 +245,7 @@ proptest! {
         let (message, addresses, emitted) = smoltcp_ndp(&bytes);
         prop_assert_eq!(addresses, (source, ALL_ROUTERS));
         prop_assert_eq!(message, NdiscRepr::RouterSolicit { lladdr });
-        prop_assert_eq!(router::from_bytes(&emitted), Ok(Heard::Solicitation));
+        prop_assert_eq!(router::from_bytes(&emitted), Ok(RouterMessage::Solicitation));
         prop_assert_eq!(emitted, bytes.clone());
         pnet_body(&bytes);
     }

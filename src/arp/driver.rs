@@ -6,7 +6,6 @@ use super::packet::Packet;
 use crate::model::Interface;
 use crate::net::packet_socket::{Filter, PacketSocket};
 
-/// ARP on one interface.
 #[derive(Debug)]
 pub struct Driver {
     socket: PacketSocket,
@@ -14,18 +13,18 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Open a socket on `interface`. Needs NET_RAW.
+    /// Needs NET_RAW.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// What the kernel answers.
     pub fn open(interface: &Interface) -> std::io::Result<Self> {
         Ok(Self { socket: PacketSocket::open(interface.index, Filter::Arp)?, interface: interface.clone() })
     }
 
-    /// Announce that this interface has `vip`, in both forms.
+    /// Sends both forms of gratuitous ARP for `vip`.
     ///
     /// # Errors
-    /// What the kernel says, `ENETDOWN` while the interface is down.
+    /// What the kernel answers, `ENETDOWN` while the interface is down.
     pub fn announce(&self, vip: Ipv4Addr) -> std::io::Result<()> {
         let interface = &self.interface;
         let forms = Packet::announcements(
@@ -37,19 +36,19 @@ impl Driver {
         forms.iter().try_for_each(|form| self.socket.send(&form.to_bytes(), &interface.broadcast))
     }
 
-    /// Ask whether anybody has `vip`, without claiming it.
+    /// Sends an ARP probe for `vip`.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// What the kernel answers.
     pub fn probe(&self, vip: Ipv4Addr) -> std::io::Result<()> {
         let packet = Packet::probe(self.interface.hardware_type, &self.interface.hardware_address, vip);
         self.socket.send(&packet.to_bytes(), &self.interface.broadcast)
     }
 
-    /// The next ARP packet of another station. What cannot be read is passed over.
+    /// The next ARP packet of another host. Malformed packets are skipped.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// What the kernel answers.
     pub async fn receive(&self) -> std::io::Result<Packet> {
         let mut buffer = [0; 128];
         loop {

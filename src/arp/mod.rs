@@ -1,4 +1,4 @@
-//! ARP for virtual IPv4 addresses: announcing, probing, noticing others (RFC 826, RFC 5227).
+//! ARP for virtual IPv4 addresses: announcements, probes, and packets of other hosts (RFC 826, RFC 5227).
 
 pub mod driver;
 pub mod packet;

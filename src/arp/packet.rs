@@ -10,49 +10,38 @@
 
 use std::net::Ipv4Addr;
 
-/// What an ARP packet is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    /// Who has the target?
     Request,
-    /// The sender has it.
     Reply,
 }
 
-/// An ARP packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packet {
     /// 1 for Ethernet, 32 for InfiniBand.
     pub hardware_type: u16,
-    /// Request or reply.
     pub operation: Operation,
-    /// Hardware address of the sender.
     pub sender_hardware: Vec<u8>,
-    /// Address of the sender; unspecified in a probe (RFC 5227 §1.1).
+    /// Unspecified in a probe (RFC 5227 §1.1).
     pub sender: Ipv4Addr,
-    /// Hardware address of the target; meaningless in a request.
+    /// Without meaning in a request.
     pub target_hardware: Vec<u8>,
-    /// Address of the target.
     pub target: Ipv4Addr,
 }
 
-/// Why bytes are no ARP packet for IPv4. The reaction to each is to ignore them.
+/// Why bytes are not an ARP packet for IPv4. Such packets are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// Shorter than its own lengths say.
-    #[error("an ARP packet is cut short")]
+    #[error("the ARP packet is truncated")]
     Short,
-    /// Not for IPv4.
-    #[error("an ARP packet is not about IPv4")]
+    #[error("the ARP packet is not for IPv4")]
     Protocol,
-    /// Neither request nor reply.
-    #[error("an ARP packet has operation {0}")]
+    #[error("the ARP packet has the unknown operation {0}")]
     Operation(u16),
 }
 
 impl Packet {
-    /// The forms in which a VIP is announced: request and reply, since some stations update their cache from one
-    /// and some from the other (RFC 5944 §4.6).
+    /// Gratuitous ARP for a VIP as request and as reply: some hosts update their cache from one form only (RFC 5944 §4.6).
     pub fn announcements(hardware_type: u16, hardware: &[u8], broadcast: &[u8], vip: Ipv4Addr) -> [Self; 2] {
         let form = |operation, target_hardware: &[u8]| Self {
             hardware_type,
@@ -65,7 +54,7 @@ impl Packet {
         [form(Operation::Request, broadcast), form(Operation::Reply, hardware)]
     }
 
-    /// A question for the address without claiming it (RFC 5227 §2.1.1).
+    /// An ARP probe (RFC 5227 §2.1.1).
     pub fn probe(hardware_type: u16, hardware: &[u8], vip: Ipv4Addr) -> Self {
         Self {
             hardware_type,
@@ -77,12 +66,11 @@ impl Packet {
         }
     }
 
-    /// Whether this is a probe.
     pub fn is_probe(&self) -> bool {
         self.operation == Operation::Request && self.sender.is_unspecified()
     }
 
-    /// As bytes, without the interface's own header.
+    /// Without the link-layer header.
     pub fn to_bytes(&self) -> Vec<u8> {
         let operation: u16 = match self.operation {
             Operation::Request => 1,
@@ -100,10 +88,10 @@ impl Packet {
         bytes
     }
 
-    /// From bytes, without the interface's own header. What follows the packet (padding) is ignored.
+    /// Without the link-layer header. Padding after the packet is ignored.
     ///
     /// # Errors
-    /// If the bytes are no ARP packet for IPv4.
+    /// If the bytes are not an ARP packet for IPv4.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
         let (head, rest) = bytes.split_first_chunk::<8>().ok_or(Malformed::Short)?;
         let [type_high, type_low, proto_high, proto_low, hardware_length, 4, op_high, op_low] = *head else {
@@ -138,11 +126,11 @@ mod tests {
     use super::*;
 
     const MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x0a];
-    const EVERYBODY: [u8; 6] = [0xff; 6];
+    const BROADCAST: [u8; 6] = [0xff; 6];
     const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
     fn table() -> Vec<(Vec<u8>, Packet)> {
-        let [request, reply] = Packet::announcements(1, &MAC, &EVERYBODY, VIP);
+        let [request, reply] = Packet::announcements(1, &MAC, &BROADCAST, VIP);
         let infiniband = Packet::probe(32, &[7; 20], VIP);
         let hex = |text: &str| -> Vec<u8> {
             let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b' ').collect();
@@ -164,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_and_values_agree_both_ways() {
+    fn each_packet_encodes_and_decodes_to_its_bytes() {
         for (bytes, packet) in table() {
             assert_eq!(packet.to_bytes(), bytes);
             assert_eq!(Packet::from_bytes(&bytes), Ok(packet.clone()));
@@ -174,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_cut_short_is_refused() {
+    fn truncated_packets_are_rejected() {
         for (bytes, _) in table() {
             for length in 0..bytes.len() {
                 assert_eq!(Packet::from_bytes(&bytes[..length]), Err(Malformed::Short), "{length}");
@@ -183,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn other_protocols_and_operations_are_refused() {
+    fn other_protocols_and_operations_are_rejected() {
         let mut bytes = table()[0].0.clone();
         bytes[7] = 9;
         assert_eq!(Packet::from_bytes(&bytes), Err(Malformed::Operation(9)));

@@ -1,18 +1,18 @@
-//! Names of annotations and labels that both programs read or write (the same as the Go programs').
+//! Names of annotations and labels of both programs; the Go programs use the same.
 
 /// Addresses of a Service, separated by commas.
 pub const LOAD_BALANCER_IPS: &str = "kube-vip.io/loadbalancerIPs";
-/// The interface that a Service's addresses go on.
+/// The interface for the addresses of a Service.
 pub const SERVICE_INTERFACE: &str = "kube-vip.io/serviceInterface";
-/// Services with the same value may share an address, whatever the pool says.
+/// Services with the same value may share an address, independently of the pool.
 pub const SHARING_KEY: &str = "kube-vip.io/sharing-key";
-/// What the cloud provider chose itself, so that it can tell a wish from its own answer.
+/// Addresses that the cloud provider chose, which distinguishes them from a request.
 pub const ALLOCATED: &str = "kube-vip.io/allocated-addresses";
-/// The label of every Service that the cloud provider looks after, and its value.
+/// The label of every Service that the cloud provider manages, and its value.
 pub const IMPLEMENTATION: (&str, &str) = ("implementation", "kube-vip");
 /// The label of older cloud providers that held the address.
 pub const LEGACY_ADDRESS: &str = "ipam-address";
-/// Keeps a Service from vanishing before its address is given back.
+/// Delays the deletion of a Service until its address is released.
 pub const CLEANUP_FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
 /// The label of the node that holds the control-plane VIP.
 pub const HAS_IP: &str = "kube-vip.io/has-ip";
@@ -22,13 +22,13 @@ pub const IGNORE: &str = "kube-vip.io/ignore";
 pub const LEASE_NAME: &str = "kube-vip.io/leaseName";
 /// `"true"`: an election of its own for this Service, where that is on demand.
 pub const FORCE_ELECTION: &str = "kube-vip.io/forcePerServiceElection";
-/// `"true"`: announce the Service even if nothing stands behind it.
+/// `"true"`: announce the Service without ready endpoints.
 pub const WITHOUT_ENDPOINTS: &str = "kube-vip.io/allow-reconcile-without-endpoints";
-/// The 802.1Q interface that a Service's addresses go on: `parent.tag`.
+/// The 802.1Q interface for the addresses of a Service: `parent.tag`.
 pub const SERVICE_VLAN: &str = "kube-vip.io/serviceVLAN";
 /// The node that announces a Service.
 pub const VIP_HOST: &str = "kube-vip.io/vipHost";
-/// What a node holds for a Service: this, a slash, `service.namespace`.
+/// Prefix of the label for a Service that a node announces: `…/service.namespace`.
 pub const SERVICE_PROVIDED: &str = "service-provided.kube-vip.io";
 /// Communities of the routes to a Service, separated by commas.
 pub const BGP_COMMUNITIES: &str = "kube-vip.io/bgp-communities";
@@ -42,45 +42,43 @@ pub const BGP_MED: &str = "kube-vip.io/bgp-med";
 pub const BGP_PREPEND: &str = "kube-vip.io/bgp-as-path-prepend";
 /// The host name that a DHCP server is told.
 pub const HOSTNAME: &str = "kube-vip.io/loadbalancerHostname";
-/// The hardware address that a DHCP server knows the Service by.
+/// The hardware address by which DHCP servers identify the Service.
 pub const HARDWARE_ADDRESS: &str = "kube-vip.io/hwaddr";
-/// Addresses that are preferred, at most one of each family, separated by commas.
+/// Preferred addresses, at most one of each family, separated by commas.
 pub const REQUESTED_IP: &str = "kube-vip.io/requestedIP";
-/// `"false"`: DHCP servers need not answer to everybody.
+/// `"false"`: DHCP messages without the BROADCAST flag.
 pub const DHCP_BROADCAST: &str = "kube-vip.io/dhcp-broadcast";
-/// A true value: the address of a name is asked of a DHCP server, which puts the name into the DNS.
+/// A true value: the address for a DNS name comes from a DHCP server, which registers the name in the DNS.
 pub const DDNS: &str = "kube-vip.io/ddns";
-/// An interface with a hardware address of its own for addresses that come from a DHCP server; several Services may share one.
+/// A macvlan interface for addresses from DHCP servers; several Services may share one.
 pub const MACVLAN_NAME: &str = "kube-vip.io/macvlanName";
 /// Reverse path filtering on that interface: 0, 1 or 2.
 pub const RP_FILTER: &str = "kube-vip.io/rp_filter";
-/// What is to be known of a Service's leases to go on with them.
+/// The leases of a Service, for the node that continues them.
 pub const DHCP_LEASE: &str = "kube-vip.io/dhcp-lease";
-/// `"true"`: ports of the network's gateway lead to the Service, by UPnP.
+/// `"true"`: the network's gateway maps ports to the Service, by UPnP.
 pub const FORWARD_UPNP: &str = "kube-vip.io/forwardUPNP";
-/// For how long a gateway keeps an open port without hearing of us; `0` is for ever.
+/// Lifetime of a port mapping that is not renewed; `0` is for ever.
 pub const UPNP_LEASE_DURATION: &str = "kube-vip.io/upnp-lease-duration";
-/// Which port of the gateway leads to which of the Service's.
+/// Ports of the gateway that differ from the Service's.
 pub const UPNP_EXTERNAL_PORT: &str = "kube-vip.io/upnp-external-port";
-/// The gateway's own address outside.
+/// The external address of the gateway.
 pub const UPNP_EXTERNAL_IP: &str = "kube-vip.io/upnp-external-ip";
-/// The cloud provider lets the node that announces the Service open ports of the gateway.
+/// The cloud provider permits port mappings for the Service.
 pub const UPNP_DELEGATED: &str = "kube-vip.io/upnp-delegated";
-/// The Service's name in the local network (mDNS).
+/// The requested mDNS name.
 pub const MDNS: &str = "kube-vip.io/mdns";
-/// The name under which it is found there.
+/// The published mDNS name.
 pub const MDNS_NAME: &str = "kube-vip.io/mdns-name";
-/// Annotations that ask for something this version does not do, and what that is.
+/// Annotations for features that this version lacks, and the feature.
 pub const NOT_YET: [(&str, &str); 1] = [("kube-vip.io/egress", "egress through the Service's address")];
 
-/// An annotation or label, who uses it, and what it means: the documentation is written from this.
+/// An annotation or label as docs/services-reference.md shows it.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry {
-    /// Its name.
     pub name: &'static str,
-    /// Who reads or writes it.
+    /// Its readers and writers.
     pub used: &'static str,
-    /// What it means.
     pub meaning: &'static str,
 }
 
@@ -98,7 +96,7 @@ pub const SERVICE_ANNOTATIONS: &[Entry] = &[
     entry(
         ALLOCATED,
         "provider",
-        "What the provider chose itself, so that it can tell a request from its own answer.",
+        "Addresses that the provider chose itself, which distinguishes them from a request.",
     ),
     entry(
         SHARING_KEY,
@@ -113,7 +111,7 @@ pub const SERVICE_ANNOTATIONS: &[Entry] = &[
     entry(
         SERVICE_VLAN,
         "user; read by kube-vip",
-        "`parent.tag`, such as `eth0.200`: an 802.1Q interface, made where it is missing, and removed when nothing uses it any more. Wins over the interface above.",
+        "`parent.tag`, such as `eth0.200`: an 802.1Q interface, created where it is missing, and removed when nothing uses it any more. Takes precedence over the interface above.",
     ),
     entry(IGNORE, "user; read by kube-vip", "`\"true\"`: kube-vip leaves the Service alone."),
     entry(
@@ -129,7 +127,7 @@ pub const SERVICE_ANNOTATIONS: &[Entry] = &[
     entry(
         WITHOUT_ENDPOINTS,
         "user; read by kube-vip",
-        "`\"true\"`: announce the Service though nothing stands behind it, with `externalTrafficPolicy: Cluster`.",
+        "`\"true\"`: announce the Service although it has no ready endpoints, with `externalTrafficPolicy: Cluster`.",
     ),
     entry(
         VIP_HOST,
@@ -155,37 +153,37 @@ pub const SERVICE_ANNOTATIONS: &[Entry] = &[
     entry(
         BGP_PREPEND,
         "user; read by kube-vip",
-        "BGP mode: how often our AS stands in the path once more, from 0 to 32.",
+        "BGP mode: how many further times the own AS is prepended to the AS path, from 0 to 32.",
     ),
     entry(
         HOSTNAME,
         "user; read by both",
-        "The host name that a DHCP server is told; as in the Go program it is the client's identifier, too, so no two Services may have the same.",
+        "The host name sent to DHCP servers; as in the Go program it is the client identifier, too, so each Service needs its own.",
     ),
     entry(
         HARDWARE_ADDRESS,
-        "user, whoever asks; read by both",
-        "The hardware address that a DHCP server knows the Service by. Without one it is made from the Service's UID, and written here.",
+        "user, DHCP client; read by both",
+        "The hardware address by which DHCP servers identify the Service. Without one it is derived from the Service's UID, and written here.",
     ),
     entry(
         REQUESTED_IP,
-        "user, whoever asks; read by both",
-        "Addresses that are preferred, at most one of each family. What a DHCP server gave is written here.",
+        "user, DHCP client; read by both",
+        "Preferred addresses, at most one of each family. The leased address is written here.",
     ),
     entry(
         DHCP_BROADCAST,
         "user; read by both",
-        "`\"false\"`: the answers of DHCP servers for IPv4 may come to the hardware address alone. Otherwise they are asked to answer to everybody, which a card that does not have that hardware address hears.",
+        "`\"false\"`: DHCPv4 servers may reply to the hardware address. Otherwise the BROADCAST flag is set, since no interface receives frames for that hardware address.",
     ),
     entry(
         DDNS,
         "user; read by kube-vip",
-        "`\"true\"`: the address for a DNS name among the addresses is asked of a DHCP server, which is told the name and asked to put it into the DNS.",
+        "`\"true\"`: the address for a DNS name among the addresses comes from a DHCP server, which gets the name and the request to register it in the DNS.",
     ),
     entry(
         MACVLAN_NAME,
         "user; read by kube-vip",
-        "The name of a macvlan interface that DHCP is spoken on and the addresses go on, for networks that insist on a card's own hardware address. Services may share one. Without it no further interface is made.",
+        "The name of a macvlan interface for DHCP and for the addresses, for networks that require the interface's own hardware address. Services may share one. Without it no interface is created.",
     ),
     entry(
         RP_FILTER,
@@ -194,54 +192,54 @@ pub const SERVICE_ANNOTATIONS: &[Entry] = &[
     ),
     entry(
         DHCP_LEASE,
-        "whoever asks",
-        "The leases of the Service: address, server, and times, so that whoever takes over goes on with them.",
+        "DHCP client",
+        "The leases of the Service: address, server, and times, so that the next node continues them.",
     ),
     entry(
         FORWARD_UPNP,
         "user; read by kube-vip",
-        "`\"true\"`: the ports of the network's gateway lead to those of the Service, with `enable_upnp` or the cloud provider's `--upnp`.",
+        "`\"true\"`: the network's gateway maps its ports to those of the Service, with `enable_upnp` or the cloud provider's `--upnp`.",
     ),
     entry(
         UPNP_LEASE_DURATION,
         "user; read by kube-vip",
-        "For how long the gateway keeps them open without hearing of kube-vip, such as `30m`; `0` is for ever. One hour without it.",
+        "Lifetime of a port mapping that is not renewed, such as `30m`; `0` is for ever. The default is one hour.",
     ),
     entry(
         UPNP_EXTERNAL_PORT,
         "user; read by kube-vip",
-        "Other ports of the gateway than the Service's: `80=8080,443=8443`, or one number where the Service has one port.",
+        "Ports of the gateway that differ from the Service's: `80=8080,443=8443`, or one number where the Service has one port.",
     ),
     entry(
         UPNP_EXTERNAL_IP,
         "kube-vip",
-        "The address that the gateway has outside, where its ports are open.",
+        "The external address of the gateway while ports are mapped.",
     ),
     entry(
         UPNP_DELEGATED,
         "cloud provider",
-        "`\"true\"` with its `--upnp`: the node that announces the Service opens the ports, although `enable_upnp` is not set there.",
+        "`\"true\"` with its `--upnp`: the node that announces the Service maps the ports, although `enable_upnp` is not set there.",
     ),
     entry(
         MDNS,
         "user; read by kube-vip",
-        "The Service's name in the local network, `web` or `web.local`; its ports that have names are found as services there.",
+        "The Service's mDNS name, `web` or `web.local`; its named ports are published as services.",
     ),
     entry(
         MDNS_NAME,
         "kube-vip",
-        "The name under which it is found: another one than it asked for, if another host has that.",
+        "The published mDNS name; it differs from the requested one if another host has that.",
     ),
-    entry(NOT_YET[0].0, "user", "Not available in this version; an Event says so."),
+    entry(NOT_YET[0].0, "user", "Not available in this version; an Event reports it."),
 ];
 
-/// Labels, on whatever object.
+/// Labels of all objects.
 pub const LABELS: &[Entry] = &[
-    entry(IMPLEMENTATION.0, "provider, on Services", "`kube-vip`: the provider looks after this Service."),
+    entry(IMPLEMENTATION.0, "provider, on Services", "`kube-vip`: the provider manages this Service."),
     entry(
         HAS_IP,
         "kube-vip, on Nodes",
-        "What the node holds for the control plane, with `enable_node_labeling`.",
+        "Control-plane VIPs that the node holds, with `enable_node_labeling`.",
     ),
     entry(
         "service-provided.kube-vip.io/<service>.<namespace>",

@@ -1,7 +1,7 @@
 //! The Internet checksum.
 
-/// The checksum over these parts (RFC 1071); each but the last has an even number of bytes. Zero over what has a
-/// right checksum in it.
+/// The checksum over these parts (RFC 1071); each but the last must have an even number of bytes. Zero if the parts
+/// contain their correct checksum.
 pub fn checksum(parts: &[&[u8]]) -> u16 {
     let words = parts.iter().flat_map(|part| part.chunks(2));
     let sum: u32 = words
@@ -20,7 +20,7 @@ pub fn checksum(parts: &[&[u8]]) -> u16 {
 mod tests {
     use super::*;
 
-    /// The example of RFC 1071 §3, and what its checksum makes of it.
+    /// RFC 1071 §3.
     #[test]
     fn the_example_of_the_rfc() {
         let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];

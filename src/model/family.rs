@@ -4,20 +4,15 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::{Index, IndexMut};
 
-/// An address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
-    /// IPv4.
     V4,
-    /// IPv6.
     V6,
 }
 
 impl Family {
-    /// Both, IPv4 first.
     pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
 
-    /// The family of an address.
     pub fn of(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(_) => Self::V4,
@@ -25,7 +20,7 @@ impl Family {
         }
     }
 
-    /// Bits of an address.
+    /// Bits in an address.
     pub fn bits(self) -> u8 {
         match self {
             Self::V4 => 32,
@@ -41,7 +36,6 @@ impl Family {
         }
     }
 
-    /// The other one.
     #[must_use]
     pub fn other(self) -> Self {
         match self {
@@ -51,12 +45,10 @@ impl Family {
     }
 }
 
-/// One thing for each family.
+/// One value for each family.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PerFamily<T> {
-    /// IPv4's.
     pub v4: T,
-    /// IPv6's.
     pub v6: T,
 }
 
@@ -80,7 +72,7 @@ impl<T> IndexMut<Family> for PerFamily<T> {
     }
 }
 
-/// As Kubernetes writes it in `ipFamilies`.
+/// As in `ipFamilies` of Kubernetes.
 impl fmt::Display for Family {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -90,7 +82,7 @@ impl fmt::Display for Family {
     }
 }
 
-/// An address as a number, so that ranges of addresses can be computed with.
+/// An address as a number, for arithmetic with ranges.
 pub fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(v4) => v4.to_bits().into(),
@@ -103,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_lead_back_to_their_addresses() {
+    fn a_number_converts_back_to_its_address() {
         for text in ["0.0.0.0", "192.0.2.255", "255.255.255.255", "::", "2001:db8::ff"] {
             let address: IpAddr = text.parse().unwrap();
             assert_eq!(Family::of(address).address(number(address)), address);

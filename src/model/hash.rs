@@ -1,9 +1,8 @@
-//! A small, stable hash, for spreading retries without a random number generator.
+//! A stable hash: jitter without a random number generator.
 
 /// FNV-1a over `bytes`, 64 bits.
 ///
-/// The same input gives the same value on every host and in every release, so that decisions taken from it
-/// can be replayed.
+/// Equal on every host and in every release, so that decisions based on it can be replayed.
 pub fn fnv1a(bytes: &[u8]) -> u64 {
     bytes
         .iter()
@@ -28,7 +27,7 @@ mod tests {
     }
 
     #[test]
-    fn the_spread_stays_below_one_and_moves() {
+    fn the_spread_is_below_one_and_differs_between_counters() {
         let values: Vec<f64> = (0..100).map(|counter| spread(7, counter)).collect();
         assert!(values.iter().all(|value| (0.0..1.0).contains(value)));
         assert!(values.windows(2).all(|pair| pair[0] != pair[1]));

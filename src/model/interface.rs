@@ -1,4 +1,4 @@
-//! A network interface as the rest of the program sees it.
+//! Network interfaces.
 
 use std::fmt;
 
@@ -12,52 +12,45 @@ impl fmt::Display for IfIndex {
     }
 }
 
-/// A network interface (interface).
+/// A network interface as the kernel reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
-    /// The kernel's index; it survives a rename.
     pub index: IfIndex,
-    /// Its name now.
     pub name: String,
-    /// Administratively up, with carrier; or of a kind that does not tell.
+    /// Administratively up, with carrier; or of a kind without carrier detection.
     pub up: bool,
     /// Hardware type as in ARP: 1 for Ethernet, 32 for InfiniBand.
     pub hardware_type: u16,
-    /// Its hardware address: 6 bytes on Ethernet, 20 on InfiniBand, none on some virtual interfaces.
+    /// 6 bytes on Ethernet, 20 on InfiniBand, none on some virtual interfaces.
     pub hardware_address: Vec<u8>,
-    /// The hardware address that reaches everybody.
+    /// The hardware address for broadcast.
     pub broadcast: Vec<u8>,
-    /// We made it, and may remove it.
+    /// Created by kube-vip, which may remove it.
     pub managed: bool,
-    /// Its own setting of reverse path filtering (RFC 3704): 0 for none, 1 for strict, 2 for loose.
+    /// The interface's `rp_filter` (RFC 3704): 0 off, 1 strict, 2 loose.
     pub reverse_path: i32,
 }
 
-/// An interface of ours on another one: it is made where it is missing, and removed when nothing needs it any more.
+/// An interface that kube-vip creates where it is missing, and removes when nothing uses it any more.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ManagedInterface {
-    /// An 802.1Q interface. Its name is that of the other one, a dot, and the number.
+    /// An 802.1Q interface, named `parent.tag`.
     Vlan {
-        /// The other one.
         parent: String,
-        /// The VLAN's number.
+        /// The VLAN ID.
         tag: u16,
     },
     /// An interface with a hardware address of its own.
     Macvlan {
-        /// The other one.
         parent: String,
-        /// Its name.
         name: String,
-        /// Its hardware address.
         hardware: [u8; 6],
-        /// Its setting of reverse path filtering.
+        /// `rp_filter`, as in [`Interface::reverse_path`].
         reverse_path: u8,
     },
 }
 
 impl ManagedInterface {
-    /// Its name.
     pub fn name(&self) -> String {
         match self {
             Self::Vlan { parent, tag } => format!("{parent}.{tag}"),
@@ -65,32 +58,32 @@ impl ManagedInterface {
         }
     }
 
-    /// The name of the interface that it is on.
+    /// The name of the underlying interface.
     pub fn parent(&self) -> &str {
         match self {
             Self::Vlan { parent, .. } | Self::Macvlan { parent, .. } => parent,
         }
     }
 
-    /// Whether it may be on one host only: two stations with one hardware address confuse every switch.
+    /// Whether it may exist on one host only: a hardware address on two ports confuses every switch.
     pub fn is_exclusive(&self) -> bool {
         matches!(self, Self::Macvlan { .. })
     }
 }
 
-/// ARP's number for Ethernet (RFC 826, IANA "ARP Parameters").
+/// ARPHRD_ETHER (IANA "ARP Parameters").
 pub const ETHERNET: u16 = 1;
-/// ARP's number for IP over InfiniBand (RFC 4391).
+/// ARPHRD_INFINIBAND (RFC 4391).
 pub const INFINIBAND: u16 = 32;
 
-/// A hardware address as people write it.
+/// A hardware address in colon notation.
 pub fn hardware_text(bytes: &[u8]) -> String {
     let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    if digits.is_empty() { "an unknown station".to_owned() } else { digits.join(":") }
+    if digits.is_empty() { "unknown".to_owned() } else { digits.join(":") }
 }
 
 impl Interface {
-    /// Whether neighbours are found by ARP and NDP on it, so that announcing makes sense.
+    /// Whether the interface uses ARP and NDP, so that addresses can be announced on it.
     pub fn has_neighbours(&self) -> bool {
         match self.hardware_type {
             ETHERNET => self.hardware_address.len() == 6,

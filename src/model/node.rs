@@ -1,4 +1,4 @@
-//! A Node as the rest of the program sees it, and where the control plane is.
+//! What kube-vip uses of a Node, and the address of the control plane in cluster-info.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -7,20 +7,18 @@ use k8s_openapi::api::core::v1::Node;
 
 use super::annotation::{HAS_IP, SERVICE_PROVIDED};
 
-/// What of a Node matters here.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NodeView {
-    /// Its name.
     pub name: String,
-    /// Its own addresses.
+    /// Addresses of types InternalIP and ExternalIP, without `vips`.
     pub own: BTreeSet<IpAddr>,
-    /// What it holds for the control plane, by its label.
+    /// Control-plane VIPs that the node holds, from its label.
     pub vips: BTreeSet<IpAddr>,
-    /// Its labels for Services that it announces.
+    /// Labels for the Services that it announces.
     pub provided: BTreeMap<String, String>,
 }
 
-/// The view of a Node; none for an object without a name, which no server sends.
+/// None for an object without a name, which no server sends.
 pub fn view(node: Node) -> Option<NodeView> {
     let name = node.metadata.name?;
     let labels = node.metadata.labels.unwrap_or_default();
@@ -28,14 +26,14 @@ pub fn view(node: Node) -> Option<NodeView> {
     let own = addresses.iter().filter(|address| address.type_.ends_with("IP"));
     let vips: BTreeSet<IpAddr> = labels.get(HAS_IP).into_iter().flat_map(|value| vips_of(value)).collect();
     let own = own.filter_map(|address| address.address.parse().ok());
-    // What a node holds for the control plane may be listed among its own addresses.
+    // The kubelet may list a VIP among the addresses of the node.
     let own = own.filter(|address| !vips.contains(address)).collect();
     let ours = |name: &String| name.split_once('/').is_some_and(|(prefix, _)| prefix == SERVICE_PROVIDED);
     let provided = labels.into_iter().filter(|(name, _)| ours(name)).collect();
     Some(NodeView { name, own, vips, provided })
 }
 
-/// The label's value: IPv6 addresses as 32 hexadecimal digits, several with an underscore between them.
+/// Parses the label's value: addresses separated by underscores, IPv6 as 32 hexadecimal digits.
 fn vips_of(value: &str) -> impl Iterator<Item = IpAddr> + '_ {
     value.split('_').filter_map(|part| match part.len() {
         32 => u128::from_str_radix(part, 16).ok().map(|bits| Ipv6Addr::from_bits(bits).into()),
@@ -56,7 +54,7 @@ pub fn label_value(addresses: &[IpAddr]) -> String {
     value.trim_end_matches(['_', '.']).to_owned()
 }
 
-/// The server in the kubeconfig that kubeadm publishes in `kube-public/cluster-info`, where it is given by address.
+/// The address of the server in the kubeconfig that kubeadm publishes as `kube-public/cluster-info`; none for a name.
 pub fn of_cluster_info(kubeconfig: &str) -> Option<IpAddr> {
     let server = kubeconfig.lines().find_map(|line| line.trim().strip_prefix("server:"))?;
     let rest = server.trim().trim_matches('"').split_once("://")?.1;
@@ -73,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_nodes_addresses_and_what_it_holds_for_the_control_plane() {
+    fn control_plane_vips_are_not_addresses_of_the_node() {
         let node: Node = serde_json::from_value(serde_json::json!({
             "metadata": { "name": "a", "labels": { HAS_IP: "192.0.2.9_fd000000000000000000000000000009" } },
             "status": { "addresses": [
@@ -93,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn the_server_that_kubeadm_published() {
+    fn the_server_of_cluster_info() {
         let table = [
             ("    server: https://192.0.2.1:6443", Some("192.0.2.1")),
             ("server: \"https://[fd00::1]:6443/\"", Some("fd00::1")),

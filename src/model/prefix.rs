@@ -1,4 +1,4 @@
-//! A network: an address and how many bits of it count.
+//! Network prefixes.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,22 +8,20 @@ use super::Family;
 use super::family::number;
 use super::vip::host_prefix;
 
-/// A network. Bits of the address that do not count are zero.
+/// A network prefix. The bits of the address beyond its length are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix {
-    /// Its first address.
     pub address: IpAddr,
-    /// How many bits of it count.
     pub length: u8,
 }
 
-/// What is no network.
+/// A text that is not a network prefix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a network, such as 192.0.2.0/24 or 2001:db8::/64")]
 pub struct NoPrefix(String);
 
 impl Prefix {
-    /// The network of this length that the address is in; more bits than the family has count as all of them.
+    /// The prefix of this length that contains the address. A length beyond the family's bits is cut to them.
     pub fn new(address: IpAddr, length: u8) -> Self {
         let bits = Family::of(address).bits();
         let length = length.min(bits);
@@ -31,17 +29,15 @@ impl Prefix {
         Self { address: Family::of(address).address(number(address) & mask), length }
     }
 
-    /// One address.
+    /// The host route: /32 or /128.
     pub fn host(address: IpAddr) -> Self {
         Self { address, length: host_prefix(address) }
     }
 
-    /// Its family.
     pub fn family(&self) -> Family {
         Family::of(self.address)
     }
 
-    /// Whether an address is in it.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.family() == Family::of(address) && Self::new(address, self.length) == *self
     }
@@ -53,7 +49,7 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// `address/length`; an address alone is a network of one.
+/// `address/length`; an address alone is a host route.
 impl FromStr for Prefix {
     type Err = NoPrefix;
 
@@ -75,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn networks_are_read_and_written() {
+    fn prefixes_are_parsed_and_printed() {
         for (text, expected) in [
             ("192.0.2.77/24", Some("192.0.2.0/24")),
             ("192.0.2.77", Some("192.0.2.77/32")),
@@ -93,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_contains_its_own_family_only() {
+    fn a_prefix_contains_addresses_of_its_family_only() {
         let all: Prefix = "::/0".parse().unwrap();
         assert!(all.contains("2001:db8::1".parse().unwrap()) && !all.contains("192.0.2.1".parse().unwrap()));
         let some: Prefix = "192.0.2.128/25".parse().unwrap();

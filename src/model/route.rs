@@ -1,4 +1,4 @@
-//! Routes to this host that others are told of.
+//! Routes to this host that are advertised to routers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,58 +6,54 @@ use std::sync::Arc;
 
 use super::{IfIndex, Prefix};
 
-/// What routers are told of a route besides its prefix.
+/// What a route carries besides its prefix.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct RouteAttributes {
     /// Communities (RFC 1997).
     pub communities: Vec<u32>,
     /// Large communities (RFC 8092).
     pub large_communities: Vec<[u32; 3]>,
-    /// Which of several ways out of an AS is liked best: the greatest. Only for peers in our AS.
+    /// LOCAL_PREF (RFC 4271 §5.1.5), for peers in the same AS: the greatest wins.
     pub local_pref: Option<u32>,
-    /// Which of several ways into an AS is liked best: the least.
+    /// MULTI_EXIT_DISC (RFC 4271 §5.1.4): the least wins.
     pub med: Option<u32>,
-    /// How often our AS stands in the path once more.
+    /// How many further times our AS is prepended to the AS_PATH.
     pub prepend: Option<u8>,
-    /// This host is about to go: others are to be preferred (RFC 8326).
+    /// GRACEFUL_SHUTDOWN (RFC 8326): this host is about to withdraw the route.
     pub draining: bool,
 }
 
-/// A table of the kernel, and how our routes in it are marked.
+/// A routing table of the kernel, and the marks of our routes in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Table {
-    /// Its number.
     pub id: u32,
-    /// The protocol number of our routes.
+    /// `rtm_protocol` of our routes.
     pub protocol: u8,
-    /// Their type: 1 is unicast, 2 local.
+    /// `rtm_type` of our routes: 1 unicast, 2 local.
     pub kind: u8,
 }
 
-/// A route in a table of the kernel: to an interface, without a gateway.
+/// A route to an interface, without a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TableRoute {
-    /// Its destination.
     pub prefix: Prefix,
-    /// The interface's index.
     pub interface: IfIndex,
 }
 
-/// Routes by prefix. Most have the same path.
+/// Routes by prefix. Most share their attributes.
 pub type Routes = BTreeMap<Prefix, Arc<RouteAttributes>>;
 
-/// What this host announces to routers.
+/// The routes of this host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AdvertisedRoutes {
-    /// The routes.
     pub routes: Arc<Routes>,
-    /// Addresses that are ours to announce, whether they are announced now or not.
+    /// All addresses of the control plane and of Services, advertised now or not.
     pub known: Arc<BTreeSet<IpAddr>>,
-    /// There are no others: whoever has more from an earlier process of ours can drop it.
+    /// `routes` is final: routes that an earlier process advertised beyond them are stale.
     pub complete: bool,
 }
 
-/// A community: `65000:100`, a number, or the name of a well-known one (RFC 1997, RFC 8326).
+/// Parses a community: `65000:100`, a number, or a well-known name (RFC 1997, RFC 8326).
 pub fn community(text: &str) -> Option<u32> {
     match text.to_lowercase().as_str() {
         "no-export" => return Some(0xffff_ff01),
@@ -75,7 +71,7 @@ pub fn community(text: &str) -> Option<u32> {
     }
 }
 
-/// A large community: `65000:1:2` (RFC 8092).
+/// Parses a large community: `65000:1:2` (RFC 8092).
 pub fn large_community(text: &str) -> Option<[u32; 3]> {
     let parts = text.split(':').map(|part| part.parse().ok()).collect::<Option<Vec<u32>>>()?;
     parts.try_into().ok()

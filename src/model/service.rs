@@ -1,4 +1,4 @@
-//! A Service as the rest of the program sees it.
+//! What kube-vip uses of a Service.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,12 +8,9 @@ use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServicePort, Serv
 
 use super::Family;
 
-/// Namespace and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceKey {
-    /// The namespace.
     pub namespace: String,
-    /// The name.
     pub name: String,
 }
 
@@ -23,14 +20,10 @@ impl fmt::Display for ServiceKey {
     }
 }
 
-/// A port's protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
-    /// TCP.
     Tcp,
-    /// UDP.
     Udp,
-    /// SCTP.
     Sctp,
 }
 
@@ -44,58 +37,46 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// How many families a Service wants (`ipFamilyPolicy`).
+/// `spec.ipFamilyPolicy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FamilyPolicy {
-    /// One.
     #[default]
     Single,
-    /// Two if they are to be had.
     PreferDual,
-    /// Two.
     RequireDual,
 }
 
-/// Where packets for a Service may go (`externalTrafficPolicy`).
+/// `spec.externalTrafficPolicy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum TrafficPolicy {
-    /// To any endpoint.
     #[default]
     Cluster,
-    /// To endpoints on the node that got the packet.
     Local,
 }
 
-/// What of a Service matters here.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServiceView {
-    /// Tells it from an earlier one of the same name.
+    /// Distinguishes it from an earlier Service of the same name.
     pub uid: String,
     /// For optimistic locking.
     pub resource_version: String,
-    /// When it was made, in seconds since 1970.
+    /// Creation time in seconds since 1970.
     pub created: i64,
-    /// It is being deleted.
     pub deleting: bool,
-    /// Its type is LoadBalancer.
     pub load_balancer: bool,
     /// `spec.loadBalancerClass`.
     pub class: Option<String>,
     /// `spec.loadBalancerIP`.
     pub load_balancer_ip: Option<String>,
-    /// Annotations, of those that concern kube-vip.
+    /// Only those of kube-vip.
     pub annotations: BTreeMap<String, String>,
-    /// Labels.
     pub labels: BTreeMap<String, String>,
-    /// Finalizers, in their order.
     pub finalizers: Vec<String>,
     /// `spec.ipFamilies`.
     pub families: Vec<Family>,
     /// `spec.ipFamilyPolicy`.
     pub family_policy: FamilyPolicy,
-    /// Ports, by protocol.
     pub ports: Vec<(Protocol, u16)>,
-    /// Those that have names.
     pub named_ports: Vec<(String, Protocol, u16)>,
     /// `spec.externalTrafficPolicy`.
     pub traffic_policy: TrafficPolicy,
@@ -110,19 +91,15 @@ pub struct ServiceView {
 /// One entry of `status.loadBalancer.ingress`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ingress {
-    /// Its address.
     pub ip: Option<IpAddr>,
-    /// Its name.
     pub hostname: Option<String>,
-    /// `ipMode`, as it stands there.
     pub ip_mode: Option<String>,
-    /// Its ports.
     pub ports: Vec<(Protocol, u16)>,
 }
 
 impl ServiceView {
-    /// Whether this is an earlier state. Versions count up through the whole store (Kubernetes API concepts, "Resource
-    /// versions": comparable since 1.35; etcd's revisions before), so that this holds for one that was made again, too.
+    /// Whether this is an earlier state, that of a deleted Service of the same name included. Resource versions increase
+    /// through the whole store (Kubernetes API concepts, "Resource versions": comparable since 1.35; etcd revisions before).
     pub fn is_older_than(&self, other: &Self) -> bool {
         match (self.resource_version.parse::<u64>(), other.resource_version.parse::<u64>()) {
             (Ok(version), Ok(known)) => version < known,
@@ -130,13 +107,13 @@ impl ServiceView {
         }
     }
 
-    /// An annotation's value, blanks at its ends removed; none if that leaves nothing.
+    /// The trimmed value of an annotation; none if it is empty.
     pub fn annotation(&self, name: &str) -> Option<&str> {
         self.annotations.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
     }
 }
 
-/// The key and the view of a Service; none for an object without a name, which no server sends.
+/// None for an object without a name, which no server sends.
 pub fn view(service: Service) -> Option<(ServiceKey, ServiceView)> {
     let meta = service.metadata;
     let key = ServiceKey { namespace: meta.namespace?, name: meta.name? };
@@ -177,7 +154,7 @@ fn port_of(protocol: Option<&str>, port: i32) -> Option<(Protocol, u16)> {
     Some((protocol, u16::try_from(port).ok()?))
 }
 
-/// Clients keep whole manifests in annotations of their own: with thousands of Services that is a lot of memory.
+/// Clients keep whole manifests in annotations: with thousands of Services that is a lot of memory.
 fn concerning(mut annotations: BTreeMap<String, String>) -> BTreeMap<String, String> {
     annotations.retain(|name, _| name.contains("kube-vip.io/"));
     annotations

@@ -4,25 +4,23 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-/// A moment on this host's CLOCK_BOOTTIME: it never jumps, and it goes on while the host is suspended.
+/// A moment on this host's CLOCK_BOOTTIME, which never jumps and advances while the host is suspended.
 ///
-/// Two hosts' values have nothing to do with each other. Code in the pure layers gets `now` as an argument;
+/// Values of two hosts are not comparable. Code in the pure layers gets `now` as an argument;
 /// only `net::clock` reads the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct BootTime(Duration);
 
 impl BootTime {
-    /// The moment that lies this long after the host's start.
     pub const fn from_boot(since_boot: Duration) -> Self {
         Self(since_boot)
     }
 
-    /// How long after the host's start this moment lies.
     pub const fn since_boot(self) -> Duration {
         self.0
     }
 
-    /// How long after `earlier` this moment lies, zero when it lies before it.
+    /// The time since `earlier`; zero if that is later.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }

@@ -1,9 +1,9 @@
-//! What can be an address of something, or a name of it.
+//! Checks of addresses and DNS names.
 
 use std::net::IpAddr;
 
-/// What kind of address it is, if nobody can be reached by it from another host; none if it is a usual one. The
-/// unspecified ones are left to the caller: they ask for DHCP.
+/// The kind of an address that other hosts cannot reach; none if they can. Unspecified addresses are left to the
+/// caller: they request DHCP.
 pub fn unusable(address: IpAddr) -> Option<&'static str> {
     match address {
         _ if address.is_loopback() => Some("loopback"),
@@ -16,8 +16,8 @@ pub fn unusable(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// Whether a text can be a DNS name, and is no address with a typing mistake: the last label of a name is not a number
-/// (RFC 3696, section 2). Underscores are not for hosts' names, but are in use.
+/// Whether a text can be a DNS name rather than a mistyped address: the last label is not a number (RFC 3696 §2).
+/// Underscores are accepted: they are not valid in host names, but in use.
 pub fn is_name(text: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_not_addresses_with_a_typing_mistake() {
+    fn a_mistyped_address_is_not_a_name() {
         for (text, expected) in [
             ("a.example", true),
             ("a.example.", true),

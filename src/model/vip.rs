@@ -1,4 +1,4 @@
-//! A virtual IP address with the prefix it is configured with.
+//! Virtual IP addresses.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,9 +9,8 @@ use super::family::number;
 /// A virtual IP address and the prefix length it gets on the interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Vip {
-    /// The address itself.
     pub address: IpAddr,
-    /// Prefix length in bits: 32 or 128 unless `vip_subnet` says otherwise.
+    /// Prefix length in bits: 32 or 128 unless `vip_subnet` sets another.
     pub prefix: u8,
 }
 
@@ -23,7 +22,7 @@ impl Vip {
 }
 
 impl Vip {
-    /// Whether `address` is in the subnet that the prefix length spans. A host route spans none.
+    /// Whether `address` is in the subnet of this prefix length. A host route has no subnet.
     pub fn covers(&self, address: IpAddr) -> bool {
         let bits = Family::of(self.address).bits();
         if Family::of(address) != Family::of(self.address) || self.prefix >= bits {
@@ -41,7 +40,7 @@ impl fmt::Display for Vip {
     }
 }
 
-/// The prefix length that covers exactly one address of this family.
+/// The prefix length of a host route.
 pub fn host_prefix(address: IpAddr) -> u8 {
     match address {
         IpAddr::V4(_) => 32,

@@ -17,47 +17,38 @@ const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 const OVERRIDE: u8 = 0x20;
 
-/// All nodes of the interface.
+/// All nodes on the link.
 pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
-/// A neighbour discovery packet that is of interest to us.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Packet {
-    /// Somebody has the target.
     Advertisement {
-        /// Source of the packet.
         source: Ipv6Addr,
-        /// The address it is about.
         target: Ipv6Addr,
         /// Target link-layer address option; empty if absent.
         hardware: Vec<u8>,
     },
-    /// Somebody asks for the target; with an unspecified source it is a probe (RFC 4862 §5.4).
+    /// With an unspecified source it is a duplicate address detection probe (RFC 4862 §5.4).
     Solicitation {
-        /// Source of the packet.
         source: Ipv6Addr,
-        /// The address it is about.
         target: Ipv6Addr,
     },
 }
 
-/// Why bytes are none of our business. The reaction to each is to ignore them (RFC 4861 §7.1).
+/// Why a packet is ignored (RFC 4861 §7.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// Shorter than its own lengths say.
-    #[error("a neighbour discovery packet is cut short")]
+    #[error("the neighbour discovery packet is truncated")]
     Short,
-    /// Another protocol or type.
-    #[error("not a neighbour solicitation or advertisement")]
+    #[error("the packet has another protocol or ICMPv6 type")]
     Other,
-    /// It was forwarded by a router (hop limit below 255), so it does not come from the interface.
-    #[error("a neighbour discovery packet comes from beyond the interface")]
+    /// A hop limit below 255: a router has forwarded it.
+    #[error("the neighbour discovery packet is not from this link")]
     OffLink,
-    /// Its checksum is wrong.
-    #[error("a neighbour discovery packet has a wrong checksum")]
+    #[error("the neighbour discovery packet has a wrong checksum")]
     Checksum,
-    /// An option without length, or a target that is no unicast address.
-    #[error("a neighbour discovery packet breaks RFC 4861, section 7.1")]
+    /// An option of length zero, or a multicast target.
+    #[error("the neighbour discovery packet is invalid (RFC 4861, section 7.1)")]
     Invalid,
 }
 
@@ -78,7 +69,7 @@ pub fn unsolicited_advertisement(source: Ipv6Addr, target: Ipv6Addr, hardware: &
     message(source, ALL_NODES, ADVERTISEMENT, OVERRIDE, target, Some((2, hardware)))
 }
 
-/// A question for the address without claiming it (RFC 4862 §5.4.2), with its IPv6 header.
+/// A duplicate address detection probe (RFC 4862 §5.4.2), with its IPv6 header.
 pub fn probe(target: Ipv6Addr) -> Vec<u8> {
     message(Ipv6Addr::UNSPECIFIED, solicited_node(target), SOLICITATION, 0, target, None)
 }
@@ -100,7 +91,7 @@ fn message(
     datagram(source, destination, body)
 }
 
-/// An ICMPv6 message with its checksum and an IPv6 header. The body's checksum field is zero.
+/// Adds the checksum and an IPv6 header to an ICMPv6 message, whose checksum field is zero.
 pub(super) fn datagram(source: Ipv6Addr, destination: Ipv6Addr, body: Vec<u8>) -> Vec<u8> {
     let sum = checksum(source, destination, &body).to_be_bytes();
     let (head, rest) = body.split_at(2);
@@ -117,7 +108,7 @@ pub(super) fn datagram(source: Ipv6Addr, destination: Ipv6Addr, body: Vec<u8>) -
     bytes
 }
 
-/// The checksum over pseudo-header and body (RFC 8200 §8.1); the body's own checksum field counts as it stands.
+/// The checksum over pseudo-header and body (RFC 8200 §8.1), the body's checksum field included.
 fn checksum(source: Ipv6Addr, destination: Ipv6Addr, body: &[u8]) -> u16 {
     let length = u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes();
     let pseudo = [&source.octets()[..], &destination.octets(), &length, &[0, 0, 0, ICMPV6]].concat();
@@ -125,15 +116,14 @@ fn checksum(source: Ipv6Addr, destination: Ipv6Addr, body: &[u8]) -> u16 {
 }
 
 impl Packet {
-    /// Whether somebody asks without having an address: a probe.
     pub fn is_probe(&self) -> bool {
         matches!(self, Self::Solicitation { source, .. } if source.is_unspecified())
     }
 
-    /// From an IPv6 packet, without the interface's own header.
+    /// Decodes an IPv6 packet without link-layer header.
     ///
     /// # Errors
-    /// If it is not a valid solicitation or advertisement from this interface.
+    /// If it is not a valid solicitation or advertisement from this link.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
         let (source, body) = read_datagram(bytes, &[SOLICITATION, ADVERTISEMENT])?;
         let kind = body.first().copied().unwrap_or_default();
@@ -142,7 +132,7 @@ impl Packet {
         if target.is_multicast() {
             return Err(Malformed::Invalid);
         }
-        let hardware = interface_layer_option(body.get(24..).unwrap_or_default(), 2)?;
+        let hardware = link_layer_option(body.get(24..).unwrap_or_default(), 2)?;
         Ok(match kind {
             ADVERTISEMENT => Self::Advertisement { source, target, hardware },
             _ => Self::Solicitation { source, target },
@@ -150,7 +140,7 @@ impl Packet {
     }
 }
 
-/// The source and the ICMPv6 message of a packet of one of these types, with code 0, from this interface.
+/// Source and ICMPv6 message of a packet of one of these types, with code 0, from this link.
 pub(super) fn read_datagram<'a>(bytes: &'a [u8], kinds: &[u8]) -> Result<(Ipv6Addr, &'a [u8]), Malformed> {
     let (header, rest) = bytes.split_first_chunk::<HEADER>().ok_or(Malformed::Short)?;
     let [version, _, _, _, length_high, length_low, next, hops, addresses @ ..] = header;
@@ -178,8 +168,8 @@ pub(super) fn read_datagram<'a>(bytes: &'a [u8], kinds: &[u8]) -> Result<(Ipv6Ad
     Ok((source, body))
 }
 
-/// The content of the first option of this number; empty if there is none.
-pub(super) fn interface_layer_option(mut options: &[u8], wanted: u8) -> Result<Vec<u8>, Malformed> {
+/// The link-layer address in the first option of this type; empty if there is none.
+pub(super) fn link_layer_option(mut options: &[u8], wanted: u8) -> Result<Vec<u8>, Malformed> {
     while let [number, units, ..] = options {
         if *units == 0 {
             return Err(Malformed::Invalid);
@@ -234,14 +224,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_built_is_read_back() {
+    fn encoded_packets_decode_to_their_values() {
         for (bytes, packet) in table() {
             assert_eq!(Packet::from_bytes(&bytes), Ok(packet));
         }
     }
 
     #[test]
-    fn whatever_is_cut_short_is_refused() {
+    fn truncated_packets_are_rejected() {
         for (bytes, _) in table() {
             for length in 0..bytes.len() {
                 assert_eq!(Packet::from_bytes(&bytes[..length]), Err(Malformed::Short), "{length}");
@@ -250,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_from_beyond_the_interface_or_damaged_ones_are_refused() {
+    fn forwarded_and_corrupted_packets_are_rejected() {
         for (bytes, _) in table() {
             let changed = |index: usize, value: u8| {
                 let mut bytes = bytes.clone();
@@ -265,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_and_their_hardware_addresses() {
+    fn solicited_node_groups_and_their_hardware_addresses() {
         let group = solicited_node("2001:db8::aa12:3456".parse().unwrap());
         assert_eq!(group, "ff02::1:ff12:3456".parse::<Ipv6Addr>().unwrap());
         assert_eq!(multicast_hardware(group), [0x33, 0x33, 0xff, 0x12, 0x34, 0x56]);

@@ -1,4 +1,4 @@
-//! Router Advertisement and Solicitation (RFC 4861 §4.1, §4.2): how the two ends of an unnumbered BGP session find each
+//! Router Solicitation and Advertisement (RFC 4861 §4.1, §4.2), by which the peers of an unnumbered BGP session find each
 //! other.
 //!
 //! ```text
@@ -11,49 +11,46 @@
 
 use std::net::Ipv6Addr;
 
-use super::packet::{ALL_NODES, Malformed, datagram, interface_layer_option, read_datagram};
+use super::packet::{ALL_NODES, Malformed, datagram, link_layer_option, read_datagram};
 
-/// All routers of the interface.
+/// All routers on the link.
 pub const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 
 const SOLICITATION: u8 = 133;
 const ADVERTISEMENT: u8 = 134;
 
-/// What was heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heard {
-    /// A router advertises itself.
+pub enum RouterMessage {
+    /// From this router.
     Advertisement(Ipv6Addr),
-    /// Somebody asks for routers.
     Solicitation,
 }
 
-/// An advertisement of ourselves that makes nobody send packets to us: its lifetime as a default router is zero.
+/// An advertisement with router lifetime zero, so that no host uses this one as its default router.
 pub fn advertisement(source: Ipv6Addr, hardware: &[u8; 6]) -> Vec<u8> {
     let head = [ADVERTISEMENT, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1];
     datagram(source, ALL_NODES, [&head[..], hardware].concat())
 }
 
-/// A question for routers.
 pub fn solicitation(source: Ipv6Addr, hardware: &[u8; 6]) -> Vec<u8> {
     let head = [SOLICITATION, 0, 0, 0, 0, 0, 0, 0, 1, 1];
     datagram(source, ALL_ROUTERS, [&head[..], hardware].concat())
 }
 
-/// From an IPv6 packet, without the interface's own header.
+/// Decodes an IPv6 packet without link-layer header.
 ///
 /// # Errors
-/// If it is neither, or one that RFC 4861 (§6.1.1, §6.1.2) has ignored.
-pub fn from_bytes(bytes: &[u8]) -> Result<Heard, Malformed> {
+/// If it is neither, or invalid (RFC 4861 §6.1.1, §6.1.2).
+pub fn from_bytes(bytes: &[u8]) -> Result<RouterMessage, Malformed> {
     let (source, body) = read_datagram(bytes, &[SOLICITATION, ADVERTISEMENT])?;
     let advertisement = body.first() == Some(&ADVERTISEMENT);
     let options = body.get(if advertisement { 16 } else { 8 }..).ok_or(Malformed::Short)?;
-    // An option without length ends the world.
-    interface_layer_option(options, 1)?;
+    // Checks the options: one of length zero invalidates the packet.
+    link_layer_option(options, 1)?;
     match advertisement {
         true if !source.is_unicast_link_local() => Err(Malformed::Invalid),
-        true => Ok(Heard::Advertisement(source)),
-        false => Ok(Heard::Solicitation),
+        true => Ok(RouterMessage::Advertisement(source)),
+        false => Ok(RouterMessage::Solicitation),
     }
 }
 
@@ -68,16 +65,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_built_is_read_back() {
+    fn encoded_messages_decode_to_their_values() {
         let ours = advertisement(source(), &MAC);
-        assert_eq!(from_bytes(&ours), Ok(Heard::Advertisement(source())));
-        assert_eq!(from_bytes(&solicitation(source(), &MAC)), Ok(Heard::Solicitation));
+        assert_eq!(from_bytes(&ours), Ok(RouterMessage::Advertisement(source())));
+        assert_eq!(from_bytes(&solicitation(source(), &MAC)), Ok(RouterMessage::Solicitation));
         // No default router.
         assert_eq!(ours[46..48], [0, 0]);
     }
 
     #[test]
-    fn what_is_ignored() {
+    fn forwarded_corrupted_and_global_messages_are_rejected() {
         let global = advertisement("2001:db8::1".parse().unwrap(), &MAC);
         assert_eq!(from_bytes(&global), Err(Malformed::Invalid));
         let ours = advertisement(source(), &MAC);

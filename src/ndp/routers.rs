@@ -1,4 +1,4 @@
-//! Finds the router on each of some interfaces, and lets it find us.
+//! Discovers the router on each of several interfaces, and advertises this host to it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,67 +10,61 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::watch;
 
 use super::packet::{ALL_NODES, multicast_hardware};
-use super::router::{self, ALL_ROUTERS, Heard};
-use crate::model::{IfIndex, Interface};
+use super::router::{self, ALL_ROUTERS, RouterMessage};
+use crate::model::{IfIndex, Interface, LogOnChange};
 use crate::net::packet_socket::{Filter, Membership, PacketSocket};
 
-/// From one advertisement of ours to the next, once the router is known.
-const ADVERTISE: Duration = Duration::from_secs(10);
-/// While it is not, we ask, and say that we are there.
-const ASK: Duration = Duration::from_secs(1);
-/// How soon an interface that cannot be used is tried again.
+/// Interval of advertisements once the router is known.
+const ADVERTISE_INTERVAL: Duration = Duration::from_secs(10);
+/// Interval of solicitations and advertisements before that.
+const SOLICIT_INTERVAL: Duration = Duration::from_secs(1);
+/// Time until a failed interface is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// An interface, and the link-local address that this host has on it.
+/// An interface with its link-local address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// The interface.
+pub struct LinkLocalInterface {
     pub interface: Interface,
-    /// The address.
     pub own: Ipv6Addr,
 }
 
-/// Routers by the index of their interface.
 pub type Routers = BTreeMap<IfIndex, Ipv6Addr>;
 
-/// Look for routers on the interfaces that `places` has, until nobody wants to know.
-pub async fn run(mut places: watch::Receiver<Vec<Place>>, routers: watch::Sender<Routers>) {
+/// Runs until one of the channels is closed.
+pub async fn run(mut links: watch::Receiver<Vec<LinkLocalInterface>>, routers: watch::Sender<Routers>) {
     loop {
-        let now = places.borrow_and_update().clone();
+        let now = links.borrow_and_update().clone();
         routers.send_if_modified(|routers| {
             let before = routers.len();
-            routers.retain(|interface, _| now.iter().any(|place| place.interface.index == *interface));
+            routers.retain(|interface, _| now.iter().any(|link| link.interface.index == *interface));
             routers.len() != before
         });
-        let mut interfaces: FuturesUnordered<_> =
-            now.into_iter().map(|place| on_interface(place, &routers)).collect();
+        let mut searches: FuturesUnordered<_> =
+            now.into_iter().map(|link| on_interface(link, &routers)).collect();
         tokio::select! {
-            changed = places.changed() => if changed.is_err() { return },
+            changed = links.changed() => if changed.is_err() { return },
             () = routers.closed() => return,
-            _ = async { while interfaces.next().await.is_some() {} std::future::pending::<()>().await } => {}
+            _ = async { while searches.next().await.is_some() {} std::future::pending::<()>().await } => {}
         }
     }
 }
 
-/// For ever, on one interface.
-async fn on_interface(place: Place, routers: &watch::Sender<Routers>) {
-    let mut told = None;
+async fn on_interface(link: LinkLocalInterface, routers: &watch::Sender<Routers>) {
+    let mut log = LogOnChange::default();
     loop {
-        let Err(error) = listen(&place, routers).await;
-        let text = error.to_string();
-        if told.as_ref() != Some(&text) {
+        let Err(error) = listen(&link, routers).await;
+        if log.set(error.to_string()) {
             tracing::warn!(
-                interface = place.interface.name,
-                "cannot look for a router: {text}; trying again"
+                interface = link.interface.name,
+                "router discovery failed: {error}; trying again"
             );
-            told = Some(text);
         }
         tokio::time::sleep(RETRY).await;
     }
 }
 
-async fn listen(place: &Place, routers: &watch::Sender<Routers>) -> io::Result<std::convert::Infallible> {
-    let Place { interface, own } = place;
+async fn listen(link: &LinkLocalInterface, routers: &watch::Sender<Routers>) -> io::Result<std::convert::Infallible> {
+    let LinkLocalInterface { interface, own } = link;
     let hardware: [u8; 6] = interface
         .hardware_address
         .as_slice()
@@ -91,18 +85,18 @@ async fn listen(place: &Place, routers: &watch::Sender<Routers>) -> io::Result<s
             let bytes = router::solicitation(*own, &hardware);
             socket.send(&bytes, &multicast_hardware(ALL_ROUTERS))?;
         }
-        let pause = tokio::time::sleep(if known { ADVERTISE } else { ASK });
+        let pause = tokio::time::sleep(if known { ADVERTISE_INTERVAL } else { SOLICIT_INTERVAL });
         tokio::pin!(pause);
         loop {
             tokio::select! {
                 () = &mut pause => break,
-                heard = socket.receive(&mut buffer) => match router::from_bytes(heard?) {
-                    Ok(Heard::Advertisement(router)) if router != *own => {
+                packet = socket.receive(&mut buffer) => match router::from_bytes(packet?) {
+                    Ok(RouterMessage::Advertisement(router)) if router != *own => {
                         routers.send_if_modified(|routers| routers.insert(interface.index, router) != Some(router));
                     }
-                    // Whoever asks is answered at once: it has just come up.
-                    Ok(Heard::Solicitation) => advertise()?,
-                    Ok(Heard::Advertisement(_)) | Err(_) => {}
+                    // A router that solicits has just started.
+                    Ok(RouterMessage::Solicitation) => advertise()?,
+                    Ok(RouterMessage::Advertisement(_)) | Err(_) => {}
                 },
             }
         }

@@ -1,4 +1,4 @@
-//! CLOCK_BOOTTIME: the one clock of this program.
+//! CLOCK_BOOTTIME, the only clock of this program.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -10,16 +10,15 @@ use tokio::io::unix::AsyncFd;
 use super::sys::register;
 use crate::model::BootTime;
 
-/// Now, on this host.
 pub fn now() -> BootTime {
-    // The call fails for a clock that does not exist; Linux has had this one since 2.6.39.
+    // Fails only for an unknown clock; Linux has had this one since 2.6.39.
     let elapsed =
         nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
     BootTime::from_boot(elapsed)
 }
 
-/// A timer on CLOCK_BOOTTIME. It fires at once when a host wakes up after its moment; tokio's own timers stand
-/// still while the host sleeps.
+/// A timer on CLOCK_BOOTTIME. It fires at once when the host resumes after the deadline; tokio's timers do not advance
+/// while the host is suspended.
 #[derive(Debug)]
 pub struct Timer {
     timer: TimerFd,
@@ -28,10 +27,10 @@ pub struct Timer {
 }
 
 impl Timer {
-    /// A timer that is not set.
+    /// A timer that is not armed.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// What the kernel answers.
     pub fn new() -> std::io::Result<Self> {
         let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
         let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, flags)?;
@@ -39,7 +38,7 @@ impl Timer {
         Ok(Self { timer, ready })
     }
 
-    /// Wait until `at`; for ever without one.
+    /// Waits until `at`; for ever without one.
     pub async fn until(&mut self, at: Option<BootTime>) {
         let Some(at) = at else { return std::future::pending().await };
         if at <= now() {
@@ -48,7 +47,7 @@ impl Timer {
         let expiration = Expiration::OneShot(TimeSpec::from_duration(at.since_boot()));
         let set = self.timer.set(expiration, TimerSetTimeFlags::TFD_TIMER_ABSTIME);
         if set.is_err() {
-            // Without a timer, look again soon rather than never.
+            // Return early rather than never: the caller checks its deadlines again.
             return tokio::time::sleep(Duration::from_millis(50)).await;
         }
         while now() < at {

@@ -1,28 +1,22 @@
-//! HTTPS clients that trust one more CA than the system does, and go where they are told to: by no proxy.
+//! HTTPS clients with an additional CA, and without proxy or redirects.
 
-/// Why there is no such client.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The CA file cannot be read.
-    #[error("{path}: {source}")]
+    #[error("cannot read the CA file {path}: {source}")]
     Read {
-        /// The file.
         path: String,
-        /// What the system says.
         source: std::io::Error,
     },
-    /// It holds no certificate.
-    #[error("{path} holds no certificate in PEM form")]
+    #[error("the CA file {path} has no certificate in PEM form")]
     Empty {
-        /// The file.
         path: String,
     },
-    /// The client cannot be made from it.
     #[error(transparent)]
     Client(#[from] reqwest::Error),
 }
 
-/// A client that trusts the CAs of this file, too. It follows no redirect: what it sends may be meant for one server.
+/// A client that also trusts the CAs of this file. It follows no redirect, since requests may carry credentials for one
+/// server.
 ///
 /// # Errors
 /// If the file cannot be used.

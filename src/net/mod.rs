@@ -1,4 +1,4 @@
-//! The edge of the machine: the kernel's clock, netlink, packet sockets. The only place with `unsafe`.
+//! System interfaces: clock, netlink, nf_tables, sockets. The only folder with `unsafe`.
 
 pub mod clock;
 pub mod https;

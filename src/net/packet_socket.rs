@@ -1,4 +1,4 @@
-//! Packet sockets: whole packets of ARP, neighbour discovery and DHCP on one interface, without the interface's own header.
+//! Packet sockets: ARP, neighbour discovery and DHCP packets of one interface, without the link-layer header.
 
 use std::io::{self, Read};
 use std::net::Ipv6Addr;
@@ -9,18 +9,15 @@ use tokio::io::unix::AsyncFd;
 use super::sys::{interface_address, promiscuous, register};
 use crate::model::IfIndex;
 
-/// Which packets a socket gets.
+/// Which packets a socket receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filter {
-    /// Every ARP packet.
     Arp,
-    /// Neighbour solicitations and advertisements.
     NeighbourDiscovery,
-    /// Router solicitations and advertisements.
     RouterDiscovery,
-    /// What DHCP servers send to clients over IPv4.
+    /// To the client port, 68.
     DhcpV4,
-    /// The same over IPv6.
+    /// To the client port, 546.
     DhcpV6,
 }
 
@@ -33,7 +30,7 @@ impl Filter {
         }
     }
 
-    /// Classic BPF, run by the kernel so that other traffic never reaches this process.
+    /// Classic BPF, so that the kernel drops all other traffic.
     fn program(self) -> Vec<SockFilter> {
         const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
         const LOAD_HALF: u16 = 0x28; // BPF_LD | BPF_H | BPF_ABS
@@ -51,7 +48,7 @@ impl Filter {
                 return vec![
                     SockFilter::new(LOAD_BYTE, 0, 0, 9), // protocol
                     SockFilter::new(JUMP_IF_EQUAL, 0, 6, 17),
-                    SockFilter::new(LOAD_HALF, 0, 0, 6), // all but the first fragment have no ports
+                    SockFilter::new(LOAD_HALF, 0, 0, 6), // only the first fragment has ports
                     SockFilter::new(JUMP_IF_ANY, 4, 0, 0x1fff),
                     SockFilter::new(LENGTH_OF_HEADER, 0, 0, 0),
                     SockFilter::new(LOAD_HALF_AFTER, 0, 0, 2), // destination port
@@ -83,7 +80,6 @@ impl Filter {
     }
 }
 
-/// A socket for one kind of packet on one interface.
 #[derive(Debug)]
 pub struct PacketSocket {
     socket: AsyncFd<Socket>,
@@ -92,13 +88,13 @@ pub struct PacketSocket {
 }
 
 impl PacketSocket {
-    /// Open a socket on the interface with this index. Needs NET_RAW.
+    /// Needs NET_RAW.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// What the kernel answers.
     pub fn open(interface: IfIndex, filter: Filter) -> io::Result<Self> {
         let ethertype = filter.ethertype();
-        // Protocol 0 receives nothing until the socket is bound: no packet gets past the filter before it stands.
+        // Protocol 0 receives nothing until the socket is bound, so no packet arrives before the filter is attached.
         let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))?;
         socket.set_nonblocking(true)?;
         let program = filter.program();
@@ -109,28 +105,28 @@ impl PacketSocket {
         Ok(Self { socket: register(socket)?, interface, ethertype })
     }
 
-    /// Send one packet to a hardware address of the interface. Never waits: an announcement that does not fit into the
-    /// queue is followed by the next.
+    /// Sends one packet to a hardware address. Never waits: a packet that does not fit into the queue is dropped, and
+    /// announcements are repeated.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// What the kernel answers.
     pub fn send(&self, packet: &[u8], to: &[u8]) -> io::Result<()> {
         let to = interface_address(self.interface, self.ethertype, to)?;
         self.socket.get_ref().send_to(packet, &to).map(|_| ())
     }
 
-    /// Get what is addressed to other stations on the interface, too, or no more.
+    /// Enables or disables promiscuous mode (PACKET_MR_PROMISC); reference-counted by the kernel.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// What the kernel answers.
     pub fn hear_all(&self, all: bool) -> io::Result<()> {
         promiscuous(self.socket.get_ref(), self.interface, all)
     }
 
-    /// The next packet of another station.
+    /// The next packet.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// What the kernel answers.
     pub async fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
         let length = loop {
             let mut ready = self.socket.readable().await?;
@@ -143,7 +139,7 @@ impl PacketSocket {
     }
 }
 
-/// Keeps an interface listening to multicast groups for as long as it lives.
+/// Multicast groups of an interface, left when the value is dropped.
 #[derive(Debug)]
 pub struct Membership {
     socket: Socket,
@@ -151,18 +147,18 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// No groups yet.
+    /// Without groups at first.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// What the kernel answers.
     pub fn new(interface: IfIndex) -> io::Result<Self> {
         Ok(Self { socket: Socket::new(Domain::IPV6, Type::DGRAM, None)?, interface })
     }
 
-    /// Join a group. Joining twice is not an error; an interface that cannot join still hears what comes to everybody.
+    /// Joins a group. A failure is logged only: many switches flood multicast anyway.
     pub fn join(&self, group: Ipv6Addr) {
         if let Err(error) = self.socket.join_multicast_v6(&group, self.interface.0) {
-            tracing::debug!(%group, %error, "cannot join the group");
+            tracing::debug!(%group, %error, "cannot join the multicast group");
         }
     }
 }

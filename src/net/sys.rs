@@ -1,7 +1,6 @@
-//! The one file with `unsafe`: what no safe interface offers yet.
-#![allow(unsafe_code, reason = "this is the file that the rest of the program is free of it for")]
+//! The only file with `unsafe`: system calls for which no crate has a safe interface yet.
+#![allow(unsafe_code, reason = "unsafe code is confined to this file")]
 
-use crate::model::IfIndex;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -9,10 +8,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use socket2::{SockAddr, SockAddrStorage};
 use tokio::io::unix::AsyncFd;
 
-/// Wait for a descriptor's readiness on the current runtime.
-///
-/// # Errors
-/// What the kernel says.
+use crate::model::IfIndex;
+
+/// Registers a descriptor with the current runtime.
 pub(super) fn register<T: AsRawFd + Into<OwnedFd>>(inner: T) -> io::Result<AsyncFd<T>> {
     // SAFETY: what can be turned into an `OwnedFd` owns its descriptor: it stays open, and the same, until `inner`
     // is dropped with the `AsyncFd`.
@@ -54,12 +52,12 @@ pub(super) fn interface_address(interface: IfIndex, ethertype: u16, hardware: &[
     Ok(unsafe { SockAddr::new(storage, length as libc::socklen_t) })
 }
 
-/// Sign every segment to and from a station with a password (TCP_MD5SIG, RFC 2385); without one, no more.
-pub(super) fn sign(socket: &impl AsRawFd, station: SocketAddr, password: &[u8]) -> io::Result<()> {
+/// Signs all segments to and from a peer (TCP_MD5SIG, RFC 2385); an empty password ends that.
+pub(super) fn sign(socket: &impl AsRawFd, peer: SocketAddr, password: &[u8]) -> io::Result<()> {
     /// As `struct tcp_md5sig` of linux/tcp.h.
     #[repr(C)]
     struct Signature {
-        station: libc::sockaddr_storage,
+        peer: libc::sockaddr_storage,
         flags: u8,
         prefix: u8,
         length: u16,
@@ -70,23 +68,23 @@ pub(super) fn sign(socket: &impl AsRawFd, station: SocketAddr, password: &[u8]) 
     let too_long = || io::Error::new(io::ErrorKind::InvalidInput, "the password has more than 80 bytes");
     let mut key = [0; 80];
     key.get_mut(..password.len()).ok_or_else(too_long)?.copy_from_slice(password);
-    let station = SockAddr::from(station);
+    let peer = SockAddr::from(peer);
     // SAFETY: `sockaddr_storage` is plain data for which all zeroes is a valid value.
     let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     // SAFETY: the address is of that length, and no address is longer than the storage; the two do not overlap.
     unsafe {
         std::ptr::copy_nonoverlapping(
-            station.as_ptr().cast::<u8>(),
+            peer.as_ptr().cast::<u8>(),
             (&raw mut storage).cast::<u8>(),
-            station.len() as usize,
+            peer.len() as usize,
         );
     }
     let value =
-        Signature { station: storage, flags: 0, prefix: 0, length: password.len() as u16, interface: 0, key };
+        Signature { peer: storage, flags: 0, prefix: 0, length: password.len() as u16, interface: 0, key };
     set_option(socket, libc::IPPROTO_TCP, TCP_MD5SIG, &value)
 }
 
-/// Drop packets that have come through more routers than this leaves hops for (IP_MINTTL, IPV6_MINHOPCOUNT).
+/// Drops packets with fewer hops left (IP_MINTTL, IPV6_MINHOPCOUNT).
 pub(super) fn least_hops(socket: &impl AsRawFd, ipv4: bool, hops: u8) -> io::Result<()> {
     const IP_MINTTL: i32 = 21;
     const IPV6_MINHOPCOUNT: i32 = 73;
@@ -98,8 +96,8 @@ pub(super) fn least_hops(socket: &impl AsRawFd, ipv4: bool, hops: u8) -> io::Res
     }
 }
 
-/// Get what is addressed to other stations on an interface, too, or no more (PACKET_MR_PROMISC of packet(7)). The kernel counts
-/// who asks for it; a socket that is closed asks for it no more.
+/// Enables or disables promiscuous mode (PACKET_MR_PROMISC of packet(7)). The kernel counts references, and drops those
+/// of a closed socket.
 pub(super) fn promiscuous(socket: &impl AsRawFd, interface: IfIndex, on: bool) -> io::Result<()> {
     let request = libc::packet_mreq {
         mr_ifindex: i32::try_from(interface.0).map_err(io::Error::other)?,

@@ -1,4 +1,4 @@
-//! TCP connections as BGP needs them: from an address or interface, signed, and no further than so many hops.
+//! TCP connections for BGP: bound to an address or interface, signed, and limited in hops.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -8,39 +8,37 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::sys::{least_hops, sign};
 
-/// How far away the other end may be.
+/// How many hops away the peer may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hops {
-    /// On the same interface, as RFC 4271 has it for peers in another AS.
+    /// On the same network, as for external peers (RFC 4271).
     Direct,
-    /// Anywhere.
     Any,
-    /// At most so many hops away; what comes from further away is dropped by the kernel (GTSM, RFC 5082).
+    /// At most this many hops: the kernel drops packets from further away (GTSM, RFC 5082).
     Secured(u8),
 }
 
 /// How to reach a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// The address to come from.
+    /// The source address.
     pub source: Option<IpAddr>,
-    /// The interface to go by.
+    /// The outgoing interface.
     pub interface: Option<String>,
-    /// How far away the peer may be.
     pub hops: Hops,
-    /// Signs every segment (RFC 2385).
+    /// For TCP MD5 signatures (RFC 2385).
     pub password: Option<String>,
 }
 
 /// DSCP CS6, for routing protocols (RFC 4594 §3.1).
 const NETWORK_CONTROL: u32 = 0xc0;
-/// For peers that may be anywhere, as the Go program has it.
+/// TTL for peers at any distance, as in the Go program.
 const FAR: u32 = 64;
 
-/// Connect to a peer.
+/// Connects to a peer.
 ///
 /// # Errors
-/// What the kernel says.
+/// What the kernel answers.
 pub async fn connect(peer: SocketAddr, route: &Route) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
@@ -54,10 +52,10 @@ pub async fn connect(peer: SocketAddr, route: &Route) -> io::Result<TcpStream> {
     TcpSocket::from_std_stream(socket.into()).connect(peer).await
 }
 
-/// Make an accepted connection like one of our own.
+/// Applies the options of `route` to an accepted connection.
 ///
 /// # Errors
-/// What the kernel says.
+/// What the kernel answers.
 pub fn adopt(stream: &TcpStream, peer: SocketAddr, route: &Route) -> io::Result<()> {
     limit(&socket2::SockRef::from(stream), peer, route)
 }
@@ -71,8 +69,8 @@ fn prepare(socket: &Socket, peer: SocketAddr, route: &Route) -> io::Result<()> {
 
 fn sign_for(socket: &Socket, peer: SocketAddr, password: &str) -> io::Result<()> {
     sign(socket, peer, password.as_bytes()).map_err(|error| {
-        let hint = "does this kernel have TCP MD5 signatures (CONFIG_TCP_MD5SIG)?";
-        io::Error::new(error.kind(), format!("cannot sign with the password: {error}; {hint}"))
+        let hint = "check that the kernel has TCP MD5 signatures (CONFIG_TCP_MD5SIG)";
+        io::Error::new(error.kind(), format!("cannot set the TCP MD5 password: {error}; {hint}"))
     })
 }
 
@@ -96,7 +94,7 @@ fn limit(socket: &Socket, peer: SocketAddr, route: &Route) -> io::Result<()> {
     Ok(())
 }
 
-/// Wait for connections of peers. Those with a password are only heard with it.
+/// Listens for connections. From peers with a password only signed segments are accepted.
 ///
 /// # Errors
 /// If the port is taken, or a password cannot be used.

@@ -1,4 +1,4 @@
-//! UDP sockets as BFD needs them: packets with 255 hops left, on ports of our choice.
+//! UDP sockets for BFD (RFC 5881): TTL 255 and chosen ports.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,10 +10,10 @@ use tokio::net::UdpSocket;
 
 use super::sys::least_hops;
 
-/// DSCP CS6, for routing protocols (RFC 4594 §3.1).
+/// DSCP CS6, for routing protocols (RFC 4594 §3.1), as traffic class.
 const NETWORK_CONTROL: u32 = 0xc0;
 
-/// Receive on a port what has at least so many hops left.
+/// Receives packets with at least `least` hops left.
 ///
 /// # Errors
 /// If the port is taken.
@@ -26,10 +26,10 @@ pub fn listen(address: SocketAddr, least: Option<u8>) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
-/// A socket that sends to one place alone, from this port, and never waits.
+/// A non-blocking socket to one destination, from this source port.
 ///
 /// # Errors
-/// If the port is taken, or there is no way there.
+/// If the port is taken, or there is no route.
 pub fn connect(
     to: SocketAddr,
     from: Option<IpAddr>,

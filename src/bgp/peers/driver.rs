@@ -19,7 +19,7 @@ use crate::config::Bgp;
 use crate::host::HostWatch;
 use crate::model::{BootTime, LogOnChange};
 use crate::ndp;
-use crate::ndp::routers::{Place, Routers};
+use crate::ndp::routers::{LinkLocalInterface, Routers};
 use crate::net::clock;
 use crate::net::https::ClientError;
 use crate::watch_ext;
@@ -38,7 +38,7 @@ struct Driver {
     api: Arc<Api>,
     node: mpsc::Receiver<Change<Node>>,
     replies: watch::Receiver<Option<Value>>,
-    router_interfaces: watch::Sender<Vec<Place>>,
+    router_interfaces: watch::Sender<Vec<LinkLocalInterface>>,
     routers: watch::Receiver<Routers>,
     secrets_due: BootTime,
     peers: watch::Sender<Arc<Vec<Config>>>,
