@@ -12,7 +12,6 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use kube_vip::arp::packet::{Operation, Packet as Arp};
 use kube_vip::ndp::packet::{ALL_NODES, Packet as Ndp, probe, solicited_node, unsolicited_advertisement};
 use kube_vip::ndp::router::{self, ALL_ROUTERS, RouterMessage};
-use pnet_packet::Packet as _;
 use pnet_packet::arp::{ArpOperation as PnetOperation, ArpPacket as PnetArp, MutableArpPacket as PnetArpMut};
 use pnet_packet::icmpv6::ndp::{NdpOptionTypes, NeighborAdvertPacket, NeighborSolicitPacket};
 use pnet_packet::icmpv6::{Icmpv6Packet as PnetIcmpv6, checksum};
@@ -182,7 +181,7 @@ proptest! {
         let lladdr = mac.map(|mac| EthernetAddress(mac).into());
         let flags = NdiscNeighborFlags::from_bits_truncate(flags << 5);
         let advertisement = NdiscRepr::NeighborAdvert { flags, target_addr: target, lladdr };
-        let expected = Ndp::Advertisement { source, target, hardware: mac.map_or(Vec::new(), Vec::from) };
+        let expected = Ndp::Advertisement { source, target, hardware: mac.map(Vec::from).unwrap_or_default() };
         prop_assert_eq!(Ndp::from_bytes(&smoltcp_bytes(advertisement, source, destination)), Ok(expected));
         let solicitation = NdiscRepr::NeighborSolicit { target_addr: target, lladdr };
         let expected = Ndp::Solicitation { source, target };

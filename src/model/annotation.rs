@@ -210,11 +210,7 @@ pub const SERVICE_ANNOTATIONS: &[Entry] = &[
         "user; read by kube-vip",
         "Ports of the gateway that differ from the Service's: `80=8080,443=8443`, or one number where the Service has one port.",
     ),
-    entry(
-        UPNP_EXTERNAL_IP,
-        "kube-vip",
-        "The external address of the gateway while ports are mapped.",
-    ),
+    entry(UPNP_EXTERNAL_IP, "kube-vip", "The external address of the gateway while ports are mapped."),
     entry(
         UPNP_DELEGATED,
         "cloud provider",

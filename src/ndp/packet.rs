@@ -29,10 +29,7 @@ pub enum Packet {
         hardware: Vec<u8>,
     },
     /// With an unspecified source it is a duplicate address detection probe (RFC 4862 §5.4).
-    Solicitation {
-        source: Ipv6Addr,
-        target: Ipv6Addr,
-    },
+    Solicitation { source: Ipv6Addr, target: Ipv6Addr },
 }
 
 /// Why a packet is ignored (RFC 4861 §7.1).

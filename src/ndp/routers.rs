@@ -54,16 +54,16 @@ async fn on_interface(link: LinkLocalInterface, routers: &watch::Sender<Routers>
     loop {
         let Err(error) = listen(&link, routers).await;
         if log.set(error.to_string()) {
-            tracing::warn!(
-                interface = link.interface.name,
-                "router discovery failed: {error}; trying again"
-            );
+            tracing::warn!(interface = link.interface.name, "router discovery failed: {error}; trying again");
         }
         tokio::time::sleep(RETRY).await;
     }
 }
 
-async fn listen(link: &LinkLocalInterface, routers: &watch::Sender<Routers>) -> io::Result<std::convert::Infallible> {
+async fn listen(
+    link: &LinkLocalInterface,
+    routers: &watch::Sender<Routers>,
+) -> io::Result<std::convert::Infallible> {
     let LinkLocalInterface { interface, own } = link;
     let hardware: [u8; 6] = interface
         .hardware_address

@@ -3,14 +3,9 @@
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     #[error("cannot read the CA file {path}: {source}")]
-    Read {
-        path: String,
-        source: std::io::Error,
-    },
+    Read { path: String, source: std::io::Error },
     #[error("the CA file {path} has no certificate in PEM form")]
-    Empty {
-        path: String,
-    },
+    Empty { path: String },
     #[error(transparent)]
     Client(#[from] reqwest::Error),
 }

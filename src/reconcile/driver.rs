@@ -405,12 +405,12 @@ impl Driver {
                 Action::Announce { interface, address } => announcements.push((interface, address)),
             }
         }
-        if let Err(error) = nft::silence(&silences) {
+        if let Err(error) = nft::suppress_replies(&silences) {
             tracing::debug!(%error, "the kernel cannot be kept from answering");
         }
         self.memory.suppressed.extend(silences);
         self.remove(&removals);
-        if let Err(error) = nft::unsilence(&unsilences) {
+        if let Err(error) = nft::restore_replies(&unsilences) {
             tracing::debug!(%error, "the kernel cannot be told to answer");
         }
         self.memory.suppressed.retain(|address| !unsilences.contains(address));

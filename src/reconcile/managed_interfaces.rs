@@ -10,10 +10,7 @@ use crate::net::{clock, sysctl};
 
 impl Driver {
     /// Make interfaces that are missing, each on the one with this index; for an address, where there is one already.
-    pub(super) fn make_interfaces(
-        &mut self,
-        missing: BTreeMap<ManagedInterface, (IfIndex, Option<IpAddr>)>,
-    ) {
+    pub(super) fn make_interfaces(&mut self, missing: BTreeMap<ManagedInterface, (IfIndex, Option<IpAddr>)>) {
         for (interface, (parent, address)) in missing {
             let name = interface.name();
             match self.netlink.add_interface(parent, &interface) {

@@ -1,4 +1,4 @@
-//! Which routes have to come and go so that the table is as desired.
+//! The difference between the desired routes and those in the table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,38 +6,36 @@ use std::net::IpAddr;
 use crate::model::route::TableRoute;
 use crate::model::{IfIndex, Prefix};
 
-/// What is known of the table.
+/// The table, and which of its routes belong to this process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Actual {
-    /// Every route of our table and protocol.
+    /// All routes of our table and protocol.
     pub routes: BTreeSet<TableRoute>,
-    /// Those that this process put there, or has found there as desired.
+    /// Prefixes that this process added, or found as desired.
     pub ours: BTreeSet<Prefix>,
-    /// Addresses of the control plane and of Services: a route to one of them is nobody else's.
+    /// Addresses of the control plane and of Services: kube-vip owns their routes.
     pub known: BTreeSet<IpAddr>,
-    /// All that is wanted is known by now.
+    /// The desired routes are complete.
     pub complete: bool,
-    /// Whatever else has our protocol is left over, too (`vip_cleanroutingtable`).
+    /// Any other route of our protocol is stale, too (`vip_cleanroutingtable`).
     pub clean: bool,
 }
 
-/// What has to be done, in this order.
+/// Removals come before additions.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
-    /// These go.
     pub remove: Vec<TableRoute>,
-    /// These come; one to the same prefix on another interface is replaced.
+    /// A route to the same prefix on another interface is replaced.
     pub put: Vec<TableRoute>,
 }
 
-/// How the table becomes as desired: the interface's index for each prefix.
+/// The changes that lead to `desired`, an interface for each prefix.
 ///
-/// A route that this process did not put there is only removed where that is asked for, and not before everything that
-/// is wanted is known: another kube-vip on this host may use the same table.
+/// A route of another process is removed only with `clean`, and only once the desired routes are complete: another
+/// kube-vip on this host may use the same table.
 pub fn plan(desired: &BTreeMap<Prefix, IfIndex>, actual: &Actual) -> Plan {
     let wanted = |route: &&TableRoute| desired.get(&route.prefix) == Some(&route.interface);
     let removable = |route: &&TableRoute| {
-        // On the wrong interface it is replaced, unless there are two.
         let elsewhere = desired.contains_key(&route.prefix);
         let host = route.prefix == Prefix::host(route.prefix.address);
         let known =
@@ -46,9 +44,9 @@ pub fn plan(desired: &BTreeMap<Prefix, IfIndex>, actual: &Actual) -> Plan {
     };
     let routes = actual.routes.iter();
     let remove = routes.filter(|route| !wanted(route)).filter(removable).copied().collect();
-    let there = |route: &TableRoute| actual.routes.contains(route);
+    let present = |route: &TableRoute| actual.routes.contains(route);
     let put = desired.iter().map(|(prefix, interface)| TableRoute { prefix: *prefix, interface: *interface });
-    Plan { remove, put: put.filter(|route| !there(route)).collect() }
+    Plan { remove, put: put.filter(|route| !present(route)).collect() }
 }
 
 #[cfg(test)]
@@ -60,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_and_what_goes() {
+    fn stale_routes_are_removed_and_missing_ones_added() {
         let desired = [("192.0.2.1/32", 2), ("192.0.2.2/32", 2)];
         let desired = desired.map(|(text, interface)| (text.parse().unwrap(), IfIndex(interface))).into();
         let mut actual = Actual {
@@ -77,11 +75,11 @@ mod tests {
         let plain = plan(&desired, &actual);
         assert_eq!(plain.put, [route("192.0.2.2/32", 2)]);
         assert_eq!(plain.remove, [route("192.0.2.2/32", 3), route("192.0.2.9/32", 2)]);
-        // What an earlier process left of an address that is known.
+        // A route of an earlier process to a known address.
         actual.known.insert("192.0.2.8".parse().unwrap());
         assert_eq!(plan(&desired, &actual).remove.len(), 3);
         actual.known.clear();
-        // What nobody knows goes where that is asked for, and everything wanted is known.
+        // A route to an unknown address goes with `clean`, once the desired routes are complete.
         actual.clean = true;
         assert_eq!(plan(&desired, &actual).remove.len(), 2);
         actual.complete = true;

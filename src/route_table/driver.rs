@@ -1,6 +1,7 @@
-//! Makes the kernel's table as desired, and keeps it so.
+//! Keeps the routing table of the kernel as desired.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -8,128 +9,120 @@ use tokio::sync::watch;
 use super::diff::{Actual, plan};
 use crate::config::RoutingTable;
 use crate::host::HostWatch;
-use crate::model::AdvertisedRoutes;
 use crate::model::route::TableRoute;
-use crate::model::{IfIndex, Prefix, Vip};
+use crate::model::{AdvertisedRoutes, IfIndex, LogOnChange, Prefix, Vip};
 use crate::net::netlink::{NetlinkError, NetlinkWriter};
 
-/// How often the table is looked at though nothing happened.
+/// Interval of comparisons without a change.
 const RESYNC: Duration = Duration::from_secs(10);
-/// How soon a step that failed is tried again.
+/// Time until a failed change is repeated.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Where routes lead.
+/// The interfaces that routes lead to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interfaces {
     /// The control plane's.
     pub main: String,
-    /// Those of Services.
     pub services: String,
 }
 
-/// The task and its memory.
 #[derive(Debug)]
 pub struct Driver {
     config: RoutingTable,
     interfaces: Interfaces,
-    announced: watch::Receiver<AdvertisedRoutes>,
+    advertised: watch::Receiver<AdvertisedRoutes>,
     /// The control plane's addresses.
     vips: watch::Receiver<BTreeSet<Vip>>,
     host: HostWatch,
     netlink: NetlinkWriter,
+    /// See [`Actual::ours`].
     ours: BTreeSet<Prefix>,
-    /// Which of the two realms routes have now, where they change it.
+    /// The realm of re-asserted routes, alternately 1 and 2.
     realm: u16,
-    trouble: Option<String>,
+    log: LogOnChange,
 }
 
 impl Driver {
-    /// A driver that has done nothing yet.
     pub fn new(
         config: RoutingTable,
         interfaces: Interfaces,
-        announced: watch::Receiver<AdvertisedRoutes>,
+        advertised: watch::Receiver<AdvertisedRoutes>,
         vips: watch::Receiver<BTreeSet<Vip>>,
         host: HostWatch,
         netlink: NetlinkWriter,
     ) -> Self {
-        Self {
-            config,
-            interfaces,
-            announced,
-            vips,
-            host,
-            netlink,
-            ours: BTreeSet::new(),
-            realm: 1,
-            trouble: None,
-        }
+        let (ours, log) = (BTreeSet::new(), LogOnChange::default());
+        Self { config, interfaces, advertised, vips, host, netlink, ours, realm: 1, log }
     }
 
-    /// Until nobody announces anything any more. What is not announced then is removed before the end.
+    /// Runs until the sender of routes is gone, and applies its last value before the end.
     pub async fn run(mut self) {
         loop {
-            let outcome = self.look();
-            let failed = outcome.is_err();
-            let trouble = outcome.err().map(|error| error.to_string());
-            if let Some(text) = trouble.as_ref().filter(|text| self.trouble.as_ref() != Some(*text)) {
-                tracing::error!("{text}; trying again");
-            }
-            self.trouble = trouble;
-            let pause = match self.config.reassert {
-                _ if failed => RETRY,
-                Some(every) => every.min(RESYNC),
-                None => RESYNC,
+            let pause = match (self.apply(), self.config.reassert) {
+                (Ok(()), interval) => {
+                    self.log.clear();
+                    interval.map_or(RESYNC, |interval| interval.min(RESYNC))
+                }
+                (Err(error), _) => {
+                    if self.log.set(error.to_string()) {
+                        tracing::error!("{error}; trying again");
+                    }
+                    RETRY
+                }
             };
             tokio::select! {
-                changed = self.announced.changed() => if changed.is_err() {
-                    drop(self.look());
+                changed = self.advertised.changed() => if changed.is_err() {
+                    drop(self.apply());
                     return;
                 },
                 () = tokio::time::sleep(pause) => {
-                    // Some daemons miss changes that come in a crowd; a route that changes is news.
+                    // Some routing daemons miss changes in a burst; a route whose realm changes is notified again.
                     self.realm = if self.realm == 1 { 2 } else { 1 };
                 }
             }
         }
     }
 
-    fn look(&mut self) -> Result<(), NetlinkError> {
-        let AdvertisedRoutes { routes, known, complete } = self.announced.borrow_and_update().clone();
-        let host = self.host.borrow().clone();
-        let vips: BTreeSet<_> = self.vips.borrow().iter().map(|vip| vip.address).collect();
-        let index = |prefix: &Prefix| {
-            let name = if vips.contains(&prefix.address) {
-                &self.interfaces.main
-            } else {
-                &self.interfaces.services
-            };
-            host.interface(name).map(|interface| interface.index)
-        };
-        let desired: BTreeMap<Prefix, IfIndex> =
-            routes.keys().filter_map(|prefix| Some((*prefix, index(prefix)?))).collect();
+    fn apply(&mut self) -> Result<(), NetlinkError> {
+        let AdvertisedRoutes { routes, known, complete } = self.advertised.borrow_and_update().clone();
+        let vips: BTreeSet<IpAddr> = self.vips.borrow().iter().map(|vip| vip.address).collect();
+        let desired = self.desired(routes.keys(), &vips);
+        let table = self.config.table;
         let actual = Actual {
-            routes: self.netlink.routes(self.config.table)?,
-            ours: self.ours.clone(),
+            routes: self.netlink.routes(table)?,
+            ours: std::mem::replace(&mut self.ours, desired.keys().copied().collect()),
             known: known.iter().chain(&vips).copied().collect(),
             complete,
             clean: self.config.clean,
         };
         let plan = plan(&desired, &actual);
         let realm = self.config.reassert.map(|_| self.realm);
-        // Only the control plane's are put there again: thousands of changes would be news about nothing.
-        let restless = |route: &TableRoute| realm.is_some() && vips.contains(&route.prefix.address);
+        // Only the control plane's: notifications of thousands of routes would be a burst of their own.
+        let reasserted = |route: &TableRoute| realm.is_some() && vips.contains(&route.prefix.address);
         let (mut again, put): (Vec<TableRoute>, Vec<TableRoute>) =
-            plan.put.iter().copied().partition(restless);
-        let there = actual.routes.iter().filter(|route| restless(route)).copied();
-        again.extend(there.filter(|route| desired.get(&route.prefix) == Some(&route.interface)));
-        self.ours = desired.keys().copied().collect();
+            plan.put.iter().copied().partition(reasserted);
+        let present = actual.routes.iter().filter(|route| reasserted(route)).copied();
+        again.extend(present.filter(|route| desired.get(&route.prefix) == Some(&route.interface)));
         for route in &plan.remove {
-            tracing::debug!(prefix = %route.prefix, table = self.config.table.id, "removing the route");
+            tracing::debug!(prefix = %route.prefix, table = table.id, "removing the route");
         }
-        let removed = self.netlink.remove_routes(self.config.table, &plan.remove);
-        let put = self.netlink.put_routes(self.config.table, None, &put);
-        let again = self.netlink.put_routes(self.config.table, realm, &again);
+        let removed = self.netlink.remove_routes(table, &plan.remove);
+        let put = self.netlink.put_routes(table, None, &put);
+        let again = self.netlink.put_routes(table, realm, &again);
         removed.into_iter().chain(put).chain(again).collect()
+    }
+
+    /// The interface of each route; without the routes whose interface is missing.
+    fn desired<'a>(
+        &self,
+        routes: impl Iterator<Item = &'a Prefix>,
+        vips: &BTreeSet<IpAddr>,
+    ) -> BTreeMap<Prefix, IfIndex> {
+        let host = self.host.borrow();
+        let interface = |prefix: &Prefix| {
+            let main = vips.contains(&prefix.address);
+            host.interface(if main { &self.interfaces.main } else { &self.interfaces.services })
+        };
+        routes.filter_map(|prefix| Some((*prefix, interface(prefix)?.index))).collect()
     }
 }

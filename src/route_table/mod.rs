@@ -1,7 +1,5 @@
-//! The routing-table mode: routes to this host's addresses in a table of the kernel, from which a routing daemon takes
-//! them (FRR's `ip import-table`, BIRD's `protocol kernel`).
-//!
-//! `diff` computes; `driver` asks the kernel and changes it.
+//! Routing-table mode: routes to this host's addresses in a routing table of the kernel, from which a routing daemon
+//! imports them (FRR's `ip import-table`, BIRD's `protocol kernel`).
 
 pub mod diff;
 pub mod driver;

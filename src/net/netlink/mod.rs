@@ -21,7 +21,7 @@ use crate::model::{ActualAddress, IfIndex, Interface};
 
 /// A request to the kernel that failed.
 #[derive(Debug, thiserror::Error)]
-#[error("the kernel refuses to {what}: {source}")]
+#[error("cannot {what}: {source}")]
 pub struct NetlinkError {
     what: String,
     source: Cause,

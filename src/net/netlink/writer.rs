@@ -80,7 +80,7 @@ impl NetlinkWriter {
     /// Adds addresses to interfaces, or sets their lifetimes where they exist: tagged, deprecated, so that nothing uses
     /// them as a source, and without duplicate address detection. One result each, in their order.
     pub fn hold(&self, holds: &[Hold]) -> Vec<Result<(), NetlinkError>> {
-        let what = |hold: &Hold| format!("put {} on interface {}", hold.vip, hold.interface);
+        let what = |hold: &Hold| format!("add {} to interface {}", hold.vip, hold.interface);
         let message = |hold: &Hold| RouteNetlinkMessage::NewAddress(message::held_address(hold));
         self.change(holds, NLM_F_CREATE | NLM_F_REPLACE, message, what)
     }
@@ -126,7 +126,7 @@ impl NetlinkWriter {
         realm: Option<u16>,
         routes: &[TableRoute],
     ) -> Vec<Result<(), NetlinkError>> {
-        let what = |route: &TableRoute| format!("put {} into table {}", route.prefix, table.id);
+        let what = |route: &TableRoute| format!("add {} to table {}", route.prefix, table.id);
         let message =
             |route: &TableRoute| RouteNetlinkMessage::NewRoute(message::route_message(table, realm, route));
         self.change(routes, NLM_F_CREATE | NLM_F_REPLACE, message, what)
@@ -156,7 +156,7 @@ impl NetlinkWriter {
         // The kernel ignores the alias in the request that creates an interface.
         let alias = LinkAttribute::IfAlias(ALIAS.to_owned());
         let marked = LinkUnspec::new_with_name(&name).append_extra_attribute(alias).build();
-        let what = |_: &_| format!("make interface {name}");
+        let what = |_: &_| format!("create interface {name}");
         let create = |message: &LinkMessage| RouteNetlinkMessage::NewLink(message.clone());
         let mark = |message: &LinkMessage| RouteNetlinkMessage::SetLink(message.clone());
         let created = self.change(&[created], NLM_F_CREATE | NLM_F_EXCL, create, what);
@@ -172,7 +172,7 @@ impl NetlinkWriter {
         let mut message = LinkMessage::default();
         message.header.index = index.0;
         let message = |_: &_| RouteNetlinkMessage::DelLink(message.clone());
-        self.change(&[()], 0, message, |_| "remove an interface".to_owned()).into_iter().collect()
+        self.change(&[()], 0, message, |_| format!("remove interface {index}")).into_iter().collect()
     }
 
     /// One request for each item, all of them in as few system calls as possible.
