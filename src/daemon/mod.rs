@@ -151,11 +151,7 @@ async fn serve_http(config: &Config, report: &Report) -> Result<(), ListenError>
 
 impl Daemon {
     /// Starts everything. The first plan exists before anything reads it: the control plane's VIPs depend on no API server.
-    fn start(
-        &mut self,
-        stop: &watch::Sender<bool>,
-        netlink: NetlinkWriter,
-    ) -> Result<Hosts, DaemonError> {
+    fn start(&mut self, stop: &watch::Sender<bool>, netlink: NetlinkWriter) -> Result<Hosts, DaemonError> {
         let drained = &self.report.drained;
         let (first, vips) = planner::first_plan(&self.context);
         let (plan, vips) = (watch::Sender::new(Arc::new(first)), watch::Sender::new(vips));
@@ -174,7 +170,8 @@ impl Daemon {
         };
         let options = context::reconcile_options(&self.config, &self.context);
         let reporter = self.report.host.clone();
-        let reconciler = reconcile::driver::Driver::new(options, reconciled, reporter, netlink, self.host.clone());
+        let reconciler =
+            reconcile::driver::Driver::new(options, reconciled, reporter, netlink, self.host.clone());
         self.start_health(&elections.inputs, &elections.probe_health)?;
         let table = self.start_table(announced.clone(), vips.subscribe())?;
         let planned = (plan, vips, outcome);
@@ -185,9 +182,14 @@ impl Daemon {
         self.tasks.elections(driver.run(events));
         let config = &self.config;
         let speaker = match &config.bgp {
-            Some(bgp) => {
-                Some(bgp::start(config, bgp, &self.api, announced, self.host.clone(), (&self.report, self.events.clone()))?)
-            }
+            Some(bgp) => Some(bgp::start(
+                config,
+                bgp,
+                &self.api,
+                announced,
+                self.host.clone(),
+                (&self.report, self.events.clone()),
+            )?),
             None => None,
         };
         let reconcile = tokio::spawn(reconciler.run());
@@ -235,7 +237,8 @@ impl Daemon {
         }
         let (responder, names, told) = mdns::driver::Driver::new(&main, self.host.clone());
         self.tasks.spawn_last(responder.run());
-        let (mapper, forwards, opened) = upnp::driver::Driver::new(&main, self.host.clone(), report.upnp_metrics.clone());
+        let (mapper, forwards, opened) =
+            upnp::driver::Driver::new(&main, self.host.clone(), report.upnp_metrics.clone());
         tokio::spawn(mapper.run());
         let ours = self.addresses.iter().filter(|address| address.tagged || address.deprecated);
         let driver = planner::driver::Driver::new(

@@ -40,7 +40,7 @@ pub const BGP_LOCAL_PREF: &str = "kube-vip.io/bgp-local-pref";
 pub const BGP_MED: &str = "kube-vip.io/bgp-med";
 /// How often our AS stands in the path of the routes to a Service once more.
 pub const BGP_PREPEND: &str = "kube-vip.io/bgp-as-path-prepend";
-/// The host name that a DHCP server is told.
+/// The host name sent to DHCP servers.
 pub const HOSTNAME: &str = "kube-vip.io/loadbalancerHostname";
 /// The hardware address by which DHCP servers identify the Service.
 pub const HARDWARE_ADDRESS: &str = "kube-vip.io/hwaddr";

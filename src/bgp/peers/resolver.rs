@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Host, Resolved, annotations, provider, resolve};
 use crate::config::Bgp;
 use crate::config::bgp::{PeerTarget, SecretName};
-use crate::ndp::routers::Place;
+use crate::ndp::routers::LinkLocalInterface;
 
 #[derive(Debug)]
 pub struct PeerResolver {
@@ -42,7 +42,7 @@ impl PeerResolver {
     }
 
     /// Interfaces of unnumbered peers, as far as they have a link-local address.
-    pub fn router_interfaces(&self) -> Vec<Place> {
+    pub fn router_interfaces(&self) -> Vec<LinkLocalInterface> {
         let find = |name: &String| {
             let interface = self.host.interface(name)?;
             let mut own = self.host.addresses.iter().filter(|address| address.interface == interface.index);
@@ -50,7 +50,7 @@ impl PeerResolver {
                 IpAddr::V6(v6) if v6.is_unicast_link_local() => Some(v6),
                 _ => None,
             })?;
-            Some(Place { interface: interface.clone(), own })
+            Some(LinkLocalInterface { interface: interface.clone(), own })
         };
         let unnumbered = self.bgp.peers.iter().filter_map(|peer| match &peer.target {
             PeerTarget::Unnumbered(name) => Some(name),
@@ -137,7 +137,7 @@ mod tests {
     fn router_interfaces_need_a_link_local_address() {
         let mut resolver = PeerResolver::new(bgp("unnumbered:eth0,unnumbered:eth9"), false, host());
         let names: Vec<String> =
-            resolver.router_interfaces().into_iter().map(|place| place.interface.name).collect();
+            resolver.router_interfaces().into_iter().map(|link| link.interface.name).collect();
         assert_eq!(names, ["eth0"]);
         resolver.host.addresses.clear();
         assert_eq!(resolver.router_interfaces(), []);
