@@ -65,7 +65,7 @@ fn consent() -> Outcome {
     lab.start_agents()?;
     wait_until_reached(&router, url, false)?;
     wait_for_status(&lab, "web", &[V4], "")?;
-    wait_for_event(&lab, "web", "PortNotForwarded", "enable_upnp=false forbids it")?;
+    wait_for_event(&lab, "web", "PortNotForwarded", "set enable_upnp=true")?;
     // The status alone may be left as it is.
     lab.stop_agents()?;
     lab.options = lab.plain_options().with("enable_upnp", "true").with("upnp_status", "false");
@@ -188,9 +188,9 @@ fn hostile() -> Outcome {
     let plays: [(&str, Play, &str); 8] = [
         ("AddPortMapping", |_| refused(728, "NoPortMapsAvailable"), "error 728 (NoPortMapsAvailable)"),
         ("AddPortMapping", |_| refused(501, "Action\r\nFailed"), "error 501 (ActionFailed)"),
-        ("AddPortMapping", |_| Answer::Text(200, "<html>please log in</html>".into()), "its answer is none"),
-        ("AddPortMapping", |_| Answer::Text(200, "\u{0}".repeat(100)), "its answer is none"),
-        ("AddPortMapping", |_| Answer::Endless, "its answer is none"),
+        ("AddPortMapping", |_| Answer::Text(200, "<html>please log in</html>".into()), "malformed response"),
+        ("AddPortMapping", |_| Answer::Text(200, "\u{0}".repeat(100)), "malformed response"),
+        ("AddPortMapping", |_| Answer::Endless, "malformed response"),
         ("/description.xml", |_| Answer::Endless, "no gateway answers"),
         ("/description.xml", |_| Answer::Silence, "no gateway answers"),
         ("/actions.xml", |_| Answer::Text(200, "<scpd><actionList>".into()), "no gateway answers"),
@@ -212,7 +212,12 @@ fn hostile() -> Outcome {
         found.map_err(|error| format!("{action}, {part}: {error:?} {:?}", lab.objects().events(&name)))?;
         // Later it behaves.
         gateway.play(|call| honest(call, OUTSIDE));
-        wait_for_event(&lab, &name, "PortForwarded", "port 8080/TCP of 100.200.0.1 leads to 10.42.0.150")?;
+        wait_for_event(
+            &lab,
+            &name,
+            "PortForwarded",
+            "port 8080/TCP of 100.200.0.1 is mapped to 10.42.0.150",
+        )?;
         lab.delete(&name)?;
         lab.wait_until_no_host_has(V4)?;
     }
@@ -226,7 +231,7 @@ fn hostile() -> Outcome {
         _ => honest(call, OUTSIDE),
     });
     serve(&lab, "web", V4, json!({ "kube-vip.io/forwardUPNP": "true" }))?;
-    wait_for_event(&lab, "web", "PortForwarded", "port 8080/TCP of 100.200.0.1 leads to 10.42.0.150")?;
+    wait_for_event(&lab, "web", "PortForwarded", "port 8080/TCP of 100.200.0.1 is mapped to 10.42.0.150")?;
     assert_eq!(lab.wait_for_holder("10.43.0.10")?, holder);
     Ok(())
 }

@@ -142,7 +142,7 @@ fn the_go_programs_role_is_enough() -> Result<(), Failed> {
     let provider = Provider::start(&world.lab, 0, PROGRAM, (10258, "old"), &QUICK)?;
     world.objects().create_services("web", 20, &load_balancer(80))?;
     world.wait_for_served(20)?;
-    assert!(provider.log().contains("no right to `patch` services"), "{}", provider.log());
+    assert!(provider.log().contains("the role lacks the verb `patch` for services"), "{}", provider.log());
     assert_eq!(world.addresses("web-0").parse::<std::net::Ipv4Addr>()?.octets()[..3], [192, 0, 2]);
     Ok(())
 }
