@@ -1,8 +1,8 @@
-//! Values of which only the latest counts, and that are told of when they change.
+//! Watch channels that notify only of changes.
 
 use tokio::sync::watch;
 
-/// This is the value now. Whoever follows it hears of it if it is another one than before; says whether it is.
+/// Sets the value. Receivers are notified if it differs; returns whether it does.
 pub fn set<T: PartialEq>(to: &watch::Sender<T>, value: T) -> bool {
     to.send_if_modified(|before| {
         let changed = *before != value;

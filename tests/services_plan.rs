@@ -200,7 +200,7 @@ fn one_election_for_each() {
 }
 
 #[test]
-fn a_lease_of_a_dhcp_server_has_a_holder_though_nobody_can_serve_the_service() {
+fn a_dhcp_lease_has_a_leader_although_no_node_can_serve_the_service() {
     let address = "10.0.0.9";
     let scene = |nodes: &[&str]| {
         Scene::default().service("web", "0.0.0.0", nodes).local("web").leased("web", address)
@@ -208,20 +208,20 @@ fn a_lease_of_a_dhcp_server_has_a_holder_though_nobody_can_serve_the_service() {
     let web = |scene: &Scene| shown(&scene.plan(Mode::PerService)).remove(0);
     assert_eq!(web(&scene(&[])), "default/kubevip-web candidate:");
     assert_eq!(web(&scene(&[ME])), "default/kubevip-web candidate: 10.0.0.9");
-    // Whoever renewed it meanwhile leaves it to the node that can serve it, and never has the address.
+    // The node that renewed it meanwhile hands it over to a node that can serve it, and never has the address.
     assert_eq!(web(&scene(&["node-2"])), "default/kubevip-web stays away:");
     let announced = scene(&["node-2"]).annotated("web", VIP_HOST, ME);
     assert_eq!(web(&announced), "default/kubevip-web stays away: 10.0.0.9");
 }
 
-/// A server that has lost its memory gives an address that somebody has.
+/// A server that has lost its leases offers an address that is in use.
 #[test]
-fn what_somebody_else_has_is_no_address_for_a_service_whoever_gives_it() {
+fn an_address_in_use_is_refused_from_any_source() {
     let given = "10.0.0.9";
     // A younger Service asks, and is given the address of the older one; what else is so; whose the address is.
     type Change = fn(Scene) -> Scene;
     let table: [(&str, &str, Change, Option<&str>); 10] = [
-        ("nobody", "10.0.0.1", |scene| scene, None),
+        ("free", "10.0.0.1", |scene| scene, None),
         ("by hand", given, |scene| scene, Some("10.0.0.9 is Service default/web's")),
         // It may have had it before.
         (
@@ -334,7 +334,7 @@ fn groups_take_the_services_that_any_node_can_serve() {
     );
 }
 
-/// Whom the Leases of groups name: a suffix, a node, and whether it renews in time.
+/// Holders of group Leases: a suffix, a node, and whether it renews in time.
 fn held(leases: &[(&str, &str, bool)]) -> BTreeMap<LeaseName, Holder> {
     let named = |(suffix, node, is_current): &(&str, &str, bool)| {
         let holder = Holder { identity: (*node).to_owned(), is_current: *is_current };
@@ -344,7 +344,7 @@ fn held(leases: &[(&str, &str, bool)]) -> BTreeMap<LeaseName, Holder> {
 }
 
 #[test]
-fn whoever_holds_more_than_its_share_hands_over() {
+fn a_node_with_more_than_its_share_hands_over() {
     let mut scene = Scene::default();
     scene.seen.holders = held(&[("-0", ME, true), ("-1", ME, true), ("-member-node-2", "node-2", true)]);
     let plan = scene.plan(groups(2));
@@ -379,11 +379,11 @@ fn the_answer_to_a_write_brings_nothing_back() {
     seen.apply(key("web"), view("9"));
     seen.written(key("web"), view("10"));
     assert_eq!(version(&seen).as_deref(), Some("10"));
-    // Somebody changed it before the answer came.
+    // Changed before the response arrived.
     seen.apply(key("web"), view("12"));
     seen.written(key("web"), view("11"));
     assert_eq!(version(&seen).as_deref(), Some("12"));
-    // Somebody deleted it before the answer came: its address must not be announced for ever.
+    // Deleted before the response arrived: its address must not stay announced.
     seen.services.remove(&key("web"));
     seen.written(key("web"), view("13"));
     assert_eq!(version(&seen), None);
@@ -421,7 +421,7 @@ fn of_the_nodes_that_are_there_one_goes_first_for_each_service() {
         *first.entry(order[0].1.clone()).or_default() += 1;
     }
     assert!(first.len() == 3 && first.values().all(|count| (4..=16).contains(count)), "{first:?}");
-    // Whoever cannot serve it is not waited for, and neither is whoever is late with its renewals.
+    // Candidates do not wait for a node that cannot serve it or renews late.
     assert_eq!(order(&scene, "local").iter().find(|(_, node)| node == "node-2").unwrap().0, Duration::ZERO);
     scene.seen.holders.insert(lease("default/kubevip-web-3"), holder("node-3", false));
     for number in 1..=30 {

@@ -19,11 +19,10 @@ const DRIVER_LIMIT: usize = 300;
 const FUNCTION_LIMIT: usize = 80;
 /// Longest file in `src/daemon/`, and all of them together: wiring only.
 const DAEMON_FILE_LIMIT: usize = 400;
-const DAEMON_LIMIT: usize = 900;
+const DAEMON_LIMIT: usize = 800;
 
 /// Files that exceed a limit, and why.
 const LONG_FILES: &[(&str, &str)] = &[
-    ("src/election/driver.rs", "to be split"),
     ("src/planner/driver.rs", "to be split"),
     ("src/reconcile/driver.rs", "to be split"),
     ("src/election/elector.rs", "one state machine; its parts have no meaning apart"),
@@ -46,21 +45,6 @@ const WORDS: &[&str] = &[
     "in words",
 ];
 
-/// Where listed words are still to be replaced. Only entries may go; none is added.
-const TO_BE_REWORDED: &[&str] = &[
-    "cloud-provider/",
-    "docs/",
-    "src/cluster/",
-    "src/config/",
-    "src/planner/",
-    "src/reconcile/",
-    "src/telemetry/",
-    "src/watch_ext.rs",
-    "src/daemon/",
-    "src/resolve.rs",
-    "tests/",
-];
-
 /// Files that use a higher layer, and what has to be done. Only entries may go; none is added.
 const UPWARD: &[(&str, &str)] = &[
     ("src/cli.rs", "generates RBAC for the cluster"),
@@ -71,7 +55,7 @@ const UPWARD: &[(&str, &str)] = &[
 ];
 
 /// Files with a function that is too long, and why.
-const LONG_FUNCTIONS: &[(&str, &str)] = &[("src/planner/plan/mod.rs", "to be split")];
+const LONG_FUNCTIONS: &[(&str, &str)] = &[];
 
 /// Impure files with a `poll_timeout` that are not named `driver.rs`.
 const IMPURE_WITH_TIMEOUT: &[&str] = &[];
@@ -219,8 +203,7 @@ fn listed_words(name: &str, text: &str) -> Vec<String> {
 #[test]
 fn no_word_of_the_list_is_used() {
     let prose = sources().into_iter().chain(files("md"));
-    let rest = prose
-        .filter(|(name, _)| name != "tests/tidy.rs" && !TO_BE_REWORDED.iter().any(|to| name.starts_with(to)));
+    let rest = prose.filter(|(name, _)| name != "tests/tidy.rs");
     check(rest.collect(), listed_words);
 }
 

@@ -158,7 +158,7 @@ impl Daemon {
         let (outcome_in, outcome) = watch::channel(HostStatus::default());
         let (announced_in, announced) = watch::channel(AdvertisedRoutes::default());
         let (channels, elections) =
-            election::driver::channels(plan.subscribe(), drained.subscribe(), stop.subscribe());
+            election::channels::channels(plan.subscribe(), drained.subscribe(), stop.subscribe());
         let reconciled = reconcile::driver::Channels {
             plan: plan.subscribe(),
             roles: elections.roles.clone(),

@@ -10,93 +10,21 @@ use futures::future::{AbortHandle, Abortable, Aborted};
 use futures::stream::FuturesUnordered;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::runtime::watcher;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::channels::Channels;
 use super::decide::ObservedLease;
 use super::elections::{Config, Elections, Input, Output};
-use super::elector::{self, LeaseRequest, SegmentRequest};
+use super::elector::{self, LeaseRequest};
 use super::lease_watch::LeaseWatch;
 use super::request::{self, lease_object};
 use super::{LeaseMetadata, Observer};
 use crate::cluster::Api;
 use crate::cluster::watch::watch_objects;
-use crate::model::{
-    BootTime, Candidacy, CandidacyKind, GroupId, Health, Holder, LeaseName, Role, Roles, VipPlan,
-};
+use crate::model::{BootTime, Candidacy, CandidacyKind, GroupId, Health, LeaseName, Role};
 use crate::net::clock::{self, Timer};
 use crate::watch_ext;
-
-/// Capacity of the queue of inputs.
-const INPUTS: usize = 1024;
-
-/// Channels of the elections.
-pub struct Channels {
-    /// Groups and candidacies.
-    pub plan: watch::Receiver<Arc<VipPlan>>,
-    pub inputs: mpsc::Receiver<Input>,
-    pub roles: watch::Sender<Roles>,
-    pub segment: mpsc::Sender<(GroupId, SegmentRequest)>,
-    /// Unexpired holders of the watched Leases.
-    pub holders: watch::Sender<BTreeMap<LeaseName, Holder>>,
-    /// Metadata of the control plane's Lease.
-    pub lease: watch::Sender<LeaseMetadata>,
-    /// Whether the local API server has to be probed.
-    pub probe_health: watch::Sender<bool>,
-    /// Since when the main interface is down.
-    pub interface_down: watch::Receiver<Option<BootTime>>,
-    /// An operator drains this node.
-    pub drained: watch::Receiver<bool>,
-    pub stopping: watch::Receiver<bool>,
-}
-
-/// The other ends of [`Channels`].
-pub struct Handles {
-    pub inputs: mpsc::Sender<Input>,
-    pub roles: watch::Receiver<Roles>,
-    pub segment: mpsc::Receiver<(GroupId, SegmentRequest)>,
-    pub holders: watch::Receiver<BTreeMap<LeaseName, Holder>>,
-    pub lease: watch::Receiver<LeaseMetadata>,
-    pub probe_health: watch::Receiver<bool>,
-    pub interface_down: watch::Sender<Option<BootTime>>,
-}
-
-/// The channels of elections for `plan`.
-pub fn channels(
-    plan: watch::Receiver<Arc<VipPlan>>,
-    drained: watch::Receiver<bool>,
-    stopping: watch::Receiver<bool>,
-) -> (Channels, Handles) {
-    let (inputs_in, inputs) = mpsc::channel(INPUTS);
-    let (roles, roles_out) = watch::channel(Roles::new());
-    let (segment, segment_out) = mpsc::channel(INPUTS);
-    let (holders, holders_out) = watch::channel(BTreeMap::new());
-    let (lease, lease_out) = watch::channel(LeaseMetadata::default());
-    let (probe_health, probe_health_out) = watch::channel(true);
-    let (interface_down_in, interface_down) = watch::channel(None);
-    let channels = Channels {
-        plan,
-        inputs,
-        roles,
-        segment,
-        holders,
-        lease,
-        probe_health,
-        interface_down,
-        drained,
-        stopping,
-    };
-    let handles = Handles {
-        inputs: inputs_in,
-        roles: roles_out,
-        segment: segment_out,
-        holders: holders_out,
-        lease: lease_out,
-        probe_health: probe_health_out,
-        interface_down: interface_down_in,
-    };
-    (channels, handles)
-}
 
 type InFlight = Pin<Box<dyn Future<Output = Result<Input, Aborted>> + Send>>;
 

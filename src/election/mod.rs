@@ -7,6 +7,7 @@
 //! The rest of the program sees a [`Role`](crate::model::Role).
 
 pub mod anycast;
+pub mod channels;
 pub mod decide;
 pub mod driver;
 pub mod elections;

@@ -46,7 +46,7 @@ pub struct Options {
     pub lo_global: bool,
     /// Time between announcements after the burst.
     pub refresh: Duration,
-    /// Routers are told of addresses: nothing is announced on interfaces.
+    /// Addresses are advertised as routes and not announced on their segment.
     pub quiet: bool,
     /// This process announces Services: routes are complete once they are listed.
     pub services: bool,
@@ -69,7 +69,7 @@ pub struct Channels {
     pub interface_down: watch::Sender<Option<BootTime>>,
     /// What came of it.
     pub outcome: watch::Sender<HostStatus>,
-    /// What routers are told.
+    /// Routes to advertise.
     pub announced: watch::Sender<AdvertisedRoutes>,
 }
 

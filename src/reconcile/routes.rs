@@ -1,4 +1,4 @@
-//! What the main loop tells routers, by way of the speaker or of the routing table.
+//! Hands routes to the BGP speaker or the routing table.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use crate::model::AdvertisedRoutes;
 use crate::model::Routes;
 
 impl Driver {
-    /// Routers are no longer told of what is not in `routes`.
+    /// Withdraws what is not in `routes`.
     pub(super) fn withdraw(&self, routes: &Routes) {
         self.channels.announced.send_if_modified(|announced| {
             if announced.routes.keys().all(|prefix| routes.contains_key(prefix)) {
@@ -21,7 +21,7 @@ impl Driver {
         });
     }
 
-    /// Routers are told of `routes`. Says whether that is news.
+    /// Advertises `routes`. Returns whether that has changed.
     pub(super) fn advertise(&self, routes: Routes, known: Arc<BTreeSet<IpAddr>>, complete: bool) -> bool {
         self.channels.announced.send_if_modified(|announced| {
             let same = *announced.routes == routes && announced.complete == complete;

@@ -1,4 +1,4 @@
-//! What is asked of DHCP servers for Services, and by whom: the node that has the election, and nobody else.
+//! DHCP leases for Services: obtained by the leader of their group alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -28,7 +28,7 @@ impl Driver {
         self.channels.dhcp.specs.send_if_modified(|wishes| self.activate(wishes))
     }
 
-    /// Whoever has the election asks. Says whether that is another thing than before.
+    /// Marks the leases that this node obtains as leader. Returns whether that has changed.
     fn activate(&self, wishes: &mut BTreeMap<LeaseKey, ClientSpec>) -> bool {
         let now = clock::now();
         let roles = self.channels.roles.borrow();
@@ -51,8 +51,7 @@ impl Driver {
         changed
     }
 
-    /// Give back what nobody needs any more. What the plan has no place for any more, and the Service still has, somebody
-    /// else looks after now.
+    /// Releases leases that are no longer planned. A lease whose address the Service still has belongs to another node.
     pub(super) fn give_back(&self, before: &Plan) {
         let gone = before.leases.keys().filter(|key| !self.plan.leases.contains_key(key));
         for key in gone {
@@ -139,7 +138,7 @@ impl Driver {
         let keys = asking.families.iter().map(|family| leases::key(view, *family));
         let good = keys.filter(|key| !self.plan.contested.contains_key(key));
         let held: Vec<&ClientStatus> = good.filter_map(|key| self.seen.leases.get(&key)).collect();
-        // Whoever does not ask itself knows no more than what is written there.
+        // A node that only follows the lease has no more than these annotations.
         if held.iter().any(|held| held.state == ClientState::Standby) {
             return BTreeMap::new();
         }

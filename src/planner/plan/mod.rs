@@ -189,19 +189,26 @@ fn plan_service(
         handled.path = path;
         handled.issues.extend(wrong.into_iter().map(Issue::Annotation));
     }
+    handled.issues.extend(annotation_problems(context, view).into_iter().map(Issue::Annotation));
+    handled
+}
+
+/// Annotations about interfaces and elections that cannot be followed.
+fn annotation_problems(context: &PlanContext, view: &ServiceView) -> Vec<String> {
+    let mut problems = Vec::new();
     if let Some(Err(wrong)) = macvlan(view, &context.main_interface) {
-        handled.issues.push(Issue::Annotation(wrong));
+        problems.push(wrong);
     }
     if let Some(vlan) = view.annotation(SERVICE_VLAN).filter(|vlan| vlan_of(vlan).is_none()) {
-        handled.issues.push(Issue::Annotation(format!(
+        problems.push(format!(
             "{SERVICE_VLAN}: `{vlan}` is not an interface with a VLAN's number, such as eth0.200, from 1 to 4094"
-        )));
+        ));
     }
     if view.annotation(LEASE_NAME).is_some() && view.traffic_policy == TrafficPolicy::Local {
-        handled.issues.push(Issue::Annotation(format!(
+        problems.push(format!(
             "{LEASE_NAME}: Services with externalTrafficPolicy Local are elected alone, since only some nodes can \
              serve them; remove the annotation, or set the policy to Cluster"
-        )));
+        ));
     }
-    handled
+    problems
 }
