@@ -15,7 +15,7 @@ use crate::services::{wait_for_event, wait_for_lease};
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("reserved_addresses_are_refused", refused),
-        trial("an_address_that_another_host_has_is_not_taken", occupied),
+        trial("an_address_that_another_host_has_is_not_taken", occupied).alone(),
         trial("a_later_address_conflict_is_reported", contested),
         trial("a_vlan_interface_is_removed_with_its_last_service", vlan),
         trial("edited_leases_leave_one_holder", edited_leases),

@@ -24,7 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_live_service_changes", changes),
         trial("groups_spread_the_load_and_a_loss_moves_the_lost_ones", groups),
         trial("a_planned_move_leaves_no_gap", planned),
-        trial("an_endpoint_that_moves_leaves_no_gap", endpoint_moved),
+        trial("an_endpoint_that_moves_leaves_no_gap", endpoint_moved).alone(),
         trial("agents_that_stop_leave_nothing_behind", nothing_left),
         trial("a_service_may_share_the_control_planes_address", control_plane),
     ]

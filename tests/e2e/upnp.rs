@@ -13,7 +13,7 @@ use crate::services::wait_for_event;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("an_external_client_reaches_a_service_through_the_home_router", through),
+        trial("an_external_client_reaches_a_service_through_the_home_router", through).alone(),
         trial("an_open_port_follows_its_service", follows),
         trial("a_refusal_of_the_gateway_is_reported", refused),
     ]

@@ -19,8 +19,8 @@ use crate::{now, pool};
 /// How a trial ends.
 pub type Outcome = Result<(), Failed>;
 
-/// Trials at once for each core.
-const PER_CORE: usize = 2;
+/// Trials at once beyond one for each core.
+const MORE_THAN_CORES: usize = 1;
 /// How many of the slowest trials are listed at the end.
 const SLOWEST: usize = 15;
 
@@ -89,7 +89,7 @@ fn selected(arguments: &Arguments, name: &str) -> bool {
 
 fn threads(arguments: &Arguments) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, Into::into);
-    arguments.test_threads.unwrap_or(cores * PER_CORE).max(1)
+    arguments.test_threads.unwrap_or(cores + MORE_THAN_CORES).max(1)
 }
 
 fn run_groups(groups: &mut [Group], threads: usize) -> Report {
