@@ -71,7 +71,7 @@ pub(crate) fn status(lab: &ServiceLab, host: usize, more: &[&str]) -> Result<Str
 /// Until the status of the peers on a host contains `part`.
 pub(crate) fn wait_for_status(lab: &ServiceLab, host: usize, part: &str) -> Result<String, Failed> {
     let mut last = String::new();
-    let found = wait_for(&format!("`{part}`"), 20, || {
+    let found = wait_for(&format!("`{part}`"), 40, || {
         last = status(lab, host, &["--routes"]).unwrap_or_default();
         last.contains(part).then(|| last.clone())
     });
