@@ -14,8 +14,8 @@ use crate::traffic::{ip, serve, wait_for_answer};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("planned_changes_cost_clients_behind_a_router_no_requests", planned),
-        trial("clients_behind_a_router_survive_failures", unplanned),
+        trial("planned_changes_cost_clients_behind_a_router_no_requests", planned).alone(),
+        trial("clients_behind_a_router_survive_failures", unplanned).alone(),
     ]
 }
 

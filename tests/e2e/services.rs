@@ -23,10 +23,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("an_election_on_demand_is_exclusive", on_demand),
         trial("a_live_service_changes", changes),
         trial("groups_spread_the_load_and_a_loss_moves_the_lost_ones", groups),
-        trial("a_planned_move_leaves_no_gap", planned),
+        trial("a_planned_move_leaves_no_gap", planned).alone(),
         trial("an_endpoint_that_moves_leaves_no_gap", endpoint_moved).alone(),
         trial("agents_that_stop_leave_nothing_behind", nothing_left),
-        trial("a_service_may_share_the_control_planes_address", control_plane),
+        trial("a_service_may_share_the_control_planes_address", control_plane).alone(),
     ]
 }
 

@@ -16,7 +16,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("clients_reach_a_service_in_both_families_and_protocols", reached),
         trial("a_local_service_sees_its_clients_addresses", sources),
-        trial("traffic_survives_a_rolling_update_of_the_agents", rolling_update),
+        trial("traffic_survives_a_rolling_update_of_the_agents", rolling_update).alone(),
         trial("traffic_comes_back_after_the_loss_of_a_node", node_lost),
     ]
 }

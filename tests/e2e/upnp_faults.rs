@@ -65,7 +65,11 @@ fn consent() -> Outcome {
     lab.start_agents()?;
     wait_until_reached(&router, url, false)?;
     wait_for_status(&lab, "web", &[V4], "")?;
-    wait_for_event(&lab, "web", "PortNotForwarded", "set enable_upnp=true")?;
+    // The Event from before names the cloud provider's flag as well.
+    wait_for("the Event that UPnP is disabled on the node", 20, || {
+        let events = lab.objects().events("web").unwrap();
+        events.into_iter().find(|(_, text)| text.ends_with("UPnP is disabled: set enable_upnp=true"))
+    })?;
     // The status alone may be left as it is.
     lab.stop_agents()?;
     lab.options = lab.plain_options().with("enable_upnp", "true").with("upnp_status", "false");
