@@ -2,9 +2,10 @@
 
 use clap::builder::{Command, ValueHint};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches};
 
-use crate::config::{Kind, SETTINGS};
+use crate::config::{Kind, SETTINGS, Setting};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cli {
@@ -184,23 +185,21 @@ pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Cli, 
 }
 
 fn given(matches: &ArgMatches) -> Vec<(String, String)> {
-    let names =
-        SETTINGS.iter().flat_map(|setting| setting.flags.iter().map(|name| name.trim_start_matches('!')));
-    names
-        .filter(|name| matches.value_source(name) == Some(clap::parser::ValueSource::CommandLine))
-        .flat_map(|name| {
-            let values: Vec<&String> = matches.get_many(name).map(Iterator::collect).unwrap_or_default();
-            let setting = SETTINGS.iter().find(|setting| setting.flags.contains(&name));
-            let joined = match setting.map(|setting| setting.kind) {
-                // Repeated lists are joined; of any other repeated flag the last value counts.
-                Some(Kind::List | Kind::SecretList) => {
-                    Some(values.iter().map(|value| value.as_str()).collect::<Vec<_>>().join(","))
-                }
-                _ => values.last().map(|value| (*value).clone()),
-            };
-            joined.map(|value| (name.to_owned(), value))
-        })
-        .collect()
+    let flags = SETTINGS.iter().flat_map(|setting| setting.flags.iter().map(move |name| (setting, name)));
+    let value = |(setting, name): (&Setting, &&str)| {
+        let name = name.trim_start_matches('!');
+        if matches.value_source(name) != Some(ValueSource::CommandLine) {
+            return None;
+        }
+        let mut values = matches.get_many::<String>(name)?;
+        let value = match setting.kind {
+            // Repeated lists are joined; of any other repeated flag the last value counts.
+            Kind::List | Kind::SecretList => values.map(String::as_str).collect::<Vec<_>>().join(","),
+            _ => values.next_back()?.clone(),
+        };
+        Some((name.to_owned(), value))
+    };
+    flags.filter_map(value).collect()
 }
 
 fn action(path: &[&str], matches: &ArgMatches, command: &mut Command) -> Action {

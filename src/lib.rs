@@ -1,10 +1,12 @@
 //! Virtual IPs for Kubernetes clusters on bare metal.
 //!
-//! One direction, from left to right; ARCHITECTURE.md has the map and the rules:
+//! Modules use only what is to their left; ARCHITECTURE.md has the map and the rules:
 //!
 //! ```text
-//! api, health, leader, resolve ─► desired ─► reconcile ─► net, announce ─► arp, ndp
+//! model ◄ config, net ◄ host, cluster, protocols ◄ election, planner ◄ reconcile, conflict, announce, publish ◄ telemetry ◄ daemon
 //! ```
+//!
+//! The protocols are arp, ndp, bgp, bfd, dhcp, upnp, mdns and route_table.
 
 pub mod announce;
 pub mod arp;

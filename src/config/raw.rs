@@ -95,6 +95,11 @@ impl Raw {
         split_peers(text)
     }
 
+    pub(super) fn exclusive(&self, one: Key, other: Key) -> Problem {
+        let [one, other] = [one, other].map(|key| format!("{} ({})", key.name(), self.origin(key)));
+        Problem::Combination(format!("{one} and {other} exclude each other: keep one"))
+    }
+
     pub fn is_set(&self, key: Key) -> bool {
         self.values.contains_key(&key)
     }

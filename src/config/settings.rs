@@ -129,7 +129,7 @@ settings! {
             "Deprecated name of `address`.";
         VipSubnet vip_subnet: Vec<String> as Kind::Text, default "",
             flags ["vipSubnet"], env ["vip_subnet"], file ["vipSubnet"],
-            "Prefix length of the VIP without a slash: `32`, `128`, or `32,128` for IPv4 and IPv6. Empty: a host route.";
+            "Prefix length of the VIP: `32`, `128`, or `32,128` for IPv4 and IPv6; for Services also `auto`, that of the interface. Empty: a host route.";
         NodeName node_name: Option<String> as Kind::Text, default "",
             flags ["nodeName"], env ["vip_nodename"], file ["nodeName", "leaseNodeName"],
             "This node's name in Leases, labels and Events, converted to lower case. Empty: the hostname.";
@@ -202,7 +202,7 @@ settings! {
             "Elect a leader also in modes that do without: the control plane by BGP, Services by routing table.";
         LeaderElectionType leader_election_type: ElectionStore as Kind::OneOf(ElectionStore::WORDS), default "kubernetes",
             flags ["leaderElectionType"], env ["vip_leaderelectiontype"], file ["leaderElectionType"],
-            "Where the election is held.";
+            "Store of the election.";
         LeaseName lease_name: String as Kind::Text, default "plndr-cp-lock",
             flags ["leaseName"], env ["vip_leasename"], file ["leaseName"],
             "Lease of the control plane, as `name` or `namespace/name`.";
@@ -264,7 +264,7 @@ settings! {
             "File with an additional CA for the URL.";
         BackendHealthInterval backend_health_interval: u16 as Kind::Int(1, 3600), default "5",
             flags [], env ["backend_health_check_interval"], file ["backendHealthCheckInterval"],
-            "Seconds between checks of IPVS backends, and of the API server in routing-table mode.";
+            "Seconds between checks of IPVS backends and, with `vip_routingrealms`, between replacements of routes.";
         NodeLabeling node_labeling: bool as Kind::Bool, default "false",
             flags ["enableNodeLabeling"], env ["enable_node_labeling"], file ["enableNodeLabeling"],
             "Label the node that holds an address.";

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::bgp::is_json;
+use super::bgp::{is_json, split_fields};
 use super::raw::Raw;
 use super::settings::{Key, Kind, SETTINGS, Setting};
 
@@ -19,7 +19,7 @@ pub fn masked(raw: &Raw, key: Key) -> String {
     }
 }
 
-/// Masks the password, the third field of each peer. Colons inside brackets belong to an IPv6 address.
+/// Masks the password of each peer.
 fn mask_peers(peers: &str) -> String {
     if is_json(peers) {
         // A secret could be anywhere in an unreadable value.
@@ -39,26 +39,13 @@ fn mask_peers(peers: &str) -> String {
         return serde_json::Value::Array(values).to_string();
     }
     let mask = |peer: &str| {
-        let (mut field, mut depth, mut masked, mut hidden) = (0, 0_u32, String::new(), false);
-        // An unnumbered peer's address takes up two fields: `unnumbered:eth0`.
+        // The address of an unnumbered peer is two fields: `unnumbered:eth0`.
         let password = if peer.trim_start().starts_with("unnumbered:") { 3 } else { 2 };
-        for c in peer.chars() {
-            match c {
-                '[' => depth += 1,
-                ']' => depth = depth.saturating_sub(1),
-                ':' if depth == 0 => field += 1,
-                _ => {}
-            }
-            if field == password && !(c == ':' && depth == 0) {
-                if !hidden {
-                    masked.push_str(MASK);
-                }
-                hidden = true;
-            } else {
-                masked.push(c);
-            }
+        let mut fields = split_fields(peer);
+        if let Some(field) = fields.get_mut(password).filter(|field| !field.is_empty()) {
+            *field = MASK;
         }
-        masked
+        fields.join(":")
     };
     peers.split(',').map(mask).collect::<Vec<_>>().join(",")
 }

@@ -67,11 +67,7 @@ pub fn check_common(values: &Values) -> Vec<Problem> {
         problems.push(raw.unacceptable(Key::InstanceName, allowed));
     }
     if values.bgp_source_if.is_some() && values.bgp_source_ip.is_some() {
-        problems.push(Problem::Combination(format!(
-            "bgp_sourceif ({}) and bgp_sourceip ({}) exclude each other: keep one",
-            raw.origin(Key::BgpSourceIf),
-            raw.origin(Key::BgpSourceIp)
-        )));
+        problems.push(raw.exclusive(Key::BgpSourceIf, Key::BgpSourceIp));
     }
     problems.extend(vip::prefixes(values).err());
     problems

@@ -1,5 +1,7 @@
 //! The environment of the container, in the Go program's order; settings that it does not emit come last.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::config::vip::targets;
@@ -113,24 +115,13 @@ fn subnet(values: &Values) -> Option<String> {
     if values.address.is_empty() {
         return None;
     }
-    let (mut v4, mut v6) = (false, false);
-    for target in targets(values) {
-        match target {
-            VipTarget::Ip(address) if address.is_ipv4() => v4 = true,
-            VipTarget::Ip(_) => v6 = true,
-            VipTarget::Name(_) => return None,
-        }
-    }
-    Some(
-        if v4 && v6 {
-            "32,128"
-        } else if v4 {
-            "32"
-        } else {
-            "128"
-        }
-        .to_owned(),
-    )
+    let is_v4 = |target: &VipTarget| match target {
+        VipTarget::Ip(address) => Some(address.is_ipv4()),
+        VipTarget::Name(_) => None,
+    };
+    let families: BTreeSet<bool> = targets(values).iter().map(is_v4).collect::<Option<_>>()?;
+    let length = |is_v4| if is_v4 { "32" } else { "128" };
+    Some(families.into_iter().rev().map(length).collect::<Vec<_>>().join(","))
 }
 
 /// Follows `dns_mode` unless given.

@@ -15,7 +15,7 @@ use crate::model::{Family, PerFamily, Prefix, RouteAttributes};
 pub use keys::PEER_KEYS;
 use peers::from_values;
 pub use peers::peers;
-pub(super) use peers::{is_json, split_peers, to_text};
+pub(super) use peers::{is_json, split_fields, split_peers, to_text};
 pub use provider::{Provider, Shape, Token};
 
 /// Next hops of the family that a session does not have.
@@ -360,19 +360,11 @@ fn provider(values: &Values, problems: &mut Vec<Problem>) -> Option<Provider> {
         problems.push(raw.unacceptable(Key::BgpProviderUrl, "an https URL"));
     }
     if values.bgp_annotations.is_some() {
-        problems.push(Problem::Combination(format!(
-            "bgp_provider_url ({}) and annotation ({}) exclude each other: keep one",
-            raw.origin(Key::BgpProviderUrl),
-            raw.origin(Key::BgpAnnotations)
-        )));
+        problems.push(raw.exclusive(Key::BgpProviderUrl, Key::BgpAnnotations));
     }
     let token = match (values.bgp_provider_token.clone(), values.bgp_provider_token_file.clone()) {
         (Some(_), Some(_)) => {
-            problems.push(Problem::Combination(format!(
-                "bgp_provider_token ({}) and bgp_provider_token_file ({}) exclude each other: keep one",
-                raw.origin(Key::BgpProviderToken),
-                raw.origin(Key::BgpProviderTokenFile)
-            )));
+            problems.push(raw.exclusive(Key::BgpProviderToken, Key::BgpProviderTokenFile));
             None
         }
         (Some(token), None) => Some(Token::Given(token)),

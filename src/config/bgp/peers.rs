@@ -400,7 +400,7 @@ fn items(value: &Value) -> Vec<String> {
 }
 
 /// Splits at colons outside of brackets.
-fn split_fields(text: &str) -> Vec<&str> {
+pub(in crate::config) fn split_fields(text: &str) -> Vec<&str> {
     let mut depth = 0_u32;
     text.split(|letter| {
         match letter {
