@@ -5,6 +5,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches};
 
+use crate::config::api::ADMIN_CONF;
 use crate::config::{Kind, SETTINGS, Setting};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,7 +110,7 @@ fn command() -> Command {
                 Arg::new("config")
                     .long("config")
                     .help("Path of the kubeconfig, which has to exist")
-                    .default_value(crate::cluster::source::ADMIN_CONF),
+                    .default_value(ADMIN_CONF),
             ),
         );
     let output =

@@ -7,10 +7,9 @@ use std::time::Duration;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
+use crate::config::api::ADMIN_CONF;
 use crate::model::Family;
 
-/// The kubeconfig that kubeadm writes and static pods mount.
-pub const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
 /// A name in every API server certificate made by kubeadm.
 const KUBERNETES: &str = "kubernetes";
 

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use super::Values;
 
+/// The kubeconfig that kubeadm writes and static pods mount.
+pub const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Api {
     /// Path of the kubeconfig.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::VERSION;
 use crate::cli::{Manifest, ManifestKind};
-use crate::cluster::source::ADMIN_CONF;
+use crate::config::api::ADMIN_CONF;
 use crate::config::value::Forwarding;
 use crate::config::{Problem, Raw, Values, check_common};
 
