@@ -5,7 +5,7 @@ use kube_vip::config::file::parse;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
-    let (_, problems) = parse("fuzz.yaml", text);
+    let (_, _, problems) = parse("fuzz.yaml", text);
     for problem in problems {
         assert!(!problem.to_string().trim_end().contains('\n') || text.contains('\n'));
     }

@@ -109,7 +109,7 @@ fn build((module, programs): &Module) -> Outcome {
     let began = kube_vip::net::clock::now();
     let (folder, output) = (folder.to_string_lossy(), format!("{}/", cache.display()));
     let flags = format!("-s -w {KUBERNETES}");
-    let mut args = vec!["-C", &folder, "build", "-trimpath", "-gcflags=all=-dwarf=false", "-ldflags", &flags];
+    let mut args = vec!["-C", &folder, "build", "-trimpath", "-ldflags", &flags];
     args.extend(["-o", &output]);
     args.extend(missing.iter().map(|(_, package)| *package));
     // Less garbage collection in the compiler: faster, and a few hundred megabytes larger.

@@ -43,11 +43,8 @@ fn checks(steps: &Steps) -> Outcome {
     })?;
     // Trials wait for real time-outs: a busy machine would make them fail, so that they have it to themselves.
     steps.run("tests and trials", || cargo(&TESTS))?;
-    std::thread::scope(|scope| {
-        let fuzzing = steps.beside(scope, "fuzz targets", || fuzz::all(FUZZ_SECONDS));
-        steps.run("release build", || cargo(&RELEASE))?;
-        fuzzing.join()
-    })?;
+    steps.run("release build", || cargo(&RELEASE))?;
+    steps.run("fuzz targets", || fuzz::all(FUZZ_SECONDS))?;
     steps.run("tests of the release build", || cargo(&RELEASE_TESTS))
 }
 
