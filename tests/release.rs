@@ -83,6 +83,6 @@ fn it_runs_from_an_empty_root_file_system_and_knows_names() {
     let manifest = run("/kube-vip-cloud-provider", &["manifest"], &[]);
     assert!(manifest.contains("kind: Deployment"), "{manifest}");
     std::fs::remove_dir_all(&root).unwrap();
-    assert!(log.contains("resolved the VIP's name") && log.contains("192.0.2.44"), "{log}");
+    assert!(log.contains("resolved the name") && log.contains("192.0.2.44"), "{log}");
     assert!(log.contains("there is no kubeconfig at /etc/kubernetes/admin.conf yet"), "{log}");
 }
