@@ -85,7 +85,7 @@ fn through() -> Outcome {
     wait_until_reached(&router, "http://100.200.0.1:8080/", false)?;
     let deleted = kube_vip_lab::now();
     // An attempt that fails is repeated after five seconds at least.
-    wait_for("the rules to be gone", 40, || {
+    wait_for("the rules to be gone", 10, || {
         let open = router.open();
         (!open.contains(V4) && !open.contains(V6)).then_some(())
     })
