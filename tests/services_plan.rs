@@ -8,9 +8,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use kube_vip::config::{ClassRule, Prefixes};
+use kube_vip::config::{ClassRule, Prefixes, UpnpPolicy};
 use kube_vip::dhcp::fsm::ClientState;
 use kube_vip::dhcp::spec::ClientStatus;
 use kube_vip::model::Holder;
@@ -57,6 +58,7 @@ fn context(mode: Mode) -> PlanContext {
         v4: PrefixLength::Fixed(32),
         v6: PrefixLength::Fixed(128),
         routes: None,
+        upnp: UpnpPolicy::Never,
     }
 }
 
@@ -110,7 +112,7 @@ impl Scene {
         let mut view = ServiceView { load_balancer: true, created: self.age, ..ServiceView::default() };
         view.uid = name.into();
         view.annotations.insert(LOAD_BALANCER_IPS.into(), addresses.into());
-        self.seen.services.insert(key(name), view);
+        self.seen.services.insert(key(name), Arc::new(view));
         let endpoints =
             nodes.iter().map(|node| Endpoint { node: Some((*node).into()), ready: true, serving: true });
         self.seen.endpoints.apply(Slice {
@@ -122,12 +124,12 @@ impl Scene {
     }
 
     fn local(mut self, name: &str) -> Self {
-        self.seen.services.get_mut(&key(name)).unwrap().traffic_policy = TrafficPolicy::Local;
+        Arc::make_mut(self.seen.services.get_mut(&key(name)).unwrap()).traffic_policy = TrafficPolicy::Local;
         self
     }
 
     fn annotated(mut self, name: &str, annotation: &str, value: &str) -> Self {
-        let view = self.seen.services.get_mut(&key(name)).unwrap();
+        let view = Arc::make_mut(self.seen.services.get_mut(&key(name)).unwrap());
         view.annotations.insert(annotation.into(), value.into());
         self
     }
@@ -282,8 +284,13 @@ fn an_address_in_use_is_refused_from_any_source() {
         let plan = change(scene.leased("late", given)).plan(Mode::Global(base()));
         let late = &plan.services[&key("late")];
         assert_eq!(late.addresses.is_empty(), whose.is_some(), "{name}: {late:?}");
-        assert_eq!(plan.contested.len(), usize::from(whose.is_some()), "{name}: {:?}", plan.contested);
-        let told: Vec<&String> = plan.contested.values().collect();
+        assert_eq!(
+            plan.lease_conflicts.len(),
+            usize::from(whose.is_some()),
+            "{name}: {:?}",
+            plan.lease_conflicts
+        );
+        let told: Vec<&String> = plan.lease_conflicts.values().collect();
         assert!(whose.is_none_or(|whose| told[0].contains(whose)), "{name}: {told:?}");
     }
 }
@@ -371,22 +378,13 @@ fn a_node_that_is_late_with_its_renewals_is_given_nothing_and_its_groups_are_sha
 }
 
 #[test]
-fn the_answer_to_a_write_brings_nothing_back() {
+fn an_earlier_version_of_a_service_does_not_replace_a_later_one() {
     let view = |version: &str| ServiceView { resource_version: version.into(), ..ServiceView::default() };
-    let version =
-        |seen: &ClusterState| seen.services.get(&key("web")).map(|view| view.resource_version.clone());
-    let mut seen = ClusterState::default();
-    seen.apply(key("web"), view("9"));
-    seen.written(key("web"), view("10"));
-    assert_eq!(version(&seen).as_deref(), Some("10"));
-    // Changed before the response arrived.
-    seen.apply(key("web"), view("12"));
-    seen.written(key("web"), view("11"));
-    assert_eq!(version(&seen).as_deref(), Some("12"));
-    // Deleted before the response arrived: its address must not stay announced.
-    seen.services.remove(&key("web"));
-    seen.written(key("web"), view("13"));
-    assert_eq!(version(&seen), None);
+    let mut state = ClusterState::default();
+    for (version, known) in [("9", "9"), ("12", "12"), ("11", "12")] {
+        state.apply(key("web"), view(version));
+        assert_eq!(state.services[&key("web")].resource_version, known, "{version}");
+    }
 }
 
 /// The nodes in the order in which they take a Service's free Lease, where all of them are there.

@@ -23,7 +23,6 @@ const DAEMON_LIMIT: usize = 800;
 
 /// Files that exceed a limit, and why.
 const LONG_FILES: &[(&str, &str)] = &[
-    ("src/planner/driver.rs", "to be split"),
     ("src/reconcile/driver.rs", "to be split"),
     ("src/election/elector.rs", "one state machine; its parts have no meaning apart"),
     ("tests/simulation.rs", "one simulated cluster; its parts have no meaning apart"),
@@ -46,11 +45,7 @@ const WORDS: &[&str] = &[
 ];
 
 /// Files that use a higher layer, and what has to be done. Only entries may go; none is added.
-const UPWARD: &[(&str, &str)] = &[
-    ("src/planner/driver.rs", "publishes as well as plans"),
-    ("src/planner/driver/leases.rs", "publishes as well as plans"),
-    ("src/planner/driver/tell.rs", "publishes as well as plans"),
-];
+const UPWARD: &[(&str, &str)] = &[];
 
 /// Files with a function that is too long, and why.
 const LONG_FUNCTIONS: &[(&str, &str)] = &[];
@@ -116,7 +111,15 @@ const PURE: &[&str] = &[
     "src/config/",
     "src/manifest/",
     "src/model/",
+    "src/planner/cache.rs",
+    "src/planner/dhcp_clients.rs",
     "src/planner/plan/",
+    "src/publish/events.rs",
+    "src/publish/leases.rs",
+    "src/publish/names.rs",
+    "src/publish/port_mappings.rs",
+    "src/publish/status.rs",
+    "src/publish/writes.rs",
     "src/reconcile/desired.rs",
     "src/reconcile/diff.rs",
 ];

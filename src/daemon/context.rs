@@ -14,7 +14,7 @@ use crate::planner::control_plane::ControlPlane;
 use crate::planner::plan::{Mode, PlanContext, RouteRules};
 use crate::planner::select::Rules;
 use crate::reconcile::desired::DRAIN_TAIL;
-use crate::{planner, reconcile, resolve};
+use crate::{planner, publish, reconcile, resolve};
 
 /// Candidates for each Lease group of Services.
 const CANDIDATES: usize = 3;
@@ -91,6 +91,7 @@ pub(super) fn plan(config: &Config, interface: &Interface, addresses: &[ActualAd
         v4: prefix(v4),
         v6: prefix(v6),
         routes: config.is_routed().then(|| route_rules(config)),
+        upnp: config.upnp.policy,
     }
 }
 
@@ -156,10 +157,17 @@ pub(super) fn probed_families(config: &Config) -> Vec<Option<crate::model::Famil
 pub(super) fn planner_options(config: &Config) -> planner::driver::Options {
     let services = config.services.as_ref();
     planner::driver::Options {
-        publish: services.is_some_and(|services| services.publish),
         endpoints: services.is_some_and(|services| services.endpoints),
         dns_mode: config.dns_mode,
         namespace: services.and_then(|services| services.namespace.clone()),
+    }
+}
+
+pub(super) fn publish_options(config: &Config) -> publish::Options {
+    let services = config.services.as_ref();
+    publish::Options {
+        me: config.node_name.clone(),
+        write_status: services.is_some_and(|services| services.publish),
         names: services.is_some() && config.mdns.services,
         upnp: config.upnp.policy,
         upnp_status: config.upnp.status,

@@ -20,15 +20,14 @@ use crate::config::Config;
 use crate::election::{self, health};
 use crate::host::selection::main_interface;
 use crate::host::{HostWatch, Observer};
-use crate::model::{ActualAddress, AdvertisedRoutes, Interface, Vip};
+use crate::model::{ActualAddress, AdvertisedRoutes, HostStatus, Interface, Vip, VipPlan};
 use crate::net::https::ClientError;
 use crate::net::netlink::{NetlinkError, NetlinkWriter};
 use crate::planner::plan::PlanContext;
 use crate::publish::node_labels::{self, NodeLabels, ServiceLabels};
-use crate::reconcile::host_status::HostStatus;
 use crate::telemetry::http::{ListenError, listen};
 use crate::telemetry::{endpoints, socket};
-use crate::{dhcp, mdns, planner, reconcile, route_table, upnp};
+use crate::{dhcp, mdns, planner, publish, reconcile, route_table, upnp};
 use report::Report;
 use tasks::{SHUTDOWN_TIMEOUT, TaskSet};
 
@@ -73,6 +72,14 @@ struct Daemon {
     /// The addresses of this host when the process began.
     addresses: Vec<ActualAddress>,
     tasks: TaskSet,
+}
+
+/// What the planner is connected to.
+struct Planned<'a> {
+    vip_plan: watch::Sender<Arc<VipPlan>>,
+    vips: watch::Sender<BTreeSet<Vip>>,
+    host: watch::Receiver<HostStatus>,
+    elections: &'a election::channels::Handles,
 }
 
 /// What ends after the elections, in this order.
@@ -159,8 +166,11 @@ impl Daemon {
         let (announced_in, announced) = watch::channel(AdvertisedRoutes::default());
         let (channels, elections) =
             election::channels::channels(plan.subscribe(), drained.subscribe(), stop.subscribe());
+        let table = self.start_table(announced.clone(), vips.subscribe())?;
+        let first_plan = plan.subscribe();
+        self.start_planner(Planned { vip_plan: plan, vips, host: outcome, elections: &elections });
         let reconciled = reconcile::driver::Channels {
-            plan: plan.subscribe(),
+            plan: first_plan,
             roles: elections.roles.clone(),
             segment: elections.segment,
             elections: elections.inputs.clone(),
@@ -173,9 +183,6 @@ impl Daemon {
         let reconciler =
             reconcile::driver::Driver::new(options, reconciled, reporter, netlink, self.host.clone());
         self.start_health(&elections.inputs, &elections.probe_health)?;
-        let table = self.start_table(announced.clone(), vips.subscribe())?;
-        let planned = (plan, vips, outcome);
-        self.start_planner(planned, elections.roles, elections.inputs, elections.holders, elections.lease)?;
         let config = context::elections(&self.config);
         let (driver, events) =
             election::driver::Driver::new(config, self.api.clone(), self.report.election.clone(), channels);
@@ -215,18 +222,9 @@ impl Daemon {
         Ok(())
     }
 
-    fn start_planner(
-        &mut self,
-        (plan, vips, outcome): (
-            watch::Sender<Arc<crate::model::VipPlan>>,
-            watch::Sender<BTreeSet<Vip>>,
-            watch::Receiver<HostStatus>,
-        ),
-        roles: watch::Receiver<crate::model::Roles>,
-        elections: mpsc::Sender<election::elections::Input>,
-        holders: watch::Receiver<std::collections::BTreeMap<crate::model::LeaseName, crate::model::Holder>>,
-        lease: watch::Receiver<election::LeaseMetadata>,
-    ) -> std::io::Result<()> {
+    /// The planner, what publishes its plan, and the protocols that both talk to.
+    fn start_planner(&mut self, planned: Planned<'_>) {
+        let Planned { vip_plan, vips, host, elections } = planned;
         let (config, report) = (&self.config, &self.report);
         let main = self.context.main_interface.clone();
         let (dhcp_channels, dhcp) = dhcp::driver::channels();
@@ -235,35 +233,50 @@ impl Daemon {
             let (host, metrics) = (self.host.clone(), report.dhcp_metrics.clone());
             tokio::spawn(dhcp::driver::Driver::start(dhcp_channels, host, metrics, attempts));
         }
-        let (responder, names, told) = mdns::driver::Driver::new(&main, self.host.clone());
+        let (responder, records, names) = mdns::driver::Driver::new(&main, self.host.clone());
         self.tasks.spawn_last(responder.run());
-        let (mapper, forwards, opened) =
+        let (mapper, mappings, gateways) =
             upnp::driver::Driver::new(&main, self.host.clone(), report.upnp_metrics.clone());
         tokio::spawn(mapper.run());
-        let ours = self.addresses.iter().filter(|address| address.tagged || address.deprecated);
-        let driver = planner::driver::Driver::new(
+        let plan = watch::Sender::default();
+        let publisher = publish::driver::Driver::new(
             self.api.clone(),
-            self.context.clone(),
-            context::planner_options(config),
-            planner::driver::Channels {
-                plan,
-                vips,
-                roles,
-                lease,
-                elections,
-                outcome,
-                holders,
-                dhcp,
-                gateways: (forwards, opened),
-                mdns: (names, told),
+            self.context.control_plane.clone(),
+            context::publish_options(config),
+            publish::driver::Channels {
+                plan: plan.subscribe(),
+                host,
+                roles: elections.roles.clone(),
+                vips: vips.subscribe(),
+                leases: dhcp.status.clone(),
+                dhcp: dhcp.commands.clone(),
+                gateways: (mappings, gateways.clone()),
+                mdns: (records, names),
                 events: self.events.clone(),
                 labels: self.labels.take(),
             },
             report.services.clone(),
+        );
+        self.tasks.spawn("the publisher", publisher.run());
+        let ours = self.addresses.iter().filter(|address| address.tagged || address.deprecated);
+        let planner = planner::driver::Driver::new(
+            self.api.clone(),
+            self.context.clone(),
+            context::planner_options(config),
+            planner::driver::Channels {
+                vip_plan,
+                plan,
+                vips,
+                roles: elections.roles.clone(),
+                lease: elections.lease.clone(),
+                elections: elections.inputs.clone(),
+                holders: elections.holders.clone(),
+                dhcp,
+                gateways,
+            },
             ours.map(|address| address.vip.address).collect(),
         );
-        self.tasks.spawn("the planner", driver.run());
-        Ok(())
+        self.tasks.spawn("the planner", planner.run());
     }
 
     /// The writer of this node's labels, where nodes are labelled.

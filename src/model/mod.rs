@@ -9,6 +9,7 @@ pub mod family;
 pub mod go;
 pub mod group;
 pub mod hash;
+pub mod host_status;
 pub mod interface;
 pub mod lease;
 pub mod log_on_change;
@@ -27,6 +28,7 @@ pub use address_spec::{AddressSpec, InterfaceSelector, PlacementError, PrefixLen
 pub use backoff::Backoff;
 pub use family::{Family, PerFamily};
 pub use group::GroupId;
+pub use host_status::HostStatus;
 pub use interface::{IfIndex, Interface};
 pub use lease::LeaseName;
 pub use log_on_change::LogOnChange;

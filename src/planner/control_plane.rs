@@ -96,7 +96,7 @@ impl ControlPlane {
         });
         self.join(plan, specs);
         plan.names.extend(self.names.iter().filter(|_| self.dhcp.is_none()).cloned());
-        plan.leases.extend(self.wishes(&state.control_plane_lease));
+        plan.leases.extend(self.client_specs(&state.control_plane_lease));
     }
 
     /// The keys of the control plane's DHCP leases.
@@ -117,7 +117,7 @@ impl ControlPlane {
 
     /// The Lease's UID distinguishes this cluster from others with the same names; a Lease that was created again carries
     /// the hardware address that servers know in an annotation.
-    fn wishes(&self, lease: &LeaseMetadata) -> BTreeMap<LeaseKey, ClientSpec> {
+    fn client_specs(&self, lease: &LeaseMetadata) -> BTreeMap<LeaseKey, ClientSpec> {
         let Some(dhcp) = &self.dhcp else { return BTreeMap::new() };
         let annotation = |name: &str| lease.annotations.get(name).map(String::as_str);
         let own = lease.uid.as_deref().map(Identity::mac_of);
@@ -127,18 +127,15 @@ impl ControlPlane {
         let hostname = dhcp.name.as_deref().and_then(|name| Name::new(name, true));
         let identity = Identity { mac, hostname, by_mac: false, broadcast: true };
         let text = annotation(DHCP_LEASE).unwrap_or_default();
-        let wish = |family: &Family| {
-            let wish = ClientSpec {
-                interface: self.interface.clone(),
-                managed: false,
-                identity: identity.clone(),
-                requested: None,
-                active: false,
-                saved: SavedLease::find(text, *family),
-            };
-            (self.key(*family), wish)
+        let spec = |family: &Family| ClientSpec {
+            interface: self.interface.clone(),
+            managed: false,
+            identity: identity.clone(),
+            requested: None,
+            active: false,
+            saved: SavedLease::find(text, *family),
         };
-        dhcp.families.iter().map(wish).collect()
+        dhcp.families.iter().map(|family| (self.key(*family), spec(family))).collect()
     }
 
     /// Annotations that the Lease should carry, so that the next leader goes on with the DHCP leases.

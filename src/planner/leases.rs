@@ -12,7 +12,7 @@ use crate::model::annotation::{
 };
 use crate::model::go::parse_bool;
 use crate::model::interface::hardware_text;
-use crate::model::{Family, ServiceKey, ServiceView};
+use crate::model::{Family, InterfaceSelector, ServiceKey, ServiceView};
 
 /// The DHCP request of a Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,20 +95,21 @@ impl DhcpSpec {
     }
 
     /// The leases to request, on this interface.
-    pub fn wishes(&self, view: &ServiceView, interface: &str) -> BTreeMap<LeaseKey, ClientSpec> {
+    pub fn client_specs(
+        &self,
+        view: &ServiceView,
+        interface: &InterfaceSelector,
+    ) -> BTreeMap<LeaseKey, ClientSpec> {
         let text = view.annotation(DHCP_LEASE).unwrap_or_default();
-        let wish = |family: &Family| {
-            let wish = ClientSpec {
-                interface: interface.to_owned(),
-                managed: false,
-                identity: self.identity.clone(),
-                requested: self.requested.iter().copied().find(|address| Family::of(*address) == *family),
-                active: false,
-                saved: SavedLease::find(text, *family),
-            };
-            (key(view, *family), wish)
+        let spec = |family: &Family| ClientSpec {
+            interface: interface.name(),
+            managed: interface.managed().is_some(),
+            identity: self.identity.clone(),
+            requested: self.requested.iter().copied().find(|address| Family::of(*address) == *family),
+            active: false,
+            saved: SavedLease::find(text, *family),
         };
-        self.families.iter().map(wish).collect()
+        self.families.iter().map(|family| (key(view, *family), spec(family))).collect()
     }
 }
 
@@ -116,7 +117,7 @@ impl DhcpSpec {
 /// a lease by that name, else the oldest. The others would get the same address, which is intended only for Services
 /// with the same hardware address.
 pub fn disambiguate_client_ids<'a>(
-    askings: impl IntoIterator<Item = (&'a ServiceKey, &'a ServiceView, &'a mut DhcpSpec)>,
+    specs: impl IntoIterator<Item = (&'a ServiceKey, &'a ServiceView, &'a mut DhcpSpec)>,
 ) {
     let by_name = |view: &ServiceView| {
         let text = view.annotation(DHCP_LEASE).unwrap_or_default();
@@ -124,23 +125,23 @@ pub fn disambiguate_client_ids<'a>(
         records.next().map(|record| !record.by_mac)
     };
     let mut all: Vec<_> =
-        askings.into_iter().map(|(key, view, asking)| (by_name(view), view.created, key, asking)).collect();
+        specs.into_iter().map(|(key, view, spec)| (by_name(view), view.created, key, spec)).collect();
     all.sort_by_key(|(by_name, created, key, _)| (*by_name != Some(true), *created, *key));
     let mut known: BTreeMap<String, (&ServiceKey, [u8; 6])> = BTreeMap::new();
-    for (by_name, _, key, asking) in all {
-        let Some(name) = asking.identity.client_name().map(str::to_owned) else { continue };
-        let hardware = asking.identity.mac;
+    for (by_name, _, key, spec) in all {
+        let Some(name) = spec.identity.client_name().map(str::to_owned) else { continue };
+        let hardware = spec.identity.mac;
         let other = known.get(&name);
         if other.is_some_and(|(_, same)| *same == hardware) {
             continue;
         }
-        asking.identity.by_mac = other.is_some() || by_name == Some(false);
+        spec.identity.by_mac = other.is_some() || by_name == Some(false);
         match other {
-            Some((other, _)) => asking.wrong.push(format!(
+            Some((other, _)) => spec.wrong.push(format!(
                 "{HOSTNAME}: Service {other} has the name `{name}`, too; this Service uses its hardware address as DHCP \
                  client identifier"
             )),
-            None if asking.identity.by_mac => {}
+            None if spec.identity.by_mac => {}
             None => drop(known.insert(name, (key, hardware))),
         }
     }
@@ -157,7 +158,7 @@ fn by_name(view: &ServiceView) -> bool {
 /// The annotations with a Service's leases: what another process needs to renew them, and, as in the Go program,
 /// hardware address and addresses. Without a valid lease the record is removed.
 pub fn annotations<'a>(
-    asking: &DhcpSpec,
+    spec: &DhcpSpec,
     leases: impl IntoIterator<Item = &'a ClientStatus>,
 ) -> BTreeMap<&'static str, Option<String>> {
     let mut records: Vec<SavedLease> = leases
@@ -173,7 +174,7 @@ pub fn annotations<'a>(
     let addresses: Vec<String> = records.iter().map(|record| record.address.to_string()).collect();
     [
         (DHCP_LEASE, Some(texts.join("; "))),
-        (HARDWARE_ADDRESS, Some(hardware_text(&asking.identity.mac))),
+        (HARDWARE_ADDRESS, Some(hardware_text(&spec.identity.mac))),
         (REQUESTED_IP, Some(addresses.join(","))),
     ]
     .into()
@@ -187,6 +188,10 @@ mod tests {
     fn view(annotations: &[(&str, &str)]) -> ServiceView {
         let annotations = annotations.iter().map(|(name, value)| ((*name).into(), (*value).into()));
         ServiceView { uid: "u".into(), annotations: annotations.collect(), ..ServiceView::default() }
+    }
+
+    fn eth0() -> InterfaceSelector {
+        InterfaceSelector::Named("eth0".into())
     }
 
     #[test]
@@ -203,21 +208,21 @@ mod tests {
             (&[(LOAD_BALANCER_IPS, "web.example.com"), (DDNS, "yes")], None),
         ];
         for (annotations, families) in table {
-            let asking = DhcpSpec::of(&view(annotations));
-            assert_eq!(asking.as_ref().map(|asking| asking.families.as_slice()), families, "{annotations:?}");
+            let spec = DhcpSpec::of(&view(annotations));
+            assert_eq!(spec.as_ref().map(|spec| spec.families.as_slice()), families, "{annotations:?}");
         }
         let dual = ServiceView {
             families: vec![V6, V4],
             ..view(&[(LOAD_BALANCER_IPS, "web.example.com"), (DDNS, "1")])
         };
-        let asking = DhcpSpec::of(&dual).unwrap();
-        assert_eq!(asking.families, [V4, V6]);
-        assert_eq!(asking.identity.hostname, Name::new("web.example.com", true));
+        let spec = DhcpSpec::of(&dual).unwrap();
+        assert_eq!(spec.families, [V4, V6]);
+        assert_eq!(spec.identity.hostname, Name::new("web.example.com", true));
     }
 
     #[test]
     fn annotations_set_identity_and_preferences() {
-        let asking = DhcpSpec::of(&view(&[
+        let spec = DhcpSpec::of(&view(&[
             (LOAD_BALANCER_IPS, "0.0.0.0"),
             (HOSTNAME, "web"),
             (HARDWARE_ADDRESS, "00:00:6c:01:02:03"),
@@ -225,12 +230,12 @@ mod tests {
             (DHCP_BROADCAST, "false"),
         ]))
         .unwrap();
-        assert_eq!(asking.identity.hostname, Name::new("web", false));
-        assert_eq!(asking.identity.mac, [0, 0, 0x6c, 1, 2, 3]);
-        assert!(!asking.identity.broadcast);
-        assert_eq!(asking.wrong, [""; 0]);
-        let wishes = asking.wishes(&view(&[]), "eth0");
-        assert_eq!(wishes.values().next().unwrap().requested, "192.0.2.9".parse().ok());
+        assert_eq!(spec.identity.hostname, Name::new("web", false));
+        assert_eq!(spec.identity.mac, [0, 0, 0x6c, 1, 2, 3]);
+        assert!(!spec.identity.broadcast);
+        assert_eq!(spec.wrong, [""; 0]);
+        let client_specs = spec.client_specs(&view(&[]), &eth0());
+        assert_eq!(client_specs.values().next().unwrap().requested, "192.0.2.9".parse().ok());
     }
 
     #[test]
@@ -266,19 +271,18 @@ mod tests {
                     (key, ServiceView { created, ..view(&annotations) })
                 })
                 .collect();
-            let mut askings: Vec<DhcpSpec> =
+            let mut specs: Vec<DhcpSpec> =
                 services.iter().map(|(_, view)| DhcpSpec::of(view).unwrap()).collect();
-            let all = services.iter().zip(&mut askings);
-            disambiguate_client_ids(all.map(|((key, view), asking)| (key, view, asking)));
-            let known: Vec<bool> =
-                askings.iter().map(|asking| asking.identity.client_name().is_some()).collect();
+            let all = services.iter().zip(&mut specs);
+            disambiguate_client_ids(all.map(|((key, view), spec)| (key, view, spec)));
+            let known: Vec<bool> = specs.iter().map(|spec| spec.identity.client_name().is_some()).collect();
             assert_eq!(known, row.iter().map(|(.., known)| *known).collect::<Vec<_>>(), "{row:?}");
         }
     }
 
     #[test]
     fn all_invalid_annotations_are_reported() {
-        let asking = DhcpSpec::of(&view(&[
+        let spec = DhcpSpec::of(&view(&[
             (LOAD_BALANCER_IPS, "0.0.0.0"),
             (HOSTNAME, "w e b"),
             (HARDWARE_ADDRESS, "01:00:5e:00:00:01"),
@@ -286,14 +290,14 @@ mod tests {
             (DDNS, "maybe"),
         ]))
         .unwrap();
-        assert_eq!(asking.wrong.len(), 5, "{:?}", asking.wrong);
-        assert_eq!(asking.identity.mac, Identity::mac_of("u"));
-        assert_eq!(asking.requested, ["192.0.2.9".parse::<IpAddr>().unwrap()]);
+        assert_eq!(spec.wrong.len(), 5, "{:?}", spec.wrong);
+        assert_eq!(spec.identity.mac, Identity::mac_of("u"));
+        assert_eq!(spec.requested, ["192.0.2.9".parse::<IpAddr>().unwrap()]);
     }
 
     #[test]
     fn written_annotations_restore_the_lease() {
-        let asking = DhcpSpec::of(&view(&[(LOAD_BALANCER_IPS, "0.0.0.0")])).unwrap();
+        let spec = DhcpSpec::of(&view(&[(LOAD_BALANCER_IPS, "0.0.0.0")])).unwrap();
         let record: SavedLease =
             "192.0.2.9 from 192.0.2.1 at 2026-11-22T05:00:00Z for 60 renew 30 rebind 52".parse().unwrap();
         let held = ClientStatus {
@@ -303,13 +307,13 @@ mod tests {
             probed: false,
             last_error: None,
         };
-        let written = annotations(&asking, [&held]);
+        let written = annotations(&spec, [&held]);
         let text = |name| written.get(name).cloned().flatten().unwrap();
         assert_eq!(text(REQUESTED_IP), "192.0.2.9");
         let again = view(&[(DHCP_LEASE, &text(DHCP_LEASE)), (HARDWARE_ADDRESS, &text(HARDWARE_ADDRESS))]);
-        let wishes = asking.wishes(&again, "eth0");
-        assert_eq!(wishes[&key(&again, Family::V4)].saved, Some(record));
+        let client_specs = spec.client_specs(&again, &eth0());
+        assert_eq!(client_specs[&key(&again, Family::V4)].saved, Some(record));
         let lost = ClientStatus { address: None, ..held };
-        assert_eq!(annotations(&asking, [&lost]), [(DHCP_LEASE, None)].into());
+        assert_eq!(annotations(&spec, [&lost]), [(DHCP_LEASE, None)].into());
     }
 }

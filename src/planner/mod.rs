@@ -1,16 +1,18 @@
 //! Plans VIP groups: which addresses of the control plane and of Services this host may hold, and its candidacy for each.
 //!
 //! ```text
-//! Services, EndpointSlices, Nodes, Leases ─► driver ─► plan ─┬─► VipPlan        ─► election, reconcile
-//!                                              ▲             └─► status, Events ─► cluster
-//!                      announced addresses ────┘
+//! Services, EndpointSlices, Nodes, Leases ─► cache ─► plan ─┬─► VipPlan ─► election, reconcile
+//!                              DHCP leases ────┘             ├─► Plan    ─► publish
+//!                                                            └─► leases to obtain ─► dhcp
 //! ```
 //!
-//! `control_plane` and `plan` compute, with `select`, `addresses`, `reserved`, `leases`, `endpoints`, `placement`,
-//! `rendezvous` and `routes`; `driver` watches the cluster and publishes.
+//! `cache` is what is known of the cluster. `control_plane` and `plan` compute, with `select`, `addresses`, `reserved`,
+//! `leases`, `dhcp_clients`, `endpoints`, `placement`, `rendezvous` and `routes`. `watches` fill the cache; `driver` plans whenever it has changed.
 
 pub mod addresses;
+pub mod cache;
 pub mod control_plane;
+mod dhcp_clients;
 mod dns;
 pub mod driver;
 pub mod endpoints;
@@ -21,6 +23,7 @@ pub mod rendezvous;
 pub mod reserved;
 pub mod routes;
 pub mod select;
+mod watches;
 
 use std::collections::BTreeSet;
 

@@ -21,7 +21,7 @@ pub(super) fn vlan_of(text: &str) -> Option<(&str, u16)> {
 /// The macvlan that a Service requests on `parent`, for leased addresses only.
 pub(super) fn macvlan(view: &ServiceView, parent: &str) -> Option<Result<ManagedInterface, String>> {
     let name = view.annotation(MACVLAN_NAME)?;
-    let asking = DhcpSpec::of(view)?;
+    let spec = DhcpSpec::of(view)?;
     let legal = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
     if name.len() > MAX_INTERFACE_NAME || !name.chars().all(legal) || name == parent {
         let text =
@@ -32,7 +32,7 @@ pub(super) fn macvlan(view: &ServiceView, parent: &str) -> Option<Result<Managed
     let Some(reverse_path) = filter.parse().ok().filter(|value| *value <= 2) else {
         return Some(Err(format!("{RP_FILTER}: `{filter}` is not 0, 1 or 2")));
     };
-    let (parent, name, hardware) = (parent.to_owned(), name.to_owned(), asking.identity.mac);
+    let (parent, name, hardware) = (parent.to_owned(), name.to_owned(), spec.identity.mac);
     Some(Ok(ManagedInterface::Macvlan { parent, name, hardware, reverse_path }))
 }
 

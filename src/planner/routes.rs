@@ -17,16 +17,16 @@ const MAX_PREPEND: u8 = 32;
 /// Adds the routes of each group: for its addresses on this host, and for networks that every node advertises.
 pub(super) fn routes(rules: &RouteRules, me: &str, state: &ClusterState, plan: &mut Plan) {
     let plain = Arc::new(RouteAttributes::default());
-    let mut attributes = BTreeMap::new();
+    let mut by_address = BTreeMap::new();
     for service in plan.services.values() {
-        let Some(path) = &service.path else { continue };
+        let Some(given) = &service.attributes else { continue };
         // Of Services that share an address the first by name decides.
         for address in &service.addresses {
-            attributes.entry(*address).or_insert_with(|| path.clone());
+            by_address.entry(*address).or_insert_with(|| given.clone());
         }
     }
     let route = |spec: &AddressSpec| {
-        let attributes = attributes.get(&spec.address).unwrap_or(&plain);
+        let attributes = by_address.get(&spec.address).unwrap_or(&plain);
         (Prefix::host(spec.address), attributes.clone())
     };
     for (id, group) in &mut plan.groups {
@@ -44,9 +44,9 @@ fn everywhere(rules: &RouteRules, me: &str, state: &ClusterState, plain: &Arc<Ro
     if rules.external_ips {
         for (key, view) in &state.services {
             if !view.external_ips.is_empty() && is_served(state, me, key, view) {
-                let path = path(view).0.unwrap_or_else(|| plain.clone());
+                let given = attributes(view).0.unwrap_or_else(|| plain.clone());
                 let hosts = view.external_ips.iter().map(|address| Prefix::host(*address));
-                routes.extend(hosts.map(|prefix| (prefix, path.clone())));
+                routes.extend(hosts.map(|prefix| (prefix, given.clone())));
             }
         }
     }
@@ -56,26 +56,26 @@ fn everywhere(rules: &RouteRules, me: &str, state: &ClusterState, plain: &Arc<Ro
 }
 
 /// Whether this node can serve a Service's external addresses.
-fn is_served(seen: &ClusterState, me: &str, key: &ServiceKey, view: &ServiceView) -> bool {
+fn is_served(state: &ClusterState, me: &str, key: &ServiceKey, view: &ServiceView) -> bool {
     let ignored = view.annotation(IGNORE) == Some("true");
     !ignored
         && match view.traffic_policy {
-            TrafficPolicy::Cluster => seen.endpoints.any(key),
-            TrafficPolicy::Local => seen.endpoints.on(key, me),
+            TrafficPolicy::Cluster => state.endpoints.any(key),
+            TrafficPolicy::Local => state.endpoints.on(key, me),
         }
 }
 
 /// Whether a Service has annotations about its routes.
-fn asks(view: &ServiceView) -> bool {
+fn has_attributes(view: &ServiceView) -> bool {
     [BGP_COMMUNITIES, BGP_LARGE_COMMUNITIES, BGP_LOCAL_PREF, BGP_MED, BGP_PREPEND]
         .iter()
         .any(|name| view.annotations.contains_key(*name))
 }
 
 /// The route attributes of a Service's annotations, if it has any, and what is wrong with them.
-pub(super) fn path(view: &ServiceView) -> (Option<Arc<RouteAttributes>>, Vec<String>) {
+pub(super) fn attributes(view: &ServiceView) -> (Option<Arc<RouteAttributes>>, Vec<String>) {
     let mut wrong = Vec::new();
-    if !asks(view) {
+    if !has_attributes(view) {
         return (None, wrong);
     }
     let mut list = |name: &str, example: &str| {
@@ -100,7 +100,7 @@ pub(super) fn path(view: &ServiceView) -> (Option<Arc<RouteAttributes>>, Vec<Str
         }
         value
     };
-    let path = RouteAttributes {
+    let attributes = RouteAttributes {
         communities: communities.iter().filter_map(|item| community(item)).collect(),
         large_communities: large.iter().filter_map(|item| large_community(item)).collect(),
         local_pref: number(BGP_LOCAL_PREF, u32::MAX),
@@ -108,7 +108,7 @@ pub(super) fn path(view: &ServiceView) -> (Option<Arc<RouteAttributes>>, Vec<Str
         prepend: number(BGP_PREPEND, MAX_PREPEND.into()).and_then(|times| times.try_into().ok()),
         draining: false,
     };
-    (Some(Arc::new(path)), wrong)
+    (Some(Arc::new(attributes)), wrong)
 }
 
 #[cfg(test)]
@@ -121,7 +121,7 @@ mod tests {
             annotations: pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
             ..ServiceView::default()
         };
-        let (good, wrong) = path(&with(&[
+        let (good, wrong) = attributes(&with(&[
             (BGP_COMMUNITIES, "65000:100, no-export"),
             (BGP_LARGE_COMMUNITIES, "65000:1:2"),
             (BGP_LOCAL_PREF, "200"),
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!((good.large_communities.as_slice(), good.local_pref), (&[[65_000, 1, 2]][..], Some(200)));
         assert!(wrong.is_empty());
         let (rest, wrong) =
-            path(&with(&[(BGP_COMMUNITIES, "65000:100,gold"), (BGP_MED, "x"), (BGP_PREPEND, "99")]));
+            attributes(&with(&[(BGP_COMMUNITIES, "65000:100,gold"), (BGP_MED, "x"), (BGP_PREPEND, "99")]));
         let rest = rest.unwrap();
         assert_eq!((rest.communities.len(), rest.med, rest.prepend), (1, None, None));
         assert_eq!(wrong.len(), 3);

@@ -1,5 +1,63 @@
-//! What this node writes to the cluster: the status of Services and the labels of its Node.
+//! What this node publishes about the Services that it announces.
+//!
+//! ```text
+//! Plan (planner), HostStatus (reconcile), ─► driver ─┬─► status, writes ─► cluster
+//! GatewayStatus, PublishedNames, leases              ├─► events, node_labels ─► cluster
+//!                                                    ├─► port_mappings ─► upnp
+//!                                                    ├─► names ─► mdns
+//!                                                    └─► reporter ─► `kube-vip status`
+//! ```
 
+pub mod driver;
+mod events;
+mod leases;
+mod names;
 pub mod node_labels;
+mod port_mappings;
 pub mod reporter;
 pub mod status;
+mod writes;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::cluster::event::{Event, service_reference};
+use crate::config::UpnpPolicy;
+use crate::mdns::driver::PublishedNames;
+use crate::model::{HostStatus, ServiceKey};
+use crate::planner::plan::{Plan, ServicePlan};
+use crate::upnp::status::GatewayStatus;
+
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    pub me: String,
+    /// Write status and annotations.
+    pub write_status: bool,
+    /// Publish a name of every Service by mDNS.
+    pub names: bool,
+    pub upnp: UpnpPolicy,
+    /// Add external addresses of gateways to the status.
+    pub upnp_status: bool,
+}
+
+/// What is published from: the latest of each.
+#[derive(Debug, Default)]
+struct Sources {
+    options: Options,
+    plan: Arc<Plan>,
+    host: HostStatus,
+    gateways: GatewayStatus,
+    names: PublishedNames,
+}
+
+impl Sources {
+    /// The addresses of a Service that this node announces.
+    fn announced(&self, service: &ServicePlan) -> impl Iterator<Item = IpAddr> {
+        service.addresses.iter().copied().filter(|address| self.host.held.contains(address))
+    }
+
+    fn event(&self, key: &ServiceKey, warning: bool, reason: &'static str, message: String) -> Event {
+        let uid = self.plan.services.get(key).map(|service| service.view.uid.clone());
+        Event { about: service_reference(key, uid), warning, reason, message }
+    }
+}

@@ -41,26 +41,26 @@ pub struct Here<'a> {
 /// Where every node announces, the first one writes. `annotations` are further annotations of the leader; those about a DHCP
 /// lease are written also while no node can serve the Service.
 pub fn change(
-    view: &ServiceView,
-    handled: &ServicePlan,
+    service: &ServicePlan,
     here: Here<'_>,
     annotations: BTreeMap<&'static str, Option<String>>,
 ) -> Option<Change> {
     let Here { held, me, anycast, external } = here;
+    let view = &*service.view;
     let host = view.annotation(VIP_HOST);
     let mine = host == Some(me) || (anycast && host.is_some());
     let announced: Vec<IpAddr> =
-        handled.addresses.iter().copied().filter(|address| held.contains(address)).collect();
+        service.addresses.iter().copied().filter(|address| held.contains(address)).collect();
     // A leased address is lost with its lease, not with the last endpoint.
     let lost =
-        handled.addresses.is_empty() && handled.issues.iter().any(|issue| matches!(issue, Issue::Lease(_)));
-    let (ingress, host) = if handled.servable_here && !announced.is_empty() {
+        service.addresses.is_empty() && service.issues.iter().any(|issue| matches!(issue, Issue::Lease(_)));
+    let (ingress, host) = if service.servable_here && !announced.is_empty() {
         let host = if anycast { host.unwrap_or(me) } else { me };
         let inside = announced.iter().map(|address| entry(view, *address));
         (inside.chain(external).collect(), Some(host.to_owned()))
-    } else if mine && (!handled.has_endpoints || lost) {
+    } else if mine && (!service.has_endpoints || lost) {
         (Vec::new(), None)
-    } else if !handled.has_endpoints && annotations.contains_key(DHCP_LEASE) {
+    } else if !service.has_endpoints && annotations.contains_key(DHCP_LEASE) {
         (view.status.clone(), host.map(str::to_owned))
     } else {
         return None;
@@ -103,6 +103,8 @@ fn entry_to_json(entry: &Ingress) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::model::service::Protocol;
 
@@ -112,13 +114,17 @@ mod tests {
         ServiceView { ports: vec![(Protocol::Tcp, 80)], ..ServiceView::default() }
     }
 
-    fn handled(servable_here: bool, has_endpoints: bool) -> ServicePlan {
+    fn planned(servable_here: bool, has_endpoints: bool) -> ServicePlan {
         ServicePlan {
             addresses: vec![A.parse().unwrap()],
             servable_here,
             has_endpoints,
             ..ServicePlan::default()
         }
+    }
+
+    fn of(view: &ServiceView, service: &ServicePlan) -> ServicePlan {
+        ServicePlan { view: Arc::new(view.clone()), ..service.clone() }
     }
 
     fn published(mut view: ServiceView, host: &str) -> ServiceView {
@@ -131,59 +137,59 @@ mod tests {
     fn the_leader_writes_the_status_and_the_last_one_clears_it() {
         let held: BTreeSet<IpAddr> = [A.parse().unwrap()].into();
         let none = BTreeSet::new();
-        let writes = |view: &ServiceView, handled: &ServicePlan, held: &BTreeSet<IpAddr>| {
+        let writes = |view: &ServiceView, service: &ServicePlan, held: &BTreeSet<IpAddr>| {
             let here = Here { held, me: "me", anycast: false, external: Vec::new() };
-            change(view, handled, here, BTreeMap::new()).map(|change| (change.ingress.len(), change.host))
+            change(&of(view, service), here, BTreeMap::new())
+                .map(|change| (change.ingress.len(), change.host))
         };
         let mine = Some((1, Some("me".to_owned())));
-        assert_eq!(writes(&view(), &handled(true, true), &held), mine);
-        assert_eq!(writes(&published(view(), "other"), &handled(true, true), &held), mine);
-        assert_eq!(writes(&published(view(), "me"), &handled(true, true), &held), None);
+        assert_eq!(writes(&view(), &planned(true, true), &held), mine);
+        assert_eq!(writes(&published(view(), "other"), &planned(true, true), &held), mine);
+        assert_eq!(writes(&published(view(), "me"), &planned(true, true), &held), None);
         // Ports follow.
         let changed = ServiceView { ports: vec![(Protocol::Tcp, 81)], ..published(view(), "me") };
-        assert_eq!(writes(&changed, &handled(true, true), &held), mine);
+        assert_eq!(writes(&changed, &planned(true, true), &held), mine);
         // Not announced here: only cleared where no node can serve it.
-        assert_eq!(writes(&published(view(), "me"), &handled(true, true), &none), None);
-        assert_eq!(writes(&published(view(), "me"), &handled(false, false), &none), Some((0, None)));
-        assert_eq!(writes(&published(view(), "other"), &handled(false, false), &none), None);
+        assert_eq!(writes(&published(view(), "me"), &planned(true, true), &none), None);
+        assert_eq!(writes(&published(view(), "me"), &planned(false, false), &none), Some((0, None)));
+        assert_eq!(writes(&published(view(), "other"), &planned(false, false), &none), None);
     }
 
     #[test]
     fn a_lease_is_recorded_although_no_node_can_serve_the_service() {
         let none = BTreeSet::new();
-        let writes = |view: &ServiceView, handled: &ServicePlan, annotations| {
+        let writes = |view: &ServiceView, service: &ServicePlan, annotations| {
             change(
-                view,
-                handled,
+                &of(view, service),
                 Here { held: &none, me: "me", anycast: false, external: Vec::new() },
                 annotations,
             )
         };
         let lease = |text: &str| BTreeMap::from([(DHCP_LEASE, Some(text.to_owned()))]);
-        let asleep = handled(false, false);
+        let asleep = planned(false, false);
         let change = writes(&view(), &asleep, lease("new")).unwrap();
         assert_eq!((change.ingress, change.host, change.annotations), (Vec::new(), None, lease("new")));
         let mut written = view();
         written.annotations.insert(DHCP_LEASE.into(), "new".into());
         assert_eq!(writes(&written, &asleep, lease("new")), None);
         // Where a node can serve it, the lease is written with the status.
-        assert_eq!(writes(&view(), &handled(true, true), lease("new")), None);
+        assert_eq!(writes(&view(), &planned(true, true), lease("new")), None);
     }
 
     #[test]
     fn an_anycast_status_is_written_once() {
         let held: BTreeSet<IpAddr> = [A.parse().unwrap()].into();
-        let writes = |view: &ServiceView, handled: &ServicePlan| {
+        let writes = |view: &ServiceView, service: &ServicePlan| {
             let here = Here { held: &held, me: "me", anycast: true, external: Vec::new() };
-            let change = change(view, handled, here, BTreeMap::new());
+            let change = change(&of(view, service), here, BTreeMap::new());
             change.map(|change| (change.ingress.len(), change.host))
         };
-        assert_eq!(writes(&view(), &handled(true, true)), Some((1, Some("me".to_owned()))));
-        assert_eq!(writes(&published(view(), "other"), &handled(true, true)), None);
+        assert_eq!(writes(&view(), &planned(true, true)), Some((1, Some("me".to_owned()))));
+        assert_eq!(writes(&published(view(), "other"), &planned(true, true)), None);
         let changed = ServiceView { ports: vec![(Protocol::Tcp, 81)], ..published(view(), "other") };
-        assert_eq!(writes(&changed, &handled(true, true)), Some((1, Some("other".to_owned()))));
+        assert_eq!(writes(&changed, &planned(true, true)), Some((1, Some("other".to_owned()))));
         // The one that wrote it may be gone.
-        assert_eq!(writes(&published(view(), "other"), &handled(false, false)), Some((0, None)));
-        assert_eq!(writes(&view(), &handled(false, false)), None);
+        assert_eq!(writes(&published(view(), "other"), &planned(false, false)), Some((0, None)));
+        assert_eq!(writes(&view(), &planned(false, false)), None);
     }
 }

@@ -9,7 +9,6 @@ use tokio::sync::{mpsc, watch};
 
 use super::desired::{DRAIN_TAIL, Inputs, desired};
 use super::diff::{self, Action, Actual};
-use super::host_status::HostStatus;
 use super::interfaces::Interfaces;
 use super::neighbours::{Detectors, lasting_conflicts};
 use super::reporter::{HeldAddress, Reporter};
@@ -19,6 +18,7 @@ use crate::election::elections::Input;
 use crate::election::elector::SegmentRequest;
 use crate::host::HostWatch;
 use crate::model::AdvertisedRoutes;
+use crate::model::HostStatus;
 use crate::model::Role;
 use crate::model::{BootTime, GroupId, IfIndex, Interface, PlacementError, Prefix, Roles, Vip, VipPlan};
 use crate::net::clock::{self, Timer};

@@ -6,7 +6,6 @@
 pub mod desired;
 pub mod diff;
 pub mod driver;
-pub mod host_status;
 pub mod interfaces;
 mod managed_interfaces;
 pub mod metrics;

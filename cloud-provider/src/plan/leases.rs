@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use kube_vip::dhcp::saved_lease::SavedLease;
 use kube_vip::dhcp::spec::{ClientSpec, ClientStatus, LeaseKey};
 use kube_vip::model::annotation::DHCP_LEASE;
-use kube_vip::model::{Family, ServiceKey, ServiceView};
+use kube_vip::model::{Family, InterfaceSelector, ServiceKey, ServiceView};
 use kube_vip::planner::leases::{self, DhcpSpec};
 
 use super::decide::Allocator;
@@ -39,7 +39,8 @@ impl DhcpState {
         let before = std::mem::replace(&mut self.invalid, invalid);
         let changed = specs.iter().filter(|(key, ..)| before.get(key) != self.invalid.get(key));
         let changed = changed.map(|(key, view, _)| (view.created, (*key).clone())).collect();
-        let requests = specs.iter().flat_map(|(_, view, spec)| spec.wishes(view, &self.interface));
+        let interface = InterfaceSelector::Named(self.interface.clone());
+        let requests = specs.iter().flat_map(|(_, view, spec)| spec.client_specs(view, &interface));
         (requests.map(|(key, request)| (key, ClientSpec { active: true, ..request })).collect(), changed)
     }
 }

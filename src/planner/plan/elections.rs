@@ -29,44 +29,43 @@ struct Component {
 }
 
 /// Assigns each of these Services to its group.
-pub(super) fn elect(context: &PlanContext, seen: &ClusterState, plan: &mut Plan, elected: &[ServiceKey]) {
+pub(super) fn elect(context: &PlanContext, state: &ClusterState, plan: &mut Plan, elected: &[ServiceKey]) {
     let elects_alone =
-        |component: &Component| component.services.iter().any(|key| elects_alone(context, seen, plan, key));
-    let (alone, by_mode): (Vec<_>, Vec<_>) =
-        components(seen, plan, elected).into_iter().partition(elects_alone);
+        |component: &Component| component.services.iter().any(|key| elects_alone(context, plan, key));
+    let (alone, by_mode): (Vec<_>, Vec<_>) = components(plan, elected).into_iter().partition(elects_alone);
     let by_mode: Vec<ServiceKey> = by_mode.into_iter().flat_map(|component| component.services).collect();
-    place_alone(context, seen, plan, &alone);
+    place_alone(context, state, plan, &alone);
     match &context.mode {
         Mode::PerService => {}
         Mode::EveryNode => {
-            let addresses = addresses_of(context, seen, plan, &by_mode, SERVABLE);
+            let addresses = addresses_of(context, state, plan, &by_mode, SERVABLE);
             assign_group(plan, &by_mode, &GroupId::EveryNode);
             plan.groups.entry(GroupId::EveryNode).or_default().addresses.extend(addresses);
         }
         Mode::Global(lease) => {
-            let addresses = addresses_of(context, seen, plan, &by_mode, SERVABLE);
-            let resuming = seen.has_all(&addresses);
+            let addresses = addresses_of(context, state, plan, &by_mode, SERVABLE);
+            let resuming = state.has_all(&addresses);
             let candidacy = Candidacy { eligible: true, resuming, ..Candidacy::default() };
             add_group(context, plan, &by_mode, lease, candidacy, addresses);
         }
         Mode::Groups { base, count, most } => {
-            place_in_groups(context, seen, plan, &by_mode, (base, *count, *most))
+            place_in_groups(context, state, plan, &by_mode, (base, *count, *most))
         }
     }
 }
 
 /// Whether a Service needs an election of its own. Services that share an address with it join that: an address belongs to
 /// one election.
-fn elects_alone(context: &PlanContext, seen: &ClusterState, plan: &Plan, key: &ServiceKey) -> bool {
-    let (Some(view), Some(handled)) = (seen.services.get(key), plan.services.get(key)) else { return false };
+fn elects_alone(context: &PlanContext, plan: &Plan, key: &ServiceKey) -> bool {
+    let Some(service) = plan.services.get(key) else { return false };
     match &context.mode {
         Mode::PerService => true,
-        Mode::Global(_) => context.rules.elects_alone(view),
+        Mode::Global(_) => context.rules.elects_alone(&service.view),
         // A DHCP lease belongs to one host: a leader has to obtain it.
-        Mode::EveryNode => context.rules.elects_alone(view) || handled.asking.is_some(),
+        Mode::EveryNode => context.rules.elects_alone(&service.view) || service.dhcp.is_some(),
         // Services that only some nodes can serve cannot join a group.
         Mode::Groups { .. } => {
-            context.rules.elects_alone(view) || view.traffic_policy == TrafficPolicy::Local
+            context.rules.elects_alone(&service.view) || service.view.traffic_policy == TrafficPolicy::Local
         }
     }
 }
@@ -74,31 +73,28 @@ fn elects_alone(context: &PlanContext, seen: &ClusterState, plan: &Plan, key: &S
 /// The addresses of the Services that are `wanted`.
 fn addresses_of(
     context: &PlanContext,
-    seen: &ClusterState,
+    state: &ClusterState,
     plan: &Plan,
     keys: &[ServiceKey],
     wanted: fn(&ServicePlan) -> bool,
 ) -> BTreeSet<AddressSpec> {
     let mut addresses: BTreeMap<IpAddr, AddressSpec> = BTreeMap::new();
-    for key in keys {
-        let (Some(handled), Some(view)) = (plan.services.get(key), seen.services.get(key)) else { continue };
-        if wanted(handled) {
-            // Of Services that share an address the first by name decides.
-            for address in handled.addresses.iter().filter(|address| !seen.vips.contains(address)) {
-                addresses.entry(*address).or_insert_with(|| place(context, view, *address));
-            }
+    for service in keys.iter().filter_map(|key| plan.services.get(key)).filter(|service| wanted(service)) {
+        // Of Services that share an address the first by name decides.
+        for address in service.addresses.iter().filter(|address| !state.vips.contains(address)) {
+            addresses.entry(*address).or_insert_with(|| place(context, &service.view, *address));
         }
     }
     addresses.into_values().collect()
 }
 
-const SERVABLE: fn(&ServicePlan) -> bool = |handled| handled.servable_here;
-const ALIVE: fn(&ServicePlan) -> bool = |handled| handled.has_endpoints;
+const SERVABLE: fn(&ServicePlan) -> bool = |service| service.servable_here;
+const HAS_ENDPOINTS: fn(&ServicePlan) -> bool = |service| service.has_endpoints;
 
 fn assign_group(plan: &mut Plan, keys: &[ServiceKey], group: &GroupId) {
     for key in keys {
-        if let Some(handled) = plan.services.get_mut(key) {
-            handled.group = Some(group.clone());
+        if let Some(service) = plan.services.get_mut(key) {
+            service.group = Some(group.clone());
         }
     }
 }
@@ -133,17 +129,15 @@ fn lease_of(key: &ServiceKey, view: &ServiceView) -> LeaseName {
 }
 
 /// Services that share an address or a Lease, oldest first.
-fn components(seen: &ClusterState, plan: &Plan, keys: &[ServiceKey]) -> Vec<Component> {
-    let mut keys: Vec<&ServiceKey> = keys.iter().collect();
-    let age = |key: &ServiceKey| seen.services.get(key).map_or(0, |view| view.created);
-    keys.sort_by(|a, b| (age(a), a).cmp(&(age(b), b)));
+fn components(plan: &Plan, keys: &[ServiceKey]) -> Vec<Component> {
+    let mut services: Vec<_> = keys.iter().filter_map(|key| plan.services.get_key_value(key)).collect();
+    services.sort_by_key(|(key, service)| (service.view.created, *key));
     let mut components: Vec<Component> = Vec::new();
     let mut by_address: BTreeMap<IpAddr, usize> = BTreeMap::new();
     let mut by_lease: BTreeMap<LeaseName, usize> = BTreeMap::new();
-    for key in keys {
-        let (Some(handled), Some(view)) = (plan.services.get(key), seen.services.get(key)) else { continue };
-        let lease = lease_of(key, view);
-        let linked = handled.addresses.iter().filter_map(|address| by_address.get(address));
+    for (key, service) in services {
+        let lease = lease_of(key, &service.view);
+        let linked = service.addresses.iter().filter_map(|address| by_address.get(address));
         let linked: BTreeSet<usize> = linked.chain(by_lease.get(&lease)).copied().collect();
         let home = linked.first().copied().unwrap_or(components.len());
         if home == components.len() {
@@ -163,7 +157,7 @@ fn components(seen: &ClusterState, plan: &Plan, keys: &[ServiceKey]) -> Vec<Comp
         if let Some(component) = components.get_mut(home) {
             component.services.push(key.clone());
         }
-        by_address.extend(handled.addresses.iter().map(|address| (*address, home)));
+        by_address.extend(service.addresses.iter().map(|address| (*address, home)));
         by_lease.insert(lease, home);
     }
     components.retain(|component| !component.services.is_empty());
@@ -171,47 +165,46 @@ fn components(seen: &ClusterState, plan: &Plan, keys: &[ServiceKey]) -> Vec<Comp
 }
 
 /// Elections of components, on the Lease of the oldest Service.
-fn place_alone(context: &PlanContext, seen: &ClusterState, plan: &mut Plan, components: &[Component]) {
-    let age = |key: &&ServiceKey| (seen.services.get(*key).map_or(0, |view| view.created), (*key).clone());
+fn place_alone(context: &PlanContext, state: &ClusterState, plan: &mut Plan, components: &[Component]) {
     let lease = |component: &Component| {
-        let oldest = component.services.iter().min_by_key(age)?;
-        Some(lease_of(oldest, seen.services.get(oldest)?))
+        let services = component.services.iter().filter_map(|key| plan.services.get_key_value(key));
+        let (key, oldest) = services.min_by_key(|(key, service)| (service.view.created, *key))?;
+        Some(lease_of(key, &oldest.view))
     };
     let leases: Vec<Option<LeaseName>> = components.iter().map(lease).collect();
-    let holders = leases.iter().flatten().filter_map(|lease| seen.holders.get(lease));
+    let holders = leases.iter().flatten().filter_map(|lease| state.holders.get(lease));
     let present: BTreeSet<&str> =
         holders.filter(|holder| holder.is_current).map(|holder| holder.identity.as_str()).collect();
     for (component, lease) in components.iter().zip(leases) {
         let Some(lease) = lease else { continue };
-        let handled = || component.services.iter().filter_map(|key| plan.services.get(key));
-        let servable_here = handled().any(|handled| handled.servable_here);
-        let leased = handled().any(|handled| handled.asking.is_some());
+        let services = || component.services.iter().filter_map(|key| plan.services.get(key));
+        let servable_here = services().any(|service| service.servable_here);
+        let leased = services().any(|service| service.dhcp.is_some());
         // A leader has to renew the DHCP lease although no node can serve the Service.
-        let asleep = leased && handled().all(|handled| !handled.has_endpoints);
+        let asleep = leased && services().all(|service| !service.has_endpoints);
         let eligible = servable_here || asleep;
-        let mut views = component.services.iter().filter_map(|key| seen.services.get(key));
-        let announced = views.any(|view| view.annotation(VIP_HOST).is_some());
+        let announced = services().any(|service| service.view.annotation(VIP_HOST).is_some());
         let addresses = match eligible {
-            true => addresses_of(context, seen, plan, &component.services, SERVABLE),
+            true => addresses_of(context, state, plan, &component.services, SERVABLE),
             // Without endpoints it had no address.
             false if leased && !announced => BTreeSet::new(),
             // A node that cannot serve them any more keeps the addresses, without announcing, until another node has them.
-            false => addresses_of(context, seen, plan, &component.services, ALIVE),
+            false => addresses_of(context, state, plan, &component.services, HAS_ENDPOINTS),
         };
         // Candidates do not write to a free Lease at the same time: all but one write would be wasted.
-        let able = present.iter().copied().filter(|node| asleep || can_serve(seen, component, node));
+        let able = present.iter().copied().filter(|node| asleep || can_serve(state, plan, component, node));
         let rank = rendezvous::rank(&context.me, able, &lease).min(STEPS);
         let delay = STEP * u32::try_from(rank).unwrap_or(0);
         let candidacy =
-            Candidacy { eligible, delay, resuming: seen.has_all(&addresses), kind: CandidacyKind::Services };
+            Candidacy { eligible, delay, resuming: state.has_all(&addresses), kind: CandidacyKind::Services };
         add_group(context, plan, &component.services, &lease, candidacy, addresses);
     }
 }
 
 /// Whether a node can serve any Service of the component.
-fn can_serve(seen: &ClusterState, component: &Component, node: &str) -> bool {
-    component.services.iter().any(|key| match seen.services.get(key).map(|view| view.traffic_policy) {
-        Some(TrafficPolicy::Local) => seen.endpoints.on(key, node),
+fn can_serve(state: &ClusterState, plan: &Plan, component: &Component, node: &str) -> bool {
+    component.services.iter().any(|key| match plan.services.get(key).map(|it| it.view.traffic_policy) {
+        Some(TrafficPolicy::Local) => state.endpoints.on(key, node),
         Some(TrafficPolicy::Cluster) => true,
         None => false,
     })
@@ -220,35 +213,35 @@ fn can_serve(seen: &ClusterState, component: &Component, node: &str) -> bool {
 /// Spreads Services over a fixed number of groups.
 fn place_in_groups(
     context: &PlanContext,
-    seen: &ClusterState,
+    state: &ClusterState,
     plan: &mut Plan,
     keys: &[ServiceKey],
     (base, count, most): (&LeaseName, usize, usize),
 ) {
     let prefix = Mode::member_prefix(base);
-    let here = seen.holders.iter().filter(|(lease, _)| lease.namespace == base.namespace);
+    let here = state.holders.iter().filter(|(lease, _)| lease.namespace == base.namespace);
     // A member with an overdue renewal gets no groups, and its groups are reassigned before their Leases expire.
     let there = here.filter(|(lease, holder)| holder.is_current && lease.name.starts_with(&prefix));
     let mut members: BTreeSet<String> = there.map(|(_, holder)| holder.identity.clone()).collect();
     members.insert(context.me.clone());
-    let holder = |group| seen.holders.get(&Mode::lease_of(base, group));
+    let holder = |group| state.holders.get(&Mode::lease_of(base, group));
     let holders: BTreeMap<usize, String> =
         (0..count).filter_map(|group| Some((group, holder(group)?.identity.clone()))).collect();
     let mut by_group: BTreeMap<usize, Vec<ServiceKey>> = BTreeMap::new();
-    for component in components(seen, plan, keys) {
+    for component in components(plan, keys) {
         let group = group_of(plan, &component, count);
         by_group.entry(group).or_default().extend(component.services);
     }
     for (group, list) in rendezvous::candidates(count, &members, &holders, most).into_iter().enumerate() {
         let lease = Mode::lease_of(base, group);
         let keys = by_group.remove(&group).unwrap_or_default();
-        let addresses = addresses_of(context, seen, plan, &keys, SERVABLE);
+        let addresses = addresses_of(context, state, plan, &keys, SERVABLE);
         let rank = list.iter().position(|node| *node == context.me);
         let mine = holders.get(&group) == Some(&context.me);
         // A member with more than its share hands over to one with less.
         let eligible = rank.is_some_and(|rank| rank == 0 || !mine);
         let delay = GROUP_STEP * u32::try_from(rank.unwrap_or(0)).unwrap_or(0);
-        let resuming = seen.has_all(&addresses);
+        let resuming = state.has_all(&addresses);
         let candidacy = Candidacy { eligible, delay, resuming, kind: CandidacyKind::Services };
         add_group(context, plan, &keys, &lease, candidacy, addresses);
     }
@@ -261,13 +254,13 @@ fn place_in_groups(
 /// The group of a component, by its lowest address: pools are allocated in order, so consecutive addresses get different
 /// groups. For DHCP the group is needed before the address.
 fn group_of(plan: &Plan, component: &Component, count: usize) -> usize {
-    let asks = |key: &&ServiceKey| plan.services.get(*key).is_some_and(|handled| handled.asking.is_some());
-    if let Some(key) = component.services.iter().find(asks) {
+    let leased = |key: &&ServiceKey| plan.services.get(*key).is_some_and(|service| service.dhcp.is_some());
+    if let Some(key) = component.services.iter().find(leased) {
         let spread = usize::try_from(fnv1a(key.to_string().as_bytes()) >> 1);
         return spread.unwrap_or(0) % count.max(1);
     }
-    let addresses = component.services.iter().filter_map(|key| plan.services.get(key));
-    let lowest = addresses.flat_map(|handled| &handled.addresses).min();
+    let services = component.services.iter().filter_map(|key| plan.services.get(key));
+    let lowest = services.flat_map(|service| &service.addresses).min();
     let count = u128::try_from(count.max(1)).unwrap_or(1);
     let folded = lowest.map_or(0, |address| {
         let number = number(*address);

@@ -1,26 +1,28 @@
 //! The plan: from the state of the cluster to the VIP groups of this host and its candidacies.
 //!
-//! `values` are input and output, `elections` assigns groups, `contested` finds leases of addresses in use.
+//! `values` are input and output, `elections` assigns groups, `lease_conflicts` finds leases of addresses in use.
 
-mod contested;
 mod elections;
+mod lease_conflicts;
 pub mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::addresses::{Wanted, wanted};
 use super::leases::{self, DhcpSpec};
 use super::placement::{macvlan, place, vlan_of};
 use super::reserved::Refusal;
-use super::routes::{path, routes};
-use crate::dhcp::spec::{ClientSpec, LeaseKey};
+use super::routes::{attributes, routes};
+use crate::dhcp::fsm::ClientState;
 use crate::model::annotation::{LEASE_NAME, NOT_YET, SERVICE_VLAN, VIP_HOST, WITHOUT_ENDPOINTS};
 use crate::model::service::TrafficPolicy;
 use crate::model::validation::is_name;
 use crate::model::{Family, GroupId, GroupPlan, ServiceKey, ServiceView};
-use contested::contested;
+use crate::upnp::mapping::mappings;
 use elections::elect;
+use lease_conflicts::lease_conflicts;
 pub use values::{ClusterState, Issue, Mode, Plan, PlanContext, RouteRules, ServicePlan};
 
 /// Plans all VIP groups and Services. Without a list of Services only the control plane is planned.
@@ -43,26 +45,30 @@ pub fn plan(context: &PlanContext, state: &ClusterState) -> Plan {
         }
     }
     plan.unverified = unverified(state, &plan);
+    let mapped = plan.services.iter().filter(|(key, _)| !state.terminating.contains(*key));
+    let mapped = mapped.map(|(key, service)| (key, &*service.view, service.addresses.as_slice()));
+    plan.mappings = mappings(context.upnp, mapped);
+    plan.node_labels.clone_from(&state.node_labels);
     plan
 }
 
 fn plan_services(context: &PlanContext, state: &ClusterState, plan: &mut Plan) {
     let mut elected = Vec::new();
     let covered = || state.services.iter().filter(|(key, view)| context.rules.covers(key, view));
-    let mut dhcp_specs = askings(covered());
-    plan.contested = contested(state, &dhcp_specs);
+    let mut dhcp_specs = dhcp_specs(covered());
+    plan.lease_conflicts = lease_conflicts(state, &dhcp_specs);
     for (key, view) in covered() {
         let spec = dhcp_specs.remove(key);
-        let service = plan_service(context, state, (key, view), spec, plan);
-        let group = shared_group(context, state, &service);
-        if group.is_none() && (!service.addresses.is_empty() || service.asking.is_some()) {
+        let mut service = ServicePlan { view: view.clone(), dhcp: spec, ..ServicePlan::default() };
+        plan_service(context, state, key, &mut service, plan);
+        service.group = shared_group(context, state, &service);
+        if service.group.is_none() && (!service.addresses.is_empty() || service.dhcp.is_some()) {
             elected.push(key.clone());
         }
-        plan.services.insert(key.clone(), ServicePlan { group, ..service });
+        plan.services.insert(key.clone(), service);
     }
     elect(context, state, plan, &elected);
-    plan.leases.extend(wishes(context, state, plan));
-    add_interfaces(context, state, plan);
+    plan_leases(context, plan);
 }
 
 /// The control plane's group, if all addresses of a Service are its VIPs.
@@ -73,46 +79,31 @@ fn shared_group(context: &PlanContext, state: &ClusterState, service: &ServicePl
 }
 
 /// DHCP parameters of each Service that requests a lease.
-fn askings<'a>(
-    services: impl Iterator<Item = (&'a ServiceKey, &'a ServiceView)>,
+fn dhcp_specs<'a>(
+    services: impl Iterator<Item = (&'a ServiceKey, &'a Arc<ServiceView>)>,
 ) -> BTreeMap<&'a ServiceKey, DhcpSpec> {
-    let asking = |(key, view)| Some((key, (view, DhcpSpec::of(view)?)));
-    let mut found: BTreeMap<&ServiceKey, (&ServiceView, DhcpSpec)> = services.filter_map(asking).collect();
-    leases::disambiguate_client_ids(found.iter_mut().map(|(key, (view, asking))| (*key, *view, asking)));
-    found.into_iter().map(|(key, (_, asking))| (key, asking)).collect()
+    let requests =
+        |(key, view): (&'a ServiceKey, &'a Arc<ServiceView>)| Some((key, view, DhcpSpec::of(view)?));
+    let mut found: Vec<_> = services.filter_map(requests).collect();
+    leases::disambiguate_client_ids(found.iter_mut().map(|(key, view, spec)| (*key, &***view, spec)));
+    found.into_iter().map(|(key, _, spec)| (key, spec)).collect()
 }
 
-/// Managed interfaces for DHCP are needed before there is an address.
-fn add_interfaces(context: &PlanContext, state: &ClusterState, plan: &mut Plan) {
-    for (key, service) in plan.services.iter().filter(|(_, service)| service.asking.is_some()) {
-        let (Some(view), Some(group)) = (state.services.get(key), &service.group) else { continue };
-        let interface = place(context, view, Family::V4.address(0)).interface;
-        if let Some(group) = plan.groups.get_mut(group) {
+/// Plans the DHCP leases to obtain where this host is leader. Their managed interfaces are needed before there is an address.
+fn plan_leases(context: &PlanContext, plan: &mut Plan) {
+    for service in plan.services.values() {
+        let Some(dhcp) = &service.dhcp else { continue };
+        let interface = place(context, &service.view, Family::V4.address(0)).interface;
+        if let Some(group) = service.group.as_ref().and_then(|group| plan.groups.get_mut(group)) {
             group.interfaces.extend(interface.managed().cloned());
         }
+        plan.leases.extend(dhcp.client_specs(&service.view, &interface));
     }
-}
-
-/// DHCP leases to obtain where this host is leader.
-fn wishes(context: &PlanContext, seen: &ClusterState, plan: &Plan) -> BTreeMap<LeaseKey, ClientSpec> {
-    let asking = plan
-        .services
-        .iter()
-        .filter_map(|(key, handled)| Some((seen.services.get(key)?, handled.asking.as_ref()?)));
-    let on_interface = |(view, asking): (&ServiceView, &DhcpSpec)| {
-        let interface = place(context, view, Family::V4.address(0)).interface;
-        let managed = interface.managed().is_some();
-        asking
-            .wishes(view, &interface.name())
-            .into_iter()
-            .map(move |(key, wish)| (key, ClientSpec { managed, ..wish }))
-    };
-    asking.flat_map(on_interface).collect()
 }
 
 /// The node that announces an address probes it first, and then writes it to the status of its Service.
 fn unverified(state: &ClusterState, plan: &Plan) -> BTreeSet<IpAddr> {
-    let announced = |view: &&ServiceView| view.annotation(VIP_HOST).is_some();
+    let announced = |view: &&Arc<ServiceView>| view.annotation(VIP_HOST).is_some();
     let verified = state.services.values().filter(announced).flat_map(|view| &view.status);
     let mut verified: BTreeSet<IpAddr> = verified.filter_map(|ingress| ingress.ip).collect();
     verified.extend(&state.vips);
@@ -123,79 +114,82 @@ fn unverified(state: &ClusterState, plan: &Plan) -> BTreeSet<IpAddr> {
     addresses.map(|spec| spec.address).filter(|address| !verified.contains(address)).collect()
 }
 
-/// A Service's addresses, and whether they can be served.
+/// Plans a Service's addresses, and whether they can be served.
 fn plan_service(
     context: &PlanContext,
-    seen: &ClusterState,
-    (key, view): (&ServiceKey, &ServiceView),
-    asking: Option<DhcpSpec>,
+    state: &ClusterState,
+    key: &ServiceKey,
+    service: &mut ServicePlan,
     plan: &mut Plan,
-) -> ServicePlan {
-    let mut handled = ServicePlan { asking, ..ServicePlan::default() };
-    if let Some(asking) = &handled.asking {
-        let wrong = asking.wrong.iter().cloned().map(Issue::Annotation);
-        handled.issues.extend(wrong);
-        for family in &asking.families {
-            let lease = leases::key(view, *family);
-            let Some(held) = seen.leases.get(&lease) else { continue };
-            if let Some(whose) = plan.contested.get(&lease) {
-                handled.issues.push(Issue::Lease(whose.clone()));
+) {
+    let view = service.view.clone();
+    if let Some(dhcp) = &service.dhcp {
+        service.issues.extend(dhcp.wrong.iter().cloned().map(Issue::Annotation));
+        let mut uncontested = Vec::new();
+        for family in &dhcp.families {
+            let key = leases::key(&view, *family);
+            let Some(lease) = state.leases.get(&key) else { continue };
+            if let Some(conflict) = plan.lease_conflicts.get(&key) {
+                service.issues.push(Issue::Lease(conflict.clone()));
                 continue;
             }
-            handled.issues.extend(held.last_error.clone().map(Issue::Lease));
-            handled.addresses.extend(held.address);
+            service.issues.extend(lease.last_error.clone().map(Issue::Lease));
+            service.addresses.extend(lease.address);
+            uncontested.push(lease);
+        }
+        // A node that only follows a lease has no more than these annotations.
+        if uncontested.iter().all(|lease| lease.state != ClientState::Standby) {
+            service.lease_annotations = leases::annotations(dhcp, uncontested);
         }
     }
-    for wanted in wanted(view) {
+    for wanted in wanted(&view) {
         let found = match wanted {
             Wanted::Ip(address) if address.is_unspecified() => continue,
             // The address for the name is leased.
-            Wanted::Name(_) if handled.asking.is_some() => continue,
+            Wanted::Name(_) if service.dhcp.is_some() => continue,
             Wanted::Ip(address) => vec![address],
             Wanted::Name(name) if is_name(&name) => {
                 plan.names.insert(name.clone());
-                seen.names.get(&name).cloned().unwrap_or_default()
+                state.names.get(&name).cloned().unwrap_or_default()
             }
             Wanted::Name(name) => {
-                handled.issues.push(Issue::Refused(Refusal::Malformed(name)));
+                service.issues.push(Issue::Refused(Refusal::Malformed(name)));
                 continue;
             }
         };
         for address in found {
             // Sharing a VIP of this process is intended.
-            let own = seen.vips.contains(&address);
-            match seen.reserved.check(address) {
-                Err(refusal) if !own => handled.issues.push(Issue::Refused(refusal)),
-                _ if handled.addresses.contains(&address) => {}
-                _ => handled.addresses.push(address),
+            let own = state.vips.contains(&address);
+            match state.reserved.check(address) {
+                Err(refusal) if !own => service.issues.push(Issue::Refused(refusal)),
+                _ if service.addresses.contains(&address) => {}
+                _ => service.addresses.push(address),
             }
         }
     }
     let forced = view.annotation(WITHOUT_ENDPOINTS).is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    let any = seen.endpoints.any(key);
-    (handled.has_endpoints, handled.servable_here) = match view.traffic_policy {
+    let any = state.endpoints.any(key);
+    (service.has_endpoints, service.servable_here) = match view.traffic_policy {
         TrafficPolicy::Cluster => (any || forced, any || forced),
-        TrafficPolicy::Local => (any, seen.endpoints.on(key, &context.me)),
+        TrafficPolicy::Local => (any, state.endpoints.on(key, &context.me)),
     };
-    let not_yet =
-        NOT_YET.iter().filter(|(name, _)| view.annotation(name).is_some_and(|value| value != "false"));
-    handled.issues.extend(not_yet.map(|(name, what)| {
-        Issue::Annotation(format!(
-            "{name}: {what} is not available in this version; the Service is announced without it"
-        ))
-    }));
+    let mut problems = annotation_problems(context, &view);
     if context.routes.is_some() {
-        let (path, wrong) = path(view);
-        handled.path = path;
-        handled.issues.extend(wrong.into_iter().map(Issue::Annotation));
+        let (attributes, wrong) = attributes(&view);
+        service.attributes = attributes;
+        problems.extend(wrong);
     }
-    handled.issues.extend(annotation_problems(context, view).into_iter().map(Issue::Annotation));
-    handled
+    service.issues.extend(problems.into_iter().map(Issue::Annotation));
 }
 
 /// Annotations about interfaces and elections that cannot be followed.
 fn annotation_problems(context: &PlanContext, view: &ServiceView) -> Vec<String> {
-    let mut problems = Vec::new();
+    let not_yet =
+        NOT_YET.iter().filter(|(name, _)| view.annotation(name).is_some_and(|value| value != "false"));
+    let not_yet = not_yet.map(|(name, what)| {
+        format!("{name}: {what} is not available in this version; the Service is announced without it")
+    });
+    let mut problems: Vec<String> = not_yet.collect();
     if let Some(Err(wrong)) = macvlan(view, &context.main_interface) {
         problems.push(wrong);
     }

@@ -9,12 +9,14 @@ use super::super::endpoints::Endpoints;
 use super::super::leases::DhcpSpec;
 use super::super::reserved::{Refusal, Reserved};
 use super::super::select::Rules;
+use crate::config::UpnpPolicy;
 use crate::dhcp::spec::{ClientSpec, ClientStatus, LeaseKey};
 use crate::election::LeaseMetadata;
 use crate::model::{
     AddressSpec, GroupId, GroupPlan, Holder, InterfaceSelector, LeaseName, Prefix, PrefixLength,
     RouteAttributes, ServiceKey, ServiceView, VipPlan,
 };
+use crate::upnp::mapping::PortMappings;
 
 /// Input that does not change while the process runs.
 #[derive(Debug, Clone)]
@@ -34,6 +36,8 @@ pub struct PlanContext {
     pub v6: PrefixLength,
     /// With BGP or the routing table.
     pub routes: Option<RouteRules>,
+    /// Which Services have port mappings.
+    pub upnp: UpnpPolicy,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +74,9 @@ pub enum Mode {
 /// State of the cluster.
 #[derive(Debug, Default)]
 pub struct ClusterState {
-    pub services: BTreeMap<ServiceKey, ServiceView>,
+    pub services: BTreeMap<ServiceKey, Arc<ServiceView>>,
+    /// Deleted or deselected Services whose addresses stay until their port mappings are closed.
+    pub terminating: BTreeSet<ServiceKey>,
     pub endpoints: Endpoints,
     /// Addresses that Services must not have.
     pub reserved: Reserved,
@@ -90,26 +96,21 @@ pub struct ClusterState {
     pub service_cidrs: BTreeSet<Prefix>,
     /// State of DHCP leases.
     pub leases: BTreeMap<LeaseKey, ClientStatus>,
+    /// Labels for Services on this node's Node object; None before it is known.
+    pub node_labels: Option<BTreeMap<String, String>>,
 }
 
 impl ClusterState {
     /// Applies a version of a Service unless a newer one is known.
     pub fn apply(&mut self, key: ServiceKey, view: ServiceView) {
         if !self.services.get(&key).is_some_and(|known| view.is_older_than(known)) {
-            self.services.insert(key, view);
-        }
-    }
-
-    /// Applies the result of a write. The Service may have been deleted meanwhile.
-    pub fn written(&mut self, key: ServiceKey, view: ServiceView) {
-        if self.services.contains_key(&key) {
-            self.apply(key, view);
+            self.services.insert(key, Arc::new(view));
         }
     }
 
     /// Whether this host still has all of these from an earlier process.
-    pub(super) fn has_all(&self, places: &BTreeSet<AddressSpec>) -> bool {
-        !places.is_empty() && places.iter().all(|place| self.left_over.contains(&place.address))
+    pub(super) fn has_all(&self, specs: &BTreeSet<AddressSpec>) -> bool {
+        !specs.is_empty() && specs.iter().all(|spec| self.left_over.contains(&spec.address))
     }
 }
 
@@ -127,20 +128,28 @@ pub struct Plan {
     /// DHCP leases to obtain, by the leader of their group.
     pub leases: BTreeMap<LeaseKey, ClientSpec>,
     /// Leases whose address is owned by another Service, node or the control plane, with that owner.
-    pub contested: BTreeMap<LeaseKey, String>,
+    pub lease_conflicts: BTreeMap<LeaseKey, String>,
+    /// Desired port mappings.
+    pub mappings: PortMappings,
+    /// See [`ClusterState::node_labels`].
+    pub node_labels: Option<BTreeMap<String, String>>,
 }
 
 /// The plan of a Service.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServicePlan {
+    /// The Service as it was planned.
+    pub view: Arc<ServiceView>,
     /// Acceptable addresses.
     pub addresses: Vec<IpAddr>,
     /// The VIP group of its addresses.
     pub group: Option<GroupId>,
     /// Route attributes of its annotations.
-    pub path: Option<Arc<RouteAttributes>>,
+    pub attributes: Option<Arc<RouteAttributes>>,
     /// DHCP parameters, if it requests a lease.
-    pub asking: Option<DhcpSpec>,
+    pub dhcp: Option<DhcpSpec>,
+    /// Annotations with its DHCP leases, where this node obtained them; an inner None removes one.
+    pub lease_annotations: BTreeMap<&'static str, Option<String>>,
     /// This node can serve it.
     pub servable_here: bool,
     /// Any node can serve it.
@@ -157,7 +166,7 @@ pub enum Issue {
     /// A port mapping failed.
     Gateway(String),
     /// The leader cannot announce an address.
-    Obstacle(String),
+    Blocked(String),
     /// A host outside the cluster announces an address.
     Conflict(String),
 }

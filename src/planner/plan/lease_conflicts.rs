@@ -16,22 +16,22 @@ use crate::model::{ServiceKey, ServiceView};
 /// Such leases, each with the owner of its address.
 ///
 /// The present owner keeps an address: a lease recorded in its Service is uncontested while it is extended.
-pub(super) fn contested(
-    seen: &ClusterState,
-    askings: &BTreeMap<&ServiceKey, DhcpSpec>,
+pub(super) fn lease_conflicts(
+    state: &ClusterState,
+    specs: &BTreeMap<&ServiceKey, DhcpSpec>,
 ) -> BTreeMap<LeaseKey, String> {
-    let asking = askings.iter().filter_map(|(key, asking)| Some((*key, seen.services.get(*key)?, asking)));
+    let requests = specs.iter().filter_map(|(key, spec)| Some((*key, state.services.get(*key)?, spec)));
     let claims: Vec<Claim<'_>> =
-        asking.flat_map(|(key, view, asking)| claims(seen, key, view, asking)).collect();
+        requests.flat_map(|(key, view, spec)| claims(state, key, view, spec)).collect();
     if claims.iter().all(|claim| claim.recorded) {
         return BTreeMap::new();
     }
-    let by_hand = by_hand(seen);
+    let by_hand = by_hand(state);
     let whose = |claim: &Claim<'_>| {
         let address = claim.address;
-        let reserved = || match seen.reserved.check(address) {
+        let reserved = || match state.reserved.check(address) {
             Err(refusal) => Some(refusal.to_string()),
-            Ok(()) => seen.vips.contains(&address).then(|| Refusal::ControlPlane(address).to_string()),
+            Ok(()) => state.vips.contains(&address).then(|| Refusal::ControlPlane(address).to_string()),
         };
         let given_by_hand = || {
             let mut others = by_hand.get(&address)?.iter().filter(|other| **other != claim.service);
@@ -49,9 +49,9 @@ pub(super) fn contested(
 }
 
 /// Static addresses of Services.
-fn by_hand(seen: &ClusterState) -> BTreeMap<IpAddr, Vec<&ServiceKey>> {
+fn by_hand(state: &ClusterState) -> BTreeMap<IpAddr, Vec<&ServiceKey>> {
     let mut found: BTreeMap<IpAddr, Vec<&ServiceKey>> = BTreeMap::new();
-    for (key, view) in &seen.services {
+    for (key, view) in &state.services {
         for wanted in wanted(view) {
             if let Wanted::Ip(address) = wanted {
                 found.entry(address).or_default().push(key);
@@ -65,26 +65,26 @@ fn by_hand(seen: &ClusterState) -> BTreeMap<IpAddr, Vec<&ServiceKey>> {
 struct Claim<'a> {
     service: &'a ServiceKey,
     created: i64,
-    asking: &'a DhcpSpec,
+    spec: &'a DhcpSpec,
     lease: LeaseKey,
     address: IpAddr,
     recorded: bool,
 }
 
 fn claims<'a>(
-    seen: &'a ClusterState,
+    state: &'a ClusterState,
     service: &'a ServiceKey,
     view: &'a ServiceView,
-    asking: &'a DhcpSpec,
+    spec: &'a DhcpSpec,
 ) -> impl Iterator<Item = Claim<'a>> {
-    asking.families.iter().filter_map(move |family| {
+    spec.families.iter().filter_map(move |family| {
         let lease = leases::key(view, *family);
-        let held = seen.leases.get(&lease)?;
+        let held = state.leases.get(&lease)?;
         let address = held.address?;
         let written = SavedLease::find(view.annotation(DHCP_LEASE).unwrap_or_default(), *family);
         let recorded =
             written.zip(held.saved.as_ref()).is_some_and(|(written, now)| written.continues_as(now));
-        Some(Claim { service, created: view.created, asking, lease, address, recorded })
+        Some(Claim { service, created: view.created, spec, lease, address, recorded })
     })
 }
 
@@ -93,7 +93,7 @@ impl Claim<'_> {
     fn goes_before(&self, other: &Self) -> bool {
         let rank = |claim: &Self| (!claim.recorded, claim.created, claim.service.clone());
         self.address == other.address
-            && self.asking.identity.client_id() != other.asking.identity.client_id()
+            && self.spec.identity.client_id() != other.spec.identity.client_id()
             && rank(self) < rank(other)
     }
 }

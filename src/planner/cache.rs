@@ -1,0 +1,299 @@
+//! What is known of the cluster, from watches, DNS and the gateways.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::endpoints::Slice;
+use super::plan::{ClusterState, Plan, PlanContext};
+use super::reserved::Reserved;
+use crate::cluster::watch::Change;
+use crate::model::node::NodeView;
+use crate::model::{BootTime, Prefix, ServiceKey, ServiceView};
+use crate::upnp::mapping::MappingKey;
+use crate::upnp::status::GatewayStatus;
+
+/// The address of a deleted Service stays this long, so that its port mappings can be closed from it.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// An event of a watch or a DNS query.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, and most are of the largest kind")]
+pub enum WatchEvent {
+    Services(Change<(ServiceKey, ServiceView)>),
+    Endpoints(Change<Slice>),
+    Nodes(Change<NodeView>),
+    /// Addresses of all names that are to be resolved.
+    Names(BTreeMap<String, Vec<IpAddr>>),
+    /// ServiceCIDRs by name.
+    Cidrs(Change<(String, Vec<Prefix>)>),
+}
+
+/// A deleted or deselected Service with open port mappings.
+#[derive(Debug)]
+struct Terminating {
+    until: BootTime,
+    mappings: Vec<MappingKey>,
+    /// The version that is no longer selected; None if the Service is deleted.
+    deselected: Option<ServiceView>,
+}
+
+/// The state of the cluster as the watches report it.
+#[derive(Debug, Default)]
+pub struct Cache {
+    pub state: ClusterState,
+    nodes: BTreeMap<String, NodeView>,
+    cidrs: BTreeMap<String, Vec<Prefix>>,
+    services_listed: bool,
+    endpoints_listed: bool,
+    terminating: BTreeMap<ServiceKey, Terminating>,
+    gateways: GatewayStatus,
+}
+
+impl Cache {
+    /// `left_over` are tagged addresses of an earlier process.
+    pub fn new(left_over: BTreeSet<IpAddr>) -> Self {
+        Self { state: ClusterState { left_over, ..ClusterState::default() }, ..Self::default() }
+    }
+
+    /// Applies an event. `plan` is the latest plan.
+    pub fn apply(&mut self, now: BootTime, event: WatchEvent, context: &PlanContext, plan: &Plan) {
+        match event {
+            WatchEvent::Services(change) => {
+                self.services_listed = true;
+                self.apply_service(now, change, context, plan);
+            }
+            WatchEvent::Endpoints(change) => {
+                self.endpoints_listed = true;
+                match change {
+                    Change::Reset(all) => self.state.endpoints.reset(all),
+                    Change::Applied(slice) => self.state.endpoints.apply(slice),
+                    Change::Deleted(slice) => self.state.endpoints.remove(&slice),
+                }
+            }
+            WatchEvent::Nodes(change) => {
+                let named = |node: NodeView| (node.name.clone(), node);
+                apply_to(&mut self.nodes, change, named);
+                self.state.reserved = Reserved::new(self.nodes.values(), None);
+                self.state.node_labels = self.nodes.get(&context.me).map(|node| node.provided.clone());
+            }
+            WatchEvent::Names(names) => self.state.names = names,
+            WatchEvent::Cidrs(change) => {
+                apply_to(&mut self.cidrs, change, |cidr| cidr);
+                self.state.service_cidrs = self.cidrs.values().flatten().copied().collect();
+            }
+        }
+        self.state.listed = self.services_listed && self.endpoints_listed;
+    }
+
+    fn apply_service(
+        &mut self,
+        now: BootTime,
+        change: Change<(ServiceKey, ServiceView)>,
+        context: &PlanContext,
+        plan: &Plan,
+    ) {
+        match change {
+            Change::Reset(all) => {
+                self.terminating.clear();
+                self.state.services.clear();
+                all.into_iter().for_each(|(key, view)| self.state.apply(key, view));
+            }
+            Change::Applied((key, view)) => {
+                self.terminating.remove(&key);
+                let selected = context.rules.covers(&key, &view);
+                if selected || !self.terminate(now, &key, Some(&view), plan) {
+                    self.state.apply(key, view);
+                }
+            }
+            Change::Deleted((key, _)) => {
+                if !self.terminate(now, &key, None, plan) {
+                    self.state.services.remove(&key);
+                }
+            }
+        }
+        self.state.terminating = self.terminating.keys().cloned().collect();
+    }
+
+    /// Keeps a Service until its port mappings are closed. Returns whether it has any.
+    fn terminate(
+        &mut self,
+        now: BootTime,
+        key: &ServiceKey,
+        deselected: Option<&ServiceView>,
+        plan: &Plan,
+    ) -> bool {
+        let mappings = plan.mappings.services.get(key).into_iter().flatten();
+        let mappings: Vec<MappingKey> = mappings.map(|mapping| mapping.key.clone()).collect();
+        let open = mappings.iter().any(|key| self.gateways.is_open(key));
+        if open {
+            let (until, deselected) = (now + CLOSE_TIMEOUT, deselected.cloned());
+            self.terminating.insert(key.clone(), Terminating { until, mappings, deselected });
+        }
+        open
+    }
+
+    /// The gateways' state has changed. Returns whether a Service was released.
+    pub fn apply_gateways(&mut self, now: BootTime, gateways: GatewayStatus) -> bool {
+        self.gateways = gateways;
+        self.handle_timeout(now)
+    }
+
+    /// Releases terminating Services whose mappings are closed, or after [`CLOSE_TIMEOUT`]. Returns whether there were any.
+    pub fn handle_timeout(&mut self, now: BootTime) -> bool {
+        let gateways = &self.gateways;
+        let released = self
+            .terminating
+            .extract_if(.., |_, it| now >= it.until || !it.mappings.iter().any(|key| gateways.is_open(key)));
+        let released: Vec<(ServiceKey, Terminating)> = released.collect();
+        for (key, Terminating { deselected, .. }) in &released {
+            self.state.terminating.remove(key);
+            match deselected {
+                Some(view) => self.state.apply(key.clone(), view.clone()),
+                None => drop(self.state.services.remove(key)),
+            }
+        }
+        !released.is_empty()
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<BootTime> {
+        self.terminating.values().map(|it| it.until).min()
+    }
+}
+
+/// Applies a change to a map of objects.
+fn apply_to<T, V>(objects: &mut BTreeMap<String, V>, change: Change<T>, named: impl Fn(T) -> (String, V)) {
+    match change {
+        Change::Reset(all) => *objects = all.into_iter().map(named).collect(),
+        Change::Applied(object) => objects.extend([named(object)]),
+        Change::Deleted(object) => drop(objects.remove(&named(object).0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ClassRule, UpnpPolicy};
+    use crate::model::annotation::{FORWARD_UPNP, LOAD_BALANCER_IPS};
+    use crate::model::service::Protocol;
+    use crate::model::{InterfaceSelector, PrefixLength};
+    use crate::planner::plan::{Mode, plan};
+    use crate::planner::select::Rules;
+
+    const ADDRESS: &str = "192.0.2.1";
+
+    fn context() -> PlanContext {
+        PlanContext {
+            me: "node-1".into(),
+            rules: Rules { namespace: None, class: ClassRule::None, on_demand: true },
+            mode: Mode::PerService,
+            control_plane: None,
+            services: true,
+            interface: InterfaceSelector::Named("eth0".into()),
+            main_interface: "eth0".into(),
+            v4: PrefixLength::Fixed(32),
+            v6: PrefixLength::Fixed(128),
+            routes: None,
+            upnp: UpnpPolicy::Always,
+        }
+    }
+
+    fn at(milliseconds: u64) -> BootTime {
+        BootTime::from_boot(Duration::from_millis(milliseconds))
+    }
+
+    fn key() -> ServiceKey {
+        ServiceKey { namespace: "lab".into(), name: "web".into() }
+    }
+
+    fn view(load_balancer: bool) -> ServiceView {
+        let annotations = [(LOAD_BALANCER_IPS, ADDRESS), (FORWARD_UPNP, "true")];
+        ServiceView {
+            load_balancer,
+            annotations: annotations.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            ports: vec![(Protocol::Tcp, 80)],
+            ..ServiceView::default()
+        }
+    }
+
+    /// Gateways with the Service's mapping, or without any.
+    fn gateways(open: bool) -> GatewayStatus {
+        let key = MappingKey { address: ADDRESS.parse().unwrap(), protocol: Protocol::Tcp, external: 80 };
+        let gateway: IpAddr = [192, 0, 2, 254].into();
+        let ports = open.then(|| (key, [(gateway, Ok(()))].into())).into_iter().collect();
+        GatewayStatus { ports, ..GatewayStatus::default() }
+    }
+
+    /// A cache with one Service, and its plan.
+    fn listed(open: bool) -> (Cache, Plan) {
+        let mut cache = Cache::new(BTreeSet::new());
+        let none = Plan::default();
+        let services = WatchEvent::Services(Change::Reset(vec![(key(), view(true))]));
+        for event in [services, WatchEvent::Endpoints(Change::Reset(Vec::new()))] {
+            cache.apply(at(0), event, &context(), &none);
+        }
+        cache.apply_gateways(at(0), gateways(open));
+        let plan = plan(&context(), &cache.state);
+        assert!(cache.state.listed && plan.mappings.services.contains_key(&key()));
+        (cache, plan)
+    }
+
+    fn delete(cache: &mut Cache, plan: &Plan) {
+        let deleted = WatchEvent::Services(Change::Deleted((key(), view(true))));
+        cache.apply(at(0), deleted, &context(), plan);
+    }
+
+    #[test]
+    fn a_deleted_service_without_open_mappings_is_forgotten() {
+        let (mut cache, plan) = listed(false);
+        delete(&mut cache, &plan);
+        assert!(cache.state.services.is_empty());
+        assert_eq!(cache.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_deleted_service_keeps_its_address_until_its_mappings_are_closed() {
+        let (mut cache, before) = listed(true);
+        delete(&mut cache, &before);
+        let after = plan(&context(), &cache.state);
+        assert_eq!(after.services[&key()].addresses, before.services[&key()].addresses);
+        assert!(after.mappings.services.is_empty());
+        // The gateway still has it, then it has not.
+        assert!(!cache.apply_gateways(at(1), gateways(true)));
+        assert!(cache.apply_gateways(at(2), gateways(false)));
+        assert!(cache.state.services.is_empty() && cache.state.terminating.is_empty());
+        assert_eq!(cache.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_gateway_that_does_not_close_a_mapping_delays_the_end_of_a_service_only_so_long() {
+        let (mut cache, plan) = listed(true);
+        delete(&mut cache, &plan);
+        assert_eq!(cache.poll_timeout(), Some(at(2000)));
+        assert!(!cache.handle_timeout(at(1999)));
+        assert!(cache.handle_timeout(at(2000)));
+        assert!(cache.state.services.is_empty());
+        assert!(!cache.handle_timeout(at(2000)));
+    }
+
+    #[test]
+    fn a_deselected_service_is_replaced_by_its_new_version_once_its_mappings_are_closed() {
+        let (mut cache, plan) = listed(true);
+        let changed = WatchEvent::Services(Change::Applied((key(), view(false))));
+        cache.apply(at(0), changed, &context(), &plan);
+        assert!(cache.state.services[&key()].load_balancer);
+        cache.apply_gateways(at(1), gateways(false));
+        assert!(!cache.state.services[&key()].load_balancer);
+    }
+
+    #[test]
+    fn a_service_that_is_created_again_does_not_terminate() {
+        let (mut cache, plan) = listed(true);
+        delete(&mut cache, &plan);
+        cache.apply(at(1), WatchEvent::Services(Change::Applied((key(), view(true)))), &context(), &plan);
+        assert!(!cache.handle_timeout(at(5000)));
+        assert!(cache.state.terminating.is_empty() && cache.state.services.contains_key(&key()));
+    }
+}

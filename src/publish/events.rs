@@ -1,0 +1,146 @@
+//! Events about Services: problems, and addresses gained and lost.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::Sources;
+use super::port_mappings::MappingReports;
+use crate::cluster::event::Event;
+use crate::model::{BootTime, GroupId, Role, Roles, ServiceKey};
+use crate::planner::plan::{Issue, ServicePlan};
+
+/// Reports each problem once.
+#[derive(Debug, Default)]
+pub(super) struct IssueReports {
+    reported: BTreeMap<ServiceKey, BTreeSet<Issue>>,
+}
+
+impl IssueReports {
+    /// Problems that have not been reported yet.
+    pub(super) fn update(
+        &mut self,
+        now: BootTime,
+        sources: &Sources,
+        mappings: &MappingReports,
+    ) -> Vec<(ServiceKey, Event)> {
+        let mut events = Vec::new();
+        let mut current = BTreeMap::new();
+        for (key, service) in &sources.plan.services {
+            let mut issues = sources.issues(key, service);
+            issues.extend(mappings.issues(now, sources, key).into_iter().map(Issue::Gateway));
+            let known = self.reported.get(key);
+            for issue in issues.iter().filter(|issue| !known.is_some_and(|known| known.contains(issue))) {
+                let (reason, message) = describe(issue, &sources.options.me);
+                events.push((key.clone(), sources.event(key, true, reason, message)));
+            }
+            if !issues.is_empty() {
+                current.insert(key.clone(), issues);
+            }
+        }
+        self.reported = current;
+        events
+    }
+}
+
+/// The Event of a problem on this node: its reason and its message.
+fn describe(issue: &Issue, me: &str) -> (&'static str, String) {
+    match issue {
+        Issue::Refused(refusal) => ("AddressRefused", format!("{refusal}: {}", refusal.remedy())),
+        Issue::Annotation(text) => ("AnnotationIgnored", text.clone()),
+        Issue::Lease(text) => ("NoLease", format!("node {me}: {text}")),
+        Issue::Gateway(text) => ("PortNotForwarded", text.clone()),
+        Issue::Blocked(text) => ("AddressBlocked", format!("node {me} cannot announce it: {text}")),
+        Issue::Conflict(text) => ("AddressConflict", format!("node {me} announces it, and so does {text}")),
+    }
+}
+
+impl Sources {
+    /// Problems of a Service, but for those of its port mappings.
+    fn issues(&self, key: &ServiceKey, service: &ServicePlan) -> BTreeSet<Issue> {
+        let of = |problems: &BTreeMap<IpAddr, String>, issue: fn(String) -> Issue| {
+            let found = service.addresses.iter().filter_map(|address| problems.get(address));
+            found.cloned().map(issue).collect::<Vec<_>>()
+        };
+        let mut issues: BTreeSet<Issue> = service.issues.iter().cloned().collect();
+        issues.extend(of(&self.host.blocked, Issue::Blocked));
+        issues.extend(of(&self.host.conflicts, Issue::Conflict));
+        issues.extend(self.name_issue(key, service).map(Issue::Annotation));
+        issues
+    }
+
+    /// Addresses lost without a hand-over since this node announced `before`.
+    pub(super) fn losses(&self, before: &BTreeSet<IpAddr>, roles: &Roles) -> Vec<Event> {
+        let lost: BTreeSet<IpAddr> = before.difference(&self.host.held).copied().collect();
+        let me = &self.options.me;
+        let mut events = Vec::new();
+        for (key, service) in self.plan.services.iter().filter(|(_, service)| service.servable_here) {
+            let addresses = service.addresses.iter().filter(|address| lost.contains(address));
+            let addresses: Vec<String> = addresses.map(IpAddr::to_string).collect();
+            let Some(group @ GroupId::Lease(lease)) = &service.group else { continue };
+            let Some(Role::Follower { holder, .. }) = roles.get(group) else { continue };
+            if addresses.is_empty() {
+                continue;
+            }
+            let why = match holder.as_ref().filter(|holder| *holder != me) {
+                Some(holder) => format!("Lease {lease} names {holder}"),
+                None => format!("Lease {lease} could not be renewed in time"),
+            };
+            let text = format!("node {me} no longer announces {}: {why}", addresses.join(", "));
+            events.push(self.event(key, true, "AddressLost", text));
+        }
+        events
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::HostStatus;
+    use crate::planner::plan::Plan;
+
+    fn sources(blocked: &[(&str, &str)]) -> Sources {
+        let key = ServiceKey { namespace: "lab".into(), name: "web".into() };
+        let addresses = vec!["192.0.2.1".parse().unwrap()];
+        let lease = crate::model::LeaseName { namespace: "lab".into(), name: "kubevip-web".into() };
+        let group = Some(GroupId::Lease(lease));
+        let service = ServicePlan { addresses, group, servable_here: true, ..ServicePlan::default() };
+        let blocked = blocked.iter().map(|(address, text)| (address.parse().unwrap(), (*text).to_owned()));
+        Sources {
+            plan: Arc::new(Plan { services: [(key, service)].into(), ..Plan::default() }),
+            host: HostStatus { blocked: blocked.collect(), ..HostStatus::default() },
+            ..Sources::default()
+        }
+    }
+
+    #[test]
+    fn a_problem_is_reported_once_and_again_when_it_has_returned() {
+        let mut reports = IssueReports::default();
+        let mut reported = |blocked| {
+            let (now, mappings) = (BootTime::default(), MappingReports::default());
+            reports.update(now, &sources(blocked), &mappings).len()
+        };
+        let down: &[(&str, &str)] = &[("192.0.2.1", "eth0 is down")];
+        assert_eq!([reported(down), reported(down)], [1, 0]);
+        assert_eq!(reported(&[("192.0.2.1", "eth0 is away")]), 1);
+        assert_eq!([reported(&[]), reported(down)], [0, 1]);
+        assert_eq!(reported(&[("192.0.2.2", "of another Service")]), 0);
+    }
+
+    #[test]
+    fn a_lost_address_is_reported_with_the_reason() {
+        let sources = sources(&[]);
+        let before = ["192.0.2.1".parse().unwrap()].into();
+        let group = sources.plan.services.values().next().unwrap().group.clone().unwrap();
+        let text = |holder: Option<&str>| {
+            let role = Role::Follower { holder: holder.map(str::to_owned), fence_until: None };
+            let events = sources.losses(&before, &[(group.clone(), role)].into());
+            events.into_iter().next().unwrap().message
+        };
+        assert!(text(Some("node-2")).ends_with("192.0.2.1: Lease lab/kubevip-web names node-2"));
+        assert!(text(None).ends_with("192.0.2.1: Lease lab/kubevip-web could not be renewed in time"));
+        assert!(sources.losses(&before, &Roles::new()).is_empty());
+        assert!(sources.losses(&BTreeSet::new(), &Roles::new()).is_empty());
+    }
+}

@@ -1,0 +1,253 @@
+//! When the status of each Service is written.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::Sources;
+use super::status::{Change, Here, change};
+use crate::cluster::event::Event;
+use crate::cluster::write::WriteResult;
+use crate::model::annotation::{MDNS_NAME, UPNP_EXTERNAL_IP, VIP_HOST};
+use crate::model::hash::{fnv1a, spread};
+use crate::model::{Backoff, BootTime, GroupId, ServiceKey, ServiceView};
+use crate::planner::plan::ServicePlan;
+
+/// Writes in flight.
+const MAX_WRITES: usize = 16;
+/// Back-off after a failed write of a Service.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// After a change of the announced addresses writes that can wait leave the API server to the elections for this long.
+const SETTLE_TIME: Duration = Duration::from_millis(300);
+/// Spreads the writes of nodes that could all write the same status.
+const WRITE_JITTER: Duration = Duration::from_millis(300);
+
+/// A write of the status of a Service.
+#[derive(Debug)]
+pub(super) struct Write {
+    pub(super) key: ServiceKey,
+    pub(super) change: Change,
+    /// It names this node as a new one.
+    gain: bool,
+}
+
+/// The schedule of writes.
+#[derive(Debug, Default)]
+pub(super) struct StatusWrites {
+    in_flight: BTreeSet<ServiceKey>,
+    /// Written versions that the plan may not have seen yet.
+    written: BTreeMap<ServiceKey, ServiceView>,
+    /// Failed writes, and when they are repeated.
+    failures: BTreeMap<ServiceKey, (Backoff, BootTime)>,
+    /// Start of this node's write where every node could write.
+    postponed: BTreeMap<ServiceKey, BootTime>,
+    /// End of the last [`SETTLE_TIME`].
+    settled_at: BootTime,
+}
+
+impl StatusWrites {
+    /// Forgets Services that are not planned any more.
+    pub(super) fn retain(&mut self, sources: &Sources) {
+        let services = &sources.plan.services;
+        let outdated = |key: &ServiceKey, written: &ServiceView| {
+            services.get(key).is_some_and(|service| service.view.is_older_than(written))
+        };
+        self.written.retain(|key, written| outdated(key, written));
+        self.failures.retain(|key, _| services.contains_key(key));
+        self.postponed.retain(|key, _| services.contains_key(key));
+    }
+
+    /// The announced addresses have changed.
+    pub(super) fn settle(&mut self, now: BootTime) {
+        // Not twice in a row: a flapping address must not postpone writes forever.
+        if now >= self.settled_at + SETTLE_TIME {
+            self.settled_at = now + SETTLE_TIME;
+        }
+    }
+
+    /// Writes to start now, as many as may be in flight.
+    pub(super) fn start(&mut self, now: BootTime, sources: &Sources) -> Vec<Write> {
+        let mut writes = Vec::new();
+        for (key, service) in &sources.plan.services {
+            if self.in_flight.len() >= MAX_WRITES {
+                break;
+            }
+            let paused = self.failures.get(key).is_some_and(|(_, until)| now < *until);
+            if paused || self.in_flight.contains(key) || self.written.contains_key(key) {
+                continue;
+            }
+            if let Some(write) = self.due(now, sources, key, service) {
+                self.in_flight.insert(key.clone());
+                writes.push(write);
+            }
+        }
+        writes
+    }
+
+    fn due(
+        &mut self,
+        now: BootTime,
+        sources: &Sources,
+        key: &ServiceKey,
+        service: &ServicePlan,
+    ) -> Option<Write> {
+        let me = &sources.options.me;
+        let anycast = service.group == Some(GroupId::EveryNode);
+        let (external, entries) = sources.external_addresses(key, service);
+        let mut annotations = service.lease_annotations.clone();
+        annotations.extend(sources.name_annotation(key, service).map(|text| (MDNS_NAME, text)));
+        annotations.extend(external.map(|text| (UPNP_EXTERNAL_IP, text)));
+        let here = Here { held: &sources.host.held, me, anycast, external: entries };
+        let Some(change) = change(service, here, annotations) else {
+            self.postponed.remove(key);
+            return None;
+        };
+        let host = service.view.annotation(VIP_HOST);
+        // One node's write is enough.
+        if anycast && host != Some(me) {
+            let seed = fnv1a(format!("{me}/{key}").as_bytes());
+            let due = self.postponed.entry(key.clone());
+            if now < *due.or_insert_with(|| now + WRITE_JITTER.mul_f64(spread(seed, 0))) {
+                return None;
+            }
+        }
+        // With the same address only the node's name changes: no traffic depends on it.
+        if change.ingress == service.view.status && now < self.settled_at {
+            return None;
+        }
+        let gain = host != change.host.as_deref();
+        Some(Write { key: key.clone(), change, gain })
+    }
+
+    /// The result of a write. Returns an Event about the Service.
+    pub(super) fn finish(
+        &mut self,
+        now: BootTime,
+        sources: &Sources,
+        write: Write,
+        result: WriteResult,
+    ) -> Option<Event> {
+        let Write { key, change, gain } = write;
+        self.in_flight.remove(&key);
+        let WriteResult::Done(view) = result else {
+            let first = (Backoff::new(BACKOFF_MIN, BACKOFF_MAX), now);
+            let (backoff, until) = self.failures.entry(key).or_insert(first);
+            *until = now + backoff.next_pause();
+            return None;
+        };
+        self.failures.remove(&key);
+        let service = sources.plan.services.get(&key)?;
+        let addresses: Vec<String> = service.addresses.iter().map(IpAddr::to_string).collect();
+        let addresses = addresses.join(", ");
+        if service.view.is_older_than(&view) {
+            self.written.insert(key.clone(), *view);
+        }
+        match change.host {
+            Some(me) if gain => {
+                Some(sources.event(&key, false, "AddressGained", format!("node {me} announces {addresses}")))
+            }
+            None => {
+                let text = format!("withdrew {addresses}: the Service has no ready endpoints");
+                Some(sources.event(&key, true, "AddressWithdrawn", text))
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// When [`Self::start`] may have something to do.
+    #[must_use]
+    pub(super) fn poll_timeout(&self, now: BootTime) -> Option<BootTime> {
+        let retries = self.failures.values().map(|(_, until)| *until);
+        let due = retries.chain(self.postponed.values().copied()).chain([self.settled_at]);
+        due.filter(|at| *at > now).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::HostStatus;
+    use crate::planner::plan::Plan;
+    use crate::publish::Options;
+
+    const ADDRESS: &str = "192.0.2.1";
+
+    fn at(milliseconds: u64) -> BootTime {
+        BootTime::from_boot(Duration::from_millis(milliseconds))
+    }
+
+    fn key() -> ServiceKey {
+        ServiceKey { namespace: "lab".into(), name: "web".into() }
+    }
+
+    fn view(version: &str) -> ServiceView {
+        ServiceView { resource_version: version.into(), ..ServiceView::default() }
+    }
+
+    /// A node that announces one Service of this version, as the elected one or as any node does.
+    fn sources(version: &str, anycast: bool) -> Sources {
+        let address: IpAddr = ADDRESS.parse().unwrap();
+        let service = ServicePlan {
+            view: Arc::new(view(version)),
+            addresses: vec![address],
+            group: anycast.then_some(GroupId::EveryNode),
+            servable_here: true,
+            has_endpoints: true,
+            ..ServicePlan::default()
+        };
+        let plan = Plan { services: [(key(), service)].into(), ..Plan::default() };
+        Sources {
+            options: Options { me: "node-1".into(), ..Options::default() },
+            plan: Arc::new(plan),
+            host: HostStatus { held: [address].into(), ..HostStatus::default() },
+            ..Sources::default()
+        }
+    }
+
+    fn done(version: &str) -> WriteResult {
+        WriteResult::Done(Box::new(view(version)))
+    }
+
+    #[test]
+    fn a_write_is_followed_by_none_until_the_plan_has_seen_it() {
+        let mut writes = StatusWrites::default();
+        let before = sources("1", false);
+        let write = writes.start(at(1000), &before).pop().unwrap();
+        assert!(writes.start(at(1000), &before).is_empty(), "one at a time");
+        let event = writes.finish(at(1000), &before, write, done("2")).unwrap();
+        assert_eq!(
+            (event.reason, event.message.as_str()),
+            ("AddressGained", "node node-1 announces 192.0.2.1")
+        );
+        assert!(writes.start(at(1000), &before).is_empty(), "the plan is of an earlier version");
+        let after = sources("2", false);
+        writes.retain(&after);
+        assert_eq!(writes.start(at(1000), &after).len(), 1);
+    }
+
+    #[test]
+    fn failed_writes_are_repeated_with_back_off() {
+        for result in [|| WriteResult::Gone, || WriteResult::Conflict, || WriteResult::Failed(String::new())]
+        {
+            let (mut writes, sources) = (StatusWrites::default(), sources("1", false));
+            for (now, again) in [(1000, 1050), (1050, 1150), (1150, 1350)] {
+                let write = writes.start(at(now), &sources).pop().unwrap();
+                assert_eq!(writes.finish(at(now), &sources, write, result()), None);
+                assert!(writes.start(at(again - 1), &sources).is_empty());
+                assert_eq!(writes.poll_timeout(at(now)), Some(at(again)));
+            }
+        }
+    }
+
+    #[test]
+    fn nodes_that_could_all_write_do_so_apart() {
+        let (mut writes, sources) = (StatusWrites::default(), sources("1", true));
+        assert!(writes.start(at(1000), &sources).is_empty());
+        let due = writes.poll_timeout(at(1000)).unwrap();
+        assert!(due > at(1000) && due <= at(1300), "{due:?}");
+        assert_eq!(writes.start(due, &sources).len(), 1);
+    }
+}
