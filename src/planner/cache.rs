@@ -14,7 +14,7 @@ use crate::upnp::mapping::MappingKey;
 use crate::upnp::status::GatewayStatus;
 
 /// The address of a deleted Service stays this long, so that its port mappings can be closed from it.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An event of a watch or a DNS query.
 #[derive(Debug)]
@@ -271,11 +271,11 @@ mod tests {
     fn a_gateway_that_does_not_close_a_mapping_delays_the_end_of_a_service_only_so_long() {
         let (mut cache, plan) = listed(true);
         delete(&mut cache, &plan);
-        assert_eq!(cache.poll_timeout(), Some(at(2000)));
-        assert!(!cache.handle_timeout(at(1999)));
-        assert!(cache.handle_timeout(at(2000)));
+        assert_eq!(cache.poll_timeout(), Some(at(5000)));
+        assert!(!cache.handle_timeout(at(4999)));
+        assert!(cache.handle_timeout(at(5000)));
         assert!(cache.state.services.is_empty());
-        assert!(!cache.handle_timeout(at(2000)));
+        assert!(!cache.handle_timeout(at(5000)));
     }
 
     #[test]

@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn labels_are_valid_and_only_for_held_addresses() {
         let key = |name: &str| ServiceKey { namespace: "shop".into(), name: name.into() };
-        let handled = |address: &str| ServicePlan {
+        let service = |address: &str| ServicePlan {
             addresses: vec![address.parse().unwrap()],
             servable_here: true,
             ..ServicePlan::default()
@@ -219,7 +219,7 @@ mod tests {
         let long = "x".repeat(60);
         let services =
             [("web", "192.0.2.1"), ("six", "fd00::1"), (&long, "192.0.2.1"), ("gone", "192.0.2.9")];
-        let services = services.map(|(name, address)| (key(name), handled(address))).into();
+        let services = services.map(|(name, address)| (key(name), service(address))).into();
         let plan = Plan { services, ..Plan::default() };
         let held = ["192.0.2.1", "fd00::1"].map(|address| address.parse().unwrap()).into();
         let desired = desired(&plan, &held);
