@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::gateway::{Gateway, GatewayError, search};
 use super::metrics::Metrics;
 use super::status::GatewayStatus;
-use super::table::{DesiredMappings, PortMappingTable, Step};
+use super::table::{DesiredMappings, Input, Output, PortMappingTable};
 use crate::host::HostWatch;
 use crate::model::{BootTime, Family, IfIndex};
 use crate::net::clock::{self, Timer};
@@ -23,13 +23,12 @@ const SEARCH_INTERVAL: Duration = Duration::from_secs(300);
 /// An interface's own addresses.
 type Own = (Option<Ipv4Addr>, Option<Ipv6Addr>);
 
-/// The task and its memory.
 #[derive(Debug)]
 pub struct Driver {
     interface: String,
     host: HostWatch,
-    wanted: watch::Receiver<DesiredMappings>,
-    outcome: watch::Sender<GatewayStatus>,
+    desired: watch::Receiver<DesiredMappings>,
+    status: watch::Sender<GatewayStatus>,
     metrics: Metrics,
     gateways: BTreeMap<IpAddr, Known>,
     search_at: BootTime,
@@ -50,19 +49,19 @@ impl Driver {
         host: HostWatch,
         metrics: Metrics,
     ) -> (Self, watch::Sender<DesiredMappings>, watch::Receiver<GatewayStatus>) {
-        let (wanted_in, wanted) = watch::channel(DesiredMappings::default());
-        let (outcome, outcome_out) = watch::channel(GatewayStatus::default());
+        let (desired_in, desired) = watch::channel(DesiredMappings::default());
+        let (status, status_out) = watch::channel(GatewayStatus::default());
         let driver = Self {
             interface: interface.to_owned(),
             host,
-            wanted,
-            outcome,
+            desired,
+            status,
             metrics,
             gateways: BTreeMap::new(),
             search_at: BootTime::default(),
             trouble: None,
         };
-        (driver, wanted_in, outcome_out)
+        (driver, desired_in, status_out)
     }
 
     /// Runs until the sender of desired mappings is gone.
@@ -72,24 +71,35 @@ impl Driver {
     pub async fn run(mut self) -> std::io::Result<()> {
         let mut timer = Timer::new()?;
         loop {
-            let wanted = self.wanted.borrow_and_update().clone();
-            let done = |known: &Known| known.table.is_empty() && known.table.is_cleared(&wanted.retired);
-            let cleared =
-                wanted.retired.iter().all(|address| self.outcome.borrow().cleared.contains(address));
-            let idle = wanted.active.is_empty() && cleared && self.gateways.values().all(done);
+            self.update_desired();
+            let idle = self.is_idle();
             if !idle {
                 self.search().await;
-                self.execute(&wanted).await;
+                self.execute().await;
             }
-            self.publish(&wanted);
-            let steps =
-                self.gateways.values().filter_map(|known| known.table.poll_timeout(&known.of(&wanted)));
-            let due = (!idle).then_some(self.search_at).into_iter().chain(steps).min();
+            self.publish();
+            let steps = self.gateways.values().filter_map(|known| known.table.poll_timeout());
+            let due = steps.chain([self.search_at]).min().filter(|_| !idle);
             tokio::select! {
-                changed = self.wanted.changed() => if changed.is_err() { return Ok(()) },
-                () = timer.until(due.filter(|_| !idle)) => {}
+                changed = self.desired.changed() => if changed.is_err() { return Ok(()) },
+                () = timer.until(due) => {}
             }
         }
+    }
+
+    fn update_desired(&mut self) {
+        let desired = self.desired.borrow_and_update();
+        for known in self.gateways.values_mut() {
+            known.update_desired(&desired);
+        }
+    }
+
+    /// Whether no mapping is desired, and none is left.
+    fn is_idle(&self) -> bool {
+        let DesiredMappings { active, retired, .. } = &*self.desired.borrow();
+        active.is_empty()
+            && retired.is_subset(&self.status.borrow().cleared)
+            && self.gateways.values().all(|known| known.table.is_empty() && known.table.is_cleared(retired))
     }
 
     /// Searches when due.
@@ -112,7 +122,9 @@ impl Driver {
             let external = gateway.external_address().await;
             let known = self.gateways.entry(address).or_insert_with(|| {
                 tracing::info!(gateway = %address, external = ?external, "found a gateway");
-                Known { gateway, table: PortMappingTable::default(), external }
+                let mut known = Known { gateway, table: PortMappingTable::default(), external };
+                known.update_desired(&self.desired.borrow());
+                known
             });
             known.external = external;
         }
@@ -139,101 +151,101 @@ impl Driver {
         Ok(((v4, v6), index))
     }
 
-    /// Executes the requests that are due at every gateway.
-    async fn execute(&mut self, wanted: &DesiredMappings) {
-        let mut lost = Vec::new();
-        for (address, known) in &mut self.gateways {
-            let mine = known.of(wanted);
-            while let Some(step) = known.table.next(clock::now(), &mine) {
-                let done = known.step(step, &mine, &self.metrics).await;
-                if let Err(GatewayError::Away(why)) = done {
-                    tracing::warn!(gateway = %address, "the gateway does not respond any more: {why}");
-                    lost.push(*address);
-                    break;
+    /// Sends the requests that are due to every gateway.
+    async fn execute(&mut self) {
+        let addresses: Vec<IpAddr> = self.gateways.keys().copied().collect();
+        for address in addresses {
+            while let Some(request) = self.next_request(address)
+                && let Some(known) = self.gateways.get_mut(&address)
+            {
+                match known.send(request, &self.metrics).await {
+                    Ok(response) => known.table.handle_input(clock::now(), response),
+                    Err(why) => {
+                        tracing::warn!(gateway = %address, "the gateway does not respond any more: {why}");
+                        // It is found again when it is back, without mappings.
+                        self.gateways.remove(&address);
+                        self.search_at = clock::now() + SEARCH_RETRY_INTERVAL;
+                    }
                 }
             }
         }
-        for address in lost {
-            // It is found again when it is back, without mappings.
-            self.gateways.remove(&address);
-            self.search_at = clock::now() + SEARCH_RETRY_INTERVAL;
-        }
     }
 
-    fn publish(&self, wanted: &DesiredMappings) {
-        let mut outcome = GatewayStatus { trouble: self.trouble.clone(), ..GatewayStatus::default() };
+    /// The next request to a gateway. A port is published as unconfirmed before the request that opens it is sent, and what is
+    /// not desired any more is not requested: the address of a deleted Service stays until its ports are closed from it.
+    fn next_request(&mut self, address: IpAddr) -> Option<Output> {
+        self.gateways.get_mut(&address)?.table.handle_timeout(clock::now());
+        self.publish();
+        while self.desired.has_changed().is_ok_and(|changed| changed) {
+            self.update_desired();
+            self.publish();
+        }
+        self.gateways.get_mut(&address)?.table.poll_output()
+    }
+
+    fn publish(&self) {
+        let mut status = GatewayStatus { trouble: self.trouble.clone(), ..GatewayStatus::default() };
         for (address, known) in &self.gateways {
-            outcome.gateways.insert(*address, known.external);
+            status.gateways.insert(*address, known.external);
+            status.unconfirmed.extend(known.table.unconfirmed().cloned());
             for (key, result) in known.table.report() {
-                let ports = outcome.ports.entry(key.clone()).or_default();
+                let ports = status.ports.entry(key.clone()).or_default();
                 ports.insert(*address, result.map_err(str::to_owned));
             }
         }
-        let cleared = |address: &&IpAddr| {
-            self.gateways.values().all(|known| known.table.is_cleared(&[**address].into()))
-        };
-        outcome.cleared = wanted.retired.iter().filter(cleared).copied().collect();
-        self.metrics.update(&outcome);
-        watch_ext::set(&self.outcome, outcome);
+        status.cleared.clone_from(&self.desired.borrow().retired);
+        status
+            .cleared
+            .retain(|address| self.gateways.values().all(|known| known.table.is_cleared(&[*address].into())));
+        self.metrics.update(&status);
+        watch_ext::set(&self.status, status);
     }
 }
 
 impl Known {
-    /// The part that this gateway supports.
-    fn of(&self, wanted: &DesiredMappings) -> DesiredMappings {
-        let mut mine = wanted.clone();
-        mine.active.retain(|key, _| self.gateway.serves(key.address));
-        mine
+    /// Passes in the mappings that this gateway supports.
+    fn update_desired(&mut self, desired: &DesiredMappings) {
+        let mut desired = desired.clone();
+        desired.active.retain(|key, _| self.gateway.serves(key.address));
+        self.table.handle_input(clock::now(), Input::Desired(desired));
     }
 
-    async fn step(
-        &mut self,
-        step: Step,
-        wanted: &DesiredMappings,
-        metrics: &Metrics,
-    ) -> Result<(), GatewayError> {
-        let done = match step {
-            Step::List => match self.gateway.list().await {
-                Ok(entries) => {
-                    self.table.listed(clock::now(), &entries, wanted);
+    /// Sends a request and returns the response, or why there is none.
+    async fn send(&mut self, request: Output, metrics: &Metrics) -> Result<Input, String> {
+        let response = match request {
+            Output::List => {
+                let listed = self.gateway.list().await;
+                if listed.is_ok() {
                     // Internet providers change it from time to time.
                     self.external = self.gateway.external_address().await.or(self.external);
-                    Ok(())
                 }
-                Err(error) => {
-                    self.table.not_listed(clock::now());
-                    Err(error)
-                }
-            },
-            Step::Open(mapping) => match self.gateway.open(&mapping).await {
-                Ok(lease) => {
-                    metrics.opened.inc();
-                    self.table.opened(clock::now(), mapping, lease);
-                    Ok(())
-                }
-                Err(error) => {
-                    self.table.failed(clock::now(), &mapping.key, error.to_string());
-                    Err(error)
-                }
-            },
-            Step::Close(key) => {
+                listed.map(Input::Listed)
+            }
+            Output::Open(mapping) => self.gateway.open(&mapping).await.map(|lease| {
+                metrics.opened.inc();
+                Input::Opened(lease)
+            }),
+            Output::Close(key) => {
+                let (address, port, family) = (key.address, key.external, Family::of(key.address));
                 let closed = self.gateway.close(&key).await;
-                let family = Family::of(key.address);
                 match &closed {
                     Ok(()) => {
                         metrics.closed.inc();
-                        tracing::info!(address = %key.address, port = key.external, %family, "closed a port mapping of the gateway");
+                        tracing::info!(%address, port, %family, "closed a port mapping of the gateway");
                     }
                     Err(error) => {
-                        tracing::warn!(address = %key.address, port = key.external, "cannot close a port mapping of the gateway: {error}")
+                        tracing::warn!(%address, port, "cannot close a port mapping of the gateway: {error}");
                     }
                 }
-                closed
+                closed.map(|()| Input::Closed)
             }
         };
-        if done.is_err() {
+        response.or_else(|error| {
             metrics.errors.inc();
-        }
-        done
+            match error {
+                GatewayError::Away(why) => Err(why),
+                GatewayError::Refused(_) => Ok(Input::Refused(error.to_string())),
+            }
+        })
     }
 }

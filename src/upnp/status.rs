@@ -11,6 +11,8 @@ pub struct GatewayStatus {
     pub gateways: BTreeMap<IpAddr, Option<IpAddr>>,
     /// Open, or the reason of its failure, by gateway.
     pub ports: BTreeMap<MappingKey, BTreeMap<IpAddr, Result<(), String>>>,
+    /// Mappings that a gateway may have besides: requested without a response yet, or not renewed.
+    pub unconfirmed: BTreeSet<MappingKey>,
     /// A problem that concerns all mappings.
     pub trouble: Option<String>,
     /// Retired addresses without a mapping of ours on any gateway.
@@ -21,6 +23,11 @@ impl GatewayStatus {
     /// Whether any gateway has the mapping.
     pub fn is_open(&self, key: &MappingKey) -> bool {
         self.openers(key).next().is_some()
+    }
+
+    /// Whether a gateway has the mapping, or is just opening it.
+    pub fn may_be_open(&self, key: &MappingKey) -> bool {
+        self.unconfirmed.contains(key) || self.is_open(key)
     }
 
     /// The gateways that have the mapping.
@@ -87,8 +94,11 @@ mod tests {
                 (key(82), [(gateways[0], Err("no".into()))].into()),
             ]
             .into(),
+            unconfirmed: [key(82), key(84)].into(),
             ..GatewayStatus::default()
         };
+        let may_be_open = [81, 82, 83, 84].map(|port| outcome.may_be_open(&key(port)));
+        assert_eq!(may_be_open, [true, true, false, true]);
         assert_eq!([80, 81, 82, 83].map(|port| outcome.is_open(&key(port))), [true, true, false, false]);
         let all: BTreeSet<IpAddr> = outside.into_iter().flatten().collect();
         assert_eq!(outcome.outside([&key(80), &key(82)]), all);

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::mapping::{MARK, MappingKey, PortMapping};
-use crate::model::BootTime;
 use crate::model::service::Protocol;
+use crate::model::{Backoff, BootTime};
 
 /// A restarted gateway has lost its mappings: they are listed this often.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(20);
@@ -41,102 +41,188 @@ pub struct ListedMapping {
     pub description: String,
 }
 
-/// The next request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum Input {
+    Desired(DesiredMappings),
+    /// The response to [`Output::List`].
+    Listed(Vec<ListedMapping>),
+    /// The response to [`Output::Open`], with the lease; none is permanent.
+    Opened(Option<Duration>),
+    /// The response to [`Output::Close`].
+    Closed,
+    /// The gateway rejected the request, for this reason.
+    Refused(String),
+}
+
+/// A request to the gateway. The next one follows the response to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
     List,
     /// Open or renew.
     Open(PortMapping),
     Close(MappingKey),
 }
 
+#[derive(Debug, Default)]
+enum Request {
+    #[default]
+    None,
+    Due(Output),
+    /// Without a response yet.
+    Sent(Output),
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
-    Open { mapping: PortMapping, renew_at: Option<BootTime> },
-    Failed { why: String, again: BootTime, failures: u32 },
+    Open {
+        mapping: PortMapping,
+        renew_at: Option<BootTime>,
+    },
+    Failed {
+        why: String,
+        retry_at: BootTime,
+        backoff: Backoff,
+        /// It was open, and has not been renewed.
+        may_be_open: bool,
+    },
 }
 
 /// Mappings of one gateway.
 #[derive(Debug, Default)]
 pub struct PortMappingTable {
+    desired: DesiredMappings,
+    /// Of active mappings that were tried.
     states: BTreeMap<MappingKey, State>,
-    /// Ours by their description, and of no Service any more.
+    /// Mappings of ours that are to be closed.
     orphaned: BTreeSet<MappingKey>,
     /// Retired addresses without a mapping of ours in the last list.
     cleared: BTreeSet<IpAddr>,
-    look_at: BootTime,
-    looked_at: BootTime,
+    list_at: BootTime,
+    listed_at: BootTime,
     /// Mappings of other hosts, with their owner.
     foreign: BTreeMap<(Protocol, u16), String>,
+    request: Request,
 }
 
 impl PortMappingTable {
-    /// The next request that is due.
-    pub fn next(&mut self, now: BootTime, wanted: &DesiredMappings) -> Option<Step> {
-        let gone: Vec<MappingKey> =
-            self.states.keys().filter(|key| !wanted.active.contains_key(*key)).cloned().collect();
-        for key in gone {
-            let opened = matches!(self.states.remove(&key), Some(State::Open { .. }));
+    pub fn handle_input(&mut self, now: BootTime, input: Input) {
+        match (input, &self.request) {
+            (Input::Desired(desired), _) => self.set_desired(desired),
+            (response, Request::Sent(sent)) => self.handle_response(now, sent.clone(), response),
+            _ => {}
+        }
+        self.handle_timeout(now);
+    }
+
+    pub fn handle_timeout(&mut self, now: BootTime) {
+        if !matches!(self.request, Request::Sent(_)) {
+            self.request = self.next_request(now).map_or(Request::None, Request::Due);
+        }
+    }
+
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<Output> {
+        let Request::Due(output) = &self.request else { return None };
+        let output = output.clone();
+        self.request = Request::Sent(output.clone());
+        Some(output)
+    }
+
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<BootTime> {
+        if matches!(self.request, Request::Sent(_)) {
+            return None;
+        }
+        let states = self.states.values().filter_map(|state| match state {
+            State::Open { renew_at, .. } => *renew_at,
+            State::Failed { retry_at, .. } => Some(*retry_at),
+        });
+        states.chain(self.has_to_list().then_some(self.list_at)).min()
+    }
+
+    fn set_desired(&mut self, desired: DesiredMappings) {
+        self.orphaned.retain(|key| !desired.known.contains(key));
+        self.cleared.retain(|address| desired.retired.contains(address));
+        for (key, state) in self.states.extract_if(.., |key, _| !desired.active.contains_key(key)) {
+            let may_be_open = matches!(state, State::Open { .. } | State::Failed { may_be_open: true, .. });
             // A mapping that another node of this cluster renews is not closed.
-            if opened && !wanted.known.contains(&key) {
+            if may_be_open && !desired.known.contains(&key) {
                 self.orphaned.insert(key);
             }
         }
-        let stale = now.since(self.looked_at) > MAX_AGE;
-        if stale && self.orphaned.first().is_some_and(|key| key.address.is_ipv4()) {
-            return Some(Step::List);
-        }
-        if let Some(key) = self.orphaned.pop_first() {
-            // The next list shows whether it was closed.
-            if wanted.retired.contains(&key.address) {
-                self.look_at = self.look_at.min(now + BACKOFF_MIN);
+        self.desired = desired;
+    }
+
+    /// A response to another request than the last one is ignored.
+    fn handle_response(&mut self, now: BootTime, sent: Output, response: Input) {
+        match (sent, response) {
+            (Output::List, Input::Listed(entries)) => {
+                self.set_list_times(now);
+                self.update(&entries);
             }
-            return Some(Step::Close(key));
+            (Output::List, Input::Refused(_)) => self.set_list_times(now),
+            (Output::Open(mapping), Input::Opened(lease)) => self.opened(now, mapping, lease),
+            (Output::Open(mapping), Input::Refused(why)) => self.failed(now, &mapping.key, why),
+            (Output::Close(key), Input::Closed | Input::Refused(_)) => {
+                self.orphaned.remove(&key);
+                // The next list shows whether it was closed.
+                if self.desired.retired.contains(&key.address) {
+                    self.list_at = self.list_at.min(now + BACKOFF_MIN);
+                }
+            }
+            _ => return,
         }
-        self.cleared.retain(|address| wanted.retired.contains(address));
-        if self.has_to_look(wanted) && now >= self.look_at {
-            return Some(Step::List);
+        self.request = Request::None;
+    }
+
+    fn next_request(&mut self, now: BootTime) -> Option<Output> {
+        let stale = now.since(self.listed_at) > MAX_AGE;
+        let has_to_list_for = |key: &MappingKey| stale && key.address.is_ipv4();
+        if let Some(key) = self.orphaned.first() {
+            return Some(if has_to_list_for(key) { Output::List } else { Output::Close(key.clone()) });
         }
-        let due = wanted.active.values().find(|mapping| match self.states.get(&mapping.key) {
+        if self.has_to_list() && now >= self.list_at {
+            return Some(Output::List);
+        }
+        while let Some(mapping) = self.due(now).cloned() {
+            if has_to_list_for(&mapping.key) {
+                return Some(Output::List);
+            }
+            let MappingKey { address, protocol, external } = mapping.key;
+            let owner = self.foreign.get(&(protocol, external)).filter(|_| address.is_ipv4());
+            let Some(owner) = owner else { return Some(Output::Open(mapping)) };
+            let why = format!(
+                "port {external}/{protocol} of the gateway is mapped to {owner}: remove that mapping on the gateway, or \
+                 request another port with kube-vip.io/upnp-external-port"
+            );
+            self.failed(now, &mapping.key, why);
+        }
+        None
+    }
+
+    /// A mapping that is to be opened or renewed.
+    fn due(&self, now: BootTime) -> Option<&PortMapping> {
+        self.desired.active.values().find(|mapping| match self.states.get(&mapping.key) {
             None => true,
             Some(State::Open { mapping: known, renew_at }) => {
-                *known != **mapping || renew_at.is_some_and(|at| now >= at)
+                known != *mapping || renew_at.is_some_and(|at| now >= at)
             }
-            Some(State::Failed { again, .. }) => now >= *again,
-        })?;
-        if due.key.address.is_ipv4() && stale {
-            return Some(Step::List);
-        }
-        if let Some(owner) = self.foreign.get(&(due.key.protocol, due.key.external)).cloned()
-            && due.key.address.is_ipv4()
-        {
-            let why = format!(
-                "port {}/{} of the gateway is mapped to {owner}: remove that mapping on the gateway, or request another port with \
-                 kube-vip.io/upnp-external-port",
-                due.key.external, due.key.protocol
-            );
-            self.failed(now, &due.key, why);
-            return self.next(now, wanted);
-        }
-        Some(Step::Open(due.clone()))
+            Some(State::Failed { retry_at, .. }) => now >= *retry_at,
+        })
     }
 
-    pub fn poll_timeout(&self, wanted: &DesiredMappings) -> Option<BootTime> {
-        let states = self.states.values().filter_map(|state| match state {
-            State::Open { renew_at, .. } => *renew_at,
-            State::Failed { again, .. } => Some(*again),
-        });
-        states.chain(self.has_to_look(wanted).then_some(self.look_at)).min()
+    fn has_to_list(&self) -> bool {
+        let v4 = self.desired.active.keys().any(|key| key.address.is_ipv4());
+        v4 || !self.is_cleared(&self.desired.retired)
     }
 
-    fn has_to_look(&self, wanted: &DesiredMappings) -> bool {
-        let v4 = wanted.active.keys().any(|key| key.address.is_ipv4());
-        v4 || !self.is_cleared(&wanted.retired)
+    fn set_list_times(&mut self, now: BootTime) {
+        self.listed_at = now;
+        self.list_at = now + RESYNC_INTERVAL;
     }
 
-    /// The gateway listed these.
-    pub fn listed(&mut self, now: BootTime, entries: &[ListedMapping], wanted: &DesiredMappings) {
-        self.not_listed(now);
+    /// Compares the table with the gateway's list.
+    fn update(&mut self, entries: &[ListedMapping]) {
         self.foreign.clear();
         // A port that was ours and is mapped to another host by now is not closed.
         let elsewhere = |key: &MappingKey, entry: &ListedMapping| {
@@ -145,67 +231,68 @@ impl PortMappingTable {
                 && entry.client != Some(key.address)
         };
         self.orphaned.retain(|key| !entries.iter().any(|entry| elsewhere(key, entry)));
-        let mut here: BTreeSet<IpAddr> = wanted.active.keys().map(|key| key.address).collect();
-        here.extend(&wanted.retired);
+        let DesiredMappings { active, known, retired } = &self.desired;
+        let here: BTreeSet<&IpAddr> = active.keys().map(|key| &key.address).chain(retired).collect();
         let mut seen = BTreeSet::new();
         for entry in entries {
-            let key = entry.client.map(|address| MappingKey {
-                address,
-                protocol: entry.protocol,
-                external: entry.external,
-            });
+            let &ListedMapping { protocol, external, .. } = entry;
+            let key = entry.client.map(|address| MappingKey { address, protocol, external });
             let ours = entry.description.starts_with(MARK);
             match key {
                 // Mapped as desired, by any client.
-                Some(key) if wanted.active.get(&key).is_some_and(|mapping| mapping.port == entry.port) => {
+                Some(key) if active.get(&key).is_some_and(|mapping| mapping.port == entry.port) => {
                     seen.insert(key);
                 }
                 // Left over from an earlier Service.
-                Some(key) if ours && here.contains(&key.address) && !wanted.known.contains(&key) => {
+                Some(key) if ours && here.contains(&key.address) && !known.contains(&key) => {
                     self.orphaned.insert(key);
                 }
-                Some(key) if wanted.known.contains(&key) => {}
+                Some(key) if known.contains(&key) => {}
                 key => {
                     let who = key.map_or_else(|| "an unknown host".to_owned(), |key| key.address.to_string());
-                    let owner = format!("{who} (`{}`)", entry.description);
-                    self.foreign.insert((entry.protocol, entry.external), owner);
+                    self.foreign.insert((protocol, external), format!("{who} (`{}`)", entry.description));
                 }
             }
         }
         let left = |address: &&IpAddr| self.orphaned.iter().any(|key| key.address == **address);
-        self.cleared = wanted.retired.iter().filter(|address| !left(address)).copied().collect();
+        self.cleared = retired.iter().filter(|address| !left(address)).copied().collect();
         // A mapping that the gateway has lost is opened again.
         self.states.retain(|key, state| {
-            key.address.is_ipv6() || matches!(state, State::Failed { .. }) || seen.contains(key)
+            let there = key.address.is_ipv6() || seen.contains(key);
+            match state {
+                State::Open { .. } => there,
+                State::Failed { may_be_open, .. } => {
+                    *may_be_open &= there;
+                    true
+                }
+            }
         });
     }
 
-    /// The gateway did not list its mappings.
-    pub fn not_listed(&mut self, now: BootTime) {
-        self.looked_at = now;
-        self.look_at = now + RESYNC_INTERVAL;
+    fn opened(&mut self, now: BootTime, mapping: PortMapping, lease: Option<Duration>) {
+        let key = mapping.key.clone();
+        if self.desired.active.contains_key(&key) {
+            // Pinholes cannot be listed: they are renewed as often as mappings are listed.
+            let longest = if key.address.is_ipv6() { RESYNC_INTERVAL } else { Duration::MAX };
+            let renew_at = lease.map(|lease| now + longest.min(lease / 2));
+            self.states.insert(key, State::Open { mapping, renew_at });
+        } else if !self.desired.known.contains(&key) {
+            self.orphaned.insert(key);
+        }
     }
 
-    /// A mapping was opened with this lease; none is permanent.
-    pub fn opened(&mut self, now: BootTime, mapping: PortMapping, lease: Option<Duration>) {
-        // Pinholes cannot be listed: they are renewed as often as mappings are listed.
-        let half =
-            lease.map(
-                |lease| {
-                    if mapping.key.address.is_ipv6() { RESYNC_INTERVAL.min(lease / 2) } else { lease / 2 }
-                },
-            );
-        let renew_at = half.map(|half| now + half);
-        self.states.insert(mapping.key.clone(), State::Open { mapping, renew_at });
-    }
-
-    pub fn failed(&mut self, now: BootTime, key: &MappingKey, why: String) {
-        let failures = match self.states.get(key) {
-            Some(State::Failed { failures, .. }) => failures + 1,
-            _ => 0,
+    fn failed(&mut self, now: BootTime, key: &MappingKey, why: String) {
+        if !self.desired.active.contains_key(key) {
+            return;
+        }
+        let first = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
+        let (mut backoff, may_be_open) = match self.states.remove(key) {
+            None => (first, false),
+            Some(State::Open { .. }) => (first, true),
+            Some(State::Failed { backoff, may_be_open, .. }) => (backoff, may_be_open),
         };
-        let pause = BACKOFF_MIN.saturating_mul(1 << failures.min(10)).min(BACKOFF_MAX);
-        self.states.insert(key.clone(), State::Failed { why, again: now + pause, failures });
+        let retry_at = now + backoff.next_pause();
+        self.states.insert(key.clone(), State::Failed { why, retry_at, backoff, may_be_open });
     }
 
     /// Whether these addresses have no mapping of ours. Pinholes cannot be listed: those of an ended process expire.
@@ -218,181 +305,27 @@ impl PortMappingTable {
         self.states.is_empty() && self.orphaned.is_empty()
     }
 
-    /// Every mapping that was tried: open, or the reason of its failure.
+    /// Every mapping that was tried: open, or the reason of its failure. It is open until the response to its closing.
     pub fn report(&self) -> impl Iterator<Item = (&MappingKey, Result<(), &str>)> {
-        self.states.iter().map(|(key, state)| match state {
+        let states = self.states.iter().map(|(key, state)| match state {
             State::Open { .. } => (key, Ok(())),
             State::Failed { why, .. } => (key, Err(why.as_str())),
-        })
+        });
+        states.chain(self.orphaned.iter().map(|key| (key, Ok(()))))
+    }
+
+    /// Mappings that the gateway may have, too: requested without a response yet, or not renewed.
+    pub fn unconfirmed(&self) -> impl Iterator<Item = &MappingKey> {
+        let requested = match &self.request {
+            Request::Due(Output::Open(mapping)) | Request::Sent(Output::Open(mapping)) => Some(&mapping.key),
+            _ => None,
+        };
+        let states = self.states.iter();
+        let not_renewed =
+            states.filter(|(_, state)| matches!(state, State::Failed { may_be_open: true, .. }));
+        requested.into_iter().chain(not_renewed.map(|(key, _)| key))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(seconds: u64) -> BootTime {
-        BootTime::from_boot(Duration::from_secs(seconds))
-    }
-
-    fn mapping(address: &str, external: u16) -> PortMapping {
-        let key = MappingKey { address: address.parse().unwrap(), protocol: Protocol::Tcp, external };
-        let description = format!("{MARK}default/web");
-        PortMapping { key, port: 80, lease: Some(Duration::from_secs(3600)), description }
-    }
-
-    fn wanted(active: &[&PortMapping], elsewhere: &[&PortMapping]) -> DesiredMappings {
-        let active: BTreeMap<_, _> =
-            active.iter().map(|mapping| (mapping.key.clone(), (*mapping).clone())).collect();
-        let known = active.keys().cloned().chain(elsewhere.iter().map(|mapping| mapping.key.clone()));
-        DesiredMappings { known: known.collect(), active, retired: BTreeSet::new() }
-    }
-
-    fn entry(client: &str, external: u16, description: &str) -> ListedMapping {
-        ListedMapping {
-            protocol: Protocol::Tcp,
-            external,
-            client: client.parse().ok(),
-            port: 80,
-            description: description.into(),
-        }
-    }
-
-    const LEASE: Option<Duration> = Some(Duration::from_secs(3600));
-
-    #[test]
-    fn a_port_is_opened_renewed_and_closed() {
-        let web = mapping("192.0.2.1", 80);
-        let all = wanted(&[&web], &[]);
-        let mut table = PortMappingTable::default();
-        assert_eq!(table.next(at(1), &all), Some(Step::List));
-        table.listed(at(1), &[], &all);
-        assert_eq!(table.next(at(1), &all), Some(Step::Open(web.clone())));
-        table.opened(at(1), web.clone(), LEASE);
-        assert_eq!(table.next(at(1), &all), None);
-        assert_eq!(table.poll_timeout(&all), Some(at(21)));
-        let there = [entry("192.0.2.1", 80, &web.description)];
-        for round in 1..90 {
-            assert_eq!(table.next(at(1 + 20 * round), &all), Some(Step::List), "{round}");
-            table.listed(at(1 + 20 * round), &there, &all);
-        }
-        assert_eq!(table.next(at(1801), &all), Some(Step::List));
-        table.listed(at(1801), &there, &all);
-        assert_eq!(table.next(at(1801), &all), Some(Step::Open(web.clone())));
-        table.opened(at(1801), web.clone(), LEASE);
-        let none = wanted(&[], &[]);
-        assert_eq!(table.next(at(1803), &none), Some(Step::List));
-        table.listed(at(1803), &there, &none);
-        assert_eq!(table.next(at(1803), &none), Some(Step::Close(web.key.clone())));
-        assert_eq!(table.next(at(1803), &none), None);
-        assert!(table.is_empty());
-    }
-
-    #[test]
-    fn a_port_that_another_host_got_meanwhile_is_not_closed() {
-        let (web, six) = (mapping("192.0.2.1", 80), mapping("fd00::1", 80));
-        let both = wanted(&[&web, &six], &[]);
-        let none = wanted(&[], &[]);
-        // The gateway was restarted, and the other one was faster; or it cannot say what it has.
-        let theirs = [entry("192.0.2.77", 80, "a game")];
-        for (listed, closed) in [(Some(&theirs[..]), 1), (Some(&[]), 2), (None, 2)] {
-            let mut table = PortMappingTable::default();
-            table.listed(at(1), &[], &both);
-            for mapping in [&web, &six] {
-                table.opened(at(1), mapping.clone(), LEASE);
-            }
-            assert_eq!(table.next(at(9), &none), Some(Step::List));
-            match listed {
-                Some(entries) => table.listed(at(9), entries, &none),
-                None => table.not_listed(at(9)),
-            }
-            let steps: Vec<Step> = std::iter::from_fn(|| table.next(at(9), &none)).collect();
-            assert_eq!(steps.len(), closed, "{steps:?}");
-            assert_eq!(steps.last(), Some(&Step::Close(six.key.clone())));
-        }
-    }
-
-    #[test]
-    fn a_mapping_of_another_node_is_not_closed() {
-        let web = mapping("192.0.2.1", 80);
-        let mut table = PortMappingTable::default();
-        table.listed(at(1), &[], &wanted(&[&web], &[]));
-        table.opened(at(1), web.clone(), LEASE);
-        assert_eq!(table.next(at(2), &wanted(&[], &[&web])), None);
-    }
-
-    #[test]
-    fn a_restarted_gateway_gets_all_mappings_again() {
-        let (web, six) = (mapping("192.0.2.1", 80), mapping("fd00::1", 80));
-        let all = wanted(&[&web, &six], &[]);
-        let mut table = PortMappingTable::default();
-        table.listed(at(1), &[], &all);
-        table.opened(at(1), web.clone(), LEASE);
-        table.opened(at(1), six.clone(), LEASE);
-        table.listed(at(21), &[], &all);
-        assert_eq!(table.next(at(21), &all), Some(Step::Open(web.clone())));
-        table.opened(at(21), web, LEASE);
-        assert_eq!(table.next(at(21), &all), Some(Step::Open(six)));
-    }
-
-    #[test]
-    fn mappings_of_other_hosts_stay_and_orphaned_ones_of_ours_are_closed() {
-        let web = mapping("192.0.2.1", 80);
-        let all = wanted(&[&web], &[]);
-        let mut table = PortMappingTable::default();
-        let entries = [
-            entry("192.0.2.77", 80, "a game"),
-            entry("192.0.2.1", 81, &web.description),
-            entry("192.0.2.1", 82, "typed by hand"),
-            entry("192.0.2.78", 83, "kube-vip 00000000 of another cluster"),
-        ];
-        table.listed(at(1), &entries, &all);
-        let orphaned = MappingKey { external: 81, ..web.key.clone() };
-        assert_eq!(table.next(at(1), &all), Some(Step::Close(orphaned)));
-        assert_eq!(table.next(at(1), &all), None);
-        let (_, result) = table.report().next().unwrap();
-        assert!(result.unwrap_err().contains("mapped to 192.0.2.77 (`a game`)"), "{result:?}");
-        // It is tried again when the other one is gone.
-        table.listed(at(21), &[], &all);
-        assert_eq!(table.next(at(21), &all), Some(Step::Open(web)));
-    }
-
-    #[test]
-    fn retired_addresses_are_cleared_once() {
-        let web = mapping("192.0.2.1", 80);
-        let retired = DesiredMappings { retired: [web.key.address].into(), ..DesiredMappings::default() };
-        let mut table = PortMappingTable::default();
-        assert_eq!(table.next(at(9), &retired), Some(Step::List));
-        let entries = [entry("192.0.2.1", 80, &web.description), entry("192.0.2.2", 81, &web.description)];
-        table.listed(at(9), &entries, &retired);
-        assert_eq!(table.next(at(9), &retired), Some(Step::Close(web.key.clone())));
-        // Only the gateway knows whether it did.
-        assert!(!table.is_cleared(&retired.retired));
-        assert_eq!(table.next(at(9), &retired), None);
-        assert_eq!(table.poll_timeout(&retired), Some(at(14)));
-        assert_eq!(table.next(at(14), &retired), Some(Step::List));
-        table.listed(at(14), &entries[1..], &retired);
-        assert!(table.is_cleared(&retired.retired));
-        assert_eq!(table.next(at(60), &retired), None);
-    }
-
-    #[test]
-    fn failures_are_retried_with_back_off() {
-        let web = mapping("192.0.2.1", 80);
-        let all = wanted(&[&web], &[]);
-        let mut table = PortMappingTable::default();
-        table.listed(at(0), &[], &all);
-        let mut now = 0;
-        let mut pauses = Vec::new();
-        for _ in 0..9 {
-            table.failed(at(now), &web.key, "full".into());
-            let again = match &table.states[&web.key] {
-                State::Failed { again, .. } => again.since_boot().as_secs(),
-                State::Open { .. } => panic!(),
-            };
-            pauses.push(again - now);
-            now = again;
-        }
-        assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
-    }
-}
+mod tests;
