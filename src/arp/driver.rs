@@ -26,14 +26,9 @@ impl Driver {
     /// # Errors
     /// What the kernel answers, `ENETDOWN` while the interface is down.
     pub fn announce(&self, vip: Ipv4Addr) -> std::io::Result<()> {
-        let interface = &self.interface;
-        let forms = Packet::announcements(
-            interface.hardware_type,
-            &interface.hardware_address,
-            &interface.broadcast,
-            vip,
-        );
-        forms.iter().try_for_each(|form| self.socket.send(&form.to_bytes(), &interface.broadcast))
+        let Interface { hardware_type, hardware_address, broadcast, .. } = &self.interface;
+        let forms = Packet::announcements(*hardware_type, hardware_address, broadcast, vip);
+        forms.iter().try_for_each(|form| self.socket.send(&form.to_bytes(), broadcast))
     }
 
     /// Sends an ARP probe for `vip`.

@@ -77,15 +77,16 @@ impl Packet {
             Operation::Reply => 2,
         };
         let length = u8::try_from(self.sender_hardware.len()).unwrap_or(u8::MAX);
-        let mut bytes = Vec::with_capacity(16 + 2 * self.sender_hardware.len());
-        bytes.extend(self.hardware_type.to_be_bytes());
-        bytes.extend([0x08, 0x00, length, 4]);
-        bytes.extend(operation.to_be_bytes());
-        bytes.extend(&self.sender_hardware);
-        bytes.extend(self.sender.octets());
-        bytes.extend(&self.target_hardware);
-        bytes.extend(self.target.octets());
-        bytes
+        [
+            &self.hardware_type.to_be_bytes()[..],
+            &[0x08, 0x00, length, 4],
+            &operation.to_be_bytes(),
+            &self.sender_hardware,
+            &self.sender.octets(),
+            &self.target_hardware,
+            &self.target.octets(),
+        ]
+        .concat()
     }
 
     /// Without the link-layer header. Padding after the packet is ignored.
@@ -94,12 +95,9 @@ impl Packet {
     /// If the bytes are not an ARP packet for IPv4.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
         let (head, rest) = bytes.split_first_chunk::<8>().ok_or(Malformed::Short)?;
-        let [type_high, type_low, proto_high, proto_low, hardware_length, 4, op_high, op_low] = *head else {
+        let [type_high, type_low, 0x08, 0x00, hardware_length, 4, op_high, op_low] = *head else {
             return Err(Malformed::Protocol);
         };
-        if [proto_high, proto_low] != [0x08, 0x00] {
-            return Err(Malformed::Protocol);
-        }
         let operation = match u16::from_be_bytes([op_high, op_low]) {
             1 => Operation::Request,
             2 => Operation::Reply,
@@ -124,6 +122,7 @@ impl Packet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::hex;
 
     const MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x0a];
     const BROADCAST: [u8; 6] = [0xff; 6];
@@ -132,13 +131,6 @@ mod tests {
     fn table() -> Vec<(Vec<u8>, Packet)> {
         let [request, reply] = Packet::announcements(1, &MAC, &BROADCAST, VIP);
         let infiniband = Packet::probe(32, &[7; 20], VIP);
-        let hex = |text: &str| -> Vec<u8> {
-            let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b' ').collect();
-            digits
-                .chunks(2)
-                .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap())
-                .collect()
-        };
         let ib = "07".repeat(20);
         vec![
             (hex("0001 0800 06 04 0001 02000000000a c0000201 ffffffffffff c0000201"), request),

@@ -3,7 +3,7 @@
 //! UDP sockets cannot be used: port 68 may be bound already, binding it needs a capability that the manifests do not grant, and
 //! the source address is not assigned yet.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::model::checksum::checksum;
 
@@ -16,33 +16,31 @@ const MAX_PAYLOAD: usize = 1200;
 
 /// A datagram from a client to servers (RFC 2131 §4.1).
 pub fn to_v4(source: Ipv4Addr, destination: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
-    let udp = udp((68, 67), (source.into(), destination.into()), payload);
+    let addresses = [source.octets(), destination.octets()].concat();
+    let udp = udp((68, 67), &addresses, payload);
     let total = u16::try_from(V4_HEADER + udp.len()).unwrap_or(u16::MAX).to_be_bytes();
     let start = [0x45, 0, total[0], total[1], 0, 0, 0x40, 0, 64, UDP];
-    let addresses = [source.octets(), destination.octets()].concat();
     let sum = checksum(&[&start, &addresses]).to_be_bytes();
     [&start[..], &sum, &addresses, &udp].concat()
 }
 
 /// A datagram from a client to All_DHCP_Relay_Agents_and_Servers (RFC 8415 §7.1).
 pub fn to_v6(source: Ipv6Addr, payload: &[u8]) -> Vec<u8> {
-    let udp = udp((546, 547), (source.into(), SERVERS.into()), payload);
+    let addresses = [source.octets(), SERVERS.octets()].concat();
+    let udp = udp((546, 547), &addresses, payload);
     let length = u16::try_from(udp.len()).unwrap_or(u16::MAX).to_be_bytes();
-    [&[0x60, 0, 0, 0, length[0], length[1], UDP, 1][..], &source.octets(), &SERVERS.octets(), &udp].concat()
+    [&[0x60, 0, 0, 0, length[0], length[1], UDP, 1], &addresses[..], &udp].concat()
 }
 
 const SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
 /// Its Ethernet address (RFC 2464 §7).
 pub const SERVERS_ON_ETHERNET: [u8; 6] = [0x33, 0x33, 0, 1, 0, 2];
 
-fn udp(ports: (u16, u16), (source, destination): (IpAddr, IpAddr), payload: &[u8]) -> Vec<u8> {
+/// `addresses` are source and destination.
+fn udp(ports: (u16, u16), addresses: &[u8], payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(UDP_HEADER + payload.len()).unwrap_or(u16::MAX).to_be_bytes();
     let header = [ports.0.to_be_bytes(), ports.1.to_be_bytes(), length].concat();
-    let octets = |address: IpAddr| match address {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
-    };
-    let pseudo = [&octets(source)[..], &octets(destination), &[0, UDP], &length].concat();
+    let pseudo = [addresses, &[0, UDP], &length].concat();
     // A checksum of zero means none (RFC 768).
     let sum = match checksum(&[&pseudo, &header, &[0, 0], payload]) {
         0 => u16::MAX,

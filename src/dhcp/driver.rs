@@ -6,13 +6,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-pub use super::channels::{Channels, Command, Handles, channels};
-use super::fsm::{Client, Input, Message, Output, Problem, Reply};
-use super::link::Received;
-use super::links::Links;
+use super::fsm::{Client, Input, LossReason, Message, Output, Reply};
+use super::link::{Links, Received};
 use super::metrics::Metrics;
 use super::slot::Slot;
-use super::spec::{ClientSpec, ClientStatus, LeaseKey};
+pub use super::spec::{Channels, Command, Handles, channels};
+use super::spec::{ClientSpec, LeaseKey};
 use crate::conflict::{ConflictDetector, Preset};
 use crate::host::HostWatch;
 use crate::model::hash::fnv1a;
@@ -83,12 +82,12 @@ impl Driver {
         match command {
             Command::Release(key) => {
                 if !self.is_shared(&key) {
-                    self.handle_input(&key, now, Input::Stop);
+                    self.step(&key, now, |slot| slot.handle_input(now, Input::Stop));
                 }
                 self.slots.retain(|other, slot| *other != key || slot.client.is_none());
             }
             Command::Conflict(key, reason) => {
-                self.handle_input(&key, now, Input::Conflict);
+                self.step(&key, now, |slot| slot.handle_input(now, Input::Conflict));
                 if let Some(slot) = self.slots.get_mut(&key)
                     && slot.client.is_some()
                     && slot.known.is_none()
@@ -101,11 +100,10 @@ impl Driver {
 
     /// Whether another client has the same identifier, as where two Services set one hardware address.
     fn is_shared(&self, key: &LeaseKey) -> bool {
-        let Some(spec) = self.slots.get(key).map(|slot| &slot.spec) else { return false };
-        let same = |other: &ClientSpec| {
-            other.interface == spec.interface && other.identity.client_id() == spec.identity.client_id()
-        };
-        self.slots.iter().any(|(other, slot)| other != key && other.family == key.family && same(&slot.spec))
+        let id = |slot: &Slot| (slot.spec.interface.clone(), slot.spec.identity.client_id());
+        let own = self.slots.get(key).map(id);
+        let mut others = self.slots.iter().filter(|(other, _)| *other != key && other.family == key.family);
+        others.any(|(_, slot)| Some(id(slot)) == own)
     }
 
     fn update_specs(&mut self) {
@@ -128,13 +126,12 @@ impl Driver {
         if !slot.spec.active || slot.client.is_some() {
             return;
         }
-        if self.links.get_mut(&slot.spec.interface).is_none() {
+        if self.links.by_name.get_mut(&slot.spec.interface).is_none() {
             let since = *slot.missing_since.get_or_insert(now);
             if !slot.spec.managed || now.since(since) >= INTERFACE_RETRY {
                 slot.last_error = Some(format!(
                     "interface {} for DHCP does not exist on this host; it has: {}",
-                    slot.spec.interface,
-                    self.links.present()
+                    slot.spec.interface, self.links.present
                 ));
             }
             return;
@@ -148,34 +145,27 @@ impl Driver {
     fn handle_received(&mut self, interface: IfIndex, received: Received) {
         let now = clock::now();
         let concerned = |(key, slot): &(&LeaseKey, &Slot)| {
+            let link = self.links.by_name.get(&slot.spec.interface);
             slot.client.is_some()
-                && self.links.is(&slot.spec.interface, interface)
+                && link.is_some_and(|link| link.interface.index == interface)
                 && match &received {
-                    Received::V4(mac, ..) => key.family == Family::V4 && slot.spec.identity.mac == *mac,
-                    Received::V6(duid, ..) => key.family == Family::V6 && slot.spec.identity.duid() == *duid,
+                    Received::Reply(family, client, ..) => {
+                        key.family == *family && slot.spec.identity.is(*family, client)
+                    }
                     Received::Frame(frame) => slot.probes(frame.address),
                 }
         };
         let keys: Vec<LeaseKey> = self.slots.iter().filter(concerned).map(|(key, _)| key.clone()).collect();
         for key in keys {
-            let Some(slot) = self.slots.get_mut(&key) else { continue };
-            match &received {
-                Received::V4(_, xid, reply) | Received::V6(_, xid, reply) => {
-                    if matches!(reply, Reply::Nak(..)) {
-                        self.metrics.refused.inc();
-                    }
+            self.step(&key, now, |slot| match &received {
+                Received::Reply(_, _, xid, reply) => {
                     slot.handle_input(now, Input::Reply(*xid, reply.clone()));
                 }
                 Received::Frame(frame) => slot.handle_frame(now, frame),
+            });
+            if matches!(received, Received::Reply(.., Reply::Nak(..))) {
+                self.metrics.refused.inc();
             }
-            self.execute(&key, now);
-        }
-    }
-
-    fn handle_input(&mut self, key: &LeaseKey, now: BootTime, input: Input) {
-        if let Some(slot) = self.slots.get_mut(key) {
-            slot.handle_input(now, input);
-            self.execute(key, now);
         }
     }
 
@@ -187,10 +177,15 @@ impl Driver {
         let due = self.slots.iter().filter(|(_, slot)| slot.poll_timeout().is_some_and(|at| at <= now));
         let due: Vec<LeaseKey> = due.map(|(key, _)| key.clone()).collect();
         for key in due {
-            if let Some(slot) = self.slots.get_mut(&key) {
-                slot.handle_timeout(now);
-            }
-            self.execute(&key, now);
+            self.step(&key, now, |slot| slot.handle_timeout(now));
+        }
+    }
+
+    /// Changes a slot, if it exists, and executes what follows.
+    fn step(&mut self, key: &LeaseKey, now: BootTime, change: impl FnOnce(&mut Slot)) {
+        if let Some(slot) = self.slots.get_mut(key) {
+            change(slot);
+            self.execute(key, now);
         }
     }
 
@@ -205,7 +200,7 @@ impl Driver {
             let Some(slot) = self.slots.get_mut(key).filter(|slot| slot.is_probing()) else { return };
             match slot.step_detector(now) {
                 Some(address) => {
-                    let link = self.links.get_mut(&slot.spec.interface);
+                    let link = self.links.by_name.get_mut(&slot.spec.interface);
                     if let Some(Err(error)) = link.map(|link| link.probe(address)) {
                         tracing::debug!(%error, %address, "cannot send a probe");
                     }
@@ -219,11 +214,15 @@ impl Driver {
 
     fn perform(&mut self, key: &LeaseKey, now: BootTime, output: Output) {
         let Some(slot) = self.slots.get_mut(key) else { return };
+        let warn = |slot: &mut Slot, error: String| {
+            tracing::warn!(owner = key.owner, "{error}");
+            slot.last_error = Some(error);
+        };
         match output {
             Output::Send(xid, elapsed, message) => self.send(key, now, xid, elapsed, &message),
             Output::Probe(address) => {
-                let link = self.links.get_mut(&slot.spec.interface);
-                let mac = link.map(|link| link.interface().hardware_address.clone()).unwrap_or_default();
+                let link = self.links.by_name.get_mut(&slot.spec.interface);
+                let mac = link.map(|link| link.interface.hardware_address.clone()).unwrap_or_default();
                 slot.start_probing(address, ConflictDetector::new(Preset::DHCP, &mac, now));
             }
             Output::Bound(lease) => {
@@ -241,18 +240,16 @@ impl Driver {
                 slot.known = None;
                 slot.last_error = Some(reason.to_string());
             }
-            Output::Report(problem) => {
-                if matches!(problem, Problem::Conflict(_)) {
+            Output::NotGranted(reason) => {
+                if matches!(reason, LossReason::Conflict(_)) {
                     self.metrics.conflicts.inc();
                 }
-                let error = match &problem {
-                    Problem::NoReply(_) => {
-                        format!("{problem} on interface {}; retrying", slot.spec.interface)
-                    }
-                    Problem::Nak(..) | Problem::Conflict(_) => problem.to_string(),
-                };
-                tracing::warn!(owner = key.owner, "{error}");
-                slot.last_error = Some(error);
+                warn(slot, reason.to_string());
+            }
+            Output::NoReply(messages) => {
+                let interface = &slot.spec.interface;
+                let sent = format!("{messages} messages on interface {interface}");
+                warn(slot, format!("no DHCP server replied to {sent}; retrying"));
             }
         }
     }
@@ -260,21 +257,22 @@ impl Driver {
     fn send(&mut self, key: &LeaseKey, now: BootTime, xid: u32, elapsed: Duration, message: &Message) {
         let Some(slot) = self.slots.get_mut(key) else { return };
         let interface = &slot.spec.interface;
-        let Some(link) = self.links.get_mut(interface) else { return };
+        let Some(link) = self.links.by_name.get_mut(interface) else { return };
         self.metrics.sent.inc();
         tracing::debug!(owner = key.owner, interface, ?message, "sending a DHCP message");
         let Err(error) = link.send(key.family, &slot.spec.identity, xid, elapsed, message) else { return };
         slot.last_error = Some(format!("cannot send DHCP messages on interface {interface}: {error}"));
         let gone = [nix::libc::ENXIO, nix::libc::ENODEV].map(Some).contains(&error.raw_os_error());
         if gone || key.family == Family::V6 {
-            self.links.close(interface);
+            // An interface of the same name may be another one by now.
+            self.links.by_name.remove(interface);
             self.retry_at.get_or_insert(now + INTERFACE_RETRY);
         }
     }
 
     /// Links receive only as much as their clients need.
     fn update_links(&mut self) {
-        for (name, link) in self.links.all_mut() {
+        for (name, link) in &mut self.links.by_name {
             let mut slots = self.slots.values().filter(|slot| slot.spec.interface == *name);
             link.set_promiscuous(slots.clone().any(Slot::awaits_reply));
             if !slots.any(Slot::is_probing) {
@@ -285,11 +283,9 @@ impl Driver {
 
     fn publish(&mut self) {
         let now = clock::now();
-        let status: BTreeMap<LeaseKey, ClientStatus> =
-            self.slots.iter().map(|(key, slot)| (key.clone(), slot.status(now))).collect();
-        if *self.channels.status.borrow() != status {
-            self.metrics.set_states(&status);
-            watch_ext::set(&self.channels.status, status);
+        let status = self.slots.iter().map(|(key, slot)| (key.clone(), slot.status(now))).collect();
+        if watch_ext::set(&self.channels.status, status) {
+            self.metrics.set_states(&self.channels.status.borrow());
         }
     }
 }

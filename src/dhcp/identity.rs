@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::model::Family;
 use crate::model::hash::fnv1a;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +45,14 @@ impl Identity {
         match self.client_name() {
             Some(name) => [&[0, 2, 0, 0, 0, 1], name.as_bytes()].concat(),
             None => [&[0, 3, 0, 1], &self.mac[..]].concat(),
+        }
+    }
+
+    /// Whether a server's reply with this `chaddr` or DUID is for the client.
+    pub fn is(&self, family: Family, client: &[u8]) -> bool {
+        match family {
+            Family::V4 => self.mac == *client,
+            Family::V6 => self.duid() == client,
         }
     }
 

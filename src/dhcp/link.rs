@@ -1,5 +1,6 @@
-//! One interface, as DHCP clients use it: messages to servers out; replies and frames of other hosts in.
+//! The interfaces that DHCP clients use: messages to servers out; replies and frames of other hosts in.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use super::identity::Identity;
 use super::{datagram, v4, v6};
 use crate::announce::layer2::Layer2;
 use crate::conflict::NeighborFrame;
+use crate::host::HostWatch;
 use crate::model::{Family, IfIndex, Interface, PerFamily};
 use crate::net::packet_socket::{Filter, PacketSocket};
 
@@ -20,19 +22,49 @@ const RECEIVE_RETRY: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(super) enum Received {
-    /// A reply with its `chaddr` and transaction identifier.
-    V4([u8; 6], u32, Reply),
-    /// A reply with the client's DUID and its transaction identifier.
-    V6(Vec<u8>, u32, Reply),
+    /// A reply with what identifies the client, `chaddr` or its DUID, and the transaction identifier.
+    Reply(Family, Vec<u8>, u32, Reply),
     Frame(NeighborFrame),
 }
 
-type Decode = fn(&[u8]) -> Option<Received>;
+/// The interfaces that DHCP clients use.
+#[derive(Debug)]
+pub(super) struct Links {
+    host: HostWatch,
+    pub(super) by_name: BTreeMap<String, DhcpLink>,
+    /// Names of all interfaces of the host, for the error about one that is missing.
+    pub(super) present: String,
+    received: mpsc::Sender<(IfIndex, Received)>,
+}
+
+impl Links {
+    pub(super) fn new(host: HostWatch, received: mpsc::Sender<(IfIndex, Received)>) -> Self {
+        Self { host, by_name: BTreeMap::new(), present: String::new(), received }
+    }
+
+    /// Closes links that are not in `wanted`, and opens those that exist by now. Returns whether all of them do.
+    pub(super) fn update(&mut self, wanted: &BTreeSet<&str>) -> bool {
+        self.by_name.retain(|name, _| wanted.contains(name.as_str()));
+        if wanted.len() == self.by_name.len() {
+            return true;
+        }
+        let host = self.host.borrow().clone();
+        self.present = host.interface_names();
+        for interface in host.interfaces.iter().filter(|found| wanted.contains(found.name.as_str())) {
+            let link_local = host.link_local(interface.index);
+            let open = || DhcpLink::new(interface.clone(), link_local, self.received.clone());
+            self.by_name.entry(interface.name.clone()).or_insert_with(open);
+        }
+        wanted.len() == self.by_name.len()
+    }
+}
+
+type Decode = fn(&[u8]) -> Option<(Vec<u8>, u32, Reply)>;
 
 /// Sockets on one interface, closed on drop.
 #[derive(Debug)]
 pub(super) struct DhcpLink {
-    interface: Interface,
+    pub(super) interface: Interface,
     /// Source address of DHCPv6 messages.
     link_local: Option<Ipv6Addr>,
     sockets: PerFamily<Option<Arc<PacketSocket>>>,
@@ -59,10 +91,6 @@ impl DhcpLink {
             readers: JoinSet::new(),
             received,
         }
-    }
-
-    pub(super) fn interface(&self) -> &Interface {
-        &self.interface
     }
 
     /// Sends a message to all servers and relays on the interface.
@@ -102,17 +130,12 @@ impl DhcpLink {
             return Ok(socket.clone());
         }
         let (filter, decode): (_, Decode) = match family {
-            Family::V4 => (Filter::DhcpV4, |bytes| {
-                let (mac, xid, reply) = v4::from_bytes(bytes)?;
-                Some(Received::V4(mac, xid, reply))
-            }),
-            Family::V6 => (Filter::DhcpV6, |bytes| {
-                let (duid, xid, reply) = v6::from_bytes(bytes)?;
-                Some(Received::V6(duid, xid, reply))
-            }),
+            Family::V4 => (Filter::DhcpV4, v4::from_bytes),
+            Family::V6 => (Filter::DhcpV6, v6::from_bytes),
         };
         let socket = Arc::new(PacketSocket::open(self.interface.index, filter)?);
-        self.readers.spawn(receive(self.interface.index, socket.clone(), decode, self.received.clone()));
+        let (source, received) = ((self.interface.index, family), self.received.clone());
+        self.readers.spawn(receive(source, socket.clone(), decode, received));
         self.sockets[family] = Some(socket.clone());
         Ok(socket)
     }
@@ -160,7 +183,7 @@ impl DhcpLink {
 
 /// Decodes datagrams. What does not fit into the queue is dropped: clients retransmit.
 async fn receive(
-    interface: IfIndex,
+    (interface, family): (IfIndex, Family),
     socket: Arc<PacketSocket>,
     decode: Decode,
     received: mpsc::Sender<(IfIndex, Received)>,
@@ -169,8 +192,8 @@ async fn receive(
     loop {
         match socket.receive(&mut buffer).await {
             Ok(packet) => {
-                if let Some(reply) = datagram::payload(packet).and_then(decode) {
-                    drop(received.try_send((interface, reply)));
+                if let Some((client, xid, reply)) = datagram::payload(packet).and_then(decode) {
+                    drop(received.try_send((interface, Received::Reply(family, client, xid, reply))));
                 }
             }
             Err(error) => {

@@ -10,6 +10,7 @@ use prometheus_client::registry::Registry;
 
 use super::fsm::ClientState;
 use super::spec::{ClientStatus, LeaseKey};
+use crate::metrics::{add, count};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StateLabel {
@@ -28,32 +29,27 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
-        registry.register("dhcp_leases", "DHCP leases of this process by state", metrics.leases.clone());
-        let counters = [
-            ("dhcp_messages_sent", "Messages sent to DHCP servers", &metrics.sent),
-            ("dhcp_leases_granted", "Leases that DHCP servers granted", &metrics.granted),
-            ("dhcp_leases_renewed", "Leases that DHCP servers extended", &metrics.renewed),
-            ("dhcp_refusals", "Requests that DHCP servers refused", &metrics.refused),
-            ("dhcp_leases_lost", "Leases that expired, were refused, or were in conflict", &metrics.lost),
-            (
+    pub fn register(r: &mut Registry) -> Self {
+        Self {
+            leases: add(r, "dhcp_leases", "DHCP leases of this process by state"),
+            sent: add(r, "dhcp_messages_sent", "Messages sent to DHCP servers"),
+            granted: add(r, "dhcp_leases_granted", "Leases that DHCP servers granted"),
+            renewed: add(r, "dhcp_leases_renewed", "Leases that DHCP servers extended"),
+            refused: add(r, "dhcp_refusals", "Requests that DHCP servers refused"),
+            lost: add(r, "dhcp_leases_lost", "Leases that expired, were refused, or were in conflict"),
+            conflicts: add(
+                r,
                 "dhcp_addresses_taken",
                 "Addresses assigned by a DHCP server that another host had",
-                &metrics.conflicts,
             ),
-        ];
-        for (name, help, counter) in counters {
-            registry.register(name, help, counter.clone());
         }
-        metrics
     }
 
     pub(super) fn set_states(&self, clients: &BTreeMap<LeaseKey, ClientStatus>) {
-        for state in ClientState::ALL {
-            let count = clients.values().filter(|client| client.state == state).count();
-            let label = StateLabel { state: state.to_string() };
-            self.leases.get_or_create(&label).set(i64::try_from(count).unwrap_or(i64::MAX));
+        for (state, name) in ClientState::ALL {
+            let clients = clients.values().filter(|client| client.state == state).count();
+            let label = StateLabel { state: name.to_owned() };
+            self.leases.get_or_create(&label).set(count(clients));
         }
     }
 }

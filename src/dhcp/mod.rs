@@ -2,15 +2,13 @@
 //!
 //! Pure: `fsm` is the state machine of a client, `v4` and `v6` encode its messages, `datagram` the headers around them;
 //! `identity` is what servers identify a client by, `spec` the interface to the rest of the program, `saved_lease` the form in
-//! which a lease survives its process. `driver` runs all clients of this host; `link` is one interface.
+//! which a lease survives its process. `driver` runs all clients of this host; `link` has their sockets.
 
-mod channels;
 pub mod datagram;
 pub mod driver;
 pub mod fsm;
 pub mod identity;
 mod link;
-mod links;
 pub mod metrics;
 pub mod saved_lease;
 mod slot;

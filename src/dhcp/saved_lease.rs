@@ -86,37 +86,32 @@ impl FromStr for SavedLease {
     type Err = InvalidLease;
 
     fn from_str(text: &str) -> Result<Self, InvalidLease> {
-        let mut words = text.split_whitespace();
-        let mut word = || words.next().ok_or(InvalidLease);
-        let address: IpAddr = word()?.parse().map_err(|_| InvalidLease)?;
-        if word()? != "from" {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let [address, "from", server, "at", requested_at, ref options @ ..] = words[..] else {
             return Err(InvalidLease);
-        }
-        let server = word()?;
+        };
+        let address: IpAddr = address.parse().map_err(|_| InvalidLease)?;
         let server = match address {
             IpAddr::V4(_) => Server::Address(server.parse().map_err(|_| InvalidLease)?),
             IpAddr::V6(_) => Server::Duid(duid(server).ok_or(InvalidLease)?),
         };
-        if word()? != "at" {
-            return Err(InvalidLease);
-        }
-        let requested_at = word()?.parse().map_err(|_| InvalidLease)?;
-        let mut seconds = [None; 3];
-        let mut by_mac = false;
-        while let Some(name) = words.next() {
-            let value = words.next().ok_or(InvalidLease)?;
-            match ["renew", "rebind", "for"].iter().position(|known| *known == name) {
-                Some(index) => {
-                    let value = value.parse().map(Duration::from_secs).map_err(|_| InvalidLease)?;
-                    seconds.iter_mut().skip(index).take(1).for_each(|known| *known = Some(value));
-                }
+        let requested_at = requested_at.parse().map_err(|_| InvalidLease)?;
+        let seconds = |text: &str| text.parse().map(Duration::from_secs).map_err(|_| InvalidLease);
+        let (mut t1, mut t2, mut lifetime, mut by_mac) = (None, None, None, false);
+        for option in options.chunks(2) {
+            match option {
+                ["renew", value] => t1 = Some(seconds(value)?),
+                ["rebind", value] => t2 = Some(seconds(value)?),
+                ["for", value] => lifetime = Some(seconds(value)?),
+                ["by", "hardware"] => by_mac = true,
                 // Words of later versions are ignored.
-                None => by_mac |= (name, value) == ("by", "hardware"),
+                [_, _] => {}
+                _ => return Err(InvalidLease),
             }
         }
-        let times = match seconds {
-            [None, None, None] => None,
-            [Some(t1), Some(t2), Some(lifetime)] => Some([t1, t2, lifetime]),
+        let times = match (t1, t2, lifetime) {
+            (None, None, None) => None,
+            (Some(t1), Some(t2), Some(lifetime)) => Some([t1, t2, lifetime]),
             _ => return Err(InvalidLease),
         };
         Ok(Self { address, server, requested_at, times, by_mac })

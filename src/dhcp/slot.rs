@@ -88,11 +88,8 @@ impl Slot {
     }
 
     pub(super) fn handle_frame(&mut self, now: BootTime, frame: &NeighborFrame) {
-        let Some((_, detector)) = &mut self.detector else { return };
-        detector.handle_input(now, frame);
-        if detector.poll_output() == Some(conflict::Output::Conflict) {
-            self.detector = None;
-            self.handle_input(now, Input::Probed { conflict: true });
+        if let Some((_, detector)) = &mut self.detector {
+            detector.handle_input(now, frame);
         }
     }
 
@@ -109,15 +106,17 @@ impl Slot {
     pub(super) fn step_detector(&mut self, now: BootTime) -> Option<IpAddr> {
         let (address, detector) = self.detector.as_mut()?;
         detector.handle_timeout(now);
-        match detector.poll_output() {
-            Some(conflict::Output::SendProbe) => return Some(*address),
-            Some(conflict::Output::Usable) => {
-                self.detector = None;
+        let conflict = match detector.poll_output()? {
+            conflict::Output::SendProbe => return Some(*address),
+            conflict::Output::Conflict => true,
+            conflict::Output::Usable => {
                 self.probed_until = Some(now + PROBE_VALIDITY);
-                self.handle_input(now, Input::Probed { conflict: false });
+                false
             }
-            _ => {}
-        }
+            conflict::Output::Defend => return None,
+        };
+        self.detector = None;
+        self.handle_input(now, Input::Probed { conflict });
         None
     }
 
@@ -237,8 +236,9 @@ mod tests {
         let (address, mac) = (ADDRESS.parse().unwrap(), vec![2, 0, 0, 0, 0, 9]);
         let frame = NeighborFrame { address, mac, kind: FrameKind::Announcement };
         slot.handle_frame(at(5), &frame);
+        assert_eq!(slot.step_detector(at(5)), None);
         let declined = outputs(&mut slot);
-        let [Output::Report(_), Output::Send(.., Message::Decline(..))] = declined.as_slice() else {
+        let [Output::NotGranted(_), Output::Send(.., Message::Decline(..))] = declined.as_slice() else {
             panic!("{declined:?}")
         };
         assert!(!slot.is_probing());

@@ -1,6 +1,9 @@
-//! Which leases the rest of the program wants, and the status of each.
+//! Which leases the rest of the program wants, the status of each, and the channels to the DHCP driver.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+
+use tokio::sync::{mpsc, watch};
 
 use super::fsm::ClientState;
 use super::identity::Identity;
@@ -39,4 +42,35 @@ pub struct ClientStatus {
     /// The address was probed on the interface within the last ten seconds.
     pub probed: bool,
     pub last_error: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Release the lease: no host needs it any more.
+    Release(LeaseKey),
+    /// Decline the address of the lease, for this reason.
+    Conflict(LeaseKey, String),
+}
+
+#[derive(Debug)]
+pub struct Channels {
+    pub specs: watch::Receiver<BTreeMap<LeaseKey, ClientSpec>>,
+    pub commands: mpsc::Receiver<Command>,
+    pub status: watch::Sender<BTreeMap<LeaseKey, ClientStatus>>,
+}
+
+/// The other ends of [`Channels`].
+#[derive(Debug)]
+pub struct Handles {
+    pub specs: watch::Sender<BTreeMap<LeaseKey, ClientSpec>>,
+    pub commands: mpsc::Sender<Command>,
+    pub status: watch::Receiver<BTreeMap<LeaseKey, ClientStatus>>,
+}
+
+pub fn channels() -> (Channels, Handles) {
+    let (specs_in, specs) = watch::channel(BTreeMap::new());
+    let (commands_in, commands) = mpsc::channel(1024);
+    let (status, status_out) = watch::channel(BTreeMap::new());
+    let handles = Handles { specs: specs_in, commands: commands_in, status: status_out };
+    (Channels { specs, commands, status }, handles)
 }

@@ -32,13 +32,16 @@ const FQDN_FLAGS: u8 = 0x05;
 pub fn to_bytes(identity: &Identity, xid: u32, elapsed: Duration, message: &Message) -> Option<Vec<u8>> {
     use DhcpOption as Option_;
     let zero = Ipv4Addr::UNSPECIFIED;
-    // RFC 2131, table 5: only a release has its address in `ciaddr`. Extensions are requested as in INIT-REBOOT: with `ciaddr`
-    // the reply would be sent to the host that has the address.
-    let client = match message {
-        Message::Release(address, _) => v4(address)?,
-        _ => zero,
+    // Kind, `ciaddr`, requested address and server (RFC 2131, table 5): only a release has its address in `ciaddr`. Extensions
+    // are requested as in INIT-REBOOT: with `ciaddr` the reply would be sent to the host that has the address.
+    let (kind, client, requested, server) = match message {
+        Message::Discover(requested) => (MessageType::Discover, zero, requested.as_ref(), None),
+        Message::Request(address, server) => (MessageType::Request, zero, Some(address), Some(server)),
+        Message::Rebind(address) => (MessageType::Request, zero, Some(address), None),
+        Message::Decline(address, server) => (MessageType::Decline, zero, Some(address), Some(server)),
+        Message::Release(address, server) => (MessageType::Release, v4(address)?, None, Some(server)),
     };
-    let awaits_reply = !matches!(message, Message::Decline(..) | Message::Release(..));
+    let awaits_reply = matches!(kind, MessageType::Discover | MessageType::Request);
     let flags: u16 = if identity.broadcast && awaits_reply { BROADCAST } else { 0 };
     let seconds = u16::try_from(elapsed.as_secs()).unwrap_or(u16::MAX);
     let mut header = [&[1, 1, 6, 0], &xid.to_be_bytes()[..]].concat();
@@ -50,24 +53,10 @@ pub fn to_bytes(identity: &Identity, xid: u32, elapsed: Duration, message: &Mess
     // Decoding the header avoids `Message::new`, which reads a random number from a file.
     let mut bytes = Bytes::from_bytes(&header).ok()?;
     let options = bytes.opts_mut();
-    let kind = match message {
-        Message::Discover(_) => MessageType::Discover,
-        Message::Request(..) | Message::Rebind(_) => MessageType::Request,
-        Message::Decline(..) => MessageType::Decline,
-        Message::Release(..) => MessageType::Release,
-    };
     options.insert(Option_::MessageType(kind));
     options.insert(Option_::ClientIdentifier(identity.client_id()));
-    let (requested, server) = match message {
-        Message::Discover(requested) => (*requested, None),
-        Message::Request(address, server) | Message::Decline(address, server) => {
-            (Some(*address), Some(server))
-        }
-        Message::Rebind(address) => (Some(*address), None),
-        Message::Release(_, server) => (None, Some(server)),
-    };
     if let Some(address) = requested {
-        options.insert(Option_::RequestedIpAddress(v4(&address)?));
+        options.insert(Option_::RequestedIpAddress(v4(address)?));
     }
     if let Some(server) = server {
         let Server::Address(server) = server else { return None };
@@ -104,13 +93,12 @@ fn v4(address: &IpAddr) -> Option<Ipv4Addr> {
 }
 
 /// Decodes a reply: `chaddr`, transaction identifier and content. None for everything else.
-pub fn from_bytes(bytes: &[u8]) -> Option<([u8; 6], u32, Reply)> {
+pub fn from_bytes(bytes: &[u8]) -> Option<(Vec<u8>, u32, Reply)> {
     let (header, options) = bytes.split_at_checked(HEADER + MAGIC.len())?;
     let bytes = Bytes::from_bytes(&[header, &known_options(options)?].concat()).ok()?;
     if bytes.opcode() != Opcode::BootReply || bytes.hlen() != 6 {
         return None;
     }
-    let mac: [u8; 6] = bytes.chaddr().try_into().ok()?;
     let options = bytes.opts();
     // RFC 2131, table 3: every reply has a server identifier.
     let server = match options.get(OptionCode::ServerIdentifier)? {
@@ -118,7 +106,13 @@ pub fn from_bytes(bytes: &[u8]) -> Option<([u8; 6], u32, Reply)> {
         _ => return None,
     };
     let reply = match options.msg_type()? {
-        MessageType::Nak => Reply::Nak(server, nak_reason(options.get(OptionCode::Message))),
+        MessageType::Nak => {
+            let reason = match options.get(OptionCode::Message) {
+                Some(DhcpOption::Message(text)) => printable(text),
+                _ => String::new(),
+            };
+            Reply::Nak(server, reason)
+        }
         kind @ (MessageType::Offer | MessageType::Ack) => {
             let seconds = |code| match options.get(code) {
                 Some(
@@ -141,7 +135,7 @@ pub fn from_bytes(bytes: &[u8]) -> Option<([u8; 6], u32, Reply)> {
         }
         _ => return None,
     };
-    Some((mac, bytes.xid(), reply))
+    Some((bytes.chaddr().to_vec(), bytes.xid(), reply))
 }
 
 /// The options that are evaluated; none if one is truncated. `dhcproto` trusts the lengths of some others.
@@ -184,13 +178,6 @@ pub(super) fn usable(address: IpAddr) -> Option<IpAddr> {
 /// A server's text, made safe for log lines.
 pub(super) fn printable(text: &str) -> String {
     text.chars().filter(|character| !character.is_control()).take(200).collect()
-}
-
-fn nak_reason(option: Option<&DhcpOption>) -> String {
-    match option {
-        Some(DhcpOption::Message(text)) => printable(text),
-        _ => String::new(),
-    }
 }
 
 #[cfg(test)]
@@ -274,7 +261,7 @@ mod tests {
     }
 
     /// A reply with these options.
-    fn decode(yours: [u8; 4], options: &str) -> Option<([u8; 6], u32, Reply)> {
+    fn decode(yours: [u8; 4], options: &str) -> Option<(Vec<u8>, u32, Reply)> {
         let mut bytes = hex("02 01 06 00 0a0b0c0d 0000 0000 00000000");
         bytes.extend(yours);
         bytes.extend([0; 8]);
@@ -296,7 +283,7 @@ mod tests {
         };
         let yours = [192, 0, 2, 9];
         let seconds = |seconds| Some(Duration::from_secs(seconds));
-        let reply = |reply| Some(([2, 1, 2, 3, 4, 5], 0x0a0b_0c0d, reply));
+        let reply = |reply| Some((vec![2, 1, 2, 3, 4, 5], 0x0a0b_0c0d, reply));
         let full = "35 01 02 36 04 c0000201 33 04 00000e10 3a 04 00000708 3b 04 00000c4e ff";
         assert_eq!(
             decode(yours, full),

@@ -22,25 +22,18 @@ const FQDN_FLAGS: u8 = 0x01;
 /// Extensions are requested by REBIND from the start: RENEW needs the server's permission for unicast, and a multicast one is
 /// ignored by all other servers (§18.3.5).
 pub fn to_bytes(identity: &Identity, xid: u32, elapsed: Duration, message: &Message) -> Option<Vec<u8>> {
-    let kind = match message {
-        Message::Discover(_) => MessageType::Solicit,
-        Message::Request(..) => MessageType::Request,
-        Message::Rebind(_) => MessageType::Rebind,
-        Message::Decline(..) => MessageType::Decline,
-        Message::Release(..) => MessageType::Release,
+    let (kind, address, server) = match message {
+        Message::Discover(requested) => (MessageType::Solicit, requested.as_ref(), None),
+        Message::Request(address, server) => (MessageType::Request, Some(address), Some(server)),
+        Message::Rebind(address) => (MessageType::Rebind, Some(address), None),
+        Message::Decline(address, server) => (MessageType::Decline, Some(address), Some(server)),
+        Message::Release(address, server) => (MessageType::Release, Some(address), Some(server)),
     };
     let [_, a, b, c] = xid.to_be_bytes();
     // Decoding the header avoids `Message::new`, which reads a random number from a file.
     let mut bytes = Bytes::from_bytes(&[kind.into(), a, b, c]).ok()?;
     let options = bytes.opts_mut();
     options.insert(DhcpOption::ClientId(identity.duid()));
-    let (address, server) = match message {
-        Message::Discover(requested) => (requested.as_ref(), None),
-        Message::Rebind(address) => (Some(address), None),
-        Message::Request(address, server)
-        | Message::Decline(address, server)
-        | Message::Release(address, server) => (Some(address), Some(server)),
-    };
     if let Some(server) = server {
         let Server::Duid(duid) = server else { return None };
         options.insert(DhcpOption::ServerId(duid.clone()));

@@ -114,18 +114,13 @@ impl Driver {
             let ours = IfPredicate::new(move |seen| seen.name == interface && own.contains(&seen.ip()));
             daemon.enable_interface(IfKind::Predicate(ours))?;
         }
-        let gone: Vec<String> = self
-            .registered
-            .iter()
-            .filter(|(owner, (named, _))| !wanted.get(*owner).is_some_and(|now| same(now, named)))
-            .map(|(owner, _)| owner.clone())
-            .collect();
-        for owner in gone {
-            if let Some((named, full)) = self.registered.remove(&owner) {
-                tracing::info!(name = format!("{}.local", named.host), "withdrawing a name");
-                full.iter().try_for_each(|full| daemon.unregister(full).map(drop))?;
-                self.published.send_modify(|published| drop(published.remove(&owner)));
-            }
+        let gone = |owner: &String, (named, _): &mut (HostRecord, _)| {
+            !wanted.get(owner).is_some_and(|now| same(now, named))
+        };
+        for (owner, (named, full)) in self.registered.extract_if(.., gone) {
+            tracing::info!(name = format!("{}.local", named.host), "withdrawing a name");
+            full.iter().try_for_each(|full| daemon.unregister(full).map(drop))?;
+            self.published.send_modify(|published| drop(published.remove(&owner)));
         }
         for (owner, named) in wanted {
             if self.registered.contains_key(owner) {

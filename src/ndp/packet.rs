@@ -63,46 +63,26 @@ pub fn multicast_hardware(group: Ipv6Addr) -> [u8; 6] {
 
 /// An unsolicited advertisement to all nodes, Override set (RFC 4861 §7.2.6), with its IPv6 header.
 pub fn unsolicited_advertisement(source: Ipv6Addr, target: Ipv6Addr, hardware: &[u8; 6]) -> Vec<u8> {
-    message(source, ALL_NODES, ADVERTISEMENT, OVERRIDE, target, Some((2, hardware)))
+    let head = [ADVERTISEMENT, 0, 0, 0, OVERRIDE, 0, 0, 0];
+    datagram(source, ALL_NODES, [&head[..], &target.octets(), &[2, 1], hardware].concat())
 }
 
 /// A duplicate address detection probe (RFC 4862 §5.4.2), with its IPv6 header.
 pub fn probe(target: Ipv6Addr) -> Vec<u8> {
-    message(Ipv6Addr::UNSPECIFIED, solicited_node(target), SOLICITATION, 0, target, None)
-}
-
-fn message(
-    source: Ipv6Addr,
-    destination: Ipv6Addr,
-    kind: u8,
-    flags: u8,
-    target: Ipv6Addr,
-    option: Option<(u8, &[u8; 6])>,
-) -> Vec<u8> {
-    let mut body = vec![kind, 0, 0, 0, flags, 0, 0, 0];
-    body.extend(target.octets());
-    if let Some((number, hardware)) = option {
-        body.extend([number, 1]);
-        body.extend(hardware);
-    }
-    datagram(source, destination, body)
+    let head = [SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
+    let body = [&head[..], &target.octets()].concat();
+    datagram(Ipv6Addr::UNSPECIFIED, solicited_node(target), body)
 }
 
 /// Adds the checksum and an IPv6 header to an ICMPv6 message, whose checksum field is zero.
-pub(super) fn datagram(source: Ipv6Addr, destination: Ipv6Addr, body: Vec<u8>) -> Vec<u8> {
+pub(super) fn datagram(source: Ipv6Addr, destination: Ipv6Addr, mut body: Vec<u8>) -> Vec<u8> {
     let sum = checksum(source, destination, &body).to_be_bytes();
-    let (head, rest) = body.split_at(2);
-    let length = u16::try_from(body.len()).unwrap_or(u16::MAX);
-    let mut bytes = Vec::with_capacity(HEADER + body.len());
-    bytes.extend([0x60, 0, 0, 0]);
-    bytes.extend(length.to_be_bytes());
-    bytes.extend([ICMPV6, 255]);
-    bytes.extend(source.octets());
-    bytes.extend(destination.octets());
-    bytes.extend(head);
-    bytes.extend(sum);
-    bytes.extend(rest.iter().skip(2));
-    bytes
+    if let Some(field) = body.get_mut(2..4) {
+        field.copy_from_slice(&sum);
+    }
+    let [high, low] = u16::try_from(body.len()).unwrap_or(u16::MAX).to_be_bytes();
+    let header = [0x60, 0, 0, 0, high, low, ICMPV6, 255];
+    [&header[..], &source.octets(), &destination.octets(), &body].concat()
 }
 
 /// The checksum over pseudo-header and body (RFC 8200 §8.1), the body's checksum field included.
@@ -124,8 +104,8 @@ impl Packet {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
         let (source, body) = read_datagram(bytes, &[SOLICITATION, ADVERTISEMENT])?;
         let kind = body.first().copied().unwrap_or_default();
-        let target = body.get(8..24).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
-        let target = Ipv6Addr::from(target.ok_or(Malformed::Short)?);
+        let target = body.get(8..).and_then(|rest| rest.first_chunk::<16>());
+        let target = Ipv6Addr::from(*target.ok_or(Malformed::Short)?);
         if target.is_multicast() {
             return Err(Malformed::Invalid);
         }
@@ -140,25 +120,23 @@ impl Packet {
 /// Source and ICMPv6 message of a packet of one of these types, with code 0, from this link.
 pub(super) fn read_datagram<'a>(bytes: &'a [u8], kinds: &[u8]) -> Result<(Ipv6Addr, &'a [u8]), Malformed> {
     let (header, rest) = bytes.split_first_chunk::<HEADER>().ok_or(Malformed::Short)?;
-    let [version, _, _, _, length_high, length_low, next, hops, addresses @ ..] = header;
-    if version >> 4 != 6 || *next != ICMPV6 {
+    let [version, _, _, _, length_high, length_low, next, hops, addresses @ ..] = *header;
+    if version >> 4 != 6 || next != ICMPV6 {
         return Err(Malformed::Other);
     }
-    let length = usize::from(u16::from_be_bytes([*length_high, *length_low]));
-    let body = rest.get(..length).ok_or(Malformed::Short)?;
+    let length = u16::from_be_bytes([length_high, length_low]);
+    let body = rest.get(..length.into()).ok_or(Malformed::Short)?;
     match body {
         [kind, 0, ..] if kinds.contains(kind) => {}
         [] => return Err(Malformed::Short),
         _ => return Err(Malformed::Other),
     }
-    if *hops != 255 {
+    if hops != 255 {
         return Err(Malformed::OffLink);
     }
-    let (source, destination) = addresses.split_at(16);
-    let address = |bytes: &[u8]| <[u8; 16]>::try_from(bytes).map(Ipv6Addr::from);
-    let (Ok(source), Ok(destination)) = (address(source), address(destination)) else {
-        return Err(Malformed::Short);
-    };
+    let (source, destination) = addresses.split_first_chunk::<16>().ok_or(Malformed::Short)?;
+    let destination = destination.first_chunk::<16>().ok_or(Malformed::Short)?;
+    let (source, destination) = (Ipv6Addr::from(*source), Ipv6Addr::from(*destination));
     if checksum(source, destination, body) != 0 {
         return Err(Malformed::Checksum);
     }

@@ -1,7 +1,7 @@
 //! Finds gateways and keeps their port mappings as desired.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -11,7 +11,7 @@ use super::metrics::Metrics;
 use super::status::GatewayStatus;
 use super::table::{DesiredMappings, Input, Output, PortMappingTable};
 use crate::host::HostWatch;
-use crate::model::{BootTime, Family, IfIndex};
+use crate::model::{BootTime, Family, IfIndex, PerFamily};
 use crate::net::clock::{self, Timer};
 use crate::watch_ext;
 
@@ -19,9 +19,6 @@ use crate::watch_ext;
 const SEARCH_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// Interval of searches with a gateway.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(300);
-
-/// An interface's own addresses.
-type Own = (Option<Ipv4Addr>, Option<Ipv6Addr>);
 
 #[derive(Debug)]
 pub struct Driver {
@@ -115,10 +112,8 @@ impl Driver {
                 return;
             }
         };
-        let mut here = BTreeSet::new();
         for gateway in found {
-            let Some(address) = gateway.address() else { continue };
-            here.insert(address);
+            let address = gateway.address();
             let external = gateway.external_address().await;
             let known = self.gateways.entry(address).or_insert_with(|| {
                 tracing::info!(gateway = %address, external = ?external, "found a gateway");
@@ -135,20 +130,18 @@ impl Driver {
         self.search_at = clock::now() + if none { SEARCH_RETRY_INTERVAL } else { SEARCH_INTERVAL };
     }
 
-    fn own_addresses(&self) -> Result<(Own, IfIndex), String> {
+    fn own_addresses(&self) -> Result<(PerFamily<Option<IpAddr>>, IfIndex), String> {
         let host = self.host.borrow();
         let interface = host.interface(&self.interface);
         let index =
             interface.ok_or_else(|| format!("there is no interface {} on this host", self.interface))?.index;
-        let (mut v4, mut v6) = (None, None);
+        let mut own: PerFamily<Option<IpAddr>> = PerFamily::default();
         for address in host.own_addresses(index) {
-            match address {
-                IpAddr::V4(address) => v4 = v4.or(Some(address)),
-                IpAddr::V6(address) if address.is_unicast_link_local() => {}
-                IpAddr::V6(address) => v6 = v6.or(Some(address)),
+            if !matches!(address, IpAddr::V6(address) if address.is_unicast_link_local()) {
+                own[Family::of(address)].get_or_insert(address);
             }
         }
-        Ok(((v4, v6), index))
+        Ok((own, index))
     }
 
     /// Sends the requests that are due to every gateway.

@@ -1,7 +1,7 @@
 //! One gateway, by `igd-next`. Requests are sent from the address that the mapping leads to: in secure mode, which is the
 //! usual one, a gateway maps ports only to the sender.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use futures::TryFutureExt;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
-use igd_next::aio::{Gateway as Igd, Ipv6FirewallGateway, Provider};
+use igd_next::aio::{Gateway as Igd, Provider};
 use igd_next::{
-    AddPortError, GetGenericPortMappingEntryError, PortMappingProtocol, RemovePortError, RequestError,
-    SearchOptions,
+    AddPortError, GetGenericPortMappingEntryError, PinholeError, PortMappingProtocol, RemovePortError,
+    RequestError, SearchOptions,
 };
 use tokio::net::{TcpSocket, UdpSocket};
 use tokio::time::timeout;
 
 use super::mapping::{MappingKey, PortMapping};
 use super::table::ListedMapping;
-use crate::model::IfIndex;
 use crate::model::service::Protocol;
+use crate::model::{Family, IfIndex, PerFamily};
 
 /// Wait for responses to a search.
 const SEARCH: Duration = Duration::from_secs(2);
@@ -30,10 +30,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST_ANSWER: usize = 64 * 1024;
 /// Mappings that are listed: no home router has room for more.
 const MOST_ENTRIES: u32 = 1024;
-/// Longest lease of IGD version 2 in seconds (WANIPConnection:2 §2.3.21), and of a pinhole
-/// (WANIPv6FirewallControl:1 §2.3.9).
-const LONGEST_LEASE: u64 = 604_800;
-const LONGEST_PINHOLE: u64 = 86_400;
+/// A lease of zero is permanent.
+const SHORTEST_LEASE: Duration = Duration::from_secs(1);
+/// Of IGD version 2 (WANIPConnection:2 §2.3.21), and of a pinhole (WANIPv6FirewallControl:1 §2.3.9).
+const LONGEST_LEASE: Duration = Duration::from_secs(604_800);
+const LONGEST_PINHOLE: Duration = Duration::from_secs(86_400);
 /// Where gateways listen for searches (UPnP Device Architecture §1.3).
 const SEARCH_GROUP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(239, 255, 255, 250), 1900);
 
@@ -103,18 +104,42 @@ pub enum GatewayError {
     Refused(String),
 }
 
-fn error_of(error: &RequestError) -> GatewayError {
-    match error {
-        RequestError::ErrorCode(code, text) => {
-            GatewayError::Refused(format!("error {code} ({})", short(text)))
+impl From<RequestError> for GatewayError {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::ErrorCode(code, text) => Self::Refused(format!("error {code} ({})", short(&text))),
+            RequestError::UnsupportedAction(action) => Self::Refused(format!("unsupported action {action}")),
+            RequestError::InvalidResponse(text) => {
+                Self::Refused(format!("malformed response: {}", short(&text)))
+            }
+            other => Self::Away(short(&other.to_string())),
         }
-        RequestError::UnsupportedAction(action) => {
-            GatewayError::Refused(format!("unsupported action {action}"))
+    }
+}
+
+impl From<PinholeError> for GatewayError {
+    fn from(error: PinholeError) -> Self {
+        match error {
+            PinholeError::RequestError(error) => error.into(),
+            other => Self::Refused(other.to_string()),
         }
-        RequestError::InvalidResponse(text) => {
-            GatewayError::Refused(format!("malformed response: {}", short(text)))
-        }
-        other => GatewayError::Away(short(&other.to_string())),
+    }
+}
+
+impl From<AddPortError> for GatewayError {
+    fn from(error: AddPortError) -> Self {
+        Self::Refused(match error {
+            AddPortError::RequestError(error) => return error.into(),
+            AddPortError::PortInUse => {
+                "the port is mapped to another host: remove that mapping on the gateway, or request another port"
+                    .to_owned()
+            }
+            AddPortError::ActionNotAuthorized => {
+                "606 Action not authorized: enable UPnP on it and check its allowed ports and addresses"
+                    .to_owned()
+            }
+            other => other.to_string(),
+        })
     }
 }
 
@@ -123,23 +148,23 @@ fn short(text: &str) -> String {
     text.chars().filter(|character| !character.is_control()).take(160).collect()
 }
 
-/// A gateway.
+/// A gateway for one address family: its ports for IPv4, or its firewall for IPv6.
 #[derive(Debug)]
 pub struct Gateway {
-    wan: Option<Igd<FromSource>>,
-    firewall: Option<Ipv6FirewallGateway<FromSource>>,
+    family: Family,
+    igd: Igd<FromSource>,
     /// IDs of the pinholes that this process opened.
     pinholes: BTreeMap<MappingKey, u16>,
 }
 
 /// The gateways that respond on an interface. Searches are sent from its own addresses; only responders are contacted.
-pub async fn search(own: (Option<Ipv4Addr>, Option<Ipv6Addr>), interface: IfIndex) -> Vec<Gateway> {
+pub async fn search(own: PerFamily<Option<IpAddr>>, interface: IfIndex) -> Vec<Gateway> {
     let v4 = async {
-        let Some(own) = own.0 else { return Vec::new() };
+        let Some(own) = own.v4 else { return Vec::new() };
         let mut found = Vec::new();
         for responder in responders(own).await.unwrap_or_default() {
             let mut options = SearchOptions::default();
-            options.bind_addr = SocketAddr::new(own.into(), 0);
+            options.bind_addr = SocketAddr::new(own, 0);
             options.broadcast_address = SocketAddr::new(responder.into(), SEARCH_GROUP.port());
             options.timeout = Some(PATIENCE);
             options.single_search_timeout = Some(SEARCH);
@@ -153,32 +178,31 @@ pub async fn search(own: (Option<Ipv4Addr>, Option<Ipv6Addr>), interface: IfInde
     let v6 = async {
         let mut options = SearchOptions::ipv6(interface.0);
         // A gateway responds from the address in its description.
-        if let Some(own) = own.1 {
-            options.bind_addr = SocketAddr::new(own.into(), 0);
+        if let Some(own) = own.v6 {
+            options.bind_addr = SocketAddr::new(own, 0);
         }
         options.timeout = Some(SEARCH);
         options.single_search_timeout = Some(SEARCH);
         igd_next::aio::tokio::search_ipv6_firewall_gateway(options).await.ok()
     };
     let (v4, v6) = futures::future::join(v4, v6).await;
-    let v4 = v4.into_iter().map(|igd| Gateway {
-        wan: Some(Igd {
-            addr: igd.addr,
-            root_url: igd.root_url,
-            control_url: igd.control_url,
-            control_schema_url: igd.control_schema_url,
-            control_schema: igd.control_schema,
-            service_type: igd.service_type,
-            ipv6_firewall_control_url: igd.ipv6_firewall_control_url,
+    let v4 = v4.into_iter().map(|found| Gateway {
+        family: Family::V4,
+        igd: Igd {
+            addr: found.addr,
+            root_url: found.root_url,
+            control_url: found.control_url,
+            control_schema_url: found.control_schema_url,
+            control_schema: found.control_schema,
+            service_type: found.service_type,
+            ipv6_firewall_control_url: None,
             provider: FromSource,
-        }),
-        firewall: None,
+        },
         pinholes: BTreeMap::new(),
     });
     let v6 = v6.map(|found| Gateway {
-        wan: None,
-        // The library constructs one only through a gateway.
-        firewall: Igd {
+        family: Family::V6,
+        igd: Igd {
             addr: found.addr,
             root_url: found.root_url,
             control_url: String::new(),
@@ -187,16 +211,15 @@ pub async fn search(own: (Option<Ipv4Addr>, Option<Ipv6Addr>), interface: IfInde
             service_type: String::new(),
             ipv6_firewall_control_url: Some(found.control_url),
             provider: FromSource,
-        }
-        .ipv6_firewall(),
+        },
         pinholes: BTreeMap::new(),
     });
     v4.chain(v6).collect()
 }
 
 /// The responders to a search for gateways.
-async fn responders(own: Ipv4Addr) -> std::io::Result<Vec<Ipv4Addr>> {
-    let socket = UdpSocket::bind(SocketAddrV4::new(own, 0)).await?;
+async fn responders(own: IpAddr) -> std::io::Result<Vec<Ipv4Addr>> {
+    let socket = UdpSocket::bind(SocketAddr::new(own, 0)).await?;
     for version in [1, 2] {
         let search = format!(
             "M-SEARCH * HTTP/1.1\r\nHOST: {SEARCH_GROUP}\r\nMAN: \"ssdp:discover\"\r\nMX: 1\r\n\
@@ -204,44 +227,41 @@ async fn responders(own: Ipv4Addr) -> std::io::Result<Vec<Ipv4Addr>> {
         );
         socket.send_to(search.as_bytes(), SEARCH_GROUP).await?;
     }
-    let mut found = Vec::new();
+    // Responses arrive in any order.
+    let mut found = BTreeSet::new();
     let mut buffer = [0; 1500];
     let listen = async {
         while let Ok((_, SocketAddr::V4(from))) = socket.recv_from(&mut buffer).await {
-            if !found.contains(from.ip()) {
-                found.push(*from.ip());
-            }
+            found.insert(*from.ip());
         }
     };
     drop(timeout(SEARCH, listen).await);
-    // Responses arrive in any order.
-    found.sort_unstable();
-    found.truncate(8);
-    Ok(found)
+    Ok(found.into_iter().take(8).collect())
 }
 
 fn protocol(protocol: Protocol) -> PortMappingProtocol {
     if protocol == Protocol::Udp { PortMappingProtocol::UDP } else { PortMappingProtocol::TCP }
 }
 
-fn seconds(lease: Option<Duration>, most: u64) -> u32 {
-    lease.map_or(0, |lease| u32::try_from(lease.as_secs().clamp(1, most)).unwrap_or(0))
+fn seconds(lease: Duration) -> u32 {
+    u32::try_from(lease.as_secs()).unwrap_or(u32::MAX)
 }
 
 impl Gateway {
-    pub fn address(&self) -> Option<IpAddr> {
-        let wan = self.wan.as_ref().map(|wan| wan.addr.ip());
-        wan.or_else(|| self.firewall.as_ref().map(|firewall| firewall.addr.ip()))
+    pub fn address(&self) -> IpAddr {
+        self.igd.addr.ip()
     }
 
     /// Whether it can map ports to an address.
     pub fn serves(&self, address: IpAddr) -> bool {
-        if address.is_ipv4() { self.wan.is_some() } else { self.firewall.is_some() }
+        Family::of(address) == self.family
     }
 
-    /// Its external address.
     pub async fn external_address(&self) -> Option<IpAddr> {
-        self.wan.as_ref()?.get_external_ip().await.ok()
+        match self.family {
+            Family::V4 => self.igd.get_external_ip().await.ok(),
+            Family::V6 => None,
+        }
     }
 
     /// All mappings for IPv4.
@@ -249,10 +269,12 @@ impl Gateway {
     /// # Errors
     /// If the gateway does not list them.
     pub async fn list(&self) -> Result<Vec<ListedMapping>, GatewayError> {
-        let Some(wan) = &self.wan else { return Ok(Vec::new()) };
         let mut entries = Vec::new();
+        if self.family == Family::V6 {
+            return Ok(entries);
+        }
         for index in 0..MOST_ENTRIES {
-            match wan.get_generic_port_mapping_entry(index).await {
+            match self.igd.get_generic_port_mapping_entry(index).await {
                 Ok(entry) => entries.push(ListedMapping {
                     protocol: match entry.protocol {
                         PortMappingProtocol::TCP => Protocol::Tcp,
@@ -263,13 +285,15 @@ impl Gateway {
                     port: entry.internal_port,
                     description: short(&entry.port_mapping_description),
                 }),
-                Err(GetGenericPortMappingEntryError::SpecifiedArrayIndexInvalid) => break,
                 Err(GetGenericPortMappingEntryError::ActionNotAuthorized) => {
                     return Err(GatewayError::Refused("listing port mappings".into()));
                 }
                 // Gateways report the end of the list in different ways.
-                Err(GetGenericPortMappingEntryError::RequestError(RequestError::ErrorCode(..))) => break,
-                Err(GetGenericPortMappingEntryError::RequestError(error)) => return Err(error_of(&error)),
+                Err(
+                    GetGenericPortMappingEntryError::SpecifiedArrayIndexInvalid
+                    | GetGenericPortMappingEntryError::RequestError(RequestError::ErrorCode(..)),
+                ) => break,
+                Err(GetGenericPortMappingEntryError::RequestError(error)) => return Err(error.into()),
             }
         }
         Ok(entries)
@@ -280,32 +304,29 @@ impl Gateway {
     /// # Errors
     /// If the gateway does not.
     pub async fn open(&mut self, mapping: &PortMapping) -> Result<Option<Duration>, GatewayError> {
-        let source = mapping.key.address;
-        match source {
-            IpAddr::V4(_) => SOURCE.scope(source, self.open_port(mapping)).await,
-            IpAddr::V6(address) => {
-                let lease = seconds(mapping.lease.or(Some(Duration::MAX)), LONGEST_PINHOLE);
-                SOURCE.scope(source, self.open_pinhole(mapping, address, lease)).await?;
-                Ok(Some(Duration::from_secs(lease.into())))
+        let opening = async {
+            match mapping.key.address {
+                IpAddr::V4(_) => self.open_port(mapping).await,
+                IpAddr::V6(address) => self.open_pinhole(mapping, address).await.map(Some),
             }
-        }
+        };
+        SOURCE.scope(mapping.key.address, opening).await
     }
 
     async fn open_port(&self, mapping: &PortMapping) -> Result<Option<Duration>, GatewayError> {
-        let none = || GatewayError::Refused("no IPv4 WAN connection".into());
-        let wan = self.wan.as_ref().ok_or_else(none)?;
-        let MappingKey { address, protocol: wanted, external } = mapping.key;
-        let inside = SocketAddr::new(address, mapping.port);
-        let lease = seconds(mapping.lease, LONGEST_LEASE);
-        let text = &mapping.description;
-        let kept = (lease > 0).then(|| Duration::from_secs(lease.into()));
-        match wan.add_port(protocol(wanted), external, inside, lease, text).await {
-            Ok(()) => Ok(kept),
+        let key = &mapping.key;
+        let inside = SocketAddr::new(key.address, mapping.port);
+        let add = async |lease| {
+            let text = &mapping.description;
+            self.igd.add_port(protocol(key.protocol), key.external, inside, lease, text).await
+        };
+        let lease = mapping.lease.map(|lease| lease.clamp(SHORTEST_LEASE, LONGEST_LEASE));
+        match add(lease.map_or(0, seconds)).await {
             Err(AddPortError::OnlyPermanentLeasesSupported) => {
-                let forever = wan.add_port(protocol(wanted), external, inside, 0, text).await;
-                forever.map(|()| None).map_err(|error| refusal(&error))
+                add(0).await?;
+                Ok(None)
             }
-            Err(error) => Err(refusal(&error)),
+            added => Ok(added.map(|()| lease)?),
         }
     }
 
@@ -313,31 +334,20 @@ impl Gateway {
         &mut self,
         mapping: &PortMapping,
         address: Ipv6Addr,
-        lease: u32,
-    ) -> Result<(), GatewayError> {
-        let none = || GatewayError::Refused("no IPv6 firewall control".into());
-        let firewall = self.firewall.as_ref().ok_or_else(none)?;
-        let wrong = |error: igd_next::PinholeError| match error {
-            igd_next::PinholeError::RequestError(error) => error_of(&error),
-            other => GatewayError::Refused(other.to_string()),
-        };
+    ) -> Result<Duration, GatewayError> {
+        let lease = mapping.lease.unwrap_or(LONGEST_PINHOLE).clamp(SHORTEST_LEASE, LONGEST_PINHOLE);
         if let Some(number) = self.pinholes.get(&mapping.key) {
-            match firewall.update_pinhole(*number, lease).await {
-                Ok(()) => return Ok(()),
-                Err(igd_next::PinholeError::RequestError(error))
-                    if matches!(error_of(&error), GatewayError::Away(_)) =>
-                {
-                    return Err(error_of(&error));
-                }
+            match self.igd.update_pinhole(*number, seconds(lease)).await.map_err(GatewayError::from) {
+                Ok(()) => return Ok(lease),
+                Err(error @ GatewayError::Away(_)) => return Err(error),
                 // The gateway has lost it.
-                Err(_) => drop(self.pinholes.remove(&mapping.key)),
+                Err(GatewayError::Refused(_)) => drop(self.pinholes.remove(&mapping.key)),
             }
         }
         let inside = SocketAddrV6::new(address, mapping.port, 0, 0);
-        let opened = firewall.add_pinhole(protocol(mapping.key.protocol), inside, lease).await;
-        let number = opened.map_err(wrong)?;
+        let number = self.igd.add_pinhole(protocol(mapping.key.protocol), inside, seconds(lease)).await?;
         self.pinholes.insert(mapping.key.clone(), number);
-        Ok(())
+        Ok(lease)
     }
 
     /// Closes a mapping; one that is closed already is no error.
@@ -345,37 +355,21 @@ impl Gateway {
     /// # Errors
     /// If the gateway does not.
     pub async fn close(&mut self, key: &MappingKey) -> Result<(), GatewayError> {
-        let number = self.pinholes.remove(key);
+        let pinhole = self.pinholes.remove(key);
         let closing = async {
-            match (&self.wan, &self.firewall, number) {
-                (_, Some(firewall), Some(number)) => match firewall.remove_pinhole(number).await {
-                    Err(igd_next::PinholeError::RequestError(error)) => Err(error_of(&error)),
+            match pinhole {
+                Some(number) => match self.igd.remove_pinhole(number).await {
+                    Err(PinholeError::RequestError(error)) => Err(error.into()),
                     _ => Ok(()),
                 },
-                (Some(wan), ..) if key.address.is_ipv4() => {
-                    match wan.remove_port(protocol(key.protocol), key.external).await {
-                        Ok(()) | Err(RemovePortError::NoSuchPortMapping) => Ok(()),
-                        Err(RemovePortError::RequestError(error)) => Err(error_of(&error)),
-                        Err(error) => Err(GatewayError::Refused(error.to_string())),
-                    }
-                }
-                _ => Ok(()),
+                None if key.address.is_ipv6() => Ok(()),
+                None => match self.igd.remove_port(protocol(key.protocol), key.external).await {
+                    Ok(()) | Err(RemovePortError::NoSuchPortMapping) => Ok(()),
+                    Err(RemovePortError::RequestError(error)) => Err(error.into()),
+                    Err(error) => Err(GatewayError::Refused(error.to_string())),
+                },
             }
         };
         SOURCE.scope(key.address, closing).await
-    }
-}
-
-fn refusal(error: &AddPortError) -> GatewayError {
-    match error {
-        AddPortError::RequestError(error) => error_of(error),
-        AddPortError::PortInUse => GatewayError::Refused(
-            "the port is mapped to another host: remove that mapping on the gateway, or request another port"
-                .into(),
-        ),
-        AddPortError::ActionNotAuthorized => GatewayError::Refused(
-            "606 Action not authorized: enable UPnP on it and check its allowed ports and addresses".into(),
-        ),
-        other => GatewayError::Refused(other.to_string()),
     }
 }

@@ -20,8 +20,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 pub use values::{
-    ClientConfig, ClientState, Input, Lease, LeaseTerms, LossReason, Message, Output, Problem, Reply, Server,
-    Timers,
+    ClientConfig, ClientState, Input, Lease, LeaseTerms, LossReason, Message, Output, Reply, Server, Timers,
 };
 
 use crate::model::hash::spread;
@@ -69,7 +68,9 @@ pub struct Client {
     xid: u32,
     /// When the exchange began.
     began: BootTime,
-    /// When its last message was sent.
+    /// The last message, for retransmission.
+    message: Message,
+    /// When it was sent.
     sent_at: BootTime,
     retransmit_at: Option<BootTime>,
     /// Messages in this round.
@@ -91,6 +92,7 @@ impl Client {
             state: State::Stopped,
             xid: 0,
             began: BootTime::default(),
+            message: Message::Discover(None),
             sent_at: BootTime::default(),
             retransmit_at: None,
             sent: 0,
@@ -104,10 +106,12 @@ impl Client {
 
     /// The lease, unless it has expired at `now`.
     pub fn lease(&self, now: BootTime) -> Option<&Lease> {
+        self.used().filter(|lease| !lease.is_expired(now))
+    }
+
+    fn used(&self) -> Option<&Lease> {
         match &self.state {
-            State::Rebooting(lease) | State::Bound(lease) | State::Renewing(lease) => {
-                Some(lease).filter(|lease| !lease.is_expired(now))
-            }
+            State::Rebooting(lease) | State::Bound(lease) | State::Renewing(lease) => Some(lease),
             _ => None,
         }
     }
@@ -139,9 +143,7 @@ impl Client {
             Input::Reply(..) => {}
             Input::Probed { conflict } => self.handle_verdict(now, conflict),
             Input::Conflict => {
-                if let State::Rebooting(lease) | State::Bound(lease) | State::Renewing(lease) =
-                    self.state.clone()
-                {
+                if let Some(lease) = self.used().cloned() {
                     self.outputs.push_back(Output::Lost(LossReason::Conflict(lease.address)));
                     self.decline(now, &lease);
                 }
@@ -151,16 +153,12 @@ impl Client {
     }
 
     pub fn handle_timeout(&mut self, now: BootTime) {
+        if self.used().is_some_and(|lease| lease.is_expired(now)) {
+            return self.lose(now, LossReason::Expired);
+        }
         match self.state.clone() {
             State::BackingOff { until } if now >= until => self.discover(now),
             State::Selecting(Some((offer, at))) if now >= at => self.request(now, offer),
-            State::Rebooting(lease) | State::Bound(lease) | State::Renewing(lease)
-                if lease.is_expired(now) =>
-            {
-                self.outputs.push_back(Output::Lost(LossReason::Expired));
-                self.rounds.reset();
-                self.discover(now);
-            }
             State::Bound(lease) if lease.timers.is_some_and(|timers| now >= timers.t1) => {
                 self.begin(now);
                 self.state = State::Renewing(lease);
@@ -196,6 +194,12 @@ impl Client {
         self.state = State::Rebooting(lease);
     }
 
+    fn lose(&mut self, now: BootTime, reason: LossReason) {
+        self.outputs.push_back(Output::Lost(reason));
+        self.rounds.reset();
+        self.discover(now);
+    }
+
     fn requested(&self) -> Option<IpAddr> {
         self.config.requested.or(self.last)
     }
@@ -227,8 +231,7 @@ impl Client {
         let State::Renewing(lease) = &self.state else { return };
         let Some(timers) = lease.timers else { return };
         let until = if now < timers.t2 { timers.t2 } else { timers.expiry };
-        let message = Message::Rebind(lease.address);
-        self.send(now, message);
+        self.send(now, Message::Rebind(lease.address));
         // Half of the remaining time, but at least a minute unless the lease is short (RFC 2131 §4.4.5).
         let left = until.since(now);
         let shortest = RENEWAL_INTERVAL_MIN.min(timers.expiry.since(timers.t1) / 8).max(RETRANSMIT_MIN);
@@ -236,7 +239,12 @@ impl Client {
     }
 
     fn send(&mut self, now: BootTime, message: Message) {
-        self.outputs.push_back(Output::Send(self.xid, now.since(self.began), message));
+        self.message = message;
+        self.transmit(now);
+    }
+
+    fn transmit(&mut self, now: BootTime) {
+        self.outputs.push_back(Output::Send(self.xid, now.since(self.began), self.message.clone()));
         self.sent_at = now;
         self.unanswered += 1;
         let wait = (RETRANSMIT_MIN * 2_u32.saturating_pow(self.sent)).min(RETRANSMIT_MAX);
@@ -251,13 +259,7 @@ impl Client {
             return self.extend(now);
         }
         if self.sent < MESSAGES_PER_ROUND {
-            let message = match &self.state {
-                State::Selecting(_) => Message::Discover(self.requested()),
-                State::Requesting(offer) => Message::Request(offer.address, offer.server.clone()),
-                State::Rebooting(lease) => Message::Rebind(lease.address),
-                _ => return self.retransmit_at = None,
-            };
-            return self.send(now, message);
+            return self.transmit(now);
         }
         // RFC 2131 §3.2: a lease that has not expired may be used though no server replies.
         if let State::Rebooting(lease) = self.state.clone() {
@@ -266,7 +268,7 @@ impl Client {
         let pause = self.rounds.next_pause();
         let rounds = self.rounds.attempts();
         if rounds.is_power_of_two() {
-            self.outputs.push_back(Output::Report(Problem::NoReply(self.unanswered)));
+            self.outputs.push_back(Output::NoReply(self.unanswered));
         }
         let idle = self.config.max_rounds > 0 && rounds >= self.config.max_rounds;
         self.back_off(now, if idle { IDLE_RETRY_INTERVAL } else { pause });
@@ -293,7 +295,7 @@ impl Client {
                 self.probe(Lease::new(&terms, self.sent_at));
             }
             (State::Requesting(offer), Reply::Nak(server, reason)) if offer.server == server => {
-                self.outputs.push_back(Output::Report(Problem::Nak(server, reason)));
+                self.outputs.push_back(Output::NotGranted(LossReason::Nak(server, reason)));
                 self.last = None;
                 // Counts as a round, with a shorter pause.
                 let _pause = self.rounds.next_pause();
@@ -301,7 +303,7 @@ impl Client {
                 self.back_off(now, NAK_BACKOFF_MIN.saturating_mul(doubled).min(BACKOFF_MAX));
             }
             (State::Selecting(_), Reply::Nak(server, reason)) => {
-                self.outputs.push_back(Output::Report(Problem::Nak(server, reason)));
+                self.outputs.push_back(Output::NotGranted(LossReason::Nak(server, reason)));
             }
             (State::Rebooting(lease) | State::Renewing(lease), Reply::Ack(terms))
                 if terms.address == lease.address =>
@@ -312,10 +314,8 @@ impl Client {
             (State::Rebooting(lease) | State::Renewing(lease), Reply::Nak(server, reason))
                 if server == lease.server || lease.timers.is_some_and(|timers| now >= timers.t2) =>
             {
-                self.outputs.push_back(Output::Lost(LossReason::Nak(server, reason)));
-                self.rounds.reset();
                 self.last = None;
-                self.discover(now);
+                self.lose(now, LossReason::Nak(server, reason));
             }
             _ => {}
         }
@@ -330,7 +330,7 @@ impl Client {
     fn handle_verdict(&mut self, now: BootTime, conflict: bool) {
         let State::Probing(lease) = self.state.clone() else { return };
         if conflict {
-            self.outputs.push_back(Output::Report(Problem::Conflict(lease.address)));
+            self.outputs.push_back(Output::NotGranted(LossReason::Conflict(lease.address)));
             self.decline(now, &lease);
         } else {
             self.bind(lease);
@@ -354,17 +354,17 @@ impl Client {
     }
 
     fn stop(&mut self, now: BootTime) {
-        let lease = match std::mem::replace(&mut self.state, State::Stopped) {
-            State::Rebooting(lease) | State::Bound(lease) | State::Renewing(lease) => Some((lease, true)),
-            State::Probing(lease) => Some((lease, false)),
-            _ => None,
-        };
-        if let Some((lease, in_use)) = lease {
+        let in_use = self.used().is_some();
+        if let State::Probing(lease)
+        | State::Rebooting(lease)
+        | State::Bound(lease)
+        | State::Renewing(lease) = std::mem::replace(&mut self.state, State::Stopped)
+        {
             self.begin(now);
             self.send(now, Message::Release(lease.address, lease.server));
-            if in_use {
-                self.outputs.push_back(Output::Lost(LossReason::Released));
-            }
+        }
+        if in_use {
+            self.outputs.push_back(Output::Lost(LossReason::Released));
         }
         self.retransmit_at = None;
     }

@@ -43,7 +43,8 @@ fn drain(client: &mut Client) -> String {
         Output::Probe(address) => format!("probe {address}"),
         Output::Bound(lease) => format!("bound {}", lease.address),
         Output::Lost(reason) => format!("lost {reason:?}"),
-        Output::Report(problem) => format!("report {problem:?}"),
+        Output::NotGranted(reason) => format!("report {reason:?}"),
+        Output::NoReply(messages) => format!("report NoReply({messages})"),
     });
     words.collect::<Vec<_>>().join(", ")
 }
@@ -338,7 +339,7 @@ proptest! {
                     }
                     Output::Lost(_) => prop_assert!(held.take().is_some()),
                     Output::Send(..) => sent += 1,
-                    Output::Probe(_) | Output::Report(_) => {}
+                    Output::Probe(_) | Output::NotGranted(_) | Output::NoReply(_) => {}
                 }
             }
             if let Some(lease) = client.lease(at(now)) {

@@ -132,54 +132,30 @@ pub enum Output {
     Bound(Lease),
     /// The lease must not be used any more.
     Lost(LossReason),
-    /// A problem that does not change the lease.
-    Report(Problem),
+    /// A server does not grant a lease, or not this address.
+    NotGranted(LossReason),
+    /// No server replied to so many messages.
+    NoReply(u32),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LossReason {
     Nak(Server, String),
     Expired,
+    /// Another host has the address.
     Conflict(IpAddr),
     Released,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Problem {
-    /// No server replied to so many messages.
-    NoReply(u32),
-    Nak(Server, String),
-    /// Another host has the address that a server assigned.
-    Conflict(IpAddr),
-}
-
-fn write_nak(f: &mut fmt::Formatter<'_>, server: &Server, reason: &str) -> fmt::Result {
-    match reason {
-        "" => write!(f, "DHCP server {server} refused the request"),
-        reason => write!(f, "DHCP server {server} refused the request: {reason}"),
-    }
-}
-
-fn write_conflict(f: &mut fmt::Formatter<'_>, address: &IpAddr) -> fmt::Result {
-    write!(f, "address conflict: {address} is in use by another host")
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoReply(messages) => write!(f, "no DHCP server replied to {messages} messages"),
-            Self::Nak(server, reason) => write_nak(f, server, reason),
-            Self::Conflict(address) => write_conflict(f, address),
-        }
-    }
 }
 
 impl fmt::Display for LossReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Nak(server, reason) => write_nak(f, server, reason),
+            Self::Nak(server, reason) => {
+                write!(f, "DHCP server {server} refused the request")?;
+                if reason.is_empty() { Ok(()) } else { write!(f, ": {reason}") }
+            }
             Self::Expired => f.write_str("lease expired: no DHCP server renewed it"),
-            Self::Conflict(address) => write_conflict(f, address),
+            Self::Conflict(address) => write!(f, "address conflict: {address} is in use by another host"),
             Self::Released => f.write_str("lease released"),
         }
     }
@@ -203,29 +179,21 @@ pub enum ClientState {
 }
 
 impl ClientState {
-    pub const ALL: [Self; 8] = [
-        Self::Standby,
-        Self::Selecting,
-        Self::Requesting,
-        Self::Rebooting,
-        Self::Probing,
-        Self::Bound,
-        Self::Renewing,
-        Self::Rebinding,
+    /// Every state with its name.
+    pub const ALL: [(Self, &str); 8] = [
+        (Self::Standby, "standby"),
+        (Self::Selecting, "selecting"),
+        (Self::Requesting, "requesting"),
+        (Self::Rebooting, "rebooting"),
+        (Self::Probing, "probing"),
+        (Self::Bound, "bound"),
+        (Self::Renewing, "renewing"),
+        (Self::Rebinding, "rebinding"),
     ];
 }
 
 impl fmt::Display for ClientState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Standby => "standby",
-            Self::Selecting => "selecting",
-            Self::Requesting => "requesting",
-            Self::Rebooting => "rebooting",
-            Self::Probing => "probing",
-            Self::Bound => "bound",
-            Self::Renewing => "renewing",
-            Self::Rebinding => "rebinding",
-        })
+        Self::ALL.iter().filter(|(state, _)| state == self).try_for_each(|(_, name)| f.write_str(name))
     }
 }
