@@ -6,13 +6,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use super::fsm::{Client, Input, LossReason, Message, Output, Reply};
+use super::fsm::{Input, LossReason, Message, Output, Reply};
 use super::link::{Links, Received};
 use super::metrics::Metrics;
 use super::slot::Slot;
 pub use super::spec::{Channels, Command, Handles, channels};
 use super::spec::{ClientSpec, LeaseKey};
-use crate::conflict::{ConflictDetector, Preset};
 use crate::host::HostWatch;
 use crate::model::hash::fnv1a;
 use crate::model::{BootTime, Family, IfIndex};
@@ -152,20 +151,19 @@ impl Driver {
                     Received::Reply(family, client, ..) => {
                         key.family == *family && slot.spec.identity.is(*family, client)
                     }
-                    Received::Frame(frame) => slot.probes(frame.address),
+                    Received::Frame(_) => slot.is_probing(),
                 }
         };
         let keys: Vec<LeaseKey> = self.slots.iter().filter(concerned).map(|(key, _)| key.clone()).collect();
+        let input = match received {
+            Received::Reply(_, _, xid, reply) => Input::Reply(xid, reply),
+            Received::Frame(frame) => Input::Frame(frame),
+        };
         for key in keys {
-            self.step(&key, now, |slot| match &received {
-                Received::Reply(_, _, xid, reply) => {
-                    slot.handle_input(now, Input::Reply(*xid, reply.clone()));
-                }
-                Received::Frame(frame) => slot.handle_frame(now, frame),
-            });
-            if matches!(received, Received::Reply(.., Reply::Nak(..))) {
+            if matches!(input, Input::Reply(_, Reply::Nak(..))) {
                 self.metrics.refused.inc();
             }
+            self.step(&key, now, |slot| slot.handle_input(now, input.clone()));
         }
     }
 
@@ -189,26 +187,10 @@ impl Driver {
         }
     }
 
-    /// Performs all outputs of a client, and the step of its conflict detector that is due.
     fn execute(&mut self, key: &LeaseKey, now: BootTime) {
-        loop {
-            while let Some(output) =
-                self.slots.get_mut(key).and_then(|slot| slot.client.as_mut()).and_then(Client::poll_output)
-            {
-                self.perform(key, now, output);
-            }
-            let Some(slot) = self.slots.get_mut(key).filter(|slot| slot.is_probing()) else { return };
-            match slot.step_detector(now) {
-                Some(address) => {
-                    let link = self.links.by_name.get_mut(&slot.spec.interface);
-                    if let Some(Err(error)) = link.map(|link| link.probe(address)) {
-                        tracing::debug!(%error, %address, "cannot send a probe");
-                    }
-                }
-                // With its verdict the client has new outputs.
-                None if !slot.is_probing() => {}
-                None => return,
-            }
+        while let Some(output) = self.slots.get_mut(key).and_then(|slot| slot.client.as_mut()?.poll_output())
+        {
+            self.perform(key, now, output);
         }
     }
 
@@ -220,10 +202,11 @@ impl Driver {
         };
         match output {
             Output::Send(xid, elapsed, message) => self.send(key, now, xid, elapsed, &message),
-            Output::Probe(address) => {
+            Output::SendProbe(address) => {
                 let link = self.links.by_name.get_mut(&slot.spec.interface);
-                let mac = link.map(|link| link.interface.hardware_address.clone()).unwrap_or_default();
-                slot.start_probing(address, ConflictDetector::new(Preset::DHCP, &mac, now));
+                if let Some(Err(error)) = link.map(|link| link.probe(address)) {
+                    tracing::debug!(%error, %address, "cannot send a probe");
+                }
             }
             Output::Bound(lease) => {
                 let (renewed, saved) = slot.bind(lease, now, Timestamp::now());

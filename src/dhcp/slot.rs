@@ -1,6 +1,5 @@
 //! The client of one lease with everything that is known of the lease.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -8,7 +7,6 @@ use jiff::Timestamp;
 use super::fsm::{Client, ClientConfig, ClientState, Input, Lease};
 use super::saved_lease::SavedLease;
 use super::spec::{ClientSpec, ClientStatus};
-use crate::conflict::{self, ConflictDetector, NeighborFrame};
 use crate::model::BootTime;
 
 /// For how long a probe without conflict makes further probes superfluous.
@@ -23,22 +21,12 @@ pub(super) struct Slot {
     pub(super) last_error: Option<String>,
     /// Since when its interface is missing.
     pub(super) missing_since: Option<BootTime>,
-    /// While the client is in state Probing.
-    detector: Option<(IpAddr, ConflictDetector)>,
     probed_until: Option<BootTime>,
 }
 
 impl Slot {
     pub(super) fn new(spec: ClientSpec) -> Self {
-        Self {
-            spec,
-            client: None,
-            known: None,
-            last_error: None,
-            missing_since: None,
-            detector: None,
-            probed_until: None,
-        }
+        Self { spec, client: None, known: None, last_error: None, missing_since: None, probed_until: None }
     }
 
     /// Takes in a new spec. A client that is not wanted any more, or under another identity, ends silently: its lease
@@ -55,7 +43,6 @@ impl Slot {
         let other_client = self.spec.identity != spec.identity || self.spec.interface != spec.interface;
         if !spec.active || other_client {
             self.client = None;
-            self.detector = None;
             self.probed_until = None;
             self.last_error = None;
         }
@@ -76,48 +63,22 @@ impl Slot {
     }
 
     pub(super) fn is_probing(&self) -> bool {
-        self.detector.is_some()
-    }
-
-    pub(super) fn probes(&self, address: IpAddr) -> bool {
-        self.detector.as_ref().is_some_and(|(probed, _)| *probed == address)
-    }
-
-    pub(super) fn start_probing(&mut self, address: IpAddr, detector: ConflictDetector) {
-        self.detector = Some((address, detector));
-    }
-
-    pub(super) fn handle_frame(&mut self, now: BootTime, frame: &NeighborFrame) {
-        if let Some((_, detector)) = &mut self.detector {
-            detector.handle_input(now, frame);
-        }
+        self.client.as_ref().is_some_and(Client::is_probing)
     }
 
     pub(super) fn handle_timeout(&mut self, now: BootTime) {
         match &mut self.client {
-            Some(client) => client.handle_timeout(now),
+            Some(client) => {
+                let probing = client.is_probing();
+                client.handle_timeout(now);
+                if probing && client.lease(now).is_some() {
+                    self.probed_until = Some(now + PROBE_VALIDITY);
+                }
+            }
             // Another host did not extend its lease.
             None => self.known = self.known.take().filter(|(_, lease)| !lease.is_expired(now)),
         }
         self.probed_until = self.probed_until.filter(|until| *until > now);
-    }
-
-    /// Runs the conflict detector. Returns the address to send a probe for.
-    pub(super) fn step_detector(&mut self, now: BootTime) -> Option<IpAddr> {
-        let (address, detector) = self.detector.as_mut()?;
-        detector.handle_timeout(now);
-        let conflict = match detector.poll_output()? {
-            conflict::Output::SendProbe => return Some(*address),
-            conflict::Output::Conflict => true,
-            conflict::Output::Usable => {
-                self.probed_until = Some(now + PROBE_VALIDITY);
-                false
-            }
-            conflict::Output::Defend => return None,
-        };
-        self.detector = None;
-        self.handle_input(now, Input::Probed { conflict });
-        None
     }
 
     /// The client is bound. Returns whether that extends the lease, and its saved form.
@@ -134,8 +95,7 @@ impl Slot {
             Some(client) => client.poll_timeout(),
             None => self.known.as_ref().and_then(|(_, lease)| Some(lease.timers?.expiry)),
         };
-        let detector = self.detector.as_ref().and_then(|(_, detector)| detector.poll_timeout());
-        client.into_iter().chain(detector).chain(self.probed_until).min()
+        client.into_iter().chain(self.probed_until).min()
     }
 
     pub(super) fn awaits_reply(&self) -> bool {
@@ -160,8 +120,7 @@ impl Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conflict::{FrameKind, Preset};
-    use crate::dhcp::fsm::{LeaseTerms, Message, Output, Reply, Server};
+    use crate::dhcp::fsm::{LeaseTerms, Output, Reply, Server};
     use crate::dhcp::identity::Identity;
 
     const ADDRESS: &str = "192.0.2.9";
@@ -203,24 +162,18 @@ mod tests {
             let [Output::Send(xid, ..)] = sent.as_slice() else { panic!("{sent:?}") };
             slot.handle_input(at(0), Input::Reply(*xid, reply));
         }
-        let probe = outputs(&mut slot);
-        let [Output::Probe(address)] = probe.as_slice() else { panic!("{probe:?}") };
-        slot.start_probing(*address, ConflictDetector::new(Preset::DHCP, &[2, 0, 0, 0, 0, 5], at(0)));
         slot
     }
 
     #[test]
     fn an_address_without_conflict_is_bound_and_counts_as_probed_for_ten_seconds() {
         let mut slot = probing();
-        let mut probes = 0;
         while slot.is_probing() {
             let now = slot.poll_timeout().unwrap();
             slot.handle_timeout(now);
-            probes += slot.step_detector(now).into_iter().count();
         }
         let bound = outputs(&mut slot);
-        let [Output::Bound(lease)] = bound.as_slice() else { panic!("{bound:?}") };
-        assert_eq!(probes, 2);
+        let Some(Output::Bound(lease)) = bound.last() else { panic!("{bound:?}") };
         assert!(!slot.bind(lease.clone(), at(20), Timestamp::UNIX_EPOCH).0);
         assert!(slot.status(at(20)).probed);
         assert_eq!(slot.poll_timeout(), Some(at(10_020)));
@@ -228,21 +181,6 @@ mod tests {
         let status = slot.status(at(10_020));
         assert_eq!((status.probed, status.address), (false, ADDRESS.parse().ok()));
         assert!(slot.bind(lease.clone(), at(11_000), Timestamp::UNIX_EPOCH).0, "the lease is extended");
-    }
-
-    #[test]
-    fn a_conflict_while_probing_is_declined() {
-        let mut slot = probing();
-        let (address, mac) = (ADDRESS.parse().unwrap(), vec![2, 0, 0, 0, 0, 9]);
-        let frame = NeighborFrame { address, mac, kind: FrameKind::Announcement };
-        slot.handle_frame(at(5), &frame);
-        assert_eq!(slot.step_detector(at(5)), None);
-        let declined = outputs(&mut slot);
-        let [Output::NotGranted(_), Output::Send(.., Message::Decline(..))] = declined.as_slice() else {
-            panic!("{declined:?}")
-        };
-        assert!(!slot.is_probing());
-        assert_eq!(slot.status(at(5)).address, None);
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub use values::{
     ClientConfig, ClientState, Input, Lease, LeaseTerms, LossReason, Message, Output, Reply, Server, Timers,
 };
 
+use crate::conflict::{self, ConflictDetector, Preset};
 use crate::model::hash::spread;
 use crate::model::{Backoff, BootTime};
 
@@ -45,7 +46,7 @@ const OFFER_WAIT: Duration = Duration::from_millis(500);
 /// Between two requests for an extension; less for short leases (RFC 2131 §4.4.5).
 const RENEWAL_INTERVAL_MIN: Duration = Duration::from_secs(60);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum State {
     Stopped,
     BackingOff {
@@ -55,7 +56,7 @@ enum State {
     Selecting(Option<(LeaseTerms, BootTime)>),
     Requesting(LeaseTerms),
     Rebooting(Lease),
-    Probing(Lease),
+    Probing(Lease, ConflictDetector),
     Bound(Lease),
     /// Renewing until T2, then rebinding.
     Renewing(Lease),
@@ -121,13 +122,17 @@ impl Client {
             State::Stopped | State::BackingOff { .. } | State::Selecting(_) => ClientState::Selecting,
             State::Requesting(_) => ClientState::Requesting,
             State::Rebooting(_) => ClientState::Rebooting,
-            State::Probing(_) => ClientState::Probing,
+            State::Probing(..) => ClientState::Probing,
             State::Bound(_) => ClientState::Bound,
             State::Renewing(lease) => match lease.timers {
                 Some(timers) if now >= timers.t2 => ClientState::Rebinding,
                 _ => ClientState::Renewing,
             },
         }
+    }
+
+    pub fn is_probing(&self) -> bool {
+        matches!(self.state, State::Probing(..))
     }
 
     /// Whether a reply is outstanding.
@@ -137,11 +142,18 @@ impl Client {
 
     pub fn handle_input(&mut self, now: BootTime, input: Input) {
         match input {
-            Input::Start(lease) if self.state == State::Stopped => self.start(now, lease),
+            Input::Start(lease) if matches!(self.state, State::Stopped) => self.start(now, lease),
             Input::Start(_) => {}
             Input::Reply(xid, reply) if xid == self.xid => self.handle_reply(now, reply),
             Input::Reply(..) => {}
-            Input::Probed { conflict } => self.handle_verdict(now, conflict),
+            Input::Frame(frame) => {
+                if let State::Probing(lease, detector) = &mut self.state
+                    && lease.address == frame.address
+                {
+                    detector.handle_input(now, &frame);
+                    self.poll_detector(now);
+                }
+            }
             Input::Conflict => {
                 if let Some(lease) = self.used().cloned() {
                     self.outputs.push_back(Output::Lost(LossReason::Conflict(lease.address)));
@@ -155,6 +167,10 @@ impl Client {
     pub fn handle_timeout(&mut self, now: BootTime) {
         if self.used().is_some_and(|lease| lease.is_expired(now)) {
             return self.lose(now, LossReason::Expired);
+        }
+        if let State::Probing(_, detector) = &mut self.state {
+            detector.handle_timeout(now);
+            return self.poll_detector(now);
         }
         match self.state.clone() {
             State::BackingOff { until } if now >= until => self.discover(now),
@@ -175,6 +191,7 @@ impl Client {
             State::BackingOff { until: at } | State::Selecting(Some((_, at))) => Some(*at),
             State::Bound(lease) => lease.timers.map(|timers| timers.t1.min(timers.expiry)),
             State::Renewing(lease) | State::Rebooting(lease) => lease.timers.map(|timers| timers.expiry),
+            State::Probing(_, detector) => detector.poll_timeout(),
             _ => None,
         };
         own.into_iter().chain(self.retransmit_at).min()
@@ -204,11 +221,16 @@ impl Client {
         self.config.requested.or(self.last)
     }
 
+    /// From 0 to 1.
+    fn random(&mut self) -> f64 {
+        self.counter += 1;
+        spread(self.config.seed, self.counter)
+    }
+
     /// Begins a new exchange.
     fn begin(&mut self, now: BootTime) {
-        self.counter += 1;
         // It has to differ from the last one only. IPv6 has room for 24 bits.
-        self.xid = (spread(self.config.seed, self.counter) * f64::from(0xff_ffff)) as u32;
+        self.xid = (self.random() * f64::from(0xff_ffff)) as u32;
         self.began = now;
         self.sent = 0;
         self.retransmit_at = None;
@@ -249,8 +271,7 @@ impl Client {
         self.unanswered += 1;
         let wait = (RETRANSMIT_MIN * 2_u32.saturating_pow(self.sent)).min(RETRANSMIT_MAX);
         self.sent += 1;
-        self.counter += 1;
-        self.retransmit_at = Some(now + wait.mul_f64(0.75 + spread(self.config.seed, self.counter) / 2.0));
+        self.retransmit_at = Some(now + wait.mul_f64(0.75 + self.random() / 2.0));
     }
 
     /// The last message got no reply in time.
@@ -275,9 +296,7 @@ impl Client {
     }
 
     fn back_off(&mut self, now: BootTime, pause: Duration) {
-        self.counter += 1;
-        let pause = pause.mul_f64(0.75 + spread(self.config.seed, self.counter) / 4.0);
-        self.state = State::BackingOff { until: now + pause };
+        self.state = State::BackingOff { until: now + pause.mul_f64(0.75 + self.random() / 4.0) };
         self.retransmit_at = None;
     }
 
@@ -292,7 +311,7 @@ impl Client {
                 }
             }
             (State::Requesting(offer), Reply::Ack(terms)) if offer.server == terms.server => {
-                self.probe(Lease::new(&terms, self.sent_at));
+                self.probe(now, Lease::new(&terms, self.sent_at));
             }
             (State::Requesting(offer), Reply::Nak(server, reason)) if offer.server == server => {
                 self.outputs.push_back(Output::NotGranted(LossReason::Nak(server, reason)));
@@ -321,19 +340,24 @@ impl Client {
         }
     }
 
-    fn probe(&mut self, lease: Lease) {
+    fn probe(&mut self, now: BootTime, lease: Lease) {
         self.retransmit_at = None;
-        self.outputs.push_back(Output::Probe(lease.address));
-        self.state = State::Probing(lease);
+        // The hardware address is of no account with this preset.
+        self.state = State::Probing(lease, ConflictDetector::new(Preset::DHCP, &[], now));
+        self.handle_timeout(now);
     }
 
-    fn handle_verdict(&mut self, now: BootTime, conflict: bool) {
-        let State::Probing(lease) = self.state.clone() else { return };
-        if conflict {
-            self.outputs.push_back(Output::NotGranted(LossReason::Conflict(lease.address)));
-            self.decline(now, &lease);
-        } else {
-            self.bind(lease);
+    fn poll_detector(&mut self, now: BootTime) {
+        let State::Probing(lease, detector) = &mut self.state else { return };
+        let (lease, output) = (lease.clone(), detector.poll_output());
+        match output {
+            Some(conflict::Output::SendProbe) => self.outputs.push_back(Output::SendProbe(lease.address)),
+            Some(conflict::Output::Usable) => self.bind(lease),
+            Some(conflict::Output::Conflict) => {
+                self.outputs.push_back(Output::NotGranted(LossReason::Conflict(lease.address)));
+                self.decline(now, &lease);
+            }
+            Some(conflict::Output::Defend) | None => {}
         }
     }
 
@@ -355,7 +379,7 @@ impl Client {
 
     fn stop(&mut self, now: BootTime) {
         let in_use = self.used().is_some();
-        if let State::Probing(lease)
+        if let State::Probing(lease, _)
         | State::Rebooting(lease)
         | State::Bound(lease)
         | State::Renewing(lease) = std::mem::replace(&mut self.state, State::Stopped)

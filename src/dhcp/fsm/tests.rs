@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 
 use super::*;
+use crate::conflict::{FrameKind, NeighborFrame};
 
 fn at(millis: u64) -> BootTime {
     BootTime::from_boot(Duration::from_millis(millis))
@@ -19,6 +20,12 @@ fn server(last: u8) -> Server {
 }
 
 const SERVER: u8 = 1;
+
+/// An announcement of another host.
+fn frame(last: u8) -> Input {
+    let mac = vec![2, 0, 0, 0, 0, 9];
+    Input::Frame(NeighborFrame { address: ip(last), mac, kind: FrameKind::Announcement })
+}
 
 fn config() -> ClientConfig {
     ClientConfig { requested: None, max_rounds: 0, seed: 7 }
@@ -40,7 +47,7 @@ fn drain(client: &mut Client) -> String {
             Message::Decline(address, _) => format!("decline {address}"),
             Message::Release(address, _) => format!("release {address}"),
         },
-        Output::Probe(address) => format!("probe {address}"),
+        Output::SendProbe(address) => format!("probe {address}"),
         Output::Bound(lease) => format!("bound {}", lease.address),
         Output::Lost(reason) => format!("lost {reason:?}"),
         Output::NotGranted(reason) => format!("report {reason:?}"),
@@ -73,7 +80,8 @@ fn bound(seconds: u64) -> Client {
     assert_eq!(input(&mut client, 0, Input::Start(None)), "discover");
     assert_eq!(reply(&mut client, 0, Reply::Offer(terms(9, seconds))), "request 192.0.2.9");
     assert_eq!(reply(&mut client, 0, Reply::Ack(terms(9, seconds))), "probe 192.0.2.9");
-    assert_eq!(input(&mut client, 0, Input::Probed { conflict: false }), "bound 192.0.2.9");
+    assert_eq!(next(&mut client), (10, "probe 192.0.2.9".into()));
+    assert_eq!(next(&mut client), (20, "bound 192.0.2.9".into()));
     client
 }
 
@@ -142,7 +150,7 @@ fn an_infinite_lease_has_no_timers() {
     let forever = LeaseTerms { lifetime: None, ..terms(9, 0) };
     reply(&mut client, 0, Reply::Offer(forever.clone()));
     reply(&mut client, 0, Reply::Ack(forever));
-    input(&mut client, 0, Input::Probed { conflict: false });
+    assert_eq!([next(&mut client).0, next(&mut client).0], [10, 20]);
     assert_eq!(client.poll_timeout(), None);
     assert!(client.lease(at(u64::from(u32::MAX))).is_some());
 }
@@ -204,14 +212,13 @@ fn an_address_in_conflict_is_declined() {
     input(&mut client, 0, Input::Start(None));
     reply(&mut client, 0, Reply::Offer(terms(9, 60)));
     reply(&mut client, 0, Reply::Ack(terms(9, 60)));
-    assert_eq!(
-        input(&mut client, 0, Input::Probed { conflict: true }),
-        "report Conflict(192.0.2.9), decline 192.0.2.9"
-    );
+    assert_eq!(input(&mut client, 0, frame(8)), "", "of another address");
+    assert_eq!(input(&mut client, 0, frame(9)), "report Conflict(192.0.2.9), decline 192.0.2.9");
     assert_eq!(next(&mut client), (10_000, "discover".into()));
     let mut client = bound(60);
-    assert_eq!(input(&mut client, 5, Input::Conflict), "lost Conflict(192.0.2.9), decline 192.0.2.9");
-    assert!(client.lease(at(5)).is_none());
+    assert_eq!(input(&mut client, 20, frame(9)), "", "conflicts are detected elsewhere from now on");
+    assert_eq!(input(&mut client, 20, Input::Conflict), "lost Conflict(192.0.2.9), decline 192.0.2.9");
+    assert!(client.lease(at(20)).is_none());
 }
 
 #[test]
@@ -276,7 +283,7 @@ fn a_nak_instead_of_an_offer_is_reported() {
 #[test]
 fn a_stopped_client_releases_its_lease() {
     let mut client = bound(60);
-    assert_eq!(input(&mut client, 5, Input::Stop), "release 192.0.2.9, lost Released");
+    assert_eq!(input(&mut client, 20, Input::Stop), "release 192.0.2.9, lost Released");
     assert_eq!(client.poll_timeout(), None);
     let mut client = Client::new(config());
     input(&mut client, 0, Input::Start(None));
@@ -286,7 +293,7 @@ fn a_stopped_client_releases_its_lease() {
 #[derive(Debug, Clone)]
 enum Event {
     Reply(Reply),
-    Probed(bool),
+    Frame,
     Conflict,
     Wait(u64),
 }
@@ -297,7 +304,7 @@ fn event() -> impl Strategy<Value = Event> {
         terms.clone().prop_map(|terms| Event::Reply(Reply::Offer(terms))),
         terms.prop_map(|terms| Event::Reply(Reply::Ack(terms))),
         Just(Event::Reply(Reply::Nak(server(SERVER), String::new()))),
-        any::<bool>().prop_map(Event::Probed),
+        Just(Event::Frame),
         Just(Event::Conflict),
         (1_u64..100_000).prop_map(Event::Wait),
     ]
@@ -318,7 +325,7 @@ proptest! {
                     let xid = client.xid;
                     client.handle_input(at(now), Input::Reply(xid, reply));
                 }
-                Event::Probed(conflict) => client.handle_input(at(now), Input::Probed { conflict }),
+                Event::Frame => client.handle_input(at(now), frame(9)),
                 Event::Conflict => client.handle_input(at(now), Input::Conflict),
                 Event::Wait(millis) => {
                     let until = now + millis;
@@ -339,7 +346,7 @@ proptest! {
                     }
                     Output::Lost(_) => prop_assert!(held.take().is_some()),
                     Output::Send(..) => sent += 1,
-                    Output::Probe(_) | Output::NotGranted(_) | Output::NoReply(_) => {}
+                    Output::SendProbe(_) | Output::NotGranted(_) | Output::NoReply(_) => {}
                 }
             }
             if let Some(lease) = client.lease(at(now)) {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use crate::conflict::NeighborFrame;
 use crate::model::BootTime;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,8 +100,8 @@ pub enum Input {
     Start(Option<Lease>),
     /// A server's reply, with its transaction identifier.
     Reply(u32, Reply),
-    /// The verdict on the address of [`Output::Probe`]: whether another host has it.
-    Probed { conflict: bool },
+    /// A frame of another host on the interface.
+    Frame(NeighborFrame),
     /// Another host has the address of the lease.
     Conflict,
     /// Release the lease, and stop.
@@ -126,8 +127,8 @@ pub enum Message {
 pub enum Output {
     /// Send a message with this transaction identifier, and the time since the exchange began.
     Send(u32, Duration, Message),
-    /// Probe this address; [`Input::Probed`] is the verdict.
-    Probe(IpAddr),
+    /// Send one probe for this address.
+    SendProbe(IpAddr),
     /// The lease is new, or was extended.
     Bound(Lease),
     /// The lease must not be used any more.
