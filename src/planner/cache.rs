@@ -125,7 +125,7 @@ impl Cache {
     ) -> bool {
         let mappings = plan.mappings.services.get(key).into_iter().flatten();
         let mappings: Vec<MappingKey> = mappings.map(|mapping| mapping.key.clone()).collect();
-        let open = mappings.iter().any(|key| self.gateways.is_open(key));
+        let open = mappings.iter().any(|key| self.gateways.may_be_open(key));
         if open {
             let (until, deselected) = (now + CLOSE_TIMEOUT, deselected.cloned());
             self.terminating.insert(key.clone(), Terminating { until, mappings, deselected });
@@ -142,9 +142,9 @@ impl Cache {
     /// Releases terminating Services whose mappings are closed, or after [`CLOSE_TIMEOUT`]. Returns whether there were any.
     pub fn handle_timeout(&mut self, now: BootTime) -> bool {
         let gateways = &self.gateways;
-        let released = self
-            .terminating
-            .extract_if(.., |_, it| now >= it.until || !it.mappings.iter().any(|key| gateways.is_open(key)));
+        let released = self.terminating.extract_if(.., |_, it| {
+            now >= it.until || !it.mappings.iter().any(|key| gateways.may_be_open(key))
+        });
         let released: Vec<(ServiceKey, Terminating)> = released.collect();
         for (key, Terminating { deselected, .. }) in &released {
             self.state.terminating.remove(key);
