@@ -1,6 +1,6 @@
 //! DHCPv6 messages (RFC 8415 §8) with one address in one identity association, encoded and decoded with `dhcproto`.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use dhcproto::v6::{
@@ -72,32 +72,13 @@ pub fn from_bytes(bytes: &[u8]) -> Option<(Vec<u8>, u32, Reply)> {
         _ => None,
     };
     let refused = refusal(options).or_else(|| association.and_then(|found| refusal(&found.opts)));
-    let address = association.and_then(assigned);
-    let reply = match (bytes.msg_type(), refused, association.zip(address)) {
-        (MessageType::Advertise | MessageType::Reply, Some(reason), _) => Reply::Nak(server, reason),
-        (
-            kind @ (MessageType::Advertise | MessageType::Reply),
-            None,
-            Some((association, (address, valid, preferred))),
-        ) => {
-            let duration = |seconds: u32| Duration::from_secs(seconds.into());
-            // §14.2: where the server leaves T1 and T2 to the client, half and eight tenths of the preferred lifetime.
-            let or = |time: u32, tenths: u32| match (time, preferred) {
-                (0, INFINITE) => None,
-                (0, preferred) => Some(duration(preferred) * tenths / 10),
-                (time, _) => Some(duration(time)),
-            };
-            let terms = LeaseTerms {
-                address,
-                server,
-                lifetime: (valid != INFINITE).then(|| duration(valid)),
-                t1: or(association.t1, 5),
-                t2: or(association.t2, 8),
-            };
-            if kind == MessageType::Advertise { Reply::Offer(terms) } else { Reply::Ack(terms) }
-        }
+    let reply = match (bytes.msg_type(), refused) {
+        (MessageType::Advertise | MessageType::Reply, Some(reason)) => Reply::Nak(server, reason),
+        (MessageType::Advertise, None) => Reply::Offer(terms(association?, server)?),
         // A reply without an address ends the lease.
-        (MessageType::Reply, None, None) if association.is_some() => Reply::Nak(server, String::new()),
+        (MessageType::Reply, None) => {
+            terms(association?, server.clone()).map_or_else(|| Reply::Nak(server, String::new()), Reply::Ack)
+        }
         _ => return None,
     };
     Some((client.clone(), bytes.xid_num(), reply))
@@ -128,16 +109,29 @@ fn known_options(mut rest: &[u8], depth: u8) -> Option<Vec<u8>> {
     rest.is_empty().then_some(kept)
 }
 
-/// The address, and its valid and preferred lifetimes in seconds.
-fn assigned(association: &IANA) -> Option<(IpAddr, u32, u32)> {
+/// The first address with a lifetime, and its times; none if no host can have it.
+fn terms(association: &IANA, server: Server) -> Option<LeaseTerms> {
     let address = association.opts.iter().find_map(|option| match option {
         DhcpOption::IAAddr(address) if address.valid_life > 0 && refusal(&address.opts).is_none() => {
             Some(address)
         }
         _ => None,
     })?;
-    let usable = usable(Ipv6Addr::into(address.addr))?;
-    Some((usable, address.valid_life, address.preferred_life.min(address.valid_life)))
+    let duration = |seconds: u32| Duration::from_secs(seconds.into());
+    let preferred = address.preferred_life.min(address.valid_life);
+    // §14.2: where the server leaves T1 and T2 to the client, half and eight tenths of the preferred lifetime.
+    let or = |time: u32, tenths: u32| match (time, preferred) {
+        (0, INFINITE) => None,
+        (0, preferred) => Some(duration(preferred) * tenths / 10),
+        (time, _) => Some(duration(time)),
+    };
+    Some(LeaseTerms {
+        address: usable(address.addr.into())?,
+        server,
+        lifetime: (address.valid_life != INFINITE).then(|| duration(address.valid_life)),
+        t1: or(association.t1, 5),
+        t2: or(association.t2, 8),
+    })
 }
 
 /// The text of a status code other than Success.
