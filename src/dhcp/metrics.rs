@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -12,14 +11,10 @@ use super::fsm::ClientState;
 use super::spec::{ClientStatus, LeaseKey};
 use crate::metrics::{add, count};
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StateLabel {
-    state: String,
-}
-
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
-    leases: Family<StateLabel, Gauge>,
+    /// By the label `state`.
+    leases: Family<[(&'static str, &'static str); 1], Gauge>,
     pub(super) sent: Counter,
     pub(super) granted: Counter,
     pub(super) renewed: Counter,
@@ -48,8 +43,7 @@ impl Metrics {
     pub(super) fn set_states(&self, clients: &BTreeMap<LeaseKey, ClientStatus>) {
         for (state, name) in ClientState::ALL {
             let clients = clients.values().filter(|client| client.state == state).count();
-            let label = StateLabel { state: name.to_owned() };
-            self.leases.get_or_create(&label).set(count(clients));
+            self.leases.get_or_create(&[("state", name)]).set(count(clients));
         }
     }
 }
