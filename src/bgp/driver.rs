@@ -8,14 +8,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::fsm::{CloseReason, ConnectionError, Direction, FsmState, Input, Output, Peer, Session};
-use super::packet::{Cease, ReceivedUpdate};
+use super::packet::{GracefulRestart, Notification, ReceivedUpdate};
 use super::path::PathMonitor;
 use super::peers::Config;
 use super::rib_in::RibIn;
 use super::rib_out::{Export, RibOut};
 use super::speaker::{ShutdownReason, shutdown_requested};
-use super::status::{PeerStatus, SessionEvent, StatusPublisher};
-use super::transports::{Event, Transports};
+use super::status::{PeerStatus, StatusPublisher};
+use super::transports::Transports;
 use crate::bfd::driver::Bfd;
 use crate::bfd::path::PathState;
 use crate::model::{AdvertisedRoutes, BootTime};
@@ -37,7 +37,7 @@ pub(super) struct Channels {
 /// The connection of the established session.
 struct Established {
     direction: Direction,
-    session: Session,
+    restart: Option<GracefulRestart>,
     since: BootTime,
 }
 
@@ -101,7 +101,7 @@ impl Driver {
                     return self.shutdown(reason).await;
                 }
                 Ok(()) = self.channels.announced.changed() => self.update_routes(),
-                event = self.transports.next() => self.on_transport_event(event),
+                input = self.transports.next() => self.on_transport_event(input),
                 Some(stream) = self.channels.accepted.recv() => self.on_accepted(stream),
                 Some(reply) = self.channels.status_requests.recv() => {
                     drop(reply.send(self.status.with_routes(&self.rib_in, &self.rib_out)));
@@ -115,7 +115,7 @@ impl Driver {
     }
 
     /// Sends the last route changes, then the NOTIFICATION.
-    async fn shutdown(mut self, (cease, reason): (Cease, String)) -> io::Result<()> {
+    async fn shutdown(mut self, notification: Notification) -> io::Result<()> {
         self.update_routes();
         let synchronized = async {
             while self.established.is_some() {
@@ -124,12 +124,12 @@ impl Driver {
                 if self.rib_out.is_synchronized() && self.transports.is_flushed() {
                     break;
                 }
-                let event = self.transports.next().await;
-                self.on_transport_event(event);
+                let input = self.transports.next().await;
+                self.on_transport_event(input);
             }
         };
         drop(timeout(SHUTDOWN_TIMEOUT, synchronized).await);
-        self.peer.handle_input(clock::now(), Input::Stop(cease, &reason));
+        self.peer.handle_input(clock::now(), Input::Stop(notification));
         self.execute();
         self.publisher.remove(&self.config.name);
         drop(timeout(SHUTDOWN_TIMEOUT, self.transports.finish()).await);
@@ -156,15 +156,10 @@ impl Driver {
         }
     }
 
-    fn on_transport_event(&mut self, event: Event) {
-        let input = match &event {
-            Event::Connected => Input::Connected(Direction::Outgoing),
-            Event::Failed(error) => Input::Failed(error.clone()),
-            Event::Received(direction, bytes) => Input::Received(*direction, bytes),
-            Event::Closed(direction, error) => Input::Closed(*direction, error.clone()),
-            Event::Writable => return,
-        };
-        self.peer.handle_input(clock::now(), input);
+    fn on_transport_event(&mut self, input: Option<Input>) {
+        if let Some(input) = input {
+            self.peer.handle_input(clock::now(), input);
+        }
     }
 
     fn on_accepted(&mut self, stream: TcpStream) {
@@ -236,24 +231,23 @@ impl Driver {
             );
         }
         self.rib_in.session_up(session.restart.as_ref());
-        self.rib_out.session_up(session.clone(), export);
-        self.established = Some(Established { direction, session, since: clock::now() });
+        let restart = session.restart.clone();
+        self.established = Some(Established { direction, restart, since: clock::now() });
+        self.rib_out.session_up(session, export);
     }
 
     fn session_down(&mut self, reason: CloseReason) {
         let established = self.established.take();
-        let restart = match reason {
-            CloseReason::Lost(_) => established.and_then(|established| established.session.restart),
-            // A NOTIFICATION ends graceful restart (RFC 4724 §4.2).
-            CloseReason::Sent(_) | CloseReason::Received(_) => None,
-        };
+        // A NOTIFICATION ends graceful restart (RFC 4724 §4.2).
+        let established = established.filter(|_| matches!(reason, CloseReason::Lost(_)));
+        let restart = established.and_then(|established| established.restart);
         self.rib_in.session_down(clock::now(), restart.as_ref());
         self.rib_out.session_down();
         self.status.session_down();
         self.status.received = self.rib_in.routes().0.len();
         tracing::warn!(peer = self.config.name, %reason, "the BGP session is down");
         self.status.last_error = Some(reason.to_string());
-        self.publisher.session_event(SessionEvent::Down { peer: self.config.name.clone(), reason });
+        self.publisher.session_down(&self.config.name, &reason);
     }
 
     /// Logs and publishes an error that does not end an established session, unless it is the last one already.
@@ -270,7 +264,7 @@ impl Driver {
             self.status.last_error = None;
             let families = self.status.families.join(", ");
             tracing::info!(peer = self.config.name, asn = self.status.asn, families, "the BGP session is up");
-            self.publisher.session_event(SessionEvent::Up { peer: self.config.name.clone() });
+            self.publisher.session_up(&self.config.name);
         } else {
             tracing::debug!(peer = self.config.name, from = %before, to = %after, "BGP");
         }

@@ -8,6 +8,7 @@ use prometheus_client::registry::Registry;
 
 use super::fsm::FsmState;
 use super::status::PeerStatus;
+use crate::metrics::{add, count};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Peer {
@@ -20,7 +21,7 @@ struct PeerState {
     peer: String,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Metrics {
     states: Family<PeerState, Gauge>,
     losses: Family<Peer, Counter>,
@@ -30,24 +31,22 @@ pub struct Metrics {
 
 impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
-        let Self { states, losses, routes_sent, routes_received } = metrics.clone();
-        registry.register("manager_bgp_session_info", "1 for the current state of the BGP session", states);
-        registry.register("bgp_session_losses", "Established BGP sessions that ended", losses);
-        registry.register("bgp_routes_sent", "Routes advertised to the BGP peer", routes_sent);
-        registry.register("bgp_routes_received", "Routes received from the BGP peer", routes_received);
-        metrics
+        Self {
+            states: add(registry, "manager_bgp_session_info", "1 for the current state of the BGP session"),
+            losses: add(registry, "bgp_session_losses", "Established BGP sessions that ended"),
+            routes_sent: add(registry, "bgp_routes_sent", "Routes advertised to the BGP peer"),
+            routes_received: add(registry, "bgp_routes_received", "Routes received from the BGP peer"),
+        }
     }
 
     pub(super) fn update(&self, status: &PeerStatus) {
-        let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
         for state in FsmState::ALL {
             let gauge = self.states.get_or_create(&state_label(&status.peer, state));
             gauge.set(i64::from(state == status.state));
         }
         let label = Peer { peer: status.peer.clone() };
-        self.routes_sent.get_or_create(&label).set(number(status.sent));
-        self.routes_received.get_or_create(&label).set(number(status.received));
+        self.routes_sent.get_or_create(&label).set(count(status.sent));
+        self.routes_received.get_or_create(&label).set(count(status.received));
         self.losses.get_or_create(&label).inc_by(0);
     }
 

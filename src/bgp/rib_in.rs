@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::packet::{GracefulRestart, ReceivedUpdate};
 use crate::model::{BootTime, Family, Prefix};
 
 /// Bounds memory: routers may send a full table.
 const MAX_ROUTES: usize = 2_000;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ReceivedRoute {
     pub next_hop: Option<IpAddr>,
     /// Retained during the graceful restart of the peer (RFC 4724 §4.2).

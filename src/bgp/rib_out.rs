@@ -7,20 +7,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::fsm::Session;
-use super::packet::{self, Attributes, NextHop, Reach, Segment, Update, WellKnown};
+use super::packet::{self, Attributes, GRACEFUL_SHUTDOWN, Reach, Segment, Update};
 use crate::model::{Family, PerFamily, Prefix, RouteAttributes, Routes};
 
 /// Upper limit of prefixes in one UPDATE.
 const BATCH: usize = 1000;
-/// The default of common routers.
-const DEFAULT_LOCAL_PREF: u32 = 100;
 
 /// Export policy for one peer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Export {
     pub local_as: u32,
     /// Next hops by family of the route. Families without one are not advertised.
-    pub next_hops: PerFamily<Option<NextHop>>,
+    pub next_hops: PerFamily<Option<IpAddr>>,
     /// Used where a route has no value of its own; communities are merged.
     pub defaults: RouteAttributes,
 }
@@ -153,8 +151,7 @@ impl Export {
     ) -> Self {
         let next_hop = |family: Family| {
             let own = family == Family::of(local) || (family == Family::V4 && session.extended_next_hop);
-            let address = configured[family].or(own.then_some(local))?;
-            Some(NextHop { address, link_local: None })
+            configured[family].or(own.then_some(local))
         };
         let next_hops = PerFamily { v4: next_hop(Family::V4), v6: next_hop(Family::V6) };
         Self { local_as, next_hops, defaults }
@@ -162,32 +159,26 @@ impl Export {
 
     fn attributes(&self, path: &RouteAttributes, internal: bool) -> Attributes {
         let defaults = &self.defaults;
-        let mut communities = [defaults.communities.as_slice(), &path.communities].concat();
-        if path.draining {
-            communities.push(WellKnown::GracefulShutdown.number());
-        }
-        communities.sort_unstable();
-        communities.dedup();
-        let mut large_communities = [defaults.large_communities.as_slice(), &path.large_communities].concat();
-        large_communities.sort_unstable();
-        large_communities.dedup();
+        let draining: &[u32] = if path.draining { &[GRACEFUL_SHUTDOWN] } else { &[] };
         // RFC 8326 §4.1: the community is sent with LOCAL_PREF 0 to internal peers.
-        let preference = match path.draining {
-            true => 0,
-            false => path.local_pref.or(defaults.local_pref).unwrap_or(DEFAULT_LOCAL_PREF),
-        };
+        let local_pref = if path.draining { Some(0) } else { path.local_pref.or(defaults.local_pref) };
         let prepend = path.prepend.or(defaults.prepend).unwrap_or(0);
         let times = usize::from(!internal) + usize::from(prepend);
         let ours = Segment { ordered: true, members: vec![self.local_as; times] };
         Attributes {
             as_path: if times > 0 { vec![ours] } else { Vec::new() },
             med: path.med.or(defaults.med),
-            local_pref: internal.then_some(preference),
-            communities,
-            large_communities,
+            local_pref: local_pref.filter(|_| internal),
+            communities: union(&[&defaults.communities, &path.communities, draining]),
+            large_communities: union(&[&defaults.large_communities, &path.large_communities]),
             ..Attributes::default()
         }
     }
+}
+
+/// Sorted, without duplicates.
+fn union<T: Copy + Ord>(lists: &[&[T]]) -> Vec<T> {
+    lists.iter().copied().flatten().copied().collect::<BTreeSet<T>>().into_iter().collect()
 }
 
 #[cfg(test)]
@@ -214,7 +205,7 @@ mod tests {
     }
 
     fn export() -> Export {
-        let hop = |text: &str| Some(NextHop { address: text.parse().unwrap(), link_local: None });
+        let hop = |text: &str| text.parse().ok();
         let next_hops = PerFamily { v4: hop("192.0.2.1"), v6: hop("2001:db8::1") };
         Export { local_as: 65_000, next_hops, defaults: RouteAttributes::default() }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::driver::{self, Driver};
-use super::packet::Cease;
+use super::packet::Notification;
 use super::peers::Config;
 use super::status::{PeerStatus, StatusPublisher, StatusRequest};
 use crate::bfd::driver::Bfd;
@@ -27,13 +27,13 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Limit for the reply of a peer's task to a status request.
 const STATUS_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Why sessions are closed; None while the speaker runs.
-pub type ShutdownReason = Option<(Cease, String)>;
+/// The NOTIFICATION that closes sessions; None while the speaker runs.
+pub type ShutdownReason = Option<Notification>;
 
 /// Waits for a shutdown reason, or for the sender to be dropped.
-pub(super) async fn shutdown_requested(shutdown: &mut watch::Receiver<ShutdownReason>) -> (Cease, String) {
+pub(super) async fn shutdown_requested(shutdown: &mut watch::Receiver<ShutdownReason>) -> Notification {
     let reason = shutdown.wait_for(Option::is_some).await;
-    reason.ok().and_then(|reason| reason.clone()).unwrap_or((Cease::Shutdown, String::new()))
+    reason.ok().and_then(|reason| reason.clone()).unwrap_or_else(|| Notification::shutdown(""))
 }
 
 type Accepted = (TcpStream, SocketAddr);
@@ -101,7 +101,7 @@ impl Speaker {
         }
     }
 
-    async fn shutdown(mut self, reason: (Cease, String)) {
+    async fn shutdown(mut self, reason: Notification) {
         self.listeners.abort_all();
         for peer in self.peers.values() {
             peer.shutdown.send_replace(Some(reason.clone()));
@@ -120,8 +120,11 @@ impl Speaker {
             });
         self.peers = unchanged;
         for (name, peer) in stopping {
-            let cease = if find(&name).is_some() { Cease::ConfigurationChange } else { Cease::Deconfigured };
-            peer.shutdown.send_replace(Some((cease, String::new())));
+            let reason = match find(&name) {
+                Some(_) => Notification::CONFIGURATION_CHANGE,
+                None => Notification::DECONFIGURED,
+            };
+            peer.shutdown.send_replace(Some(reason));
             self.background.spawn(async move { drop(peer.task.await) });
         }
         for config in configured.iter() {
@@ -160,10 +163,7 @@ impl Speaker {
     /// Listens for each family that has a passive peer.
     fn listen(&mut self) {
         self.listeners.abort_all();
-        for (family, any) in [
-            (Family::V4, IpAddr::from(Ipv4Addr::UNSPECIFIED)),
-            (Family::V6, IpAddr::from(Ipv6Addr::UNSPECIFIED)),
-        ] {
+        for family in Family::BOTH {
             let configs = self.peers.values().map(|peer| &peer.config);
             let passive: Vec<&Config> = configs
                 .filter(|config| config.settings.passive && Family::of(config.address) == family)
@@ -173,7 +173,7 @@ impl Speaker {
             }
             let password = |config: &&Config| Some((config.address, config.route.password.clone()?));
             let passwords = passive.iter().filter_map(password).collect();
-            let address = SocketAddr::new(any, self.listen_port);
+            let address = SocketAddr::new(family.address(0), self.listen_port);
             self.listeners.spawn(accept(address, passwords, self.accepted_in.clone()));
         }
     }

@@ -1,15 +1,14 @@
 //! State of peers as published to `kube-vip status`, metrics and Events.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
 use super::fsm::{CloseReason, FsmState, Session};
 use super::metrics::Metrics;
-use super::packet::NextHop;
-use super::rib_in::RibIn;
+use super::rib_in::{ReceivedRoute, RibIn};
 use super::rib_out::RibOut;
 use crate::cluster::event::EventRecorder;
 use crate::model::{BootTime, Family, PerFamily};
@@ -20,7 +19,7 @@ pub type StatusRequest = oneshot::Sender<Vec<PeerStatus>>;
 /// State of all peers, by name, without routes.
 pub type PeerStates = BTreeMap<String, PeerStatus>;
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PeerStatus {
     pub peer: String,
@@ -52,7 +51,7 @@ pub struct PeerStatus {
     pub announced: Vec<String>,
     /// Received routes; only in replies to a [`StatusRequest`].
     #[serde(default, rename = "learnt", skip_serializing_if = "Vec::is_empty")]
-    pub received_routes: Vec<ReceivedRoute>,
+    pub received_routes: Vec<PrefixStatus>,
     /// The peer sent more routes than are stored.
     #[serde(default)]
     pub truncated: bool,
@@ -61,35 +60,15 @@ pub struct PeerStatus {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ReceivedRoute {
+pub struct PrefixStatus {
     pub prefix: String,
-    pub next_hop: Option<String>,
-    /// Retained during the graceful restart of the peer.
-    pub stale: bool,
+    #[serde(flatten)]
+    pub route: ReceivedRoute,
 }
 
 impl PeerStatus {
     pub fn new(peer: &str, asn: Option<u32>) -> Self {
-        Self {
-            peer: peer.to_owned(),
-            asn,
-            state: FsmState::Idle,
-            for_seconds: 0.0,
-            local: None,
-            remote: None,
-            families: Vec::new(),
-            hold_seconds: None,
-            restart_seconds: None,
-            sent: 0,
-            received: 0,
-            last_error: None,
-            bfd: None,
-            announced: Vec::new(),
-            received_routes: Vec::new(),
-            truncated: false,
-            state_since: BootTime::default(),
-        }
+        Self { peer: peer.to_owned(), asn, ..Self::default() }
     }
 
     pub fn set_state(&mut self, state: FsmState, now: BootTime) {
@@ -101,7 +80,7 @@ impl PeerStatus {
         &mut self,
         (local, remote): (SocketAddr, SocketAddr),
         session: &Session,
-        next_hops: &PerFamily<Option<NextHop>>,
+        next_hops: &PerFamily<Option<IpAddr>>,
     ) {
         self.asn = Some(session.asn);
         self.local = Some(local);
@@ -109,7 +88,7 @@ impl PeerStatus {
         self.hold_seconds = session.hold.map(|hold| hold.as_secs());
         self.restart_seconds = session.restart.as_ref().map(|restart| restart.seconds);
         let family = |family: &Family| match next_hops[*family] {
-            Some(hop) => format!("{family} via {}", hop.address),
+            Some(hop) => format!("{family} via {hop}"),
             None => format!("{family} without a next hop"),
         };
         self.families = session.families.iter().map(family).collect();
@@ -127,11 +106,8 @@ impl PeerStatus {
     /// This status with the routes of the peer.
     pub(super) fn with_routes(&self, rib_in: &RibIn, rib_out: &RibOut) -> Self {
         let (routes, truncated) = rib_in.routes();
-        let received = routes.iter().map(|(prefix, route)| ReceivedRoute {
-            prefix: prefix.to_string(),
-            next_hop: route.next_hop.map(|address| address.to_string()),
-            stale: route.stale,
-        });
+        let received =
+            routes.iter().map(|(prefix, route)| PrefixStatus { prefix: prefix.to_string(), route: *route });
         Self {
             announced: rib_out.sent().map(ToString::to_string).collect(),
             received_routes: received.collect(),
@@ -143,10 +119,6 @@ impl PeerStatus {
     /// Computes the time in this state.
     pub fn update_duration(&mut self, now: BootTime) {
         self.for_seconds = now.since(self.state_since).as_secs_f64();
-    }
-
-    pub fn is_established(&self) -> bool {
-        self.state == FsmState::Established
     }
 
     /// A line, one for the last error, and one for each route.
@@ -169,15 +141,15 @@ impl PeerStatus {
             text.push_str(&format!("; BFD {bfd}"));
         }
         if let Some(error) = &self.last_error {
-            let label = if self.is_established() { "warning" } else { "last error" };
+            let label = if self.state == FsmState::Established { "warning" } else { "last error" };
             text.push_str(&format!("\n  {label}: {error}"));
         }
         for prefix in &self.announced {
             text.push_str(&format!("\n  announced {prefix}"));
         }
-        for ReceivedRoute { prefix, next_hop, stale } in &self.received_routes {
-            let via = next_hop.as_ref().map_or_else(String::new, |hop| format!(" via {hop}"));
-            let stale = if *stale { " (stale)" } else { "" };
+        for PrefixStatus { prefix, route } in &self.received_routes {
+            let via = route.next_hop.map_or_else(String::new, |hop| format!(" via {hop}"));
+            let stale = if route.stale { " (stale)" } else { "" };
             text.push_str(&format!("\n  received {prefix}{via}{stale}"));
         }
         if self.truncated {
@@ -185,13 +157,6 @@ impl PeerStatus {
         }
         text
     }
-}
-
-/// A session change that is worth a Kubernetes Event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SessionEvent {
-    Up { peer: String },
-    Down { peer: String, reason: CloseReason },
 }
 
 /// Publishes the state of peers. All tasks of the speaker share it; each writes only the entry of its peer.
@@ -221,17 +186,14 @@ impl StatusPublisher {
         self.states.send_modify(|states| drop(states.remove(peer)));
     }
 
-    pub(super) fn session_event(&self, event: SessionEvent) {
-        match event {
-            SessionEvent::Up { peer } => {
-                let message = format!("the BGP session with {peer} is up");
-                self.events.record_on_node(false, "BGPSessionUp", message);
-            }
-            SessionEvent::Down { peer, reason } => {
-                self.metrics.session_lost(&peer);
-                let message = format!("the BGP session with {peer} is down: {reason}");
-                self.events.record_on_node(true, "BGPSessionDown", message);
-            }
-        }
+    pub(super) fn session_up(&self, peer: &str) {
+        let message = format!("the BGP session with {peer} is up");
+        self.events.record_on_node(false, "BGPSessionUp", message);
+    }
+
+    pub(super) fn session_down(&self, peer: &str, reason: &CloseReason) {
+        self.metrics.session_lost(peer);
+        let message = format!("the BGP session with {peer} is down: {reason}");
+        self.events.record_on_node(true, "BGPSessionDown", message);
     }
 }

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::fsm::{ConnectionError, Direction};
+use super::fsm::{Direction, Input};
 use crate::net::tcp::{self, Route};
 
 /// UPDATEs are buffered only while fewer bytes than this are unsent.
@@ -34,18 +34,6 @@ pub(super) struct Transports {
 struct Transport {
     stream: TcpStream,
     unsent: Vec<u8>,
-}
-
-#[derive(Debug)]
-pub(super) enum Event {
-    /// The outgoing connection is established.
-    Connected,
-    /// The outgoing connection attempt failed.
-    Failed(ConnectionError),
-    Received(Direction, Vec<u8>),
-    Closed(Direction, ConnectionError),
-    /// The send buffer fell below the low watermark, or is empty.
-    Writable,
 }
 
 impl Transports {
@@ -104,15 +92,15 @@ impl Transports {
         while self.closing.join_next().await.is_some() {}
     }
 
-    /// The next event of any connection. Cancel safe.
-    pub(super) async fn next(&mut self) -> Event {
+    /// The next event of any connection; None: a send buffer fell below the low watermark, or is empty. Cancel safe.
+    pub(super) async fn next(&mut self) -> Option<Input> {
         poll_fn(|context| self.poll(context)).await
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Input>> {
         for (direction, transport) in &mut self.open {
             if let Poll::Ready(event) = transport.poll(*direction, context) {
-                if let Event::Closed(direction, _) = event {
+                if let Some(Input::Closed(direction, _)) = event {
                     self.open.remove(&direction);
                 }
                 return Poll::Ready(event);
@@ -124,43 +112,39 @@ impl Transports {
             return Poll::Pending;
         };
         self.dialling = None;
-        Poll::Ready(match result {
+        Poll::Ready(Some(match result {
             Ok(stream) => {
                 self.insert(Direction::Outgoing, stream);
-                Event::Connected
+                Input::Connected(Direction::Outgoing)
             }
-            Err(error) => Event::Failed(error.into()),
-        })
+            Err(error) => Input::Failed(error.into()),
+        }))
     }
 }
 
 impl Transport {
-    fn poll(&mut self, direction: Direction, context: &mut Context<'_>) -> Poll<Event> {
+    fn poll(&mut self, direction: Direction, context: &mut Context<'_>) -> Poll<Option<Input>> {
         let mut space = [0; 16 * 1024];
         let mut buffer = ReadBuf::new(&mut space);
-        match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
-            Poll::Ready(Err(error)) => return Poll::Ready(Event::Closed(direction, error.into())),
-            Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
-                return Poll::Ready(Event::Closed(direction, "the peer closed the connection".into()));
-            }
-            Poll::Ready(Ok(())) => {
-                return Poll::Ready(Event::Received(direction, buffer.filled().to_vec()));
-            }
-            Poll::Pending => {}
+        if let Poll::Ready(result) = Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
+            return Poll::Ready(Some(match (result, buffer.filled()) {
+                (Err(error), _) => Input::Closed(direction, error.into()),
+                (Ok(()), []) => Input::Closed(direction, "the peer closed the connection".into()),
+                (Ok(()), bytes) => Input::Received(direction, bytes.to_vec()),
+            }));
         }
         while !self.unsent.is_empty() {
-            match Pin::new(&mut self.stream).poll_write(context, &self.unsent) {
-                Poll::Ready(Err(error)) => return Poll::Ready(Event::Closed(direction, error.into())),
-                Poll::Ready(Ok(written)) => {
+            match ready!(Pin::new(&mut self.stream).poll_write(context, &self.unsent)) {
+                Err(error) => return Poll::Ready(Some(Input::Closed(direction, error.into()))),
+                Ok(written) => {
                     let before = self.unsent.len();
                     self.unsent.drain(..written);
                     let below = before >= LOW_WATERMARK && self.unsent.len() < LOW_WATERMARK;
                     if below || self.unsent.is_empty() {
                         self.unsent.shrink_to(LOW_WATERMARK);
-                        return Poll::Ready(Event::Writable);
+                        return Poll::Ready(None);
                     }
                 }
-                Poll::Pending => break,
             }
         }
         Poll::Pending

@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 
 use super::DaemonError;
 use super::report::Report;
-use crate::bgp::packet::Cease;
+use crate::bgp::packet::Notification;
 use crate::bgp::peers;
 use crate::bgp::speaker::{Channels, ShutdownReason, Speaker};
 use crate::bgp::status::StatusPublisher;
@@ -25,7 +25,7 @@ pub(super) struct Running {
 impl Running {
     /// Closes all sessions.
     pub(super) async fn stop(self) {
-        self.shutdown.send_replace(Some((Cease::Shutdown, "kube-vip stops".to_owned())));
+        self.shutdown.send_replace(Some(Notification::shutdown("kube-vip stops")));
         drop(self.speaker.await);
     }
 }

@@ -112,7 +112,7 @@ fn storm() -> Outcome {
     let lab = agents("10.42.0.254:65001", &[])?;
     let rude = lab.lab.machine("rude", 254)?;
     let count = Arc::new(AtomicUsize::new(0));
-    let refusal = Notification::bad_peer_as().encode();
+    let refusal = Notification::BAD_PEER_AS.encode();
     let _task = answer_with(&rude, refusal, true, count.clone())?;
     let _agent = kube_vip_lab::Agent::start(lab.lab.host(0), &lab.options)?;
     wait_for("the first refusal", 20, || (count.load(Ordering::Relaxed) > 0).then_some(()))?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{FsmState, Settings};
 use crate::bgp::fsm::Session;
-use crate::bgp::packet::{self, Message, Negotiated, Notification, Open, ReceivedUpdate};
+use crate::bgp::packet::{self, Message, Notification, ReceivedUpdate};
 use crate::model::hash::spread;
 use crate::model::{BootTime, Family};
 
@@ -38,8 +38,6 @@ pub(super) enum ConnectionEvent {
     Established(Session),
     Routes(Box<ReceivedUpdate>),
     Refresh(Family),
-    /// The NOTIFICATION to send before closing.
-    ProtocolError(Notification),
     /// The NOTIFICATION of the peer.
     Notification(Notification),
 }
@@ -70,35 +68,32 @@ impl Connection {
         }
     }
 
-    fn negotiated(&self) -> Negotiated {
-        self.session().map(|session| session.negotiated).unwrap_or_default()
-    }
-
     pub(super) fn receive(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// Takes the next complete message from the receive buffer.
-    pub(super) fn next_message(&mut self) -> Result<Option<Message>, Notification> {
-        match packet::decode(&self.buffer, self.negotiated())? {
-            None => Ok(None),
-            Some((message, length)) => {
-                self.buffer.drain(..length);
-                Ok(Some(message))
-            }
-        }
-    }
-
-    pub(super) fn handle(
+    /// Processes the next complete message of the receive buffer; None without one.
+    ///
+    /// # Errors
+    /// The NOTIFICATION to send before closing.
+    pub(super) fn poll(
         &mut self,
         now: BootTime,
-        message: Message,
         settings: &Settings,
         no_capabilities: bool,
-    ) -> ConnectionEvent {
-        match (&self.phase, message) {
+    ) -> Result<Option<ConnectionEvent>, Notification> {
+        let negotiated = self.session().map(|session| session.negotiated).unwrap_or_default();
+        let Some((message, length)) = packet::decode(&self.buffer, negotiated)? else { return Ok(None) };
+        self.buffer.drain(..length);
+        Ok(Some(match (&self.phase, message) {
             (_, Message::Notification(notification)) => ConnectionEvent::Notification(notification),
-            (Phase::OpenSent, Message::Open(open)) => self.open(now, &open, settings, no_capabilities),
+            (Phase::OpenSent, Message::Open(open)) => {
+                let session = settings.negotiate(&open, no_capabilities)?;
+                self.phase = Phase::OpenConfirm(session.clone());
+                self.restart_hold_timer(now);
+                self.schedule_keepalive(now, settings.seed);
+                ConnectionEvent::Opened(session)
+            }
             (Phase::OpenConfirm(session), Message::Keepalive) => {
                 let session = session.clone();
                 self.restart_hold_timer(now);
@@ -119,28 +114,10 @@ impl Connection {
                 requested.map_or(ConnectionEvent::None, ConnectionEvent::Refresh)
             }
             // FSM error subcodes of RFC 6608.
-            (Phase::OpenSent, _) => ConnectionEvent::ProtocolError(Notification::unexpected(1)),
-            (Phase::OpenConfirm(_), _) => ConnectionEvent::ProtocolError(Notification::unexpected(2)),
-            (Phase::Established(_), _) => ConnectionEvent::ProtocolError(Notification::unexpected(3)),
-        }
-    }
-
-    fn open(
-        &mut self,
-        now: BootTime,
-        open: &Open,
-        settings: &Settings,
-        no_capabilities: bool,
-    ) -> ConnectionEvent {
-        match settings.negotiate(open, no_capabilities) {
-            Err(notification) => ConnectionEvent::ProtocolError(notification),
-            Ok(session) => {
-                self.phase = Phase::OpenConfirm(session.clone());
-                self.restart_hold_timer(now);
-                self.schedule_keepalive(now, settings.seed);
-                ConnectionEvent::Opened(session)
-            }
-        }
+            (Phase::OpenSent, _) => return Err(Notification::unexpected(1)),
+            (Phase::OpenConfirm(_), _) => return Err(Notification::unexpected(2)),
+            (Phase::Established(_), _) => return Err(Notification::unexpected(3)),
+        }))
     }
 
     fn restart_hold_timer(&mut self, now: BootTime) {

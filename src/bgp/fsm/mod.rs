@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::packet::{self, Cease, Notification, ReceivedUpdate};
+use super::packet::{self, Notification, ReceivedUpdate};
 use crate::model::hash::spread;
 use crate::model::{Backoff, BootTime, Family};
 use connection::{Connection, ConnectionEvent};
@@ -94,8 +94,9 @@ impl Direction {
 }
 
 /// Session state (RFC 4271 §8.2.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub enum FsmState {
+    #[default]
     Idle,
     Connect,
     Active,
@@ -135,17 +136,17 @@ impl From<&str> for ConnectionError {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Input<'a> {
+pub enum Input {
     /// ManualStart.
     Start,
     /// ManualStop, with the NOTIFICATION to send. The peer stays Idle until the next `Start`.
-    Stop(Cease, &'a str),
+    Stop(Notification),
     /// A connection was established; there is no other one of this direction.
     Connected(Direction),
     /// The requested connection attempt failed.
     Failed(ConnectionError),
     /// Bytes arrived on a connection.
-    Received(Direction, &'a [u8]),
+    Received(Direction, Vec<u8>),
     /// TcpConnectionFails.
     Closed(Direction, ConnectionError),
     /// BFD detected a path failure (RFC 5882).
@@ -203,7 +204,7 @@ impl CloseReason {
         match self {
             Self::Lost(_) => true,
             Self::Sent(notification) => {
-                [Notification::hold_timer_expired(), Notification::bfd_down()].contains(notification)
+                [Notification::HOLD_TIMER_EXPIRED, Notification::BFD_DOWN].contains(notification)
             }
             Self::Received(_) => false,
         }
@@ -282,13 +283,13 @@ impl Peer {
     }
 
     /// Processes an event. Poll outputs and the timeout afterwards.
-    pub fn handle_input(&mut self, now: BootTime, input: Input<'_>) {
+    pub fn handle_input(&mut self, now: BootTime, input: Input) {
         match input {
             Input::Start if self.dial == Dial::Off => self.dial(now),
             Input::Start => {}
-            Input::Stop(cease, reason) => {
+            Input::Stop(notification) => {
                 for direction in Direction::BOTH {
-                    self.notify_and_close(now, direction, Notification::cease(cease, reason));
+                    self.notify_and_close(now, direction, notification.clone());
                 }
                 self.dial = Dial::Off;
                 self.backoff.reset();
@@ -301,11 +302,11 @@ impl Peer {
                     self.dial = Dial::Waiting(Some(now + self.jitter(RETRY)));
                 }
             }
-            Input::Received(direction, bytes) => self.received(now, direction, bytes),
+            Input::Received(direction, bytes) => self.received(now, direction, &bytes),
             Input::Closed(direction, error) => self.closed(now, direction, CloseReason::Lost(error)),
             Input::PathDown => {
                 for direction in Direction::BOTH {
-                    self.notify_and_close(now, direction, Notification::bfd_down());
+                    self.notify_and_close(now, direction, Notification::BFD_DOWN);
                 }
             }
         }
@@ -322,7 +323,7 @@ impl Peer {
             let seed = self.settings.seed;
             let Some(connection) = self.slot(direction) else { continue };
             if connection.hold_timer_expired(now) {
-                self.notify_and_close(now, direction, Notification::hold_timer_expired());
+                self.notify_and_close(now, direction, Notification::HOLD_TIMER_EXPIRED);
             } else if connection.keepalive_due(now, seed) {
                 self.outputs.push_back(Output::Send(direction, packet::keepalive()));
             }
@@ -402,10 +403,10 @@ impl Peer {
                 Direction::Incoming => &mut self.incoming,
             };
             let Some(connection) = slot else { return };
-            let event = match connection.next_message() {
+            let event = match connection.poll(now, &self.settings, self.no_capabilities) {
+                Ok(Some(event)) => event,
                 Ok(None) => return,
-                Ok(Some(message)) => connection.handle(now, message, &self.settings, self.no_capabilities),
-                Err(notification) => ConnectionEvent::ProtocolError(notification),
+                Err(notification) => return self.notify_and_close(now, direction, notification),
             };
             match event {
                 ConnectionEvent::None => {}
@@ -417,13 +418,10 @@ impl Peer {
                     self.outputs.push_back(Output::Up(direction, session));
                     // The state change precedes routes that arrived in the same segment.
                     self.report_state();
-                    self.notify_and_close(now, direction.other(), Notification::cease(Cease::Collision, ""));
+                    self.notify_and_close(now, direction.other(), Notification::COLLISION);
                 }
                 ConnectionEvent::Routes(routes) => self.outputs.push_back(Output::Routes(routes)),
                 ConnectionEvent::Refresh(family) => self.outputs.push_back(Output::Refresh(family)),
-                ConnectionEvent::ProtocolError(notification) => {
-                    return self.notify_and_close(now, direction, notification);
-                }
                 ConnectionEvent::Notification(notification) => {
                     self.outputs.push_back(Output::Close(direction));
                     return self.closed(now, direction, CloseReason::Received(notification));
@@ -453,7 +451,7 @@ impl Peer {
             }
         };
         if let Some(redundant) = redundant {
-            self.notify_and_close(now, redundant, Notification::cease(Cease::Collision, ""));
+            self.notify_and_close(now, redundant, Notification::COLLISION);
         }
         if redundant != Some(direction) {
             self.outputs.push_back(Output::Send(direction, packet::keepalive()));

@@ -59,12 +59,12 @@ impl Settings {
     /// Combines the peer's OPEN with these settings, or returns the NOTIFICATION to send.
     pub(super) fn negotiate(&self, theirs: &Open, no_capabilities: bool) -> Result<Session, Notification> {
         if self.peer_as.is_some_and(|asn| asn != theirs.asn) {
-            return Err(Notification::bad_peer_as());
+            return Err(Notification::BAD_PEER_AS);
         }
         let internal = theirs.asn == self.local_as;
         // Within an AS the BGP identifier must be unique (RFC 6286 §2.1).
         if internal && theirs.identifier == self.identifier {
-            return Err(Notification::bad_identifier());
+            return Err(Notification::BAD_IDENTIFIER);
         }
         let ours = self.open(false, no_capabilities);
         let common = |family: &Family| ours.families().contains(family);

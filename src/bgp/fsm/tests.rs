@@ -76,7 +76,7 @@ fn drain(peer: &mut Peer) -> String {
     texts.join(", ")
 }
 
-fn feed(peer: &mut Peer, now: u64, inputs: &[Input<'_>]) -> String {
+fn feed(peer: &mut Peer, now: u64, inputs: &[Input]) -> String {
     for input in inputs {
         peer.handle_input(at(now), input.clone());
     }
@@ -93,8 +93,8 @@ fn peer_in(state: FsmState) -> Peer {
     let steps = [
         (FsmState::Connect, Input::Start),
         (FsmState::OpenSent, Input::Connected(Outgoing)),
-        (FsmState::OpenConfirm, Input::Received(Outgoing, &open)),
-        (FsmState::Established, Input::Received(Outgoing, &keepalive)),
+        (FsmState::OpenConfirm, Input::Received(Outgoing, open.clone())),
+        (FsmState::Established, Input::Received(Outgoing, keepalive.clone())),
     ];
     for (reached, input) in steps {
         if state == FsmState::Idle || (peer.state() == state) {
@@ -146,12 +146,12 @@ fn apply(peer: &mut Peer, event: Event) -> String {
         Event::Update => packet::Update::EndOfRib(Family::V4).encode(Negotiated::default()).concat(),
         // Withdrawn routes that are longer than the message.
         Event::BadUpdate => packet::frame(2, &[0, 9, 0, 0]),
-        Event::Notification => Notification::cease(Cease::Shutdown, "maintenance").encode(),
+        Event::Notification => Notification::shutdown("maintenance").encode(),
         _ => Vec::new(),
     };
     let input = match event {
         Event::Start => Input::Start,
-        Event::Stop => Input::Stop(Cease::Shutdown, "stopping"),
+        Event::Stop => Input::Stop(Notification::shutdown("stopping")),
         Event::Connected => Input::Connected(Outgoing),
         Event::Failed => Input::Failed("refused".into()),
         Event::Closed => Input::Closed(Outgoing, "reset".into()),
@@ -168,7 +168,7 @@ fn apply(peer: &mut Peer, event: Event) -> String {
             peer.handle_timeout(at(30_001));
             return drain(peer);
         }
-        _ => Input::Received(Outgoing, &bytes),
+        _ => Input::Received(Outgoing, bytes),
     };
     feed(peer, 0, &[input])
 }
@@ -237,9 +237,9 @@ fn consecutive_failures_back_off_up_to_thirty_seconds() {
     feed(&mut peer, 0, &[Input::Start]);
     let (mut now, mut pauses) = (0, Vec::new());
     for _ in 0..9 {
-        let refusal = Notification::bad_peer_as().encode();
+        let refusal = Notification::BAD_PEER_AS.encode();
         peer.handle_input(at(now), Input::Connected(Outgoing));
-        peer.handle_input(at(now), Input::Received(Outgoing, &refusal));
+        peer.handle_input(at(now), Input::Received(Outgoing, refusal.clone()));
         drain(&mut peer);
         let next = peer.poll_timeout().unwrap();
         pauses.push(next.since(at(now)).as_millis());
@@ -253,15 +253,15 @@ fn consecutive_failures_back_off_up_to_thirty_seconds() {
 
 #[test]
 fn a_stable_session_reconnects_without_back_off() {
-    let refusal = Notification::cease(Cease::Shutdown, "").encode();
+    let refusal = Notification::shutdown("").encode();
     let lost = || Input::Closed(Outgoing, "reset".into());
     for (lasted, ending, at_once) in [
         (60_000, lost(), true),
         (2_000, lost(), true),
         (2_000, Input::PathDown, true),
         (500, lost(), false),
-        (60_000, Input::Received(Outgoing, &refusal), true),
-        (2_000, Input::Received(Outgoing, &refusal), false),
+        (60_000, Input::Received(Outgoing, refusal.clone()), true),
+        (2_000, Input::Received(Outgoing, refusal.clone()), false),
     ] {
         let mut peer = peer_in(FsmState::Established);
         let what = format!("{ending:?} after {lasted} ms");
@@ -278,9 +278,9 @@ fn a_passive_peer_only_accepts_connections() {
     assert_eq!((peer.state(), peer.poll_timeout()), (FsmState::Active, None));
     assert_eq!(feed(&mut peer, 0, &[Input::Connected(Incoming)]), "in:open");
     let open = open();
-    assert_eq!(feed(&mut peer, 0, &[Input::Received(Incoming, &open)]), "in:keepalive");
+    assert_eq!(feed(&mut peer, 0, &[Input::Received(Incoming, open.clone())]), "in:keepalive");
     let keepalive = packet::keepalive();
-    assert_eq!(feed(&mut peer, 0, &[Input::Received(Incoming, &keepalive)]), "in:up");
+    assert_eq!(feed(&mut peer, 0, &[Input::Received(Incoming, keepalive.clone())]), "in:up");
 }
 
 /// RFC 4271 §6.8.
@@ -292,8 +292,8 @@ fn a_collision_keeps_the_connection_of_the_higher_identifier() {
         let mut peer = peer_in(FsmState::OpenSent);
         let open = open_of(theirs).encode();
         assert_eq!(feed(&mut peer, 0, &[Input::Connected(Incoming)]), "in:open");
-        assert_eq!(feed(&mut peer, 0, &[Input::Received(Outgoing, &open)]), "keepalive");
-        assert_eq!(feed(&mut peer, 0, &[Input::Received(Incoming, &open)]), expected, "{theirs}");
+        assert_eq!(feed(&mut peer, 0, &[Input::Received(Outgoing, open.clone())]), "keepalive");
+        assert_eq!(feed(&mut peer, 0, &[Input::Received(Incoming, open.clone())]), expected, "{theirs}");
         assert_eq!(peer.state(), FsmState::OpenConfirm);
     }
 }
@@ -308,21 +308,24 @@ fn an_established_session_survives_a_collision_unless_the_peer_restarted() {
     let mut peer = peer_in(FsmState::Established);
     let without_restart = open();
     assert_eq!(feed(&mut peer, 0, &[Input::Connected(Incoming)]), "in:open");
-    assert_eq!(feed(&mut peer, 0, &[Input::Received(Incoming, &without_restart)]), "in:notify 6/7, in:close");
+    assert_eq!(
+        feed(&mut peer, 0, &[Input::Received(Incoming, without_restart.clone())]),
+        "in:notify 6/7, in:close"
+    );
     let mut back = open_of("192.0.2.254");
     back.capabilities.push(restart);
     let back = back.encode();
     assert_eq!(feed(&mut peer, 0, &[Input::Connected(Incoming)]), "in:open");
-    assert_eq!(feed(&mut peer, 0, &[Input::Received(Incoming, &back)]), "close, down, in:keepalive");
+    assert_eq!(feed(&mut peer, 0, &[Input::Received(Incoming, back.clone())]), "close, down, in:keepalive");
     let keepalive = packet::keepalive();
-    assert_eq!(feed(&mut peer, 0, &[Input::Received(Incoming, &keepalive)]), "in:up");
+    assert_eq!(feed(&mut peer, 0, &[Input::Received(Incoming, keepalive.clone())]), "in:up");
 }
 
 #[test]
 fn a_peer_that_rejects_capabilities_gets_an_open_without_them() {
     let mut peer = peer_in(FsmState::OpenSent);
-    let refusal = Notification::bad_parameter().encode();
-    feed(&mut peer, 0, &[Input::Received(Outgoing, &refusal)]);
+    let refusal = Notification::BAD_PARAMETER.encode();
+    feed(&mut peer, 0, &[Input::Received(Outgoing, refusal.clone())]);
     peer.handle_timeout(at(2_000));
     drain(&mut peer);
     peer.handle_input(at(2_000), Input::Connected(Outgoing));
@@ -414,12 +417,12 @@ proptest! {
         for step in steps {
             match step {
                 Any::Event(0) => { started = true; peer.handle_input(at(now), Input::Start) }
-                Any::Event(1) => { started = false; peer.handle_input(at(now), Input::Stop(Cease::Shutdown, "x")) }
+                Any::Event(1) => { started = false; peer.handle_input(at(now), Input::Stop(Notification::shutdown("x"))) }
                 Any::Event(2) => peer.handle_input(at(now), Input::Failed("refused".into())),
                 Any::Event(_) => peer.handle_input(at(now), Input::PathDown),
                 Any::Bytes(from, bytes) => {
                     if open_directions.contains(&direction(from)) {
-                        peer.handle_input(at(now), Input::Received(direction(from), &bytes));
+                        peer.handle_input(at(now), Input::Received(direction(from), bytes.clone()));
                     }
                 }
                 Any::Connected(from) => {
@@ -438,11 +441,11 @@ proptest! {
                         1 => open_of("192.0.2.0").encode(),
                         2 => packet::keepalive(),
                         3 => packet::Update::EndOfRib(Family::V6).encode(Negotiated::default()).concat(),
-                        4 => Notification::bad_hold_time().encode(),
+                        4 => Notification::BAD_HOLD_TIME.encode(),
                         _ => packet::refresh_message(Family::V4, 0),
                     };
                     if open_directions.contains(&direction(from)) {
-                        peer.handle_input(at(now), Input::Received(direction(from), &bytes));
+                        peer.handle_input(at(now), Input::Received(direction(from), bytes.clone()));
                     }
                 }
                 Any::Wait(millis) => { now += u64::from(millis); peer.handle_timeout(at(now)) }

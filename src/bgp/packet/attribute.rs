@@ -2,8 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use super::Negotiated;
 use super::cursor::Cursor;
+use super::{AS_TRANS, Negotiated};
 
 /// ORIGIN (RFC 4271 §5.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,26 +22,10 @@ pub struct Segment {
     pub members: Vec<u32>,
 }
 
-/// A large community (RFC 8092).
-pub type LargeCommunity = [u32; 3];
-
-/// Well-known communities.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WellKnown {
-    /// RFC 8326.
-    GracefulShutdown,
-    /// RFC 1997.
-    NoExport,
-}
-
-impl WellKnown {
-    pub const fn number(self) -> u32 {
-        match self {
-            Self::GracefulShutdown => 0xffff_0000,
-            Self::NoExport => 0xffff_ff01,
-        }
-    }
-}
+/// Well-known community (RFC 8326).
+pub const GRACEFUL_SHUTDOWN: u32 = 0xffff_0000;
+/// Default of LOCAL_PREF, as in common routers.
+const DEFAULT_LOCAL_PREF: u32 = 100;
 
 /// Path attributes except NEXT_HOP and MP_REACH_NLRI.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -53,7 +37,8 @@ pub struct Attributes {
     /// LOCAL_PREF: highest preferred.
     pub local_pref: Option<u32>,
     pub communities: Vec<u32>,
-    pub large_communities: Vec<LargeCommunity>,
+    /// RFC 8092.
+    pub large_communities: Vec<[u32; 3]>,
 }
 
 /// Error handling of a malformed attribute (RFC 7606 §2), the weakest first.
@@ -80,7 +65,7 @@ pub(super) const MP_UNREACH: u8 = 15;
 const LARGE_COMMUNITIES: u8 = 32;
 
 pub(super) const OPTIONAL: u8 = 0x80;
-pub(super) const TRANSITIVE: u8 = 0x40;
+const TRANSITIVE: u8 = 0x40;
 const EXTENDED_LENGTH: u8 = 0x10;
 
 pub(super) fn frame(flags: u8, code: u8, value: &[u8]) -> Vec<u8> {
@@ -94,9 +79,9 @@ pub(super) fn frame(flags: u8, code: u8, value: &[u8]) -> Vec<u8> {
 }
 
 impl Attributes {
-    /// Encoded attributes by type code, without NEXT_HOP. LOCAL_PREF only for internal peers.
-    pub(super) fn encode(&self, negotiated: Negotiated) -> Vec<(u8, Vec<u8>)> {
-        let mut all = vec![(ORIGIN, frame(TRANSITIVE, ORIGIN, &[self.origin as u8]))];
+    /// Encoded attributes in the order of their type codes. LOCAL_PREF only for internal peers.
+    pub(super) fn encode(&self, next_hop: Option<Ipv4Addr>, negotiated: Negotiated) -> Vec<u8> {
+        let mut all = frame(TRANSITIVE, ORIGIN, &[self.origin as u8]);
         let mut path = Vec::new();
         for segment in &self.as_path {
             // The segment length field has one octet.
@@ -106,26 +91,30 @@ impl Attributes {
                     if negotiated.four_octets {
                         path.extend(member.to_be_bytes());
                     } else {
-                        path.extend(u16::try_from(*member).unwrap_or(23456).to_be_bytes());
+                        path.extend(u16::try_from(*member).unwrap_or(AS_TRANS).to_be_bytes());
                     }
                 }
             }
         }
-        all.push((AS_PATH, frame(TRANSITIVE, AS_PATH, &path)));
-        all.extend(self.med.map(|med| (MED, frame(OPTIONAL, MED, &med.to_be_bytes()))));
+        all.extend(frame(TRANSITIVE, AS_PATH, &path));
+        if let Some(next_hop) = next_hop {
+            all.extend(frame(TRANSITIVE, NEXT_HOP, &next_hop.octets()));
+        }
+        if let Some(med) = self.med {
+            all.extend(frame(OPTIONAL, MED, &med.to_be_bytes()));
+        }
         if negotiated.internal {
-            let preference = self.local_pref.unwrap_or(100);
-            all.push((LOCAL_PREF, frame(TRANSITIVE, LOCAL_PREF, &preference.to_be_bytes())));
+            let preference = self.local_pref.unwrap_or(DEFAULT_LOCAL_PREF);
+            all.extend(frame(TRANSITIVE, LOCAL_PREF, &preference.to_be_bytes()));
         }
-        if !self.communities.is_empty() {
-            let value: Vec<u8> =
-                self.communities.iter().flat_map(|community| community.to_be_bytes()).collect();
-            all.push((COMMUNITIES, frame(OPTIONAL | TRANSITIVE, COMMUNITIES, &value)));
-        }
-        if !self.large_communities.is_empty() {
-            let parts = self.large_communities.iter().flatten();
-            let value: Vec<u8> = parts.flat_map(|part| part.to_be_bytes()).collect();
-            all.push((LARGE_COMMUNITIES, frame(OPTIONAL | TRANSITIVE, LARGE_COMMUNITIES, &value)));
+        for (code, numbers) in [
+            (COMMUNITIES, self.communities.as_slice()),
+            (LARGE_COMMUNITIES, self.large_communities.as_flattened()),
+        ] {
+            if !numbers.is_empty() {
+                let value: Vec<u8> = numbers.iter().flat_map(|number| number.to_be_bytes()).collect();
+                all.extend(frame(OPTIONAL | TRANSITIVE, code, &value));
+            }
         }
         all
     }
@@ -138,37 +127,30 @@ impl Attributes {
         value: &[u8],
         negotiated: Negotiated,
     ) -> Result<(), ErrorHandling> {
+        const WITHDRAW: ErrorHandling = ErrorHandling::TreatAsWithdraw;
         let mut cursor = Cursor::new(value);
         let well_known = flags & (OPTIONAL | TRANSITIVE) == TRANSITIVE;
-        let four = |value: &[u8]| <[u8; 4]>::try_from(value).map(u32::from_be_bytes);
+        let four = || <[u8; 4]>::try_from(value).map(u32::from_be_bytes).map_err(|_| WITHDRAW);
         match code {
             ORIGIN if well_known => {
                 self.origin = match value {
                     [0] => Origin::Igp,
                     [1] => Origin::Egp,
                     [2] => Origin::Incomplete,
-                    _ => return Err(ErrorHandling::TreatAsWithdraw),
+                    _ => return Err(WITHDRAW),
                 };
             }
-            AS_PATH if well_known => {
-                self.as_path = path(&mut cursor, negotiated).ok_or(ErrorHandling::TreatAsWithdraw)?
-            }
+            AS_PATH if well_known => self.as_path = path(&mut cursor, negotiated).ok_or(WITHDRAW)?,
             NEXT_HOP if well_known && value.len() == 4 => {}
-            MED if flags & OPTIONAL != 0 => {
-                self.med = Some(four(value).map_err(|_| ErrorHandling::TreatAsWithdraw)?)
-            }
+            MED if flags & OPTIONAL != 0 => self.med = Some(four()?),
             // From an external neighbor: attribute discard (RFC 7606 §7.5).
             LOCAL_PREF if !negotiated.internal => return Err(ErrorHandling::AttributeDiscard),
-            LOCAL_PREF if well_known => {
-                self.local_pref = Some(four(value).map_err(|_| ErrorHandling::TreatAsWithdraw)?);
-            }
+            LOCAL_PREF if well_known => self.local_pref = Some(four()?),
             ATOMIC_AGGREGATE if value.is_empty() => {}
             AGGREGATOR if value.len() == if negotiated.four_octets { 8 } else { 6 } => {}
             ATOMIC_AGGREGATE | AGGREGATOR => return Err(ErrorHandling::AttributeDiscard),
             COMMUNITIES if flags & OPTIONAL != 0 && !value.is_empty() && value.len().is_multiple_of(4) => {
-                while let Some(community) = cursor.u32() {
-                    self.communities.push(community);
-                }
+                self.communities.extend(std::iter::from_fn(|| cursor.u32()));
             }
             LARGE_COMMUNITIES if !value.is_empty() && value.len().is_multiple_of(12) => {
                 while let (Some(a), Some(b), Some(c)) = (cursor.u32(), cursor.u32(), cursor.u32()) {
@@ -179,10 +161,10 @@ impl Attributes {
             ORIGINATOR if value.len() == 4 => {}
             CLUSTERS if !value.is_empty() && value.len().is_multiple_of(4) => {}
             ORIGIN | AS_PATH | NEXT_HOP | MED | LOCAL_PREF | COMMUNITIES | LARGE_COMMUNITIES | ORIGINATOR
-            | CLUSTERS => return Err(ErrorHandling::TreatAsWithdraw),
+            | CLUSTERS => return Err(WITHDRAW),
             // Unrecognized: optional attributes are ignored, a well-known one is an error.
             _ if flags & OPTIONAL != 0 => {}
-            _ => return Err(ErrorHandling::TreatAsWithdraw),
+            _ => return Err(WITHDRAW),
         }
         Ok(())
     }
@@ -204,9 +186,4 @@ fn path(value: &mut Cursor<'_>, negotiated: Negotiated) -> Option<Vec<Segment>> 
         path.push(Segment { ordered: kind == 2, members });
     }
     Some(path)
-}
-
-/// NEXT_HOP.
-pub(super) fn next_hop(value: &[u8]) -> Option<Ipv4Addr> {
-    <[u8; 4]>::try_from(value).ok().map(Ipv4Addr::from)
 }

@@ -11,10 +11,10 @@ mod open;
 mod tests;
 mod update;
 
-pub use attribute::{Attributes, LargeCommunity, Origin, Segment, WellKnown};
-pub use notification::{Cease, Notification};
+pub use attribute::{Attributes, GRACEFUL_SHUTDOWN, Origin, Segment};
+pub use notification::Notification;
 pub use open::{Capability, GracefulRestart, Open, RestartFamily};
-pub use update::{NextHop, Reach, ReceivedUpdate, Update};
+pub use update::{Reach, ReceivedUpdate, Update};
 
 use crate::model::Family;
 use cursor::Cursor;
@@ -24,6 +24,8 @@ pub const HEADER: usize = 19;
 /// Maximum message length (RFC 4271 §4.1).
 pub const MAX_LENGTH: usize = 4096;
 const MARKER: [u8; 16] = [0xff; 16];
+/// In the two-octet field of a four-octet AS (RFC 6793).
+const AS_TRANS: u16 = 23456;
 /// SAFI (RFC 4760 §6).
 const UNICAST: u8 = 1;
 
@@ -52,20 +54,16 @@ pub struct Negotiated {
 }
 
 /// AFI (IANA "Address Family Numbers").
-pub(crate) fn number_of(family: Family) -> u16 {
+fn number_of(family: Family) -> [u8; 2] {
     match family {
-        Family::V4 => 1,
-        Family::V6 => 2,
+        Family::V4 => [0, 1],
+        Family::V6 => [0, 2],
     }
 }
 
 /// The family of an AFI and SAFI.
-pub(crate) fn family_of(number: u16, kind: u8) -> Option<Family> {
-    match (number, kind) {
-        (1, UNICAST) => Some(Family::V4),
-        (2, UNICAST) => Some(Family::V6),
-        _ => None,
-    }
+fn family_of(number: [u8; 2], kind: u8) -> Option<Family> {
+    Family::BOTH.into_iter().find(|family| (number_of(*family), UNICAST) == (number, kind))
 }
 
 /// Decodes the first message of a receive buffer: the message and its length, or None while it is incomplete.
@@ -77,10 +75,10 @@ pub fn decode(bytes: &[u8], negotiated: Negotiated) -> Result<Option<(Message, u
     let (Some(marker), Some(length), Some(kind)) = (header.take(16), header.u16(), header.u8()) else {
         // An incomplete header with a wrong marker is rejected at once.
         let wrong = bytes.iter().take(16).any(|byte| *byte != 0xff);
-        return if wrong { Err(Notification::not_synchronized()) } else { Ok(None) };
+        return if wrong { Err(Notification::NOT_SYNCHRONIZED) } else { Ok(None) };
     };
     if marker != MARKER {
-        return Err(Notification::not_synchronized());
+        return Err(Notification::NOT_SYNCHRONIZED);
     }
     let whole = usize::from(length);
     let shortest = match kind {
@@ -101,19 +99,16 @@ pub fn decode(bytes: &[u8], negotiated: Negotiated) -> Result<Option<(Message, u
         2 => Message::Update(Box::new(update::decode(body, negotiated)?)),
         3 => Message::Notification(Notification::decode(body)),
         4 => Message::Keepalive,
-        _ => refresh(body),
+        // The length was checked.
+        _ => match *body {
+            [high, low, kind, unicast] => Message::Refresh { family: family_of([high, low], unicast), kind },
+            _ => return Err(Notification::bad_length(length)),
+        },
     };
     Ok(Some((message, whole)))
 }
 
-fn refresh(body: &[u8]) -> Message {
-    let mut body = Cursor::new(body);
-    let (family, kind, unicast) = (body.u16(), body.u8(), body.u8());
-    let family = family_of(family.unwrap_or(0), unicast.unwrap_or(0));
-    Message::Refresh { family, kind: kind.unwrap_or(0) }
-}
-
-pub(crate) fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER + body.len());
     bytes.extend(MARKER);
     let length = u16::try_from(HEADER + body.len()).unwrap_or(u16::MAX);
@@ -125,7 +120,7 @@ pub(crate) fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
 
 /// ROUTE-REFRESH; `kind` as in [`Message::Refresh`].
 pub fn refresh_message(family: Family, kind: u8) -> Vec<u8> {
-    let [high, low] = number_of(family).to_be_bytes();
+    let [high, low] = number_of(family);
     frame(5, &[high, low, kind, UNICAST])
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{frame, number_of};
+use super::{Capability, frame};
 use crate::model::Family;
 
 /// Maximum length of a Shutdown Communication (RFC 9003 §2).
@@ -15,19 +15,6 @@ pub struct Notification {
     pub data: Vec<u8>,
 }
 
-/// Subcode of Cease (RFC 4486).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cease {
-    /// Administrative Shutdown, with a Shutdown Communication (RFC 9003).
-    Shutdown,
-    /// Peer De-configured.
-    Deconfigured,
-    /// Other Configuration Change.
-    ConfigurationChange,
-    /// Connection Collision Resolution.
-    Collision,
-}
-
 const HEADER_ERROR: u8 = 1;
 const OPEN_ERROR: u8 = 2;
 const UPDATE_ERROR: u8 = 3;
@@ -36,102 +23,62 @@ const FSM_ERROR: u8 = 5;
 const CEASE: u8 = 6;
 
 impl Notification {
-    fn new(code: u8, subcode: u8, data: &[u8]) -> Self {
-        Self { code, subcode, data: data.to_vec() }
-    }
+    pub const NOT_SYNCHRONIZED: Self = Self::new(HEADER_ERROR, 1);
+    /// OPEN whose lengths are inconsistent.
+    pub const MALFORMED_OPEN: Self = Self::new(OPEN_ERROR, 0);
+    /// Not the configured AS, or AS 0.
+    pub const BAD_PEER_AS: Self = Self::new(OPEN_ERROR, 2);
+    /// Zero, or the local identifier.
+    pub const BAD_IDENTIFIER: Self = Self::new(OPEN_ERROR, 3);
+    /// Unsupported optional parameter.
+    pub const BAD_PARAMETER: Self = Self::new(OPEN_ERROR, 4);
+    pub const BAD_HOLD_TIME: Self = Self::new(OPEN_ERROR, 6);
+    /// UPDATE whose lengths are inconsistent.
+    pub const MALFORMED_ATTRIBUTES: Self = Self::new(UPDATE_ERROR, 1);
+    pub const BAD_NETWORK_FIELD: Self = Self::new(UPDATE_ERROR, 10);
+    pub const HOLD_TIMER_EXPIRED: Self = Self::new(HOLD_TIMER_EXPIRED, 0);
+    /// Peer De-configured (RFC 4486).
+    pub const DECONFIGURED: Self = Self::new(CEASE, 3);
+    /// Other Configuration Change (RFC 4486).
+    pub const CONFIGURATION_CHANGE: Self = Self::new(CEASE, 6);
+    /// Connection Collision Resolution (RFC 4486).
+    pub const COLLISION: Self = Self::new(CEASE, 7);
+    /// RFC 9384.
+    pub const BFD_DOWN: Self = Self::new(CEASE, 10);
 
-    pub fn not_synchronized() -> Self {
-        Self::new(HEADER_ERROR, 1, &[])
+    const fn new(code: u8, subcode: u8) -> Self {
+        Self { code, subcode, data: Vec::new() }
     }
 
     pub fn bad_length(length: u16) -> Self {
-        Self::new(HEADER_ERROR, 2, &length.to_be_bytes())
+        Self { data: length.to_be_bytes().into(), ..Self::new(HEADER_ERROR, 2) }
     }
 
     pub fn bad_type(kind: u8) -> Self {
-        Self::new(HEADER_ERROR, 3, &[kind])
+        Self { data: vec![kind], ..Self::new(HEADER_ERROR, 3) }
     }
 
-    /// OPEN whose lengths are inconsistent.
-    pub fn malformed_open() -> Self {
-        Self::new(OPEN_ERROR, 0, &[])
-    }
-
+    /// The data is the supported version.
     pub fn bad_version() -> Self {
-        Self::new(OPEN_ERROR, 1, &4_u16.to_be_bytes())
-    }
-
-    /// Not the configured AS, or AS 0.
-    pub fn bad_peer_as() -> Self {
-        Self::new(OPEN_ERROR, 2, &[])
-    }
-
-    /// Zero, or the local identifier.
-    pub fn bad_identifier() -> Self {
-        Self::new(OPEN_ERROR, 3, &[])
-    }
-
-    /// Unsupported optional parameter.
-    pub fn bad_parameter() -> Self {
-        Self::new(OPEN_ERROR, 4, &[])
+        Self { data: vec![0, 4], ..Self::new(OPEN_ERROR, 1) }
     }
 
     /// No common family; the data lists the supported ones (RFC 5492 §5).
     pub fn unsupported_capability(families: &[Family]) -> Self {
-        let capability = |family: &Family| {
-            let [high, low] = number_of(*family).to_be_bytes();
-            [1, 4, high, low, 0, 1]
-        };
-        let data: Vec<u8> = families.iter().flat_map(capability).collect();
-        Self::new(OPEN_ERROR, 7, &data)
-    }
-
-    pub fn bad_hold_time() -> Self {
-        Self::new(OPEN_ERROR, 6, &[])
-    }
-
-    /// UPDATE whose lengths are inconsistent.
-    pub fn malformed_attributes() -> Self {
-        Self::new(UPDATE_ERROR, 1, &[])
-    }
-
-    pub fn bad_network_field() -> Self {
-        Self::new(UPDATE_ERROR, 10, &[])
-    }
-
-    pub fn hold_timer_expired() -> Self {
-        Self::new(HOLD_TIMER_EXPIRED, 0, &[])
+        let data = families.iter().flat_map(|family| Capability::Family(*family).encode()).collect();
+        Self { data, ..Self::new(OPEN_ERROR, 7) }
     }
 
     /// FSM error (RFC 6608).
-    pub fn unexpected(subcode: u8) -> Self {
-        Self::new(FSM_ERROR, subcode, &[])
+    pub const fn unexpected(subcode: u8) -> Self {
+        Self::new(FSM_ERROR, subcode)
     }
 
-    /// Cease; `reason` becomes the Shutdown Communication of an Administrative Shutdown.
-    pub fn cease(why: Cease, reason: &str) -> Self {
-        let subcode = match why {
-            Cease::Shutdown => 2,
-            Cease::Deconfigured => 3,
-            Cease::ConfigurationChange => 6,
-            Cease::Collision => 7,
-        };
-        let mut data = Vec::new();
-        if why == Cease::Shutdown {
-            let mut end = reason.len().min(MAX_COMMUNICATION);
-            while !reason.is_char_boundary(end) {
-                end -= 1;
-            }
-            let text = reason.get(..end).unwrap_or_default();
-            data.push(u8::try_from(text.len()).unwrap_or(0));
-            data.extend(text.as_bytes());
-        }
-        Self { code: CEASE, subcode, data }
-    }
-
-    /// RFC 9384.
-    pub fn bfd_down() -> Self {
-        Self::new(CEASE, 10, &[])
+    /// Administrative Shutdown; `reason` becomes its Shutdown Communication (RFC 9003).
+    pub fn shutdown(reason: &str) -> Self {
+        let text = reason.get(..reason.floor_char_boundary(MAX_COMMUNICATION)).unwrap_or_default();
+        let length = u8::try_from(text.len()).unwrap_or(0);
+        Self { data: [&[length], text.as_bytes()].concat(), ..Self::new(CEASE, 2) }
     }
 
     pub fn is_collision(&self) -> bool {

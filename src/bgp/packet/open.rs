@@ -8,11 +8,9 @@
 use std::net::Ipv4Addr;
 
 use super::cursor::Cursor;
-use super::{Notification, UNICAST, family_of, frame, number_of};
+use super::{AS_TRANS, Notification, UNICAST, family_of, frame, number_of};
 use crate::model::Family;
 
-/// In the two-octet field of a four-octet AS (RFC 6793).
-const AS_TRANS: u16 = 23456;
 /// Optional parameter type (RFC 5492).
 const CAPABILITIES: u8 = 2;
 /// Non-Extended OP Length and Type: lengths have two octets (RFC 9072).
@@ -82,7 +80,7 @@ impl Open {
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        let capabilities: Vec<u8> = self.capabilities.iter().flat_map(encode).collect();
+        let capabilities: Vec<u8> = self.capabilities.iter().flat_map(Capability::encode).collect();
         let mut body = vec![4];
         body.extend(u16::try_from(self.asn).unwrap_or(AS_TRANS).to_be_bytes());
         body.extend(self.hold_time.to_be_bytes());
@@ -103,36 +101,36 @@ impl Open {
     }
 
     pub(super) fn decode(body: &[u8]) -> Result<Self, Notification> {
-        let malformed = Notification::malformed_open;
+        const MALFORMED: Notification = Notification::MALFORMED_OPEN;
         let mut body = Cursor::new(body);
-        if body.u8().ok_or_else(malformed)? != 4 {
+        if body.u8().ok_or(MALFORMED)? != 4 {
             return Err(Notification::bad_version());
         }
-        let short_as = body.u16().ok_or_else(malformed)?;
-        let hold_time = body.u16().ok_or_else(malformed)?;
-        let identifier = Ipv4Addr::from(body.array().ok_or_else(malformed)?);
+        let short_as = body.u16().ok_or(MALFORMED)?;
+        let hold_time = body.u16().ok_or(MALFORMED)?;
+        let identifier = Ipv4Addr::from(body.array().ok_or(MALFORMED)?);
         if matches!(hold_time, 1 | 2) {
-            return Err(Notification::bad_hold_time());
+            return Err(Notification::BAD_HOLD_TIME);
         }
         if identifier.is_unspecified() {
-            return Err(Notification::bad_identifier());
+            return Err(Notification::BAD_IDENTIFIER);
         }
         let mut capabilities = Vec::new();
-        let (mut parameters, extended) = parameters(&mut body).ok_or_else(malformed)?;
+        let (mut parameters, extended) = parameters(&mut body).ok_or(MALFORMED)?;
         if !body.is_empty() {
-            return Err(malformed());
+            return Err(MALFORMED);
         }
         while !parameters.is_empty() {
-            let kind = parameters.u8().ok_or_else(malformed)?;
+            let kind = parameters.u8().ok_or(MALFORMED)?;
             let value = if extended { parameters.prefixed_u16() } else { parameters.prefixed_u8() };
-            let mut value = value.ok_or_else(malformed)?;
+            let mut value = value.ok_or(MALFORMED)?;
             if kind != CAPABILITIES {
-                return Err(Notification::bad_parameter());
+                return Err(Notification::BAD_PARAMETER);
             }
             while !value.is_empty() {
-                let code = value.u8().ok_or_else(malformed)?;
-                let value = value.prefixed_u8().ok_or_else(malformed)?;
-                capabilities.push(decode(code, value.rest()));
+                let code = value.u8().ok_or(MALFORMED)?;
+                let value = value.prefixed_u8().ok_or(MALFORMED)?;
+                capabilities.push(Capability::decode(code, value.rest()));
             }
         }
         let four = capabilities.iter().find_map(|capability| match capability {
@@ -141,7 +139,7 @@ impl Open {
         });
         let asn = four.unwrap_or(short_as.into());
         if asn == 0 {
-            return Err(Notification::bad_peer_as());
+            return Err(Notification::BAD_PEER_AS);
         }
         Ok(Self { asn, hold_time, identifier, capabilities })
     }
@@ -158,67 +156,63 @@ fn parameters<'a>(body: &mut Cursor<'a>) -> Option<(Cursor<'a>, bool)> {
     Some((body.prefixed_u8()?, false))
 }
 
-fn encode(capability: &Capability) -> Vec<u8> {
-    let family = |family: Family| {
-        let [high, low] = number_of(family).to_be_bytes();
-        [high, low, 0, UNICAST]
-    };
-    let (code, value): (u8, Vec<u8>) = match capability {
-        Capability::Family(which) => (1, family(*which).into()),
-        Capability::Refresh => (2, Vec::new()),
-        // IPv4 unicast with IPv6 next hops; the SAFI has two octets here (RFC 8950 §4).
-        Capability::ExtendedNextHop => (5, vec![0, 1, 0, UNICAST, 0, 2]),
-        Capability::GracefulRestart(restart) => {
-            let flags = u16::from(restart.restarting) << 15 | u16::from(restart.notification) << 14;
-            let mut value = (flags | (restart.seconds & 0x0fff)).to_be_bytes().to_vec();
-            for RestartFamily { family, forwarding } in &restart.families {
-                value.extend(number_of(*family).to_be_bytes());
-                value.extend([UNICAST, u8::from(*forwarding) << 7]);
+impl Capability {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let (code, value): (u8, Vec<u8>) = match self {
+            Self::Family(family) => (1, [number_of(*family), [0, UNICAST]].concat()),
+            Self::Refresh => (2, Vec::new()),
+            // IPv4 unicast with IPv6 next hops; the SAFI has two octets here (RFC 8950 §4).
+            Self::ExtendedNextHop => (5, vec![0, 1, 0, UNICAST, 0, 2]),
+            Self::GracefulRestart(restart) => {
+                let flags = u16::from(restart.restarting) << 15 | u16::from(restart.notification) << 14;
+                let mut value = (flags | (restart.seconds & 0x0fff)).to_be_bytes().to_vec();
+                for RestartFamily { family, forwarding } in &restart.families {
+                    value.extend(number_of(*family));
+                    value.extend([UNICAST, u8::from(*forwarding) << 7]);
+                }
+                (64, value)
             }
-            (64, value)
-        }
-        Capability::FourOctets(asn) => (65, asn.to_be_bytes().into()),
-        Capability::EnhancedRefresh => (70, Vec::new()),
-        Capability::Other { code, value } => (*code, value.clone()),
-    };
-    let length = u8::try_from(value.len()).unwrap_or(u8::MAX);
-    [&[code, length], value.as_slice()].concat()
-}
+            Self::FourOctets(asn) => (65, asn.to_be_bytes().into()),
+            Self::EnhancedRefresh => (70, Vec::new()),
+            Self::Other { code, value } => (*code, value.clone()),
+        };
+        let length = u8::try_from(value.len()).unwrap_or(u8::MAX);
+        [&[code, length], value.as_slice()].concat()
+    }
 
-/// A capability with a malformed value becomes [`Capability::Other`] and is ignored (RFC 5492 §3).
-fn decode(code: u8, bytes: &[u8]) -> Capability {
-    let mut value = Cursor::new(bytes);
-    let known = match code {
-        1 => match value.array::<4>() {
-            Some([high, low, _, kind]) => {
-                family_of(u16::from_be_bytes([high, low]), kind).map(Capability::Family)
+    /// A capability with a malformed value becomes [`Self::Other`] and is ignored (RFC 5492 §3).
+    fn decode(code: u8, bytes: &[u8]) -> Self {
+        let mut value = Cursor::new(bytes);
+        let known = match code {
+            1 => {
+                value.array().and_then(|[high, low, _, kind]| family_of([high, low], kind)).map(Self::Family)
             }
-            None => None,
-        },
-        2 => Some(Capability::Refresh),
-        5 => {
-            let mut any = false;
-            while let Some(entry) = value.array::<6>() {
-                any |= entry == [0, 1, 0, UNICAST, 0, 2];
+            2 => Some(Self::Refresh),
+            5 => {
+                let mut any = false;
+                while let Some(entry) = value.array::<6>() {
+                    any |= entry == [0, 1, 0, UNICAST, 0, 2];
+                }
+                any.then_some(Self::ExtendedNextHop)
             }
-            any.then_some(Capability::ExtendedNextHop)
-        }
-        64 => value.u16().map(|flags| {
-            let mut families = Vec::new();
-            while let Some([high, low, kind, flags]) = value.array::<4>() {
-                let family = family_of(u16::from_be_bytes([high, low]), kind);
-                families.extend(family.map(|family| RestartFamily { family, forwarding: flags & 0x80 != 0 }));
-            }
-            Capability::GracefulRestart(GracefulRestart {
-                restarting: flags & 0x8000 != 0,
-                notification: flags & 0x4000 != 0,
-                seconds: flags & 0x0fff,
-                families,
-            })
-        }),
-        65 => value.u32().filter(|_| value.is_empty()).map(Capability::FourOctets),
-        70 => Some(Capability::EnhancedRefresh),
-        _ => None,
-    };
-    known.unwrap_or_else(|| Capability::Other { code, value: bytes.to_vec() })
+            64 => value.u16().map(|flags| {
+                let mut families = Vec::new();
+                while let Some([high, low, kind, flags]) = value.array::<4>() {
+                    let family = family_of([high, low], kind);
+                    families
+                        .extend(family.map(|family| RestartFamily { family, forwarding: flags & 0x80 != 0 }));
+                }
+                Self::GracefulRestart(GracefulRestart {
+                    restarting: flags & 0x8000 != 0,
+                    notification: flags & 0x4000 != 0,
+                    seconds: flags & 0x0fff,
+                    families,
+                })
+            }),
+            65 => value.u32().filter(|_| value.is_empty()).map(Self::FourOctets),
+            70 => Some(Self::EnhancedRefresh),
+            _ => None,
+        };
+        known.unwrap_or_else(|| Self::Other { code, value: bytes.to_vec() })
+    }
 }

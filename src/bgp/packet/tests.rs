@@ -1,5 +1,7 @@
 //! Encoding and decoding against literal bytes.
 
+use std::net::IpAddr;
+
 use super::*;
 use crate::model::Prefix;
 use crate::testing::hex;
@@ -65,14 +67,14 @@ fn malformed_opens_name_their_subcode() {
     let wrong = |body: &str| read(&whole(1, body)).unwrap_err();
     for (body, expected) in [
         ("03 0001 0009 c0000201 00", Notification::bad_version()),
-        ("04 0001 0001 c0000201 00", Notification::bad_hold_time()),
-        ("04 0001 0002 c0000201 00", Notification::bad_hold_time()),
-        ("04 0001 0009 00000000 00", Notification::bad_identifier()),
-        ("04 0000 0009 c0000201 00", Notification::bad_peer_as()),
-        ("04 0001 0009 c0000201 03 01 01 00", Notification::bad_parameter()),
-        ("04 0001 0009 c0000201 05 02 01 00", Notification::malformed_open()),
-        ("04 0001 0009 c0000201 04 02 02 41 04", Notification::malformed_open()),
-        ("04 0001 0009 c0000201 00 00", Notification::malformed_open()),
+        ("04 0001 0001 c0000201 00", Notification::BAD_HOLD_TIME),
+        ("04 0001 0002 c0000201 00", Notification::BAD_HOLD_TIME),
+        ("04 0001 0009 00000000 00", Notification::BAD_IDENTIFIER),
+        ("04 0000 0009 c0000201 00", Notification::BAD_PEER_AS),
+        ("04 0001 0009 c0000201 03 01 01 00", Notification::BAD_PARAMETER),
+        ("04 0001 0009 c0000201 05 02 01 00", Notification::MALFORMED_OPEN),
+        ("04 0001 0009 c0000201 04 02 02 41 04", Notification::MALFORMED_OPEN),
+        ("04 0001 0009 c0000201 00 00", Notification::MALFORMED_OPEN),
     ] {
         assert_eq!(wrong(body), expected, "{body}");
     }
@@ -83,7 +85,7 @@ fn headers() {
     assert_eq!(read(&keepalive()), Ok(Message::Keepalive));
     assert_eq!(decode(&keepalive()[..18], FOUR), Ok(None));
     assert_eq!(decode(&[0xff; 10], FOUR), Ok(None));
-    assert_eq!(decode(b"GET / HTTP", FOUR), Err(Notification::not_synchronized()));
+    assert_eq!(decode(b"GET / HTTP", FOUR), Err(Notification::NOT_SYNCHRONIZED));
     assert_eq!(read(&whole(9, "")), Err(Notification::bad_type(9)));
     assert_eq!(read(&whole(4, "00")), Err(Notification::bad_length(20)));
     let giant = [&[0xff; 16][..], &[0xff, 0xff, 2]].concat();
@@ -104,11 +106,11 @@ fn ipv4_routes_encode_and_decode() {
     let attributes = Attributes {
         as_path: vec![Segment { ordered: true, members: vec![65001, 4_200_000_001] }],
         med: Some(10),
-        communities: vec![WellKnown::GracefulShutdown.number()],
+        communities: vec![GRACEFUL_SHUTDOWN],
         large_communities: vec![[1, 2, 3]],
         ..Attributes::default()
     };
-    let next_hop = NextHop { address: "192.0.2.9".parse().unwrap(), link_local: None };
+    let next_hop: IpAddr = "192.0.2.9".parse().unwrap();
     let prefixes = vec![prefix("198.51.100.7/32"), prefix("10.0.0.0/8")];
     let reach = Reach { next_hop, attributes: attributes.clone(), prefixes: prefixes.clone() };
     let body = "0000 0035 40 01 01 00  40 02 0a 02 02 0000fde9 fa56ea01  40 03 04 c0000209  80 04 04 0000000a \
@@ -116,7 +118,7 @@ fn ipv4_routes_encode_and_decode() {
     assert_eq!(Update::Reach(reach).encode(FOUR), [whole(2, body)]);
     let found = received(body);
     assert_eq!((found.reach, found.attributes), (prefixes.clone(), attributes));
-    assert_eq!(found.next_hop, Some(next_hop.address));
+    assert_eq!(found.next_hop, Some(next_hop));
     let gone = whole(2, "0007 20 c6336407 08 0a 0000");
     assert_eq!(Update::Unreach(Family::V4, prefixes.clone()).encode(FOUR), std::slice::from_ref(&gone));
     assert_eq!(received("0007 20 c6336407 08 0a 0000").unreach, prefixes);
@@ -124,19 +126,22 @@ fn ipv4_routes_encode_and_decode() {
 
 #[test]
 fn ipv6_routes_and_ipv4_routes_with_ipv6_next_hops() {
-    let link_local = Some("fe80::1".parse().unwrap());
-    let next_hop = NextHop { address: "2001:db8::1".parse().unwrap(), link_local };
+    let next_hop: IpAddr = "2001:db8::1".parse().unwrap();
     for (prefixes, family) in [
         (vec![prefix("2001:db8:1::7/128"), prefix("2001:db8::/32")], 2),
         (vec![prefix("198.51.100.7/32")], 1),
     ] {
         let reach = Reach { next_hop, attributes: Attributes::default(), prefixes: prefixes.clone() };
         let [bytes] = &Update::Reach(reach).encode(FOUR)[..] else { panic!("one message") };
-        // MP_REACH_NLRI is first (RFC 7606 §5.1), with a next hop of 32 bytes.
-        assert_eq!((bytes[23], bytes[24], bytes[27], bytes[29]), (0x80, 14, family, 32));
+        // MP_REACH_NLRI is first (RFC 7606 §5.1).
+        assert_eq!((bytes[23], bytes[24], bytes[27], bytes[29]), (0x80, 14, family, 16));
         let Ok(Message::Update(found)) = read(bytes) else { panic!("an UPDATE") };
-        assert_eq!((found.reach, found.next_hop), (prefixes, Some(next_hop.address)));
+        assert_eq!((found.reach, found.next_hop), (prefixes, Some(next_hop)));
     }
+    // A next hop with a link-local address (RFC 2545 §3).
+    let hops = "20010db8000000000000000000000001 fe800000000000000000000000000001";
+    let found = received(&format!("0000 002c 80 0e 29 0002 01 20 {hops} 00 20 20010db8"));
+    assert_eq!(found.next_hop, Some(next_hop));
     let gone = vec![prefix("2001:db8::/32")];
     let [bytes] = &Update::Unreach(Family::V6, gone.clone()).encode(FOUR)[..] else { panic!("one message") };
     let Ok(Message::Update(found)) = read(bytes) else { panic!("an UPDATE") };
@@ -156,7 +161,7 @@ fn messages_stay_within_the_maximum_length() {
     let prefixes: Vec<Prefix> = (0..5000_u32)
         .map(|number| Prefix { address: std::net::Ipv4Addr::from_bits(number).into(), length: 32 })
         .collect();
-    let next_hop = NextHop { address: "192.0.2.9".parse().unwrap(), link_local: None };
+    let next_hop: IpAddr = "192.0.2.9".parse().unwrap();
     let reach =
         Update::Reach(Reach { next_hop, attributes: Attributes::default(), prefixes: prefixes.clone() });
     for (update, gone) in [(reach, false), (Update::Unreach(Family::V4, prefixes.clone()), true)] {
@@ -203,11 +208,11 @@ fn malformed_attributes_withdraw_the_routes() {
         assert_eq!((found.reach, found.unreach), expected, "{attributes}");
     }
     let wrong = |body: &str| read(&whole(2, body)).unwrap_err();
-    assert_eq!(wrong("0000 0009 00"), Notification::malformed_attributes());
-    assert_eq!(wrong("0000 0000 21 c633640700"), Notification::bad_network_field());
-    assert_eq!(wrong("0001 20 0000"), Notification::bad_network_field());
+    assert_eq!(wrong("0000 0009 00"), Notification::MALFORMED_ATTRIBUTES);
+    assert_eq!(wrong("0000 0000 21 c633640700"), Notification::BAD_NETWORK_FIELD);
+    assert_eq!(wrong("0001 20 0000"), Notification::BAD_NETWORK_FIELD);
     let twice = "80 0e 05 0002 01 00 00 80 0e 05 0002 01 00 00";
-    assert_eq!(wrong(&format!("0000 0010 {twice}")), Notification::malformed_attributes());
+    assert_eq!(wrong(&format!("0000 0010 {twice}")), Notification::MALFORMED_ATTRIBUTES);
 }
 
 #[test]
@@ -218,13 +223,13 @@ fn a_stray_octet_in_a_path_does_not_loop() {
 
 #[test]
 fn notifications_encode_and_describe_their_reason() {
-    let shutdown = Notification::cease(Cease::Shutdown, "node is drained");
+    let shutdown = Notification::shutdown("node is drained");
     assert_eq!(shutdown.encode(), whole(3, "06 02 0f 6e6f64652069732064726169 6e6564"));
     assert_eq!(shutdown.to_string(), "administrative shutdown (6/2): node is drained");
     let Ok(Message::Notification(found)) = read(&shutdown.encode()) else { panic!("a NOTIFICATION") };
     assert_eq!(found, shutdown);
-    assert_eq!(Notification::hold_timer_expired().to_string(), "hold timer expired (4/0)");
-    let long = Notification::cease(Cease::Shutdown, &"ä".repeat(200));
+    assert_eq!(Notification::HOLD_TIMER_EXPIRED.to_string(), "hold timer expired (4/0)");
+    let long = Notification::shutdown(&"ä".repeat(200));
     assert_eq!(usize::from(long.data[0]), 254);
     let with_escape = Notification { code: 6, subcode: 2, data: b"\x05a\x1b[2J".to_vec() };
     assert_eq!(with_escape.communication().as_deref(), Some("a[2J"));
@@ -234,7 +239,7 @@ fn notifications_encode_and_describe_their_reason() {
 #[test]
 fn single_byte_changes_never_panic() {
     // Every byte of every message, changed to every value.
-    let next_hop = NextHop { address: "2001:db8::1".parse().unwrap(), link_local: None };
+    let next_hop: IpAddr = "2001:db8::1".parse().unwrap();
     let reach =
         Reach { next_hop, attributes: Attributes::default(), prefixes: vec![prefix("2001:db8::/32")] };
     let messages = [

@@ -7,17 +7,10 @@ use super::cursor::Cursor;
 use super::{HEADER, MAX_LENGTH, Negotiated, Notification, UNICAST, family_of, number_of};
 use crate::model::{Family, Prefix};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NextHop {
-    pub address: IpAddr,
-    /// Link-local next hop of an IPv6 route (RFC 2545 §3).
-    pub link_local: Option<Ipv6Addr>,
-}
-
 /// Routes with the same attributes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reach {
-    pub next_hop: NextHop,
+    pub next_hop: IpAddr,
     pub attributes: Attributes,
     /// All of one family.
     pub prefixes: Vec<Prefix>,
@@ -72,22 +65,16 @@ impl Reach {
         let Some(family) = self.prefixes.first().map(|prefix| Family::of(prefix.address)) else {
             return Vec::new();
         };
-        let mut attributes = self.attributes.encode(negotiated);
-        let classic = match (family, self.next_hop.address) {
-            (Family::V4, IpAddr::V4(next_hop)) => {
-                let bytes = attribute::frame(attribute::TRANSITIVE, NEXT_HOP, &next_hop.octets());
-                attributes.push((NEXT_HOP, bytes));
-                true
-            }
-            _ => false,
+        let classic = match (family, self.next_hop) {
+            (Family::V4, IpAddr::V4(next_hop)) => Some(next_hop),
+            _ => None,
         };
-        attributes.sort_by_key(|(code, _)| *code);
-        let attributes: Vec<u8> = attributes.into_iter().flat_map(|(_, bytes)| bytes).collect();
+        let attributes = self.attributes.encode(classic, negotiated);
         let room = MAX_LENGTH - HEADER - 16 - 48 - attributes.len().min(MAX_LENGTH / 2);
         let parts = split(&self.prefixes, room).into_iter();
         parts
             .map(|prefixes| {
-                if classic {
+                if classic.is_some() {
                     return message(&[], &attributes, &prefixes);
                 }
                 // RFC 7606 §5.1: MP_REACH_NLRI must be the first attribute.
@@ -104,22 +91,23 @@ fn message(withdrawn: &[u8], attributes: &[u8], prefixes: &[u8]) -> Vec<u8> {
     super::frame(2, &body)
 }
 
-fn mp_reach(family: Family, next_hop: NextHop, prefixes: &[u8]) -> Vec<u8> {
-    let mut hop = match next_hop.address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    };
-    hop.extend(next_hop.link_local.iter().flat_map(Ipv6Addr::octets));
-    let [high, low] = number_of(family).to_be_bytes();
-    let length = u8::try_from(hop.len()).unwrap_or(u8::MAX);
-    let value = [&[high, low, UNICAST, length], hop.as_slice(), &[0], prefixes].concat();
+fn mp_reach(family: Family, next_hop: IpAddr, prefixes: &[u8]) -> Vec<u8> {
+    let next_hop = octets(next_hop);
+    let head = [UNICAST, next_hop.len() as u8];
+    let value = [&number_of(family)[..], &head, &next_hop, &[0], prefixes].concat();
     attribute::frame(attribute::OPTIONAL, MP_REACH, &value)
 }
 
 fn mp_unreach(family: Family, prefixes: &[u8]) -> Vec<u8> {
-    let [high, low] = number_of(family).to_be_bytes();
-    let value = [&[high, low, UNICAST], prefixes].concat();
+    let value = [&number_of(family)[..], &[UNICAST], prefixes].concat();
     attribute::frame(attribute::OPTIONAL, MP_UNREACH, &value)
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().into(),
+        IpAddr::V6(address) => address.octets().into(),
+    }
 }
 
 /// Encodes prefixes in chunks of at most `room` bytes.
@@ -140,10 +128,7 @@ fn split(prefixes: &[Prefix], room: usize) -> Vec<Vec<u8>> {
 }
 
 fn encode_prefix(prefix: Prefix) -> Vec<u8> {
-    let octets = match prefix.address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    };
+    let octets = octets(prefix.address);
     let count = usize::from(prefix.length.div_ceil(8));
     [&[prefix.length], octets.get(..count).unwrap_or(&octets)].concat()
 }
@@ -172,14 +157,14 @@ fn decode_prefixes(mut bytes: Cursor<'_>, family: Family) -> Option<Vec<Prefix>>
 
 /// Malformed attributes withdraw the routes of the message; inconsistent lengths and prefixes reset the session.
 pub(super) fn decode(body: &[u8], negotiated: Negotiated) -> Result<ReceivedUpdate, Notification> {
-    let malformed = Notification::malformed_attributes;
+    const MALFORMED: Notification = Notification::MALFORMED_ATTRIBUTES;
+    const FIELD: Notification = Notification::BAD_NETWORK_FIELD;
     let mut body = Cursor::new(body);
-    let withdrawn = body.prefixed_u16().ok_or_else(malformed)?;
-    let mut attributes = body.prefixed_u16().ok_or_else(malformed)?;
-    let field = Notification::bad_network_field;
+    let withdrawn = body.prefixed_u16().ok_or(MALFORMED)?;
+    let mut attributes = body.prefixed_u16().ok_or(MALFORMED)?;
     let mut received = ReceivedUpdate {
-        unreach: decode_prefixes(withdrawn, Family::V4).ok_or_else(field)?,
-        reach: decode_prefixes(body, Family::V4).ok_or_else(field)?,
+        unreach: decode_prefixes(withdrawn, Family::V4).ok_or(FIELD)?,
+        reach: decode_prefixes(body, Family::V4).ok_or(FIELD)?,
         ..ReceivedUpdate::default()
     };
     if withdrawn.is_empty() && attributes.is_empty() && body.is_empty() {
@@ -189,8 +174,7 @@ pub(super) fn decode(body: &[u8], negotiated: Negotiated) -> Result<ReceivedUpda
     let classic = !received.reach.is_empty();
     let (mut seen, mut worst, mut ended) = (Vec::new(), None, None);
     while !attributes.is_empty() {
-        let header = (attributes.u8(), attributes.u8());
-        let (Some(flags), Some(code)) = header else {
+        let (Some(flags), Some(code)) = (attributes.u8(), attributes.u8()) else {
             worst = Some(ErrorHandling::TreatAsWithdraw);
             break;
         };
@@ -204,28 +188,22 @@ pub(super) fn decode(body: &[u8], negotiated: Negotiated) -> Result<ReceivedUpda
         if seen.contains(&code) {
             // RFC 7606 §3 (g): the first occurrence counts; a second MP attribute resets the session.
             if matches!(code, MP_REACH | MP_UNREACH) {
-                return Err(malformed());
+                return Err(MALFORMED);
             }
             continue;
         }
         seen.push(code);
         let result = match code {
-            MP_REACH => {
-                reach(value, &mut received).ok_or_else(malformed)?;
-                Ok(())
-            }
+            MP_REACH => reach(value, &mut received).map(Ok).ok_or(MALFORMED)?,
             MP_UNREACH => {
-                ended = unreach(value, &mut received).ok_or_else(malformed)?;
+                ended = unreach(value, &mut received).ok_or(MALFORMED)?;
                 Ok(())
-            }
-            NEXT_HOP => {
-                if classic {
-                    received.next_hop = attribute::next_hop(value.rest()).map(Into::into);
-                }
-                received.attributes.decode(flags, code, value.rest(), negotiated)
             }
             _ => received.attributes.decode(flags, code, value.rest(), negotiated),
         };
+        if code == NEXT_HOP && classic {
+            received.next_hop = <[u8; 4]>::try_from(value.rest()).ok().map(IpAddr::from);
+        }
         if let Err(handling) = result {
             worst = worst.max(Some(handling));
             received.malformed.push(code);
@@ -244,14 +222,14 @@ pub(super) fn decode(body: &[u8], negotiated: Negotiated) -> Result<ReceivedUpda
 
 /// MP_REACH_NLRI; an unsupported family is ignored.
 fn reach(mut value: Cursor<'_>, received: &mut ReceivedUpdate) -> Option<()> {
-    let (number, kind) = (value.u16()?, value.u8()?);
-    let hop = value.prefixed_u8()?;
+    let family = family_of(value.array()?, value.u8()?);
+    let mut hop = value.prefixed_u8()?;
     value.u8()?;
-    let Some(family) = family_of(number, kind) else { return Some(()) };
-    let mut hop = hop;
+    let Some(family) = family else { return Some(()) };
     received.next_hop = match hop.rest().len() {
-        4 => hop.array::<4>().map(|octets| Ipv4Addr::from(octets).into()),
-        16 | 32 => hop.array::<16>().map(|octets| Ipv6Addr::from(octets).into()),
+        4 => hop.array::<4>().map(IpAddr::from),
+        // The second address is link-local (RFC 2545 §3).
+        16 | 32 => hop.array::<16>().map(IpAddr::from),
         _ => return None,
     };
     received.reach.extend(decode_prefixes(value, family)?);
@@ -260,8 +238,7 @@ fn reach(mut value: Cursor<'_>, received: &mut ReceivedUpdate) -> Option<()> {
 
 /// MP_UNREACH_NLRI. Returns its family, if supported.
 fn unreach(mut value: Cursor<'_>, received: &mut ReceivedUpdate) -> Option<Option<Family>> {
-    let (number, kind) = (value.u16()?, value.u8()?);
-    let family = family_of(number, kind);
+    let family = family_of(value.array()?, value.u8()?);
     if let Some(family) = family {
         received.unreach.extend(decode_prefixes(value, family)?);
     }
