@@ -1,8 +1,10 @@
 //! All BFD sessions of this host, with their sockets and clock. They run in a thread of their own, so that computation
 //! elsewhere in the process never delays a packet.
 
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::UdpSocket;
@@ -10,9 +12,9 @@ use tokio::sync::{mpsc, watch};
 
 use super::fsm::Input;
 use super::packet::Packet;
-use super::path::{ActiveSession, MULTI_HOP, PathState, SINGLE_HOP, SessionSpec};
-use crate::model::LogOnChange;
+use super::path::{ActiveSession, PathState, SINGLE_HOP, SessionSpec};
 use crate::model::hash::fnv1a;
+use crate::model::{Family, LogOnChange};
 use crate::net::clock::{self, Timer};
 use crate::net::udp;
 
@@ -20,6 +22,8 @@ use crate::net::udp;
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 
 type Request = (SessionSpec, watch::Sender<PathState>);
+/// Sockets by local port and address family.
+type Listeners = BTreeMap<(u16, Family), UdpSocket>;
 
 /// Requests sessions from the BFD thread.
 #[derive(Debug, Clone)]
@@ -58,8 +62,8 @@ struct Driver {
     timer: Timer,
     sessions: Vec<ActiveSession>,
     next_discriminator: u32,
-    /// Sockets by port and address family (IPv4: true) that sessions use.
-    listeners: Vec<(u16, bool, UdpSocket)>,
+    /// Sockets that sessions use.
+    listeners: Listeners,
     listen_errors: LogOnChange,
     /// All [`Bfd`] handles were dropped.
     closed: bool,
@@ -73,7 +77,7 @@ impl Driver {
             sessions: Vec::new(),
             // Differs after each restart: the neighbour may still use the former discriminator.
             next_discriminator: fnv1a(&clock::now().since_boot().as_nanos().to_le_bytes()) as u32,
-            listeners: Vec::new(),
+            listeners: Listeners::new(),
             listen_errors: LogOnChange::default(),
             closed: false,
         })
@@ -119,25 +123,16 @@ impl Driver {
     }
 
     fn listen(&mut self) {
-        let used = |port: u16, ipv4: bool| {
-            self.sessions.iter().any(|one| one.spec.port() == port && one.spec.address.is_ipv4() == ipv4)
-        };
-        let wanted: Vec<(u16, bool)> =
-            [(SINGLE_HOP, true), (SINGLE_HOP, false), (MULTI_HOP, true), (MULTI_HOP, false)]
-                .into_iter()
-                .filter(|(port, ipv4)| used(*port, *ipv4))
-                .collect();
-        self.listeners.retain(|(port, ipv4, _)| wanted.contains(&(*port, *ipv4)));
+        let peers = self.sessions.iter().map(|session| session.spec.peer);
+        let used: BTreeSet<(u16, Family)> = peers.map(|peer| (peer.port(), Family::of(peer.ip()))).collect();
+        self.listeners.retain(|key, _| used.contains(key));
         let mut errors = Vec::new();
-        for (port, ipv4) in wanted {
-            if self.listeners.iter().any(|(has, family, _)| (*has, *family) == (port, ipv4)) {
-                continue;
-            }
-            let any: IpAddr = if ipv4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        for (port, family) in used {
+            let Entry::Vacant(listener) = self.listeners.entry((port, family)) else { continue };
             // GTSM: single-hop packets must arrive with a TTL of 255 (RFC 5881 §5).
             let least = (port == SINGLE_HOP).then_some(255);
-            match udp::listen(SocketAddr::new(any, port), least) {
-                Ok(socket) => self.listeners.push((port, ipv4, socket)),
+            match udp::listen(SocketAddr::new(family.address(0), port), least) {
+                Ok(socket) => drop(listener.insert(socket)),
                 Err(error) => errors.push(format!("BFD cannot listen on port {port}: {error}; retrying")),
             }
         }
@@ -153,8 +148,7 @@ impl Driver {
         };
         let address = from.ip().to_canonical();
         let session = self.sessions.iter_mut().find(|session| {
-            session.spec.address == address
-                && session.spec.port() == port
+            (session.spec.peer.ip(), session.spec.peer.port()) == (address, port)
                 && (packet.your_discriminator == 0 || packet.your_discriminator == session.discriminator)
         });
         if let Some(session) = session {
@@ -164,9 +158,9 @@ impl Driver {
 }
 
 /// The next packet of any socket.
-async fn receive(listeners: &[(u16, bool, UdpSocket)], buffer: &mut [u8]) -> (usize, SocketAddr, u16) {
+async fn receive(listeners: &Listeners, buffer: &mut [u8]) -> (usize, SocketAddr, u16) {
     std::future::poll_fn(|context| {
-        for (port, _, socket) in listeners {
+        for ((port, _), socket) in listeners {
             let mut space = tokio::io::ReadBuf::new(buffer);
             // ICMP errors about sent packets are ignored: the detection time covers them.
             if let std::task::Poll::Ready(Ok(from)) = socket.poll_recv_from(context, &mut space) {

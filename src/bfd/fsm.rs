@@ -12,25 +12,12 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 pub use super::packet::{Diagnostic, Packet, State};
+use crate::config::bgp::Bfd;
 use crate::model::BootTime;
 use crate::model::hash::spread;
 
 /// Lower limit of the transmit interval while the session is not Up (RFC 5880 §6.8.3).
 const SLOW: Duration = Duration::from_secs(1);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
-    /// Desired Min TX Interval while Up.
-    pub transmit: Duration,
-    /// Required Min RX Interval.
-    pub receive: Duration,
-    /// Detect Mult.
-    pub multiplier: u8,
-    /// My Discriminator: not 0, and unique on this host.
-    pub discriminator: u32,
-    /// Seed of the jitter.
-    pub seed: u64,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input<'a> {
@@ -49,7 +36,9 @@ pub enum Output {
 
 #[derive(Debug)]
 pub struct Session {
-    settings: Settings,
+    settings: Bfd,
+    /// My Discriminator: not 0, and unique on this host. Also the seed of the jitter.
+    discriminator: u32,
     state: State,
     diagnostic: Diagnostic,
     /// Last packet of the neighbour; None once the detection time expired.
@@ -66,11 +55,12 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(settings: Settings, now: BootTime) -> Self {
+    pub fn new(settings: Bfd, discriminator: u32, now: BootTime) -> Self {
         Self {
             settings,
+            discriminator,
             state: State::Down,
-            diagnostic: Diagnostic::None,
+            diagnostic: Diagnostic::NONE,
             received: None,
             in_force: (SLOW.max(settings.transmit), settings.receive),
             polling: false,
@@ -107,7 +97,7 @@ impl Session {
         match input {
             Input::Received(packet) => self.received(now, packet),
             Input::Stop => {
-                self.enter(now, State::AdminDown, Diagnostic::AdministrativelyDown);
+                self.enter(now, State::AdminDown, Diagnostic::ADMINISTRATIVELY_DOWN);
                 self.send(false);
             }
         }
@@ -115,10 +105,8 @@ impl Session {
 
     /// Reception of a packet (§6.8.6).
     fn received(&mut self, now: BootTime, packet: &Packet) {
-        if packet.your_discriminator != 0 && packet.your_discriminator != self.settings.discriminator {
-            return;
-        }
-        if self.state == State::AdminDown {
+        let other = packet.your_discriminator != 0 && packet.your_discriminator != self.discriminator;
+        if other || self.state == State::AdminDown {
             return;
         }
         let before = self.received.replace(packet.clone());
@@ -128,11 +116,11 @@ impl Session {
         }
         self.detect_at = self.detection_time().map(|time| now + time);
         let (next, diagnostic) = match (self.state, packet.state) {
-            (State::Down, State::Down) => (State::Init, Diagnostic::None),
-            (State::Down | State::Init, State::Init) => (State::Up, Diagnostic::None),
-            (State::Init, State::Up) => (State::Up, Diagnostic::None),
-            (State::Init | State::Up, State::AdminDown) => (State::Down, Diagnostic::AdministrativelyDown),
-            (State::Up, State::Down) => (State::Down, Diagnostic::NeighbourSignalledDown),
+            (State::Down, State::Down) => (State::Init, Diagnostic::NONE),
+            (State::Down | State::Init, State::Init) => (State::Up, Diagnostic::NONE),
+            (State::Init, State::Up) => (State::Up, Diagnostic::NONE),
+            (State::Init | State::Up, State::AdminDown) => (State::Down, Diagnostic::ADMINISTRATIVELY_DOWN),
+            (State::Up, State::Down) => (State::Down, Diagnostic::NEIGHBOUR_SIGNALLED_DOWN),
             (state, _) => (state, self.diagnostic),
         };
         self.enter(now, next, diagnostic);
@@ -151,7 +139,7 @@ impl Session {
             self.detect_at = None;
             self.received = None;
             if matches!(self.state, State::Init | State::Up) {
-                self.enter(now, State::Down, Diagnostic::DetectionTimeExpired);
+                self.enter(now, State::Down, Diagnostic::DETECTION_TIME_EXPIRED);
             }
         }
         if now >= self.send_at {
@@ -167,9 +155,10 @@ impl Session {
     /// When to call [`Self::handle_timeout`].
     #[must_use]
     pub fn poll_timeout(&self) -> Option<BootTime> {
-        let detect = self.detect_at.filter(|_| self.state != State::AdminDown);
-        let send = (self.state != State::AdminDown).then_some(self.send_at);
-        detect.into_iter().chain(send).min()
+        match self.state {
+            State::AdminDown => None,
+            _ => Some(self.detect_at.map_or(self.send_at, |detect| detect.min(self.send_at))),
+        }
     }
 
     #[must_use]
@@ -204,7 +193,7 @@ impl Session {
             poll: self.polling && !is_final,
             is_final,
             multiplier: self.settings.multiplier,
-            my_discriminator: self.settings.discriminator,
+            my_discriminator: self.discriminator,
             your_discriminator: self.received.as_ref().map_or(0, |packet| packet.my_discriminator),
             desired_min_tx,
             required_min_rx,
@@ -222,7 +211,7 @@ impl Session {
     /// Jitter of §6.8.7: 75 to 100 percent of the interval, at most 90 percent with a Detect Mult of 1.
     fn schedule(&mut self, now: BootTime) {
         self.sent += 1;
-        let fraction = spread(self.settings.seed, self.sent);
+        let fraction = spread(self.discriminator.into(), self.sent);
         let range = if self.settings.multiplier == 1 { 0.15 } else { 0.25 };
         self.send_at = now + self.interval().mul_f64(0.75 + fraction * range);
     }
@@ -238,20 +227,15 @@ mod tests {
         BootTime::from_boot(Duration::from_micros(micros))
     }
 
-    fn settings(discriminator: u32, millis: u64) -> Settings {
+    fn session(discriminator: u32, millis: u64) -> Session {
         let interval = Duration::from_millis(millis);
-        Settings {
-            transmit: interval,
-            receive: interval,
-            multiplier: 3,
-            discriminator,
-            seed: discriminator.into(),
-        }
+        let settings = Bfd { transmit: interval, receive: interval, multiplier: 3 };
+        Session::new(settings, discriminator, at(0))
     }
 
     fn packet(state: State) -> Packet {
         Packet {
-            diagnostic: Diagnostic::None,
+            diagnostic: Diagnostic::NONE,
             state,
             poll: false,
             is_final: false,
@@ -264,7 +248,7 @@ mod tests {
     }
 
     fn session_in(state: State) -> Session {
-        let mut session = Session::new(settings(1, 300), at(0));
+        let mut session = session(1, 300);
         match state {
             State::Down => {}
             State::Init => session.handle_input(at(0), Input::Received(&packet(State::Down))),
@@ -309,7 +293,7 @@ mod tests {
         assert_eq!(session.state(), State::Up);
         session.handle_timeout(at(900_000));
         assert_eq!(session.state(), State::Down);
-        assert_eq!(session.diagnostic, Diagnostic::DetectionTimeExpired);
+        assert_eq!(session.diagnostic, Diagnostic::DETECTION_TIME_EXPIRED);
     }
 
     #[test]
@@ -363,8 +347,7 @@ mod tests {
 
     impl Pair {
         fn new(millis: [u64; 2]) -> Self {
-            let ends =
-                [Session::new(settings(1, millis[0]), at(0)), Session::new(settings(2, millis[1]), at(0))];
+            let ends = [session(1, millis[0]), session(2, millis[1])];
             Self { ends, under_way: VecDeque::new(), now: 0, cut: false, counts: [0; 2], changes: Vec::new() }
         }
 
@@ -449,7 +432,7 @@ mod tests {
         pair.ends[0].handle_input(now, Input::Stop);
         pair.run(10);
         assert_eq!(pair.ends[1].state(), State::Down);
-        assert_eq!(pair.ends[1].diagnostic, Diagnostic::AdministrativelyDown);
+        assert_eq!(pair.ends[1].diagnostic, Diagnostic::ADMINISTRATIVELY_DOWN);
     }
 
     proptest! {

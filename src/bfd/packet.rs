@@ -35,47 +35,25 @@ impl fmt::Display for State {
     }
 }
 
-/// Reason of the last transition to Down (RFC 5880 §4.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Diagnostic {
-    #[default]
-    None,
-    DetectionTimeExpired,
-    NeighbourSignalledDown,
-    AdministrativelyDown,
-    Other(u8),
-}
+/// Reason of the last transition to Down, in 5 bits (RFC 5880 §4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Diagnostic(u8);
 
 impl Diagnostic {
-    fn number(self) -> u8 {
-        match self {
-            Self::None => 0,
-            Self::DetectionTimeExpired => 1,
-            Self::NeighbourSignalledDown => 3,
-            Self::AdministrativelyDown => 7,
-            Self::Other(number) => number & 0x1f,
-        }
-    }
-
-    fn of(number: u8) -> Self {
-        match number {
-            0 => Self::None,
-            1 => Self::DetectionTimeExpired,
-            3 => Self::NeighbourSignalledDown,
-            7 => Self::AdministrativelyDown,
-            other => Self::Other(other),
-        }
-    }
+    pub const NONE: Self = Self(0);
+    pub const DETECTION_TIME_EXPIRED: Self = Self(1);
+    pub const NEIGHBOUR_SIGNALLED_DOWN: Self = Self(3);
+    pub const ADMINISTRATIVELY_DOWN: Self = Self(7);
 }
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::None => f.write_str("no diagnostic"),
-            Self::DetectionTimeExpired => f.write_str("no packet within the detection time"),
-            Self::NeighbourSignalledDown => f.write_str("the neighbour signalled session down"),
-            Self::AdministrativelyDown => f.write_str("administratively down"),
-            Self::Other(number) => write!(f, "diagnostic {number}"),
+        match *self {
+            Self::NONE => f.write_str("no diagnostic"),
+            Self::DETECTION_TIME_EXPIRED => f.write_str("no packet within the detection time"),
+            Self::NEIGHBOUR_SIGNALLED_DOWN => f.write_str("the neighbour signalled session down"),
+            Self::ADMINISTRATIVELY_DOWN => f.write_str("administratively down"),
+            Self(number) => write!(f, "diagnostic {number}"),
         }
     }
 }
@@ -117,15 +95,14 @@ pub enum PacketError {
 
 impl Packet {
     /// Intervals are limited to 32 bits of microseconds.
-    pub fn to_bytes(&self) -> [u8; LENGTH] {
+    pub fn to_bytes(&self) -> Vec<u8> {
         let micros =
             |interval: Duration| u32::try_from(interval.as_micros()).unwrap_or(u32::MAX).to_be_bytes();
         let flags = (self.state as u8) << 6
             | if self.poll { POLL } else { 0 }
             | if self.is_final { FINAL } else { 0 };
-        let mut bytes = [0; LENGTH];
         let parts: [&[u8]; 6] = [
-            &[VERSION << 5 | self.diagnostic.number(), flags, self.multiplier, LENGTH as u8],
+            &[VERSION << 5 | self.diagnostic.0, flags, self.multiplier, LENGTH as u8],
             &self.my_discriminator.to_be_bytes(),
             &self.your_discriminator.to_be_bytes(),
             &micros(self.desired_min_tx),
@@ -133,10 +110,7 @@ impl Packet {
             // Required Min Echo RX Interval: no echo.
             &[0; 4],
         ];
-        for (slot, byte) in bytes.iter_mut().zip(parts.concat()) {
-            *slot = byte;
-        }
-        bytes
+        parts.concat()
     }
 
     /// Decodes the payload of a datagram.
@@ -155,10 +129,7 @@ impl Packet {
         if flags & AUTHENTICATION != 0 {
             return Err(PacketError::Authenticated);
         }
-        let mut words = rest.chunks_exact(4).map(|word| match word {
-            [a, b, c, d] => u32::from_be_bytes([*a, *b, *c, *d]),
-            _ => 0,
-        });
+        let mut words = rest.as_chunks().0.iter().map(|word| u32::from_be_bytes(*word));
         let mut word = || words.next().unwrap_or(0);
         let (my_discriminator, your_discriminator, desired_min_tx, required_min_rx) =
             (word(), word(), word(), word());
@@ -177,7 +148,7 @@ impl Packet {
             return Err(PacketError::Invalid);
         }
         Ok(Self {
-            diagnostic: Diagnostic::of(head & 0x1f),
+            diagnostic: Diagnostic(head & 0x1f),
             state,
             poll: flags & POLL != 0,
             is_final: flags & FINAL != 0,
@@ -198,7 +169,7 @@ mod tests {
 
     fn packet() -> Packet {
         Packet {
-            diagnostic: Diagnostic::DetectionTimeExpired,
+            diagnostic: Diagnostic::DETECTION_TIME_EXPIRED,
             state: State::Up,
             poll: true,
             is_final: false,

@@ -3,22 +3,23 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::fsm::{Diagnostic, Input, Output, Session, Settings, State};
+use super::fsm::{Diagnostic, Input, Output, Session, State};
+use crate::config::bgp::Bfd;
 use crate::model::hash::spread;
 use crate::model::{BootTime, LogOnChange};
 use crate::net::clock;
 use crate::net::udp::{self, Sender};
 
 /// Destination port of single-hop sessions (RFC 5881 §4).
-pub(super) const SINGLE_HOP: u16 = 3784;
+pub const SINGLE_HOP: u16 = 3784;
 /// Destination port of multihop sessions (RFC 5883 §5).
-pub(super) const MULTI_HOP: u16 = 4784;
+pub const MULTI_HOP: u16 = 4784;
 /// Source ports (RFC 5881 §4).
 const PORTS: std::ops::RangeInclusive<u16> = 49_152..=65_535;
+
 /// State of the path to another host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PathState {
@@ -43,20 +44,13 @@ impl fmt::Display for PathState {
 /// Parameters of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionSpec {
-    pub address: IpAddr,
-    /// Interface index of a link-local address; otherwise 0.
-    pub scope: u32,
+    /// With the port [`SINGLE_HOP`] or [`MULTI_HOP`].
+    pub peer: SocketAddr,
     /// Source address.
     pub source: Option<IpAddr>,
     /// Interface to bind to.
     pub interface: Option<String>,
-    pub multihop: bool,
-    /// Desired Min TX Interval.
-    pub transmit: Duration,
-    /// Required Min RX Interval.
-    pub receive: Duration,
-    /// Detect Mult.
-    pub multiplier: u8,
+    pub settings: Bfd,
 }
 
 pub(super) struct ActiveSession {
@@ -69,21 +63,13 @@ pub(super) struct ActiveSession {
 }
 
 impl SessionSpec {
-    pub(super) fn port(&self) -> u16 {
-        if self.multihop { MULTI_HOP } else { SINGLE_HOP }
-    }
-
     /// Opens a socket with a random free source port.
     fn connect(&self, discriminator: u32) -> io::Result<Sender> {
-        let peer = match self.address {
-            IpAddr::V4(_) => SocketAddr::new(self.address, self.port()),
-            IpAddr::V6(address) => std::net::SocketAddrV6::new(address, self.port(), 0, self.scope).into(),
-        };
         let count = u32::from(PORTS.end() - PORTS.start());
         let mut last = io::Error::other("no free source port");
         for attempt in 0..16 {
             let offset = (spread(discriminator.into(), attempt) * f64::from(count)) as u16;
-            match udp::connect(peer, self.source, PORTS.start() + offset, self.interface.as_deref()) {
+            match udp::connect(self.peer, self.source, PORTS.start() + offset, self.interface.as_deref()) {
                 Ok(socket) => return Ok(socket),
                 Err(error) => last = error,
             }
@@ -94,14 +80,7 @@ impl SessionSpec {
 
 impl ActiveSession {
     pub(super) fn new(spec: SessionSpec, discriminator: u32, path: watch::Sender<PathState>) -> Self {
-        let settings = Settings {
-            transmit: spec.transmit,
-            receive: spec.receive,
-            multiplier: spec.multiplier,
-            discriminator,
-            seed: discriminator.into(),
-        };
-        let session = Session::new(settings, clock::now());
+        let session = Session::new(spec.settings, discriminator, clock::now());
         Self { spec, session, discriminator, socket: None, path, send_errors: LogOnChange::default() }
     }
 
@@ -140,11 +119,11 @@ impl ActiveSession {
     fn on_state_change(&mut self, before: State, after: State, diagnostic: Diagnostic) {
         let path = match (after, diagnostic) {
             (State::Up, _) => PathState::Up,
-            (State::Down, Diagnostic::AdministrativelyDown) | (State::AdminDown, _) => PathState::Unknown,
+            (State::Down, Diagnostic::ADMINISTRATIVELY_DOWN) | (State::AdminDown, _) => PathState::Unknown,
             (State::Down, diagnostic) if before == State::Up => PathState::Down(diagnostic),
             _ => return,
         };
-        let address = self.spec.address;
+        let address = self.spec.peer.ip();
         match path {
             PathState::Down(diagnostic) => tracing::warn!(%address, "BFD: down: {diagnostic}"),
             PathState::Up => tracing::info!(%address, "BFD: up"),
@@ -163,7 +142,7 @@ impl ActiveSession {
             }
             Err(error) => {
                 if self.send_errors.set(error.to_string()) {
-                    tracing::debug!(address = %self.spec.address, "cannot send a BFD packet: {error}");
+                    tracing::debug!(address = %self.spec.peer.ip(), "cannot send a BFD packet: {error}");
                 }
             }
         }

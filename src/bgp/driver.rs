@@ -62,7 +62,7 @@ impl Driver {
         publisher: StatusPublisher,
         bfd: Option<&Bfd>,
     ) -> Self {
-        let path = bfd.zip(config.bfd_session()).map(|(bfd, session)| PathMonitor::new(bfd, session));
+        let path = bfd.zip(config.bfd.clone()).map(|(bfd, session)| PathMonitor::new(bfd, session));
         let mut status = PeerStatus::new(&config.name, config.settings.peer_as);
         status.bfd = path.as_ref().map(|_| PathState::Unknown.to_string());
         Self {
@@ -178,7 +178,7 @@ impl Driver {
     fn execute(&mut self) {
         while let Some(output) = self.peer.poll_output() {
             match output {
-                Output::Dial => self.transports.dial(self.config.address(), self.config.route.clone()),
+                Output::Dial => self.transports.dial(self.config.address, self.config.route.clone()),
                 Output::Send(direction, bytes) => self.transports.send(direction, &bytes),
                 Output::Close(direction) => self.transports.close(direction),
                 Output::Up(direction, session) => self.session_up(direction, session),

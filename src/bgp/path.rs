@@ -23,7 +23,7 @@ pub(super) struct PathMonitor {
 
 impl PathMonitor {
     pub(super) fn new(bfd: &Bfd, session: SessionSpec) -> Self {
-        let detection_time = session.receive * u32::from(session.multiplier);
+        let detection_time = session.settings.receive * u32::from(session.settings.multiplier);
         Self { states: bfd.monitor(session), detection_time, up_since: BootTime::default() }
     }
 

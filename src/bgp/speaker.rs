@@ -166,12 +166,12 @@ impl Speaker {
         for family in Family::BOTH {
             let configs = self.peers.values().map(|peer| &peer.config);
             let passive: Vec<&Config> = configs
-                .filter(|config| config.settings.passive && Family::of(config.address) == family)
+                .filter(|config| config.settings.passive && Family::of(config.address.ip()) == family)
                 .collect();
             if passive.is_empty() {
                 continue;
             }
-            let password = |config: &&Config| Some((config.address, config.route.password.clone()?));
+            let password = |config: &&Config| Some((config.address.ip(), config.route.password.clone()?));
             let passwords = passive.iter().filter_map(password).collect();
             let address = SocketAddr::new(family.address(0), self.listen_port);
             self.listeners.spawn(accept(address, passwords, self.accepted_in.clone()));
@@ -180,7 +180,7 @@ impl Speaker {
 
     fn on_accepted(&self, stream: TcpStream, from: SocketAddr) {
         let from_address = from.ip().to_canonical();
-        match self.peers.values().find(|peer| peer.config.address == from_address) {
+        match self.peers.values().find(|peer| peer.config.address.ip() == from_address) {
             Some(peer) => drop(peer.accepted.try_send(stream)),
             None => tracing::debug!(%from, "BGP: closing a connection of an address that is not a peer"),
         }

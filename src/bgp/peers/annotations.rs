@@ -20,53 +20,37 @@ const PEERS: &str = "bgp-peers-";
 /// # Errors
 /// All missing and invalid annotations.
 pub fn apply(bgp: &Bgp, prefix: &str, annotations: &BTreeMap<String, String>) -> Result<Bgp, Vec<String>> {
-    let reader = Reader { prefix: prefix.trim_end_matches('/'), annotations };
-    let mut wrong = Vec::new();
-    let local_as = reader.number("node-asn", &mut wrong);
-    let asn = reader.number("peer-asn", &mut wrong);
-    let source = reader.required("src-ip", &mut wrong).and_then(|(key, text)| {
-        let address = text.parse::<IpAddr>().ok();
-        if address.is_none() {
-            wrong.push(format!("{key}: `{text}` is not an IP address"));
-        }
-        address
-    });
+    let mut reader = Reader { prefix: prefix.trim_end_matches('/'), annotations, wrong: Vec::new() };
+    let as_number = |text: &str| text.parse().ok().filter(|number| *number != 0);
+    let local_as = reader.required("node-asn", "an AS number from 1 to 4294967295", as_number);
+    let asn = reader.required("peer-asn", "an AS number from 1 to 4294967295", as_number);
+    let source = reader.required("src-ip", "an IP address", |text| text.parse::<IpAddr>().ok());
     let router_id = match source {
         Some(IpAddr::V4(address)) => Some(address),
-        Some(IpAddr::V6(_)) => {
-            if bgp.router_id.is_none() {
-                wrong.push(
-                    "src-ip is an IPv6 address, which cannot be the router ID: set bgp_routerid".to_owned(),
-                );
-            }
-            bgp.router_id
-        }
-        None => None,
+        _ => bgp.router_id,
     };
-    let addresses = reader.peers(&mut wrong);
+    if source.is_some() && router_id.is_none() {
+        let text = "src-ip is an IPv6 address, which cannot be the router ID: set bgp_routerid";
+        reader.wrong.push(text.to_owned());
+    }
+    let addresses = reader.peers();
     let password = reader.find("bgp-pass").and_then(|(key, text)| {
         let decoded = serde_json::from_value::<ByteString>(text.into()).ok();
         let password = decoded.and_then(|ByteString(bytes)| String::from_utf8(bytes).ok());
         if password.is_none() {
             // Without the value, which is a secret.
-            wrong.push(format!("{key} is not base64"));
+            reader.wrong.push(format!("{key} is not base64"));
         }
         password
     });
-    let multihop = match reader.find("peer-multi-hop") {
-        None => false,
-        Some((_, text)) if text == "true" || text == "false" => text == "true",
-        Some((key, text)) => {
-            wrong.push(format!("{key}: `{text}` is not true or false"));
-            false
-        }
-    };
-    let (Some(local_as), Some(asn), Some(source), true) = (local_as, asn, source, wrong.is_empty()) else {
-        return Err(wrong);
+    let multihop = reader.optional("peer-multi-hop", "true or false", |text| text.parse().ok());
+    let (Some(local_as), Some(asn), Some(source), true) = (local_as, asn, source, reader.wrong.is_empty())
+    else {
+        return Err(reader.wrong);
     };
     let peer = |address: IpAddr| Peer {
         password: password.clone().filter(|password| !password.is_empty()),
-        multihop,
+        multihop: multihop.unwrap_or(false),
         ..Peer::new(PeerTarget::Address(address), Some(asn))
     };
     Ok(Bgp {
@@ -82,9 +66,12 @@ pub fn apply(bgp: &Bgp, prefix: &str, annotations: &BTreeMap<String, String>) ->
 struct Reader<'a> {
     prefix: &'a str,
     annotations: &'a BTreeMap<String, String>,
+    /// Problems found so far.
+    wrong: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
+    /// The key and the value of an annotation that is not empty.
     fn find(&self, name: &str) -> Option<(String, &'a str)> {
         let keys = [format!("{}/{name}", self.prefix), format!("{}/{PEERS}0-{name}", self.prefix)];
         keys.into_iter().find_map(|key| {
@@ -93,46 +80,43 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn required(&self, name: &str, wrong: &mut Vec<String>) -> Option<(String, &'a str)> {
-        let found = self.find(name);
-        if found.is_none() {
-            wrong.push(format!(
-                "the annotation {}/{name} (or {}/{PEERS}0-{name}) is missing",
-                self.prefix, self.prefix
-            ));
+    fn optional<T>(&mut self, name: &str, expected: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let (key, text) = self.find(name)?;
+        let value = read(text);
+        if value.is_none() {
+            self.wrong.push(format!("{key}: `{text}` is not {expected}"));
         }
-        found
+        value
     }
 
-    fn number(&self, name: &str, wrong: &mut Vec<String>) -> Option<u32> {
-        let (key, text) = self.required(name, wrong)?;
-        let number = text.parse().ok().filter(|number| *number != 0);
-        if number.is_none() {
-            wrong.push(format!("{key}: `{text}` is not an AS number from 1 to 4294967295"));
+    fn required<T>(&mut self, name: &str, expected: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
+        if self.find(name).is_none() {
+            let prefix = self.prefix;
+            self.wrong
+                .push(format!("the annotation {prefix}/{name} (or {prefix}/{PEERS}0-{name}) is missing"));
         }
-        number
+        self.optional(name, expected, read)
     }
 
     /// Addresses of all peers; a value may be a comma-separated list.
-    fn peers(&self, wrong: &mut Vec<String>) -> BTreeSet<IpAddr> {
-        let is_peer = |key: &&String| {
+    fn peers(&mut self) -> BTreeSet<IpAddr> {
+        let is_peer = |key: &str| {
             let Some((prefix, name)) = key.rsplit_once('/') else { return false };
             let numbered = name.strip_prefix(PEERS).and_then(|rest| rest.strip_suffix("-peer-ip"));
             let numbered = numbered.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
             prefix == self.prefix && (name == "peer-ip" || numbered)
         };
         let mut addresses = BTreeSet::new();
-        for key in self.annotations.keys().filter(is_peer) {
-            let texts = self.annotations.get(key).map(String::as_str).unwrap_or_default().split(',');
-            for text in texts.map(str::trim).filter(|text| !text.is_empty()) {
+        for (key, texts) in self.annotations.iter().filter(|(key, _)| is_peer(key)) {
+            for text in texts.split(',').map(str::trim).filter(|text| !text.is_empty()) {
                 match text.parse() {
                     Ok(address) => drop(addresses.insert(address)),
-                    Err(_) => wrong.push(format!("{key}: `{text}` is not an IP address")),
+                    Err(_) => self.wrong.push(format!("{key}: `{text}` is not an IP address")),
                 }
             }
         }
-        if addresses.is_empty() && wrong.is_empty() {
-            wrong.push(format!("the annotation {}/{PEERS}0-peer-ip is missing", self.prefix));
+        if addresses.is_empty() && self.wrong.is_empty() {
+            self.wrong.push(format!("the annotation {}/{PEERS}0-peer-ip is missing", self.prefix));
         }
         addresses
     }

@@ -119,9 +119,7 @@ impl Driver {
     }
 
     async fn update(&mut self) {
-        let host = self.host.borrow_and_update().clone();
-        self.resolver.host.interfaces.clone_from(&host.interfaces);
-        self.resolver.host.addresses.clone_from(&host.addresses);
+        self.resolver.host.state.clone_from(&self.host.borrow_and_update());
         self.read_secrets().await;
         watch_ext::set(&self.router_interfaces, self.resolver.router_interfaces());
         self.resolver.host.routers.clone_from(&self.routers.borrow_and_update());

@@ -11,14 +11,16 @@ pub mod resolver;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::fsm::{Restart, Settings};
-use crate::bfd::path::SessionSpec;
+use crate::bfd::path::{MULTI_HOP, SINGLE_HOP, SessionSpec};
 use crate::config::Bgp;
-use crate::config::bgp::{Bfd, NextHopMode, NextHops, Peer, PeerTarget, SecretName};
+use crate::config::bgp::{NextHopMode, NextHops, Peer, PeerTarget, SecretName};
+use crate::host::HostState;
 use crate::model::hash::fnv1a;
-use crate::model::{ActualAddress, Family, IfIndex, Interface, PerFamily, RouteAttributes};
+use crate::model::{Family, IfIndex, PerFamily, RouteAttributes};
 use crate::net::tcp::{Hops, Route};
 
 /// Parameters of one peer's task.
@@ -26,44 +28,16 @@ use crate::net::tcp::{Hops, Route};
 pub struct Config {
     /// Name in messages and metrics: address and port, or `unnumbered:` and the interface.
     pub name: String,
-    pub address: IpAddr,
-    /// Interface index of a link-local address; otherwise 0.
-    pub scope: u32,
-    pub port: u16,
+    /// With the scope of a link-local address.
+    pub address: SocketAddr,
     pub route: Route,
     pub settings: Settings,
     /// Configured next hops; the local address of the session is the default.
     pub next_hops: PerFamily<Option<IpAddr>>,
     /// Attributes of routes that have none of their own.
     pub defaults: RouteAttributes,
-    pub bfd: Option<Bfd>,
-    /// Multihop BFD (RFC 5883).
-    pub multihop: bool,
-}
-
-impl Config {
     /// The BFD session with the peer, if enabled.
-    pub fn bfd_session(&self) -> Option<SessionSpec> {
-        let Bfd { receive, transmit, multiplier } = self.bfd?;
-        Some(SessionSpec {
-            address: self.address,
-            scope: self.scope,
-            source: self.route.source,
-            interface: self.route.interface.clone(),
-            // RFC 5882 §4.4: like the BGP session.
-            multihop: self.multihop,
-            transmit,
-            receive,
-            multiplier,
-        })
-    }
-
-    pub fn address(&self) -> SocketAddr {
-        match self.address {
-            IpAddr::V4(_) => SocketAddr::new(self.address, self.port),
-            IpAddr::V6(address) => SocketAddrV6::new(address, self.port, 0, self.scope).into(),
-        }
-    }
+    pub bfd: Option<SessionSpec>,
 }
 
 /// State of this host and of its Node that peers depend on.
@@ -72,8 +46,7 @@ pub struct Host {
     pub node: String,
     /// Labels of the Node; None until it was read.
     pub labels: Option<BTreeMap<String, String>>,
-    pub interfaces: Vec<Interface>,
-    pub addresses: Vec<ActualAddress>,
+    pub state: Arc<HostState>,
     /// Routers found by router advertisements, by interface index.
     pub routers: BTreeMap<IfIndex, Ipv6Addr>,
     /// Passwords read from Secrets.
@@ -86,14 +59,9 @@ pub struct Host {
 pub type Resolved = (Vec<Config>, Vec<String>);
 
 impl Host {
-    fn interface(&self, name: &str) -> Option<&Interface> {
-        self.interfaces.iter().find(|interface| interface.name == name)
-    }
-
     /// The first routable address of a family on an interface, VIPs excluded.
     fn address_on(&self, interface: IfIndex, family: Family) -> Option<IpAddr> {
-        let own = self.addresses.iter().filter(|address| address.interface == interface && !address.tagged);
-        own.map(|address| address.vip.address).find(|address| {
+        self.state.own_addresses(interface).find(|address| {
             let local = match address {
                 IpAddr::V4(v4) => v4.is_link_local() || v4.is_loopback(),
                 IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.is_loopback(),
@@ -103,7 +71,7 @@ impl Host {
     }
 
     fn interface_with(&self, address: IpAddr) -> Option<IfIndex> {
-        self.addresses.iter().find(|own| own.vip.address == address).map(|own| own.interface)
+        self.state.addresses.iter().find(|own| own.vip.address == address).map(|own| own.interface)
     }
 }
 
@@ -139,8 +107,9 @@ fn config(bgp: &Bgp, peer: &Peer, host: &Host, elected: bool) -> Result<(Config,
     let name = peer.to_string();
     let source_address = peer.source_address.or(bgp.source_address);
     let source_interface = peer.source_interface.as_ref().or(bgp.source_interface.as_ref());
-    let (interface, address, scope) = locate(peer, source_interface, host)?;
+    let (interface, address) = locate(peer, source_interface, host)?;
     let unnumbered = interface.is_some();
+    let interface = interface.or_else(|| source_interface.cloned());
     let internal = peer.asn == Some(bgp.local_as);
     let hops = match (peer.ttl_security, peer.multihop || internal || unnumbered) {
         (Some(hops), _) => Hops::Secured(hops),
@@ -148,7 +117,7 @@ fn config(bgp: &Bgp, peer: &Peer, host: &Host, elected: bool) -> Result<(Config,
         (None, false) => Hops::Direct,
     };
     let rule = peer.next_hops.as_ref().unwrap_or(&bgp.next_hops);
-    let own = Family::of(address);
+    let own = Family::of(address.ip());
     let next_hops = next_hops(rule, host, source_address, source_interface, own);
     let missing = rule.mode != NextHopMode::None && next_hops[own.other()].is_none();
     let warning = missing.then(|| {
@@ -179,47 +148,48 @@ fn config(bgp: &Bgp, peer: &Peer, host: &Host, elected: bool) -> Result<(Config,
         }),
         seed: fnv1a(format!("{}/{name}", host.node).as_bytes()),
     };
+    let bfd = peer.bfd.map(|settings| {
+        // RFC 5882 §4.4: single-hop or multihop like the BGP session.
+        let mut peer_address = address;
+        peer_address.set_port(if peer.multihop { MULTI_HOP } else { SINGLE_HOP });
+        SessionSpec { peer: peer_address, source: source_address, interface: interface.clone(), settings }
+    });
     let config = Config {
-        port: peer.port,
-        route: Route {
-            source: source_address,
-            interface: interface.or_else(|| source_interface.cloned()),
-            hops,
-            password: password(peer, host)?,
-        },
+        route: Route { source: source_address, interface, hops, password: password(peer, host)? },
         settings,
         next_hops,
         defaults: peer.defaults.clone(),
-        bfd: peer.bfd,
-        multihop: peer.multihop,
+        bfd,
         address,
-        scope,
         name,
     };
     Ok((config, warning))
 }
 
-/// The interface of an unnumbered peer, the address, and its scope.
+/// The interface of an unnumbered peer, and the address.
 fn locate(
     peer: &Peer,
     source_interface: Option<&String>,
     host: &Host,
-) -> Result<(Option<String>, IpAddr, u32), String> {
-    match &peer.target {
-        PeerTarget::Address(address) => {
-            let scope = source_interface.and_then(|name| host.interface(name));
-            Ok((None, *address, scope.map_or(0, |interface| interface.index.0)))
+) -> Result<(Option<String>, SocketAddr), String> {
+    let name = match &peer.target {
+        PeerTarget::Address(IpAddr::V6(address)) => {
+            let scope = source_interface.and_then(|name| host.state.interface(name));
+            let scope = scope.map_or(0, |interface| interface.index.0);
+            return Ok((None, SocketAddrV6::new(*address, peer.port, 0, scope).into()));
         }
-        PeerTarget::Unnumbered(name) => {
-            let interface = host
-                .interface(name)
-                .ok_or_else(|| format!("peer {peer}: interface {name} does not exist on this host"))?;
-            let router = host.routers.get(&interface.index).ok_or_else(|| {
-                format!("peer {peer}: no router advertisement received on interface {name} yet (RFC 4861)")
-            })?;
-            Ok((Some(name.clone()), IpAddr::from(*router), interface.index.0))
-        }
-    }
+        PeerTarget::Address(address) => return Ok((None, SocketAddr::new(*address, peer.port))),
+        PeerTarget::Unnumbered(name) => name,
+    };
+    let Some(interface) = host.state.interface(name) else {
+        return Err(format!("peer {peer}: interface {name} does not exist on this host"));
+    };
+    let Some(router) = host.routers.get(&interface.index) else {
+        return Err(format!(
+            "peer {peer}: no router advertisement received on interface {name} yet (RFC 4861)"
+        ));
+    };
+    Ok((Some(name.clone()), SocketAddrV6::new(*router, peer.port, 0, interface.index.0).into()))
 }
 
 fn password(peer: &Peer, host: &Host) -> Result<Option<String>, String> {
@@ -241,7 +211,7 @@ fn next_hops(
         NextHopMode::Fixed => None,
         NextHopMode::SourceAddress => source_address.and_then(|address| host.interface_with(address)),
         NextHopMode::SourceInterface => {
-            source_interface.and_then(|name| host.interface(name)).map(|interface| interface.index)
+            source_interface.and_then(|name| host.state.interface(name)).map(|interface| interface.index)
         }
     };
     let other = own.other();
@@ -255,7 +225,7 @@ fn next_hops(
 pub(super) mod tests {
     use super::*;
     use crate::config::bgp::{Extras, peers};
-    use crate::model::Vip;
+    use crate::model::{ActualAddress, Interface, Vip};
 
     pub(crate) fn bgp(text: &str) -> Bgp {
         let (peers, problems) = peers(text, &mut Vec::new());
@@ -301,13 +271,15 @@ pub(super) mod tests {
         Host {
             node: "a".into(),
             labels: Some([("rack".to_owned(), "a".to_owned())].into()),
-            interfaces: vec![interface],
-            addresses: vec![
-                address("192.0.2.99", true),
-                address("192.0.2.1", false),
-                address("fe80::1", false),
-                address("fd00::1", false),
-            ],
+            state: Arc::new(HostState {
+                interfaces: vec![interface],
+                addresses: vec![
+                    address("192.0.2.99", true),
+                    address("192.0.2.1", false),
+                    address("fe80::1", false),
+                    address("fd00::1", false),
+                ],
+            }),
             up_for: Duration::from_secs(3600),
             ..Host::default()
         }
@@ -379,7 +351,7 @@ pub(super) mod tests {
         let router: Ipv6Addr = "fe80::fe".parse().unwrap();
         let host = Host { routers: [(IfIndex(2), router)].into(), ..host() };
         let config = one("unnumbered:eth0:65001", &host);
-        assert_eq!((config.address, config.scope), (router.into(), 2));
+        assert_eq!(config.address, SocketAddrV6::new(router, 179, 0, 2).into());
         assert_eq!(config.route.interface.as_deref(), Some("eth0"));
         assert_eq!((config.settings.families.len(), config.settings.extended_next_hop), (2, true));
     }

@@ -1,7 +1,6 @@
 //! Combines the configuration with the Node's annotations or the provider's reply, and with this host: the peers now.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use serde_json::Value;
 
@@ -44,12 +43,8 @@ impl PeerResolver {
     /// Interfaces of unnumbered peers, as far as they have a link-local address.
     pub fn router_interfaces(&self) -> Vec<LinkLocalInterface> {
         let find = |name: &String| {
-            let interface = self.host.interface(name)?;
-            let mut own = self.host.addresses.iter().filter(|address| address.interface == interface.index);
-            let own = own.find_map(|address| match address.vip.address {
-                IpAddr::V6(v6) if v6.is_unicast_link_local() => Some(v6),
-                _ => None,
-            })?;
+            let interface = self.host.state.interface(name)?;
+            let own = self.host.state.link_local(interface.index)?;
             Some(LinkLocalInterface { interface: interface.clone(), own })
         };
         let unnumbered = self.bgp.peers.iter().filter_map(|peer| match &peer.target {
@@ -77,7 +72,7 @@ impl PeerResolver {
                 })?,
                 None => return Err(vec![format!("waiting for provider {}", provider.url)]),
             },
-            (None, None) => return Ok(resolve(&self.bgp, &self.host, self.elected)),
+            (None, None) => self.bgp.clone(),
         };
         Ok(resolve(&bgp, &self.host, self.elected))
     }
@@ -85,6 +80,8 @@ impl PeerResolver {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::json;
 
     use super::*;
@@ -139,7 +136,7 @@ mod tests {
         let names: Vec<String> =
             resolver.router_interfaces().into_iter().map(|link| link.interface.name).collect();
         assert_eq!(names, ["eth0"]);
-        resolver.host.addresses.clear();
+        Arc::make_mut(&mut resolver.host.state).addresses.clear();
         assert_eq!(resolver.router_interfaces(), []);
     }
 }
