@@ -99,7 +99,7 @@ fn capability() -> impl Strategy<Value = Capability> {
         families.into_iter().map(|(family, forwarding)| RestartFamily { family, forwarding }).collect()
     });
     let restart = (any::<bool>(), 0..4096_u16, families).prop_map(|(restarting, seconds, families)| {
-        Capability::GracefulRestart(GracefulRestart { restarting, notification: false, seconds, families })
+        Capability::GracefulRestart(GracefulRestart { restarting, seconds, families })
     });
     prop_oneof![
         family().prop_map(Capability::Family),

@@ -60,9 +60,8 @@ impl RibIn {
     pub fn session_up(&mut self, restart: Option<&GracefulRestart>) {
         self.stale_until = None;
         let retained = |family: Family| {
-            restart.is_some_and(|restart| {
-                restart.families.iter().any(|one| one.family == family && one.forwarding)
-            })
+            let mut families = restart.iter().flat_map(|restart| &restart.families);
+            families.any(|one| one.family == family && one.forwarding)
         };
         self.routes.retain(|prefix, _| retained(prefix.family()));
     }

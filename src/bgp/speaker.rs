@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
@@ -114,12 +114,9 @@ impl Speaker {
     fn update_peers(&mut self) {
         let configured = self.channels.peers.borrow_and_update().clone();
         let find = |name: &str| configured.iter().find(|config| config.name == name);
-        let (unchanged, stopping): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            std::mem::take(&mut self.peers).into_iter().partition(|(name, peer)| {
-                find(name).is_some_and(|config| *config == peer.config) && !peer.task.is_finished()
-            });
-        self.peers = unchanged;
-        for (name, peer) in stopping {
+        let obsolete =
+            |name: &String, peer: &mut PeerTask| find(name) != Some(&peer.config) || peer.task.is_finished();
+        for (name, peer) in self.peers.extract_if(.., obsolete) {
             let reason = match find(&name) {
                 Some(_) => Notification::CONFIGURATION_CHANGE,
                 None => Notification::DECONFIGURED,
@@ -207,7 +204,13 @@ async fn accept(address: SocketAddr, passwords: Vec<(IpAddr, String)>, accepted:
     let mut logged = LogOnChange::default();
     loop {
         match tcp::listen(address, &passwords) {
-            Ok(listener) => forward_connections(&listener, &accepted).await,
+            Ok(listener) => {
+                while let Ok(connection) = listener.accept().await {
+                    if accepted.send(connection).await.is_err() {
+                        return;
+                    }
+                }
+            }
             Err(error) => {
                 if logged.set(error.to_string()) {
                     tracing::error!(%address, "cannot listen for BGP peers: {error}; retrying");
@@ -215,13 +218,5 @@ async fn accept(address: SocketAddr, passwords: Vec<(IpAddr, String)>, accepted:
             }
         }
         tokio::time::sleep(LISTEN_RETRY).await;
-    }
-}
-
-async fn forward_connections(listener: &TcpListener, accepted: &mpsc::Sender<Accepted>) {
-    while let Ok(connection) = listener.accept().await {
-        if accepted.send(connection).await.is_err() {
-            return;
-        }
     }
 }

@@ -17,7 +17,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::Ipv4Addr;
@@ -235,8 +235,7 @@ enum Dial {
 pub struct Peer {
     settings: Settings,
     dial: Dial,
-    outgoing: Option<Connection>,
-    incoming: Option<Connection>,
+    connections: BTreeMap<Direction, Connection>,
     backoff: Backoff,
     established_at: BootTime,
     /// A session was established since this process started: the Restart State bit is no longer set.
@@ -253,8 +252,7 @@ impl Peer {
         Self {
             settings,
             dial: Dial::Off,
-            outgoing: None,
-            incoming: None,
+            connections: BTreeMap::new(),
             backoff: Backoff::new(BACKOFF_MIN, BACKOFF_MAX),
             established_at: BootTime::default(),
             had_session: false,
@@ -265,12 +263,8 @@ impl Peer {
         }
     }
 
-    fn connections(&self) -> impl Iterator<Item = &Connection> {
-        [&self.outgoing, &self.incoming].into_iter().flatten()
-    }
-
     pub fn state(&self) -> FsmState {
-        self.connections().map(Connection::state).max().unwrap_or(match self.dial {
+        self.connections.values().map(Connection::state).max().unwrap_or(match self.dial {
             Dial::Off | Dial::Pausing(_) | Dial::Done => FsmState::Idle,
             Dial::Dialling(_) => FsmState::Connect,
             Dial::Waiting(_) => FsmState::Active,
@@ -279,7 +273,7 @@ impl Peer {
 
     /// The established session.
     pub fn session(&self) -> Option<&Session> {
-        self.connections().find(|connection| connection.state() == FsmState::Established)?.session()
+        self.connections.values().find(|connection| connection.state() == FsmState::Established)?.session()
     }
 
     /// Processes an event. Poll outputs and the timeout afterwards.
@@ -321,7 +315,7 @@ impl Peer {
         }
         for direction in Direction::BOTH {
             let seed = self.settings.seed;
-            let Some(connection) = self.slot(direction) else { continue };
+            let Some(connection) = self.connections.get_mut(&direction) else { continue };
             if connection.hold_timer_expired(now) {
                 self.notify_and_close(now, direction, Notification::HOLD_TIMER_EXPIRED);
             } else if connection.keepalive_due(now, seed) {
@@ -338,19 +332,12 @@ impl Peer {
             Dial::Pausing(at) | Dial::Dialling(at) | Dial::Waiting(Some(at)) => Some(at),
             Dial::Off | Dial::Waiting(None) | Dial::Done => None,
         };
-        self.connections().filter_map(Connection::poll_timeout).chain(dial).min()
+        self.connections.values().filter_map(Connection::poll_timeout).chain(dial).min()
     }
 
     #[must_use]
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
-    }
-
-    fn slot(&mut self, direction: Direction) -> &mut Option<Connection> {
-        match direction {
-            Direction::Outgoing => &mut self.outgoing,
-            Direction::Incoming => &mut self.incoming,
-        }
     }
 
     fn report_state(&mut self) {
@@ -388,21 +375,17 @@ impl Peer {
         if direction == Direction::Outgoing {
             self.dial = Dial::Done;
         }
-        *self.slot(direction) = Some(Connection::new(now));
+        self.connections.insert(direction, Connection::new(now));
         let open = self.settings.open(!self.had_session, self.no_capabilities);
         self.outputs.push_back(Output::Send(direction, open.encode()));
     }
 
     fn received(&mut self, now: BootTime, direction: Direction, bytes: &[u8]) {
-        if let Some(connection) = self.slot(direction) {
+        if let Some(connection) = self.connections.get_mut(&direction) {
             connection.receive(bytes);
         }
         loop {
-            let slot = match direction {
-                Direction::Outgoing => &mut self.outgoing,
-                Direction::Incoming => &mut self.incoming,
-            };
-            let Some(connection) = slot else { return };
+            let Some(connection) = self.connections.get_mut(&direction) else { return };
             let event = match connection.poll(now, &self.settings, self.no_capabilities) {
                 Ok(Some(event)) => event,
                 Ok(None) => return,
@@ -434,10 +417,10 @@ impl Peer {
     /// stays. An established one always stays, unless the peer restarted (RFC 4724 §4.2).
     fn opened(&mut self, now: BootTime, direction: Direction, session: &Session) {
         let other = direction.other();
-        let redundant = match self.slot(other).as_ref().map(Connection::state) {
+        let redundant = match self.connections.get(&other).map(Connection::state) {
             None | Some(FsmState::OpenSent) => None,
             Some(FsmState::Established) if session.restart.is_some() => {
-                self.slot(other).take();
+                self.connections.remove(&other);
                 self.outputs.push_back(Output::Close(other));
                 let reason = CloseReason::Lost("the peer restarted and opened another connection".into());
                 self.outputs.push_back(Output::Down { established: true, reason });
@@ -459,7 +442,7 @@ impl Peer {
     }
 
     fn notify_and_close(&mut self, now: BootTime, direction: Direction, notification: Notification) {
-        if self.slot(direction).is_some() {
+        if self.connections.contains_key(&direction) {
             self.outputs.push_back(Output::Send(direction, notification.encode()));
             self.outputs.push_back(Output::Close(direction));
             self.closed(now, direction, CloseReason::Sent(notification));
@@ -467,7 +450,7 @@ impl Peer {
     }
 
     fn closed(&mut self, now: BootTime, direction: Direction, reason: CloseReason) {
-        let Some(connection) = self.slot(direction).take() else { return };
+        let Some(connection) = self.connections.remove(&direction) else { return };
         let established = connection.state() == FsmState::Established;
         let collision = reason.is_collision();
         if let CloseReason::Received(notification) = &reason
@@ -483,7 +466,7 @@ impl Peer {
         if !collision || established {
             self.outputs.push_back(Output::Down { established, reason });
         }
-        if self.slot(direction.other()).is_some() {
+        if self.connections.contains_key(&direction.other()) {
             return;
         }
         // OpenSent and TcpConnectionFails: to Active, without back-off (RFC 4271 §8.2.2). The peer is not ready yet.

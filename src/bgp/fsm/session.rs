@@ -45,7 +45,6 @@ impl Settings {
                     |family: &Family| RestartFamily { family: *family, forwarding: restart.forwarding };
                 capabilities.push(Capability::GracefulRestart(GracefulRestart {
                     restarting: restarted,
-                    notification: false,
                     seconds: restart.seconds,
                     families: self.families.iter().map(family).collect(),
                 }));
@@ -72,7 +71,9 @@ impl Settings {
         if families.is_empty() {
             return Err(Notification::unsupported_capability(&self.families));
         }
-        let both = |capability: Capability| ours.has(&capability) && theirs.has(&capability);
+        let both = |capability: Capability| {
+            ours.capabilities.contains(&capability) && theirs.capabilities.contains(&capability)
+        };
         let four_octets = !no_capabilities
             && theirs.capabilities.iter().any(|one| matches!(one, Capability::FourOctets(_)));
         let restart = theirs.capabilities.iter().find_map(|capability| match capability {

@@ -50,8 +50,6 @@ pub enum Capability {
 pub struct GracefulRestart {
     /// Restart State bit.
     pub restarting: bool,
-    /// NOTIFICATION bit (RFC 8538).
-    pub notification: bool,
     /// Restart time.
     pub seconds: u16,
     pub families: Vec<RestartFamily>,
@@ -65,10 +63,6 @@ pub struct RestartFamily {
 }
 
 impl Open {
-    pub fn has(&self, capability: &Capability) -> bool {
-        self.capabilities.contains(capability)
-    }
-
     /// IPv4 if the OPEN has no multiprotocol capability (RFC 4760 §8).
     pub fn families(&self) -> Vec<Family> {
         let named = |capability: &Capability| match capability {
@@ -164,7 +158,7 @@ impl Capability {
             // IPv4 unicast with IPv6 next hops; the SAFI has two octets here (RFC 8950 §4).
             Self::ExtendedNextHop => (5, vec![0, 1, 0, UNICAST, 0, 2]),
             Self::GracefulRestart(restart) => {
-                let flags = u16::from(restart.restarting) << 15 | u16::from(restart.notification) << 14;
+                let flags = u16::from(restart.restarting) << 15;
                 let mut value = (flags | (restart.seconds & 0x0fff)).to_be_bytes().to_vec();
                 for RestartFamily { family, forwarding } in &restart.families {
                     value.extend(number_of(*family));
@@ -204,7 +198,6 @@ impl Capability {
                 }
                 Self::GracefulRestart(GracefulRestart {
                     restarting: flags & 0x8000 != 0,
-                    notification: flags & 0x4000 != 0,
                     seconds: flags & 0x0fff,
                     families,
                 })

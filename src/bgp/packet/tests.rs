@@ -33,7 +33,6 @@ fn open() -> Open {
             Capability::ExtendedNextHop,
             Capability::GracefulRestart(GracefulRestart {
                 restarting: true,
-                notification: true,
                 seconds: 120,
                 families: vec![RestartFamily { family: Family::V4, forwarding: true }],
             }),
@@ -47,7 +46,7 @@ fn open() -> Open {
 fn an_open_encodes_and_decodes() {
     let body = "04 5ba0 0009 c0000201 28 02 26 \
                 01 04 0001 00 01  01 04 0002 00 01  02 00  05 06 0001 0001 0002 \
-                40 06 c078 0001 01 80  41 04 fa56ea01  46 00";
+                40 06 8078 0001 01 80  41 04 fa56ea01  46 00";
     assert_eq!(open().encode(), whole(1, body));
     assert_eq!(read(&whole(1, body)), Ok(Message::Open(open())));
 }

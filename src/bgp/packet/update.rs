@@ -46,15 +46,11 @@ impl Update {
     /// As many messages as the maximum length requires.
     pub fn encode(&self, negotiated: Negotiated) -> Vec<Vec<u8>> {
         match self {
-            Self::EndOfRib(Family::V4) => vec![message(&[], &[], &[])],
-            Self::EndOfRib(Family::V6) => vec![message(&[], &mp_unreach(Family::V6, &[]), &[])],
-            Self::Unreach(family, prefixes) => split(prefixes, MAX_LENGTH - HEADER - 16)
-                .into_iter()
-                .map(|bytes| match family {
-                    Family::V4 => message(&bytes, &[], &[]),
-                    Family::V6 => message(&[], &mp_unreach(Family::V6, &bytes), &[]),
-                })
-                .collect(),
+            Self::EndOfRib(family) => vec![withdrawal(*family, &[])],
+            Self::Unreach(family, prefixes) => {
+                let parts = split(prefixes, MAX_LENGTH - HEADER - 16).into_iter();
+                parts.map(|bytes| withdrawal(*family, &bytes)).collect()
+            }
             Self::Reach(reach) => reach.encode(negotiated),
         }
     }
@@ -98,9 +94,14 @@ fn mp_reach(family: Family, next_hop: IpAddr, prefixes: &[u8]) -> Vec<u8> {
     attribute::frame(attribute::OPTIONAL, MP_REACH, &value)
 }
 
-fn mp_unreach(family: Family, prefixes: &[u8]) -> Vec<u8> {
-    let value = [&number_of(family)[..], &[UNICAST], prefixes].concat();
-    attribute::frame(attribute::OPTIONAL, MP_UNREACH, &value)
+fn withdrawal(family: Family, prefixes: &[u8]) -> Vec<u8> {
+    match family {
+        Family::V4 => message(prefixes, &[], &[]),
+        Family::V6 => {
+            let value = [&number_of(family)[..], &[UNICAST], prefixes].concat();
+            message(&[], &attribute::frame(attribute::OPTIONAL, MP_UNREACH, &value), &[])
+        }
+    }
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {

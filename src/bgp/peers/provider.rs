@@ -13,13 +13,13 @@ use crate::config::bgp::{Peer, PeerTarget, Shape};
 /// All missing and invalid values. Only numbers and addresses are quoted: the reply may contain passwords.
 pub fn apply(bgp: &Bgp, shape: &Shape, reply: &Value) -> Result<Bgp, Vec<String>> {
     let neighbours = match reply.pointer(&shape.neighbours) {
-        Some(Value::Array(list)) => list.iter().collect(),
-        Some(one @ Value::Object(_)) => vec![one],
+        Some(Value::Array(list)) => list.as_slice(),
+        Some(one @ Value::Object(_)) => std::slice::from_ref(one),
         _ => return Err(vec![format!("no list of neighbours at {}", location(&shape.neighbours))]),
     };
     let mut wrong = Vec::new();
     let mut found = Vec::new();
-    for (index, neighbour) in neighbours.into_iter().enumerate() {
+    for (index, neighbour) in neighbours.iter().enumerate() {
         let reader = Reader { number: index + 1, neighbour, reply };
         found.extend(reader.neighbour(shape, &mut wrong));
     }
