@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::timeout;
 
 use super::fsm::{CloseReason, ConnectionError, Direction, FsmState, Input, Output, Peer, Session};
@@ -14,7 +14,7 @@ use super::peers::Config;
 use super::rib_in::RibIn;
 use super::rib_out::{Export, RibOut};
 use super::speaker::{ShutdownReason, shutdown_requested};
-use super::status::{PeerStatus, StatusPublisher};
+use super::status::{PeerStatus, StatusPublisher, StatusRequest};
 use super::transports::Transports;
 use crate::bfd::driver::Bfd;
 use crate::bfd::path::PathState;
@@ -30,7 +30,7 @@ pub(super) struct Channels {
     pub(super) announced: watch::Receiver<AdvertisedRoutes>,
     /// Connections opened by the peer.
     pub(super) accepted: mpsc::Receiver<TcpStream>,
-    pub(super) status_requests: mpsc::Receiver<oneshot::Sender<PeerStatus>>,
+    pub(super) status_requests: broadcast::Receiver<StatusRequest>,
     pub(super) shutdown: watch::Receiver<ShutdownReason>,
 }
 
@@ -103,7 +103,7 @@ impl Driver {
                 Ok(()) = self.channels.announced.changed() => self.update_routes(),
                 input = self.transports.next() => self.on_transport_event(input),
                 Some(stream) = self.channels.accepted.recv() => self.on_accepted(stream),
-                Some(reply) = self.channels.status_requests.recv() => {
+                Ok(reply) = self.channels.status_requests.recv() => {
                     drop(reply.send(self.status.with_routes(&self.rib_in, &self.rib_out)));
                 }
                 () = timer.until(deadline) => {

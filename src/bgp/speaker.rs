@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::driver::{self, Driver};
 use super::packet::Notification;
 use super::peers::Config;
-use super::status::{PeerStatus, StatusPublisher, StatusRequest};
+use super::status::{StatusPublisher, StatusRequests};
 use crate::bfd::driver::Bfd;
 use crate::model::{AdvertisedRoutes, Family, LogOnChange};
 use crate::net::tcp;
@@ -24,8 +24,6 @@ use crate::net::tcp;
 const LISTEN_RETRY: Duration = Duration::from_secs(1);
 /// Limit for closing all sessions at shutdown.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
-/// Limit for the reply of a peer's task to a status request.
-const STATUS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The NOTIFICATION that closes sessions; None while the speaker runs.
 pub type ShutdownReason = Option<Notification>;
@@ -43,7 +41,6 @@ type Accepted = (TcpStream, SocketAddr);
 struct PeerTask {
     config: Config,
     accepted: mpsc::Sender<TcpStream>,
-    status_requests: mpsc::Sender<oneshot::Sender<PeerStatus>>,
     shutdown: watch::Sender<ShutdownReason>,
     task: JoinHandle<io::Result<()>>,
 }
@@ -52,7 +49,7 @@ struct PeerTask {
 pub struct Channels {
     pub peers: watch::Receiver<Arc<Vec<Config>>>,
     pub announced: watch::Receiver<AdvertisedRoutes>,
-    pub status_requests: mpsc::Receiver<StatusRequest>,
+    pub status_requests: StatusRequests,
     pub shutdown: watch::Receiver<ShutdownReason>,
 }
 
@@ -95,7 +92,6 @@ impl Speaker {
                 reason = shutdown_requested(&mut self.channels.shutdown) => return self.shutdown(reason).await,
                 Ok(()) = self.channels.peers.changed() => self.update_peers(),
                 Some((stream, from)) = self.accepted.recv() => self.on_accepted(stream, from),
-                Some(request) = self.channels.status_requests.recv() => self.on_status_request(request),
                 Some(_) = self.background.join_next() => {}
             }
         }
@@ -135,16 +131,15 @@ impl Speaker {
 
     fn start(&mut self, config: Config) -> PeerTask {
         let (accepted, accepted_out) = mpsc::channel(4);
-        let (status_requests, status_requests_out) = mpsc::channel(4);
         let (shutdown, shutdown_out) = watch::channel(None);
         let channels = driver::Channels {
             announced: self.channels.announced.clone(),
             accepted: accepted_out,
-            status_requests: status_requests_out,
+            status_requests: self.channels.status_requests.subscribe(),
             shutdown: shutdown_out,
         };
         let driver = Driver::new(config.clone(), channels, self.publisher.clone(), self.bfd(&config));
-        PeerTask { config, accepted, status_requests, shutdown, task: tokio::spawn(driver.run()) }
+        PeerTask { config, accepted, shutdown, task: tokio::spawn(driver.run()) }
     }
 
     fn bfd(&mut self, config: &Config) -> Option<&Bfd> {
@@ -181,21 +176,6 @@ impl Speaker {
             Some(peer) => drop(peer.accepted.try_send(stream)),
             None => tracing::debug!(%from, "BGP: closing a connection of an address that is not a peer"),
         }
-    }
-
-    fn on_status_request(&mut self, request: StatusRequest) {
-        let replies: Vec<_> = self
-            .peers
-            .values()
-            .filter_map(|peer| {
-                let (ask, reply) = oneshot::channel();
-                peer.status_requests.try_send(ask).ok().map(|()| timeout(STATUS_TIMEOUT, reply))
-            })
-            .collect();
-        self.background.spawn(async move {
-            let replies = join_all(replies).await.into_iter();
-            drop(request.send(replies.filter_map(|reply| reply.ok()?.ok()).collect()));
-        });
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::time::timeout;
 
 use super::fsm::{CloseReason, FsmState, Session};
 use super::metrics::Metrics;
@@ -13,8 +15,12 @@ use super::rib_out::RibOut;
 use crate::cluster::event::EventRecorder;
 use crate::model::{BootTime, Family, PerFamily};
 
-/// Asks for the state of all peers including their routes.
-pub type StatusRequest = oneshot::Sender<Vec<PeerStatus>>;
+/// Asks every peer's task for its state including its routes.
+pub type StatusRequest = mpsc::UnboundedSender<PeerStatus>;
+pub type StatusRequests = broadcast::Sender<StatusRequest>;
+
+/// Limit for the replies to a status request.
+const STATUS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// State of all peers, by name, without routes.
 pub type PeerStates = BTreeMap<String, PeerStatus>;
@@ -157,6 +163,21 @@ impl PeerStatus {
         }
         text
     }
+}
+
+/// The state of the peers that reply in time, with their routes.
+pub async fn with_routes(requests: &StatusRequests) -> PeerStates {
+    let (request, mut replies) = mpsc::unbounded_channel();
+    // Fails only without peers.
+    drop(requests.send(request));
+    let mut states = PeerStates::new();
+    let collect = async {
+        while let Some(status) = replies.recv().await {
+            states.insert(status.peer.clone(), status);
+        }
+    };
+    drop(timeout(STATUS_TIMEOUT, collect).await);
+    states
 }
 
 /// Publishes the state of peers. All tasks of the speaker share it; each writes only the entry of its peer.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 
 use super::DaemonError;
@@ -40,10 +40,10 @@ pub(super) fn start(
 ) -> Result<Running, DaemonError> {
     let peers = peers::driver::start(bgp, &config.node_name, config.elects(), api, host)
         .map_err(DaemonError::Provider)?;
-    let (requests, status_requests) = mpsc::channel(4);
+    let status_requests = broadcast::Sender::new(4);
     let (shutdown, shutdown_out) = watch::channel(None);
     let publisher = StatusPublisher::new(report.bgp_metrics.clone(), events);
-    report.set_bgp(publisher.subscribe(), requests);
+    report.set_bgp(publisher.subscribe(), status_requests.clone());
     let channels = Channels { peers, announced, status_requests, shutdown: shutdown_out };
     let speaker = tokio::spawn(Speaker::new(channels, bgp.listen_port, publisher).run());
     Ok(Running { shutdown, speaker })

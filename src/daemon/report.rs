@@ -3,10 +3,10 @@
 use std::sync::{Arc, OnceLock};
 
 use prometheus_client::registry::Registry;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 
 use super::context::reported_lease;
-use crate::bgp::status::{PeerStates, StatusRequest as PeerRequest};
+use crate::bgp::status::{PeerStates, StatusRequests};
 use crate::cluster::event::EventRecorder;
 use crate::config::Config;
 use crate::status::{Sources, Status};
@@ -33,7 +33,7 @@ pub(super) struct Report {
 /// The source of the state of BGP peers.
 struct Peers {
     states: watch::Receiver<PeerStates>,
-    requests: mpsc::Sender<PeerRequest>,
+    requests: StatusRequests,
 }
 
 impl Report {
@@ -77,7 +77,7 @@ impl Report {
         registry::encode(&self.registry)
     }
 
-    pub(super) fn set_bgp(&self, states: watch::Receiver<PeerStates>, requests: mpsc::Sender<PeerRequest>) {
+    pub(super) fn set_bgp(&self, states: watch::Receiver<PeerStates>, requests: StatusRequests) {
         let _set_once = self.peers.set(Peers { states, requests });
     }
 
@@ -88,9 +88,7 @@ impl Report {
 
     /// The state with the routes of all peers.
     async fn status_with_routes(&self) -> Option<Status> {
-        let (request, reply) = oneshot::channel();
-        self.peers.get()?.requests.send(request).await.ok()?;
-        let peers = reply.await.ok()?.into_iter().map(|peer| (peer.peer.clone(), peer)).collect();
+        let peers = bgp::status::with_routes(&self.peers.get()?.requests).await;
         Some(self.sources.status(peers))
     }
 
