@@ -92,7 +92,7 @@ impl Driver {
             for session in &mut self.sessions {
                 session.run_timers(now);
             }
-            let next = self.sessions.iter().filter_map(|session| session.next_timeout()).min();
+            let next = self.sessions.iter().filter_map(|session| session.fsm.poll_timeout()).min();
             let housekeeping = now + HOUSEKEEPING_INTERVAL;
             let deadline = next.map_or(housekeeping, |next| next.min(housekeeping));
             tokio::select! {
@@ -149,7 +149,7 @@ impl Driver {
         let address = from.ip().to_canonical();
         let session = self.sessions.iter_mut().find(|session| {
             (session.spec.peer.ip(), session.spec.peer.port()) == (address, port)
-                && (packet.your_discriminator == 0 || packet.your_discriminator == session.discriminator)
+                && (packet.your_discriminator == 0 || packet.your_discriminator == session.fsm.discriminator)
         });
         if let Some(session) = session {
             session.handle_input(Input::Received(&packet));

@@ -38,7 +38,7 @@ pub enum Output {
 pub struct Session {
     settings: Bfd,
     /// My Discriminator: not 0, and unique on this host. Also the seed of the jitter.
-    discriminator: u32,
+    pub(super) discriminator: u32,
     state: State,
     diagnostic: Diagnostic,
     /// Last packet of the neighbour; None once the detection time expired.
@@ -282,7 +282,7 @@ mod tests {
         for (before, received, after) in table {
             let mut session = session_in(before);
             session.handle_input(at(1), Input::Received(&packet(received)));
-            assert_eq!(session.state(), after, "{before} receives {received}");
+            assert_eq!(session.state(), after, "{before:?} receives {received:?}");
         }
     }
 

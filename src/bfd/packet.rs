@@ -29,12 +29,6 @@ pub enum State {
     Up,
 }
 
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self:?}")
-    }
-}
-
 /// Reason of the last transition to Down, in 5 bits (RFC 5880 §4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Diagnostic(u8);

@@ -55,8 +55,7 @@ pub struct SessionSpec {
 
 pub(super) struct ActiveSession {
     pub(super) spec: SessionSpec,
-    session: Session,
-    pub(super) discriminator: u32,
+    pub(super) fsm: Session,
     socket: Option<Sender>,
     path: watch::Sender<PathState>,
     send_errors: LogOnChange,
@@ -80,8 +79,8 @@ impl SessionSpec {
 
 impl ActiveSession {
     pub(super) fn new(spec: SessionSpec, discriminator: u32, path: watch::Sender<PathState>) -> Self {
-        let session = Session::new(spec.settings, discriminator, clock::now());
-        Self { spec, session, discriminator, socket: None, path, send_errors: LogOnChange::default() }
+        let fsm = Session::new(spec.settings, discriminator, clock::now());
+        Self { spec, fsm, socket: None, path, send_errors: LogOnChange::default() }
     }
 
     /// The receiver of the path state was dropped.
@@ -89,24 +88,20 @@ impl ActiveSession {
         self.path.is_closed()
     }
 
-    pub(super) fn next_timeout(&self) -> Option<BootTime> {
-        self.session.poll_timeout()
-    }
-
     pub(super) fn run_timers(&mut self, now: BootTime) {
-        if self.session.poll_timeout().is_some_and(|at| now >= at) {
-            self.session.handle_timeout(now);
+        if self.fsm.poll_timeout().is_some_and(|at| now >= at) {
+            self.fsm.handle_timeout(now);
         }
         self.execute();
     }
 
     pub(super) fn handle_input(&mut self, input: Input<'_>) {
-        self.session.handle_input(clock::now(), input);
+        self.fsm.handle_input(clock::now(), input);
         self.execute();
     }
 
     fn execute(&mut self) {
-        while let Some(output) = self.session.poll_output() {
+        while let Some(output) = self.fsm.poll_output() {
             match output {
                 Output::Send(packet) => self.send(&packet.to_bytes()),
                 Output::StateChanged(before, after, diagnostic) => {
@@ -134,7 +129,7 @@ impl ActiveSession {
 
     /// After an error the socket is opened anew for the next packet: its address or interface may have changed.
     fn send(&mut self, bytes: &[u8]) {
-        let socket = self.socket.take().map_or_else(|| self.spec.connect(self.discriminator), Ok);
+        let socket = self.socket.take().map_or_else(|| self.spec.connect(self.fsm.discriminator), Ok);
         match socket.and_then(|socket| socket.send(bytes).map(|_| socket)) {
             Ok(socket) => {
                 self.send_errors.clear();

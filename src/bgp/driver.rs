@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use futures::future::OptionFuture;
 use tokio::net::TcpStream;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::timeout;
@@ -89,14 +90,9 @@ impl Driver {
             self.execute();
             self.send_updates();
             let deadline = [self.peer.poll_timeout(), self.rib_in.poll_timeout()].into_iter().flatten().min();
-            let path = async {
-                match &mut self.path {
-                    Some(path) => path.changed().await,
-                    None => std::future::pending().await,
-                }
-            };
+            let path = OptionFuture::from(self.path.as_mut().map(PathMonitor::changed));
             tokio::select! {
-                state = path => self.on_path_change(state),
+                Some(state) = path => self.on_path_change(state),
                 reason = shutdown_requested(&mut self.channels.shutdown) => {
                     return self.shutdown(reason).await;
                 }

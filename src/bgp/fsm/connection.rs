@@ -85,6 +85,9 @@ impl Connection {
         let negotiated = self.session().map(|session| session.negotiated).unwrap_or_default();
         let Some((message, length)) = packet::decode(&self.buffer, negotiated)? else { return Ok(None) };
         self.buffer.drain(..length);
+        if matches!(message, Message::Keepalive | Message::Update(_)) {
+            self.restart_hold_timer(now);
+        }
         Ok(Some(match (&self.phase, message) {
             (_, Message::Notification(notification)) => ConnectionEvent::Notification(notification),
             (Phase::OpenSent, Message::Open(open)) => {
@@ -96,18 +99,11 @@ impl Connection {
             }
             (Phase::OpenConfirm(session), Message::Keepalive) => {
                 let session = session.clone();
-                self.restart_hold_timer(now);
                 self.phase = Phase::Established(session.clone());
                 ConnectionEvent::Established(session)
             }
-            (Phase::Established(_), Message::Keepalive) => {
-                self.restart_hold_timer(now);
-                ConnectionEvent::None
-            }
-            (Phase::Established(_), Message::Update(routes)) => {
-                self.restart_hold_timer(now);
-                ConnectionEvent::Routes(routes)
-            }
+            (Phase::Established(_), Message::Keepalive) => ConnectionEvent::None,
+            (Phase::Established(_), Message::Update(routes)) => ConnectionEvent::Routes(routes),
             (Phase::Established(session), Message::Refresh { family, kind }) => {
                 // Kinds 1 and 2 delimit the reply to a request (RFC 7313), and this speaker sends none.
                 let requested = family.filter(|family| kind == 0 && session.families.contains(family));

@@ -107,13 +107,11 @@ impl Lookup {
     /// A token file is read for each query: tokens are rotated.
     fn token(&self) -> Result<Option<String>, LookupError> {
         let token = match &self.provider.token {
-            None => None,
-            Some(Token::Given(token)) => Some(token.clone()),
-            Some(Token::File(path)) => {
-                let text = std::fs::read_to_string(path);
-                Some(text.map_err(|source| LookupError::Token { path: path.clone(), source })?)
-            }
+            None => return Ok(None),
+            Some(Token::Given(token)) => token.clone(),
+            Some(Token::File(path)) => std::fs::read_to_string(path)
+                .map_err(|source| LookupError::Token { path: path.clone(), source })?,
         };
-        Ok(token.map(|token| token.trim().to_owned()))
+        Ok(Some(token.trim().to_owned()))
     }
 }
