@@ -139,7 +139,7 @@ fn ipv6_routes_and_ipv4_routes_with_ipv6_next_hops() {
     }
     // A next hop with a link-local address (RFC 2545 §3).
     let hops = "20010db8000000000000000000000001 fe800000000000000000000000000001";
-    let found = received(&format!("0000 002c 80 0e 29 0002 01 20 {hops} 00 20 20010db8"));
+    let found = received(&format!("0000 002d 80 0e 2a 0002 01 20 {hops} 00 20 20010db8"));
     assert_eq!(found.next_hop, Some(next_hop));
     let gone = vec![prefix("2001:db8::/32")];
     let [bytes] = &Update::Unreach(Family::V6, gone.clone()).encode(FOUR)[..] else { panic!("one message") };
