@@ -29,11 +29,11 @@ fn families(values: &Values) -> Vec<Family> {
     }
 }
 
-pub(super) fn dhcp(values: &Values) -> Result<Dhcp, Vec<Problem>> {
-    Ok(Dhcp { control_plane: control_plane(values)?, attempts: values.dhcp_backoff_attempts })
+pub(super) fn dhcp(values: &Values, problems: &mut Vec<Problem>) -> Dhcp {
+    Dhcp { control_plane: control_plane(values, problems), attempts: values.dhcp_backoff_attempts }
 }
 
-fn control_plane(values: &Values) -> Result<Option<ControlPlaneDhcp>, Vec<Problem>> {
+fn control_plane(values: &Values, problems: &mut Vec<Problem>) -> Option<ControlPlaneDhcp> {
     let targets = targets(values);
     let addresses = targets.iter().filter_map(|target| match target {
         VipTarget::Ip(address) => Some(*address),
@@ -42,9 +42,8 @@ fn control_plane(values: &Values) -> Result<Option<ControlPlaneDhcp>, Vec<Proble
     let (placeholders, fixed): (Vec<_>, Vec<_>) = addresses.partition(std::net::IpAddr::is_unspecified);
     let names: Vec<&str> = targets.iter().filter_map(VipTarget::name).collect();
     if !values.ddns && placeholders.is_empty() {
-        return Ok(None);
+        return None;
     }
-    let mut problems = Vec::new();
     let mut wrong = |text: String| problems.push(Problem::Combination(text));
     if values.ddns && names.len() != 1 {
         let (have, fix) = if names.is_empty() { ("none", "add it") } else { ("several", "leave one") };
@@ -63,15 +62,12 @@ fn control_plane(values: &Values) -> Result<Option<ControlPlaneDhcp>, Vec<Proble
                 .into(),
         );
     }
-    if !problems.is_empty() {
-        return Err(problems);
-    }
     let families = match placeholders.as_slice() {
         [] => families(values),
         addresses => addresses.iter().map(|address| Family::of(*address)).collect(),
     };
     let name = names.first().filter(|_| values.ddns).map(|name| (*name).to_owned());
-    Ok(Some(ControlPlaneDhcp { families, name }))
+    Some(ControlPlaneDhcp { families, name })
 }
 
 #[cfg(test)]
@@ -83,8 +79,9 @@ mod tests {
         let all = [("vip_arp", "true")].iter().chain(env);
         let env = all.map(|(name, value)| ((*name).into(), (*value).into())).collect();
         let (raw, ..) = Raw::collect(&Sources { env, ..Sources::default() });
-        control_plane(&Values::read(raw).unwrap())
-            .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+        let mut problems = Vec::new();
+        let found = control_plane(&Values::read(raw).unwrap(), &mut problems);
+        if problems.is_empty() { Ok(found) } else { Err(problems.iter().map(ToString::to_string).collect()) }
     }
 
     #[test]

@@ -5,8 +5,7 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
-use super::bgp::keys::PEER_KEYS;
-use super::bgp::to_text;
+use super::bgp::{PEER_KEYS, to_text};
 use super::origin::Origin;
 use super::problem::{Problem, nearest};
 use super::settings::{Key, SETTINGS};

@@ -11,12 +11,12 @@ pub struct Mdns {
     pub services: bool,
 }
 
-pub(super) fn mdns(values: &Values) -> Result<Mdns, Problem> {
-    let label = |text: &String| text.trim_end_matches('.').trim_end_matches(".local").to_lowercase();
-    let control_plane = values.mdns.as_ref().map(label);
-    if control_plane.as_ref().is_some_and(|name| name.contains('.') || !is_name(name)) {
-        let allowed = "a name in the local network, such as `k8s` or `k8s.local`";
-        return Err(values.raw.unacceptable(Key::Mdns, allowed));
-    }
-    Ok(Mdns { control_plane, services: values.services_mdns })
+pub(super) fn mdns(values: &Values, problems: &mut Vec<Problem>) -> Mdns {
+    let label = |text: &str| {
+        let name = text.trim_end_matches('.').trim_end_matches(".local").to_lowercase();
+        (is_name(&name) && !name.contains('.')).then_some(name)
+    };
+    let allowed = "a name in the local network, such as `k8s` or `k8s.local`";
+    let control_plane = values.raw.accept(Key::Mdns, allowed, problems, label);
+    Mdns { control_plane, services: values.services_mdns }
 }

@@ -86,6 +86,22 @@ impl Raw {
         Problem::unacceptable(self.origin(key), self.text(key), allowed)
     }
 
+    /// What `read` makes of a value; none for an empty value, and, with a problem, for one that is not acceptable.
+    pub(super) fn accept<T>(
+        &self,
+        key: Key,
+        allowed: &str,
+        problems: &mut Vec<Problem>,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
+        let text = Some(self.text(key)).filter(|text| !text.is_empty())?;
+        let found = read(text);
+        if found.is_none() {
+            problems.push(self.unacceptable(key, allowed));
+        }
+        found
+    }
+
     /// The given BGP peers: strings, or maps.
     pub(super) fn peers(&self) -> Vec<Result<Value, String>> {
         let text = self.text(Key::BgpPeers);

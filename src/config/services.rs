@@ -1,7 +1,7 @@
 //! How Services of type LoadBalancer are announced.
 
 use super::election::lease;
-use super::{HostFacts, Problem, Values, vip};
+use super::{HostFacts, Values, vip};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Services {
@@ -52,15 +52,16 @@ pub enum SubnetPrefix {
     Auto,
 }
 
-pub(super) fn services(values: &Values, facts: &HostFacts) -> Result<Services, Problem> {
-    let subnets = vip::subnets(values)?;
+pub(super) fn services(values: &Values, facts: &HostFacts) -> Services {
+    // `check_common` reports invalid ones.
+    let subnets = vip::subnets(values).unwrap_or_default();
     let prefix = |item: Option<&SubnetPrefix>, host: u8| match item {
         Some(SubnetPrefix::Auto) => SubnetPrefix::Auto,
         Some(SubnetPrefix::Fixed(length)) => SubnetPrefix::Fixed(*length.min(&host)),
         None => SubnetPrefix::Fixed(host),
     };
     let every_node = values.bgp || (values.routing_table && !values.leader_election);
-    Ok(Services {
+    Services {
         namespace: values.service_namespace.clone(),
         class: class_rule(values),
         election: match (values.services_election, values.services_election_groups) {
@@ -75,7 +76,7 @@ pub(super) fn services(values: &Values, facts: &HostFacts) -> Result<Services, P
         prefixes: (prefix(subnets.first(), 32), prefix(subnets.get(1), 128)),
         publish: !values.disable_service_updates,
         endpoints: values.enable_endpoints,
-    })
+    }
 }
 
 fn class_rule(values: &Values) -> ClassRule {

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::value::{DhcpMode, DnsMode, ElectionStore, Forwarding, LogFormat, Value};
+use super::value::{DhcpMode, DnsMode, ElectionStore, Forwarding, LogFormat, NextHopMode, Value};
 use super::{Problem, Raw};
 
 /// What a setting accepts.
@@ -405,7 +405,7 @@ settings! {
         BgpProviderShape bgp_provider_shape: Vec<String> as Kind::List, default "equinix",
             flags ["bgpProviderShape"], env ["bgp_provider_shape"], file ["bgpConfig.provider.shape"],
             "Layout of the provider's document: `equinix`, or `field=JSON pointer` for fields elsewhere.";
-        MpBgpNexthop mp_bgp_nexthop: String as Kind::OneOf(&["", "fixed", "auto_sourceip", "auto_sourceif"]), default "",
+        MpBgpNexthop mp_bgp_nexthop: NextHopMode as Kind::OneOf(NextHopMode::WORDS), default "",
             flags [], env ["mpbgp_nexthop"], file ["bgpConfig.mpbgpNexthop"],
             "Source of the next hop for the address family that a session does not use.";
         MpBgpIpv4 mp_bgp_ipv4: Option<String> as Kind::Text, default "",

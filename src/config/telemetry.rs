@@ -15,27 +15,23 @@ pub struct Telemetry {
     pub label_node: bool,
 }
 
-pub(super) fn telemetry(values: &Values) -> Result<Telemetry, Problem> {
-    Ok(Telemetry {
+pub(super) fn telemetry(values: &Values, problems: &mut Vec<Problem>) -> Telemetry {
+    let allowed = "an address to listen on, such as `:2112` or `127.0.0.1:2112`";
+    Telemetry {
         level: values.log_level,
         format: values.log_format,
-        metrics: listen_address(values)?,
+        metrics: values.raw.accept(Key::MetricsAddress, allowed, problems, listen_address),
         health_port: Some(values.health_port).filter(|port| *port != 0),
         label_node: values.node_labeling,
-    })
+    }
 }
 
 /// `:2112`, `2112`, `0.0.0.0:2112` or `[::]:2112`; without a host it listens on all addresses.
-fn listen_address(values: &Values) -> Result<Option<String>, Problem> {
-    let Some(text) = &values.metrics_address else { return Ok(None) };
+fn listen_address(text: &str) -> Option<String> {
     let full = match text.strip_prefix(':') {
         Some(port) => format!("[::]:{port}"),
         None if text.parse::<u16>().is_ok() => format!("[::]:{text}"),
         None => text.to_owned(),
     };
-    let allowed = "an address to listen on, such as `:2112` or `127.0.0.1:2112`";
-    match full.parse::<std::net::SocketAddr>() {
-        Ok(_) => Ok(Some(full)),
-        Err(_) => Err(values.raw.unacceptable(Key::MetricsAddress, allowed)),
-    }
+    full.parse::<std::net::SocketAddr>().is_ok().then_some(full)
 }

@@ -79,9 +79,9 @@ pub fn check_common(values: &Values) -> Vec<Problem> {
 /// All problems found.
 pub fn check(raw: Raw, facts: &HostFacts) -> Result<Config, Vec<Problem>> {
     let values = Values::read(raw)?;
-    let mut problems = check_common(&values);
-    let mode = modes(&values).first().map(|(_, mode)| *mode);
-    if mode.is_none() {
+    let (mut problems, mut notes) = (check_common(&values), Vec::new());
+    let modes = modes(&values);
+    if modes.is_empty() {
         problems.push(Problem::Combination(
             "no valid kube-vip mode detected: set one of vip_arp, bgp_enable, vip_routingtable or vip_wireguard \
              to true"
@@ -99,31 +99,17 @@ pub fn check(raw: Raw, facts: &HostFacts) -> Result<Config, Vec<Problem>> {
     problems.extend(check_interface(&values, Key::ServicesInterface, services_interface, facts));
     let targets = vip::targets(&values);
     // `check_common` has reported what is wrong with them.
-    let prefixes = vip::prefixes(&values).ok();
+    let prefixes = vip::prefixes(&values).unwrap_or_default();
     problems.extend(vip::check(&values, &targets, prefixes));
-    let mut notes = Vec::new();
     let layer2 = layer2(&values, &mut notes);
     notes.extend(without_effect(&values));
-    let services = values.services.then(|| services(&values, facts)).transpose().ok();
-    let telemetry = keep(telemetry(&values).map_err(|problem| vec![problem]), &mut problems);
-    let bgp = keep(values.bgp.then(|| bgp(&values, facts, &mut notes)).transpose(), &mut problems);
-    let mdns = keep(mdns(&values).map_err(|problem| vec![problem]), &mut problems);
-    let dhcp = keep(dhcp(&values), &mut problems);
-    let (
-        Some(mode),
-        Some(prefixes),
-        Some(services),
-        Some(telemetry),
-        Some(bgp),
-        Some(mdns),
-        Some(dhcp),
-        true,
-    ) = (mode, prefixes, services, telemetry, bgp, mdns, dhcp, problems.is_empty())
-    else {
-        return Err(problems);
-    };
+    let telemetry = telemetry(&values, &mut problems);
+    let bgp = values.bgp.then(|| bgp(&values, facts, &mut problems, &mut notes));
+    let mdns = mdns(&values, &mut problems);
+    let dhcp = dhcp(&values, &mut problems);
+    let (Some((_, mode)), true) = (modes.first(), problems.is_empty()) else { return Err(problems) };
     Ok(Config {
-        mode,
+        mode: *mode,
         node_name: values.node_name.as_ref().unwrap_or(&facts.hostname).to_lowercase(),
         targets,
         prefixes,
@@ -133,7 +119,7 @@ pub fn check(raw: Raw, facts: &HostFacts) -> Result<Config, Vec<Problem>> {
         mdns,
         interface: values.interface.clone(),
         election: election(&values, facts),
-        services,
+        services: values.services.then(|| services(&values, facts)),
         layer2,
         bgp,
         table: values.routing_table.then(|| routing_table(&values)),
@@ -143,11 +129,6 @@ pub fn check(raw: Raw, facts: &HostFacts) -> Result<Config, Vec<Problem>> {
         notes,
         raw: values.raw,
     })
-}
-
-/// The value, or none after its problems have been added to all others.
-fn keep<T>(result: Result<T, Vec<Problem>>, problems: &mut Vec<Problem>) -> Option<T> {
-    result.map_err(|more| problems.extend(more)).ok()
 }
 
 fn modes(values: &Values) -> Vec<(Key, Mode)> {

@@ -1,6 +1,7 @@
 //! The types of values, read from the normal form of their text.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::model::go;
@@ -49,6 +50,11 @@ impl Value for BTreeMap<String, String> {
     }
 }
 
+/// An address; IPv6 also in brackets.
+pub(super) fn address(text: &str) -> Option<IpAddr> {
+    text.trim_start_matches('[').trim_end_matches(']').parse().ok()
+}
+
 /// An enum of the words that a setting accepts.
 macro_rules! words {
     ($(#[$about:meta])* $name:ident { $($(#[$note:meta])* $variant:ident = $word:literal,)* }) => {
@@ -95,6 +101,21 @@ words! {
         Ipv4 = "ipv4",
         Ipv6 = "ipv6",
         Dual = "dual",
+    }
+}
+
+words! {
+    /// Source of the next hop of the family that a session does not have.
+    #[derive(Default)]
+    NextHopMode {
+        #[default]
+        None = "",
+        /// Only given addresses.
+        Fixed = "fixed",
+        /// An address of the interface that has the source address.
+        SourceAddress = "auto_sourceip",
+        /// An address of the source interface.
+        SourceInterface = "auto_sourceif",
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::value::address;
 use super::{Key, Origin, Problem, SubnetPrefix, Values};
 use crate::model::validation::{is_name, unusable};
 use crate::model::vip::host_prefix;
@@ -49,10 +50,7 @@ impl Prefixes {
 /// The VIPs of `address`, or of its deprecated name.
 pub fn targets(values: &Values) -> Vec<VipTarget> {
     let given = if values.address.is_empty() { &values.vip_address } else { &values.address };
-    let target = |text: &String| match text.trim_start_matches('[').trim_end_matches(']').parse() {
-        Ok(address) => VipTarget::Ip(address),
-        Err(_) => VipTarget::Name(text.to_owned()),
-    };
+    let target = |text: &String| address(text).map_or_else(|| VipTarget::Name(text.clone()), VipTarget::Ip);
     given.iter().map(target).collect()
 }
 
@@ -88,7 +86,7 @@ pub(super) fn prefixes(values: &Values) -> Result<Prefixes, Problem> {
 }
 
 /// Checks each VIP, and that its prefix length fits it.
-pub(super) fn check(values: &Values, targets: &[VipTarget], prefixes: Option<Prefixes>) -> Vec<Problem> {
+pub(super) fn check(values: &Values, targets: &[VipTarget], prefixes: Prefixes) -> Vec<Problem> {
     let unacceptable = |value: String, allowed: String| Problem::unacceptable(origin(values), value, allowed);
     let mut problems = Vec::new();
     for target in targets {
@@ -104,7 +102,7 @@ pub(super) fn check(values: &Values, targets: &[VipTarget], prefixes: Option<Pre
                     let allowed = format!("an address that can be announced (this one is a {kind} address)");
                     unacceptable(address.to_string(), allowed)
                 }));
-                if prefixes.is_some_and(|prefixes| prefixes.of(*address) > host_prefix(*address)) {
+                if prefixes.of(*address) > host_prefix(*address) {
                     let allowed = format!("a prefix length for {address}");
                     problems.push(values.raw.unacceptable(Key::VipSubnet, allowed));
                 }

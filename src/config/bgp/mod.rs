@@ -1,6 +1,5 @@
 //! BGP settings.
 
-pub(in crate::config) mod keys;
 mod peers;
 mod provider;
 
@@ -8,14 +7,14 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use super::raw::Raw;
 use super::settings::{Key, Values};
+pub use super::value::NextHopMode;
+use super::value::address;
 use super::{HostFacts, Problem};
 use crate::model::{Family, PerFamily, Prefix, RouteAttributes};
-pub use keys::PEER_KEYS;
 use peers::from_values;
 pub use peers::peers;
-pub(super) use peers::{is_json, split_fields, split_peers, to_text};
+pub(super) use peers::{PEER_KEYS, is_json, split_fields, split_peers, to_text};
 pub use provider::{Provider, Shape, Token};
 
 /// Next hops of the family that a session does not have.
@@ -23,19 +22,6 @@ pub use provider::{Provider, Shape, Token};
 pub struct NextHops {
     pub mode: NextHopMode,
     pub given: PerFamily<Option<IpAddr>>,
-}
-
-/// `mpbgp_nexthop`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum NextHopMode {
-    #[default]
-    None,
-    /// Only given addresses.
-    Fixed,
-    /// An address of the interface that has the source address.
-    SourceAddress,
-    /// An address of the source interface.
-    SourceInterface,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,53 +161,44 @@ pub struct Extras {
     pub networks: Vec<Prefix>,
 }
 
-/// Validates the BGP settings. `notes` are warnings.
-pub(super) fn bgp(values: &Values, facts: &HostFacts, notes: &mut Vec<String>) -> Result<Bgp, Vec<Problem>> {
+pub(super) fn bgp(
+    values: &Values,
+    facts: &HostFacts,
+    problems: &mut Vec<Problem>,
+    notes: &mut Vec<String>,
+) -> Bgp {
     let raw = &values.raw;
-    let mut problems = Vec::new();
-    let mut wrong = |key: Key, allowed: &str| problems.push(raw.unacceptable(key, allowed));
+    let valid = problems.len();
     if matches!(values.bgp_hold_time, 1 | 2) {
-        wrong(Key::BgpHoldTime, "0 (no limit) or 3 seconds or more (RFC 4271)");
+        let allowed = "0 (no limit) or 3 seconds or more (RFC 4271)";
+        problems.push(raw.unacceptable(Key::BgpHoldTime, allowed));
     }
-    let source_address = values.bgp_source_ip.as_ref().and_then(|text| match text.parse() {
-        Ok(address) => Some(address),
-        Err(_) => {
-            wrong(Key::BgpSourceIp, "an IP address");
-            None
-        }
+    let source_address = raw.accept(Key::BgpSourceIp, "an IP address", problems, |text| text.parse().ok());
+    let source_interface = raw.accept(Key::BgpSourceIf, "an interface of this host", problems, |name| {
+        facts.addresses_of(name).map(|_| name.to_owned())
     });
-    let source_interface = values.bgp_source_if.clone();
-    if source_interface.as_ref().is_some_and(|name| facts.addresses_of(name).is_none()) {
-        wrong(Key::BgpSourceIf, "an interface of this host");
-    }
     let annotations = values.bgp_annotations.clone();
-    let provider = provider(values, &mut problems);
+    let provider = provider(values, problems);
     let defined_later = annotations.is_some() || provider.is_some();
-    let router_id = router_id(raw, facts, defined_later, &mut problems);
-    let next_hops = next_hops(
-        raw.text(Key::MpBgpNexthop),
-        &[(Key::MpBgpIpv4, raw.text(Key::MpBgpIpv4)), (Key::MpBgpIpv6, raw.text(Key::MpBgpIpv6))],
-    )
-    .map_err(|(key, allowed)| {
-        problems.push(Problem::unacceptable(raw.origin(key), raw.text(key), allowed));
-    })
-    .unwrap_or_default();
+    let router_id = router_id(values, facts, defined_later, problems);
+    let given = PerFamily { v4: raw.text(Key::MpBgpIpv4), v6: raw.text(Key::MpBgpIpv6) };
+    let next_hops = next_hops(values.mp_bgp_nexthop, given).unwrap_or_else(|(family, allowed)| {
+        problems
+            .push(raw.unacceptable(PerFamily { v4: Key::MpBgpIpv4, v6: Key::MpBgpIpv6 }[family], allowed));
+        NextHops::default()
+    });
     let (mut peers, wrong_peers) = from_values(raw.peers(), notes);
     let origin = raw.origin(Key::BgpPeers);
     problems.extend(wrong_peers.into_iter().map(|text| Problem::Combination(format!("{origin}: {text}"))));
-    match single(values) {
-        Ok(peer) => peers.extend(peer),
-        Err(problem) => problems.push(problem),
-    }
-    if peers.is_empty() && !defined_later && problems.is_empty() {
+    peers.extend(single(values, problems));
+    if peers.is_empty() && !defined_later && problems.len() == valid {
         problems.push(Problem::Combination(
             "BGP needs a peer: set bgp_peers to `address:AS`, or bgp_peeraddress and bgp_peeras, or annotation to \
              the prefix of node annotations that define peers, or bgp_provider_url to the URL of a provider"
                 .into(),
         ));
     }
-    let (extras, wrong_extras) = extras(values);
-    problems.extend(wrong_extras);
+    let extras = extras(values, problems);
     if values.zebra {
         problems.push(Problem::Combination(format!(
             "zebra_enable ({}): kube-vip does not connect to zebra; use the routing-table mode (vip_routingtable), whose \
@@ -229,10 +206,7 @@ pub(super) fn bgp(values: &Values, facts: &HostFacts, notes: &mut Vec<String>) -
             raw.origin(Key::Zebra)
         )));
     }
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    Ok(Bgp {
+    Bgp {
         local_as: values.bgp_as,
         router_id,
         source_address,
@@ -248,40 +222,34 @@ pub(super) fn bgp(values: &Values, facts: &HostFacts, notes: &mut Vec<String>) -
         attach: values.bgp_attach,
         elected: values.leader_election && values.control_plane,
         extras,
-    })
+    }
 }
 
 /// The configured identifier, else an IPv4 address: of the configured interface, of the VIP interface, or of any other.
 fn router_id(
-    raw: &Raw,
+    values: &Values,
     facts: &HostFacts,
     defined_later: bool,
     problems: &mut Vec<Problem>,
 ) -> Option<Ipv4Addr> {
+    let raw = &values.raw;
     let first = |addresses: &[IpAddr]| {
         addresses.iter().find_map(|address| match address {
             IpAddr::V4(v4) if !v4.is_loopback() && !v4.is_link_local() => Some(*v4),
             _ => None,
         })
     };
-    let (text, interface) = (raw.text(Key::BgpRouterId), raw.text(Key::BgpRouterInterface));
-    if !text.is_empty() {
-        let id = text.parse().ok().filter(|id: &Ipv4Addr| !id.is_unspecified());
-        if id.is_none() {
-            let allowed = "an identifier in the form of an IPv4 address, and not 0.0.0.0";
-            problems.push(Problem::unacceptable(raw.origin(Key::BgpRouterId), text, allowed));
-        }
-        return id;
+    if values.bgp_router_id.is_some() {
+        let allowed = "an identifier in the form of an IPv4 address, and not 0.0.0.0";
+        let identifier = |text: &str| text.parse().ok().filter(|id: &Ipv4Addr| !id.is_unspecified());
+        return raw.accept(Key::BgpRouterId, allowed, problems, identifier);
     }
-    if !interface.is_empty() {
-        let id = facts.addresses_of(interface).and_then(first);
-        if id.is_none() {
-            let allowed = "an interface of this host that has an IPv4 address";
-            problems.push(Problem::unacceptable(raw.origin(Key::BgpRouterInterface), interface, allowed));
-        }
-        return id;
+    if values.bgp_router_interface.is_some() {
+        let allowed = "an interface of this host that has an IPv4 address";
+        let of_interface = |name: &str| facts.addresses_of(name).and_then(first);
+        return raw.accept(Key::BgpRouterInterface, allowed, problems, of_interface);
     }
-    let interface = Some(raw.text(Key::Interface)).and_then(|name| facts.addresses_of(name));
+    let interface = facts.addresses_of(raw.text(Key::Interface));
     let all = facts.addresses.iter().map(|(_, addresses)| addresses.as_slice());
     let id = interface.and_then(first).or_else(|| all.into_iter().find_map(first));
     if id.is_none() && !defined_later {
@@ -294,62 +262,48 @@ fn router_id(
     id
 }
 
-type NoNextHop<K> = (K, String);
-
-fn next_hops<K: Copy>(mode: &str, addresses: &[(K, &str); 2]) -> Result<NextHops, NoNextHop<K>> {
-    let [(v4_key, v4), (v6_key, v6)] = *addresses;
-    let read = |key, text: &str, family: Family| {
-        if text.is_empty() {
-            return Ok(None);
+/// The error is an invalid address's family, and what is allowed.
+fn next_hops(mode: NextHopMode, given: PerFamily<&str>) -> Result<NextHops, (Family, String)> {
+    let read = |family: Family| match given[family] {
+        "" => Ok(None),
+        text => {
+            let found = address(text).filter(|address| Family::of(*address) == family);
+            found.map(Some).ok_or_else(|| (family, format!("an {family} address")))
         }
-        let address = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
-        let found = address.filter(|address| Family::of(*address) == family);
-        found.map(Some).ok_or_else(|| (key, format!("an {family} address")))
     };
-    let given = PerFamily { v4: read(v4_key, v4, Family::V4)?, v6: read(v6_key, v6, Family::V6)? };
+    let given = PerFamily { v4: read(Family::V4)?, v6: read(Family::V6)? };
     let none = given == PerFamily::default();
     let mode = match mode {
-        "fixed" if none => {
-            return Err((v4_key, "an address: with `fixed`, mpbgp_ipv4 or mpbgp_ipv6 has to be set".into()));
+        NextHopMode::Fixed if none => {
+            let allowed = "an address: with `fixed`, mpbgp_ipv4 or mpbgp_ipv6 has to be set";
+            return Err((Family::V4, allowed.to_owned()));
         }
-        "fixed" => NextHopMode::Fixed,
-        "auto_sourceip" => NextHopMode::SourceAddress,
-        "auto_sourceif" => NextHopMode::SourceInterface,
         // A given address without a mode applies as with `fixed`.
-        _ if !none => NextHopMode::Fixed,
-        _ => NextHopMode::None,
+        NextHopMode::None if !none => NextHopMode::Fixed,
+        mode => mode,
     };
     Ok(NextHops { mode, given })
 }
 
-fn extras(values: &Values) -> (Extras, Vec<Problem>) {
-    let raw = &values.raw;
-    let mut problems = Vec::new();
-    let mut networks = |key: Key, given: &[String], also: &str| {
-        let texts = given.iter().filter(|text| *text != also);
-        let read = texts.filter_map(|text| match text.parse() {
-            Ok(prefix) => Some(prefix),
-            Err(_) => {
-                let allowed = format!(
-                    "a network such as 10.96.0.0/12 or fd00::/108{}",
-                    match also {
-                        "" => String::new(),
-                        also => format!(", or `{also}`"),
-                    }
-                );
-                problems.push(Problem::unacceptable(raw.origin(key), text, allowed));
-                None
+fn extras(values: &Values, problems: &mut Vec<Problem>) -> Extras {
+    let (auto, cidrs): (Vec<_>, Vec<_>) = values.bgp_service_cidrs.iter().partition(|text| *text == "auto");
+    let mut networks = |key: Key, given: Vec<&String>, also: &str| {
+        let allowed = format!("a network such as 10.96.0.0/12 or fd00::/108{also}");
+        let read = given.into_iter().filter_map(|text| {
+            let network = text.parse().ok();
+            if network.is_none() {
+                problems.push(Problem::unacceptable(values.raw.origin(key), text, &allowed));
             }
+            network
         });
         read.collect::<Vec<Prefix>>()
     };
-    let extras = Extras {
+    Extras {
         external_ips: values.bgp_external_ips,
-        networks: networks(Key::BgpServiceCidrs, &values.bgp_service_cidrs, "auto"),
-        aggregates: networks(Key::BgpAggregates, &values.bgp_aggregates, ""),
-        service_cidrs: values.bgp_service_cidrs.iter().any(|text| text == "auto"),
-    };
-    (extras, problems)
+        networks: networks(Key::BgpServiceCidrs, cidrs, ", or `auto`"),
+        aggregates: networks(Key::BgpAggregates, values.bgp_aggregates.iter().collect(), ""),
+        service_cidrs: !auto.is_empty(),
+    }
 }
 
 fn provider(values: &Values, problems: &mut Vec<Problem>) -> Option<Provider> {
@@ -362,14 +316,11 @@ fn provider(values: &Values, problems: &mut Vec<Problem>) -> Option<Provider> {
     if values.bgp_annotations.is_some() {
         problems.push(raw.exclusive(Key::BgpProviderUrl, Key::BgpAnnotations));
     }
-    let token = match (values.bgp_provider_token.clone(), values.bgp_provider_token_file.clone()) {
-        (Some(_), Some(_)) => {
-            problems.push(raw.exclusive(Key::BgpProviderToken, Key::BgpProviderTokenFile));
-            None
-        }
-        (Some(token), None) => Some(Token::Given(token)),
-        (None, file) => file.map(Token::File),
-    };
+    let (token, file) = (values.bgp_provider_token.clone(), values.bgp_provider_token_file.clone());
+    if token.is_some() && file.is_some() {
+        problems.push(raw.exclusive(Key::BgpProviderToken, Key::BgpProviderTokenFile));
+    }
+    let token = token.map(Token::Given).or(file.map(Token::File));
     let shape = Shape::read(&values.bgp_provider_shape).unwrap_or_else(|wrong| {
         let origin = raw.origin(Key::BgpProviderShape);
         problems.extend(wrong.into_iter().map(|text| Problem::Combination(format!("{origin}: {text}"))));
@@ -380,24 +331,23 @@ fn provider(values: &Values, problems: &mut Vec<Problem>) -> Option<Provider> {
 }
 
 /// The peer of `bgp_peeraddress`.
-fn single(values: &Values) -> Result<Option<Peer>, Problem> {
-    let Some(address) = &values.bgp_peer_address else { return Ok(None) };
-    let unacceptable = |key, allowed| values.raw.unacceptable(key, allowed);
-    if values.bgp_peer_as == 0 {
-        return Err(unacceptable(Key::BgpPeerAs, "an AS number from 1 to 4294967295"));
+fn single(values: &Values, problems: &mut Vec<Problem>) -> Option<Peer> {
+    if values.bgp_peer_address.is_some() && values.bgp_peer_as == 0 {
+        problems.push(values.raw.unacceptable(Key::BgpPeerAs, "an AS number from 1 to 4294967295"));
+        return None;
     }
-    let address = address.trim_start_matches('[').trim_end_matches(']').parse();
-    let address: IpAddr = address.map_err(|_| unacceptable(Key::BgpPeerAddress, "an IP address"))?;
-    let mut peer = Peer::new(PeerTarget::Address(address), Some(values.bgp_peer_as));
-    peer.password = values.bgp_peer_pass.clone();
-    peer.multihop = values.bgp_multihop;
-    Ok(Some(peer))
+    let address = values.raw.accept(Key::BgpPeerAddress, "an IP address", problems, address)?;
+    Some(Peer {
+        password: values.bgp_peer_pass.clone(),
+        multihop: values.bgp_multihop,
+        ..Peer::new(PeerTarget::Address(address), Some(values.bgp_peer_as))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::check;
-    use super::super::raw::Sources;
+    use super::super::raw::{Raw, Sources};
     use super::*;
 
     /// BGP on a host with these addresses on eth0.

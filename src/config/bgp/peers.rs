@@ -1,18 +1,53 @@
 //! Parses peers: strings in the format of the Go program, and maps from YAML or JSON.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::super::problem::nearest;
-use super::keys::{PEER_KEYS, is_plain};
+use super::super::value::{Value as _, address};
 use super::{Bfd, NextHopMode, NextHops, Peer, PeerTarget, SecretName, next_hops};
 use crate::model::go::parse_bool;
 use crate::model::route::{community, large_community};
-use crate::model::{Family, RouteAttributes};
+use crate::model::{Family, PerFamily, RouteAttributes};
 
+/// Keys of a peer map. The first ones also exist in the string format of the Go program.
+pub(in crate::config) const PEER_KEYS: [&str; 27] = [
+    "address",
+    "as",
+    "password",
+    "multiHop",
+    "port",
+    "interface",
+    "mpbgpNexthop",
+    "mpbgpIPv4",
+    "mpbgpIPv6",
+    "bfdEnabled",
+    "bfdReceiveInterval",
+    "bfdTransmitInterval",
+    "bfdDetectMultiplier",
+    "holdTime",
+    "keepaliveInterval",
+    "passive",
+    "ttlSecurityHops",
+    "families",
+    "sourceIP",
+    "sourceIF",
+    "communities",
+    "largeCommunities",
+    "localPref",
+    "med",
+    "prepend",
+    "passwordSecret",
+    "nodeSelector",
+];
+/// Number of keys that exist in the string format.
+const PLAIN: usize = 13;
+/// The MP-BGP options of a peer string, with their keys.
+const MP_BGP: [(&str, &str); 3] =
+    [("mpbgp_nexthop", "mpbgpNexthop"), ("mpbgp_ipv4", "mpbgpIPv4"), ("mpbgp_ipv6", "mpbgpIPv6")];
+const BFD: [&str; 4] = ["bfdEnabled", "bfdReceiveInterval", "bfdTransmitInterval", "bfdDetectMultiplier"];
 /// Fields of a peer string, in order.
 const POSITIONS: [&str; 7] =
     ["address", "AS", "password", "multihop", "port", "MP-BGP options", "BFD options"];
@@ -86,6 +121,7 @@ fn peer_text(peer: &Value) -> Option<String> {
         Value::Object(fields) => fields,
         _ => return None,
     };
+    let is_plain = |key: &String| PEER_KEYS.iter().take(PLAIN).any(|plain| plain == key);
     if fields.iter().any(|(key, value)| !is_plain(key) || !value.is_string()) {
         return None;
     }
@@ -96,10 +132,8 @@ fn peer_text(peer: &Value) -> Option<String> {
         (_, Some(address)) if address.contains(':') && !address.starts_with('[') => format!("[{address}]"),
         (_, address) => address.unwrap_or_default().to_owned(),
     };
-    let options =
-        [("mpbgp_nexthop", "mpbgpNexthop"), ("mpbgp_ipv4", "mpbgpIPv4"), ("mpbgp_ipv6", "mpbgpIPv6")];
     let options: Vec<String> =
-        options.iter().filter_map(|(name, key)| Some(format!("{name}={}", field(key)?))).collect();
+        MP_BGP.iter().filter_map(|(name, key)| Some(format!("{name}={}", field(key)?))).collect();
     let bfd = field("bfdEnabled").map(|enabled| {
         let number = |name, default: &str| field(name).unwrap_or(default).to_owned();
         let receive = number("bfdReceiveInterval", "300");
@@ -139,13 +173,13 @@ impl Reader<'_> {
             self.set(key, value, index + 1);
         }
         for option in parts.next().unwrap_or_default().split(';').filter(|option| !option.is_empty()) {
-            match option.split_once('=') {
-                Some(("mpbgp_nexthop", value)) => self.set("mpbgpNexthop", value, 5),
-                Some(("mpbgp_ipv4", value)) => self.set("mpbgpIPv4", value, 5),
-                Some(("mpbgp_ipv6", value)) => self.set("mpbgpIPv6", value, 5),
+            let (name, value) =
+                option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
+            match (MP_BGP.iter().find(|(known, _)| *known == name), value) {
+                (Some((_, key)), Some(value)) => self.set(key, value, 5),
                 _ => {
-                    let known = ["mpbgp_nexthop", "mpbgp_ipv4", "mpbgp_ipv6"];
-                    let hint = nearest(option.split('=').next().unwrap_or_default(), known);
+                    let known = MP_BGP.map(|(known, _)| known);
+                    let hint = nearest(name, known);
                     self.problems.push(format!(
                         "{}: `{option}` is not `key=value` with one of the keys {}{hint}",
                         place(5),
@@ -156,17 +190,13 @@ impl Reader<'_> {
         }
         if let Some(text) = parts.next().filter(|text| !text.is_empty()) {
             let items: Vec<&str> = text.split(';').collect();
-            match items.as_slice() {
-                [enabled, receive, transmit, multiplier] => {
-                    self.set("bfdEnabled", if enabled.is_empty() { "false" } else { enabled }, 6);
-                    self.set("bfdReceiveInterval", receive, 6);
-                    self.set("bfdTransmitInterval", transmit, 6);
-                    self.set("bfdDetectMultiplier", multiplier, 6);
-                }
-                _ => self.problems.push(format!(
+            if items.len() == BFD.len() {
+                BFD.into_iter().zip(items).for_each(|(key, item)| self.set(key, item, 6));
+            } else {
+                self.problems.push(format!(
                     "{}: `{text}` is not `enable;receive interval;transmit interval;multiplier`, such as `true;300;300;3`",
                     place(6)
-                )),
+                ));
             }
         }
         if parts.next().is_some() {
@@ -231,6 +261,10 @@ impl Reader<'_> {
         self.scalar(key, allowed, |text| text.parse().ok().filter(&valid))
     }
 
+    fn text(&mut self, key: &str, allowed: &str) -> Option<String> {
+        self.scalar(key, allowed, |text| Some(text.to_owned()))
+    }
+
     fn boolean(&mut self, key: &str) -> Option<bool> {
         self.scalar(key, "true or false", parse_bool)
     }
@@ -255,7 +289,7 @@ impl Reader<'_> {
             next_hops: self.next_hops(),
             families,
             node_selector: node_selector.unwrap_or_default().into_iter().collect(),
-            password: self.scalar("password", "a text", |text| Some(text.to_owned())),
+            password: self.text("password", "a text"),
             password_secret: self.scalar(
                 "passwordSecret",
                 "the name of a Secret: `namespace/name`",
@@ -274,7 +308,7 @@ impl Reader<'_> {
                 .unwrap_or(peer.port),
             passive: self.boolean("passive").unwrap_or(peer.passive),
             source_address: self.number("sourceIP", "an IP address", |_| true),
-            source_interface: self.scalar("sourceIF", "an interface", |text| Some(text.to_owned())),
+            source_interface: self.text("sourceIF", "an interface"),
             hold_time: self
                 .number("holdTime", "0 (no limit), or 3 seconds or more", |hold| !matches!(hold, 1 | 2)),
             keepalive: self
@@ -303,18 +337,12 @@ impl Reader<'_> {
     fn target(&mut self) -> Option<(PeerTarget, Option<u32>)> {
         const AS: &str = "an AS number from 1 to 4294967295";
         let allowed = "an IPv4 address, an IPv6 address in brackets, or `unnumbered:` and an interface";
-        let address = self.scalar("address", allowed, |text| {
-            text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok()
-        });
+        let address = self.scalar("address", allowed, address);
         let unnumbered = !self.has("address") && self.has("interface");
         let asn = self.number("as", AS, |asn: &u32| *asn != 0 || unnumbered).filter(|asn| *asn != 0);
         let target = match address {
             Some(address) => PeerTarget::Address(address),
-            None if unnumbered => {
-                PeerTarget::Unnumbered(
-                    self.scalar("interface", "an interface", |text| Some(text.to_owned()))?,
-                )
-            }
+            None if unnumbered => PeerTarget::Unnumbered(self.text("interface", "an interface")?),
             None => {
                 if !self.has("address") {
                     self.problems.push(format!("field 1 (address) is empty: it has to be {allowed}"));
@@ -329,22 +357,25 @@ impl Reader<'_> {
     }
 
     fn next_hops(&mut self) -> Option<NextHops> {
-        let modes = ["fixed", "auto_sourceip", "auto_sourceif"];
-        let text = |key: &str| self.fields.get(key).and_then(|(value, _)| scalar(value)).unwrap_or_default();
-        let (mode, v4, v6) = (text("mpbgpNexthop"), text("mpbgpIPv4"), text("mpbgpIPv6"));
-        if !mode.is_empty() && !modes.contains(&mode.as_str()) {
-            let place = self.fields.get("mpbgpNexthop").map(|(_, place)| place.as_str()).unwrap_or_default();
-            let hint = nearest(&mode, modes);
-            let problem = format!("{place}: mpbgp_nexthop `{mode}` is not one of {}{hint}", modes.join(", "));
-            self.problems.push(problem);
-        }
-        match next_hops(&mode, &[("mpbgpIPv4", &v4), ("mpbgpIPv6", &v6)]) {
+        let field = |key| {
+            let (value, place) = self.fields.get(key)?;
+            Some((scalar(value).unwrap_or_default(), place.clone()))
+        };
+        let [mode, v4, v6] = MP_BGP.map(|(_, key)| field(key).unwrap_or_default());
+        let (mode, place) = mode;
+        let rule = NextHopMode::read(&mode).unwrap_or_else(|| {
+            let known: Vec<&str> =
+                NextHopMode::WORDS.iter().copied().filter(|word| !word.is_empty()).collect();
+            let (all, hint) = (known.join(", "), nearest(&mode, known));
+            self.problems.push(format!("{place}: mpbgp_nexthop `{mode}` is not one of {all}{hint}"));
+            NextHopMode::None
+        });
+        match next_hops(rule, PerFamily { v4: &v4.0, v6: &v6.0 }) {
             Ok(hops) => (hops.mode != NextHopMode::None).then_some(hops),
-            Err((key, allowed)) => {
-                let found = self.fields.get(key).or_else(|| self.fields.get("mpbgpNexthop"));
-                let place = found.map(|(_, place)| place.as_str()).unwrap_or_default();
-                let value = if key == "mpbgpIPv4" { v4 } else { v6 };
-                self.problems.push(format!("{place}: `{value}` is not {allowed}"));
+            Err((family, allowed)) => {
+                let (value, at) = &PerFamily { v4, v6 }[family];
+                let at = if at.is_empty() { &place } else { at };
+                self.problems.push(format!("{at}: `{value}` is not {allowed}"));
                 None
             }
         }
