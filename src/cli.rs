@@ -1,12 +1,13 @@
 //! The command line: subcommands by hand, flags from the table of settings.
 
 use clap::builder::{Command, ValueHint};
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches};
 
 use crate::config::api::ADMIN_CONF;
 use crate::config::{Kind, SETTINGS, Setting};
+use crate::{BUILD, VERSION};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cli {
@@ -36,7 +37,6 @@ pub enum Action {
     },
     Drain,
     Undrain,
-    Version,
     Manifest(Manifest),
     /// Print a static pod after kubeadm's checks.
     Kubeadm {
@@ -44,9 +44,8 @@ pub enum Action {
         /// For `join`: the kubeconfig that has to exist.
         join: Option<String>,
     },
-    /// Print the completion script for a shell.
-    Completion(clap_complete::Shell),
-    Help(String),
+    /// Print a help text, the version or a completion script.
+    Print(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,15 +71,6 @@ pub enum ManifestKind {
         /// A RoleBinding instead of a ClusterRoleBinding.
         role_binding: bool,
     },
-}
-
-/// Why there is nothing to run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Usage {
-    /// Help or version to print; no error.
-    Text(String),
-    /// One line for stderr.
-    Wrong(String),
 }
 
 const IMAGE: &str = "ghcr.io/kube-vip/kube-vip";
@@ -171,10 +161,16 @@ fn flags() -> Vec<Arg> {
 /// Parses the command line.
 ///
 /// # Errors
-/// Requested help, or what is wrong with the command line.
-pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Cli, Usage> {
+/// One line: what is wrong with the command line.
+pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Cli, String> {
     let mut command = command();
-    let matches = command.try_get_matches_from_mut(args).map_err(|error| usage(&error))?;
+    let matches = match command.try_get_matches_from_mut(args) {
+        Ok(matches) => matches,
+        Err(error) if error.exit_code() == 0 => {
+            return Ok(Cli { action: Action::Print(error.to_string()), flags: Vec::new() });
+        }
+        Err(error) => return Err(usage(&error)),
+    };
     let mut path = Vec::new();
     let mut inner = &matches;
     while let Some((name, below)) = inner.subcommand() {
@@ -205,6 +201,7 @@ fn given(matches: &ArgMatches) -> Vec<(String, String)> {
 
 fn action(path: &[&str], matches: &ArgMatches, command: &mut Command) -> Action {
     let on = |name: &str| matches.get_flag(name);
+    let json = || matches.get_one::<String>("output").is_some_and(|format| format == "json");
     let manifest = |kind| {
         Action::Manifest(Manifest {
             kind,
@@ -217,16 +214,13 @@ fn action(path: &[&str], matches: &ArgMatches, command: &mut Command) -> Action 
         ["manager"] => Action::Manager { dry_run: on("dry-run") },
         ["service"] => Action::Manager { dry_run: false },
         ["config"] => Action::Config,
-        ["status"] => Action::Status {
-            json: matches.get_one::<String>("output").is_some_and(|format| format == "json"),
-        },
-        ["status", "bgp"] => Action::StatusBgp {
-            json: matches.get_one::<String>("output").is_some_and(|format| format == "json"),
-            routes: on("routes"),
-        },
+        ["status"] => Action::Status { json: json() },
+        ["status", "bgp"] => Action::StatusBgp { json: json(), routes: on("routes") },
         ["drain"] => Action::Drain,
         ["undrain"] => Action::Undrain,
-        ["version"] => Action::Version,
+        ["version"] => {
+            Action::Print(format!("Kube-VIP Release Information\nVersion:  {VERSION}\nBuild:    {BUILD}\n"))
+        }
         ["manifest", "pod"] => manifest(ManifestKind::Pod),
         ["manifest", "daemonset"] => manifest(ManifestKind::DaemonSet { taint: on("taint") }),
         ["manifest", "rbac"] => {
@@ -238,33 +232,25 @@ fn action(path: &[&str], matches: &ArgMatches, command: &mut Command) -> Action 
         }
         ["completion"] => {
             let shell = matches.get_one::<clap_complete::Shell>("shell").copied();
-            Action::Completion(shell.unwrap_or(clap_complete::Shell::Bash))
+            Action::Print(completion(shell.unwrap_or(clap_complete::Shell::Bash)))
         }
         _ => {
             let below =
                 path.iter().try_fold(&mut *command, |command, name| command.find_subcommand_mut(name));
-            Action::Help(below.map(|command| command.render_help().to_string()).unwrap_or_default())
+            Action::Print(below.map(|command| command.render_help().to_string()).unwrap_or_default())
         }
     }
 }
 
 /// The completion script for a shell.
-pub fn completion(shell: clap_complete::Shell) -> Vec<u8> {
+fn completion(shell: clap_complete::Shell) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command(), "kube-vip", &mut script);
-    script
+    String::from_utf8_lossy(&script).into_owned()
 }
 
 /// One line: what is wrong, and the most similar known word.
-fn usage(error: &clap::Error) -> Usage {
-    match error.kind() {
-        ErrorKind::DisplayHelp
-        | ErrorKind::DisplayVersion
-        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            return Usage::Text(error.to_string());
-        }
-        _ => {}
-    }
+fn usage(error: &clap::Error) -> String {
     let text = error.to_string();
     let mut line = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
     for kind in [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::SuggestedValue] {
@@ -282,5 +268,5 @@ fn usage(error: &clap::Error) -> Usage {
     {
         line.push_str("; a boolean takes its value after an equals sign, as in `--arp=false`");
     }
-    Usage::Wrong(line)
+    line
 }

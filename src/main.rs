@@ -4,21 +4,20 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use kube_vip::bgp::status::PeerStatus;
-use kube_vip::cli::{self, Action, Cli, Manifest, Usage};
+use kube_vip::cli::{self, Action, Cli, Manifest};
 use kube_vip::config::{self, Config, Raw, ServiceElection, Sources};
 use kube_vip::host::observer::read_once;
 use kube_vip::model::{ActualAddress, IfIndex};
-use kube_vip::program::{Failure, environment, print, run_main, runtime};
+use kube_vip::program::{Failure, environment, print, print_json, run_main, runtime};
 use kube_vip::status::Status;
 use kube_vip::telemetry::logging;
 use kube_vip::telemetry::socket::{self, StatusRequest};
-use kube_vip::{BUILD, VERSION, daemon, manifest};
+use kube_vip::{daemon, manifest};
 
 fn main() -> ExitCode {
     run_main("kube-vip", || match cli::parse(std::env::args_os()) {
         Ok(cli) => run(cli),
-        Err(Usage::Text(text)) => print(&text),
-        Err(Usage::Wrong(line)) => Err(Failure { lines: vec![line], code: 2 }),
+        Err(line) => Err(Failure { lines: vec![line], code: 2 }),
     })
 }
 
@@ -33,16 +32,12 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Action::StatusBgp { json, routes } => status_bgp(json, routes),
         Action::Drain => status(StatusRequest::Drain, false),
         Action::Undrain => status(StatusRequest::Undrain, false),
-        Action::Version => {
-            print(&format!("Kube-VIP Release Information\nVersion:  {VERSION}\nBuild:    {BUILD}\n"))
-        }
         Action::Manifest(wanted) => generate(&wanted, &cli.flags),
         Action::Kubeadm { manifest, join } => {
             check_kubeadm(&cli.flags, join.as_deref())?;
             generate(&manifest, &cli.flags)
         }
-        Action::Completion(shell) => print(&String::from_utf8_lossy(&cli::completion(shell))),
-        Action::Help(text) => print(&text),
+        Action::Print(text) => print(&text),
     }
 }
 
@@ -102,9 +97,8 @@ fn plan(config: &Config) -> String {
     if !config.targets.is_empty() {
         let from = match config.elects_control_plane() {
             true => format!(
-                "the holder of the Lease {}/{} (lease duration {} s, renew deadline {} s, retry period {} s)",
-                election.namespace,
-                election.name,
+                "the holder of the Lease {} (lease duration {} s, renew deadline {} s, retry period {} s)",
+                election.lease,
                 election.lease_duration.as_secs(),
                 election.renew_deadline.as_secs(),
                 election.retry_period.as_secs(),
@@ -120,9 +114,7 @@ fn plan(config: &Config) -> String {
     if let Some(services) = &config.services {
         let from = match services.election {
             ServiceElection::EveryNode => "every node that can serve them".to_owned(),
-            ServiceElection::Global => {
-                format!("the holder of the Lease {}/{}", services.lease.0, services.lease.1)
-            }
+            ServiceElection::Global => format!("the holder of the Lease {}", services.lease),
             ServiceElection::PerService => "the holder of each Service's Lease".to_owned(),
             ServiceElection::Groups(count) => format!("the holders of {count} Leases"),
         };
@@ -179,8 +171,7 @@ fn status_bgp(json: bool, routes: bool) -> Result<(), Failure> {
     let replies = request(if routes { StatusRequest::BgpRoutes } else { StatusRequest::Status })?;
     let peers: Vec<PeerStatus> = replies.into_iter().flat_map(|status| status.peers.into_values()).collect();
     if json {
-        let text = serde_json::to_string_pretty(&peers).map_err(Failure::one)?;
-        return print(&format!("{text}\n"));
+        return print_json(&peers);
     }
     if peers.is_empty() {
         return print("no BGP peers on this node\n");
@@ -191,8 +182,7 @@ fn status_bgp(json: bool, routes: bool) -> Result<(), Failure> {
 fn status(command: StatusRequest, json: bool) -> Result<(), Failure> {
     let replies = request(command)?;
     if json {
-        let text = serde_json::to_string_pretty(&replies).map_err(Failure::one)?;
-        return print(&format!("{text}\n"));
+        return print_json(&replies);
     }
     let texts: Vec<String> = replies.iter().map(Status::to_text).collect();
     print(&texts.join("\n"))

@@ -11,6 +11,7 @@ use clap::builder::Command as Clap;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches};
 use kube_vip::config::{Election, LogFormat};
+use kube_vip::model::LeaseName;
 use kube_vip::model::go::{parse_bool, parse_duration};
 
 use crate::plan::Class;
@@ -374,8 +375,10 @@ impl Reader<'_> {
         }
         let before = self.problems.len();
         let election = Election {
-            namespace: self.text("leader-elect-resource-namespace"),
-            name: self.text("leader-elect-resource-name"),
+            lease: LeaseName {
+                namespace: self.text("leader-elect-resource-namespace"),
+                name: self.text("leader-elect-resource-name"),
+            },
             lease_duration: self.duration("leader-elect-lease-duration"),
             renew_deadline: self.duration("leader-elect-renew-deadline"),
             retry_period: self.duration("leader-elect-retry-period"),
@@ -416,10 +419,7 @@ mod tests {
         let election = options.election.unwrap();
         assert_eq!(options.config_map, ("kube-system".into(), "kubevip".into()));
         assert_eq!(options.class, Class::Unnamed);
-        assert_eq!(
-            (election.namespace.as_str(), election.name.as_str()),
-            ("kube-system", "kube-vip-cloud-controller")
-        );
+        assert_eq!(election.lease.to_string(), "kube-system/kube-vip-cloud-controller");
         let seconds = [election.lease_duration, election.renew_deadline, election.retry_period];
         assert_eq!(seconds.map(|duration| duration.as_secs()), [15, 10, 2]);
         assert_eq!(options.http.as_deref(), Some("[::]:10258"));

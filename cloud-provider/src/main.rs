@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use kube_vip::program::{Failure, environment, print, run_main, runtime};
+use kube_vip::program::{Failure, environment, print, print_json, run_main, runtime};
 use kube_vip::telemetry::logging;
 use kube_vip_cloud_provider::cli::{self, Cli, Command, UsageError};
 use kube_vip_cloud_provider::{controller, inspect, manifest};
@@ -31,8 +31,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Pools { json } => {
             let overview = runtime()?.block_on(inspect::cluster(&options)).map_err(Failure::one)?;
             if json {
-                let text = serde_json::to_string_pretty(&overview).map_err(Failure::one)?;
-                return print(&format!("{text}\n"));
+                return print_json(&overview);
             }
             print(&overview.to_text())
         }

@@ -37,7 +37,7 @@ pub enum Health {
     },
 }
 
-pub(super) fn api(values: &Values) -> Api {
+pub(super) fn read(values: &Values) -> Api {
     Api {
         kubeconfig: values.kubeconfig.clone(),
         address: values.kubernetes_addr.clone(),

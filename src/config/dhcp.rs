@@ -29,7 +29,7 @@ fn families(values: &Values) -> Vec<Family> {
     }
 }
 
-pub(super) fn dhcp(values: &Values, problems: &mut Vec<Problem>) -> Dhcp {
+pub(super) fn read(values: &Values, problems: &mut Vec<Problem>) -> Dhcp {
     Dhcp { control_plane: control_plane(values, problems), attempts: values.dhcp_backoff_attempts }
 }
 

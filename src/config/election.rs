@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use super::{HostFacts, Problem, Values};
 use crate::config::Key;
+use crate::model::LeaseName;
 
 /// The election of the control plane, or of the cloud provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Election {
-    pub namespace: String,
-    /// Name of the Lease.
-    pub name: String,
+    pub lease: LeaseName,
     /// Time after the last observed renewal before another candidate may acquire the Lease.
     pub lease_duration: Duration,
     /// Time after its last renewal for which the leader keeps acting on it.
@@ -22,12 +21,10 @@ pub struct Election {
     pub annotations: BTreeMap<String, String>,
 }
 
-pub(super) fn election(values: &Values, facts: &HostFacts) -> Election {
+pub(super) fn read(values: &Values, facts: &HostFacts) -> Election {
     let seconds = |seconds: u16| Duration::from_secs(seconds.into());
-    let (namespace, name) = lease(values, &values.lease_name, facts);
     Election {
-        namespace,
-        name,
+        lease: lease(values, &values.lease_name, facts),
         lease_duration: seconds(values.lease_duration),
         renew_deadline: seconds(values.renew_deadline),
         retry_period: seconds(values.retry_period),
@@ -35,15 +32,11 @@ pub(super) fn election(values: &Values, facts: &HostFacts) -> Election {
     }
 }
 
-/// Namespace and name of a Lease given as `name` or `namespace/name`.
-pub(super) fn lease(values: &Values, given: &str, facts: &HostFacts) -> (String, String) {
-    match given.split_once('/') {
-        Some((namespace, name)) => (namespace.to_owned(), name.to_owned()),
-        None => {
-            let namespace = facts.service_account_namespace.as_ref().unwrap_or(&values.namespace);
-            (namespace.clone(), given.to_owned())
-        }
-    }
+/// A Lease given as `name` or `namespace/name`.
+pub(super) fn lease(values: &Values, given: &str, facts: &HostFacts) -> LeaseName {
+    let default = facts.service_account_namespace.as_ref().unwrap_or(&values.namespace);
+    let (namespace, name) = given.split_once('/').unwrap_or((default, given));
+    LeaseName { namespace: namespace.to_owned(), name: name.to_owned() }
 }
 
 pub(super) fn check(values: &Values) -> Option<Problem> {

@@ -7,7 +7,7 @@ use serde_saphyr::Spanned;
 
 use super::bgp::{PEER_KEYS, to_text};
 use super::origin::Origin;
-use super::problem::{Problem, nearest};
+use super::problem::{Hint, Problem, nearest};
 use super::settings::{Key, SETTINGS};
 
 /// A node of the document. JSON needs no parser of its own: it is YAML.
@@ -110,6 +110,10 @@ impl Reader<'_> {
         self.problems.push(Problem::File { file: self.path.to_owned(), why });
     }
 
+    fn unknown(&mut self, line: u64, key: String, hint: Hint) {
+        self.problems.push(Problem::UnknownKey { file: self.path.to_owned(), line, key, hint });
+    }
+
     fn map(&mut self, prefix: &str, entries: Vec<(Spanned<String>, Spanned<Node>)>) {
         for (key, value) in entries {
             let line = key.referenced.line();
@@ -137,12 +141,10 @@ impl Reader<'_> {
                 (Some(_), Node::Map(_)) => {
                     self.problems.push(Problem::unacceptable(origin, "{…}", "a single value"));
                 }
-                (None, _) => self.problems.push(Problem::UnknownKey {
-                    file: self.path.to_owned(),
-                    line,
-                    hint: nearest(&path, known()),
-                    key: path,
-                }),
+                (None, _) => {
+                    let hint = nearest(&path, known());
+                    self.unknown(line, path, hint);
+                }
             }
         }
     }
@@ -165,12 +167,10 @@ impl Reader<'_> {
                 let line = key.referenced.line();
                 match PEER_KEYS.iter().find(|field| field.eq_ignore_ascii_case(&key.value)) {
                     Some(field) => drop(fields.insert((*field).to_owned(), json(value.value))),
-                    None => self.problems.push(Problem::UnknownKey {
-                        file: self.path.to_owned(),
-                        line,
-                        hint: nearest(&key.value, PEER_KEYS),
-                        key: format!("{path}[].{}", key.value),
-                    }),
+                    None => {
+                        let hint = nearest(&key.value, PEER_KEYS);
+                        self.unknown(line, format!("{path}[].{}", key.value), hint);
+                    }
                 }
             }
             values.push(Value::Object(fields));

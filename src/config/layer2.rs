@@ -20,7 +20,7 @@ pub struct Layer2 {
     pub give_up_when_down_for: Option<Duration>,
 }
 
-pub(super) fn layer2(values: &Values, notes: &mut Vec<String>) -> Layer2 {
+pub(super) fn read(values: &Values, notes: &mut Vec<String>) -> Layer2 {
     let announce_every = match values.arp_rate {
         0 => None,
         rate @ 1..500 => {

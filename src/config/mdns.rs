@@ -11,7 +11,7 @@ pub struct Mdns {
     pub services: bool,
 }
 
-pub(super) fn mdns(values: &Values, problems: &mut Vec<Problem>) -> Mdns {
+pub(super) fn read(values: &Values, problems: &mut Vec<Problem>) -> Mdns {
     let label = |text: &str| {
         let name = text.trim_end_matches('.').trim_end_matches(".local").to_lowercase();
         (is_name(&name) && !name.contains('.')).then_some(name)

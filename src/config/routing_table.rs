@@ -15,7 +15,7 @@ pub struct RoutingTable {
     pub reassert: Option<Duration>,
 }
 
-pub(super) fn routing_table(values: &Values) -> RoutingTable {
+pub(super) fn read(values: &Values) -> RoutingTable {
     let every = Duration::from_secs(values.backend_health_interval.into());
     RoutingTable {
         table: Table {

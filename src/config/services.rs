@@ -2,6 +2,7 @@
 
 use super::election::lease;
 use super::{HostFacts, Values, vip};
+use crate::model::LeaseName;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Services {
@@ -9,8 +10,8 @@ pub struct Services {
     pub namespace: Option<String>,
     pub class: ClassRule,
     pub election: ServiceElection,
-    /// Namespace and name of the Lease; the name is a prefix where there are several.
-    pub lease: (String, String),
+    /// Its name is a prefix where there are several.
+    pub lease: LeaseName,
     /// An annotation gives a Service an election of its own.
     pub on_demand: bool,
     /// The interface for their addresses; `auto` is the one whose subnet contains the address.
@@ -52,7 +53,7 @@ pub enum SubnetPrefix {
     Auto,
 }
 
-pub(super) fn services(values: &Values, facts: &HostFacts) -> Services {
+pub(super) fn read(values: &Values, facts: &HostFacts) -> Services {
     // `check_common` reports invalid ones.
     let subnets = vip::subnets(values).unwrap_or_default();
     let prefix = |item: Option<&SubnetPrefix>, host: u8| match item {

@@ -15,7 +15,7 @@ pub struct Telemetry {
     pub label_node: bool,
 }
 
-pub(super) fn telemetry(values: &Values, problems: &mut Vec<Problem>) -> Telemetry {
+pub(super) fn read(values: &Values, problems: &mut Vec<Problem>) -> Telemetry {
     let allowed = "an address to listen on, such as `:2112` or `127.0.0.1:2112`";
     Telemetry {
         level: values.log_level,

@@ -19,7 +19,7 @@ pub enum UpnpPolicy {
     Always,
 }
 
-pub(super) fn upnp(values: &Values) -> Upnp {
+pub(super) fn read(values: &Values) -> Upnp {
     let policy = match values.upnp {
         true => UpnpPolicy::Always,
         false if values.raw.is_set(Key::Upnp) => UpnpPolicy::Never,

@@ -2,21 +2,13 @@
 
 use std::net::IpAddr;
 
-use super::api::{api, health};
-use super::bgp::bgp;
-use super::dhcp::dhcp;
-use super::election::election;
-use super::layer2::layer2;
-use super::mdns::mdns;
 use super::problem::{Problem, nearest};
 use super::raw::Raw;
-use super::routing_table::routing_table;
-use super::services::services;
 use super::settings::{Key, Values};
-use super::telemetry::telemetry;
-use super::upnp::upnp;
 use super::value::ElectionStore;
-use super::{Config, Mode, election, vip};
+use super::{
+    Config, Mode, api, bgp, dhcp, election, layer2, mdns, routing_table, services, telemetry, upnp, vip,
+};
 
 /// What validation has to know about this host.
 #[derive(Debug, Clone, Default)]
@@ -101,12 +93,12 @@ pub fn check(raw: Raw, facts: &HostFacts) -> Result<Config, Vec<Problem>> {
     // `check_common` has reported what is wrong with them.
     let prefixes = vip::prefixes(&values).unwrap_or_default();
     problems.extend(vip::check(&values, &targets, prefixes));
-    let layer2 = layer2(&values, &mut notes);
+    let layer2 = layer2::read(&values, &mut notes);
     notes.extend(without_effect(&values));
-    let telemetry = telemetry(&values, &mut problems);
-    let bgp = values.bgp.then(|| bgp(&values, facts, &mut problems, &mut notes));
-    let mdns = mdns(&values, &mut problems);
-    let dhcp = dhcp(&values, &mut problems);
+    let telemetry = telemetry::read(&values, &mut problems);
+    let bgp = values.bgp.then(|| bgp::read(&values, facts, &mut problems, &mut notes));
+    let mdns = mdns::read(&values, &mut problems);
+    let dhcp = dhcp::read(&values, &mut problems);
     let (Some((_, mode)), true) = (modes.first(), problems.is_empty()) else { return Err(problems) };
     Ok(Config {
         mode: *mode,
@@ -115,16 +107,16 @@ pub fn check(raw: Raw, facts: &HostFacts) -> Result<Config, Vec<Problem>> {
         prefixes,
         dns_mode: values.dns_mode,
         dhcp,
-        upnp: upnp(&values),
+        upnp: upnp::read(&values),
         mdns,
         interface: values.interface.clone(),
-        election: election(&values, facts),
-        services: values.services.then(|| services(&values, facts)),
+        election: election::read(&values, facts),
+        services: values.services.then(|| services::read(&values, facts)),
         layer2,
         bgp,
-        table: values.routing_table.then(|| routing_table(&values)),
-        health: health(&values),
-        api: api(&values),
+        table: values.routing_table.then(|| routing_table::read(&values)),
+        health: api::health(&values),
+        api: api::read(&values),
         telemetry,
         notes,
         raw: values.raw,
@@ -230,10 +222,7 @@ mod tests {
         let config = with(&[]).unwrap();
         assert_eq!(config.node_name, "node-a");
         assert_eq!(config.targets, [VipTarget::Ip("192.0.2.1".parse().unwrap())]);
-        assert_eq!(
-            (config.election.namespace.as_str(), config.election.name.as_str()),
-            ("kube-system", "plndr-cp-lock")
-        );
+        assert_eq!(config.election.lease.to_string(), "kube-system/plndr-cp-lock");
         assert_eq!(config.election.lease_duration, Duration::from_secs(15));
         assert_eq!(config.telemetry.metrics.as_deref(), Some("[::]:2112"));
         assert_eq!(config.prefixes.of("2001:db8::1".parse().unwrap()), 128);
@@ -253,7 +242,7 @@ mod tests {
             with(&all).unwrap().services.unwrap()
         };
         let plain = services(&[]);
-        assert_eq!(plain.lease, ("kube-system".to_owned(), "plndr-svcs-lock".to_owned()));
+        assert_eq!(plain.lease.to_string(), "kube-system/plndr-svcs-lock");
         assert_eq!(plain.class, ClassRule::NamedOrNone("kube-vip.io/kube-vip-class".into()));
         assert_eq!(plain.election, ServiceElection::Global);
         assert_eq!(plain.prefixes, (SubnetPrefix::Fixed(32), SubnetPrefix::Fixed(128)));
@@ -289,7 +278,7 @@ mod tests {
     #[test]
     fn a_lease_name_may_carry_its_namespace() {
         let election = with(&[("vip_leasename", "infra/vip")]).unwrap().election;
-        assert_eq!((election.namespace.as_str(), election.name.as_str()), ("infra", "vip"));
+        assert_eq!(election.lease.to_string(), "infra/vip");
     }
 
     #[test]

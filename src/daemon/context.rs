@@ -23,19 +23,12 @@ const DRAIN_TIME: Duration = Duration::from_millis(500);
 
 /// The control plane's Lease, where there are VIPs for it.
 pub(super) fn control_plane_lease(config: &Config) -> Option<LeaseName> {
-    let election = &config.election;
-    let lease = LeaseName { namespace: election.namespace.clone(), name: election.name.clone() };
-    (!config.targets.is_empty()).then_some(lease)
-}
-
-fn services_lease(services: &config::Services) -> LeaseName {
-    let (namespace, name) = services.lease.clone();
-    LeaseName { namespace, name }
+    (!config.targets.is_empty()).then(|| config.election.lease.clone())
 }
 
 /// The Lease that metrics and status report.
 pub(super) fn reported_lease(config: &Config) -> String {
-    let services = || config.services.as_ref().map(services_lease);
+    let services = || config.services.as_ref().map(|services| services.lease.clone());
     control_plane_lease(config).or_else(services).map_or_else(String::new, |lease| lease.to_string())
 }
 
@@ -97,11 +90,11 @@ pub(super) fn plan(config: &Config, interface: &Interface, addresses: &[ActualAd
 
 fn mode(services: &config::Services) -> Mode {
     match services.election {
-        ServiceElection::Global => Mode::Global(services_lease(services)),
+        ServiceElection::Global => Mode::Global(services.lease.clone()),
         ServiceElection::PerService => Mode::PerService,
         ServiceElection::EveryNode => Mode::EveryNode,
         ServiceElection::Groups(count) => {
-            Mode::Groups { base: services_lease(services), count, most: CANDIDATES }
+            Mode::Groups { base: services.lease.clone(), count, most: CANDIDATES }
         }
     }
 }

@@ -107,7 +107,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let report = Report::new(&config, &events);
     tracing::info!(version = crate::VERSION, build = crate::BUILD, "kube-vip.io");
     tracing::info!(
-        namespace = config.election.namespace,
+        namespace = config.election.lease.namespace,
         Mode = config.mode.name(),
         node = config.node_name,
         interface = interface.name,

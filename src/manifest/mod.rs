@@ -23,14 +23,8 @@ use crate::config::{Problem, Raw, Values, check_common};
 pub fn render(manifest: &Manifest, raw: &Raw) -> Result<String, Vec<Problem>> {
     let values = &Values::read(raw.clone())?;
     let mut problems = check_common(values);
-    let image = image::qualify(&manifest.image, VERSION);
-    if let Err(problem) = &image {
-        problems.push(problem.clone());
-    }
-    let Ok(image) = image else { return Err(problems) };
-    if !problems.is_empty() {
-        return Err(problems);
-    }
+    let image = image::qualify(&manifest.image, VERSION).map_err(|problem| problems.push(problem));
+    let (Ok(image), true) = (image, problems.is_empty()) else { return Err(problems) };
     let documents = match manifest.kind {
         ManifestKind::Pod => vec![pod(values, &image, manifest.in_cluster)],
         ManifestKind::DaemonSet { taint } => vec![daemon_set(values, &image, manifest.in_cluster, taint)],

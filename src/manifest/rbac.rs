@@ -4,16 +4,14 @@ use serde_json::{Value, json};
 
 /// ServiceAccount, role and binding. `secrets` are the names of Secrets with passwords of BGP peers.
 pub(super) fn documents(namespace: &str, role: bool, role_binding: bool, secrets: &[String]) -> Vec<Value> {
-    let account = json!({
-        "apiVersion": "v1",
-        "kind": "ServiceAccount",
-        "metadata": { "name": "kube-vip", "namespace": namespace },
-    });
-    let (role_kind, role_name) =
-        if role { ("Role", "kube-vip") } else { ("ClusterRole", "system:kube-vip-role") };
-    let role_meta = match role {
-        true => json!({ "name": role_name, "namespace": namespace }),
-        false => json!({ "name": role_name }),
+    let in_namespace = |name: &str| json!({ "name": name, "namespace": namespace });
+    let (role_kind, role_meta) = match role {
+        true => ("Role", in_namespace("kube-vip")),
+        false => ("ClusterRole", json!({ "name": "system:kube-vip-role" })),
+    };
+    let (binding_kind, binding_meta) = match role_binding {
+        true => ("RoleBinding", in_namespace("kube-vip")),
+        false => ("ClusterRoleBinding", json!({ "name": "system:kube-vip-binding" })),
     };
     let rule = |groups: &[&str], resources: &[&str], verbs: &[&str]| json!({ "apiGroups": groups, "resources": resources, "verbs": verbs });
     let mut rules = vec![
@@ -31,30 +29,22 @@ pub(super) fn documents(namespace: &str, role: bool, role_binding: bool, secrets
     if !secrets.is_empty() {
         rules.push(json!({ "apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourceNames": secrets }));
     }
+    let account =
+        json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": in_namespace("kube-vip") });
+    let reference =
+        json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": role_kind, "name": role_meta.get("name") });
     let role_object = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": role_kind,
         "metadata": role_meta,
         "rules": rules,
     });
-    let reference = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": role_kind, "name": role_name });
-    let (binding_kind, binding_meta, subject) = if role_binding {
-        let meta = json!({ "name": "kube-vip", "namespace": namespace });
-        ("RoleBinding", meta, json!({ "kind": "ServiceAccount", "name": "kube-vip", "namespace": namespace }))
-    } else {
-        let meta = json!({ "name": "system:kube-vip-binding" });
-        (
-            "ClusterRoleBinding",
-            meta,
-            json!({ "kind": "ServiceAccount", "name": "kube-vip", "namespace": namespace }),
-        )
-    };
     let binding = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": binding_kind,
         "metadata": binding_meta,
         "roleRef": reference,
-        "subjects": [subject],
+        "subjects": [{ "kind": "ServiceAccount", "name": "kube-vip", "namespace": namespace }],
     });
     vec![account, role_object, binding]
 }

@@ -66,7 +66,7 @@ pub fn all() -> Vec<Sample> {
 /// What is wrong with the command line: a bug in this file.
 pub fn render(sample: &Sample) -> Result<String, String> {
     let words = sample.command.split_whitespace().map(Into::into);
-    let cli = cli::parse(words).map_err(|usage| format!("{}: {usage:?}", sample.file))?;
+    let cli = cli::parse(words).map_err(|problem| format!("{}: {problem}", sample.file))?;
     let Action::Manifest(manifest) = cli.action else {
         return Err(format!("{} is no manifest", sample.file));
     };

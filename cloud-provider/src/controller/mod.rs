@@ -26,8 +26,9 @@ use kube_vip::election::driver as election_driver;
 use kube_vip::election::elections::Config;
 use kube_vip::host::{HostWatch, Observer};
 use kube_vip::model::hash::fnv1a;
-use kube_vip::model::{Candidacy, CandidacyKind, GroupId, GroupPlan, LeaseName, Roles, VipPlan};
+use kube_vip::model::{Candidacy, CandidacyKind, GroupId, GroupPlan, Roles, VipPlan};
 use kube_vip::net::clock;
+use kube_vip::telemetry::endpoints::health;
 use kube_vip::telemetry::http::{ListenError, Page, listen};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -203,8 +204,7 @@ fn elect(
         provisional: false,
         resuming: false,
     };
-    let lease = LeaseName { namespace: election.namespace.clone(), name: election.name.clone() };
-    let group = GroupId::from(lease);
+    let group = GroupId::from(election.lease.clone());
     let candidacy = Candidacy { eligible: true, kind: CandidacyKind::Controller, ..Candidacy::default() };
     let groups = [(group.clone(), GroupPlan { candidacy, ..GroupPlan::default() })].into();
     let (_, plan) = watch::channel(Arc::new(VipPlan { groups, ..VipPlan::default() }));
@@ -239,8 +239,6 @@ async fn stop_on_signal(
 fn respond(telemetry: &Telemetry, path: &str) -> Page {
     match path {
         "/metrics" => Page::metrics(telemetry.metrics()),
-        "/healthz" => Page::found("text/plain", "OK".to_owned()),
-        "/readyz" => Page::probe(telemetry.ready()),
-        _ => Page::missing(),
+        _ => health(path, || Ok(()), || telemetry.ready()),
     }
 }

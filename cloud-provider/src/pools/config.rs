@@ -5,6 +5,7 @@ use std::fmt;
 
 use kube_vip::config::problem::nearest;
 use kube_vip::model::Family;
+use kube_vip::model::go::parse_bool;
 
 use super::value::Addresses;
 
@@ -229,16 +230,16 @@ impl Reader<'_> {
         self.problems.push(Problem { key: key.to_owned(), text: text.to_string(), fatal });
     }
 
-    /// Go's `ParseBool`, case-insensitive.
+    /// As in Go, in any case.
     fn bool(&mut self, key: &str, before: bool) -> bool {
-        match self.data.get(key).map(|text| text.trim().to_ascii_lowercase()).as_deref() {
-            None | Some("" | "0" | "f" | "false") => false,
-            Some("1" | "t" | "true") => true,
-            Some(other) => {
-                self.problem(key, format!("`{other}` is neither true nor false; {before} is used"), false);
-                before
-            }
+        let text = self.data.get(key).map(|text| text.trim().to_ascii_lowercase()).unwrap_or_default();
+        if text.is_empty() {
+            return false;
         }
+        parse_bool(&text).unwrap_or_else(|| {
+            self.problem(key, format!("`{text}` is neither true nor false; {before} is used"), false);
+            before
+        })
     }
 
     fn descending(&mut self) -> bool {

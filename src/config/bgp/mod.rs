@@ -161,7 +161,7 @@ pub struct Extras {
     pub networks: Vec<Prefix>,
 }
 
-pub(super) fn bgp(
+pub(super) fn read(
     values: &Values,
     facts: &HostFacts,
     problems: &mut Vec<Problem>,
