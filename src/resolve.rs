@@ -33,7 +33,7 @@ pub fn fixed(targets: &[VipTarget], prefixes: Prefixes) -> BTreeSet<Vip> {
         VipTarget::Ip(address) if !address.is_unspecified() => Some(*address),
         VipTarget::Ip(_) | VipTarget::Name(_) => None,
     });
-    addresses.map(|address| Vip { address, prefix: prefixes.of(address) }).collect()
+    addresses.map(|address| prefixes.vip(address)).collect()
 }
 
 /// The addresses of a name: those it had, as long as they are among the answers, or if there is no answer.
@@ -71,8 +71,7 @@ pub async fn run(
             }
         }
         let mut all = fixed(&targets, prefixes);
-        let addresses = resolved.iter().flatten();
-        all.extend(addresses.map(|address| Vip { address: *address, prefix: prefixes.of(*address) }));
+        all.extend(resolved.iter().flatten().map(|address| prefixes.vip(*address)));
         watch_ext::set(&vips, all);
         if names.is_empty() {
             return;

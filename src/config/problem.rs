@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::origin::Origin;
 use super::settings::{Key, Kind};
+use super::value::named;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
@@ -59,10 +60,9 @@ impl Problem {
             Kind::Bool => "true or false".into(),
             Kind::Int(low, high) => format!("a whole number from {low} to {high}"),
             Kind::OneOf(words) => {
-                let named: Vec<&str> = words.iter().filter(|word| !word.is_empty()).copied().collect();
-                let allowed = format!("one of {}", named.join(", "));
-                hint = nearest(value, named);
-                allowed
+                let words = named(words);
+                hint = nearest(value, words.iter().copied());
+                format!("one of {}", words.join(", "))
             }
             Kind::Duration => "a duration such as `300ms` or `1m30s`".into(),
             Kind::Url => "an http or https URL".into(),

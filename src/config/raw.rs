@@ -123,16 +123,12 @@ impl Raw {
 
 fn by_flag(name: &str, value: &str) -> Option<(Key, String, Origin)> {
     SETTINGS.iter().find_map(|setting| {
-        let origin = || Origin::Flag(name.to_owned());
-        if setting.flags.contains(&name) {
-            return Some((setting.key, value.to_owned(), origin()));
-        }
-        let opposite = setting.flags.iter().any(|flag| flag.strip_prefix('!') == Some(name));
+        let flag = setting.flags.iter().find(|flag| flag.trim_start_matches('!') == name)?;
         let value = match go::parse_bool(value) {
-            Some(value) => (!value).to_string(),
-            None => value.to_owned(),
+            Some(value) if flag.starts_with('!') => (!value).to_string(),
+            _ => value.to_owned(),
         };
-        opposite.then(|| (setting.key, value, origin()))
+        Some((setting.key, value, Origin::Flag(name.to_owned())))
     })
 }
 

@@ -1,10 +1,9 @@
 //! The effective configuration: every value with its origin, secrets masked; and the reference of all settings.
 
-use std::fmt::Write;
-
 use super::bgp::{is_json, split_fields};
 use super::raw::Raw;
 use super::settings::{Key, Kind, SETTINGS, Setting};
+use super::value::named;
 
 const MASK: &str = "********";
 
@@ -53,22 +52,21 @@ fn mask_peers(peers: &str) -> String {
 /// The effective configuration as YAML that `--config-file` reads back, except for secrets.
 pub fn yaml(raw: &Raw) -> String {
     let mut text = String::from("# Precedence: environment variable over flag over file over default.\n");
-    let mut section = "";
-    for setting in SETTINGS {
-        if setting.section != section {
-            section = setting.section;
-            let _infallible = write!(text, "\n# {section}\n");
-        }
-        let name = setting.file.first().or(setting.env.first()).copied().unwrap_or_default();
-        let value = masked(raw, setting.key);
-        let value = if setting.kind == Kind::Bool || matches!(setting.kind, Kind::Int(..)) {
-            value
-        } else {
-            // A JSON string is a YAML string.
-            serde_json::Value::from(value).to_string()
-        };
-        let _infallible = writeln!(text, "{name}: {value} # {}", raw.origin(setting.key));
-    }
+    by_section(
+        &mut text,
+        |section| format!("\n# {section}\n"),
+        |setting| {
+            let name = setting.file.first().or(setting.env.first()).copied().unwrap_or_default();
+            let value = masked(raw, setting.key);
+            let value = if setting.kind == Kind::Bool || matches!(setting.kind, Kind::Int(..)) {
+                value
+            } else {
+                // A JSON string is a YAML string.
+                serde_json::Value::from(value).to_string()
+            };
+            format!("{name}: {value} # {}\n", raw.origin(setting.key))
+        },
+    );
     text
 }
 
@@ -83,27 +81,31 @@ pub fn reference() -> String {
          `true`, `0`, `f`, `false`, also capitalized. All problems are reported at once, each with its origin.\n\
          `kube-vip config` prints the effective values with the origin of each.\n",
     );
-    let mut section = "";
-    for setting in SETTINGS {
-        if setting.section != section {
-            section = setting.section;
-            let _infallible = write!(
-                text,
-                "\n## {section}\n\n| Variable | Flag | File key | Type | Default | Meaning |\n|---|---|---|---|---|---|\n"
-            );
-        }
-        let _infallible = writeln!(
-            text,
-            "| {} | {} | {} | {} | {} | {} |",
+    let heading = |section: &str| {
+        format!(
+            "\n## {section}\n\n| Variable | Flag | File key | Type | Default | Meaning |\n|---|---|---|---|---|---|\n"
+        )
+    };
+    by_section(&mut text, heading, |setting| {
+        format!(
+            "| {} | {} | {} | {} | {} | {} |\n",
             code(setting.env, ""),
             code(setting.flags, "--"),
             code(setting.file, ""),
             kind(setting),
             if setting.default.is_empty() { String::new() } else { format!("`{}`", setting.default) },
             setting.help
-        );
-    }
+        )
+    });
     text
+}
+
+/// Appends a heading for each section, and a row for each setting.
+fn by_section(text: &mut String, heading: impl Fn(&str) -> String, row: impl Fn(&Setting) -> String) {
+    for section in SETTINGS.chunk_by(|one, next| one.section == next.section) {
+        text.extend(section.first().map(|setting| heading(setting.section)));
+        text.extend(section.iter().map(&row));
+    }
 }
 
 fn code(names: &[&str], prefix: &str) -> String {
@@ -119,9 +121,7 @@ fn kind(setting: &Setting) -> String {
         Kind::Secret => "secret".into(),
         Kind::SecretList | Kind::List => "list".into(),
         Kind::Int(low, high) => format!("{low} to {high}"),
-        Kind::OneOf(words) => {
-            words.iter().filter(|word| !word.is_empty()).copied().collect::<Vec<_>>().join(", ")
-        }
+        Kind::OneOf(words) => named(words).join(", "),
         Kind::Duration => "duration".into(),
         Kind::Url => "URL".into(),
         Kind::JsonMap => "JSON object".into(),

@@ -55,6 +55,11 @@ pub(super) fn address(text: &str) -> Option<IpAddr> {
     text.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
+/// The words that are not empty, for messages.
+pub(super) fn named(words: &[&'static str]) -> Vec<&'static str> {
+    words.iter().copied().filter(|word| !word.is_empty()).collect()
+}
+
 /// An enum of the words that a setting accepts.
 macro_rules! words {
     ($(#[$about:meta])* $name:ident { $($(#[$note:meta])* $variant:ident = $word:literal,)* }) => {

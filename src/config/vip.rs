@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::value::address;
 use super::{Key, Origin, Problem, SubnetPrefix, Values};
+use crate::model::Vip;
 use crate::model::validation::{is_name, unusable};
 use crate::model::vip::host_prefix;
 
@@ -41,6 +42,10 @@ pub struct Prefixes {
 }
 
 impl Prefixes {
+    pub fn vip(&self, address: IpAddr) -> Vip {
+        Vip { address, prefix: self.of(address) }
+    }
+
     pub fn of(&self, address: IpAddr) -> u8 {
         let configured = if address.is_ipv4() { self.v4 } else { self.v6 };
         configured.unwrap_or(host_prefix(address))

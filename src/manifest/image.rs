@@ -7,11 +7,6 @@ use crate::config::Problem;
 /// # Errors
 /// If it is not an image reference.
 pub fn qualify(image: &str, version: &str) -> Result<String, Problem> {
-    let wrong = || {
-        Problem::Combination(format!(
-            "flag --image: `{image}` is not an image reference such as `registry/name:tag` or `name@sha256:…`"
-        ))
-    };
     let (path, digest) = match image.split_once('@') {
         Some((path, digest)) => (path, Some(digest)),
         None => (image, None),
@@ -42,7 +37,9 @@ pub fn qualify(image: &str, version: &str) -> Result<String, Problem> {
         && tag.is_none_or(legal_tag)
         && digest.is_none_or(legal_digest);
     if !legal {
-        return Err(wrong());
+        return Err(Problem::Combination(format!(
+            "flag --image: `{image}` is not an image reference such as `registry/name:tag` or `name@sha256:…`"
+        )));
     }
     Ok(match (tag, digest) {
         (Some(tag), Some(digest)) => format!("{registry}/{name}:{tag}@{digest}"),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormattedFields};
@@ -56,13 +56,7 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let now = jiff::Timestamp::now();
-        let level = match *event.metadata().level() {
-            Level::ERROR => "ERROR",
-            Level::WARN => "WARN",
-            Level::INFO => "INFO",
-            Level::DEBUG => "DEBUG",
-            Level::TRACE => "TRACE",
-        };
+        let level = event.metadata().level();
         write!(writer, "{} {level} ", now.strftime("%Y/%m/%d %H:%M:%S"))?;
         context.format_fields(writer.by_ref(), event)?;
         if let Some(scope) = context.event_scope() {

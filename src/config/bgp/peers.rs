@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::super::problem::nearest;
-use super::super::value::{Value as _, address};
+use super::super::value::{Value as _, address, named};
 use super::{Bfd, NextHopMode, NextHops, Peer, PeerTarget, SecretName, next_hops};
 use crate::model::go::parse_bool;
 use crate::model::route::{community, large_community};
@@ -364,8 +364,7 @@ impl Reader<'_> {
         let [mode, v4, v6] = MP_BGP.map(|(_, key)| field(key).unwrap_or_default());
         let (mode, place) = mode;
         let rule = NextHopMode::read(&mode).unwrap_or_else(|| {
-            let known: Vec<&str> =
-                NextHopMode::WORDS.iter().copied().filter(|word| !word.is_empty()).collect();
+            let known = named(NextHopMode::WORDS);
             let (all, hint) = (known.join(", "), nearest(&mode, known));
             self.problems.push(format!("{place}: mpbgp_nexthop `{mode}` is not one of {all}{hint}"));
             NextHopMode::None
