@@ -6,8 +6,8 @@ use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use super::bgp::{PEER_KEYS, to_text};
-use super::origin::Origin;
 use super::problem::{Hint, Problem, nearest};
+use super::raw::Origin;
 use super::settings::{Key, SETTINGS};
 
 /// A node of the document. JSON needs no parser of its own: it is YAML.

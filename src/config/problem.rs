@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::origin::Origin;
+use super::raw::Origin;
 use super::settings::{Key, Kind};
 use super::value::named;
 

@@ -1,15 +1,43 @@
 //! The settings given by flags, environment and file, merged, with the origin of every value.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde_json::Value;
 
 use super::bgp::{split_peers, to_text};
 use super::file;
-use super::origin::Origin;
 use super::problem::{Problem, nearest};
 use super::settings::{Key, Kind, SETTINGS};
 use crate::model::go;
+
+/// The source of a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    Default,
+    File {
+        path: String,
+        /// Counted from 1.
+        line: u64,
+        /// The key, with dots.
+        key: String,
+    },
+    /// A flag, without dashes.
+    Flag(String),
+    /// An environment variable.
+    Variable(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, line, key } => write!(f, "{path}, line {line}, key `{key}`"),
+            Self::Flag(name) => write!(f, "flag --{name}"),
+            Self::Variable(name) => write!(f, "variable {name}"),
+        }
+    }
+}
 
 /// The given settings as text in normal form. Precedence: environment over flag over file over default.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -126,27 +126,22 @@ fn peer_text(peer: &Value) -> Option<String> {
         return None;
     }
     let field = |key: &str| fields.get(key).and_then(Value::as_str);
-    let or_empty = |name: &str| field(name).unwrap_or_default().to_owned();
+    let or = |key: &str, default: &str| field(key).unwrap_or(default).to_owned();
     let address = match (field("interface"), field("address")) {
         (Some(interface), None) => format!("unnumbered:{interface}"),
         (_, Some(address)) if address.contains(':') && !address.starts_with('[') => format!("[{address}]"),
         (_, address) => address.unwrap_or_default().to_owned(),
     };
-    let options: Vec<String> =
-        MP_BGP.iter().filter_map(|(name, key)| Some(format!("{name}={}", field(key)?))).collect();
-    let bfd = field("bfdEnabled").map(|enabled| {
-        let number = |name, default: &str| field(name).unwrap_or(default).to_owned();
-        let receive = number("bfdReceiveInterval", "300");
-        let transmit = number("bfdTransmitInterval", "300");
-        format!("{enabled};{receive};{transmit};{}", number("bfdDetectMultiplier", "3"))
-    });
+    let options = MP_BGP.iter().filter_map(|(name, key)| Some(format!("{name}={}", field(key)?)));
+    let bfd = BFD.iter().zip(["", "300", "300", "3"]).map(|(key, default)| or(key, default));
+    let bfd = field("bfdEnabled").map(|_| bfd.collect::<Vec<_>>().join(";"));
     let fields = [
         address,
-        or_empty("as"),
-        or_empty("password"),
-        or_empty("multiHop"),
-        or_empty("port"),
-        options.join(";"),
+        or("as", ""),
+        or("password", ""),
+        or("multiHop", ""),
+        or("port", ""),
+        options.collect::<Vec<_>>().join(";"),
         bfd.unwrap_or_default(),
     ];
     Some(fields.join(":").trim_end_matches(':').to_owned())
