@@ -62,7 +62,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
 /// Writes a value to stdout as indented JSON.
 ///
 /// # Errors
-/// As for [`print`].
+/// As for [`print()`].
 pub fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(Failure::one)?;
     print(&format!("{text}\n"))

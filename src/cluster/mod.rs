@@ -162,7 +162,7 @@ impl Api {
         self.lock().prefer_peers = prefer;
     }
 
-    /// Remembers servers on other hosts, the latest [`REMEMBERED_MAX`] of them. Addresses of this host are ignored.
+    /// Remembers servers on other hosts, the latest `REMEMBERED_MAX` of them. Addresses of this host are ignored.
     pub fn remember(&self, servers: &[SocketAddr]) {
         let mut state = self.lock();
         let tls_name = state.servers.iter().find_map(|server| server.endpoint.tls_name.clone());
