@@ -1,4 +1,4 @@
-//! The main loop: look at the host, compare with what should be, act; announce; notice others.
+//! The main loop: reads the kernel, compares it with the desired state, and executes the difference.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -26,11 +26,11 @@ use crate::net::netlink::{Hold, NetlinkError, NetlinkWriter, Scope};
 use crate::net::{nft, sysctl};
 use crate::watch_ext;
 
-/// How often the host is looked at though nothing happened.
+/// The interval of reconciliation without an event.
 const RESYNC: Duration = Duration::from_secs(30);
-/// How soon a step that failed is tried again.
+/// The delay before a failed action is repeated.
 const RETRY: Duration = Duration::from_millis(200);
-/// Looks take at most one part in so many of the time: with thousands of addresses each look is work.
+/// Reconciliation may use at most 1/SHARE of the time: with thousands of addresses each run is expensive.
 const SHARE: u32 = 5;
 
 /// How this host holds addresses.
@@ -67,7 +67,7 @@ pub struct Channels {
     pub elections: mpsc::Sender<Input>,
     /// Since when the main interface is down, if it is.
     pub interface_down: watch::Sender<Option<BootTime>>,
-    /// What came of it.
+    /// The result of reconciliation.
     pub outcome: watch::Sender<HostStatus>,
     /// Routes to advertise.
     pub announced: watch::Sender<AdvertisedRoutes>,
@@ -99,12 +99,12 @@ pub struct Driver {
     /// Hosts that announce addresses held here, each with the end of the report.
     pub(super) conflicts: BTreeMap<IpAddr, (String, BootTime)>,
     pub(super) blocked: BTreeMap<IpAddr, String>,
-    told: bool,
-    /// The host has to be looked at.
+    published: bool,
+    /// Reconciliation is due.
     pub(super) dirty: bool,
     /// Not before this moment.
     not_before: BootTime,
-    /// When to look again because a step failed.
+    /// When to reconcile again because an action failed.
     retry_at: Option<BootTime>,
     /// The error logged last, so that a lasting one is logged once.
     last_error: Option<String>,
@@ -146,7 +146,7 @@ impl Driver {
             detectors: Detectors::new(),
             conflicts: BTreeMap::new(),
             blocked: BTreeMap::new(),
-            told: false,
+            published: false,
             dirty: true,
             not_before: BootTime::default(),
             retry_at: None,
@@ -164,25 +164,25 @@ impl Driver {
         if let Err(error) = nft::clear() {
             tracing::debug!(%error, "the kernel's nftables cannot be used");
         }
-        self.look_at_interfaces();
+        self.update_interfaces();
         let mut resync_at = clock::now() + RESYNC;
         loop {
             if self.dirty && clock::now() >= self.not_before {
                 self.reconcile(None);
             }
-            self.announce_what_is_due();
+            self.send_due_announcements();
             self.receive_before_verdicts().await;
             self.step_detectors();
             self.reporter.heartbeat(clock::now());
             let deadline = self.poll_timeout().min(resync_at);
             match self.wait(&mut timer, deadline).await {
                 Wake::Look => self.dirty = true,
-                Wake::HostChanged => self.look_at_interfaces(),
+                Wake::HostChanged => self.update_interfaces(),
                 Wake::Frame(interface, frame) => self.dirty |= self.handle_frame(interface, &frame),
                 Wake::SocketFailed(interface, error) => {
                     self.report(&format!("a packet socket failed: {error}"));
                     self.interfaces.close(interface);
-                    self.look_at_interfaces();
+                    self.update_interfaces();
                     tokio::time::sleep(RETRY).await;
                 }
                 Wake::Segment(group, request) => self.handle_segment_request(group, request),
@@ -190,7 +190,7 @@ impl Driver {
                     let now = clock::now();
                     if now >= resync_at {
                         resync_at = now + RESYNC;
-                        self.look_at_interfaces();
+                        self.update_interfaces();
                     }
                     self.dirty |= self.role_deadline().is_some_and(|at| now >= at)
                         || self.retry_at.is_some_and(|at| now >= at);
@@ -285,13 +285,13 @@ impl Driver {
         changed |= self.advertise(desired.routes, plan.known.clone(), complete);
         if changed
             || !foreign.is_empty()
-            || !self.told
+            || !self.published
             || self.blocked != self.channels.outcome.borrow().blocked
             || self.conflicts.len() != self.channels.outcome.borrow().conflicts.len()
         {
-            self.tell(&foreign);
+            self.publish(&foreign);
         }
-        self.announce_what_is_due();
+        self.send_due_announcements();
         let took = clock::now().since(began);
         self.not_before = if self.owners.len() > 1 { clock::now() + took * (SHARE - 1) } else { began };
     }
@@ -471,9 +471,9 @@ impl Driver {
         }
     }
 
-    /// Tell what is held here.
-    fn tell(&mut self, foreign: &BTreeSet<Vip>) {
-        self.told = true;
+    /// Publishes the held addresses, and what blocks others.
+    fn publish(&mut self, foreign: &BTreeSet<Vip>) {
+        self.published = true;
         let announcing = self.schedule.targets();
         let held = self.memory.fences.keys().map(|(interface, vip)| HeldAddress {
             address: vip.to_string(),
@@ -498,7 +498,7 @@ impl Driver {
         watch_ext::set(&self.channels.outcome, outcome);
     }
 
-    fn announce_what_is_due(&mut self) {
+    fn send_due_announcements(&mut self) {
         let now = clock::now();
         self.schedule.handle_timeout(now);
         while let Some((interface, address)) = self.schedule.poll_output() {
@@ -524,13 +524,13 @@ impl Driver {
         }
     }
 
-    fn look_at_interfaces(&mut self) {
+    fn update_interfaces(&mut self) {
         self.dirty = true;
         let interfaces = self.host.borrow_and_update().interfaces.clone();
         self.interfaces.set(interfaces);
         let now = clock::now();
         let found = self.interfaces.by_name(&self.options.interface);
-        self.tell_about_interface(found.as_ref());
+        self.log_interface_change(found.as_ref());
         let came_up = found.as_ref().is_some_and(|interface| interface.up)
             && self.channels.interface_down.borrow().is_some();
         let down = found.as_ref().is_none_or(|interface| !interface.up);
@@ -545,7 +545,7 @@ impl Driver {
         self.interface = found;
     }
 
-    fn tell_about_interface(&self, found: Option<&Interface>) {
+    fn log_interface_change(&self, found: Option<&Interface>) {
         match (&self.interface, found) {
             (Some(old), Some(new)) if old.up != new.up => {
                 tracing::warn!(interface = new.name, up = new.up, "the interface changed its state");
