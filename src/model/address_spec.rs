@@ -114,16 +114,7 @@ mod tests {
     use super::*;
 
     fn interface(index: u32, name: &str) -> Interface {
-        Interface {
-            index: IfIndex(index),
-            name: name.into(),
-            up: true,
-            hardware_type: 1,
-            hardware_address: vec![0; 6],
-            broadcast: vec![255; 6],
-            managed: false,
-            reverse_path: 0,
-        }
+        Interface { index: IfIndex(index), name: name.into(), up: true, ..Interface::default() }
     }
 
     fn own(interface: u32, address: &str, prefix: u8) -> ActualAddress {

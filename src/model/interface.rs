@@ -13,7 +13,7 @@ impl fmt::Display for IfIndex {
 }
 
 /// A network interface as the kernel reports it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Interface {
     pub index: IfIndex,
     pub name: String,

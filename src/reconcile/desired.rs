@@ -5,8 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::Role;
-use crate::model::{BootTime, IfIndex, Prefix, RouteAttributes, Routes, Vip};
+use crate::model::{BootTime, IfIndex, Prefix, Role, Roles, RouteAttributes, Routes, Vip, VipPlan};
 
 /// Everything that the desired state depends on. One value; the latest wins.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,6 +68,18 @@ pub fn desired(inputs: &Inputs, now: BootTime) -> Desired {
         }
     }
     desired
+}
+
+/// When the desired state changes although plan and roles do not: a claim or a fence expires, or a hand-over ends. A moment may
+/// have passed.
+pub fn changes(plan: &VipPlan, roles: &Roles, now: BootTime) -> impl Iterator<Item = BootTime> {
+    plan.groups.keys().filter_map(move |group| match plan.role(group, roles) {
+        Role::Leader(claim) => Some(claim.valid_until),
+        Role::HandingOver { until } if now + DRAIN_TAIL < *until => Some(*until - DRAIN_TAIL),
+        Role::HandingOver { until } => Some(*until),
+        Role::Follower { fence_until, .. } => *fence_until,
+        Role::Starting => None,
+    })
 }
 
 /// Routes of the groups that this host leads. During a hand-over they are advertised as draining first (RFC 8326).

@@ -1,14 +1,22 @@
 //! Makes the host as desired, and keeps it so.
 //!
-//! `diff` says what has to be done, and is pure. `driver` looks, asks `diff`, and does it: after every change of the
-//! goal, every event of the kernel, every deadline, and now and then for nothing.
+//! ```text
+//! plan, roles ─► placement ─► desired ─► diff ─► execute ─► netlink, nft, announcements
+//!                     HostState ───────────┘        └─► results (routes, HostStatus)
+//! ```
+//!
+//! `placement`, `desired` and `diff` are pure. `driver` takes this path after every change of its inputs, at every deadline,
+//! and periodically.
 
+mod channels;
 pub mod desired;
 pub mod diff;
 pub mod driver;
+mod execute;
+mod interface_changes;
 pub mod interfaces;
-mod managed_interfaces;
 pub mod metrics;
 mod neighbours;
+mod placement;
 pub mod reporter;
-mod routes;
+mod results;

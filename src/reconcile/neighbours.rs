@@ -28,7 +28,7 @@ pub(super) type Detectors = BTreeMap<Target, ConflictDetector>;
 
 impl Driver {
     fn targets(&self, group: &GroupId) -> Vec<Target> {
-        let placed = self.placed.get(group).into_iter().flatten();
+        let placed = self.placement.targets.get(group).into_iter().flatten();
         placed.map(|(interface, vip)| (*interface, vip.address)).collect()
     }
 
@@ -64,7 +64,7 @@ impl Driver {
     /// Removes addresses from `desired` that are being probed or in use by another host, and reports the latter.
     pub(super) fn admit(&mut self, desired: &mut Desired, unverified: &BTreeSet<IpAddr>) {
         let now = clock::now();
-        let own = self.memory.addresses.iter().filter(|address| address.tagged || address.deprecated);
+        let own = self.actual.addresses.iter().filter(|address| address.tagged || address.deprecated);
         let present: BTreeSet<Target> = own.map(|address| (address.interface, address.vip.address)).collect();
         let mut wanted = BTreeSet::new();
         desired.addresses.retain(|(interface, vip), presence| {
@@ -93,7 +93,7 @@ impl Driver {
                  this one from that host",
                 target.1
             );
-            self.blocked.insert(target.1, text);
+            self.placement.blocked.insert(target.1, text);
         }
     }
 
@@ -146,7 +146,7 @@ impl Driver {
     pub(super) fn handle_frame(&mut self, interface: IfIndex, frame: &NeighborFrame) -> bool {
         let NeighborFrame { address, mac, kind } = frame;
         let target = (interface, *address);
-        let Some(group) = self.owners.get(address).cloned() else { return false };
+        let Some(group) = self.placement.owners.get(address).cloned() else { return false };
         match (kind, self.role(&group)) {
             (FrameKind::Announcement, Role::HandingOver { .. }) => {
                 self.succeeded.insert(*address);

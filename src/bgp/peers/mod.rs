@@ -250,16 +250,8 @@ pub(super) mod tests {
     }
 
     pub(crate) fn host() -> Host {
-        let interface = Interface {
-            index: IfIndex(2),
-            name: "eth0".into(),
-            up: true,
-            hardware_type: 1,
-            hardware_address: vec![0; 6],
-            broadcast: vec![255; 6],
-            managed: false,
-            reverse_path: 0,
-        };
+        let interface =
+            Interface { index: IfIndex(2), name: "eth0".into(), up: true, ..Interface::default() };
         let address = |text: &str, tagged| ActualAddress {
             interface: IfIndex(2),
             vip: Vip::host(text.parse().unwrap()),

@@ -1,0 +1,49 @@
+//! Configuration, input and output of the main loop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use crate::election::elections::Input;
+use crate::election::elector::SegmentRequest;
+use crate::model::{AdvertisedRoutes, BootTime, GroupId, HostStatus, Prefix, Roles, VipPlan};
+
+/// How this host holds addresses.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The main interface's name: others may be better when it is down.
+    pub interface: String,
+    /// See [`Inputs::preserve`](super::desired::Inputs).
+    pub preserve: bool,
+    /// Do not probe for IPv6 addresses.
+    pub skip_dad: bool,
+    /// Global scope on `lo`.
+    pub lo_global: bool,
+    /// Time between announcements after the burst.
+    pub refresh: Duration,
+    /// Addresses are advertised as routes and not announced on their segment.
+    pub quiet: bool,
+    /// This process announces Services: routes are complete once they are listed.
+    pub services: bool,
+    /// See [`Inputs::aggregates`](super::desired::Inputs).
+    pub aggregates: Vec<Prefix>,
+    /// Groups whose addresses are listened for even while other hosts hold them.
+    pub control_plane: Vec<GroupId>,
+}
+
+#[derive(Debug)]
+pub struct Channels {
+    pub plan: watch::Receiver<Arc<VipPlan>>,
+    /// The loop ends when the elections do.
+    pub roles: watch::Receiver<Roles>,
+    /// Requests of the elections.
+    pub segment: mpsc::Receiver<(GroupId, SegmentRequest)>,
+    pub elections: mpsc::Sender<Input>,
+    /// Since when the main interface is down, if it is.
+    pub interface_down: watch::Sender<Option<BootTime>>,
+    /// The result of reconciliation.
+    pub outcome: watch::Sender<HostStatus>,
+    /// Routes to advertise.
+    pub announced: watch::Sender<AdvertisedRoutes>,
+}

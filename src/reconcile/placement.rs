@@ -1,0 +1,170 @@
+//! Where the planned addresses go on this host, and which managed interfaces they need.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::model::interface::ManagedInterface;
+use crate::model::{
+    ActualAddress, BootTime, GroupId, IfIndex, Interface, PlacementError, Roles, Vip, VipPlan,
+};
+
+/// A plan, resolved for the interfaces of this host.
+#[derive(Debug, Default)]
+pub(super) struct Placement {
+    /// Each group's addresses, by interface.
+    pub(super) targets: BTreeMap<GroupId, BTreeSet<(IfIndex, Vip)>>,
+    /// The group of an address.
+    pub(super) owners: BTreeMap<IpAddr, GroupId>,
+    /// Why an address cannot be held here.
+    pub(super) blocked: BTreeMap<IpAddr, String>,
+    /// Managed interfaces to create, each with the index of its parent, and with the address that needs it.
+    pub(super) missing: BTreeMap<ManagedInterface, (IfIndex, Option<IpAddr>)>,
+}
+
+/// Resolves the interface of every address in the plan. Only a leader needs managed interfaces.
+pub(super) fn place(
+    plan: &VipPlan,
+    roles: &Roles,
+    now: BootTime,
+    interfaces: &[Interface],
+    addresses: &[ActualAddress],
+) -> Placement {
+    let mut placement = Placement::default();
+    let Placement { targets, owners, blocked, missing } = &mut placement;
+    for (id, group) in &plan.groups {
+        let leads = plan.role(id, roles).claim(now).is_some();
+        for spec in &group.addresses {
+            match spec.resolve(interfaces, addresses) {
+                Ok(target) => drop(targets.entry(id.clone()).or_default().insert(target)),
+                Err(error) if !leads => drop(error),
+                Err(PlacementError::NotCreated { interface, parent }) => {
+                    missing.insert(interface, (parent, Some(spec.address)));
+                }
+                Err(error) => drop(blocked.insert(spec.address, error.to_string())),
+            }
+            owners.insert(spec.address, id.clone());
+        }
+        for interface in group.interfaces.iter().filter(|_| leads) {
+            let named = |name: &str| interfaces.iter().find(|found| found.name == name);
+            if let (None, Some(parent)) = (named(&interface.name()), named(interface.parent())) {
+                missing.entry(interface.clone()).or_insert((parent.index, None));
+            }
+        }
+    }
+    placement
+}
+
+/// Managed interfaces that carry no address of ours, and that the plan does not need.
+pub(super) fn unused_interfaces(
+    plan: &VipPlan,
+    roles: &Roles,
+    now: BootTime,
+    interfaces: &[Interface],
+    addresses: &[ActualAddress],
+) -> Vec<Interface> {
+    if !plan.complete {
+        return Vec::new();
+    }
+    let needed = plan.groups.iter().flat_map(|(id, group)| {
+        let leads = plan.role(id, roles).claim(now).is_some();
+        let managed = group.addresses.iter().filter_map(|spec| spec.interface.managed());
+        managed.chain(&group.interfaces).filter(move |interface| !interface.is_exclusive() || leads)
+    });
+    let needed: BTreeSet<String> = needed.map(ManagedInterface::name).collect();
+    let ours = addresses.iter().filter(|address| address.tagged);
+    let used: BTreeSet<IfIndex> = ours.map(|address| address.interface).collect();
+    let unused = interfaces.iter().filter(|interface| {
+        interface.managed && !used.contains(&interface.index) && !needed.contains(&interface.name)
+    });
+    unused.cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{AddressSpec, Claim, ClaimSource, GroupPlan, InterfaceSelector, PrefixLength, Role};
+
+    const ADDRESS: &str = "192.0.2.1";
+
+    fn vlan() -> ManagedInterface {
+        ManagedInterface::Vlan { parent: "eth0".into(), tag: 7 }
+    }
+
+    fn group() -> GroupId {
+        GroupId::EveryNode
+    }
+
+    /// A plan with one address on this interface.
+    fn plan(interface: InterfaceSelector) -> VipPlan {
+        let address = ADDRESS.parse().unwrap();
+        let spec = AddressSpec { address, prefix: PrefixLength::Fixed(32), interface };
+        let of_group = GroupPlan { addresses: [spec].into(), ..GroupPlan::default() };
+        VipPlan { groups: [(group(), of_group)].into(), complete: true, ..VipPlan::default() }
+    }
+
+    fn roles(leads: bool) -> Roles {
+        let at = |seconds| BootTime::from_boot(std::time::Duration::from_secs(seconds));
+        let (since, valid_until, fence_until) = (at(0), at(3), at(4));
+        let claim = Claim { since, valid_until, fence_until, source: ClaimSource::Lease };
+        [(group(), if leads { Role::Leader(claim) } else { Role::FOLLOWER })].into()
+    }
+
+    fn interface(name: &str, index: u32, managed: bool) -> Interface {
+        Interface { name: name.into(), index: IfIndex(index), managed, ..Interface::default() }
+    }
+
+    fn placed(plan: &VipPlan, leads: bool, interfaces: &[Interface]) -> Placement {
+        place(plan, &roles(leads), BootTime::default(), interfaces, &[])
+    }
+
+    #[test]
+    fn an_address_is_placed_on_its_interface_or_blocked_for_a_leader() {
+        let on = |name: &str| plan(InterfaceSelector::Named(name.into()));
+        let eth0 = [interface("eth0", 2, false)];
+        let Placement { targets, owners, blocked, .. } = placed(&on("eth0"), true, &eth0);
+        let vip = Vip::host(ADDRESS.parse().unwrap());
+        assert_eq!(
+            (targets[&group()].clone(), owners[&vip.address].clone()),
+            ([(IfIndex(2), vip)].into(), group())
+        );
+        assert!(blocked.is_empty());
+        let Placement { targets, owners, blocked, .. } = placed(&on("eth9"), true, &eth0);
+        assert_eq!((targets.len(), owners.len(), blocked.len()), (0, 1, 1));
+        assert!(placed(&on("eth9"), false, &eth0).blocked.is_empty());
+    }
+
+    #[test]
+    fn a_managed_interface_is_created_by_the_leader_alone() {
+        let plan = plan(InterfaceSelector::Managed(vlan()));
+        let eth0 = [interface("eth0", 2, false)];
+        let missing = placed(&plan, true, &eth0).missing;
+        assert_eq!(missing, [(vlan(), (IfIndex(2), ADDRESS.parse().ok()))].into());
+        assert!(placed(&plan, false, &eth0).missing.is_empty());
+        let both = [interface("eth0", 2, false), interface("eth0.7", 3, true)];
+        let Placement { targets, missing, .. } = placed(&plan, true, &both);
+        assert!(missing.is_empty() && targets[&group()].iter().all(|(index, _)| *index == IfIndex(3)));
+    }
+
+    #[test]
+    fn a_managed_interface_is_removed_once_nothing_needs_it() {
+        let interfaces = [interface("eth0", 2, false), interface("eth0.7", 3, true)];
+        let unused = |plan: &VipPlan, tagged: &[u32]| {
+            let address = |index: &u32| ActualAddress {
+                interface: IfIndex(*index),
+                vip: Vip::host(ADDRESS.parse().unwrap()),
+                tagged: true,
+                deprecated: true,
+                valid_for: None,
+                dad_failed: false,
+            };
+            let addresses: Vec<ActualAddress> = tagged.iter().map(address).collect();
+            let found = unused_interfaces(plan, &roles(true), BootTime::default(), &interfaces, &addresses);
+            found.into_iter().map(|interface| interface.name).collect::<Vec<_>>()
+        };
+        let none = VipPlan { complete: true, ..VipPlan::default() };
+        assert_eq!(unused(&none, &[]), ["eth0.7"]);
+        assert!(unused(&none, &[3]).is_empty());
+        assert!(unused(&VipPlan::default(), &[]).is_empty(), "Services are not listed yet");
+        assert!(unused(&plan(InterfaceSelector::Managed(vlan())), &[]).is_empty());
+    }
+}
