@@ -89,7 +89,10 @@ fn through() -> Outcome {
         let open = router.open();
         (!open.contains(V4) && !open.contains(V6)).then_some(())
     })
-    .map_err(|error| format!("{error}\n{}", router.open()))?;
+    .map_err(|error| {
+        let logs: Vec<String> = lab.agents.iter().flatten().map(|agent| agent.log()).collect();
+        format!("{error}\n{}\n{}\n{}", router.open(), router.log(), logs.join("\n"))
+    })?;
     kube_vip_lab::note!("closed {:?} after the Service was deleted", kube_vip_lab::now().since(deleted));
     Ok(())
 }
