@@ -3,10 +3,10 @@
 use k8s_openapi::api::core::v1::Service;
 use kube_vip_lab::objects::load_balancer;
 use kube_vip_lab::trials::{Failed, Trial, trial};
-use kube_vip_lab::wait_for;
+use kube_vip_lab::{Provider, wait_for};
 use serde_json::json;
 
-use super::harness::world;
+use super::harness::{World, world};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -47,13 +47,19 @@ fn a_service_gets_what_the_go_program_would_write() -> Result<(), Failed> {
     Ok(())
 }
 
-fn the_address_of_a_deleted_service_is_allocated_again() -> Result<(), Failed> {
-    let world = world()?;
+/// A provider whose only address the Service `first` has, while `second` waits for one.
+fn one_address_for_two(world: &World) -> Result<Provider, Failed> {
     world.configure(json!({ "range-global": "192.0.2.1-192.0.2.1" }))?;
-    let _provider = world.provider(10258)?;
+    let provider = world.provider(10258)?;
     world.create("first")?;
     world.wait_for_addresses("first", "192.0.2.1")?;
     world.create("second")?;
+    Ok(provider)
+}
+
+fn the_address_of_a_deleted_service_is_allocated_again() -> Result<(), Failed> {
+    let world = world()?;
+    let _provider = one_address_for_two(&world)?;
     world.wait_for_event("second", "SyncLoadBalancerFailed", "no addresses available in [global] range")?;
     world.objects().delete::<Service>("first")?;
     world.wait_for_addresses("second", "192.0.2.1")?;
@@ -64,11 +70,7 @@ fn the_address_of_a_deleted_service_is_allocated_again() -> Result<(), Failed> {
 
 fn a_change_of_type_removes_label_annotations_and_finalizer() -> Result<(), Failed> {
     let world = world()?;
-    world.configure(json!({ "range-global": "192.0.2.1-192.0.2.1" }))?;
-    let _provider = world.provider(10258)?;
-    world.create("first")?;
-    world.wait_for_addresses("first", "192.0.2.1")?;
-    world.create("second")?;
+    let _provider = one_address_for_two(&world)?;
     let change = json!({ "spec": { "type": "ClusterIP", "allocateLoadBalancerNodePorts": null } });
     world.objects().patch::<Service>("first", change)?;
     world.wait_for_addresses("second", "192.0.2.1")?;

@@ -190,15 +190,7 @@ pub fn get(lab: &Lab, address: IpAddr, port: u16) -> Result<String> {
 
 /// The answer to a GET from any machine.
 pub fn get_from(machine: &Namespace, address: IpAddr, port: u16) -> Result<String> {
-    let answered = machine.block_on(async move { timeout(REQUEST_TIMEOUT, request(address, port)).await });
-    match answered {
-        Ok(Ok(text)) => Ok(text),
-        Ok(Err(error)) => Err(LabError::Api(format!("{address}: {error}"))),
-        Err(_) => Err(LabError::Timeout {
-            what: format!("an answer from {address}"),
-            seconds: REQUEST_TIMEOUT.as_secs(),
-        }),
-    }
+    limited(machine, address, request(address, port))
 }
 
 /// Send a datagram from the client host, and return the answer.
@@ -207,20 +199,23 @@ pub fn get_udp(lab: &Lab, address: IpAddr, port: u16) -> Result<String> {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let answered = lab.client_host.block_on(async move {
-        let exchange = async {
-            let socket = UdpSocket::bind((any, 0)).await?;
-            socket.connect((address, port)).await?;
-            socket.send(b"hello").await?;
-            let mut buffer = [0; 1024];
-            let length = socket.recv(&mut buffer).await?;
-            std::io::Result::Ok(
-                String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned(),
-            )
-        };
-        timeout(REQUEST_TIMEOUT, exchange).await
-    });
-    match answered {
+    limited(&lab.client_host, address, async move {
+        let socket = UdpSocket::bind((any, 0)).await?;
+        socket.connect((address, port)).await?;
+        socket.send(b"hello").await?;
+        let mut buffer = [0; 1024];
+        let length = socket.recv(&mut buffer).await?;
+        Ok(String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned())
+    })
+}
+
+/// An exchange with `address` on a machine, within the time of a request.
+fn limited(
+    machine: &Namespace,
+    address: IpAddr,
+    exchange: impl Future<Output = std::io::Result<String>> + Send + 'static,
+) -> Result<String> {
+    match machine.block_on(async move { timeout(REQUEST_TIMEOUT, exchange).await }) {
         Ok(Ok(text)) => Ok(text),
         Ok(Err(error)) => Err(LabError::Api(format!("{address}: {error}"))),
         Err(_) => Err(LabError::Timeout {
