@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::netns::sweep;
 use crate::pki::Pki;
 use crate::process::Process;
-use crate::segment::Segment;
+use crate::segment::{Direction, Segment};
 use crate::{Namespace, Result, io};
 
 /// The first three parts of every IPv4 address of a lab.
@@ -163,6 +163,20 @@ impl Lab {
     /// The path of a file in the lab's own folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.0.join(name)
+    }
+
+    /// Lose every frame between one host and the others, not those between it and the client.
+    pub fn cut_off(&self, index: usize) -> Result<()> {
+        let number = self.host(index).number;
+        let mut others = self.hosts.iter().map(|host| host.number).filter(|other| *other != number);
+        others.try_for_each(|other| self.segment.partition(number, other, Direction::BothWays))
+    }
+
+    /// Remove both VIPs from the interface of a host, as an operator would.
+    pub fn remove_vips(&self, index: usize) -> Result<()> {
+        let vips = [format!("{}/32", self.vip_v4), format!("{}/128", self.vip_v6)];
+        let remove = |vip: &String| self.host(index).namespace.ip(&["addr", "del", vip, "dev", "eth0"]);
+        vips.iter().try_for_each(|vip| remove(vip).map(drop))
     }
 
     /// One host.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use kube_vip_lab::segment::Direction;
 use kube_vip_lab::{Cluster, LabError, Result};
 use nix::sys::signal::Signal;
 
@@ -87,7 +86,6 @@ impl Fault {
             return started(cluster, running);
         }
         let start = kube_vip_lab::now();
-        let number = cluster.lab.host(holder).number;
         match self {
             Self::Started => {}
             Self::Sigterm => running.terminate(cluster, holder),
@@ -96,36 +94,18 @@ impl Fault {
                 cluster.lab.lose_host(holder)?;
                 running.signal(cluster, holder, Signal::SIGKILL);
             }
-            Self::CableCut => cluster.lab.segment.pull_cable(number)?,
+            Self::CableCut => cluster.lab.segment.pull_cable(cluster.lab.host(holder).number)?,
             Self::ApiServerKilled => cluster.lab.host_mut(holder).kill_api_server(),
             Self::ApiServerHangs => cluster.lab.host(holder).freeze_api_server(),
-            Self::CutOff => {
-                let others: Vec<u8> = cluster
-                    .lab
-                    .hosts
-                    .iter()
-                    .map(|host| host.number)
-                    .filter(|other| *other != number)
-                    .collect();
-                for other in others {
-                    cluster.lab.segment.partition(number, other, Direction::BothWays)?;
-                }
-            }
+            Self::CutOff => cluster.lab.cut_off(holder)?,
             Self::Frozen => running.signal(cluster, holder, Signal::SIGSTOP),
             Self::QuorumLost => {
                 for other in others(cluster, holder) {
                     cluster.lab.host_mut(other).etcd = None;
                 }
             }
-            Self::RemovedByHand => {
-                let host = cluster.lab.host(holder);
-                let (v4, v6) = (format!("{}/32", cluster.lab.vip_v4), format!("{}/128", cluster.lab.vip_v6));
-                host.namespace.ip(&["addr", "del", &v4, "dev", "eth0"])?;
-                host.namespace.ip(&["addr", "del", &v6, "dev", "eth0"])?;
-            }
-            Self::Overwritten => {
-                cluster.lab.edit_lease(holder, Some("another"))?;
-            }
+            Self::RemovedByHand => cluster.lab.remove_vips(holder)?,
+            Self::Overwritten => cluster.lab.edit_lease(holder, Some("another"))?,
         }
         match self {
             Self::KillAndRestart => {
