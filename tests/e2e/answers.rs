@@ -61,6 +61,7 @@ fn bad_days() -> Outcome {
             sample.holds.iter().all(Vec::is_empty).then_some(())
         };
         kube_vip_lab::wait_for(&format!("the address to go, {mode:?}"), 6, gone)?;
+        // No process may end while the errors last.
         std::thread::sleep(Duration::from_secs(3));
         scene.server.set(Mode::Healthy);
         let healed = kube_vip_lab::now();
@@ -115,6 +116,7 @@ fn bad_days_for_services() -> Outcome {
     let modes = [Mode::Status(401), Mode::Status(403), Mode::Status(429), Mode::Status(500), Mode::Silent];
     for (number, mode) in modes.into_iter().enumerate() {
         server.set(mode);
+        // For longer than a lease duration.
         std::thread::sleep(Duration::from_secs(6));
         serve(number + 2);
         server.set(Mode::Healthy);
@@ -163,6 +165,7 @@ fn black_hole(seconds: u64) -> Outcome {
 
 fn quiet() -> Outcome {
     let scene = scene()?;
+    // The requests of the start are over by then.
     std::thread::sleep(Duration::from_secs(3));
     scene.server.requests();
     std::thread::sleep(Duration::from_secs(10));

@@ -446,9 +446,7 @@ fn found_peers() -> Outcome {
     }
     for host in 0..3 {
         let started = kube_vip_lab::Agent::start(lab.lab.host(host), &lab.options)?;
-        wait_for("the agent to log the missing annotation", 20, || {
-            started.log().contains("the annotation test/node-asn").then_some(())
-        })?;
+        started.wait_for_log("the annotation test/node-asn", 20)?;
         annotate(host + 1, "10.42.0.254")?;
         router_1.wait_for_established(1)?;
         // Followed without a restart.
@@ -470,9 +468,7 @@ fn found_peers() -> Outcome {
     let yaml = kube_vip_lab::run(&[PROGRAM, "manifest", "rbac", "--bgppeers", peers])?;
     assert!(yaml.contains("resourceNames:\n  - bgp\n"), "{yaml}");
     lab.start_agents()?;
-    wait_for("the agent to log the missing Secret", 20, || {
-        lab.agent(1).log().contains("Secret kube-system/bgp cannot be read").then_some(())
-    })?;
+    lab.agent(1).wait_for_log("Secret kube-system/bgp cannot be read", 20)?;
     lab.allow_secret("kube-system", "bgp", json!({ "password": "s3cret" }))?;
     router.wait_for_next_hops("10.43.0.1/32", &HOSTS[1..2])?;
     assert_eq!(router.established(), 1);

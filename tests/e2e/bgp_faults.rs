@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::bgp::{agents, status, wait_for_status};
+use crate::services::wait_for_event;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -140,12 +141,7 @@ fn reported() -> Outcome {
         let metrics = || lab.lab.host(0).namespace.http_get(2112, "/metrics").ok();
         wait_for(&line, 20, || metrics()?.contains(&line).then_some(()))
     };
-    let event = |reason: &str, part: &str| {
-        wait_for(&format!("the Event {reason} on the Node"), 20, || {
-            let events = lab.objects().events("node-1").ok()?;
-            events.into_iter().find(|(found, text)| found == reason && text.contains(part))
-        })
-    };
+    let event = |reason: &str, part: &str| wait_for_event(&lab, "node-1", reason, part);
     state("ESTABLISHED")?;
     event("BGPSessionUp", "10.42.0.254:179")?;
     agent.signal(nix::sys::signal::Signal::SIGUSR1);
@@ -155,7 +151,7 @@ fn reported() -> Outcome {
     })?;
     router.terminate();
     event("BGPSessionDown", "administrative")?;
-    wait_for("the log line", 5, || agent.log().contains("the BGP session is down").then_some(()))?;
+    agent.wait_for_log("the BGP session is down", 5)?;
     wait_for("another state", 20, || {
         let metrics = lab.lab.host(0).namespace.http_get(2112, "/metrics").ok()?;
         metrics.contains("SESSION_STATE_ESTABLISHED\",peer=\"10.42.0.254:179\"} 0").then_some(())

@@ -39,10 +39,7 @@ fn provider() -> Outcome {
     server.show("/metadata", "t0ken", metadata("s3cret", "10.42.0.254"));
     lab.serve("web", "10.43.0.1")?;
     let agent = Agent::start(lab.lab.host(0), &lab.options)?;
-    let logged = |text: &str| {
-        kube_vip_lab::wait_for(&format!("`{text}`"), 20, || agent.log().contains(text).then_some(()))
-    };
-    logged("status 401 Unauthorized: check the token (bgp_provider_token)")?;
+    agent.wait_for_log("status 401 Unauthorized: check the token (bgp_provider_token)", 20)?;
     assert!(!status(&lab, 0, &[])?.contains("10.42.0.254"));
     std::fs::write(etc.join("token"), "t0ken\n")?;
     router.wait_for_next_hops("10.43.0.1/32", &HOSTS[..1])?;
@@ -52,9 +49,7 @@ fn provider() -> Outcome {
     server.set(Mode::Status(503));
     drop(agent);
     let agent = Agent::start(lab.lab.host(0), &lab.options)?;
-    kube_vip_lab::wait_for("the answer 503", 20, || {
-        agent.log().contains("status 503 Service Unavailable").then_some(())
-    })?;
+    agent.wait_for_log("status 503 Service Unavailable", 20)?;
     server.set(Mode::Healthy);
     router.wait_for_next_hops("10.43.0.1/32", &HOSTS[..1])?;
     wait_for_status(&lab, 0, "10.42.0.254:179 (AS 65001): Established")?;
@@ -62,8 +57,5 @@ fn provider() -> Outcome {
     // A neighbour without an address is named.
     server.show("/metadata", "t0ken", metadata("s3cret", "nowhere"));
     let agent = Agent::start(lab.lab.host(0), &lab.options)?;
-    kube_vip_lab::wait_for("the wrong address", 20, || {
-        agent.log().contains(r#"neighbour 1: "nowhere" is not an IP address"#).then_some(())
-    })?;
-    Ok(())
+    Ok(agent.wait_for_log(r#"neighbour 1: "nowhere" is not an IP address"#, 20)?)
 }

@@ -69,12 +69,14 @@ struct Witness {
 impl Witness {
     fn new(lab: &ServiceLab) -> Self {
         let caller = Caller::start(&lab.lab, ip(SERVICE), 80);
+        // Fifty requests have used every next hop by then.
         std::thread::sleep(Duration::from_secs(1));
         Self { caller, begun: now() }
     }
 
     /// How many requests got no answer since it was last asked, or a second later.
     fn lost(&mut self, what: &str) -> usize {
+        // A request counts as lost a second after its start.
         std::thread::sleep(Duration::from_secs(1));
         let asked = self.caller.since(self.begun);
         let lost = asked.iter().filter(|one| !one.answered).count();

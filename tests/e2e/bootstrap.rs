@@ -25,13 +25,6 @@ pub(crate) fn empty_lab(hosts: u8) -> Result<Lab, Failed> {
     Ok(Lab::start(LabOptions { hosts, control_plane: false })?)
 }
 
-pub(crate) fn wait_for_log(agent: &Agent, text: &str, seconds: u64) -> Outcome {
-    let found = kube_vip_lab::wait_for(&format!("the log line `{text}`"), seconds, || {
-        agent.log().contains(text).then_some(())
-    });
-    found.map_err(|error| format!("{error}\n{}", agent.log()).into())
-}
-
 /// The narrowest credential, the container's exact rights, a read-only /proc/sys.
 fn kubeadm_init() -> Outcome {
     let mut lab = empty_lab(1)?;
@@ -43,11 +36,11 @@ fn kubeadm_init() -> Outcome {
     // The kubelet mounts what does not exist yet as a directory.
     std::fs::create_dir_all(&admin_conf)?;
     let mut agent = Agent::start(lab.host(0), &options)?;
-    wait_for_log(&agent, "is a directory, not a kubeconfig", 10)?;
+    agent.wait_for_log("is a directory, not a kubeconfig", 10)?;
     std::fs::remove_dir(&admin_conf)?;
-    wait_for_log(&agent, "there is no kubeconfig at", 10)?;
+    agent.wait_for_log("there is no kubeconfig at", 10)?;
     std::fs::copy(lab.path("admin.conf"), &admin_conf)?;
-    wait_for_log(&agent, "found the API servers", 10)?;
+    agent.wait_for_log("found the API servers", 10)?;
     assert!(agent.ended().is_none(), "{}", agent.log());
 
     // Without an answering API server nothing may be claimed.
@@ -62,7 +55,7 @@ fn kubeadm_init() -> Outcome {
     sampler.wait_for_holder(10)?;
     prober.wait_for_answer(healthy, 10)?;
     note!("the VIP answered {:?} after the API server was ready", kube_vip_lab::now().since(healthy));
-    wait_for_log(&agent, "this node now holds the VIP provisional=true", 5)?;
+    agent.wait_for_log("this node now holds the VIP provisional=true", 5)?;
 
     lab.bind_admin(0)?;
     let bound = kube_vip_lab::now();
@@ -73,6 +66,7 @@ fn kubeadm_init() -> Outcome {
     };
     kube_vip_lab::wait_for("the claim to rest on the Lease", 10, status)?;
     note!("the Lease followed {:?} after the rights", kube_vip_lab::now().since(bound));
+    // Nothing may happen to the address.
     std::thread::sleep(Duration::from_secs(1));
     let lost = sampler
         .since(healthy)
@@ -103,8 +97,8 @@ fn two_refused() -> Outcome {
     // Rights for both: the provisional holder takes the Lease, the other follows.
     lab.bind_admin(0)?;
     let other = 1 - holder;
-    wait_for_log(&agents[other], "following the holder of the VIP", 10)?;
-    std::thread::sleep(Duration::from_secs(2));
+    agents[other].wait_for_log("following the holder of the VIP", 10)?;
+    sampler.wait_for_holder(5)?;
     let quiet = kube_vip_lab::now();
     std::thread::sleep(Duration::from_secs(1));
     sampler.wait_for_holder(5)?;

@@ -6,14 +6,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use k8s_openapi::api::coordination::v1::Lease;
 use kube_vip::conflict::FrameKind;
 use kube_vip::model::BootTime;
 use kube_vip_lab::note;
 use kube_vip_lab::recorder::Recorder;
-use kube_vip_lab::segment::Direction;
 use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
-
-use kube_vip_lab::Cluster;
+use kube_vip_lab::{Administrator, Cluster};
 
 use crate::harness::cluster;
 
@@ -92,6 +91,16 @@ fn wait_until_lost(cluster: &Cluster, host: usize, seconds: u64) -> Outcome {
     Ok(())
 }
 
+/// Until the Lease names the host, after an edit.
+fn wait_until_named(cluster: &Cluster, host: usize) -> Outcome {
+    let (admin, name) = (Administrator::new(&cluster.lab, 0)?, &cluster.lab.host(host).name);
+    kube_vip_lab::wait_for("the holder to write itself in again", 10, || {
+        let lease: Lease = admin.objects(&cluster.lab).get("kube-system/plndr-cp-lock").ok()??;
+        (lease.spec?.holder_identity? == *name).then_some(())
+    })?;
+    Ok(())
+}
+
 fn sigterm() -> Outcome {
     let mut cluster = cluster()?;
     let story = Story::begin(&cluster)?;
@@ -110,6 +119,7 @@ fn announcements() -> Outcome {
     cluster.agent(story.holder).terminate();
     cluster.agent(story.holder).wait(5)?;
     let next = story.end(&cluster, PLANNED_OVERLAP)?;
+    // The burst takes 3 s, and nothing may follow it.
     std::thread::sleep(Duration::from_secs(4));
     let frames = cluster.recorder.since(story.start);
     let (old, new) = (Recorder::mac(&cluster.lab, story.holder)?, Recorder::mac(&cluster.lab, next)?);
@@ -165,12 +175,8 @@ fn kill() -> Outcome {
 fn host_lost() -> Outcome {
     let mut cluster = cluster()?;
     let story = Story::begin(&cluster)?;
-    let number = cluster.lab.host(story.holder).number;
-    cluster.lab.segment.pull_cable(number)?;
+    cluster.lab.lose_host(story.holder)?;
     cluster.agent(story.holder).kill();
-    let host = cluster.lab.host_mut(story.holder);
-    host.kill_api_server();
-    host.etcd = None;
     wait_until_lost(&cluster, story.holder, 8)?;
     story.moved(&cluster, NEVER)
 }
@@ -183,6 +189,7 @@ fn cable_cut() -> Outcome {
     wait_until_lost(&cluster, story.holder, 8)?;
     story.moved(&cluster, NEVER)?;
     cluster.lab.segment.plug_cable(number)?;
+    // The former holder may not take it back.
     std::thread::sleep(Duration::from_secs(2));
     story.moved(&cluster, NEVER)
 }
@@ -213,6 +220,7 @@ fn black_hole() -> Outcome {
     namespace.black_hole("lo", 6443)?;
     let lost = wait_until_lost(&cluster, story.holder, 10);
     let moved = lost.and_then(|()| story.moved(&cluster, PLANNED_OVERLAP));
+    // It may not come back while the API server is unreachable.
     std::thread::sleep(Duration::from_secs(5));
     namespace.fill_black_hole()?;
     moved?;
@@ -243,13 +251,11 @@ fn drained() -> Outcome {
 fn partition() -> Outcome {
     let cluster = cluster()?;
     let story = Story::begin(&cluster)?;
-    let number = |index: usize| cluster.lab.host(index).number;
-    for other in (0..3).filter(|other| *other != story.holder) {
-        cluster.lab.segment.partition(number(story.holder), number(other), Direction::BothWays)?;
-    }
+    cluster.lab.cut_off(story.holder)?;
     wait_until_lost(&cluster, story.holder, 8)?;
     story.moved(&cluster, NEVER)?;
     cluster.lab.segment.mend()?;
+    // The former holder may not take it back.
     std::thread::sleep(Duration::from_secs(2));
     story.moved(&cluster, NEVER)
 }
@@ -278,6 +284,7 @@ fn quorum_lost() -> Outcome {
         cluster.lab.host_mut(*other).etcd = None;
     }
     wait_until_lost(&cluster, story.holder, 10)?;
+    // The loss lasts.
     std::thread::sleep(Duration::from_secs(5));
     for other in &others {
         cluster.lab.host_mut(*other).restart_etcd()?;
@@ -296,10 +303,8 @@ fn rebooted() -> Outcome {
         let host = cluster.lab.host_mut(index);
         host.kill_api_server();
         host.etcd = None;
-        for vip in [format!("{}/32", cluster.lab.vip_v4), format!("{}/128", cluster.lab.vip_v6)] {
-            // Only the former holder has them.
-            drop(cluster.lab.host(index).namespace.ip(&["addr", "del", &vip, "dev", "eth0"]));
-        }
+        // Only the former holder has them.
+        cluster.lab.remove_vips(index).ok();
     }
     let down = kube_vip_lab::now();
     cluster.start_agents()?;
@@ -323,9 +328,7 @@ fn rebooted() -> Outcome {
 fn removed_by_hand() -> Outcome {
     let cluster = cluster()?;
     let story = Story::begin(&cluster)?;
-    let host = cluster.lab.host(story.holder);
-    host.namespace.ip(&["addr", "del", &format!("{}/32", cluster.lab.vip_v4), "dev", "eth0"])?;
-    host.namespace.ip(&["addr", "del", &format!("{}/128", cluster.lab.vip_v6), "dev", "eth0"])?;
+    cluster.lab.remove_vips(story.holder)?;
     story.stayed(&cluster)?;
     assert!(cluster.outage(story.start) < Duration::from_secs(1));
     Ok(())
@@ -368,7 +371,7 @@ fn emptied() -> Outcome {
     let cluster = cluster()?;
     let story = Story::begin(&cluster)?;
     cluster.lab.edit_lease(0, Some(""))?;
-    std::thread::sleep(Duration::from_secs(1));
+    wait_until_named(&cluster, story.holder)?;
     story.stayed(&cluster)
 }
 
@@ -376,7 +379,7 @@ fn deleted() -> Outcome {
     let cluster = cluster()?;
     let story = Story::begin(&cluster)?;
     cluster.lab.edit_lease(0, None)?;
-    std::thread::sleep(Duration::from_secs(1));
+    wait_until_named(&cluster, story.holder)?;
     story.stayed(&cluster)
 }
 
@@ -416,8 +419,5 @@ fn visibility() -> Outcome {
     assert!(text.contains("blocked by   node-"), "{text}");
     cluster.agent(story.holder).signal(nix::sys::signal::Signal::SIGUSR1);
     let agent = cluster.agent(story.holder);
-    kube_vip_lab::wait_for("the dump", 5, || {
-        agent.log().contains("END OF CONFIGURATION DUMP").then_some(())
-    })?;
-    Ok(())
+    Ok(agent.wait_for_log("END OF CONFIGURATION DUMP", 5)?)
 }

@@ -38,10 +38,7 @@ fn refused() -> Outcome {
         ("typo", "10.43.0.500", "neither an address nor a DNS name"),
     ] {
         lab.serve(name, address)?;
-        wait_for(&format!("{name} to be refused"), 20, || {
-            let events = lab.objects().events(name).unwrap();
-            events.into_iter().find(|(reason, text)| reason == "AddressRefused" && text.contains(part))
-        })?;
+        wait_for_event(&lab, name, "AddressRefused", part)?;
     }
     lab.wait_for_holder("10.43.0.12")?;
     // An address that is only in the status is checked as well.
@@ -49,11 +46,7 @@ fn refused() -> Outcome {
     lab.set_endpoints("filled", "a", &["node-1"])?;
     let status = json!({ "status": { "loadBalancer": { "ingress": [{ "ip": "10.42.0.13" }] } } });
     lab.objects().patch_status::<Service>("filled", status)?;
-    wait_for("the filled status to be refused", 20, || {
-        let events = lab.objects().events("filled").unwrap();
-        events.into_iter().find(|(reason, _)| reason == "AddressRefused")
-    })?;
-    Ok(())
+    wait_for_event(&lab, "filled", "AddressRefused", "")
 }
 
 fn occupied() -> Outcome {
@@ -170,10 +163,10 @@ fn edited_leases() -> Outcome {
     wait_for_lease(&lab, "kubevip-web")?;
     let start = kube_vip_lab::now();
     lab.objects().delete::<Lease>("kubevip-web")?;
-    std::thread::sleep(Duration::from_secs(6));
+    wait_for_lease(&lab, "kubevip-web")?;
     lab.wait_for_holder("10.43.0.14")?;
     lab.objects().patch::<Lease>("kubevip-web", json!({ "spec": { "holderIdentity": "" } }))?;
-    std::thread::sleep(Duration::from_secs(6));
+    wait_for_lease(&lab, "kubevip-web")?;
     lab.wait_for_holder("10.43.0.14")?;
     // Another holder's name in it ends the claim at once, with an Event.
     lab.objects().patch::<Lease>("kubevip-web", json!({ "spec": { "holderIdentity": "stranger" } }))?;

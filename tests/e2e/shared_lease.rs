@@ -14,7 +14,7 @@ use kube_vip_lab::{Administrator, Agent, AgentOptions, RouterKind, ServiceLab, w
 use serde_json::{Value, json};
 
 use crate::bgp::{HOSTS, agents, router};
-use crate::bootstrap::{empty_lab, wait_for_log};
+use crate::bootstrap::empty_lab;
 use crate::dhcp::leased;
 use crate::harness::{PROGRAM, services};
 use crate::services::wait_for_lease;
@@ -216,7 +216,7 @@ fn provisional() -> Outcome {
     let mut agent = Agent::start(lab.host(0), &options)?;
     sampler.wait_for_holders(&vips, 15)?;
     let held = kube_vip_lab::now();
-    wait_for_log(&agent, "this node now holds the VIP provisional=true", 5)?;
+    agent.wait_for_log("this node now holds the VIP provisional=true", 5)?;
     let administrator = Administrator::new(&lab, 0)?;
     let objects = administrator.objects(&lab);
     let annotations = json!({

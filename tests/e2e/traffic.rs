@@ -99,6 +99,7 @@ fn rolling_update() -> Outcome {
         wait_for_answer(&lab, "10.43.0.22")?;
         wait_for_answer(&lab, "fd43::3")?;
         let callers = ["10.43.0.22", "fd43::3"].map(|address| Caller::start(&lab.lab, ip(address), 80));
+        // Connections are under way when the first agent stops, and when the next one does.
         std::thread::sleep(Duration::from_secs(2));
         let start = kube_vip_lab::now();
         for host in 0..3 {
@@ -126,9 +127,11 @@ fn node_lost() -> Outcome {
     let holder = lab.wait_for_holder("10.43.0.23")?;
     let others: Vec<usize> = (0..3).filter(|host| *host != holder).collect();
     set_pods(lab.objects(), "web", &others)?;
+    // Nothing shows that every kube-proxy has dropped that pod.
     std::thread::sleep(Duration::from_secs(2));
+    let begun = kube_vip_lab::now();
     let caller = Caller::start(&lab.lab, ip("10.43.0.23"), 80);
-    std::thread::sleep(Duration::from_secs(1));
+    wait_for("the first answer", 10, || caller.since(begun).into_iter().find(|one| one.answered))?;
     let start = kube_vip_lab::now();
     let number = lab.lab.host(holder).number;
     lab.lab.segment.pull_cable(number)?;

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{Namespace, Result, io, wait_for};
+use crate::{LabError, Namespace, Result, io, wait_for};
 
 /// A process in a namespace, with its output in a file.
 #[derive(Debug)]
@@ -90,6 +90,13 @@ impl Process {
     /// The log file, with the output of earlier processes that used it.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Wait until the log contains a text. The error shows the log.
+    pub fn wait_for_log(&self, text: &str, seconds: u64) -> Result<()> {
+        let found = wait_for("a log line", seconds, || self.log().contains(text).then_some(()));
+        found
+            .map_err(|_| LabError::Timeout { what: format!("`{text}` in the log:\n{}", self.log()), seconds })
     }
 }
 
