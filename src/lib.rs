@@ -31,7 +31,6 @@ pub mod planner;
 pub mod program;
 pub mod publish;
 pub mod reconcile;
-pub mod resolve;
 pub mod route_table;
 pub mod status;
 pub mod telemetry;

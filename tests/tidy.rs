@@ -69,7 +69,6 @@ const LAYERS: &[&[&str]] = &[
         "upnp",
         "mdns",
         "route_table",
-        "resolve",
     ],
     &["election", "planner"],
     &["reconcile", "publish"],

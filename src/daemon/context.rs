@@ -14,7 +14,7 @@ use crate::planner::control_plane::ControlPlane;
 use crate::planner::plan::{Mode, PlanContext, RouteRules};
 use crate::planner::select::Rules;
 use crate::reconcile::desired::DRAIN_TAIL;
-use crate::{planner, publish, reconcile, resolve};
+use crate::{planner, publish, reconcile};
 
 /// Candidates for each Lease group of Services.
 const CANDIDATES: usize = 3;
@@ -34,7 +34,12 @@ pub(super) fn reported_lease(config: &Config) -> String {
 
 /// Addresses in the configuration.
 pub(super) fn fixed_vips(config: &Config) -> BTreeSet<Vip> {
-    resolve::fixed(&config.targets, config.prefixes)
+    let addresses = config.targets.iter().filter_map(|target| match target {
+        VipTarget::Ip(address) if !address.is_unspecified() => Some(*address),
+        // From a DHCP server, or by DNS.
+        VipTarget::Ip(_) | VipTarget::Name(_) => None,
+    });
+    addresses.map(|address| config.prefixes.vip(address)).collect()
 }
 
 pub(super) fn elections(config: &Config) -> elections::Config {

@@ -257,8 +257,11 @@ mod tests {
     fn a_deleted_service_keeps_its_address_until_its_mappings_are_closed() {
         let (mut cache, before) = listed(true);
         delete(&mut cache, &before);
+        // The EndpointSlices of a deleted Service are deleted, too.
+        cache.apply(at(0), WatchEvent::Endpoints(Change::Reset(Vec::new())), &context(), &before);
         let after = plan(&context(), &cache.state);
         assert_eq!(after.services[&key()].addresses, before.services[&key()].addresses);
+        assert!(after.services[&key()].servable_here);
         assert!(after.mappings.services.is_empty());
         // The gateway still has it, then it has not.
         assert!(!cache.apply_gateways(at(1), gateways(true)));

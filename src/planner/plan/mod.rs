@@ -170,6 +170,8 @@ fn plan_service(
     let forced = view.annotation(WITHOUT_ENDPOINTS).is_some_and(|value| value.eq_ignore_ascii_case("true"));
     let any = state.endpoints.any(key);
     (service.has_endpoints, service.servable_here) = match view.traffic_policy {
+        // Its endpoints go with it, and its port mappings are closed from its address.
+        _ if state.terminating.contains(key) => (true, true),
         TrafficPolicy::Cluster => (any || forced, any || forced),
         TrafficPolicy::Local => (any, state.endpoints.on(key, &context.me)),
     };
