@@ -9,11 +9,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::Report;
-use super::tracker::{HealthTracker, ProbeResult, Threshold};
+use super::tracker::{HealthTracker, Input, Output, ProbeResult, Threshold};
 use crate::cluster::{Api, ApiClient};
-use crate::election::elections::Input;
+use crate::election::elections;
 use crate::model::{Family, Health};
-use crate::net::clock;
+use crate::net::clock::{self, Timer};
 use crate::net::https::{ClientError, client};
 
 /// Interval of probes of /livez.
@@ -21,15 +21,13 @@ const INTERVAL: Duration = Duration::from_millis(250);
 const TIMEOUT: Duration = Duration::from_millis(500);
 const THRESHOLD: Threshold = Threshold { failures: 2, silence: Duration::from_millis(900) };
 
-/// Probes while `active`.
+/// The task.
 pub struct Driver {
     api: Arc<Api>,
     active: watch::Receiver<bool>,
-    inputs: mpsc::Sender<Input>,
-    reported: Report,
+    inputs: mpsc::Sender<elections::Input>,
     probe: Probe,
-    period: Duration,
-    patience: Duration,
+    timeout: Duration,
     tracker: HealthTracker,
 }
 
@@ -60,9 +58,9 @@ impl Driver {
         family: Option<Family>,
         api: Arc<Api>,
         active: watch::Receiver<bool>,
-        inputs: mpsc::Sender<Input>,
+        inputs: mpsc::Sender<elections::Input>,
     ) -> Result<Self, CheckError> {
-        let (probe, period, patience, threshold) = match config {
+        let (probe, period, timeout, threshold) = match config {
             crate::config::Health::Local => (Probe::Livez(family), INTERVAL, TIMEOUT, THRESHOLD),
             crate::config::Health::Url { url, period, timeout, threshold, ca } => {
                 let probe = Probe::Url { url: url.clone(), client: client(ca.as_deref())? };
@@ -70,49 +68,53 @@ impl Driver {
                 (probe, *period, *timeout, threshold)
             }
         };
-        Ok(Self {
-            api,
-            active,
-            inputs,
-            reported: Report::default(),
-            probe,
-            period,
-            patience,
-            tracker: HealthTracker::new(threshold),
-        })
+        let tracker = HealthTracker::new(threshold, period);
+        Ok(Self { api, active, inputs, probe, timeout, tracker })
     }
 
     /// Runs until the receiver of its reports is gone.
-    pub async fn run(mut self) {
-        loop {
-            // A failed server is probed until it is back, whichever host holds the VIP by then.
-            if !*self.active.borrow_and_update() && self.tracker.health() != Health::Failing {
-                self.tracker.pause();
-                if self.active.changed().await.is_err() {
-                    return;
+    ///
+    /// # Errors
+    /// If the kernel provides no timer.
+    pub async fn run(mut self) -> std::io::Result<()> {
+        let mut timer = Timer::new()?;
+        let mut local = Health::default();
+        // Probes that time out may follow each other without a pause.
+        while !self.inputs.is_closed() {
+            let active = *self.active.borrow_and_update();
+            self.tracker.handle_input(clock::now(), Input::Active(active));
+            let result = match self.tracker.poll_output() {
+                Some(Output::ProbeLocal) => {
+                    let result = timeout(self.timeout, self.probe()).await;
+                    Input::Local(result.unwrap_or(ProbeResult::Failed))
                 }
-                continue;
-            }
-            let started = clock::now();
-            let next = tokio::time::Instant::now() + self.period;
-            let outcome = timeout(self.patience, self.probe()).await.unwrap_or(ProbeResult::Failed);
-            let before = self.tracker.health();
-            let local = self.tracker.handle_outcome(started, clock::now(), outcome);
-            if before != local {
-                let family = self.family().map(tracing::field::display);
-                tracing::info!(from = ?before, to = ?local, family, "the health of the local API server changed");
-            }
-            let peer_serving = local == Health::Failing && self.probe_peers().await;
-            let report = Report { local, peer_serving };
-            let changed = std::mem::replace(&mut self.reported, report) != report;
-            if changed && self.inputs.send(Input::Health(self.family(), report)).await.is_err() {
-                return;
-            }
-            if self.inputs.is_closed() {
-                return;
-            }
-            tokio::time::sleep_until(next).await;
+                Some(Output::ProbePeers) => Input::Peers(self.probe_peers().await),
+                Some(Output::Report(report)) => {
+                    let before = std::mem::replace(&mut local, report.local);
+                    self.report(before, report).await;
+                    continue;
+                }
+                None => {
+                    tokio::select! {
+                        changed = self.active.changed() => if changed.is_err() { break },
+                        () = self.inputs.closed() => break,
+                        () = timer.until(self.tracker.poll_timeout()) => {}
+                    }
+                    continue;
+                }
+            };
+            self.tracker.handle_input(clock::now(), result);
         }
+        Ok(())
+    }
+
+    async fn report(&self, before: Health, report: Report) {
+        let family = self.family();
+        if before != report.local {
+            let family = family.map(tracing::field::display);
+            tracing::info!(from = ?before, to = ?report.local, family, "the health of the local API server changed");
+        }
+        self.inputs.send(elections::Input::Health(family, report)).await.ok();
     }
 
     fn family(&self) -> Option<Family> {

@@ -1,4 +1,4 @@
-//! Health of the local API server: `driver` probes, `tracker` evaluates the results and is pure.
+//! Health of the local API server: `tracker` decides when to probe and what the results mean, `driver` sends the probes.
 
 pub mod driver;
 pub mod tracker;

@@ -1,7 +1,8 @@
-//! Evaluates single probes of the API server.
+//! When the API servers are probed, and what the results mean: a state machine.
 
 use std::time::Duration;
 
+use super::Report;
 use crate::model::{BootTime, Health};
 
 /// When failed probes count as a failure.
@@ -23,27 +24,133 @@ pub enum ProbeResult {
     Failed,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// Whether the health matters now. A failed server is probed until it is back in any case.
+    Active(bool),
+    /// The local server's response.
+    Local(ProbeResult),
+    /// Whether a server of another host is ready.
+    Peers(bool),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    ProbeLocal,
+    /// The local server fails: probe those of other hosts.
+    ProbePeers,
+    Report(Report),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Until the next probe is due.
+    Wait(BootTime),
+    Send(Output),
+    /// A probe without a result yet.
+    Sent(Output),
+}
+
 /// The health so far. A server that has never answered is not failing: this host may have none.
 #[derive(Debug, Clone)]
 pub struct HealthTracker {
     threshold: Threshold,
-    health: Health,
+    /// From one probe of the local server to the next.
+    period: Duration,
+    active: bool,
+    report: Report,
+    /// The last report with both parts: it follows the probe of other hosts' servers, where there is one.
+    complete: Report,
+    reported: Report,
+    /// In a row, without a pause.
     failures: u32,
     last_success: Option<BootTime>,
+    /// Start of the last probe of the local server.
+    started: BootTime,
+    step: Step,
 }
 
 impl HealthTracker {
-    pub fn new(threshold: Threshold) -> Self {
-        Self { threshold, health: Health::Unknown, failures: 0, last_success: None }
+    pub fn new(threshold: Threshold, period: Duration) -> Self {
+        Self {
+            threshold,
+            period,
+            active: false,
+            report: Report::default(),
+            complete: Report::default(),
+            reported: Report::default(),
+            failures: 0,
+            last_success: None,
+            started: BootTime::default(),
+            step: Step::Wait(BootTime::default()),
+        }
     }
 
-    /// A probe that started at `started` ended at `now`. Returns the health.
-    pub fn handle_outcome(&mut self, started: BootTime, now: BootTime, outcome: ProbeResult) -> Health {
-        match outcome {
+    pub fn handle_input(&mut self, now: BootTime, input: Input) {
+        match (input, self.step) {
+            (Input::Active(active), _) => self.active = active,
+            (Input::Local(result), Step::Sent(Output::ProbeLocal)) => {
+                self.evaluate(now, result);
+                self.report.peer_serving = false;
+                match self.report.local {
+                    Health::Failing => self.step = Step::Send(Output::ProbePeers),
+                    _ => self.finish(),
+                }
+            }
+            (Input::Peers(serving), Step::Sent(Output::ProbePeers)) => {
+                self.report.peer_serving = serving;
+                self.finish();
+            }
+            _ => {}
+        }
+        if !self.is_probing() {
+            self.failures = 0;
+        }
+        self.handle_timeout(now);
+    }
+
+    pub fn handle_timeout(&mut self, now: BootTime) {
+        if self.poll_timeout().is_some_and(|at| now >= at) {
+            self.started = now;
+            self.step = Step::Send(Output::ProbeLocal);
+        }
+    }
+
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<Output> {
+        if self.reported != self.complete {
+            self.reported = self.complete;
+            return Some(Output::Report(self.reported));
+        }
+        let Step::Send(probe) = self.step else { return None };
+        self.step = Step::Sent(probe);
+        Some(probe)
+    }
+
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<BootTime> {
+        match self.step {
+            Step::Wait(until) => Some(until).filter(|_| self.is_probing()),
+            Step::Send(_) | Step::Sent(_) => None,
+        }
+    }
+
+    fn finish(&mut self) {
+        self.complete = self.report;
+        self.step = Step::Wait(self.started + self.period);
+    }
+
+    fn is_probing(&self) -> bool {
+        self.active || self.report.local == Health::Failing
+    }
+
+    fn evaluate(&mut self, now: BootTime, result: ProbeResult) {
+        match result {
             ProbeResult::Alive | ProbeResult::Refused => {
                 self.failures = 0;
-                self.last_success = Some(started);
-                self.health = if outcome == ProbeResult::Alive { Health::Serving } else { Health::Refusing };
+                self.last_success = Some(self.started);
+                let alive = result == ProbeResult::Alive;
+                self.report.local = if alive { Health::Serving } else { Health::Refusing };
             }
             ProbeResult::Failed => {
                 self.failures = self.failures.saturating_add(1);
@@ -51,25 +158,16 @@ impl HealthTracker {
                     && self.failures >= self.threshold.failures
                     && now.since(last) >= self.threshold.silence
                 {
-                    self.health = Health::Failing;
+                    self.report.local = Health::Failing;
                 }
             }
         }
-        self.health
-    }
-
-    /// Probing pauses: failures before and after are not in a row.
-    pub fn pause(&mut self) {
-        self.failures = 0;
-    }
-
-    pub fn health(&self) -> Health {
-        self.health
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::ProbeResult::{Alive, Failed, Refused};
     use super::*;
 
     fn at(millis: u64) -> BootTime {
@@ -77,43 +175,96 @@ mod tests {
     }
 
     fn tracker() -> HealthTracker {
-        HealthTracker::new(Threshold { failures: 2, silence: Duration::from_secs(1) })
+        let threshold = Threshold { failures: 2, silence: Duration::from_secs(1) };
+        let mut tracker = HealthTracker::new(threshold, Duration::from_millis(250));
+        tracker.handle_input(at(0), Input::Active(true));
+        tracker
+    }
+
+    fn outputs(tracker: &mut HealthTracker) -> Vec<Output> {
+        std::iter::from_fn(|| tracker.poll_output()).collect()
+    }
+
+    /// One probe of the local server. Returns what follows from its result, which arrives at `ended`.
+    fn probe(tracker: &mut HealthTracker, started: u64, ended: u64, result: ProbeResult) -> Vec<Output> {
+        tracker.handle_timeout(at(started));
+        assert_eq!(outputs(tracker), [Output::ProbeLocal], "at {started}");
+        tracker.handle_input(at(ended), Input::Local(result));
+        outputs(tracker)
+    }
+
+    fn report(local: Health, peer_serving: bool) -> Output {
+        Output::Report(Report { local, peer_serving })
     }
 
     #[test]
     fn one_second_of_failure_counts_as_down_and_one_answer_as_up() {
-        use ProbeResult::{Alive, Failed, Refused};
         let mut tracker = tracker();
-        let story = [
-            (0, 5, Alive, Health::Serving),
-            (250, 255, Failed, Health::Serving),
-            (500, 505, Failed, Health::Serving),
-            (750, 755, Failed, Health::Serving),
-            (1000, 1001, Failed, Health::Failing),
-            (1250, 1255, Failed, Health::Failing),
-            (1500, 1505, Refused, Health::Refusing),
-            (1750, 1755, Alive, Health::Serving),
-        ];
-        for (started, now, outcome, expected) in story {
-            assert_eq!(tracker.handle_outcome(at(started), at(now), outcome), expected, "at {now}");
+        assert_eq!(probe(&mut tracker, 0, 5, Alive), [report(Health::Serving, false)]);
+        for started in [250, 500, 750] {
+            assert_eq!(probe(&mut tracker, started, started + 5, Failed), []);
         }
+        assert_eq!(probe(&mut tracker, 1000, 1001, Failed), [Output::ProbePeers]);
+        tracker.handle_input(at(1100), Input::Peers(true));
+        assert_eq!(outputs(&mut tracker), [report(Health::Failing, true)]);
+        assert_eq!(probe(&mut tracker, 1250, 1255, Refused), [report(Health::Refusing, false)]);
+        assert_eq!(probe(&mut tracker, 1500, 1505, Alive), [report(Health::Serving, false)]);
     }
 
     #[test]
     fn a_single_slow_answer_does_not_count() {
         let mut tracker = tracker();
-        tracker.handle_outcome(at(0), at(5), ProbeResult::Alive);
-        assert_eq!(tracker.handle_outcome(at(250), at(2000), ProbeResult::Failed), Health::Serving);
+        assert_eq!(probe(&mut tracker, 0, 5, Alive).len(), 1);
+        assert_eq!(probe(&mut tracker, 250, 2000, Failed), [Output::ProbeLocal]);
     }
 
     #[test]
     fn a_server_that_never_answered_is_not_failing() {
         let mut tracker = tracker();
-        for time in 0..100 {
-            assert_eq!(
-                tracker.handle_outcome(at(time * 250), at(time * 250 + 1), ProbeResult::Failed),
-                Health::Unknown
-            );
+        for round in 0..100 {
+            assert_eq!(probe(&mut tracker, round * 250, round * 250 + 1, Failed), []);
+        }
+    }
+
+    #[test]
+    fn probes_pause_while_the_health_does_not_matter_but_not_while_the_server_fails() {
+        let mut tracker = tracker();
+        assert_eq!(probe(&mut tracker, 0, 5, Alive).len(), 1);
+        assert_eq!(probe(&mut tracker, 250, 255, Failed), []);
+        tracker.handle_input(at(300), Input::Active(false));
+        assert_eq!((tracker.poll_timeout(), outputs(&mut tracker)), (None, vec![]));
+        // The failure before the pause is not in a row with those after it.
+        tracker.handle_input(at(5000), Input::Active(true));
+        assert_eq!(outputs(&mut tracker), [Output::ProbeLocal]);
+        tracker.handle_input(at(5001), Input::Local(Failed));
+        assert_eq!(outputs(&mut tracker), []);
+        assert_eq!(probe(&mut tracker, 5250, 5251, Failed), [Output::ProbePeers]);
+        tracker.handle_input(at(5260), Input::Peers(false));
+        assert_eq!(outputs(&mut tracker), [report(Health::Failing, false)]);
+        tracker.handle_input(at(5300), Input::Active(false));
+        assert_eq!(tracker.poll_timeout(), Some(at(5500)));
+    }
+
+    #[test]
+    fn a_change_is_reported_although_every_probe_takes_longer_than_the_period() {
+        let mut tracker = tracker();
+        assert_eq!(probe(&mut tracker, 0, 300, Alive), [report(Health::Serving, false), Output::ProbeLocal]);
+        for ended in [800, 1300] {
+            tracker.handle_input(at(ended), Input::Local(Failed));
+            assert_eq!(outputs(&mut tracker).len(), 1);
+        }
+        tracker.handle_input(at(1800), Input::Peers(true));
+        assert_eq!(outputs(&mut tracker), [report(Health::Failing, true), Output::ProbeLocal]);
+    }
+
+    #[test]
+    fn early_timeouts_and_stray_results_change_nothing() {
+        let mut tracker = tracker();
+        assert_eq!(probe(&mut tracker, 0, 5, Alive).len(), 1);
+        for input in [Input::Local(Failed), Input::Peers(true)] {
+            tracker.handle_input(at(100), input);
+            tracker.handle_timeout(at(249));
+            assert_eq!((tracker.poll_timeout(), outputs(&mut tracker)), (Some(at(250)), vec![]));
         }
     }
 }
