@@ -141,6 +141,7 @@ impl Connection {
         due
     }
 
+    #[must_use]
     pub(super) fn poll_timeout(&self) -> Option<BootTime> {
         [self.hold_at, self.keepalive_at].into_iter().flatten().min()
     }

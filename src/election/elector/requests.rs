@@ -1,0 +1,205 @@
+//! Requests to the API server, and what their responses and the watch show of the Lease.
+
+use std::time::Duration;
+
+use super::super::decide::{Decision, ObservedLease, decide};
+use super::super::record::{LeaderElectionRecord, LeaseObject, Write};
+use super::state::{AddressState, Freshness, HANDOVER_WINDOW, Kind, Phase, State, Watch};
+use super::{Elector, LeaseRequest, LeaseResponse, Output};
+use crate::model::hash::spread;
+use crate::model::{BootTime, ClaimSource, Health};
+
+/// A new API server is tried at least this often.
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+
+impl Elector {
+    /// The next request and its time, unless one is in flight.
+    pub(super) fn next_request(&self) -> Option<(BootTime, Kind)> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        let decision = if self.freshness == Freshness::Stale {
+            Decision::Read
+        } else {
+            decide(&self.observed, &self.settings.identity, self.settings.lease_duration)
+        };
+        let soonest = |at: BootTime, kind| Some((at.max(self.not_before), kind));
+        match (&self.state, decision) {
+            (State::HandingOver(hand_over), decision) => match (hand_over.released, decision) {
+                (None, Decision::Read) => soonest(self.not_before, Kind::Read),
+                (None, Decision::Renew) => soonest(self.not_before, Kind::Release),
+                // No successor: acquire again before the address has to be removed.
+                (Some(released), Decision::Acquire { .. })
+                    if self.observed.record().is_some_and(LeaderElectionRecord::is_released)
+                        && self.stopping.is_none()
+                        && self.drains.is_empty() =>
+                {
+                    soonest(released + HANDOVER_WINDOW / 2, Kind::Hold)
+                }
+                _ => None,
+            },
+            (State::Follower, _) if self.stopping.is_some() => {
+                self.is_ours().then_some((self.not_before, Kind::Release))
+            }
+            (_, Decision::Read) => soonest(self.not_before, Kind::Read),
+            (State::Follower, _) if !self.drains.is_empty() => self.poll(),
+            (State::Leader(leader), Decision::Renew) if leader.claim.source == ClaimSource::Lease => {
+                soonest(leader.renewed + self.settings.retry_period, Kind::Hold)
+            }
+            (State::Leader(_), _) | (_, Decision::Renew) => soonest(self.not_before, Kind::Hold),
+            (State::Follower, Decision::Acquire { at }) => {
+                let take = soonest(at + self.deferral(), Kind::Hold);
+                [take, self.poll()].into_iter().flatten().min_by_key(|(at, _)| *at)
+            }
+        }
+    }
+
+    /// Without a watch the Lease is read once per retry period.
+    pub(super) fn poll(&self) -> Option<(BootTime, Kind)> {
+        (self.watch == Watch::Closed)
+            .then(|| ((self.refreshed + self.settings.retry_period).max(self.not_before), Kind::Read))
+    }
+
+    /// A host whose API server fails gives other candidates a head start.
+    pub(super) fn deferral(&self) -> Duration {
+        let failing = self.health.local == Health::Failing;
+        self.delay + if failing { self.settings.retry_period * 2 } else { Duration::ZERO }
+    }
+
+    pub(super) fn request(&self, kind: Kind) -> Option<(Kind, LeaseRequest)> {
+        let write = |record| Write::hold(&self.settings.identity, self.settings.lease_duration, record);
+        match (kind, &self.observed) {
+            (Kind::Read, _) => Some((kind, LeaseRequest::Read)),
+            (Kind::Hold, ObservedLease::Present { lease, .. }) => {
+                let mut meta = lease.meta.clone();
+                if !self.settings.annotations.is_empty() {
+                    meta.annotations.get_or_insert_default().extend(self.settings.annotations.clone());
+                }
+                Some((
+                    kind,
+                    LeaseRequest::Replace { write: write(Some(&lease.record)), meta: Box::new(meta) },
+                ))
+            }
+            (Kind::Hold, ObservedLease::Missing { .. }) => {
+                Some((Kind::Create, LeaseRequest::Create(write(None))))
+            }
+            (Kind::Release, ObservedLease::Present { lease, .. }) => {
+                // While another host answers for the address, no host may acquire it without a probe or the full duration.
+                let write = if self.address.needs_probe() {
+                    Write { duration_seconds: write(None).duration_seconds, ..Write::release(&lease.record) }
+                } else {
+                    Write::release(&lease.record)
+                };
+                Some((kind, LeaseRequest::Replace { write, meta: Box::new(lease.meta.clone()) }))
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn handle_response(&mut self, now: BootTime, started: BootTime, response: LeaseResponse) {
+        let Some(kind) = self.in_flight else { return };
+        match response {
+            LeaseResponse::Object(lease) => {
+                self.succeeded(now);
+                // A read is current. The response to a write may arrive after the watch has shown a later write.
+                if kind == Kind::Read || !self.is_behind(&lease) {
+                    self.observe_lease(now, *lease);
+                }
+                match kind {
+                    Kind::Read => {}
+                    Kind::Hold | Kind::Create => self.granted(now, started, kind),
+                    Kind::Release => self.released(now),
+                }
+            }
+            LeaseResponse::NotFound => {
+                self.succeeded(now);
+                self.observe_missing(now);
+                if kind == Kind::Release {
+                    self.released(now);
+                }
+            }
+            LeaseResponse::Conflict => {
+                self.freshness = Freshness::Stale;
+                self.failures += 1;
+                if self.failures > 1 {
+                    self.pause(now, None);
+                }
+                if self.watch == Watch::Open {
+                    self.outputs.push_back(Output::RestartWatch);
+                }
+            }
+            LeaseResponse::Forbidden => {
+                self.failures += 1;
+                self.pause(now, None);
+                self.forbidden = Some(started);
+                if let State::Leader(leader) = &mut self.state
+                    && leader.claim.source == ClaimSource::Provisional
+                    && self.health.local == Health::Serving
+                {
+                    leader.claim.valid_until = started + self.settings.renew_deadline;
+                    leader.claim.fence_until = leader.claim.valid_until;
+                }
+            }
+            LeaseResponse::Failed { retry_after } => {
+                self.failures += 1;
+                self.pause(now, retry_after);
+            }
+        }
+        self.in_flight = None;
+    }
+
+    pub(super) fn is_behind(&self, lease: &LeaseObject) -> bool {
+        matches!(&self.observed, ObservedLease::Present { lease: known, .. } if known.is_newer_than(lease))
+    }
+
+    pub(super) fn succeeded(&mut self, now: BootTime) {
+        self.failures = 0;
+        self.not_before = now;
+        self.forbidden = None;
+        self.freshness = Freshness::Current;
+    }
+
+    pub(super) fn pause(&mut self, now: BootTime, asked: Option<Duration>) {
+        self.pauses += 1;
+        let step = BACKOFF_MIN.saturating_mul(1 << self.failures.min(5)).min(BACKOFF_MAX);
+        let spread = step.mul_f64(0.5 + spread(self.settings.seed, self.pauses) / 2.0);
+        let asked = asked.unwrap_or_default().min(self.settings.retry_period);
+        self.not_before = now + spread.max(asked);
+    }
+
+    pub(super) fn observe_lease(&mut self, now: BootTime, lease: LeaseObject) {
+        self.refreshed = now;
+        let was_ours = self.is_ours();
+        self.observed = std::mem::replace(&mut self.observed, ObservedLease::Unknown).observe(lease, now);
+        let Some(record) = self.observed.record() else { return };
+        if record.holder == self.settings.identity {
+            // A creation that timed out has no precondition and may take effect at any later time. The holder in between
+            // may still hold the address.
+            let writing = matches!(self.in_flight, Some(Kind::Hold | Kind::Create));
+            let unexpected = !was_ours && self.state == State::Follower && !writing;
+            let resumed = self.phase == Phase::Starting && self.settings.resuming;
+            self.address = self.address.after(unexpected && !resumed);
+            return;
+        }
+        self.phase = Phase::Running;
+        let (vacant, released) = (record.holder.is_empty(), record.is_released());
+        if !vacant {
+            self.address = AddressState::Verified;
+        }
+        // The Lease names another host: stop at once. A holder emptied by hand keeps other hosts away for as long as this
+        // host's claim is valid, so this host writes itself into it again; a provisional claim acquires any free Lease.
+        if let State::Leader(leader) = &self.state
+            && !(vacant && (!released || leader.claim.source == ClaimSource::Provisional))
+        {
+            self.state = State::Follower;
+        }
+    }
+
+    pub(super) fn observe_missing(&mut self, now: BootTime) {
+        self.refreshed = now;
+        self.phase = Phase::Running;
+        let seen = std::mem::replace(&mut self.observed, ObservedLease::Unknown);
+        self.observed = seen.missing(self.settings.lease_duration, now);
+    }
+}

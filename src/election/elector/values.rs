@@ -1,0 +1,137 @@
+//! Parameters, input and output of an election.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::super::record::{LeaseObject, Write};
+use crate::model::{BootTime, Health};
+
+/// Parameters of an election.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// This host's `holderIdentity`.
+    pub identity: String,
+    /// Other hosts wait this long after the last renewal that they observed.
+    pub lease_duration: Duration,
+    /// This host acts on a renewal for this long.
+    pub renew_deadline: Duration,
+    /// Interval of renewals.
+    pub retry_period: Duration,
+    /// Annotations of the Lease.
+    pub annotations: BTreeMap<String, String>,
+    /// Whether the address may be held while the API server still answers 403 (kubeadm's first minute).
+    pub provisional: bool,
+    /// Whether this host still has the address from an earlier process. Without it a Lease in this host's name is no
+    /// proof: the process that wrote it may have ended before it added the address.
+    pub resuming: bool,
+    /// Jitter of retries.
+    pub seed: u64,
+}
+
+impl Settings {
+    /// Time without a renewal after which a holder is likely to have failed. The Leases of a failed host expire within a
+    /// retry period of each other: all of them are overdue before the first, valid for `duration`, expires.
+    pub fn overdue(&self, duration: Duration) -> Duration {
+        let slack = self.retry_period.mul_f64(1.5);
+        duration.saturating_sub(slack).max(slack).min(duration)
+    }
+}
+
+/// A request to the API server. One at a time.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LeaseRequest {
+    Read,
+    Create(Write),
+    /// Update, on the condition that the Lease is still at the `resourceVersion` in the metadata.
+    Replace {
+        write: Write,
+        meta: Box<ObjectMeta>,
+    },
+}
+
+/// The response to a [`LeaseRequest`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum LeaseResponse {
+    Object(Box<LeaseObject>),
+    NotFound,
+    /// Another client wrote first.
+    Conflict,
+    /// 403, or the namespace does not exist yet.
+    Forbidden,
+    /// No usable response: timeout, no connection, 5xx.
+    Failed {
+        /// `Retry-After`.
+        retry_after: Option<Duration>,
+    },
+}
+
+/// Input of an [`Elector`](super::Elector).
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// The response to the request in flight.
+    Response {
+        started: BootTime,
+        response: LeaseResponse,
+    },
+    Watched(Box<LeaseObject>),
+    WatchedDeletion,
+    /// Whether the watch is open.
+    Watching(bool),
+    /// See [`Report`](crate::election::health::Report).
+    Health {
+        local: Health,
+        peer_serving: bool,
+    },
+    /// The result of a probe for the addresses.
+    Probed {
+        /// Another host answered.
+        taken: bool,
+    },
+    /// Another host announces an address.
+    AddressClaimed,
+    /// The successor announces every address that this host was still keeping.
+    Succeeded,
+    /// Hand over, and remain a follower until [`Input::Undrain`] for the same reason.
+    Drain(DrainReason),
+    /// Be a candidate again, unless another reason remains.
+    Undrain(DrainReason),
+    /// Annotate the Lease from the next write on.
+    Annotate(&'static str, String),
+    /// Hand over and end.
+    Stop,
+}
+
+/// Why this host is no candidate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DrainReason {
+    /// `kube-vip drain`.
+    Operator,
+    /// `vip_loseleadership`.
+    InterfaceDown,
+    /// No endpoint on this host can serve the address.
+    NotEligible,
+}
+
+/// Output of an [`Elector`](super::Elector).
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Send this request; its response is [`Input::Response`].
+    Request(LeaseRequest),
+    /// Drop the request in flight without waiting for its response.
+    Cancel,
+    /// Send frames on the segment.
+    Segment(SegmentRequest),
+    /// The watch was behind: open it again.
+    RestartWatch,
+}
+
+/// Frames that an election needs on the segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SegmentRequest {
+    /// Probe for the addresses; the result is [`Input::Probed`].
+    Probe,
+    /// Announce the addresses once without holding them, so that a provisional holder yields to the Lease.
+    Announce,
+}
