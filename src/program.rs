@@ -49,9 +49,6 @@ pub fn environment() -> BTreeMap<String, String> {
 }
 
 /// Writes to stdout; a closed pipe is no error.
-///
-/// # Errors
-/// Any other I/O error.
 pub fn print(text: &str) -> Result<(), Failure> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::one(error)),
@@ -60,18 +57,12 @@ pub fn print(text: &str) -> Result<(), Failure> {
 }
 
 /// Writes a value to stdout as indented JSON.
-///
-/// # Errors
-/// As for [`print()`].
 pub fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(Failure::one)?;
     print(&format!("{text}\n"))
 }
 
 /// A runtime with one thread, since all work waits most of the time.
-///
-/// # Errors
-/// The I/O error of its creation.
 pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::one)
 }

@@ -64,9 +64,6 @@ impl Sources {
     }
 
     /// `/healthz`.
-    ///
-    /// # Errors
-    /// What is wrong.
     pub fn check_live(&self) -> Result<(), String> {
         let idle = clock::now().since(self.host.borrow().heartbeat);
         if idle < STUCK_AFTER { Ok(()) } else { Err("the main loop is stuck\n".to_owned()) }

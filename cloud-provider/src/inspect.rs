@@ -182,9 +182,6 @@ fn pool_usage(planner: &Planner) -> Vec<PoolUsage> {
 }
 
 /// Reads pools and Services from the cluster.
-///
-/// # Errors
-/// If a request fails.
 pub async fn cluster(options: &Options) -> Result<Overview, InspectError> {
     let api = api(options).client().await?;
     let fetched = timeout(REQUEST_TIMEOUT, fetch(api.client, options));

@@ -42,9 +42,6 @@ impl Layer2 {
     }
 
     /// Opens the socket of an address's family, unless it is open.
-    ///
-    /// # Errors
-    /// As for [`Layer2::open`].
     pub fn carry(&mut self, address: IpAddr) -> Result<(), OpenError> {
         let interface = &self.interface;
         match address {
@@ -62,9 +59,6 @@ impl Layer2 {
     }
 
     /// Receives probes for an address that this host need not have.
-    ///
-    /// # Errors
-    /// As for [`Layer2::open`].
     pub fn listen_for(&mut self, address: IpAddr) -> Result<(), OpenError> {
         self.carry(address)?;
         if let (IpAddr::V6(address), Some(ndp)) = (address, &mut self.ndp) {
@@ -78,9 +72,6 @@ impl Layer2 {
     }
 
     /// Sends one announcement. `source` is the interface's link-local address, which IPv6 requires.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub fn announce(&self, address: IpAddr, source: Option<Ipv6Addr>) -> std::io::Result<()> {
         match (address, &self.arp, &self.ndp) {
             (IpAddr::V4(address), Some(arp), _) => arp.announce(address),
@@ -93,9 +84,6 @@ impl Layer2 {
     }
 
     /// Sends one probe.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub fn probe(&self, address: IpAddr) -> std::io::Result<()> {
         match (address, &self.arp, &self.ndp) {
             (IpAddr::V4(address), Some(arp), _) => arp.probe(address),
@@ -104,10 +92,7 @@ impl Layer2 {
         }
     }
 
-    /// The next frame of another host; pending for ever on an interface without neighbours.
-    ///
-    /// # Errors
-    /// The kernel's.
+    /// The next frame of another host; never resolves on an interface without neighbours.
     pub async fn next_frame(&self) -> std::io::Result<NeighborFrame> {
         let arp = async {
             let Some(arp) = &self.arp else { return std::future::pending().await };

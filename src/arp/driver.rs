@@ -14,9 +14,6 @@ pub struct Driver {
 
 impl Driver {
     /// Needs NET_RAW.
-    ///
-    /// # Errors
-    /// What the kernel answers.
     pub fn open(interface: &Interface) -> std::io::Result<Self> {
         Ok(Self { socket: PacketSocket::open(interface.index, Filter::Arp)?, interface: interface.clone() })
     }
@@ -24,7 +21,7 @@ impl Driver {
     /// Sends both forms of gratuitous ARP for `vip`.
     ///
     /// # Errors
-    /// What the kernel answers, `ENETDOWN` while the interface is down.
+    /// `ENETDOWN` while the interface is down.
     pub fn announce(&self, vip: Ipv4Addr) -> std::io::Result<()> {
         let Interface { hardware_type, hardware_address, broadcast, .. } = &self.interface;
         let forms = Packet::announcements(*hardware_type, hardware_address, broadcast, vip);
@@ -32,18 +29,12 @@ impl Driver {
     }
 
     /// Sends an ARP probe for `vip`.
-    ///
-    /// # Errors
-    /// What the kernel answers.
     pub fn probe(&self, vip: Ipv4Addr) -> std::io::Result<()> {
         let packet = Packet::probe(self.interface.hardware_type, &self.interface.hardware_address, vip);
         self.socket.send(&packet.to_bytes(), &self.interface.broadcast)
     }
 
     /// The next ARP packet of another host. Malformed packets are skipped.
-    ///
-    /// # Errors
-    /// What the kernel answers.
     pub async fn receive(&self) -> std::io::Result<Packet> {
         let mut buffer = [0; 128];
         loop {

@@ -33,9 +33,6 @@ pub struct Bfd {
 
 impl Bfd {
     /// Starts the thread. It ends when all handles and all receivers are dropped.
-    ///
-    /// # Errors
-    /// If the thread cannot be created.
     pub fn start() -> io::Result<Self> {
         let (requests, requests_out) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -23,7 +23,7 @@ const SLOW: Duration = Duration::from_secs(1);
 pub enum Input<'a> {
     /// A packet for this session.
     Received(&'a Packet),
-    /// Administratively down, for ever.
+    /// Administratively down, permanently.
     Stop,
 }
 

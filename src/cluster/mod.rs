@@ -93,9 +93,6 @@ impl Api {
     }
 
     /// A client for the server on this host.
-    ///
-    /// # Errors
-    /// As for [`Api::client`].
     pub async fn local_client(&self) -> Result<ApiClient, SourceError> {
         self.load().await?;
         let mut state = self.lock();
@@ -106,9 +103,6 @@ impl Api {
 
     /// A client for the server on this host by an address of this family: the configured address whatever its family,
     /// else a detected one, else loopback.
-    ///
-    /// # Errors
-    /// As for [`Api::client`].
     pub async fn local_client_by(&self, family: Family) -> Result<ApiClient, SourceError> {
         self.load().await?;
         let configured = self.settings.address.is_some();

@@ -53,7 +53,7 @@ pub struct Source {
 /// Why there is no access to an API server.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    #[error("there is no kubeconfig at {0} yet (k8s_config_file), and no service account: waiting for one")]
+    #[error("there is no kubeconfig{}, and no service account: waiting for one", missing(.0))]
     Missing(String),
     /// Container runtimes create a directory for a mounted file that does not exist.
     #[error(
@@ -71,6 +71,10 @@ pub enum SourceError {
     Client { url: String, why: String },
     #[error("no API server is known yet")]
     NoServer,
+}
+
+fn missing(path: &str) -> String {
+    if path.is_empty() { String::new() } else { format!(" at {path} yet (k8s_config_file)") }
 }
 
 /// Which credentials to use.

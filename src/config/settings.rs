@@ -319,7 +319,7 @@ settings! {
             "Watch Endpoints instead of EndpointSlices.";
         DebounceTime debounce_time: Duration as Kind::Duration, default "0s",
             flags ["debounceTime"], env ["debounce_time"], file ["debounceTime"],
-            "Time to collect changes of Services before acting on them.";
+            "Accepted for compatibility, without effect: changes of Services are collected while a plan is computed.";
         Upnp upnp: bool as Kind::Bool, default "false",
             flags [], env ["enable_upnp", "enableUPNP"], file ["enableUPNP"],
             "Map ports of the network's gateway by UPnP for Services that request it. Explicit `false` also overrides the cloud provider's `--upnp`.";

@@ -181,7 +181,7 @@ fn not_implemented(values: &Values) -> Vec<Problem> {
         .filter(|(wanted, ..)| *wanted)
         .map(|(_, key, what)| {
             Problem::Combination(format!(
-                "{what} ({}) is not built into this version yet; it runs the control-plane VIP and Services in ARP, BGP and routing-table mode",
+                "{what} ({}) is not supported by this version: unset it",
                 values.raw.describe(key)
             ))
         })

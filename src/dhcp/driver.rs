@@ -20,7 +20,7 @@ use crate::watch_ext;
 
 /// Replies and frames of other hosts that wait to be handled.
 const RECEIVE_QUEUE: usize = 2048;
-/// From one look for missing interfaces to the next.
+/// Interval of checks for missing interfaces.
 const INTERFACE_RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]

@@ -96,7 +96,7 @@ impl DhcpLink {
     /// Sends a message to all servers and relays on the interface.
     ///
     /// # Errors
-    /// The kernel's, or that the interface has no link-local address.
+    /// Without a link-local address on the interface, or a socket.
     pub(super) fn send(
         &mut self,
         family: Family,
@@ -155,9 +155,6 @@ impl DhcpLink {
     }
 
     /// Sends one probe for an address.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(super) fn probe(&mut self, address: IpAddr) -> std::io::Result<()> {
         if let Some((neighbours, _)) = &self.neighbours {
             return neighbours.probe(address);

@@ -75,9 +75,6 @@ impl Driver {
     }
 
     /// Takes part until stopped and every Lease is released.
-    ///
-    /// # Errors
-    /// If the kernel provides no timer.
     pub async fn run(mut self, mut events: mpsc::Receiver<Input>) -> std::io::Result<()> {
         let mut timer = Timer::new()?;
         let mut input = self.candidacies();

@@ -30,7 +30,7 @@ pub use elector::{Elector, Settings};
 pub use observer::{FailureReason, Observer};
 pub use record::{LeaderElectionRecord, LeaseObject, WallTime};
 
-/// What a Lease object says besides its holder.
+/// The metadata of a Lease.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeaseMetadata {
     /// None until the Lease was read.

@@ -28,9 +28,6 @@ pub struct Observer {
 
 impl Observer {
     /// Connects, and reads the state for the first time. Addresses that `ignored` adds are not observed.
-    ///
-    /// # Errors
-    /// What the kernel answers.
     pub async fn start(ignored: Option<&NetlinkWriter>) -> Result<Self, NetlinkError> {
         let (netlink, changes) = Netlink::open()?;
         let state = read(&netlink).await?;
@@ -43,9 +40,6 @@ impl Observer {
     }
 
     /// The interface of the default route.
-    ///
-    /// # Errors
-    /// What the kernel answers.
     pub async fn default_route_interface(&self) -> Result<Option<IfIndex>, NetlinkError> {
         self.netlink.default_route_interface().await
     }
@@ -107,9 +101,6 @@ async fn read(netlink: &Netlink) -> Result<HostState, NetlinkError> {
 }
 
 /// Reads the state of this host once.
-///
-/// # Errors
-/// What the kernel answers.
 pub async fn read_once() -> Result<HostState, NetlinkError> {
     let (netlink, _changes) = Netlink::open()?;
     read(&netlink).await

@@ -15,10 +15,9 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Host records to publish, by owner.
 pub type HostRecords = BTreeMap<String, HostRecord>;
-/// The published name of each owner: another than requested if another host has that.
+/// The published name of each owner: differs from the requested one after a conflict.
 pub type PublishedNames = BTreeMap<String, String>;
 
-/// The task and its memory.
 pub struct Driver {
     interface: String,
     wanted: watch::Receiver<HostRecords>,

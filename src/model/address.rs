@@ -15,7 +15,7 @@ pub struct ActualAddress {
     pub tagged: bool,
     /// Its preferred lifetime is zero, as with every VIP of ours and of the Go program.
     pub deprecated: bool,
-    /// The rest of its valid lifetime; none: for ever.
+    /// The rest of its valid lifetime; None is infinite.
     pub valid_for: Option<Duration>,
     /// The kernel's duplicate address detection found another host with the address.
     pub dad_failed: bool,

@@ -1,4 +1,4 @@
-//! Where an address goes on a host.
+//! An address with its prefix length and interface selector.
 
 use std::net::IpAddr;
 

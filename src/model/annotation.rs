@@ -38,7 +38,7 @@ pub const BGP_LARGE_COMMUNITIES: &str = "kube-vip.io/bgp-large-communities";
 pub const BGP_LOCAL_PREF: &str = "kube-vip.io/bgp-local-pref";
 /// The MED of the routes to a Service.
 pub const BGP_MED: &str = "kube-vip.io/bgp-med";
-/// How often our AS stands in the path of the routes to a Service once more.
+/// Additional copies of the local AS in the AS_PATH of the routes to a Service.
 pub const BGP_PREPEND: &str = "kube-vip.io/bgp-as-path-prepend";
 /// The host name sent to DHCP servers.
 pub const HOSTNAME: &str = "kube-vip.io/loadbalancerHostname";
@@ -58,7 +58,7 @@ pub const RP_FILTER: &str = "kube-vip.io/rp_filter";
 pub const DHCP_LEASE: &str = "kube-vip.io/dhcp-lease";
 /// `"true"`: the network's gateway maps ports to the Service, by UPnP.
 pub const FORWARD_UPNP: &str = "kube-vip.io/forwardUPNP";
-/// Lifetime of a port mapping that is not renewed; `0` is for ever.
+/// Lifetime of a port mapping that is not renewed; `0` is permanent.
 pub const UPNP_LEASE_DURATION: &str = "kube-vip.io/upnp-lease-duration";
 /// Ports of the gateway that differ from the Service's.
 pub const UPNP_EXTERNAL_PORT: &str = "kube-vip.io/upnp-external-port";
@@ -203,7 +203,7 @@ pub const SERVICE_ANNOTATIONS: &[Entry] = &[
     entry(
         UPNP_LEASE_DURATION,
         "user; read by kube-vip",
-        "Lifetime of a port mapping that is not renewed, such as `30m`; `0` is for ever. The default is one hour.",
+        "Lifetime of a port mapping that is not renewed, such as `30m`; `0` is permanent. The default is one hour.",
     ),
     entry(
         UPNP_EXTERNAL_PORT,

@@ -45,7 +45,7 @@ impl VipPlan {
         }
     }
 
-    /// Whether both ask the same of this host. `unverified` is read with the next change.
+    /// Whether both plans contain the same groups. `unverified` is read with the next change.
     pub fn holds_the_same(&self, other: &Self) -> bool {
         self.groups == other.groups && self.complete == other.complete && self.known == other.known
     }

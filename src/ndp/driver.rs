@@ -27,7 +27,7 @@ impl Driver {
     /// Needs NET_RAW.
     ///
     /// # Errors
-    /// What the kernel answers, or that the interface is not Ethernet.
+    /// If the interface is not Ethernet, or without NET_RAW.
     pub fn open(interface: &Interface) -> Result<Self, OpenError> {
         let hardware = interface
             .hardware_address
@@ -41,16 +41,13 @@ impl Driver {
     /// Sends an unsolicited advertisement for `vip`. `source` is the link-local address of the interface.
     ///
     /// # Errors
-    /// What the kernel answers, `ENETDOWN` while the interface is down.
+    /// `ENETDOWN` while the interface is down.
     pub fn announce(&self, source: Ipv6Addr, vip: Ipv6Addr) -> std::io::Result<()> {
         let bytes = packet::unsolicited_advertisement(source, vip, &self.hardware);
         self.socket.send(&bytes, &multicast_hardware(ALL_NODES))
     }
 
     /// Sends a duplicate address detection probe for `vip`.
-    ///
-    /// # Errors
-    /// What the kernel answers.
     pub fn probe(&self, vip: Ipv6Addr) -> std::io::Result<()> {
         self.socket.send(&packet::probe(vip), &multicast_hardware(solicited_node(vip)))
     }
@@ -61,9 +58,6 @@ impl Driver {
     }
 
     /// The next packet of another host. Malformed packets are skipped.
-    ///
-    /// # Errors
-    /// What the kernel answers.
     pub async fn receive(&self) -> std::io::Result<Packet> {
         let mut buffer = [0; 1500];
         loop {

@@ -28,9 +28,6 @@ pub struct Timer {
 
 impl Timer {
     /// A timer that is not armed.
-    ///
-    /// # Errors
-    /// What the kernel answers.
     pub fn new() -> std::io::Result<Self> {
         let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
         let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, flags)?;
@@ -38,7 +35,7 @@ impl Timer {
         Ok(Self { timer, ready })
     }
 
-    /// Waits until `at`; for ever without one.
+    /// Waits until `at`; without one it never resolves.
     pub async fn until(&mut self, at: Option<BootTime>) {
         let Some(at) = at else { return std::future::pending().await };
         if at <= now() {

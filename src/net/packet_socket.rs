@@ -89,9 +89,6 @@ pub struct PacketSocket {
 
 impl PacketSocket {
     /// Needs NET_RAW.
-    ///
-    /// # Errors
-    /// What the kernel answers.
     pub fn open(interface: IfIndex, filter: Filter) -> io::Result<Self> {
         let ethertype = filter.ethertype();
         // Protocol 0 receives nothing until the socket is bound, so no packet arrives before the filter is attached.
@@ -107,26 +104,17 @@ impl PacketSocket {
 
     /// Sends one packet to a hardware address. Never waits: a packet that does not fit into the queue is dropped, and
     /// announcements are repeated.
-    ///
-    /// # Errors
-    /// What the kernel answers.
     pub fn send(&self, packet: &[u8], to: &[u8]) -> io::Result<()> {
         let to = interface_address(self.interface, self.ethertype, to)?;
         self.socket.get_ref().send_to(packet, &to).map(|_| ())
     }
 
     /// Enables or disables promiscuous mode (PACKET_MR_PROMISC); reference-counted by the kernel.
-    ///
-    /// # Errors
-    /// What the kernel answers.
     pub fn hear_all(&self, all: bool) -> io::Result<()> {
         promiscuous(self.socket.get_ref(), self.interface, all)
     }
 
     /// The next packet.
-    ///
-    /// # Errors
-    /// What the kernel answers.
     pub async fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
         let length = loop {
             let mut ready = self.socket.readable().await?;
@@ -148,9 +136,6 @@ pub struct Membership {
 
 impl Membership {
     /// Without groups at first.
-    ///
-    /// # Errors
-    /// What the kernel answers.
     pub fn new(interface: IfIndex) -> io::Result<Self> {
         Ok(Self { socket: Socket::new(Domain::IPV6, Type::DGRAM, None)?, interface })
     }

@@ -36,9 +36,6 @@ const NETWORK_CONTROL: u32 = 0xc0;
 const FAR: u32 = 64;
 
 /// Connects to a peer.
-///
-/// # Errors
-/// What the kernel answers.
 pub async fn connect(peer: SocketAddr, route: &Route) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
@@ -53,9 +50,6 @@ pub async fn connect(peer: SocketAddr, route: &Route) -> io::Result<TcpStream> {
 }
 
 /// Applies the options of `route` to an accepted connection.
-///
-/// # Errors
-/// What the kernel answers.
 pub fn adopt(stream: &TcpStream, peer: SocketAddr, route: &Route) -> io::Result<()> {
     limit(&socket2::SockRef::from(stream), peer, route)
 }

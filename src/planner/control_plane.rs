@@ -138,7 +138,7 @@ impl ControlPlane {
         dhcp.families.iter().map(|family| (self.key(*family), spec(family))).collect()
     }
 
-    /// Annotations that the Lease should carry, so that the next leader goes on with the DHCP leases.
+    /// Annotations that the Lease should carry, so that the next leader continues the DHCP leases.
     pub fn lease_annotations(&self, state: &ClusterState) -> Vec<(&'static str, String)> {
         let held: Vec<&ClientStatus> = self.leases(state).map(|(_, held)| held).collect();
         // A host that only follows the lease has no more than these annotations.

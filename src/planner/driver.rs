@@ -78,9 +78,6 @@ impl Driver {
     }
 
     /// Runs forever.
-    ///
-    /// # Errors
-    /// If the kernel provides no timer.
     pub async fn run(mut self) -> std::io::Result<()> {
         let mut timer = Timer::new()?;
         let (events_in, mut events) = mpsc::channel(256);
@@ -174,7 +171,7 @@ impl Driver {
         watch_ext::set(&dhcp.specs, specs);
     }
 
-    /// The next leader goes on with the control plane's DHCP leases: what it needs is written with the next renewal.
+    /// The next leader continues the control plane's DHCP leases: what it needs is written with the next renewal.
     fn annotate_lease(&mut self) {
         let Some(control_plane) = &self.context.control_plane else { return };
         let annotations = control_plane.lease_annotations(&self.cache.state);

@@ -56,9 +56,6 @@ impl Reserved {
     }
 
     /// Fails with the reason if no Service may have the address.
-    ///
-    /// # Errors
-    /// The reason.
     pub fn check(&self, address: IpAddr) -> Result<(), Refusal> {
         let kind = unusable(address).map(|kind| Refusal::Kind { address, kind });
         kind.or_else(|| self.owner(address)).map_or(Ok(()), Err)

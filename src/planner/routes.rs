@@ -65,19 +65,9 @@ fn is_served(state: &ClusterState, me: &str, key: &ServiceKey, view: &ServiceVie
         }
 }
 
-/// Whether a Service has annotations about its routes.
-fn has_attributes(view: &ServiceView) -> bool {
-    [BGP_COMMUNITIES, BGP_LARGE_COMMUNITIES, BGP_LOCAL_PREF, BGP_MED, BGP_PREPEND]
-        .iter()
-        .any(|name| view.annotations.contains_key(*name))
-}
-
 /// The route attributes of a Service's annotations, if it has any, and what is wrong with them.
 pub(super) fn attributes(view: &ServiceView) -> (Option<Arc<RouteAttributes>>, Vec<String>) {
     let mut wrong = Vec::new();
-    if !has_attributes(view) {
-        return (None, wrong);
-    }
     let mut list = |name: &str, example: &str| {
         let items = view.annotation(name).unwrap_or_default().split(',').map(str::trim);
         let items: Vec<&str> = items.filter(|item| !item.is_empty()).collect();
@@ -108,7 +98,7 @@ pub(super) fn attributes(view: &ServiceView) -> (Option<Arc<RouteAttributes>>, V
         prepend: number(BGP_PREPEND, MAX_PREPEND.into()).and_then(|times| times.try_into().ok()),
         draining: false,
     };
-    (Some(Arc::new(attributes)), wrong)
+    ((attributes != RouteAttributes::default()).then(|| Arc::new(attributes)), wrong)
 }
 
 #[cfg(test)]

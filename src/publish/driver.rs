@@ -94,9 +94,6 @@ impl Driver {
     }
 
     /// Runs forever.
-    ///
-    /// # Errors
-    /// If the kernel provides no timer.
     pub async fn run(mut self) -> std::io::Result<()> {
         let mut timer = Timer::new()?;
         let named = self.control_plane.as_ref().is_some_and(|control_plane| control_plane.mdns.is_some());

@@ -102,9 +102,6 @@ impl Driver {
     }
 
     /// Run until the elections end; then remove what is still held.
-    ///
-    /// # Errors
-    /// If the kernel gives us no timer.
     pub async fn run(mut self) -> std::io::Result<()> {
         let mut timer = Timer::new()?;
         // An earlier process may have been killed while it handed over.
@@ -195,7 +192,7 @@ impl Driver {
             Ok(addresses) => self.actual.addresses = addresses,
             Err(error) => return self.failed(&error),
         }
-        self.interfaces.learn(&self.actual.addresses);
+        self.interfaces.update_link_local(&self.actual.addresses);
         let plan = last.unwrap_or_else(|| self.channels.plan.borrow_and_update().clone());
         let roles = self.channels.roles.borrow_and_update().clone();
         self.place(&plan, &roles);

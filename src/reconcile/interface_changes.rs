@@ -87,7 +87,7 @@ impl Driver {
         for (name, targets) in &self.placement.targets {
             let listen = self.options.control_plane.contains(name);
             for (interface, vip) in targets {
-                match self.interfaces.carry(*interface, vip.address, listen) {
+                match self.interfaces.open(*interface, vip.address, listen) {
                     Ok(fresh) => opened.extend(fresh.then_some(*interface)),
                     Err(error) => failure = Some(error),
                 }

@@ -7,13 +7,13 @@ use crate::announce::layer2::{Layer2, OpenError};
 use crate::conflict::NeighborFrame;
 use crate::model::{ActualAddress, IfIndex, Interface};
 
-/// Interfaces, by index where nothing else is said.
+/// Interfaces, by index.
 #[derive(Debug, Default)]
 pub struct Interfaces {
     all: Vec<Interface>,
-    /// An interface that was renamed is still the same interface.
+    /// Index by the name first used: an interface keeps its identity when it is renamed.
     known: BTreeMap<String, IfIndex>,
-    /// New names that were told of.
+    /// New names that were logged.
     renamed: BTreeSet<String>,
     layer2: BTreeMap<IfIndex, Layer2>,
     /// Where IPv6 announcements come from.
@@ -21,7 +21,7 @@ pub struct Interfaces {
 }
 
 impl Interfaces {
-    /// These are all there are. Interfaces under a name that was used before keep it, as far as we are concerned.
+    /// Replaces the list. A renamed interface keeps the name under which it was first used.
     pub fn set(&mut self, mut all: Vec<Interface>) {
         let taken: BTreeSet<String> = all.iter().map(|interface| interface.name.clone()).collect();
         for (name, index) in &self.known {
@@ -44,32 +44,29 @@ impl Interfaces {
         self.all = all;
     }
 
-    /// All of them.
     pub fn all(&self) -> &[Interface] {
         &self.all
     }
 
-    /// The interface of this name, which is remembered as its.
+    /// Finds an interface, and records its index for renames.
     pub fn by_name(&mut self, name: &str) -> Option<Interface> {
         let found = self.all.iter().find(|interface| interface.name == name)?;
         self.known.insert(name.to_owned(), found.index);
         Some(found.clone())
     }
 
-    /// An interface's name.
     pub fn name(&self, index: IfIndex) -> String {
         let interface = self.all.iter().find(|interface| interface.index == index);
         interface.map_or_else(|| format!("interface {index}"), |interface| interface.name.clone())
     }
 
-    /// An interface's hardware address.
     pub fn hardware(&self, index: IfIndex) -> &[u8] {
         let interface = self.all.iter().find(|interface| interface.index == index);
         interface.map(|interface| interface.hardware_address.as_slice()).unwrap_or_default()
     }
 
-    /// Learn from the addresses of all interfaces.
-    pub fn learn(&mut self, addresses: &[ActualAddress]) {
+    /// Where IPv6 announcements are sent from.
+    pub fn update_link_local(&mut self, addresses: &[ActualAddress]) {
         self.link_local.clear();
         for address in addresses {
             if let IpAddr::V6(v6) = address.vip.address
@@ -80,11 +77,11 @@ impl Interfaces {
         }
     }
 
-    /// Open what an address needs on an interface. Says whether anything had to be opened.
+    /// Opens the sockets for an address. Returns whether the interface is new.
     ///
     /// # Errors
     /// Without NET_RAW, or if the interface cannot carry the family.
-    pub fn carry(&mut self, index: IfIndex, address: IpAddr, listen: bool) -> Result<bool, OpenError> {
+    pub fn open(&mut self, index: IfIndex, address: IpAddr, listen: bool) -> Result<bool, OpenError> {
         let fresh = !self.layer2.contains_key(&index);
         let Some(interface) = self.all.iter().find(|interface| interface.index == index) else {
             return Ok(false);
@@ -98,15 +95,10 @@ impl Interfaces {
         Ok(fresh)
     }
 
-    /// Close an interface's sockets.
     pub fn close(&mut self, index: IfIndex) {
         self.layer2.remove(&index);
     }
 
-    /// Announce once.
-    ///
-    /// # Errors
-    /// What the kernel says.
     pub fn announce(&self, index: IfIndex, address: IpAddr) -> std::io::Result<()> {
         match self.layer2.get(&index) {
             Some(layer2) => layer2.announce(address, self.link_local.get(&index).copied()),
@@ -114,10 +106,6 @@ impl Interfaces {
         }
     }
 
-    /// Probe once.
-    ///
-    /// # Errors
-    /// What the kernel says.
     pub fn probe(&self, index: IfIndex, address: IpAddr) -> std::io::Result<()> {
         self.layer2.get(&index).map_or(Ok(()), |layer2| layer2.probe(address))
     }

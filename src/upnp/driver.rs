@@ -62,9 +62,6 @@ impl Driver {
     }
 
     /// Runs until the sender of desired mappings is gone.
-    ///
-    /// # Errors
-    /// If the kernel provides no timer.
     pub async fn run(mut self) -> std::io::Result<()> {
         let mut timer = Timer::new()?;
         loop {

@@ -265,9 +265,6 @@ impl Gateway {
     }
 
     /// All mappings for IPv4.
-    ///
-    /// # Errors
-    /// If the gateway does not list them.
     pub async fn list(&self) -> Result<Vec<ListedMapping>, GatewayError> {
         let mut entries = Vec::new();
         if self.family == Family::V6 {
@@ -300,9 +297,6 @@ impl Gateway {
     }
 
     /// Opens or renews a mapping. Returns its lease; none is permanent.
-    ///
-    /// # Errors
-    /// If the gateway does not.
     pub async fn open(&mut self, mapping: &PortMapping) -> Result<Option<Duration>, GatewayError> {
         let opening = async {
             match mapping.key.address {
@@ -351,9 +345,6 @@ impl Gateway {
     }
 
     /// Closes a mapping; one that is closed already is no error.
-    ///
-    /// # Errors
-    /// If the gateway does not.
     pub async fn close(&mut self, key: &MappingKey) -> Result<(), GatewayError> {
         let pinhole = self.pinholes.remove(key);
         let closing = async {

@@ -126,7 +126,7 @@ fn foreign() -> Outcome {
     Ok(())
 }
 
-/// The Go program was killed while it held the Lease; its addresses are valid for ever and carry no tag.
+/// The Go program was killed while it held the Lease; its addresses have an infinite lifetime and no tag.
 fn adopted() -> Outcome {
     let scene = scene(|lab, server, options| {
         server.seed(&lab.host(0).name);

@@ -74,9 +74,6 @@ impl Driver {
     }
 
     /// Allocates addresses until the claim is lost. On `stopping`, writes in flight are awaited first.
-    ///
-    /// # Errors
-    /// If the kernel has no timer.
     pub async fn run(
         mut self,
         leadership: &mut Leadership,

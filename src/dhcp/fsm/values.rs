@@ -71,9 +71,9 @@ pub struct Lease {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timers {
-    /// T1: ask the lease's server for an extension.
+    /// T1: request an extension from the lease's server (RENEWING).
     pub t1: BootTime,
-    /// T2: ask any server for an extension.
+    /// T2: request an extension from any server (REBINDING).
     pub t2: BootTime,
     pub expiry: BootTime,
 }

@@ -103,12 +103,12 @@ pub enum Input {
     Stop,
 }
 
-/// Why this host is no candidate.
+/// Why this host hands over and stays a follower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DrainReason {
     /// `kube-vip drain`.
     Operator,
-    /// `vip_loseleadership`.
+    /// The main interface is down: for Services after a second, for the control plane by `vip_loseleadership`.
     InterfaceDown,
     /// No endpoint on this host can serve the address.
     NotEligible,

@@ -73,9 +73,6 @@ impl Driver {
     }
 
     /// Runs until the receiver of its reports is gone.
-    ///
-    /// # Errors
-    /// If the kernel provides no timer.
     pub async fn run(mut self) -> std::io::Result<()> {
         let mut timer = Timer::new()?;
         let mut local = Health::default();

@@ -185,7 +185,7 @@ pub(super) fn address(message: AddressMessage) -> Option<ActualAddress> {
         interface: IfIndex(message.header.index),
         vip: Vip { address, prefix: message.header.prefix_len },
         tagged,
-        // The kernel reports an endless preferred lifetime for whatever is valid for ever, deprecated or not.
+        // The kernel reports an infinite preferred lifetime for every address with an infinite valid lifetime, deprecated or not.
         deprecated: flags.contains(AddressFlags::Deprecated)
             || cache.is_some_and(|cache| cache.ifa_preferred == 0),
         valid_for: (valid != FOREVER).then(|| Duration::from_secs(valid.into())),

@@ -104,9 +104,6 @@ pub struct Netlink {
 
 impl Netlink {
     /// Connects on the current runtime, and subscribes to changes.
-    ///
-    /// # Errors
-    /// If there is no netlink socket to be had.
     pub fn open() -> std::io::Result<(Self, Changes)> {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
         let (connection, handle, messages) = rtnetlink::new_multicast_connection(&groups)?;
@@ -115,18 +112,12 @@ impl Netlink {
     }
 
     /// All interfaces.
-    ///
-    /// # Errors
-    /// What the kernel answers.
     pub async fn interfaces(&self) -> Result<Vec<Interface>, NetlinkError> {
         let messages = self.handle.link().get().execute().map_ok(message::interface);
         messages.try_collect().await.map_err(failed("list interfaces"))
     }
 
     /// All addresses of all interfaces.
-    ///
-    /// # Errors
-    /// What the kernel answers.
     pub async fn addresses(&self) -> Result<Vec<ActualAddress>, NetlinkError> {
         let messages = self.handle.address().get().execute();
         let addresses = messages.try_filter_map(|message| std::future::ready(Ok(message::address(message))));
@@ -134,9 +125,6 @@ impl Netlink {
     }
 
     /// The interface of the default route with the least metric: IPv4's, else IPv6's.
-    ///
-    /// # Errors
-    /// What the kernel answers.
     pub async fn default_route_interface(&self) -> Result<Option<IfIndex>, NetlinkError> {
         for request in
             [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()]

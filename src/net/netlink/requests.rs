@@ -1,4 +1,4 @@
-//! A netlink socket for requests that the kernel answers before the system call returns.
+//! A netlink socket for requests that the kernel completes before the system call returns.
 
 use std::collections::VecDeque;
 use std::io::{Error, Result};

@@ -26,7 +26,7 @@ use crate::model::{ActualAddress, Family, IfIndex, Vip};
 pub struct Hold {
     pub interface: IfIndex,
     pub vip: Vip,
-    /// Valid lifetime; `u32::MAX` is for ever.
+    /// Valid lifetime; `u32::MAX` is infinite.
     pub seconds: u32,
     pub scope: Scope,
 }
@@ -48,9 +48,6 @@ pub struct NetlinkWriter {
 
 impl NetlinkWriter {
     /// Connects.
-    ///
-    /// # Errors
-    /// If there is no netlink socket to be had.
     pub fn open() -> std::io::Result<Self> {
         Ok(Self { requests: Requests::open()? })
     }
@@ -60,9 +57,6 @@ impl NetlinkWriter {
     }
 
     /// All addresses of all interfaces, with every earlier change of this writer in effect.
-    ///
-    /// # Errors
-    /// What the kernel answers.
     pub fn addresses(&self) -> Result<Vec<ActualAddress>, NetlinkError> {
         let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         let mut addresses = Vec::new();
@@ -96,9 +90,6 @@ impl NetlinkWriter {
     }
 
     /// The routes of a table that have its protocol and lead to an interface.
-    ///
-    /// # Errors
-    /// What the kernel answers.
     pub fn routes(&self, table: Table) -> Result<BTreeSet<TableRoute>, NetlinkError> {
         let mut routes = BTreeSet::new();
         for family in [Family::V4, Family::V6] {
@@ -144,7 +135,7 @@ impl NetlinkWriter {
     /// Creates an interface on the one with this index, marks it as ours, and sets it up.
     ///
     /// # Errors
-    /// What the kernel answers: it may lack the module for this kind.
+    /// For instance if the kernel lacks the module for this kind.
     pub fn add_interface(&self, parent: IfIndex, interface: &ManagedInterface) -> Result<(), NetlinkError> {
         let name = interface.name();
         let created = match interface {
@@ -165,9 +156,6 @@ impl NetlinkWriter {
     }
 
     /// Removes an interface.
-    ///
-    /// # Errors
-    /// What the kernel answers.
     pub fn remove_interface(&self, index: IfIndex) -> Result<(), NetlinkError> {
         let mut message = LinkMessage::default();
         message.header.index = index.0;

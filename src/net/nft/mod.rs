@@ -39,7 +39,7 @@ const CHUNK: usize = 500;
 /// Suppresses replies about these addresses for a minute.
 ///
 /// # Errors
-/// What the kernel answers, for instance that it lacks nf_tables for a family.
+/// For instance if the kernel lacks nf_tables for a family.
 pub fn suppress_replies(addresses: &[IpAddr]) -> std::io::Result<()> {
     for (family, members) in by_family(addresses) {
         match transact(&create(family)) {
@@ -54,9 +54,6 @@ pub fn suppress_replies(addresses: &[IpAddr]) -> std::io::Result<()> {
 }
 
 /// Permits replies about these addresses again. An address that was not suppressed counts as success.
-///
-/// # Errors
-/// What the kernel answers.
 pub fn restore_replies(addresses: &[IpAddr]) -> std::io::Result<()> {
     for (family, members) in by_family(addresses) {
         for chunk in members.chunks(CHUNK) {
@@ -74,9 +71,6 @@ pub fn restore_replies(addresses: &[IpAddr]) -> std::io::Result<()> {
 }
 
 /// Removes both tables, which an earlier process may have left. Missing tables count as success.
-///
-/// # Errors
-/// What the kernel answers.
 pub fn clear() -> std::io::Result<()> {
     for family in [V4, V6] {
         match transact(&[delete_table(family)]) {

@@ -170,7 +170,7 @@ fn plan_service(
     let forced = view.annotation(WITHOUT_ENDPOINTS).is_some_and(|value| value.eq_ignore_ascii_case("true"));
     let any = state.endpoints.any(key);
     (service.has_endpoints, service.servable_here) = match view.traffic_policy {
-        // Its endpoints go with it, and its port mappings are closed from its address.
+        // Its endpoints are deleted with it; it keeps its address until its port mappings are closed.
         _ if state.terminating.contains(key) => (true, true),
         TrafficPolicy::Cluster => (any || forced, any || forced),
         TrafficPolicy::Local => (any, state.endpoints.on(key, &context.me)),
@@ -184,7 +184,7 @@ fn plan_service(
     service.issues.extend(problems.into_iter().map(Issue::Annotation));
 }
 
-/// Annotations about interfaces and elections that cannot be followed.
+/// Annotations about interfaces and elections that cannot be applied.
 fn annotation_problems(context: &PlanContext, view: &ServiceView) -> Vec<String> {
     let not_yet =
         NOT_YET.iter().filter(|(name, _)| view.annotation(name).is_some_and(|value| value != "false"));
@@ -197,7 +197,7 @@ fn annotation_problems(context: &PlanContext, view: &ServiceView) -> Vec<String>
     }
     if let Some(vlan) = view.annotation(SERVICE_VLAN).filter(|vlan| vlan_of(vlan).is_none()) {
         problems.push(format!(
-            "{SERVICE_VLAN}: `{vlan}` is not an interface with a VLAN's number, such as eth0.200, from 1 to 4094"
+            "{SERVICE_VLAN}: `{vlan}` is not `<parent>.<VLAN ID>`, such as eth0.200, with an ID from 1 to 4094"
         ));
     }
     if view.annotation(LEASE_NAME).is_some() && view.traffic_policy == TrafficPolicy::Local {
