@@ -92,7 +92,7 @@ fn own_addresses(interface: IfIndex, addresses: &[ActualAddress]) -> Vec<IpAddr>
 /// What `manager --dry-run` prints.
 fn plan(config: &Config) -> String {
     let list = |items: Vec<String>| items.join(", ");
-    let (mode, election) = (config.mode.name(), &config.election);
+    let (mode, election) = (config.mode, &config.election);
     let mut text = format!("The configuration is valid. Node: {}.\n", config.node_name);
     if !config.targets.is_empty() {
         let from = match config.elects_control_plane() {

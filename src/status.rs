@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::bgp::status::PeerStates;
 use crate::election::status::{ElectionStatus, RoleName};
 use crate::net::clock;
-use crate::publish::reporter::ServicesStatus;
+use crate::publish::report::ServicesStatus;
 use crate::reconcile::reporter::AddressStatus;
 
 /// Without an iteration of the main loop for this long, the process is unhealthy.

@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_vip::election::elector::{
     DrainReason, Elector, Input, LeaseRequest, LeaseResponse, Output, SegmentRequest,
 };
+use kube_vip::election::health::Report;
 use kube_vip::election::{LeaderElectionRecord, LeaseObject, Settings};
 use kube_vip::model::BootTime;
 use kube_vip::model::{ClaimSource, Health, Role};
@@ -314,7 +315,7 @@ fn a_stop_that_cannot_release_ends_all_the_same() {
 }
 
 fn failing(peer_serving: bool) -> Input {
-    Input::Health { local: Health::Failing, peer_serving }
+    Input::Health(Report { local: Health::Failing, peer_serving })
 }
 
 #[test]
@@ -425,7 +426,7 @@ fn a_withdrawal_while_it_probes_waits_for_the_result() {
 fn refused() -> Script {
     let mut script = Script::new(settings());
     script.outputs();
-    script.tell_at(5, Input::Health { local: Health::Serving, peer_serving: false });
+    script.tell_at(5, Input::Health(Report { local: Health::Serving, peer_serving: false }));
     script.answer(0, 10, LeaseResponse::Forbidden);
     assert_eq!(script.outputs(), [Asked::Probe]);
     script
@@ -475,7 +476,7 @@ fn a_provisional_claim_yields_to_another_station_and_to_a_lease_holder_at_once()
 fn a_provisional_claim_is_never_made_because_the_api_cannot_be_reached() {
     let mut script = Script::new(settings());
     script.outputs();
-    script.tell_at(5, Input::Health { local: Health::Serving, peer_serving: false });
+    script.tell_at(5, Input::Health(Report { local: Health::Serving, peer_serving: false }));
     script.answer(0, 10, LeaseResponse::Failed { retry_after: None });
     script.wait_until(20_000);
     assert_eq!(script.outputs(), [Asked::Read]);
@@ -483,11 +484,11 @@ fn a_provisional_claim_is_never_made_because_the_api_cannot_be_reached() {
     // Nor while the server does not report itself healthy, nor where a holder is known.
     let mut script = Script::new(settings());
     script.outputs();
-    script.tell_at(5, Input::Health { local: Health::Refusing, peer_serving: false });
+    script.tell_at(5, Input::Health(Report { local: Health::Refusing, peer_serving: false }));
     script.answer(0, 10, LeaseResponse::Forbidden);
     assert_eq!(script.outputs(), []);
     let mut script = standby();
-    script.tell_at(20, Input::Health { local: Health::Serving, peer_serving: false });
+    script.tell_at(20, Input::Health(Report { local: Health::Serving, peer_serving: false }));
     script.wait_until(5010);
     script.outputs();
     script.answer(5010, 5020, LeaseResponse::Forbidden);

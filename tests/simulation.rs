@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_vip::election::elector::{Input, LeaseRequest, LeaseResponse, Output, SegmentRequest};
+use kube_vip::election::health::Report;
 use kube_vip::election::record::{Acquired, Write};
 use kube_vip::election::{Elector, LeaderElectionRecord, LeaseObject, Settings};
 use kube_vip::model::{ActualAddress, BootTime, IfIndex, Vip};
@@ -574,7 +575,7 @@ impl World {
             let peer_serving =
                 (0..self.agents.len()).any(|other| other != agent && self.agents[other].healthy);
             if self.agents[agent].running && !self.agents[agent].frozen {
-                self.feed(agent, Some(Input::Health { local, peer_serving }));
+                self.feed(agent, Some(Input::Health(Report { local, peer_serving })));
             }
         }
     }

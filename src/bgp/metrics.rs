@@ -1,6 +1,5 @@
 //! Prometheus metrics of BGP sessions.
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -10,16 +9,9 @@ use super::fsm::FsmState;
 use super::status::PeerStatus;
 use crate::metrics::{add, count};
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Peer {
-    peer: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PeerState {
-    state: String,
-    peer: String,
-}
+/// The label `peer`, and the labels `state` and `peer`.
+type Peer = [(&'static str, String); 1];
+type PeerState = [(&'static str, String); 2];
 
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -44,21 +36,21 @@ impl Metrics {
             let gauge = self.states.get_or_create(&state_label(&status.peer, state));
             gauge.set(i64::from(state == status.state));
         }
-        let label = Peer { peer: status.peer.clone() };
+        let label = [("peer", status.peer.clone())];
         self.routes_sent.get_or_create(&label).set(count(status.sent));
         self.routes_received.get_or_create(&label).set(count(status.received));
         self.losses.get_or_create(&label).inc_by(0);
     }
 
     pub(super) fn session_lost(&self, peer: &str) {
-        self.losses.get_or_create(&Peer { peer: peer.to_owned() }).inc();
+        self.losses.get_or_create(&[("peer", peer.to_owned())]).inc();
     }
 
     pub(super) fn remove(&self, peer: &str) {
         for state in FsmState::ALL {
             self.states.remove(&state_label(peer, state));
         }
-        let label = Peer { peer: peer.to_owned() };
+        let label = [("peer", peer.to_owned())];
         self.losses.remove(&label);
         self.routes_sent.remove(&label);
         self.routes_received.remove(&label);
@@ -68,7 +60,7 @@ impl Metrics {
 /// State names as in the Go program, whose library is GoBGP.
 fn state_label(peer: &str, state: FsmState) -> PeerState {
     let state = format!("SESSION_STATE_{}", state.to_string().to_uppercase());
-    PeerState { state, peer: peer.to_owned() }
+    [("state", state), ("peer", peer.to_owned())]
 }
 
 #[cfg(test)]

@@ -48,7 +48,8 @@ use crate::model::Family;
 /// A validated configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    pub mode: Mode,
+    /// How addresses are announced, by the name that the Go program logs at start.
+    pub mode: &'static str,
     /// In lower case.
     pub node_name: String,
     /// The control plane's VIPs as given.
@@ -111,27 +112,5 @@ impl Config {
     /// Whether addresses are advertised to routers instead of to the neighbours on an interface.
     pub fn is_routed(&self) -> bool {
         self.bgp.is_some() || self.table.is_some()
-    }
-}
-
-/// How addresses are announced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// ARP and NDP.
-    Arp,
-    Bgp,
-    RoutingTable,
-    Wireguard,
-}
-
-impl Mode {
-    /// The name that the Go program logs at start.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Arp => "ARP",
-            Self::Bgp => "BGP",
-            Self::RoutingTable => "Routing Table",
-            Self::Wireguard => "Wireguard",
-        }
     }
 }

@@ -6,9 +6,7 @@ use super::problem::{Problem, nearest};
 use super::raw::Raw;
 use super::settings::{Key, Values};
 use super::value::ElectionStore;
-use super::{
-    Config, Mode, api, bgp, dhcp, election, layer2, mdns, routing_table, services, telemetry, upnp, vip,
-};
+use super::{Config, api, bgp, dhcp, election, layer2, mdns, routing_table, services, telemetry, upnp, vip};
 
 /// What validation has to know about this host.
 #[derive(Debug, Clone, Default)]
@@ -101,7 +99,7 @@ pub fn check(raw: Raw, facts: &HostFacts) -> Result<Config, Vec<Problem>> {
     let dhcp = dhcp::read(&values, &mut problems);
     let (Some((_, mode)), true) = (modes.first(), problems.is_empty()) else { return Err(problems) };
     Ok(Config {
-        mode: *mode,
+        mode,
         node_name: values.node_name.as_ref().unwrap_or(&facts.hostname).to_lowercase(),
         targets,
         prefixes,
@@ -123,12 +121,13 @@ pub fn check(raw: Raw, facts: &HostFacts) -> Result<Config, Vec<Problem>> {
     })
 }
 
-fn modes(values: &Values) -> Vec<(Key, Mode)> {
+/// The modes that are on.
+fn modes(values: &Values) -> Vec<(Key, &'static str)> {
     let all = [
-        (values.arp, Key::Arp, Mode::Arp),
-        (values.bgp, Key::Bgp, Mode::Bgp),
-        (values.routing_table, Key::RoutingTable, Mode::RoutingTable),
-        (values.wireguard, Key::Wireguard, Mode::Wireguard),
+        (values.arp, Key::Arp, "ARP"),
+        (values.bgp, Key::Bgp, "BGP"),
+        (values.routing_table, Key::RoutingTable, "Routing Table"),
+        (values.wireguard, Key::Wireguard, "Wireguard"),
     ];
     all.into_iter().filter(|(on, ..)| *on).map(|(_, key, mode)| (key, mode)).collect()
 }

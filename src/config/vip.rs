@@ -4,9 +4,8 @@ use std::net::IpAddr;
 
 use super::value::address;
 use super::{Key, Origin, Problem, SubnetPrefix, Values};
-use crate::model::Vip;
 use crate::model::validation::{is_name, unusable};
-use crate::model::vip::host_prefix;
+use crate::model::{Family, Vip};
 
 /// A VIP as given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +47,7 @@ impl Prefixes {
 
     pub fn of(&self, address: IpAddr) -> u8 {
         let configured = if address.is_ipv4() { self.v4 } else { self.v6 };
-        configured.unwrap_or(host_prefix(address))
+        configured.unwrap_or(Family::of(address).bits())
     }
 }
 
@@ -107,7 +106,7 @@ pub(super) fn check(values: &Values, targets: &[VipTarget], prefixes: Prefixes) 
                     let allowed = format!("an address that can be announced (this one is a {kind} address)");
                     unacceptable(address.to_string(), allowed)
                 }));
-                if prefixes.of(*address) > host_prefix(*address) {
+                if prefixes.of(*address) > Family::of(*address).bits() {
                     let allowed = format!("a prefix length for {address}");
                     problems.push(values.raw.unacceptable(Key::VipSubnet, allowed));
                 }

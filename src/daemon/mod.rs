@@ -108,7 +108,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     tracing::info!(version = crate::VERSION, build = crate::BUILD, "kube-vip.io");
     tracing::info!(
         namespace = config.election.lease.namespace,
-        Mode = config.mode.name(),
+        Mode = config.mode,
         node = config.node_name,
         interface = interface.name,
         "starting"
@@ -184,9 +184,9 @@ impl Daemon {
             reconcile::driver::Driver::new(options, reconciled, reporter, netlink, self.host.clone());
         self.start_health(&elections.inputs, &elections.probe_health)?;
         let config = context::elections(&self.config);
-        let (driver, events) =
-            election::driver::Driver::new(config, self.api.clone(), self.report.election.clone(), channels);
-        self.tasks.elections(driver.run(events));
+        let reporter = self.report.election.clone();
+        let driver = election::driver::Driver::new(config, self.api.clone(), reporter, channels);
+        self.tasks.elections(driver.run());
         let config = &self.config;
         let speaker = match &config.bgp {
             Some(bgp) => Some(bgp::start(

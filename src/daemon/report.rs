@@ -20,7 +20,7 @@ pub(super) struct Report {
     registry: Arc<Registry>,
     pub(super) election: Arc<election::reporter::Reporter>,
     pub(super) host: Arc<reconcile::reporter::Reporter>,
-    pub(super) services: Arc<publish::reporter::Reporter>,
+    pub(super) services: publish::report::Report,
     pub(super) dhcp_metrics: dhcp::metrics::Metrics,
     pub(super) upnp_metrics: upnp::metrics::Metrics,
     pub(super) bgp_metrics: bgp::metrics::Metrics,
@@ -43,7 +43,7 @@ impl Report {
         let r = &mut registry;
         let election = election::metrics::Metrics::register(r, node, &lease);
         let host = reconcile::metrics::Metrics::register(r);
-        let services = publish::reporter::Metrics::register(r);
+        let services = publish::report::Report::register(r);
         let dhcp_metrics = dhcp::metrics::Metrics::register(r);
         let upnp_metrics = upnp::metrics::Metrics::register(r);
         let bgp_metrics = bgp::metrics::Metrics::register(r);
@@ -51,12 +51,11 @@ impl Report {
         let lease = if config.elects() { lease } else { String::new() };
         let election = election::reporter::Reporter::new(election, events.clone(), vips, node, &lease);
         let host = reconcile::reporter::Reporter::new(host, events.clone());
-        let services = publish::reporter::Reporter::new(services);
         let sources = Sources {
-            mode: config.mode.name(),
+            mode: config.mode,
             election: election.status(),
             host: host.status(),
-            services: services.status(),
+            services: services.status.subscribe(),
         };
         Self {
             registry: Arc::new(registry),

@@ -39,7 +39,8 @@ pub struct Driver {
     in_flight: FuturesUnordered<InFlight>,
     cancel: BTreeMap<LeaseName, AbortHandle>,
     watches: JoinSet<()>,
-    events: mpsc::Sender<Input>,
+    /// Of watches.
+    events: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     restart: BTreeMap<LeaseName, mpsc::Sender<()>>,
     /// Whether the watch of a primary Lease is open.
     watching: BTreeMap<LeaseName, bool>,
@@ -48,15 +49,10 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Elections that have not begun, and the receiver of watch events for [`Self::run`].
-    pub fn new(
-        config: Config,
-        api: Arc<Api>,
-        observer: Arc<dyn Observer>,
-        channels: Channels,
-    ) -> (Self, mpsc::Receiver<Input>) {
-        let (events, events_out) = mpsc::channel(256);
-        let driver = Self {
+    /// Elections that have not begun.
+    pub fn new(config: Config, api: Arc<Api>, observer: Arc<dyn Observer>, channels: Channels) -> Self {
+        let (events_in, events) = mpsc::channel(256);
+        Self {
             api,
             observer,
             request_timeout: config.settings.retry_period.mul_f64(0.8),
@@ -66,16 +62,15 @@ impl Driver {
             in_flight: FuturesUnordered::new(),
             cancel: BTreeMap::new(),
             watches: JoinSet::new(),
-            events,
+            events: (events_in, events),
             restart: BTreeMap::new(),
             watching: BTreeMap::new(),
             anycast_role: Role::Starting,
-        };
-        (driver, events_out)
+        }
     }
 
     /// Takes part until stopped and every Lease is released.
-    pub async fn run(mut self, mut events: mpsc::Receiver<Input>) -> std::io::Result<()> {
+    pub async fn run(mut self) -> std::io::Result<()> {
         let mut timer = Timer::new()?;
         let mut input = self.candidacies();
         loop {
@@ -98,7 +93,7 @@ impl Driver {
                 biased;
                 Some(input) = channels.inputs.recv() => Some(input),
                 Some(response) = self.in_flight.next() => response.ok(),
-                Some(event) = events.recv() => Some(event),
+                Some(event) = self.events.1.recv() => Some(event),
                 Ok(()) = channels.plan.changed() => self.candidacies(),
                 Ok(()) = channels.drained.changed() => Some(Input::Drain(*channels.drained.borrow_and_update())),
                 Ok(()) = channels.interface_down.changed() => {
@@ -175,7 +170,7 @@ impl Driver {
             watcher::Config::default(),
             convert,
             move |change| Input::Leases(namespace.clone(), change),
-            self.events.clone(),
+            self.events.0.clone(),
         ));
     }
 
@@ -185,7 +180,7 @@ impl Driver {
         let watch = LeaseWatch {
             api: self.api.clone(),
             lease,
-            events: self.events.clone(),
+            events: self.events.0.clone(),
             restart: restart_out,
             request_timeout: self.request_timeout,
         };

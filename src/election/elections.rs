@@ -42,8 +42,6 @@ pub struct Config {
 pub enum Input {
     /// Every group, and whether this host is a candidate for it.
     Candidacies(BTreeMap<GroupId, Candidacy>),
-    /// The control plane's Lease carries this annotation from the next write on.
-    Annotate(LeaseName, &'static str, String),
     Elector(LeaseName, elector::Input),
     /// Leases of a namespace.
     Leases(String, Change<(LeaseName, Box<LeaseObject>)>),
@@ -148,14 +146,7 @@ impl Elections {
 
     /// The best health of the local API server by any family.
     pub fn api_server_health(&self) -> Health {
-        let reports = self.reports.values().map(|report| report.local);
-        let best = reports.max_by_key(|health| match health {
-            Health::Serving => 3,
-            Health::Refusing => 2,
-            Health::Failing => 1,
-            Health::Unknown => 0,
-        });
-        best.unwrap_or_default()
+        self.reports.values().map(|report| report.local).max().unwrap_or_default()
     }
 
     /// Whether a stop is complete: every Lease is released, every route withdrawn.
@@ -169,7 +160,6 @@ impl Elections {
         self.now = now;
         match input {
             Input::Candidacies(candidacies) => self.set_candidacies(candidacies),
-            Input::Annotate(lease, name, value) => self.input(&lease, elector::Input::Annotate(name, value)),
             Input::Elector(lease, input) => {
                 if matches!(input, elector::Input::Response { .. }) {
                     self.in_flight.remove(&lease);
@@ -301,8 +291,8 @@ impl Elections {
             self.input(&lease, elector::Input::Drain(DrainReason::Operator));
         }
         if control_plane {
-            let Report { local, peer_serving } = self.reports.get(&None).copied().unwrap_or_default();
-            self.input(&lease, elector::Input::Health { local, peer_serving });
+            let report = self.reports.get(&None).copied().unwrap_or_default();
+            self.input(&lease, elector::Input::Health(report));
         } else if self.host.services_drained() && !primary {
             self.input(&lease, elector::Input::Drain(DrainReason::InterfaceDown));
         }
@@ -368,11 +358,11 @@ impl Elections {
     fn apply_host_health(&mut self) {
         while let Some(output) = self.host.poll_output() {
             match output {
-                host_health::Output::Health(Report { local, peer_serving }) => {
+                host_health::Output::Health(report) => {
                     for lease in self.leases_where(|entry| entry.kind == CandidacyKind::ControlPlane) {
-                        self.input(&lease, elector::Input::Health { local, peer_serving });
+                        self.input(&lease, elector::Input::Health(report));
                     }
-                    self.outputs.push_back(Output::Health(local));
+                    self.outputs.push_back(Output::Health(report.local));
                 }
                 host_health::Output::DrainControlPlane(drained) => {
                     for lease in self.leases_where(|entry| entry.kind == CandidacyKind::ControlPlane) {

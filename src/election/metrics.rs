@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -17,45 +17,26 @@ use crate::metrics::add;
 use crate::model::BootTime;
 use crate::net::clock;
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Lease {
-    lease_name: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct NodeLease {
-    node: String,
-    lease_name: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Verb {
-    verb: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct VerbReason {
-    verb: &'static str,
-    reason: &'static str,
-}
+/// Names and values, in the order of the Go program.
+type Labels<const N: usize, V = &'static str> = [(&'static str, V); N];
 
 /// Metrics of one node's election on one Lease.
 #[derive(Debug)]
 pub struct Metrics {
-    lease: Lease,
-    node_lease: NodeLease,
-    is_leader: Family<NodeLease, Gauge>,
-    transitions: Family<Lease, Counter>,
-    last_failover: Family<Lease, Gauge<f64, std::sync::atomic::AtomicU64>>,
-    requests: Family<Verb, Counter>,
-    errors: Family<VerbReason, Counter>,
+    lease: Labels<1, String>,
+    node_lease: Labels<2, String>,
+    is_leader: Family<Labels<2, String>, Gauge>,
+    transitions: Family<Labels<1, String>, Counter>,
+    last_failover: Family<Labels<1, String>, Gauge<f64, std::sync::atomic::AtomicU64>>,
+    requests: Family<Labels<1>, Counter>,
+    errors: Family<Labels<2>, Counter>,
     claim: Arc<ClaimRemaining>,
 }
 
 impl Metrics {
     pub fn register(r: &mut Registry, node: &str, lease: &str) -> Self {
-        let (node, lease_name) = (node.to_owned(), lease.to_owned());
-        let lease = Lease { lease_name: lease_name.clone() };
+        let [node, lease] = [("node", node.to_owned()), ("lease_name", lease.to_owned())];
+        let (lease, node_lease) = ([lease.clone()], [node, lease]);
         let claim = Arc::new(ClaimRemaining { lease: lease.clone(), valid_until: Mutex::default() });
         r.register_collector(Box::new(claim.clone()));
         let metrics = Self {
@@ -68,7 +49,7 @@ impl Metrics {
             ),
             requests: add(r, "api_requests", "Requests for the Lease that succeeded"),
             errors: add(r, "api_errors", "Requests for the Lease that failed"),
-            node_lease: NodeLease { node, lease_name },
+            node_lease,
             lease,
             claim,
         };
@@ -95,18 +76,18 @@ impl Metrics {
     }
 
     pub(super) fn request(&self, verb: &'static str) {
-        self.requests.get_or_create(&Verb { verb }).inc();
+        self.requests.get_or_create(&[("verb", verb)]).inc();
     }
 
     pub(super) fn error(&self, verb: &'static str, reason: FailureReason) {
-        self.errors.get_or_create(&VerbReason { verb, reason: reason.label() }).inc();
+        self.errors.get_or_create(&[("verb", verb), ("reason", reason.label())]).inc();
     }
 }
 
 /// Computed when it is scraped.
 #[derive(Debug)]
 struct ClaimRemaining {
-    lease: Lease,
+    lease: Labels<1, String>,
     valid_until: Mutex<Option<BootTime>>,
 }
 

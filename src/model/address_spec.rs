@@ -3,8 +3,7 @@
 use std::net::IpAddr;
 
 use super::interface::ManagedInterface;
-use super::vip::host_prefix;
-use super::{ActualAddress, IfIndex, Interface, Vip};
+use super::{ActualAddress, Family, IfIndex, Interface, Vip};
 
 /// An address, with the rules for its prefix length and interface on any host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,7 +67,7 @@ impl InterfaceSelector {
 impl AddressSpec {
     /// An address as a host route on an interface.
     pub fn on(address: IpAddr, interface: &str) -> Self {
-        let prefix = PrefixLength::Fixed(host_prefix(address));
+        let prefix = PrefixLength::Fixed(Family::of(address).bits());
         Self { address, prefix, interface: InterfaceSelector::Named(interface.to_owned()) }
     }
 

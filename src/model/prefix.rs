@@ -6,7 +6,6 @@ use std::str::FromStr;
 
 use super::Family;
 use super::family::number;
-use super::vip::host_prefix;
 
 /// A network prefix. The bits of the address beyond its length are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,7 +30,7 @@ impl Prefix {
 
     /// The host route: /32 or /128.
     pub fn host(address: IpAddr) -> Self {
-        Self { address, length: host_prefix(address) }
+        Self { address, length: Family::of(address).bits() }
     }
 
     pub fn family(&self) -> Family {

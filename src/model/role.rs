@@ -112,16 +112,17 @@ pub struct Holder {
 }
 
 /// State of the local API server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// The greater, the better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Health {
     /// Not probed yet.
     #[default]
     Unknown,
-    /// It reports itself alive.
-    Serving,
-    /// It answers 401 or 403: alive, and not yet set up.
-    Refusing,
     /// It has failed for as long as the settings require.
     Failing,
+    /// It answers 401 or 403: alive, and not yet set up.
+    Refusing,
+    /// It reports itself alive.
+    Serving,
 }

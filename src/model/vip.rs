@@ -3,8 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::Family;
-use super::family::number;
+use super::{Family, Prefix};
 
 /// A virtual IP address and the prefix length it gets on the interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,34 +16,19 @@ pub struct Vip {
 impl Vip {
     /// The address as a host route: /32 or /128.
     pub fn host(address: IpAddr) -> Self {
-        Self { address, prefix: host_prefix(address) }
+        Self { address, prefix: Family::of(address).bits() }
     }
-}
 
-impl Vip {
     /// Whether `address` is in the subnet of this prefix length. A host route has no subnet.
     pub fn covers(&self, address: IpAddr) -> bool {
-        let bits = Family::of(self.address).bits();
-        if Family::of(address) != Family::of(self.address) || self.prefix >= bits {
-            return false;
-        }
-        let shift = u32::from(bits - self.prefix);
-        let network = |address| number(address).checked_shr(shift).unwrap_or(0);
-        network(self.address) == network(address)
+        self.prefix < Family::of(self.address).bits()
+            && Prefix::new(self.address, self.prefix).contains(address)
     }
 }
 
 impl fmt::Display for Vip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.prefix)
-    }
-}
-
-/// The prefix length of a host route.
-pub fn host_prefix(address: IpAddr) -> u8 {
-    match address {
-        IpAddr::V4(_) => 32,
-        IpAddr::V6(_) => 128,
     }
 }
 

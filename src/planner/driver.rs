@@ -12,7 +12,7 @@ pub use super::watches::Options;
 use super::{control_plane, dhcp_clients, watches};
 use crate::cluster::Api;
 use crate::dhcp::driver::{Command, Handles};
-use crate::election::{LeaseMetadata, elections};
+use crate::election::{LeaseMetadata, elections, elector};
 use crate::model::{BootTime, Holder, LeaseName, Roles, Vip, VipPlan};
 use crate::net::clock::{self, Timer};
 use crate::upnp::status::GatewayStatus;
@@ -179,7 +179,8 @@ impl Driver {
             return;
         }
         for (name, value) in &annotations {
-            let input = elections::Input::Annotate(control_plane.lease.clone(), name, value.clone());
+            let input = elector::Input::Annotate(name, value.clone());
+            let input = elections::Input::Elector(control_plane.lease.clone(), input);
             self.channels.elections.try_send(input).ok();
         }
         self.annotated = annotations;

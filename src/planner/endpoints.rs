@@ -1,6 +1,6 @@
 //! The endpoints of Services, merged from their EndpointSlices.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Endpoints as OldEndpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -97,11 +97,6 @@ impl Endpoints {
             return self.of(service).filter(here).any(|endpoint| endpoint.ready);
         }
         self.of(service).filter(here).any(|endpoint| endpoint.serving)
-    }
-
-    /// The nodes of a Service's endpoints, for tests and reports.
-    pub fn nodes(&self, service: &ServiceKey) -> BTreeSet<&str> {
-        self.of(service).filter_map(|endpoint| endpoint.node.as_deref()).collect()
     }
 }
 

@@ -13,7 +13,7 @@ use super::events::IssueReports;
 use super::leases::Leases;
 use super::node_labels::{self, ServiceLabels};
 use super::port_mappings::MappingReports;
-use super::reporter::Reporter;
+use super::report::Report;
 use super::writes::{StatusWrites, Write};
 use super::{Options, Sources};
 use crate::cluster::Api;
@@ -23,6 +23,7 @@ use crate::dhcp::driver::Command;
 use crate::dhcp::fsm::LossReason;
 use crate::mdns::driver::{HostRecords, PublishedNames};
 use crate::mdns::records::HostRecord;
+use crate::metrics::count;
 use crate::model::{HostStatus, Roles, Vip};
 use crate::net::clock::{self, Timer};
 use crate::planner::control_plane::ControlPlane;
@@ -58,7 +59,7 @@ pub struct Driver {
     writer: Arc<Writer>,
     control_plane: Option<ControlPlane>,
     channels: Channels,
-    reporter: Arc<Reporter>,
+    report: Report,
     sources: Sources,
     leases: Leases,
     /// Addresses of this node that hosts outside the cluster have.
@@ -75,14 +76,14 @@ impl Driver {
         control_plane: Option<ControlPlane>,
         options: Options,
         channels: Channels,
-        reporter: Arc<Reporter>,
+        report: Report,
     ) -> Self {
         Self {
             api,
             writer: Arc::new(Writer::new("kube-vip", Subresource::Status)),
             control_plane,
             channels,
-            reporter,
+            report,
             sources: Sources { options, ..Sources::default() },
             leases: BTreeMap::new(),
             conflicts: BTreeSet::new(),
@@ -123,7 +124,9 @@ impl Driver {
 
     fn on_plan(&mut self) {
         self.sources.plan = self.channels.plan.borrow_and_update().clone();
-        self.reporter.services(self.sources.plan.services.len());
+        let services = self.sources.plan.services.len();
+        self.report.managed.set(count(services));
+        self.report.status.send_modify(|status| status.services = services);
         self.writes.retain(&self.sources);
         self.publish_announced();
     }
@@ -168,12 +171,14 @@ impl Driver {
         let leases = self.channels.leases.borrow_and_update().clone();
         let before = std::mem::replace(&mut self.leases, leases);
         self.record(self.sources.lease_events(&before, &self.leases));
-        self.reporter.leases(self.sources.lease_lines(self.control_plane.as_ref(), &self.leases));
+        let lines = self.sources.lease_lines(self.control_plane.as_ref(), &self.leases);
+        self.report.status.send_modify(|status| status.leases = lines);
     }
 
     fn on_gateways(&mut self) {
         self.sources.gateways = self.channels.gateways.1.borrow_and_update().clone();
-        self.reporter.gateways(self.sources.gateways.lines());
+        let lines = self.sources.gateways.lines();
+        self.report.status.send_modify(|status| status.gateways = lines);
         let opened = self.mappings.opened(&self.sources);
         self.record(opened);
         self.report_issues();
@@ -182,7 +187,8 @@ impl Driver {
     fn on_names(&mut self) {
         self.sources.names = self.channels.mdns.1.borrow_and_update().clone();
         let lines = self.sources.names.iter().map(|(owner, name)| format!("{owner} is {name}.local"));
-        self.reporter.names(lines.collect());
+        let lines = lines.collect();
+        self.report.status.send_modify(|status| status.names = lines);
         self.record(self.sources.name_events());
     }
 

@@ -5,7 +5,7 @@
 //! GatewayStatus, PublishedNames, leases              ├─► events, node_labels ─► cluster
 //!                                                    ├─► port_mappings ─► upnp
 //!                                                    ├─► names ─► mdns
-//!                                                    └─► reporter ─► `kube-vip status`
+//!                                                    └─► report ─► metrics, `kube-vip status`
 //! ```
 
 pub mod driver;
@@ -14,7 +14,7 @@ mod leases;
 mod names;
 pub mod node_labels;
 mod port_mappings;
-pub mod reporter;
+pub mod report;
 pub mod status;
 mod writes;
 

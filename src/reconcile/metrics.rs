@@ -2,24 +2,21 @@
 
 use std::net::IpAddr;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 use crate::metrics::add;
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Address {
-    address: String,
-}
+/// The label `address`.
+type Label = [(&'static str, String); 1];
 
 /// Counters by address.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
-    announcements: Family<Address, Counter>,
-    conflicts: Family<Address, Counter>,
-    repairs: Family<Address, Counter>,
+    announcements: Family<Label, Counter>,
+    conflicts: Family<Label, Counter>,
+    repairs: Family<Label, Counter>,
 }
 
 impl Metrics {
@@ -50,8 +47,8 @@ impl Metrics {
     }
 }
 
-fn label(address: IpAddr) -> Address {
-    Address { address: address.to_string() }
+fn label(address: IpAddr) -> Label {
+    [("address", address.to_string())]
 }
 
 #[cfg(test)]

@@ -211,8 +211,8 @@ fn elect(
     let (_, drained) = watch::channel(false);
     let (channels, handles) = channels(plan, drained, stopping);
     let config = Config { settings, interface: Default::default(), hand_over_time: Duration::ZERO };
-    let (driver, events) = election_driver::Driver::new(config, api, telemetry, channels);
-    (group, handles.roles, tokio::spawn(driver.run(events)))
+    let driver = election_driver::Driver::new(config, api, telemetry, channels);
+    (group, handles.roles, tokio::spawn(driver.run()))
 }
 
 /// A random UUID of the kernel; without one, process id and uptime.

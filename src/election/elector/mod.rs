@@ -179,9 +179,7 @@ impl Elector {
                 }
                 self.watch = if up { Watch::Open } else { Watch::Closed };
             }
-            Input::Health { local, peer_serving } => {
-                self.health = Report { local, peer_serving };
-            }
+            Input::Health(report) => self.health = report,
             Input::Probed { taken } => self.probed(now, taken),
             Input::AddressClaimed => self.address_claimed(now),
             Input::Succeeded => {

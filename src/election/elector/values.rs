@@ -6,7 +6,8 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::super::record::{LeaseObject, Write};
-use crate::model::{BootTime, Health};
+use crate::election::health::Report;
+use crate::model::BootTime;
 
 /// Parameters of an election.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,11 +80,7 @@ pub enum Input {
     WatchedDeletion,
     /// Whether the watch is open.
     Watching(bool),
-    /// See [`Report`](crate::election::health::Report).
-    Health {
-        local: Health,
-        peer_serving: bool,
-    },
+    Health(Report),
     /// The result of a probe for the addresses.
     Probed {
         /// Another host answered.

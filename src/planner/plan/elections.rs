@@ -23,17 +23,13 @@ const STEP: Duration = Duration::from_millis(30);
 const STEPS: usize = 3;
 
 /// Services that share an address or a Lease move together.
-#[derive(Debug, Default)]
-struct Component {
-    services: Vec<ServiceKey>,
-}
+type Component = Vec<ServiceKey>;
 
 /// Assigns each of these Services to its group.
 pub(super) fn elect(context: &PlanContext, state: &ClusterState, plan: &mut Plan, elected: &[ServiceKey]) {
-    let elects_alone =
-        |component: &Component| component.services.iter().any(|key| elects_alone(context, plan, key));
+    let elects_alone = |component: &Component| component.iter().any(|key| elects_alone(context, plan, key));
     let (alone, by_mode): (Vec<_>, Vec<_>) = components(plan, elected).into_iter().partition(elects_alone);
-    let by_mode: Vec<ServiceKey> = by_mode.into_iter().flat_map(|component| component.services).collect();
+    let by_mode: Vec<ServiceKey> = by_mode.into_iter().flatten().collect();
     place_alone(context, state, plan, &alone);
     match &context.mode {
         Mode::PerService => {}
@@ -146,7 +142,7 @@ fn components(plan: &Plan, keys: &[ServiceKey]) -> Vec<Component> {
         for other in linked.into_iter().filter(|other| *other != home) {
             let moved = components.get_mut(other).map(std::mem::take).unwrap_or_default();
             if let Some(component) = components.get_mut(home) {
-                component.services.extend(moved.services);
+                component.extend(moved);
             }
             by_address.values_mut().chain(by_lease.values_mut()).for_each(|index| {
                 if *index == other {
@@ -155,19 +151,19 @@ fn components(plan: &Plan, keys: &[ServiceKey]) -> Vec<Component> {
             });
         }
         if let Some(component) = components.get_mut(home) {
-            component.services.push(key.clone());
+            component.push(key.clone());
         }
         by_address.extend(service.addresses.iter().map(|address| (*address, home)));
         by_lease.insert(lease, home);
     }
-    components.retain(|component| !component.services.is_empty());
+    components.retain(|component| !component.is_empty());
     components
 }
 
 /// Elections of components, on the Lease of the oldest Service.
 fn place_alone(context: &PlanContext, state: &ClusterState, plan: &mut Plan, components: &[Component]) {
     let lease = |component: &Component| {
-        let services = component.services.iter().filter_map(|key| plan.services.get_key_value(key));
+        let services = component.iter().filter_map(|key| plan.services.get_key_value(key));
         let (key, oldest) = services.min_by_key(|(key, service)| (service.view.created, *key))?;
         Some(lease_of(key, &oldest.view))
     };
@@ -177,7 +173,7 @@ fn place_alone(context: &PlanContext, state: &ClusterState, plan: &mut Plan, com
         holders.filter(|holder| holder.is_current).map(|holder| holder.identity.as_str()).collect();
     for (component, lease) in components.iter().zip(leases) {
         let Some(lease) = lease else { continue };
-        let services = || component.services.iter().filter_map(|key| plan.services.get(key));
+        let services = || component.iter().filter_map(|key| plan.services.get(key));
         let servable_here = services().any(|service| service.servable_here);
         let leased = services().any(|service| service.dhcp.is_some());
         // A leader has to renew the DHCP lease although no node can serve the Service.
@@ -185,11 +181,11 @@ fn place_alone(context: &PlanContext, state: &ClusterState, plan: &mut Plan, com
         let eligible = servable_here || asleep;
         let announced = services().any(|service| service.view.annotation(VIP_HOST).is_some());
         let addresses = match eligible {
-            true => addresses_of(context, state, plan, &component.services, SERVABLE),
+            true => addresses_of(context, state, plan, component, SERVABLE),
             // Without endpoints it had no address.
             false if leased && !announced => BTreeSet::new(),
             // A node that cannot serve them any more keeps the addresses, without announcing, until another node has them.
-            false => addresses_of(context, state, plan, &component.services, HAS_ENDPOINTS),
+            false => addresses_of(context, state, plan, component, HAS_ENDPOINTS),
         };
         // Candidates do not write to a free Lease at the same time: all but one write would be wasted.
         let able = present.iter().copied().filter(|node| asleep || can_serve(state, plan, component, node));
@@ -197,13 +193,13 @@ fn place_alone(context: &PlanContext, state: &ClusterState, plan: &mut Plan, com
         let delay = STEP * u32::try_from(rank).unwrap_or(0);
         let candidacy =
             Candidacy { eligible, delay, resuming: state.has_all(&addresses), kind: CandidacyKind::Services };
-        add_group(context, plan, &component.services, &lease, candidacy, addresses);
+        add_group(context, plan, component, &lease, candidacy, addresses);
     }
 }
 
 /// Whether a node can serve any Service of the component.
 fn can_serve(state: &ClusterState, plan: &Plan, component: &Component, node: &str) -> bool {
-    component.services.iter().any(|key| match plan.services.get(key).map(|it| it.view.traffic_policy) {
+    component.iter().any(|key| match plan.services.get(key).map(|it| it.view.traffic_policy) {
         Some(TrafficPolicy::Local) => state.endpoints.on(key, node),
         Some(TrafficPolicy::Cluster) => true,
         None => false,
@@ -230,7 +226,7 @@ fn place_in_groups(
     let mut by_group: BTreeMap<usize, Vec<ServiceKey>> = BTreeMap::new();
     for component in components(plan, keys) {
         let group = group_of(plan, &component, count);
-        by_group.entry(group).or_default().extend(component.services);
+        by_group.entry(group).or_default().extend(component);
     }
     for (group, list) in rendezvous::candidates(count, &members, &holders, most).into_iter().enumerate() {
         let lease = Mode::lease_of(base, group);
@@ -255,11 +251,11 @@ fn place_in_groups(
 /// groups. For DHCP the group is needed before the address.
 fn group_of(plan: &Plan, component: &Component, count: usize) -> usize {
     let leased = |key: &&ServiceKey| plan.services.get(*key).is_some_and(|service| service.dhcp.is_some());
-    if let Some(key) = component.services.iter().find(leased) {
+    if let Some(key) = component.iter().find(leased) {
         let spread = usize::try_from(fnv1a(key.to_string().as_bytes()) >> 1);
         return spread.unwrap_or(0) % count.max(1);
     }
-    let services = component.services.iter().filter_map(|key| plan.services.get(key));
+    let services = component.iter().filter_map(|key| plan.services.get(key));
     let lowest = services.flat_map(|service| &service.addresses).min();
     let count = u128::try_from(count.max(1)).unwrap_or(1);
     let folded = lowest.map_or(0, |address| {
