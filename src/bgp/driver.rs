@@ -99,8 +99,11 @@ impl Driver {
                 Ok(()) = self.channels.announced.changed() => self.update_routes(),
                 input = self.transports.next() => self.on_transport_event(input),
                 Some(stream) = self.channels.accepted.recv() => self.on_accepted(stream),
-                Ok(reply) = self.channels.status_requests.recv() => {
-                    drop(reply.send(self.status.with_routes(&self.rib_in, &self.rib_out)));
+                reply = self.channels.status_requests.recv() => {
+                    // An error: this task was late, and the requests that wait are received next.
+                    if let Ok(reply) = reply {
+                        drop(reply.send(self.status.with_routes(&self.rib_in, &self.rib_out)));
+                    }
                 }
                 () = timer.until(deadline) => {
                     self.peer.handle_timeout(clock::now());

@@ -338,7 +338,7 @@ mod tests {
         assert_eq!(
             problems,
             [
-                "balancing control-plane connections (lb_enable by variable lb_enable) is not built into this version yet; it runs the control-plane VIP and Services in ARP, BGP and routing-table mode"
+                "balancing control-plane connections (lb_enable by variable lb_enable) is not supported by this version: unset it"
             ]
         );
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::endpoints::Slice;
@@ -95,19 +96,23 @@ impl Cache {
     ) {
         match change {
             Change::Reset(all) => {
-                self.terminating.clear();
-                self.state.services.clear();
-                all.into_iter().for_each(|(key, view)| self.state.apply(key, view));
+                let mut services: BTreeMap<_, _> =
+                    all.into_iter().map(|(key, view)| (key, Arc::new(view))).collect();
+                for (key, known) in std::mem::take(&mut self.state.services) {
+                    let new = services.get(&key).cloned();
+                    if !self.replace(now, &key, new.as_deref(), context, plan) {
+                        services.insert(key, known);
+                    }
+                }
+                self.state.services = services;
             }
             Change::Applied((key, view)) => {
-                self.terminating.remove(&key);
-                let selected = context.rules.covers(&key, &view);
-                if selected || !self.terminate(now, &key, Some(&view), plan) {
+                if self.replace(now, &key, Some(&view), context, plan) {
                     self.state.apply(key, view);
                 }
             }
             Change::Deleted((key, _)) => {
-                if !self.terminate(now, &key, None, plan) {
+                if self.replace(now, &key, None, context, plan) {
                     self.state.services.remove(&key);
                 }
             }
@@ -115,22 +120,32 @@ impl Cache {
         self.state.terminating = self.terminating.keys().cloned().collect();
     }
 
-    /// Keeps a Service until its port mappings are closed. Returns whether it has any.
-    fn terminate(
+    /// Whether a Service may be replaced by this version, or by none. Without its port mappings it is terminating first.
+    fn replace(
         &mut self,
         now: BootTime,
         key: &ServiceKey,
-        deselected: Option<&ServiceView>,
+        new: Option<&ServiceView>,
+        context: &PlanContext,
         plan: &Plan,
     ) -> bool {
+        if new.is_some_and(|view| context.rules.covers(key, view)) {
+            self.terminating.remove(key);
+            return true;
+        }
+        // The finalizer of a deleted Service is removed before the Service is.
+        if let Some(terminating) = self.terminating.get_mut(key) {
+            terminating.deselected = new.cloned();
+            return false;
+        }
         let mappings = plan.mappings.services.get(key).into_iter().flatten();
         let mappings: Vec<MappingKey> = mappings.map(|mapping| mapping.key.clone()).collect();
         let open = mappings.iter().any(|key| self.gateways.may_be_open(key));
         if open {
-            let (until, deselected) = (now + CLOSE_TIMEOUT, deselected.cloned());
+            let (until, deselected) = (now + CLOSE_TIMEOUT, new.cloned());
             self.terminating.insert(key.clone(), Terminating { until, mappings, deselected });
         }
-        open
+        !open
     }
 
     /// The gateways' state has changed. Returns whether a Service was released.
@@ -289,6 +304,32 @@ mod tests {
         assert!(cache.state.services[&key()].load_balancer);
         cache.apply_gateways(at(1), gateways(false));
         assert!(!cache.state.services[&key()].load_balancer);
+    }
+
+    #[test]
+    fn a_terminating_service_that_loses_its_finalizer_still_waits_for_its_mappings() {
+        let (mut cache, before) = listed(true);
+        let changed = |load_balancer| WatchEvent::Services(Change::Applied((key(), view(load_balancer))));
+        cache.apply(at(0), changed(false), &context(), &before);
+        let after = plan(&context(), &cache.state);
+        cache.apply(at(1), changed(false), &context(), &after);
+        assert!(cache.state.services[&key()].load_balancer);
+        delete(&mut cache, &after);
+        assert!(cache.state.services.contains_key(&key()));
+        assert!(cache.apply_gateways(at(2), gateways(false)));
+        assert!(cache.state.services.is_empty(), "no earlier version comes back");
+    }
+
+    #[test]
+    fn a_new_list_without_a_service_closes_its_mappings_first() {
+        let (mut cache, before) = listed(true);
+        for _ in 0..2 {
+            cache.apply(at(0), WatchEvent::Services(Change::Reset(Vec::new())), &context(), &before);
+            assert!(cache.state.terminating.contains(&key()));
+            assert!(cache.state.services.contains_key(&key()));
+        }
+        assert!(cache.apply_gateways(at(2), gateways(false)));
+        assert!(cache.state.services.is_empty());
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::dhcp::fsm::LossReason;
 use crate::mdns::driver::{HostRecords, PublishedNames};
 use crate::mdns::records::HostRecord;
 use crate::metrics::count;
-use crate::model::{HostStatus, Roles, Vip};
+use crate::model::{BootTime, HostStatus, Roles, Vip};
 use crate::net::clock::{self, Timer};
 use crate::planner::control_plane::ControlPlane;
 use crate::planner::plan::Plan;
@@ -67,6 +67,7 @@ pub struct Driver {
     writes: StatusWrites,
     in_flight: FuturesUnordered<InFlight>,
     issues: IssueReports,
+    reported_at: BootTime,
     mappings: MappingReports,
 }
 
@@ -90,6 +91,7 @@ impl Driver {
             writes: StatusWrites::default(),
             in_flight: FuturesUnordered::new(),
             issues: IssueReports::default(),
+            reported_at: BootTime::default(),
             mappings: MappingReports::default(),
         }
     }
@@ -98,10 +100,11 @@ impl Driver {
     pub async fn run(mut self) -> std::io::Result<()> {
         let mut timer = Timer::new()?;
         let named = self.control_plane.as_ref().is_some_and(|control_plane| control_plane.mdns.is_some());
+        let mut now = clock::now();
         loop {
-            let now = clock::now();
-            let deadline =
-                self.writes.poll_timeout(now).into_iter().chain(self.mappings.poll_timeout(now)).min();
+            // Everything that was due by then has been handled.
+            let writes = self.writes.poll_timeout(now);
+            let deadline = writes.into_iter().chain(self.mappings.poll_timeout(self.reported_at)).min();
             tokio::select! {
                 biased;
                 Ok(()) = self.channels.host.changed() => self.on_host_status(),
@@ -117,7 +120,8 @@ impl Driver {
                 }
                 () = timer.until(deadline) => self.report_issues(),
             }
-            self.start_writes();
+            now = clock::now();
+            self.start_writes(now);
             self.label();
         }
     }
@@ -211,7 +215,8 @@ impl Driver {
     }
 
     fn report_issues(&mut self) {
-        for (service, event) in self.issues.update(clock::now(), &self.sources, &self.mappings) {
+        self.reported_at = clock::now();
+        for (service, event) in self.issues.update(self.reported_at, &self.sources, &self.mappings) {
             tracing::warn!(%service, "{}", event.message);
             self.channels.events.record(event);
         }
@@ -226,11 +231,11 @@ impl Driver {
         watch_ext::set(labels, ServiceLabels { observed, desired });
     }
 
-    fn start_writes(&mut self) {
+    fn start_writes(&mut self, now: BootTime) {
         if !self.sources.options.write_status {
             return;
         }
-        for write in self.writes.start(clock::now(), &self.sources) {
+        for write in self.writes.start(now, &self.sources) {
             let (api, writer) = (self.api.clone(), self.writer.clone());
             self.in_flight.push(Box::pin(async move {
                 let result = writer.write(&api, &write.key, &write.change.to_json()).await;

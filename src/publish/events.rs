@@ -12,7 +12,8 @@ use crate::planner::plan::{Issue, ServicePlan};
 /// Reports each problem once.
 #[derive(Debug, Default)]
 pub(super) struct IssueReports {
-    reported: BTreeMap<ServiceKey, BTreeSet<Issue>>,
+    /// By Service and its UID: a Service that is created again has its own Events.
+    reported: BTreeMap<(ServiceKey, String), BTreeSet<Issue>>,
 }
 
 impl IssueReports {
@@ -28,13 +29,14 @@ impl IssueReports {
         for (key, service) in &sources.plan.services {
             let mut issues = sources.issues(key, service);
             issues.extend(mappings.issues(now, sources, key).into_iter().map(Issue::Gateway));
-            let known = self.reported.get(key);
+            let object = (key.clone(), service.view.uid.clone());
+            let known = self.reported.get(&object);
             for issue in issues.iter().filter(|issue| !known.is_some_and(|known| known.contains(issue))) {
                 let (reason, message) = describe(issue, &sources.options.me);
                 events.push((key.clone(), sources.event(key, true, reason, message)));
             }
             if !issues.is_empty() {
-                current.insert(key.clone(), issues);
+                current.insert(object, issues);
             }
         }
         self.reported = current;

@@ -32,6 +32,7 @@ impl MappingReports {
     pub(super) fn update(&mut self, now: BootTime, sources: &Sources) {
         let unmapped = sources.plan.services.iter().filter(|(key, service)| {
             !sources.plan.mappings.services.contains_key(*key)
+                && !service.terminating
                 && asks(&service.view)
                 && sources.announced(service).next().is_some()
         });

@@ -28,8 +28,8 @@ const WRITE_JITTER: Duration = Duration::from_millis(300);
 pub(super) struct Write {
     pub(super) key: ServiceKey,
     pub(super) change: Change,
-    /// It names this node as a new one.
-    gain: bool,
+    /// Another node announces the Service than before, or none.
+    moved: bool,
 }
 
 /// The schedule of writes.
@@ -116,8 +116,8 @@ impl StatusWrites {
         if change.ingress == service.view.status && now < self.settled_at {
             return None;
         }
-        let gain = host != change.host.as_deref();
-        Some(Write { key: key.clone(), change, gain })
+        let moved = host != change.host.as_deref();
+        Some(Write { key: key.clone(), change, moved })
     }
 
     /// The result of a write. Returns an Event about the Service.
@@ -128,7 +128,7 @@ impl StatusWrites {
         write: Write,
         result: WriteResult,
     ) -> Option<Event> {
-        let Write { key, change, gain } = write;
+        let Write { key, change, moved } = write;
         self.in_flight.remove(&key);
         let WriteResult::Done(view) = result else {
             let first = (Backoff::new(BACKOFF_MIN, BACKOFF_MAX), now);
@@ -144,14 +144,14 @@ impl StatusWrites {
             self.written.insert(key.clone(), *view);
         }
         match change.host {
-            Some(me) if gain => {
+            Some(me) if moved => {
                 Some(sources.event(&key, false, "AddressGained", format!("node {me} announces {addresses}")))
             }
-            None => {
+            None if moved => {
                 let text = format!("withdrew {addresses}: the Service has no ready endpoints");
                 Some(sources.event(&key, true, "AddressWithdrawn", text))
             }
-            Some(_) => None,
+            _ => None,
         }
     }
 

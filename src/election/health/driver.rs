@@ -28,6 +28,7 @@ pub struct Driver {
     inputs: mpsc::Sender<elections::Input>,
     probe: Probe,
     timeout: Duration,
+    timer: Timer,
     tracker: HealthTracker,
 }
 
@@ -46,6 +47,8 @@ enum Probe {
 pub enum CheckError {
     #[error("control_plane_health_check_ca_path: {0}")]
     Client(#[from] ClientError),
+    #[error("cannot create a timer for health checks: {0}")]
+    Timer(#[from] std::io::Error),
 }
 
 impl Driver {
@@ -69,12 +72,11 @@ impl Driver {
             }
         };
         let tracker = HealthTracker::new(threshold, period);
-        Ok(Self { api, active, inputs, probe, timeout, tracker })
+        Ok(Self { api, active, inputs, probe, timeout, timer: Timer::new()?, tracker })
     }
 
     /// Runs until the receiver of its reports is gone.
-    pub async fn run(mut self) -> std::io::Result<()> {
-        let mut timer = Timer::new()?;
+    pub async fn run(mut self) {
         let mut local = Health::default();
         // Probes that time out may follow each other without a pause.
         while !self.inputs.is_closed() {
@@ -95,14 +97,13 @@ impl Driver {
                     tokio::select! {
                         changed = self.active.changed() => if changed.is_err() { break },
                         () = self.inputs.closed() => break,
-                        () = timer.until(self.tracker.poll_timeout()) => {}
+                        () = self.timer.until(self.tracker.poll_timeout()) => {}
                     }
                     continue;
                 }
             };
             self.tracker.handle_input(clock::now(), result);
         }
-        Ok(())
     }
 
     async fn report(&self, before: Health, report: Report) {

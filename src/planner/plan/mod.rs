@@ -45,7 +45,7 @@ pub fn plan(context: &PlanContext, state: &ClusterState) -> Plan {
         }
     }
     plan.unverified = unverified(state, &plan);
-    let mapped = plan.services.iter().filter(|(key, _)| !state.terminating.contains(*key));
+    let mapped = plan.services.iter().filter(|(_, service)| !service.terminating);
     let mapped = mapped.map(|(key, service)| (key, &*service.view, service.addresses.as_slice()));
     plan.mappings = mappings(context.upnp, mapped);
     plan.node_labels.clone_from(&state.node_labels);
@@ -59,7 +59,9 @@ fn plan_services(context: &PlanContext, state: &ClusterState, plan: &mut Plan) {
     plan.lease_conflicts = lease_conflicts(state, &dhcp_specs);
     for (key, view) in covered() {
         let spec = dhcp_specs.remove(key);
-        let mut service = ServicePlan { view: view.clone(), dhcp: spec, ..ServicePlan::default() };
+        let terminating = state.terminating.contains(key);
+        let mut service =
+            ServicePlan { view: view.clone(), terminating, dhcp: spec, ..ServicePlan::default() };
         plan_service(context, state, key, &mut service, plan);
         service.group = shared_group(context, state, &service);
         if service.group.is_none() && (!service.addresses.is_empty() || service.dhcp.is_some()) {
@@ -126,9 +128,13 @@ fn plan_service(
     if let Some(dhcp) = &service.dhcp {
         service.issues.extend(dhcp.wrong.iter().cloned().map(Issue::Annotation));
         let mut uncontested = Vec::new();
+        let mut known = true;
         for family in &dhcp.families {
             let key = leases::key(&view, *family);
-            let Some(lease) = state.leases.get(&key) else { continue };
+            let Some(lease) = state.leases.get(&key) else {
+                known = false;
+                continue;
+            };
             if let Some(conflict) = plan.lease_conflicts.get(&key) {
                 service.issues.push(Issue::Lease(conflict.clone()));
                 continue;
@@ -137,8 +143,8 @@ fn plan_service(
             service.addresses.extend(lease.address);
             uncontested.push(lease);
         }
-        // A node that only follows a lease has no more than these annotations.
-        if uncontested.iter().all(|lease| lease.state != ClientState::Standby) {
+        // A node that only follows a lease, or has not started its client yet, has no more than these annotations.
+        if known && uncontested.iter().all(|lease| lease.state != ClientState::Standby) {
             service.lease_annotations = leases::annotations(dhcp, uncontested);
         }
     }
@@ -171,7 +177,7 @@ fn plan_service(
     let any = state.endpoints.any(key);
     (service.has_endpoints, service.servable_here) = match view.traffic_policy {
         // Its endpoints are deleted with it; it keeps its address until its port mappings are closed.
-        _ if state.terminating.contains(key) => (true, true),
+        _ if service.terminating => (true, true),
         TrafficPolicy::Cluster => (any || forced, any || forced),
         TrafficPolicy::Local => (any, state.endpoints.on(key, &context.me)),
     };

@@ -140,6 +140,8 @@ pub struct Plan {
 pub struct ServicePlan {
     /// The Service as it was planned.
     pub view: Arc<ServiceView>,
+    /// It is deleted or deselected, and keeps its addresses until its port mappings are closed.
+    pub terminating: bool,
     /// Acceptable addresses.
     pub addresses: Vec<IpAddr>,
     /// The VIP group of its addresses.
