@@ -154,7 +154,7 @@ impl Cache {
         self.handle_timeout(now)
     }
 
-    /// Releases terminating Services whose mappings are closed, or after [`CLOSE_TIMEOUT`]. Returns whether there were any.
+    /// Releases terminating Services whose mappings are closed, or after five seconds. Returns whether there were any.
     pub fn handle_timeout(&mut self, now: BootTime) -> bool {
         let gateways = &self.gateways;
         let released = self.terminating.extract_if(.., |_, it| {
