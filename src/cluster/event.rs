@@ -15,7 +15,6 @@ use tokio::time::timeout;
 use super::{Api, ApiClient};
 use crate::model::ServiceKey;
 
-/// An Event to be written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
     /// The involved object. Events of an object without a namespace are written to `default`.
@@ -73,7 +72,6 @@ impl EventRecorder {
     }
 }
 
-/// A reference to a Service.
 pub fn service_reference(key: &ServiceKey, uid: Option<String>) -> ObjectReference {
     ObjectReference {
         api_version: Some("v1".into()),

@@ -53,7 +53,6 @@ struct Server {
     avoid_until: Option<BootTime>,
 }
 
-/// A client for one server.
 #[derive(Clone)]
 pub struct ApiClient {
     pub client: Client,
@@ -92,34 +91,23 @@ impl Api {
         best.client(base.as_ref())
     }
 
-    /// A client for the server on this host.
-    pub async fn local_client(&self) -> Result<ApiClient, SourceError> {
-        self.load().await?;
-        let mut state = self.lock();
-        let State { base, servers, .. } = &mut *state;
-        let server = servers.iter_mut().find(|server| server.endpoint.local);
-        server.ok_or(SourceError::NoServer)?.client(base.as_ref())
-    }
-
-    /// A client for the server on this host by an address of this family: the configured address whatever its family,
-    /// else a detected one, else loopback.
-    pub async fn local_client_by(&self, family: Family) -> Result<ApiClient, SourceError> {
+    /// A client for the server on this host; if a family is given, by an address of it: the configured address whatever
+    /// its family, else a detected one, else loopback.
+    pub async fn local_client(&self, family: Option<Family>) -> Result<ApiClient, SourceError> {
         self.load().await?;
         let configured = self.settings.address.is_some();
         let mut state = self.lock();
         let State { base, servers, by_family, .. } = &mut *state;
-        let mut local = servers.iter().filter(|server| server.endpoint.local).map(|server| &server.endpoint);
-        let first = local.clone().next().ok_or(SourceError::NoServer)?;
-        let endpoint = match local.find(|endpoint| configured || endpoint.family() == Some(family)) {
-            Some(endpoint) => endpoint.clone(),
-            None => first.on_loopback(family, self.settings.port),
-        };
+        let mut local = servers.iter_mut().filter(|server| server.endpoint.local).peekable();
+        let first = local.peek_mut().ok_or(SourceError::NoServer)?;
+        let Some(family) = family else { return first.client(base.as_ref()) };
+        let on_loopback = first.endpoint.on_loopback(family, self.settings.port);
+        let found = local.find(|server| configured || server.endpoint.family() == Some(family));
+        let endpoint = found.map_or(on_loopback, |server| server.endpoint.clone());
         let known = by_family[family].take().filter(|server| server.endpoint == endpoint);
-        let server = known.unwrap_or(Server { endpoint, client: None, avoid_until: None });
-        by_family[family].insert(server).client(base.as_ref())
+        by_family[family].insert(known.unwrap_or_else(|| Server::new(endpoint))).client(base.as_ref())
     }
 
-    /// Clients for the servers on other hosts.
     pub fn peers(&self) -> Vec<ApiClient> {
         let mut state = self.lock();
         let State { base, servers, .. } = &mut *state;
@@ -164,8 +152,8 @@ impl Api {
         for address in servers.iter().filter(|address| !avoid(&address.ip())) {
             let url = format!("https://{address}");
             if !state.servers.iter().any(|server| server.endpoint.url == url) {
-                let endpoint = Endpoint { url, tls_name: tls_name.clone(), local: false, given: false };
-                state.servers.push(Server { endpoint, client: None, avoid_until: None });
+                let tls_name = tls_name.clone();
+                state.servers.push(Server::new(Endpoint { url, tls_name, local: false, given: false }));
             }
         }
         let learnt = state.servers.iter().filter(|server| !server.endpoint.given).count();
@@ -196,11 +184,13 @@ impl Api {
             Err(error) => return Err(error),
         };
         if !known {
-            tracing::info!(credentials = %source.origin, servers = %source.list(), "found the API servers");
+            let urls: Vec<&str> = source.endpoints.iter().map(|endpoint| endpoint.url.as_str()).collect();
+            let servers = urls.join(", ");
+            tracing::info!(credentials = %source.origin, %servers, "found the API servers");
         }
         for endpoint in source.endpoints {
             if !state.servers.iter().any(|server| server.endpoint == endpoint) {
-                state.servers.push(Server { endpoint, client: None, avoid_until: None });
+                state.servers.push(Server::new(endpoint));
             }
         }
         state.base = Some(source.base);
@@ -209,6 +199,10 @@ impl Api {
 }
 
 impl Server {
+    fn new(endpoint: Endpoint) -> Self {
+        Self { endpoint, client: None, avoid_until: None }
+    }
+
     fn client(&mut self, base: Option<&kube::Config>) -> Result<ApiClient, SourceError> {
         let client = match &self.client {
             Some(client) => client.clone(),

@@ -11,7 +11,6 @@ use tokio::time::timeout;
 
 use super::{Api, ApiClient};
 
-/// Requested duration of a watch.
 const WATCH_SECONDS: u32 = 290;
 const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);

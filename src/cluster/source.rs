@@ -28,7 +28,6 @@ pub struct Environment {
     pub own: Vec<IpAddr>,
 }
 
-/// An API server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     pub url: String,
@@ -50,7 +49,6 @@ pub struct Source {
     pub endpoints: Vec<Endpoint>,
 }
 
-/// Why there is no access to an API server.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     #[error("there is no kubeconfig{}, and no service account: waiting for one", missing(.0))]
@@ -77,7 +75,6 @@ fn missing(path: &str) -> String {
     if path.is_empty() { String::new() } else { format!(" at {path} yet (k8s_config_file)") }
 }
 
-/// Which credentials to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Choice {
     /// A kubeconfig; with `rewrite` requests are sent to this host instead of the server named in it.
@@ -115,11 +112,6 @@ impl Source {
             None => Err(SourceError::Missing(settings.kubeconfig.clone())),
         }
     }
-
-    /// The URLs of the servers, for messages.
-    pub fn list(&self) -> String {
-        self.endpoints.iter().map(|endpoint| endpoint.url.as_str()).collect::<Vec<_>>().join(", ")
-    }
 }
 
 async fn from_file(
@@ -139,42 +131,31 @@ async fn from_file(
     let host = base.cluster_url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let through_vip = host.parse().is_ok_and(|address: IpAddr| environment.vips.contains(&address));
     let endpoints = match &settings.address {
-        Some(address) => vec![given(address, settings.port)?],
+        Some(address) => vec![configured(address, settings.port)?],
         None if rewrite || (through_vip && environment.control_plane) => local(settings, environment),
-        None => vec![Endpoint {
-            url: base.cluster_url.to_string().trim_end_matches('/').to_owned(),
-            tls_name: base.tls_server_name.clone(),
-            local: is_own(&host, environment),
-            given: true,
-        }],
+        None => {
+            let tls_name = base.tls_server_name.clone();
+            vec![Endpoint::given(&base.cluster_url.to_string(), tls_name, is_own(&host, environment))]
+        }
     };
     Ok(Source { origin: path, base, endpoints })
 }
 
 fn in_cluster(settings: &crate::config::Api, environment: &Environment) -> Result<Source, SourceError> {
     let base = Config::incluster_env().map_err(|error| SourceError::ServiceAccount(error.to_string()))?;
-    let service = Endpoint {
-        url: base.cluster_url.to_string().trim_end_matches('/').to_owned(),
-        tls_name: None,
-        local: false,
-        given: true,
-    };
     let mut endpoints = match &settings.address {
-        Some(address) => vec![given(address, settings.port)?],
+        Some(address) => vec![configured(address, settings.port)?],
         None if environment.control_plane => local(settings, environment),
         None => Vec::new(),
     };
-    endpoints.push(service);
+    endpoints.push(Endpoint::given(&base.cluster_url.to_string(), None, false));
     Ok(Source { origin: "the pod's service account".into(), base, endpoints })
 }
 
 /// The server on this host: the address of `kubernetes` in /etc/hosts (the static pod's host alias), else loopback.
 fn local(settings: &crate::config::Api, environment: &Environment) -> Vec<Endpoint> {
-    let endpoint = |address: IpAddr, tls_name: Option<String>| Endpoint {
-        url: format!("https://{}", SocketAddr::new(address, settings.port)),
-        tls_name,
-        local: true,
-        given: true,
+    let endpoint = |address: IpAddr, tls_name: Option<String>| {
+        Endpoint::given(&url_of(address, settings.port), tls_name, true)
     };
     if settings.detect {
         let own = environment.own.iter().filter(|address| !environment.vips.contains(address));
@@ -201,16 +182,20 @@ fn addresses_in_hosts(text: &str, name: &str) -> Vec<IpAddr> {
 }
 
 /// A server configured as `host`, `host:port` or URL.
-fn given(text: &str, port: u16) -> Result<Endpoint, SourceError> {
+fn configured(text: &str, port: u16) -> Result<Endpoint, SourceError> {
     let url = match (text.contains("://"), text.parse::<IpAddr>()) {
         (true, _) => text.to_owned(),
-        (false, Ok(address)) => format!("https://{}", SocketAddr::new(address, port)),
+        (false, Ok(address)) => url_of(address, port),
         (false, Err(_)) if text.contains(':') => format!("https://{text}"),
         (false, Err(_)) => format!("https://{text}:{port}"),
     };
     let parsed: http::Uri = url.parse().map_err(|_| SourceError::Address(text.to_owned()))?;
     parsed.host().ok_or_else(|| SourceError::Address(text.to_owned()))?;
-    Ok(Endpoint { url: url.trim_end_matches('/').to_owned(), tls_name: None, local: true, given: true })
+    Ok(Endpoint::given(&url, None, true))
+}
+
+fn url_of(address: IpAddr, port: u16) -> String {
+    format!("https://{}", SocketAddr::new(address, port))
 }
 
 fn is_own(host: &str, environment: &Environment) -> bool {
@@ -221,6 +206,10 @@ fn is_own(host: &str, environment: &Environment) -> bool {
 }
 
 impl Endpoint {
+    fn given(url: &str, tls_name: Option<String>, local: bool) -> Self {
+        Self { url: url.trim_end_matches('/').to_owned(), tls_name, local, given: true }
+    }
+
     /// The family of the URL's address; none if the URL has a name.
     pub fn family(&self) -> Option<Family> {
         let url: http::Uri = self.url.parse().ok()?;
@@ -236,7 +225,7 @@ impl Endpoint {
         };
         // The certificate may lack loopback addresses, but always has this name.
         let tls_name = self.tls_name.clone().or_else(|| Some(KUBERNETES.to_owned()));
-        Self { url: format!("https://{}", SocketAddr::new(address, port)), tls_name, ..self.clone() }
+        Self { url: url_of(address, port), tls_name, ..self.clone() }
     }
 
     /// A client for this server. It has no timeout: each request brings its own.
@@ -304,8 +293,8 @@ mod tests {
             ("https://api.example.com/", "https://api.example.com"),
         ];
         for (text, url) in table {
-            assert_eq!(given(text, 6443).unwrap().url, url);
+            assert_eq!(configured(text, 6443).unwrap().url, url);
         }
-        assert!(given("http://", 6443).is_err());
+        assert!(configured("http://", 6443).is_err());
     }
 }

@@ -49,7 +49,7 @@ pub async fn watch_objects<K, T, M>(
     let backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
     let mut watch =
         Watch { kind, convert, wrap, changes: changes.clone(), backoff, problem: LogOnChange::default() };
-    loop {
+    while !changes.is_closed() {
         let ApiClient { client, server } = match api.client().await {
             Ok(client) => client,
             Err(error) => {
@@ -58,27 +58,13 @@ pub async fn watch_objects<K, T, M>(
                 continue;
             }
         };
-        let end = tokio::select! {
+        tokio::select! {
             biased;
-            () = changes.closed() => return,
-            () = api.until_failed(&server) => End::Stream,
-            end = watch.forward(watcher(select(client), config.clone()), &server) => end,
-        };
-        match end {
-            End::Receiver => return,
-            End::Server => api.failed(&server),
-            End::Stream => {}
+            () = changes.closed() => {}
+            () = api.until_failed(&server) => {}
+            () = watch.forward(watcher(select(client), config.clone()), &api, &server) => {}
         }
     }
-}
-
-/// Why a watch has to be restarted, or ends.
-enum End {
-    /// The server does not respond.
-    Server,
-    Stream,
-    /// The receiver is gone.
-    Receiver,
 }
 
 struct Watch<C, W, M> {
@@ -91,13 +77,13 @@ struct Watch<C, W, M> {
 }
 
 impl<C, W, M> Watch<C, W, M> {
-    /// Forwards the events of one stream.
+    /// Forwards the events of one stream, until it ends or its server does not respond.
     async fn forward<K, T>(
         &mut self,
         stream: impl Stream<Item = Result<Event<K>, watcher::Error>>,
+        api: &Api,
         server: &str,
-    ) -> End
-    where
+    ) where
         C: Fn(K) -> Option<T>,
         W: Fn(Change<T>) -> M,
     {
@@ -118,19 +104,19 @@ impl<C, W, M> Watch<C, W, M> {
                         // The stream resumes, or lists again, by itself.
                         continue;
                     }
-                    return End::Server;
+                    return api.failed(server);
                 }
-                Ok(None) => return End::Stream,
+                Ok(None) => return,
                 Err(_elapsed) => {
                     self.log(format!("{server} did not respond in time"));
-                    return End::Server;
+                    return api.failed(server);
                 }
             };
             self.backoff.reset();
             if let Some(change) = self.convert(event, &mut list)
                 && self.changes.send((self.wrap)(change)).await.is_err()
             {
-                return End::Receiver;
+                return;
             }
         }
     }

@@ -14,16 +14,13 @@ use crate::model::{ServiceKey, ServiceView, service};
 /// Shorter than the time between the end of a claim and the start of the next one: two holders' writes cannot overlap.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The result of a write.
 #[derive(Debug)]
 pub enum WriteResult {
     /// The Service as written.
     Done(Box<ServiceView>),
     /// The Service has changed since the version that the write was decided on.
     Conflict,
-    /// The Service does not exist.
     Gone,
-    /// The API server rejected the write.
     Refused(String),
     /// Unknown: the write may have been applied.
     Failed(String),
@@ -37,7 +34,6 @@ pub enum Subresource {
     Status,
 }
 
-/// The writer of one program.
 #[derive(Debug)]
 pub struct Writer {
     manager: &'static str,

@@ -12,12 +12,9 @@ use crate::model::{BootTime, Claim, Health, Role};
 /// Wait for an API server that has never answered: this host may have none.
 const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Input of an [`AnycastElector`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
-    /// Health of the local API server.
     Health(Health),
-    /// Whether an operator drains this node.
     Drain(bool),
     /// Withdraw and end.
     Stop,

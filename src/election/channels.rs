@@ -13,7 +13,6 @@ use crate::model::{BootTime, GroupId, Holder, LeaseName, Roles, VipPlan};
 /// Capacity of the queue of inputs.
 const INPUTS: usize = 1024;
 
-/// Channels of the elections.
 pub struct Channels {
     /// Groups and candidacies.
     pub plan: watch::Receiver<Arc<VipPlan>>,
@@ -26,7 +25,6 @@ pub struct Channels {
     pub lease: watch::Sender<LeaseMetadata>,
     /// Whether the local API server has to be probed.
     pub probe_health: watch::Sender<bool>,
-    /// Since when the main interface is down.
     pub interface_down: watch::Receiver<Option<BootTime>>,
     /// An operator drains this node.
     pub drained: watch::Receiver<bool>,
@@ -51,31 +49,27 @@ pub fn channels(
     stopping: watch::Receiver<bool>,
 ) -> (Channels, Handles) {
     let (inputs_in, inputs) = mpsc::channel(INPUTS);
-    let (roles, roles_out) = watch::channel(Roles::new());
     let (segment, segment_out) = mpsc::channel(INPUTS);
-    let (holders, holders_out) = watch::channel(BTreeMap::new());
-    let (lease, lease_out) = watch::channel(LeaseMetadata::default());
-    let (probe_health, probe_health_out) = watch::channel(true);
     let (interface_down_in, interface_down) = watch::channel(None);
     let channels = Channels {
         plan,
         inputs,
-        roles,
+        roles: watch::Sender::default(),
         segment,
-        holders,
-        lease,
-        probe_health,
+        holders: watch::Sender::default(),
+        lease: watch::Sender::default(),
+        probe_health: watch::Sender::new(true),
         interface_down,
         drained,
         stopping,
     };
     let handles = Handles {
         inputs: inputs_in,
-        roles: roles_out,
+        roles: channels.roles.subscribe(),
         segment: segment_out,
-        holders: holders_out,
-        lease: lease_out,
-        probe_health: probe_health_out,
+        holders: channels.holders.subscribe(),
+        lease: channels.lease.subscribe(),
+        probe_health: channels.probe_health.subscribe(),
         interface_down: interface_down_in,
     };
     (channels, handles)

@@ -14,7 +14,6 @@ use crate::model::BootTime;
 pub enum ObservedLease {
     /// Never read.
     Unknown,
-    /// The Lease does not exist.
     Missing {
         /// It may be created from then on: until then the claim of the deleted Lease's holder may be valid.
         free_at: BootTime,
@@ -40,13 +39,10 @@ impl ObservedLease {
     }
 
     /// Observes the result of a read, a write or a watch event.
-    #[must_use]
-    pub fn observe(self, lease: LeaseObject, now: BootTime) -> Self {
+    pub fn observe(&mut self, lease: LeaseObject, now: BootTime) {
         match self {
-            Self::Present { lease: before, first_seen } if before.record == lease.record => {
-                Self::Present { lease, first_seen }
-            }
-            _ => Self::Present { lease, first_seen: now },
+            Self::Present { lease: before, .. } if before.record == lease.record => *before = lease,
+            _ => *self = Self::Present { lease, first_seen: now },
         }
     }
 
@@ -55,15 +51,13 @@ impl ObservedLease {
     /// The last holder may have renewed it after the last observation, and its claim outlives the deletion: a known Lease
     /// is free after its whole duration. A Lease that was never observed is free at once; the address is then probed before
     /// it is used.
-    #[must_use]
-    pub fn missing(self, fallback: Duration, now: BootTime) -> Self {
-        match self {
-            Self::Present { lease, .. } => {
-                Self::Missing { free_at: now + lease.record.duration(fallback).max(fallback) }
-            }
-            Self::Missing { free_at } => Self::Missing { free_at },
-            Self::Unknown => Self::Missing { free_at: now },
-        }
+    pub fn observe_missing(&mut self, fallback: Duration, now: BootTime) {
+        let free_at = match self {
+            Self::Present { lease, .. } => now + lease.record.duration(fallback).max(fallback),
+            Self::Missing { free_at } => *free_at,
+            Self::Unknown => now,
+        };
+        *self = Self::Missing { free_at };
     }
 }
 
@@ -141,15 +135,13 @@ mod tests {
 
     #[test]
     fn only_a_changed_record_starts_the_clock_again() {
-        let seen = ObservedLease::Unknown.observe(lease("a", 1, 5), at(10));
-        let annotated = {
-            let mut lease = lease("a", 1, 5);
-            lease.meta.resource_version = Some("9".into());
-            lease
-        };
-        let seen = seen.observe(annotated, at(12));
+        let mut seen = ObservedLease::Unknown;
+        seen.observe(lease("a", 1, 5), at(10));
+        let mut annotated = lease("a", 1, 5);
+        annotated.meta.resource_version = Some("9".into());
+        seen.observe(annotated, at(12));
         assert_eq!(decide(&seen, "me", FIVE), Decision::Acquire { at: at(15) });
-        let seen = seen.observe(lease("a", 2, 5), at(13));
+        seen.observe(lease("a", 2, 5), at(13));
         assert_eq!(decide(&seen, "me", FIVE), Decision::Acquire { at: at(18) });
     }
 
@@ -157,20 +149,26 @@ mod tests {
     fn a_clock_that_is_wrong_by_an_hour_in_the_record_changes_nothing() {
         let hour = 3_600_000_000;
         for renewed in [-hour, 0, hour] {
-            let seen = ObservedLease::Unknown.observe(lease("a", renewed, 5), at(10));
+            let mut seen = ObservedLease::Unknown;
+            seen.observe(lease("a", renewed, 5), at(10));
             assert_eq!(decide(&seen, "me", FIVE), Decision::Acquire { at: at(15) });
         }
     }
 
     #[test]
     fn a_deleted_lease_protects_its_last_holder_for_its_duration() {
-        let seen = ObservedLease::Unknown.observe(lease("a", 1, 5), at(10)).missing(FIVE, at(11));
-        assert_eq!(seen, ObservedLease::Missing { free_at: at(16) });
-        assert_eq!(seen.missing(FIVE, at(14)), ObservedLease::Missing { free_at: at(16) });
+        let mut seen = ObservedLease::Unknown;
+        seen.observe(lease("a", 1, 5), at(10));
+        for now in [11, 14] {
+            seen.observe_missing(FIVE, at(now));
+            assert_eq!(seen, ObservedLease::Missing { free_at: at(16) });
+        }
     }
 
     #[test]
     fn a_lease_that_was_never_seen_is_free_at_once() {
-        assert_eq!(ObservedLease::Unknown.missing(FIVE, at(11)), ObservedLease::Missing { free_at: at(11) });
+        let mut seen = ObservedLease::Unknown;
+        seen.observe_missing(FIVE, at(11));
+        assert_eq!(seen, ObservedLease::Missing { free_at: at(11) });
     }
 }

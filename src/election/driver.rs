@@ -181,10 +181,9 @@ impl Driver {
             api: self.api.clone(),
             lease,
             events: self.events.0.clone(),
-            restart: restart_out,
             request_timeout: self.request_timeout,
         };
-        self.watches.spawn(watch.run());
+        self.watches.spawn(watch.run(restart_out));
     }
 
     fn publish(&mut self, group: GroupId, role: Option<Role>) {

@@ -37,7 +37,6 @@ pub struct Config {
     pub hand_over_time: Duration,
 }
 
-/// Input of [`Elections`].
 #[derive(Debug)]
 pub enum Input {
     /// Every group, and whether this host is a candidate for it.
@@ -47,7 +46,6 @@ pub enum Input {
     Leases(String, Change<(LeaseName, Box<LeaseObject>)>),
     /// Health of the local API server, probed by this family or by none in particular.
     Health(Option<Family>, Report),
-    /// Since when the main interface is down.
     InterfaceDown(Option<BootTime>),
     /// Whether an operator drains this node.
     Drain(bool),
@@ -55,7 +53,6 @@ pub enum Input {
     Stop,
 }
 
-/// Output of [`Elections`].
 #[derive(Debug)]
 pub enum Output {
     /// Send a request; the response is an [`elector::Input::Response`].
@@ -85,7 +82,6 @@ struct Entry {
     role: Role,
 }
 
-/// The state machine.
 #[derive(Debug)]
 pub struct Elections {
     config: Config,

@@ -18,7 +18,6 @@ pub struct InterfacePolicy {
     pub give_up_after: Option<Duration>,
 }
 
-/// Input of [`HostHealth`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
     ApiServer(Report),
@@ -37,7 +36,6 @@ pub enum Output {
     DrainServices(bool),
 }
 
-/// The state machine.
 #[derive(Debug, Default)]
 pub struct HostHealth {
     policy: InterfacePolicy,

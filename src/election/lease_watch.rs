@@ -21,26 +21,22 @@ const WATCH_SECONDS: u32 = 290;
 /// Pause before a broken watch is opened again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(300);
 
-/// The watch of a Lease, until the receiver of its events is gone.
 pub(super) struct LeaseWatch {
     pub(super) api: Arc<Api>,
     pub(super) lease: LeaseName,
     pub(super) events: mpsc::Sender<elections::Input>,
-    /// Opens the watch again at once.
-    pub(super) restart: mpsc::Receiver<()>,
-    /// Limit for opening a watch.
     pub(super) request_timeout: Duration,
 }
 
 impl LeaseWatch {
-    pub(super) async fn run(mut self) {
+    /// Watches until the receiver of its events is gone. A message on `restart` opens the watch again at once.
+    pub(super) async fn run(self, mut restart: mpsc::Receiver<()>) {
         loop {
-            let (api, lease, events) = (self.api.clone(), self.lease.clone(), self.events.clone());
             let restarted = tokio::select! {
-                _ = watch(api, lease, events, self.request_timeout) => false,
-                requested = self.restart.recv() => requested.is_some(),
+                _ = self.watch() => false,
+                requested = restart.recv() => requested.is_some(),
             };
-            if send(&self.events, &self.lease, Input::Watching(false)).await.is_none() {
+            if self.send(Input::Watching(false)).await.is_none() {
                 return;
             }
             if !restarted {
@@ -48,49 +44,44 @@ impl LeaseWatch {
             }
         }
     }
-}
 
-async fn send(events: &mpsc::Sender<elections::Input>, lease: &LeaseName, input: Input) -> Option<()> {
-    events.send(elections::Input::Elector(lease.clone(), input)).await.ok()
-}
-
-/// One watch, until it ends; none if it could not be opened.
-async fn watch(
-    api: Arc<Api>,
-    lease: LeaseName,
-    events: mpsc::Sender<elections::Input>,
-    request_timeout: Duration,
-) -> Option<()> {
-    let server = api.client().await.ok()?;
-    let leases = kube::Api::<Lease>::namespaced(server.client.clone(), &lease.namespace);
-    let field = format!("metadata.name={}", lease.name);
-    let params = WatchParams::default().fields(&field).timeout(WATCH_SECONDS).disable_bookmarks();
-    // Without a resourceVersion the watch begins with the present state.
-    let Ok(opened) = timeout(request_timeout, leases.watch(&params, "")).await else {
-        api.failed(&server.server);
-        return None;
-    };
-    let mut stream = opened.ok()?.boxed();
-    send(&events, &lease, Input::Watching(true)).await?;
-    let forward = async {
-        while let Ok(Some(event)) = stream.try_next().await {
-            let input = match event {
-                WatchEvent::Added(lease) | WatchEvent::Modified(lease) => {
-                    Input::Watched(Box::new(lease_object(lease)))
-                }
-                WatchEvent::Deleted(_) => Input::WatchedDeletion,
-                WatchEvent::Bookmark(_) => continue,
-                WatchEvent::Error(_) => return,
-            };
-            if send(&events, &lease, input).await.is_none() {
-                return;
-            }
-        }
-    };
-    tokio::select! {
-        () = forward => {}
-        // A server that does not respond to other requests sends no events either.
-        () = api.until_failed(&server.server) => {}
+    async fn send(&self, input: Input) -> Option<()> {
+        self.events.send(elections::Input::Elector(self.lease.clone(), input)).await.ok()
     }
-    Some(())
+
+    /// One watch, until it ends; none if it could not be opened.
+    async fn watch(&self) -> Option<()> {
+        let server = self.api.client().await.ok()?;
+        let leases = kube::Api::<Lease>::namespaced(server.client.clone(), &self.lease.namespace);
+        let field = format!("metadata.name={}", self.lease.name);
+        let params = WatchParams::default().fields(&field).timeout(WATCH_SECONDS).disable_bookmarks();
+        // Without a resourceVersion the watch begins with the present state.
+        let Ok(opened) = timeout(self.request_timeout, leases.watch(&params, "")).await else {
+            self.api.failed(&server.server);
+            return None;
+        };
+        let mut stream = opened.ok()?.boxed();
+        self.send(Input::Watching(true)).await?;
+        let forward = async {
+            while let Ok(Some(event)) = stream.try_next().await {
+                let input = match event {
+                    WatchEvent::Added(lease) | WatchEvent::Modified(lease) => {
+                        Input::Watched(Box::new(lease_object(lease)))
+                    }
+                    WatchEvent::Deleted(_) => Input::WatchedDeletion,
+                    WatchEvent::Bookmark(_) => continue,
+                    WatchEvent::Error(_) => return,
+                };
+                if self.send(input).await.is_none() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = forward => {}
+            // A server that does not respond to other requests sends no events either.
+            () = self.api.until_failed(&server.server) => {}
+        }
+        Some(())
+    }
 }

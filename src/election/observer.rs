@@ -9,24 +9,20 @@ pub trait Observer: Send + Sync {
     fn election(&self, seen: &ObservedLease, role: &Role, now: BootTime);
     /// The role is another variant than before.
     fn role_changed(&self, before: &Role, after: &Role, seen: &ObservedLease, now: BootTime);
-    /// The health of the local API server changed.
     fn health(&self, _health: Health) {}
     /// No API server can be used yet.
     fn no_access(&self, why: &str);
     /// A request for the Lease failed. `why` is for log lines.
     fn call_failed(&self, verb: &'static str, server: &str, reason: FailureReason, why: &str);
-    /// A request for the Lease succeeded.
     fn call_succeeded(&self, verb: &'static str);
 }
 
-/// Why a request for a Lease failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureReason {
     /// Another process wrote first (409).
     Conflict,
     /// 403, or 404 on creation: the namespace does not exist.
     Forbidden,
-    /// No such Lease (404).
     NotFound,
     Timeout,
     Error,

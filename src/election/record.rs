@@ -89,7 +89,8 @@ impl Write {
             Some(record) => (Acquired::Now, record.transitions.saturating_add(1)),
             None => (Acquired::Now, 0),
         };
-        Self { holder: me.to_owned(), duration_seconds: whole_seconds(duration), acquired, transitions }
+        let duration_seconds = i32::try_from(duration.as_secs()).unwrap_or(i32::MAX);
+        Self { holder: me.to_owned(), duration_seconds, acquired, transitions }
     }
 
     /// Release, as client-go does it: no holder, a duration of one second.
@@ -101,10 +102,6 @@ impl Write {
             transitions: before.transitions,
         }
     }
-}
-
-fn whole_seconds(duration: Duration) -> i32 {
-    i32::try_from(duration.as_secs()).unwrap_or(i32::MAX)
 }
 
 #[cfg(test)]

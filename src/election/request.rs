@@ -15,6 +15,8 @@ use crate::cluster::{Api, ApiClient};
 use crate::model::LeaseName;
 use crate::net::clock;
 
+const NO_RESPONSE: LeaseResponse = LeaseResponse::Failed { retry_after: None };
+
 /// Sends a request with a timeout. It starts when the future is first polled; the input has the start time.
 pub async fn send(
     api: Arc<Api>,
@@ -33,31 +35,25 @@ pub async fn send(
         Ok(chosen) => chosen,
         Err(error) => {
             observer.no_access(&error.to_string());
-            return Input::Response { started, response: LeaseResponse::Failed { retry_after: None } };
+            return Input::Response { started, response: NO_RESPONSE };
         }
     };
     let creating = matches!(call, LeaseRequest::Create(_));
-    let outcome = timeout(limit, perform(&chosen, &lease, call)).await;
-    let response = match outcome {
-        Ok(Ok(stored)) => LeaseResponse::Object(Box::new(stored)),
+    let (response, reason, why) = match timeout(limit, perform(&chosen, &lease, call)).await {
+        Ok(Ok(stored)) => {
+            observer.call_succeeded(verb);
+            return Input::Response { started, response: LeaseResponse::Object(Box::new(stored)) };
+        }
         Ok(Err(error)) => {
-            let response = response_of(&error, creating);
-            if matches!(response, LeaseResponse::Failed { .. }) {
-                api.failed(&chosen.server);
-            }
-            observer.call_failed(verb, &chosen.server, reason_of(&response), &error.to_string());
-            response
+            let (response, reason) = response_of(&error, creating);
+            (response, reason, error.to_string())
         }
-        Err(_elapsed) => {
-            api.failed(&chosen.server);
-            let response = LeaseResponse::Failed { retry_after: None };
-            observer.call_failed(verb, &chosen.server, FailureReason::Timeout, "no response in time");
-            response
-        }
+        Err(_elapsed) => (NO_RESPONSE, FailureReason::Timeout, "no response in time".to_owned()),
     };
-    if matches!(response, LeaseResponse::Object(_)) {
-        observer.call_succeeded(verb);
+    if matches!(response, LeaseResponse::Failed { .. }) {
+        api.failed(&chosen.server);
     }
+    observer.call_failed(verb, &chosen.server, reason, &why);
     Input::Response { started, response }
 }
 
@@ -113,26 +109,18 @@ pub fn lease_object(lease: Lease) -> LeaseObject {
     LeaseObject { record, meta }
 }
 
-fn response_of(error: &kube::Error, creating: bool) -> LeaseResponse {
-    let kube::Error::Api(status) = error else { return LeaseResponse::Failed { retry_after: None } };
+fn response_of(error: &kube::Error, creating: bool) -> (LeaseResponse, FailureReason) {
+    let kube::Error::Api(status) = error else { return (NO_RESPONSE, FailureReason::Error) };
     match status.code {
         // A creation answered with 404: the namespace does not exist.
-        404 if creating => LeaseResponse::Forbidden,
-        404 => LeaseResponse::NotFound,
-        409 => LeaseResponse::Conflict,
-        403 => LeaseResponse::Forbidden,
+        404 if creating => (LeaseResponse::Forbidden, FailureReason::Forbidden),
+        404 => (LeaseResponse::NotFound, FailureReason::NotFound),
+        409 => (LeaseResponse::Conflict, FailureReason::Conflict),
+        403 => (LeaseResponse::Forbidden, FailureReason::Forbidden),
         _ => {
             let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
-            LeaseResponse::Failed { retry_after: (seconds > 0).then(|| Duration::from_secs(seconds.into())) }
+            let retry_after = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
+            (LeaseResponse::Failed { retry_after }, FailureReason::Error)
         }
-    }
-}
-
-fn reason_of(response: &LeaseResponse) -> FailureReason {
-    match response {
-        LeaseResponse::Conflict => FailureReason::Conflict,
-        LeaseResponse::Forbidden => FailureReason::Forbidden,
-        LeaseResponse::NotFound => FailureReason::NotFound,
-        LeaseResponse::Object(_) | LeaseResponse::Failed { .. } => FailureReason::Error,
     }
 }

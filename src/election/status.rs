@@ -63,7 +63,6 @@ pub struct ElectionStatus {
     pub lease: String,
     /// The identity in the Lease.
     pub holder: Option<String>,
-    /// `leaseTransitions` of the Lease.
     pub transitions: i32,
     pub role: RoleName,
     /// Time since the role changed.
@@ -90,7 +89,6 @@ impl ElectionStatus {
         self.valid_until = role.claim(now).map(|claim| claim.valid_until);
     }
 
-    /// The status with its times as of `now`.
     #[must_use]
     pub fn at(&self, now: BootTime) -> Self {
         Self {

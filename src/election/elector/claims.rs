@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::super::FENCE_MARGIN;
 use super::state::{
-    AddressState, Freshness, HandOver, Kind, LeaderState, Phase, Probing, State, Verification,
+    AddressState, Freshness, HANDOVER_WINDOW, HandOver, Kind, LeaderState, Phase, Probing, RELEASE_TIMEOUT,
+    State, Verification,
 };
 use super::{Elector, HANDOVER_COOLDOWN, Output, SegmentRequest};
 use crate::model::hash::spread;
@@ -19,7 +20,7 @@ impl Elector {
         }
         let before = match &self.state {
             State::Leader(leader) => Some((leader.claim.since, leader.verification)),
-            State::HandingOver(hand_over) if hand_over.released.is_some() => {
+            State::HandingOver(hand_over) if hand_over.released => {
                 self.handover_not_before = now + HANDOVER_COOLDOWN;
                 Some((hand_over.held_since, Verification::Verified))
             }
@@ -45,7 +46,8 @@ impl Elector {
 
     pub(super) fn released(&mut self, now: BootTime) {
         if let State::HandingOver(hand_over) = &mut self.state {
-            hand_over.released = Some(now);
+            hand_over.released = true;
+            hand_over.until = now + HANDOVER_WINDOW;
         }
     }
 
@@ -62,9 +64,8 @@ impl Elector {
             return;
         }
         self.state = State::HandingOver(HandOver {
-            since: now,
-            valid_until: leader.claim.valid_until,
-            released: None,
+            until: leader.claim.valid_until.min(now + RELEASE_TIMEOUT),
+            released: false,
             held_since: leader.claim.since,
         });
     }

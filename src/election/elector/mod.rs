@@ -25,8 +25,7 @@ use std::time::Duration;
 
 use super::decide::ObservedLease;
 use super::health::Report;
-use crate::model::{BootTime, Role};
-pub use state::HANDOVER_WINDOW;
+use crate::model::{Backoff, BootTime, Role};
 use state::{AddressState, Freshness, Kind, Phase, Probing, State, Verification, Watch};
 pub use values::{DrainReason, Input, LeaseRequest, LeaseResponse, Output, SegmentRequest, Settings};
 
@@ -50,9 +49,9 @@ pub struct Elector {
     in_flight: Option<Kind>,
     /// No request before this moment.
     not_before: BootTime,
-    /// Failed requests in a row.
-    failures: u32,
-    /// Counts pauses, so that each gets its own jitter.
+    /// After failed requests.
+    backoff: Backoff,
+    /// Counts pauses between probes, so that each gets its own jitter.
     pauses: u64,
     health: Report,
     probing: Probing,
@@ -83,7 +82,7 @@ impl Elector {
             state: State::Follower,
             in_flight: None,
             not_before: zero,
-            failures: 0,
+            backoff: Backoff::new(requests::BACKOFF_MIN, requests::BACKOFF_MAX),
             pauses: 0,
             health: Report::default(),
             probing: Probing::Idle(zero),
@@ -106,8 +105,8 @@ impl Elector {
             {
                 Role::Leader(leader.claim.clone())
             }
-            State::HandingOver(hand_over) if now < hand_over.until() => {
-                Role::HandingOver { until: hand_over.until() }
+            State::HandingOver(hand_over) if now < hand_over.until => {
+                Role::HandingOver { until: hand_over.until }
             }
             _ if self.phase == Phase::Starting => Role::Starting,
             _ => Role::Follower {
@@ -149,7 +148,7 @@ impl Elector {
         let request = self.next_request().map(|(at, _)| at);
         let role = match &self.state {
             State::Leader(leader) => Some(leader.claim.valid_until),
-            State::HandingOver(hand_over) => Some(hand_over.until()),
+            State::HandingOver(hand_over) => Some(hand_over.until),
             State::Follower => self.lost_fence,
         };
         let probe = match self.probing {
@@ -183,7 +182,7 @@ impl Elector {
             Input::Probed { taken } => self.probed(now, taken),
             Input::AddressClaimed => self.address_claimed(now),
             Input::Succeeded => {
-                if matches!(&self.state, State::HandingOver(hand_over) if hand_over.released.is_some()) {
+                if matches!(&self.state, State::HandingOver(hand_over) if hand_over.released) {
                     self.state = State::Follower;
                 }
             }
@@ -211,7 +210,7 @@ impl Elector {
                 self.lost_fence = Some(leader.claim.fence_until);
                 self.state = State::Follower;
             }
-            State::HandingOver(hand_over) if now >= hand_over.until() => {
+            State::HandingOver(hand_over) if now >= hand_over.until => {
                 if self.observed.holder().is_none_or(|holder| holder == self.settings.identity) {
                     self.handover_not_before = now + HANDOVER_COOLDOWN;
                 }

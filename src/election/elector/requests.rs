@@ -6,12 +6,11 @@ use super::super::decide::{Decision, ObservedLease, decide};
 use super::super::record::{LeaderElectionRecord, LeaseObject, Write};
 use super::state::{AddressState, Freshness, HANDOVER_WINDOW, Kind, Phase, State, Watch};
 use super::{Elector, LeaseRequest, LeaseResponse, Output};
-use crate::model::hash::spread;
 use crate::model::{BootTime, ClaimSource, Health};
 
 /// A new API server is tried at least this often.
-const BACKOFF_MAX: Duration = Duration::from_millis(500);
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
+pub(super) const BACKOFF_MAX: Duration = Duration::from_millis(500);
+pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(100);
 
 impl Elector {
     /// The next request and its time, unless one is in flight.
@@ -27,15 +26,15 @@ impl Elector {
         let soonest = |at: BootTime, kind| Some((at.max(self.not_before), kind));
         match (&self.state, decision) {
             (State::HandingOver(hand_over), decision) => match (hand_over.released, decision) {
-                (None, Decision::Read) => soonest(self.not_before, Kind::Read),
-                (None, Decision::Renew) => soonest(self.not_before, Kind::Release),
+                (false, Decision::Read) => soonest(self.not_before, Kind::Read),
+                (false, Decision::Renew) => soonest(self.not_before, Kind::Release),
                 // No successor: acquire again before the address has to be removed.
-                (Some(released), Decision::Acquire { .. })
+                (true, Decision::Acquire { .. })
                     if self.observed.record().is_some_and(LeaderElectionRecord::is_released)
                         && self.stopping.is_none()
                         && self.drains.is_empty() =>
                 {
-                    soonest(released + HANDOVER_WINDOW / 2, Kind::Hold)
+                    soonest(hand_over.until - HANDOVER_WINDOW / 2, Kind::Hold)
                 }
                 _ => None,
             },
@@ -121,16 +120,16 @@ impl Elector {
             }
             LeaseResponse::Conflict => {
                 self.freshness = Freshness::Stale;
-                self.failures += 1;
-                if self.failures > 1 {
-                    self.pause(now, None);
+                let first = self.backoff.attempts() == 0;
+                self.pause(now, None);
+                if first {
+                    self.not_before = now;
                 }
                 if self.watch == Watch::Open {
                     self.outputs.push_back(Output::RestartWatch);
                 }
             }
             LeaseResponse::Forbidden => {
-                self.failures += 1;
                 self.pause(now, None);
                 self.forbidden = Some(started);
                 if let State::Leader(leader) = &mut self.state
@@ -141,10 +140,7 @@ impl Elector {
                     leader.claim.fence_until = leader.claim.valid_until;
                 }
             }
-            LeaseResponse::Failed { retry_after } => {
-                self.failures += 1;
-                self.pause(now, retry_after);
-            }
+            LeaseResponse::Failed { retry_after } => self.pause(now, retry_after),
         }
         self.in_flight = None;
     }
@@ -154,24 +150,22 @@ impl Elector {
     }
 
     pub(super) fn succeeded(&mut self, now: BootTime) {
-        self.failures = 0;
+        self.backoff.reset();
         self.not_before = now;
         self.forbidden = None;
         self.freshness = Freshness::Current;
     }
 
     pub(super) fn pause(&mut self, now: BootTime, asked: Option<Duration>) {
-        self.pauses += 1;
-        let step = BACKOFF_MIN.saturating_mul(1 << self.failures.min(5)).min(BACKOFF_MAX);
-        let spread = step.mul_f64(0.5 + spread(self.settings.seed, self.pauses) / 2.0);
+        let pause = self.backoff.next_pause_with_jitter(self.settings.seed);
         let asked = asked.unwrap_or_default().min(self.settings.retry_period);
-        self.not_before = now + spread.max(asked);
+        self.not_before = now + pause.max(asked);
     }
 
     pub(super) fn observe_lease(&mut self, now: BootTime, lease: LeaseObject) {
         self.refreshed = now;
         let was_ours = self.is_ours();
-        self.observed = std::mem::replace(&mut self.observed, ObservedLease::Unknown).observe(lease, now);
+        self.observed.observe(lease, now);
         let Some(record) = self.observed.record() else { return };
         if record.holder == self.settings.identity {
             // A creation that timed out has no precondition and may take effect at any later time. The holder in between
@@ -199,7 +193,6 @@ impl Elector {
     pub(super) fn observe_missing(&mut self, now: BootTime) {
         self.refreshed = now;
         self.phase = Phase::Running;
-        let seen = std::mem::replace(&mut self.observed, ObservedLease::Unknown);
-        self.observed = seen.missing(self.settings.lease_duration, now);
+        self.observed.observe_missing(self.settings.lease_duration, now);
     }
 }

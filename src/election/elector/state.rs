@@ -5,9 +5,9 @@ use std::time::Duration;
 use crate::model::{BootTime, Claim};
 
 /// Wait for the successor once the Lease is released.
-pub const HANDOVER_WINDOW: Duration = Duration::from_millis(500);
+pub(super) const HANDOVER_WINDOW: Duration = Duration::from_millis(500);
 /// Limit for the release itself.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -45,19 +45,10 @@ pub(super) struct LeaderState {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct HandOver {
-    pub(super) since: BootTime,
-    pub(super) valid_until: BootTime,
-    pub(super) released: Option<BootTime>,
+    /// It ends then, with or without a successor.
+    pub(super) until: BootTime,
+    pub(super) released: bool,
     pub(super) held_since: BootTime,
-}
-
-impl HandOver {
-    pub(super) fn until(&self) -> BootTime {
-        match self.released {
-            Some(released) => released + HANDOVER_WINDOW,
-            None => self.valid_until.min(self.since + RELEASE_TIMEOUT),
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

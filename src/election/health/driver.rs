@@ -42,7 +42,6 @@ enum Probe {
     },
 }
 
-/// Why the configured health check cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     #[error("control_plane_health_check_ca_path: {0}")]
@@ -124,16 +123,10 @@ impl Driver {
 
     async fn probe(&self) -> ProbeResult {
         match &self.probe {
-            Probe::Livez(family) => {
-                let client = match family {
-                    Some(family) => self.api.local_client_by(*family).await,
-                    None => self.api.local_client().await,
-                };
-                match client {
-                    Ok(local) => get(&local, "/livez").await,
-                    Err(_) => ProbeResult::Failed,
-                }
-            }
+            Probe::Livez(family) => match self.api.local_client(*family).await {
+                Ok(local) => get(&local, "/livez").await,
+                Err(_) => ProbeResult::Failed,
+            },
             Probe::Url { url, client } => match client.get(url).send().await {
                 Ok(response) if response.status() == reqwest::StatusCode::OK => ProbeResult::Alive,
                 _ => ProbeResult::Failed,
