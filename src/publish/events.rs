@@ -99,7 +99,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::HostStatus;
+    use crate::model::{HostStatus, ServiceView};
     use crate::planner::plan::Plan;
 
     fn sources(blocked: &[(&str, &str)]) -> Sources {
@@ -128,6 +128,19 @@ mod tests {
         assert_eq!(reported(&[("192.0.2.1", "eth0 is away")]), 1);
         assert_eq!([reported(&[]), reported(down)], [0, 1]);
         assert_eq!(reported(&[("192.0.2.2", "of another Service")]), 0);
+    }
+
+    #[test]
+    fn a_service_that_is_created_again_has_its_own_events() {
+        let mut reports = IssueReports::default();
+        let mut reported = |uid: &str| {
+            let mut sources = sources(&[("192.0.2.1", "eth0 is down")]);
+            for service in Arc::get_mut(&mut sources.plan).unwrap().services.values_mut() {
+                service.view = Arc::new(ServiceView { uid: uid.into(), ..ServiceView::default() });
+            }
+            reports.update(BootTime::default(), &sources, &MappingReports::default()).len()
+        };
+        assert_eq!(["a", "a", "b"].map(&mut reported), [1, 0, 1]);
     }
 
     #[test]

@@ -170,6 +170,7 @@ mod tests {
 
     use super::*;
     use crate::model::HostStatus;
+    use crate::model::annotation::DHCP_LEASE;
     use crate::planner::plan::Plan;
     use crate::publish::Options;
 
@@ -226,6 +227,18 @@ mod tests {
         let after = sources("2", false);
         writes.retain(&after);
         assert_eq!(writes.start(at(1000), &after).len(), 1);
+    }
+
+    #[test]
+    fn the_lease_of_a_service_without_endpoints_is_written_without_an_event() {
+        let mut sources = sources("1", false);
+        let plan = Arc::get_mut(&mut sources.plan).unwrap();
+        let service = plan.services.get_mut(&key()).unwrap();
+        (service.has_endpoints, service.servable_here) = (false, false);
+        service.lease_annotations = [(DHCP_LEASE, Some("a lease".to_owned()))].into();
+        let mut writes = StatusWrites::default();
+        let write = writes.start(at(1000), &sources).pop().unwrap();
+        assert_eq!(writes.finish(at(1000), &sources, write, done("2")), None);
     }
 
     #[test]
