@@ -191,9 +191,12 @@ fn apply_to<T, V>(objects: &mut BTreeMap<String, V>, change: Change<T>, named: i
 mod tests {
     use super::*;
     use crate::config::{ClassRule, UpnpPolicy};
-    use crate::model::annotation::{FORWARD_UPNP, LOAD_BALANCER_IPS};
+    use crate::dhcp::fsm::ClientState;
+    use crate::dhcp::spec::ClientStatus;
+    use crate::model::annotation::{DHCP_LEASE, FORWARD_UPNP, LOAD_BALANCER_IPS};
     use crate::model::service::Protocol;
-    use crate::model::{InterfaceSelector, PrefixLength};
+    use crate::model::{Family, InterfaceSelector, PrefixLength};
+    use crate::planner::leases;
     use crate::planner::plan::{Mode, plan};
     use crate::planner::select::Rules;
 
@@ -339,5 +342,24 @@ mod tests {
         cache.apply(at(1), WatchEvent::Services(Change::Applied((key(), view(true)))), &context(), &plan);
         assert!(!cache.handle_timeout(at(5000)));
         assert!(cache.state.terminating.is_empty() && cache.state.services.contains_key(&key()));
+    }
+
+    #[test]
+    fn a_lease_is_annotated_only_by_the_node_whose_client_is_known() {
+        let (mut cache, _) = listed(false);
+        let mut leased = view(true);
+        leased.annotations.insert(LOAD_BALANCER_IPS.into(), "0.0.0.0".into());
+        cache.state.apply(key(), leased.clone());
+        // Another node's lease is not removed before this node's clients have started.
+        let planned =
+            |state: &ClusterState| plan(&context(), state).services[&key()].lease_annotations.clone();
+        assert!(planned(&cache.state).is_empty());
+        let status =
+            |state| ClientStatus { address: None, saved: None, state, probed: false, last_error: None };
+        let lease = leases::key(&leased, Family::V4);
+        cache.state.leases.insert(lease.clone(), status(ClientState::Standby));
+        assert!(planned(&cache.state).is_empty());
+        cache.state.leases.insert(lease, status(ClientState::Selecting));
+        assert_eq!(planned(&cache.state), [(DHCP_LEASE, None)].into());
     }
 }
