@@ -20,6 +20,13 @@ pub struct GroupPlan {
     pub interfaces: BTreeSet<ManagedInterface>,
 }
 
+impl GroupPlan {
+    /// The role until the elections have seen the plan: a candidate is starting, any other host a follower.
+    fn initial_role(&self) -> &'static Role {
+        if self.candidacy.eligible { &Role::Starting } else { &Role::FOLLOWER }
+    }
+}
+
 /// Every VIP group.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VipPlan {
@@ -36,17 +43,60 @@ pub struct VipPlan {
 pub type Roles = BTreeMap<GroupId, Role>;
 
 impl VipPlan {
-    /// The role in `group`. Until the elections have seen the plan a candidate is starting, any other host a follower.
+    /// The role in `group`.
     pub fn role<'a>(&self, group: &GroupId, roles: &'a Roles) -> &'a Role {
-        match roles.get(group) {
-            Some(role) => role,
-            None if self.groups.get(group).is_some_and(|plan| plan.candidacy.eligible) => &Role::Starting,
-            None => &Role::FOLLOWER,
-        }
+        let initial = || self.groups.get(group).map_or(&Role::FOLLOWER, GroupPlan::initial_role);
+        roles.get(group).unwrap_or_else(initial)
+    }
+
+    /// Every group with its role. One pass over both maps: with thousands of groups, lookups by name are expensive.
+    pub fn groups_with_roles<'a>(
+        &'a self,
+        roles: &'a Roles,
+    ) -> impl Iterator<Item = (&'a GroupId, &'a GroupPlan, &'a Role)> + Clone {
+        let mut roles = roles.iter().peekable();
+        self.groups.iter().map(move |(id, group)| {
+            while roles.next_if(|(other, _)| *other < id).is_some() {}
+            let known = roles.next_if(|(other, _)| *other == id).map(|(_, role)| role);
+            (id, group, known.unwrap_or_else(|| group.initial_role()))
+        })
     }
 
     /// Whether both plans contain the same groups. `unverified` is read with the next change.
     pub fn holds_the_same(&self, other: &Self) -> bool {
         self.groups == other.groups && self.complete == other.complete && self.known == other.known
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::LeaseName;
+
+    fn group(number: u8) -> GroupId {
+        GroupId::Lease(LeaseName { namespace: "default".into(), name: format!("kubevip-{number}") })
+    }
+
+    fn role(number: u8) -> Role {
+        Role::Follower { holder: Some(format!("node-{number}")), fence_until: None }
+    }
+
+    proptest! {
+        /// The elections may know groups that are in no plan any more, and not yet all of the plan.
+        #[test]
+        fn one_pass_finds_the_same_roles_as_lookups(planned: BTreeMap<u8, bool>, known: BTreeSet<u8>) {
+            let of_group = |eligible| GroupPlan {
+                candidacy: Candidacy { eligible, ..Candidacy::default() },
+                ..GroupPlan::default()
+            };
+            let groups = planned.into_iter().map(|(number, eligible)| (group(number), of_group(eligible)));
+            let plan = VipPlan { groups: groups.collect(), ..VipPlan::default() };
+            let roles: Roles = known.into_iter().map(|number| (group(number), role(number))).collect();
+            let found: Vec<_> = plan.groups_with_roles(&roles).map(|(id, _, role)| (id, role)).collect();
+            let looked_up: Vec<_> = plan.groups.keys().map(|id| (id, plan.role(id, &roles))).collect();
+            prop_assert_eq!(found, looked_up);
+        }
     }
 }

@@ -70,16 +70,16 @@ pub fn desired(inputs: &Inputs, now: BootTime) -> Desired {
     desired
 }
 
-/// When the desired state changes although plan and roles do not: a claim or a fence expires, or a hand-over ends. A moment may
-/// have passed.
-pub fn changes(plan: &VipPlan, roles: &Roles, now: BootTime) -> impl Iterator<Item = BootTime> {
-    plan.groups.keys().filter_map(move |group| match plan.role(group, roles) {
+/// When the desired state of `now` changes although plan and roles do not: a claim or a fence expires, or a hand-over ends.
+pub fn next_change(plan: &VipPlan, roles: &Roles, now: BootTime) -> Option<BootTime> {
+    let changes = plan.groups_with_roles(roles).filter_map(|(_, _, role)| match role {
         Role::Leader(claim) => Some(claim.valid_until),
         Role::HandingOver { until } if now + DRAIN_TAIL < *until => Some(*until - DRAIN_TAIL),
         Role::HandingOver { until } => Some(*until),
         Role::Follower { fence_until, .. } => *fence_until,
         Role::Starting => None,
-    })
+    });
+    changes.filter(|at| *at > now).min()
 }
 
 /// Routes of the groups that this host leads. During a hand-over they are advertised as draining first (RFC 8326).
@@ -147,7 +147,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::{Claim, ClaimSource};
+    use crate::model::{Claim, ClaimSource, GroupId, GroupPlan, LeaseName};
 
     fn at(millis: u64) -> BootTime {
         BootTime::from_boot(Duration::from_millis(millis))
@@ -214,6 +214,25 @@ mod tests {
         assert_eq!(presences(&preserving, at(4699)), [Presence::Draining { silent: true }]);
         assert_eq!(presences(&preserving, at(4700)), []);
         assert_eq!(presences(&inputs(role), at(4699)), []);
+    }
+
+    /// The main loop reconciles at this moment and not before.
+    #[test]
+    fn the_desired_state_is_the_same_until_the_next_change() {
+        let handing_over = Role::HandingOver { until: at(3700) };
+        let follower = Role::Follower { holder: None, fence_until: Some(at(4700)) };
+        let id = GroupId::Lease(LeaseName { namespace: "default".into(), name: "web".into() });
+        for role in [Role::Starting, claim(), handing_over, follower] {
+            let inputs = Inputs { preserve: true, ..inputs(role.clone()) };
+            let plan = VipPlan { groups: [(id.clone(), GroupPlan::default())].into(), ..VipPlan::default() };
+            let roles = Roles::from([(id.clone(), role.clone())]);
+            for now in (0..6000).step_by(100).map(at) {
+                let end = next_change(&plan, &roles, now).unwrap_or(at(9000));
+                assert!(now < end, "{role:?}: {now:?}");
+                let last = BootTime::from_boot(end.since(at(1)));
+                assert_eq!(desired(&inputs, now), desired(&inputs, last), "{role:?}: {now:?} and {last:?}");
+            }
+        }
     }
 
     fn announced(inputs: &Inputs, now: BootTime) -> Vec<(String, bool)> {

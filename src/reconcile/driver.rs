@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::channels::{Channels, Options};
-use super::desired::{Inputs, changes, desired};
+use super::desired::{Inputs, desired, next_change};
 use super::diff::{self, Action, Actual};
 use super::interfaces::Interfaces;
 use super::neighbours::Detectors;
@@ -54,6 +54,8 @@ pub struct Driver {
     /// Reconciliation is due.
     pub(super) dirty: bool,
     not_before: BootTime,
+    /// When the desired state of the last reconciliation changes by itself.
+    next_change: Option<BootTime>,
     /// When to reconcile again because an action failed.
     pub(super) retry_at: Option<BootTime>,
     pub(super) problem: LogOnChange,
@@ -96,6 +98,7 @@ impl Driver {
             published: false,
             dirty: true,
             not_before: BootTime::default(),
+            next_change: None,
             retry_at: None,
             problem: LogOnChange::default(),
         }
@@ -136,8 +139,7 @@ impl Driver {
                         resync_at = now + RESYNC;
                         self.update_interfaces();
                     }
-                    self.dirty |= self.next_change().is_some_and(|at| now >= at)
-                        || self.retry_at.is_some_and(|at| now >= at);
+                    self.dirty |= [self.next_change, self.retry_at].into_iter().flatten().any(|at| now >= at);
                 }
                 Wake::Closed => break,
             }
@@ -169,24 +171,19 @@ impl Driver {
         self.channels.plan.borrow().role(group, &self.channels.roles.borrow()).clone()
     }
 
-    fn next_change(&self) -> Option<BootTime> {
-        let now = clock::now();
-        let (plan, roles) = (self.channels.plan.borrow(), self.channels.roles.borrow());
-        changes(&plan, &roles, now).filter(|at| *at > now || !self.schedule.is_empty()).min()
-    }
-
     fn poll_timeout(&self) -> BootTime {
         let detectors = self.probes.values().flatten().chain(&self.detectors);
         let detectors = detectors.filter_map(|(_, detector)| detector.poll_timeout()).min();
-        let reconcile = self.dirty.then_some(self.not_before);
-        let all = [self.schedule.poll_timeout(), detectors, self.next_change(), self.retry_at, reconcile];
+        let by_itself = [self.next_change, self.retry_at].into_iter().flatten().min();
+        let reconcile = if self.dirty { Some(self.not_before) } else { by_itself };
+        let all = [self.schedule.poll_timeout(), detectors, reconcile];
         all.into_iter().flatten().min().unwrap_or(clock::now() + RESYNC)
     }
 
     /// Compares the host with the plan and the roles, and applies the difference. `last` replaces the plan at the end.
     fn reconcile(&mut self, last: Option<Arc<VipPlan>>) {
         let began = clock::now();
-        self.retry_at = None;
+        (self.next_change, self.retry_at) = (None, None);
         self.dirty = false;
         match self.netlink.addresses() {
             Ok(addresses) => self.actual.addresses = addresses,
@@ -196,12 +193,13 @@ impl Driver {
         let plan = last.unwrap_or_else(|| self.channels.plan.borrow_and_update().clone());
         let roles = self.channels.roles.borrow_and_update().clone();
         self.place(&plan, &roles);
-        let leaving = plan.groups.iter().filter(|(group, _)| is_handing_over(plan.role(group, &roles)));
+        let leaving = plan.groups_with_roles(&roles).filter(|(.., role)| is_handing_over(role));
         let leaving: BTreeSet<IpAddr> =
-            leaving.flat_map(|(_, group)| &group.addresses).map(|spec| spec.address).collect();
+            leaving.flat_map(|(_, group, _)| &group.addresses).map(|spec| spec.address).collect();
         self.succeeded.retain(|address| leaving.contains(address));
         self.actual.announcing = self.schedule.targets();
         let now = clock::now();
+        self.next_change = next_change(&plan, &roles, now);
         let mut desired = desired(&self.inputs(&plan, &roles), now);
         if !self.options.quiet {
             self.admit(&mut desired, &plan.unverified);
@@ -214,7 +212,7 @@ impl Driver {
             steps.actions.iter().any(|action| !matches!(action, Action::Hold { missing: false, .. }));
         self.execute(steps.actions);
         // A route that is missing only because a role is not known yet is not withdrawn.
-        let decided = plan.groups.keys().all(|group| *plan.role(group, &roles) != Role::Starting);
+        let decided = plan.groups_with_roles(&roles).all(|(.., role)| *role != Role::Starting);
         let complete = decided && (plan.complete || !self.options.services);
         changed |= self.advertise(desired.routes, plan.known.clone(), complete);
         if changed
@@ -251,12 +249,12 @@ impl Driver {
     }
 
     fn inputs(&self, plan: &VipPlan, roles: &Roles) -> Inputs {
-        let groups = plan.groups.iter().map(|(group, of_group)| (group, plan.role(group, roles), of_group));
+        let groups = plan.groups_with_roles(roles);
         let placed = |group| self.placement.targets.get(group).cloned().unwrap_or_default();
-        let routes = groups.clone().filter(|(.., of_group)| !of_group.routes.is_empty());
+        let routes = groups.clone().filter(|(_, group, _)| !group.routes.is_empty());
         Inputs {
-            groups: groups.map(|(group, role, _)| (role.clone(), placed(group))).collect(),
-            routes: routes.map(|(_, role, of_group)| (role.clone(), of_group.routes.clone())).collect(),
+            groups: groups.map(|(id, _, role)| (role.clone(), placed(id))).collect(),
+            routes: routes.map(|(_, group, role)| (role.clone(), group.routes.clone())).collect(),
             aggregates: self.options.aggregates.clone(),
             succeeded: self.succeeded.clone(),
             preserve: self.options.preserve,

@@ -31,8 +31,8 @@ pub(super) fn place(
 ) -> Placement {
     let mut placement = Placement::default();
     let Placement { targets, owners, blocked, missing } = &mut placement;
-    for (id, group) in &plan.groups {
-        let leads = plan.role(id, roles).claim(now).is_some();
+    for (id, group, role) in plan.groups_with_roles(roles) {
+        let leads = role.claim(now).is_some();
         for spec in &group.addresses {
             match spec.resolve(interfaces, addresses) {
                 Ok(target) => drop(targets.entry(id.clone()).or_default().insert(target)),
@@ -65,8 +65,8 @@ pub(super) fn unused_interfaces(
     if !plan.complete {
         return Vec::new();
     }
-    let needed = plan.groups.iter().flat_map(|(id, group)| {
-        let leads = plan.role(id, roles).claim(now).is_some();
+    let needed = plan.groups_with_roles(roles).flat_map(|(_, group, role)| {
+        let leads = role.claim(now).is_some();
         let managed = group.addresses.iter().filter_map(|spec| spec.interface.managed());
         managed.chain(&group.interfaces).filter(move |interface| !interface.is_exclusive() || leads)
     });

@@ -43,6 +43,14 @@ fn wrong(error: kube::Error) -> LabError {
     LabError::Api(causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}")))
 }
 
+/// One request with its limit of time.
+async fn limited<T>(call: impl Future<Output = std::result::Result<T, kube::Error>>) -> Result<T> {
+    match tokio::time::timeout(REQUEST_TIMEOUT, call).await {
+        Ok(answer) => answer.map_err(wrong),
+        Err(_) => Err(LabError::Timeout { what: "an API call".into(), seconds: REQUEST_TIMEOUT.as_secs() }),
+    }
+}
+
 /// `namespace/name`, or a name alone: `default` for what has a namespace.
 fn split(name: &str) -> (&str, &str) {
     name.split_once('/').unwrap_or(("default", name))
@@ -63,13 +71,7 @@ impl Objects<'_> {
         &self,
         call: impl Future<Output = std::result::Result<T, kube::Error>> + Send + 'static,
     ) -> Result<T> {
-        let limited = async { tokio::time::timeout(REQUEST_TIMEOUT, call).await };
-        match self.namespace.block_on(limited) {
-            Ok(answer) => answer.map_err(wrong),
-            Err(_) => {
-                Err(LabError::Timeout { what: "an API call".into(), seconds: REQUEST_TIMEOUT.as_secs() })
-            }
-        }
+        self.namespace.block_on(limited(call))
     }
 
     /// Create an object. That it is there already is no error; `metadata.name` is filled in.
@@ -195,11 +197,11 @@ impl Objects<'_> {
         let objects: std::result::Result<Vec<DynamicObject>, _> =
             objects.into_iter().map(serde_json::from_value).collect();
         let objects = objects.map_err(|error| LabError::Api(error.to_string()))?;
-        self.block_on(async move {
+        self.namespace.block_on(async move {
             let params = PostParams::default();
             let creation = |object: DynamicObject| {
                 let (api, params) = (&api, &params);
-                async move { api.create(params, &object).await }
+                limited(async move { api.create(params, &object).await })
             };
             let created: Vec<_> =
                 futures::stream::iter(objects).map(creation).buffer_unordered(16).collect().await;
