@@ -314,6 +314,28 @@ fn a_stop_that_cannot_release_ends_all_the_same() {
     assert!(script.elector.is_stopped(script.now));
 }
 
+#[test]
+fn a_stop_reads_the_lease_after_a_write_without_an_answer() {
+    let mut script = standby();
+    script.wait_until(5010);
+    assert_eq!(script.outputs(), [put(ME, 7)]);
+    script.tell_at(5100, Input::Stop);
+    script.answer(5010, 5900, LeaseResponse::Failed { retry_after: None });
+    assert!(!script.elector.is_stopped(script.now));
+    let next = script.elector.poll_timeout().unwrap();
+    script.now = next;
+    script.elector.handle_timeout(next);
+    assert_eq!(script.outputs(), [Asked::Read]);
+    script
+        .elector
+        .handle_input(next, Input::Response { started: next, response: LeaseResponse::Object(lease(ME, 8)) });
+    assert_eq!(script.outputs(), [put("", 8)]);
+    script
+        .elector
+        .handle_input(next, Input::Response { started: next, response: LeaseResponse::Object(lease("", 9)) });
+    assert!(script.elector.is_stopped(next));
+}
+
 fn failing(peer_serving: bool) -> Input {
     Input::Health(Report { local: Health::Failing, peer_serving })
 }

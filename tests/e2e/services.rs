@@ -23,6 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("an_election_on_demand_is_exclusive", on_demand),
         trial("a_live_service_changes", changes),
         trial("groups_spread_the_load_and_a_loss_moves_the_lost_ones", groups),
+        trial("agents_that_stop_together_release_every_lease", stopped_together),
         trial("a_planned_move_leaves_no_gap", planned).alone(),
         trial("an_endpoint_that_moves_leaves_no_gap", endpoint_moved).alone(),
         trial("agents_that_stop_leave_nothing_behind", nothing_left),
@@ -286,6 +287,32 @@ fn groups() -> Outcome {
     }
     lab.start_agent(1)?;
     wait_for("an even spread again", 40, || (counts(&lab) == [6, 6, 6]).then_some(()))?;
+    Ok(())
+}
+
+/// A Lease that stays held keeps its addresses from the hosts that start next, for its whole duration.
+fn stopped_together() -> Outcome {
+    let mut lab = services(&[("svc_election_groups", "16"), ("vip_loglevel", "-4")])?;
+    let all: Vec<(String, String)> =
+        (1..=24).map(|number| (format!("web-{number}"), format!("10.43.0.{number}"))).collect();
+    lab.serve_all(&all)?;
+    for _ in 0..4 {
+        lab.start_agents()?;
+        wait_for("every address on a host", 20, || {
+            all.iter().all(|(_, address)| lab.holders(address).len() == 1).then_some(())
+        })?;
+        (0..3).for_each(|host| lab.agent(host).terminate());
+        (0..3).try_for_each(|host| lab.agent(host).wait(10).map(drop))?;
+        for lease in lab.objects().leases()? {
+            let holder = lab.lease_holder(&lease)?;
+            let logs = (0..3).map(|host| lab.agent(host).log());
+            let of_lease = logs.flat_map(|log| {
+                log.lines().filter(|line| line.contains(&lease)).map(str::to_owned).collect::<Vec<_>>()
+            });
+            let of_lease: Vec<String> = of_lease.collect();
+            assert!(holder.is_empty(), "{lease} is still held by {holder}: {of_lease:#?}");
+        }
+    }
     Ok(())
 }
 

@@ -119,8 +119,8 @@ impl Elector {
     /// Whether a stop is complete: the Lease is released, or the time for that is over.
     pub fn is_stopped(&self, now: BootTime) -> bool {
         self.stopping.is_some_and(|deadline| {
-            let idle = self.in_flight.is_none() && self.state == State::Follower && !self.is_ours();
-            idle || now >= deadline
+            let settled = self.is_idle() && self.freshness == Freshness::Current;
+            settled && self.state == State::Follower || now >= deadline
         })
     }
 

@@ -38,9 +38,11 @@ impl Elector {
                 }
                 _ => None,
             },
-            (State::Follower, _) if self.stopping.is_some() => {
-                self.is_ours().then_some((self.not_before, Kind::Release))
-            }
+            (State::Follower, decision) if self.stopping.is_some() => match decision {
+                Decision::Renew => soonest(self.not_before, Kind::Release),
+                Decision::Read if self.freshness == Freshness::Stale => soonest(self.not_before, Kind::Read),
+                _ => None,
+            },
             (_, Decision::Read) => soonest(self.not_before, Kind::Read),
             (State::Follower, _) if !self.drains.is_empty() => self.poll(),
             (State::Leader(leader), Decision::Renew) if leader.claim.source == ClaimSource::Lease => {
@@ -140,7 +142,13 @@ impl Elector {
                     leader.claim.fence_until = leader.claim.valid_until;
                 }
             }
-            LeaseResponse::Failed { retry_after } => self.pause(now, retry_after),
+            LeaseResponse::Failed { retry_after } => {
+                self.pause(now, retry_after);
+                // The write may have taken effect, and a stop must not leave the Lease to this host.
+                if self.stopping.is_some() && matches!(kind, Kind::Hold | Kind::Create) {
+                    self.freshness = Freshness::Stale;
+                }
+            }
         }
         self.in_flight = None;
     }

@@ -37,6 +37,8 @@ pub struct Sweep {
 impl Sweep {
     /// No address is probed yet.
     pub fn start(lab: &Lab) -> Result<Self> {
+        // An agent treats the probe of a lower hardware address as a conflict (RFC 5227 §2.1.1) and yields.
+        lab.client_host.run(&["ip", "link", "set", "eth0", "address", "fe:ff:ff:ff:ff:ff"])?;
         let opened = lab.client_host.block_on(async move {
             let (netlink, _changes) = Netlink::open()?;
             let links = netlink.interfaces().await.map_err(std::io::Error::other)?;

@@ -90,8 +90,8 @@ fn measure(
         let mut running = subject.start(cluster)?;
         for number in 0..options.runs {
             let played = running.heal(cluster).and_then(|()| {
-                // Meet the renewals at every phase.
-                std::thread::sleep(Duration::from_millis(u64::from(number) * 137 % 1000));
+                // Meet the renewals at every phase; only every second one extends the kernel's lifetimes.
+                std::thread::sleep(Duration::from_millis(u64::from(number) * 337 % 2000));
                 fault.play(cluster, &mut running)
             });
             match played {
