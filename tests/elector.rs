@@ -541,3 +541,24 @@ fn a_lease_deleted_under_its_holder_is_made_again_at_once() {
     assert!(script.holds());
     assert_eq!(script.outputs(), []);
 }
+
+#[test]
+fn what_another_holder_has_annotated_is_not_overwritten() {
+    let annotated = |version| {
+        let mut lease = lease("", version);
+        lease.meta.annotations = Some([("lease".to_owned(), "theirs".to_owned())].into());
+        lease
+    };
+    let written = |script: &mut Script| {
+        let output = script.elector.poll_output().unwrap();
+        let Output::Request(LeaseRequest::Replace { meta, .. }) = output else { panic!("{output:?}") };
+        meta.annotations.unwrap_or_default().get("lease").cloned()
+    };
+    let mut script = holder();
+    script.tell_at(5500, Input::Annotate("lease", "ours".to_owned()));
+    script.wait_until(6010);
+    assert_eq!(written(&mut script).as_deref(), Some("ours"));
+    script.answer(6010, 6020, LeaseResponse::Object(lease(OTHER, 9)));
+    script.tell_at(6030, Input::Watched(annotated(10)));
+    assert_eq!(written(&mut script).as_deref(), Some("theirs"));
+}

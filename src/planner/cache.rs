@@ -140,7 +140,9 @@ impl Cache {
         }
         let mappings = plan.mappings.services.get(key).into_iter().flatten();
         let mappings: Vec<MappingKey> = mappings.map(|mapping| mapping.key.clone()).collect();
-        let open = mappings.iter().any(|key| self.gateways.may_be_open(key));
+        // Beside a Service with the same addresses it would only have an election of its own.
+        let open =
+            mappings.iter().any(|key| self.gateways.may_be_open(key)) && !addresses_are_shared(plan, key);
         if open {
             let (until, deselected) = (now + CLOSE_TIMEOUT, new.cloned());
             self.terminating.insert(key.clone(), Terminating { until, mappings, deselected });
@@ -178,6 +180,13 @@ impl Cache {
     }
 }
 
+/// Whether every address of a Service stays because another Service has it.
+fn addresses_are_shared(plan: &Plan, key: &ServiceKey) -> bool {
+    let others = || plan.services.iter().filter(|(other, service)| *other != key && !service.terminating);
+    let shared = |address| others().any(|(_, service)| service.addresses.contains(address));
+    plan.services.get(key).is_some_and(|service| service.addresses.iter().all(shared))
+}
+
 /// Applies a change to a map of objects.
 fn apply_to<T, V>(objects: &mut BTreeMap<String, V>, change: Change<T>, named: impl Fn(T) -> (String, V)) {
     match change {
@@ -190,33 +199,15 @@ fn apply_to<T, V>(objects: &mut BTreeMap<String, V>, change: Change<T>, named: i
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{ClassRule, UpnpPolicy};
     use crate::dhcp::fsm::ClientState;
     use crate::dhcp::spec::ClientStatus;
+    use crate::model::Family;
     use crate::model::annotation::{DHCP_LEASE, FORWARD_UPNP, LOAD_BALANCER_IPS};
     use crate::model::service::Protocol;
-    use crate::model::{Family, InterfaceSelector, PrefixLength};
     use crate::planner::leases;
-    use crate::planner::plan::{Mode, plan};
-    use crate::planner::select::Rules;
+    use crate::planner::plan::plan;
 
     const ADDRESS: &str = "192.0.2.1";
-
-    fn context() -> PlanContext {
-        PlanContext {
-            me: "node-1".into(),
-            rules: Rules { namespace: None, class: ClassRule::None, on_demand: true },
-            mode: Mode::PerService,
-            control_plane: None,
-            services: true,
-            interface: InterfaceSelector::Named("eth0".into()),
-            main_interface: "eth0".into(),
-            v4: PrefixLength::Fixed(32),
-            v6: PrefixLength::Fixed(128),
-            routes: None,
-            upnp: UpnpPolicy::Always,
-        }
-    }
 
     fn at(milliseconds: u64) -> BootTime {
         BootTime::from_boot(Duration::from_millis(milliseconds))
@@ -250,17 +241,17 @@ mod tests {
         let none = Plan::default();
         let services = WatchEvent::Services(Change::Reset(vec![(key(), view(true))]));
         for event in [services, WatchEvent::Endpoints(Change::Reset(Vec::new()))] {
-            cache.apply(at(0), event, &context(), &none);
+            cache.apply(at(0), event, &PlanContext::example(), &none);
         }
         cache.apply_gateways(at(0), gateways(open));
-        let plan = plan(&context(), &cache.state);
+        let plan = plan(&PlanContext::example(), &cache.state);
         assert!(cache.state.listed && plan.mappings.services.contains_key(&key()));
         (cache, plan)
     }
 
     fn delete(cache: &mut Cache, plan: &Plan) {
         let deleted = WatchEvent::Services(Change::Deleted((key(), view(true))));
-        cache.apply(at(0), deleted, &context(), plan);
+        cache.apply(at(0), deleted, &PlanContext::example(), plan);
     }
 
     #[test]
@@ -272,12 +263,29 @@ mod tests {
     }
 
     #[test]
+    fn a_deleted_service_whose_address_another_has_is_forgotten_at_once() {
+        let (mut cache, _) = listed(true);
+        let other = ServiceKey { namespace: "lab".into(), name: "other".into() };
+        let added = WatchEvent::Services(Change::Applied((other.clone(), view(true))));
+        cache.apply(at(0), added, &PlanContext::example(), &Plan::default());
+        let plan = plan(&PlanContext::example(), &cache.state);
+        delete(&mut cache, &plan);
+        assert_eq!(cache.state.services.keys().collect::<Vec<_>>(), [&other]);
+        assert!(cache.state.terminating.is_empty());
+    }
+
+    #[test]
     fn a_deleted_service_keeps_its_address_until_its_mappings_are_closed() {
         let (mut cache, before) = listed(true);
         delete(&mut cache, &before);
         // The EndpointSlices of a deleted Service are deleted, too.
-        cache.apply(at(0), WatchEvent::Endpoints(Change::Reset(Vec::new())), &context(), &before);
-        let after = plan(&context(), &cache.state);
+        cache.apply(
+            at(0),
+            WatchEvent::Endpoints(Change::Reset(Vec::new())),
+            &PlanContext::example(),
+            &before,
+        );
+        let after = plan(&PlanContext::example(), &cache.state);
         assert_eq!(after.services[&key()].addresses, before.services[&key()].addresses);
         assert!(after.services[&key()].servable_here);
         assert!(after.mappings.services.is_empty());
@@ -303,7 +311,7 @@ mod tests {
     fn a_deselected_service_is_replaced_by_its_new_version_once_its_mappings_are_closed() {
         let (mut cache, plan) = listed(true);
         let changed = WatchEvent::Services(Change::Applied((key(), view(false))));
-        cache.apply(at(0), changed, &context(), &plan);
+        cache.apply(at(0), changed, &PlanContext::example(), &plan);
         assert!(cache.state.services[&key()].load_balancer);
         cache.apply_gateways(at(1), gateways(false));
         assert!(!cache.state.services[&key()].load_balancer);
@@ -313,9 +321,9 @@ mod tests {
     fn a_terminating_service_that_loses_its_finalizer_still_waits_for_its_mappings() {
         let (mut cache, before) = listed(true);
         let changed = |load_balancer| WatchEvent::Services(Change::Applied((key(), view(load_balancer))));
-        cache.apply(at(0), changed(false), &context(), &before);
-        let after = plan(&context(), &cache.state);
-        cache.apply(at(1), changed(false), &context(), &after);
+        cache.apply(at(0), changed(false), &PlanContext::example(), &before);
+        let after = plan(&PlanContext::example(), &cache.state);
+        cache.apply(at(1), changed(false), &PlanContext::example(), &after);
         assert!(cache.state.services[&key()].load_balancer);
         delete(&mut cache, &after);
         assert!(cache.state.services.contains_key(&key()));
@@ -327,7 +335,12 @@ mod tests {
     fn a_new_list_without_a_service_closes_its_mappings_first() {
         let (mut cache, before) = listed(true);
         for _ in 0..2 {
-            cache.apply(at(0), WatchEvent::Services(Change::Reset(Vec::new())), &context(), &before);
+            cache.apply(
+                at(0),
+                WatchEvent::Services(Change::Reset(Vec::new())),
+                &PlanContext::example(),
+                &before,
+            );
             assert!(cache.state.terminating.contains(&key()));
             assert!(cache.state.services.contains_key(&key()));
         }
@@ -339,7 +352,12 @@ mod tests {
     fn a_service_that_is_created_again_does_not_terminate() {
         let (mut cache, plan) = listed(true);
         delete(&mut cache, &plan);
-        cache.apply(at(1), WatchEvent::Services(Change::Applied((key(), view(true)))), &context(), &plan);
+        cache.apply(
+            at(1),
+            WatchEvent::Services(Change::Applied((key(), view(true)))),
+            &PlanContext::example(),
+            &plan,
+        );
         assert!(!cache.handle_timeout(at(5000)));
         assert!(cache.state.terminating.is_empty() && cache.state.services.contains_key(&key()));
     }
@@ -351,8 +369,9 @@ mod tests {
         leased.annotations.insert(LOAD_BALANCER_IPS.into(), "0.0.0.0".into());
         cache.state.apply(key(), leased.clone());
         // Another node's lease is not removed before this node's clients have started.
-        let planned =
-            |state: &ClusterState| plan(&context(), state).services[&key()].lease_annotations.clone();
+        let planned = |state: &ClusterState| {
+            plan(&PlanContext::example(), state).services[&key()].lease_annotations.clone()
+        };
         assert!(planned(&cache.state).is_empty());
         let status =
             |state| ClientStatus { address: None, saved: None, state, probed: false, last_error: None };

@@ -122,7 +122,6 @@ impl Driver {
             }
             now = clock::now();
             self.start_writes(now);
-            self.label();
         }
     }
 
@@ -133,6 +132,7 @@ impl Driver {
         self.report.status.send_modify(|status| status.services = services);
         self.writes.retain(&self.sources);
         self.publish_announced();
+        self.label();
     }
 
     fn on_host_status(&mut self) {
@@ -145,6 +145,7 @@ impl Driver {
         }
         self.decline_conflicts();
         self.publish_announced();
+        self.label();
     }
 
     /// What depends on the announced addresses of each Service.
@@ -157,13 +158,12 @@ impl Driver {
         self.report_issues();
     }
 
-    /// Declines DHCP addresses that a host outside the cluster has.
+    /// Declines DHCP addresses of Services that a host outside the cluster has. The control plane's are defended.
     fn decline_conflicts(&mut self) {
         let HostStatus { conflicts, taken, .. } = &self.sources.host;
         let conflicts: BTreeSet<IpAddr> = conflicts.keys().chain(taken).copied().collect();
         for address in conflicts.difference(&self.conflicts) {
-            let leased = self.leases.iter().filter(|(_, lease)| lease.address == Some(*address));
-            for (key, _) in leased {
+            for key in self.sources.leases_of_services(&self.leases, *address) {
                 let why = LossReason::Conflict(*address).to_string();
                 self.channels.dhcp.try_send(Command::Conflict(key.clone(), why)).ok();
             }

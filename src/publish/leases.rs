@@ -1,6 +1,7 @@
 //! Events and status about the DHCP leases of Services.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use super::Sources;
 use crate::cluster::event::Event;
@@ -41,6 +42,17 @@ impl Sources {
         leases.iter().filter_map(line).collect()
     }
 
+    /// The leases of Services with this address.
+    pub(super) fn leases_of_services<'a>(
+        &self,
+        leases: &'a Leases,
+        address: IpAddr,
+    ) -> impl Iterator<Item = &'a LeaseKey> {
+        let owners: BTreeSet<String> = self.lease_owners().into_keys().map(str::to_owned).collect();
+        let leased = leases.iter().filter(move |(_, lease)| lease.address == Some(address));
+        leased.map(|(key, _)| key).filter(move |key| owners.contains(&key.owner))
+    }
+
     /// Services by UID.
     fn lease_owners(&self) -> BTreeMap<&str, &ServiceKey> {
         let leased = self.plan.services.iter().filter(|(_, service)| service.dhcp.is_some());
@@ -71,5 +83,43 @@ impl Sources {
             }
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::dhcp::identity::Identity;
+    use crate::model::{Family, ServiceView};
+    use crate::planner::leases::DhcpSpec;
+    use crate::planner::plan::{Plan, ServicePlan};
+
+    /// The address of the control plane is defended: without it the cluster has no API server.
+    #[test]
+    fn a_conflict_concerns_the_leases_of_services_alone() {
+        let view = ServiceView { uid: "web-uid".into(), ..ServiceView::default() };
+        let identity =
+            Identity { mac: Identity::mac_of("web-uid"), hostname: None, by_mac: false, broadcast: true };
+        let dhcp =
+            DhcpSpec { families: vec![Family::V4], identity, requested: Vec::new(), wrong: Vec::new() };
+        let service = ServicePlan { view: Arc::new(view), dhcp: Some(dhcp), ..ServicePlan::default() };
+        let key = ServiceKey { namespace: "lab".into(), name: "web".into() };
+        let plan = Plan { services: [(key, service)].into(), ..Plan::default() };
+        let sources = Sources { plan: Arc::new(plan), ..Sources::default() };
+        let address: IpAddr = [192, 0, 2, 1].into();
+        let of = |owner: &str| LeaseKey { owner: owner.to_owned(), family: Family::V4 };
+        let lease = ClientStatus {
+            address: Some(address),
+            saved: None,
+            state: ClientState::Bound,
+            probed: false,
+            last_error: None,
+        };
+        let leases: Leases =
+            ["web-uid", "kube-system/plndr-cp-lock"].map(|owner| (of(owner), lease.clone())).into();
+        let found: Vec<&LeaseKey> = sources.leases_of_services(&leases, address).collect();
+        assert_eq!(found, [&of("web-uid")]);
     }
 }

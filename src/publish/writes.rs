@@ -54,7 +54,7 @@ impl StatusWrites {
             services.get(key).is_some_and(|service| service.view.is_older_than(written))
         };
         self.written.retain(|key, written| outdated(key, written));
-        self.failures.retain(|key, _| services.contains_key(key));
+        self.failures.retain(|key, _| services.get(key).is_some_and(|service| !service.terminating));
         self.postponed.retain(|key, _| services.contains_key(key));
     }
 
@@ -74,7 +74,8 @@ impl StatusWrites {
                 break;
             }
             let paused = self.failures.get(key).is_some_and(|(_, until)| now < *until);
-            if paused || self.in_flight.contains(key) || self.written.contains_key(key) {
+            let waiting = self.in_flight.contains(key) || self.written.contains_key(key);
+            if paused || waiting || service.terminating {
                 continue;
             }
             if let Some(write) = self.due(now, sources, key, service) {
@@ -138,7 +139,10 @@ impl StatusWrites {
         };
         self.failures.remove(&key);
         let service = sources.plan.services.get(&key)?;
-        let addresses: Vec<String> = service.addresses.iter().map(IpAddr::to_string).collect();
+        let lost = service.addresses.is_empty();
+        let before = service.view.status.iter().filter_map(|entry| entry.ip);
+        let addresses: Vec<IpAddr> = if lost { before.collect() } else { service.addresses.clone() };
+        let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
         let addresses = addresses.join(", ");
         if service.view.is_older_than(&view) {
             self.written.insert(key.clone(), *view);
@@ -148,7 +152,8 @@ impl StatusWrites {
                 Some(sources.event(&key, false, "AddressGained", format!("node {me} announces {addresses}")))
             }
             None if moved => {
-                let text = format!("withdrew {addresses}: the Service has no ready endpoints");
+                let why = if lost { "its DHCP lease is lost" } else { "the Service has no ready endpoints" };
+                let text = format!("withdrew {addresses}: {why}");
                 Some(sources.event(&key, true, "AddressWithdrawn", text))
             }
             _ => None,
@@ -171,7 +176,8 @@ mod tests {
     use super::*;
     use crate::model::HostStatus;
     use crate::model::annotation::DHCP_LEASE;
-    use crate::planner::plan::Plan;
+    use crate::model::service::Ingress;
+    use crate::planner::plan::{Issue, Plan};
     use crate::publish::Options;
 
     const ADDRESS: &str = "192.0.2.1";
@@ -239,6 +245,41 @@ mod tests {
         let mut writes = StatusWrites::default();
         let write = writes.start(at(1000), &sources).pop().unwrap();
         assert_eq!(writes.finish(at(1000), &sources, write, done("2")), None);
+    }
+
+    #[test]
+    fn a_lost_lease_is_the_reason_of_a_withdrawal() {
+        let mut sources = sources("1", false);
+        let plan = Arc::get_mut(&mut sources.plan).unwrap();
+        let service = plan.services.get_mut(&key()).unwrap();
+        let announced = Ingress { ip: ADDRESS.parse().ok(), ..Ingress::default() };
+        let announced = ServiceView {
+            annotations: [(VIP_HOST.to_owned(), "node-1".to_owned())].into(),
+            status: vec![announced],
+            ..view("1")
+        };
+        (service.view, service.addresses) = (Arc::new(announced), Vec::new());
+        service.issues = vec![Issue::Lease(String::new())];
+        let mut writes = StatusWrites::default();
+        let write = writes.start(at(1000), &sources).pop().unwrap();
+        let event = writes.finish(at(1000), &sources, write, done("2")).unwrap();
+        assert_eq!(event.message, "withdrew 192.0.2.1: its DHCP lease is lost");
+    }
+
+    #[test]
+    fn the_status_of_a_deleted_service_is_not_written() {
+        let mut sources = sources("1", false);
+        let (mut writes, now) = (StatusWrites::default(), at(1000));
+        let write = writes.start(now, &sources).pop().unwrap();
+        writes.finish(now, &sources, write, WriteResult::Gone);
+        let plan = Arc::get_mut(&mut sources.plan).unwrap();
+        plan.services.get_mut(&key()).unwrap().terminating = true;
+        writes.retain(&sources);
+        assert!(writes.start(at(9000), &sources).is_empty());
+        // One of the same name is written at once.
+        let plan = Arc::get_mut(&mut sources.plan).unwrap();
+        plan.services.get_mut(&key()).unwrap().terminating = false;
+        assert_eq!(writes.start(now, &sources).len(), 1);
     }
 
     #[test]

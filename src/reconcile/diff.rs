@@ -104,11 +104,10 @@ pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
         }
     }
 
-    for &(interface, address) in &actual.announcing {
-        if !hold.keys().any(|(held_on, vip)| *held_on == interface && vip.address == address) {
-            plan.actions.push(Action::Withdraw { interface, address });
-        }
-    }
+    let held: BTreeSet<(IfIndex, IpAddr)> =
+        hold.keys().map(|(interface, vip)| (*interface, vip.address)).collect();
+    let withdrawn = actual.announcing.iter().filter(|target| !held.contains(target));
+    plan.actions.extend(withdrawn.map(|&(interface, address)| Action::Withdraw { interface, address }));
     for &(interface, address) in &silent {
         if !actual.suppressed.contains(&address) {
             plan.actions.push(Action::Suppress { interface, address });
@@ -123,9 +122,10 @@ pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
             present.insert(key, address.valid_for);
         }
     }
+    let kept: BTreeSet<IpAddr> = keep.iter().map(|(_, vip)| vip.address).collect();
     for &address in &actual.suppressed {
         // A draining address stays as it is: its suppression may be an earlier process's.
-        if !keep.iter().any(|(_, vip)| vip.address == address) {
+        if !kept.contains(&address) {
             plan.actions.push(Action::Unsuppress { address });
         }
     }

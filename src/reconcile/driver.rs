@@ -219,7 +219,7 @@ impl Driver {
             || !foreign.is_empty()
             || !self.published
             || self.placement.blocked != self.channels.outcome.borrow().blocked
-            || self.conflicts.len() != self.channels.outcome.borrow().conflicts.len()
+            || !self.conflicts_are_published()
         {
             self.publish(&foreign);
         }
@@ -260,6 +260,11 @@ impl Driver {
             preserve: self.options.preserve,
             quiet: self.options.quiet,
         }
+    }
+
+    fn conflicts_are_published(&self) -> bool {
+        let known = self.conflicts.iter().map(|(address, (host, _))| (address, host));
+        known.eq(&self.channels.outcome.borrow().conflicts)
     }
 
     pub(super) fn failed(&mut self, error: &NetlinkError) {

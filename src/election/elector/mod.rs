@@ -20,7 +20,7 @@ mod requests;
 mod state;
 mod values;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::decide::ObservedLease;
@@ -65,6 +65,8 @@ pub struct Elector {
     delay: Duration,
     drains: BTreeSet<DrainReason>,
     stopping: Option<BootTime>,
+    /// Of [`Input::Annotate`], until another host holds the Lease and writes its own.
+    annotations: BTreeMap<String, String>,
     outputs: VecDeque<Output>,
 }
 
@@ -93,6 +95,7 @@ impl Elector {
             delay: Duration::ZERO,
             drains: BTreeSet::new(),
             stopping: None,
+            annotations: BTreeMap::new(),
             outputs: VecDeque::new(),
         }
     }
@@ -187,7 +190,7 @@ impl Elector {
                 }
             }
             Input::Annotate(name, value) => {
-                self.settings.annotations.insert(name.to_owned(), value);
+                self.annotations.insert(name.to_owned(), value);
             }
             Input::Drain(reason) => {
                 self.drains.insert(reason);

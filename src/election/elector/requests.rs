@@ -74,8 +74,10 @@ impl Elector {
             (Kind::Read, _) => Some((kind, LeaseRequest::Read)),
             (Kind::Hold, ObservedLease::Present { lease, .. }) => {
                 let mut meta = lease.meta.clone();
-                if !self.settings.annotations.is_empty() {
-                    meta.annotations.get_or_insert_default().extend(self.settings.annotations.clone());
+                let own = self.settings.annotations.iter().chain(&self.annotations);
+                let mut own = own.map(|(name, value)| (name.clone(), value.clone())).peekable();
+                if own.peek().is_some() {
+                    meta.annotations.get_or_insert_default().extend(own);
                 }
                 Some((
                     kind,
@@ -188,6 +190,7 @@ impl Elector {
         let (vacant, released) = (record.holder.is_empty(), record.is_released());
         if !vacant {
             self.address = AddressState::Verified;
+            self.annotations.clear();
         }
         // The Lease names another host: stop at once. A holder emptied by hand keeps other hosts away for as long as this
         // host's claim is valid, so this host writes itself into it again; a provisional claim acquires any free Lease.

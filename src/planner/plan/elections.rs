@@ -108,7 +108,12 @@ fn add_group(
     assign_group(plan, keys, &group);
     match context.control_plane.as_ref().filter(|control_plane| control_plane.groups.contains(&group)) {
         Some(control_plane) => control_plane.join(plan, addresses),
-        None => drop(plan.groups.insert(group, GroupPlan { candidacy, addresses, ..GroupPlan::default() })),
+        // A Service may name the Lease of all others as its own.
+        None => {
+            let planned = plan.groups.entry(group).or_default();
+            planned.candidacy = candidacy;
+            planned.addresses.extend(addresses);
+        }
     }
 }
 
@@ -263,4 +268,26 @@ fn group_of(plan: &Plan, component: &Component, count: usize) -> usize {
         number ^ (number >> 64)
     });
     usize::try_from(folded % count).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{InterfaceSelector, PrefixLength};
+
+    /// A Service may name the Lease of all others as its own.
+    #[test]
+    fn elections_on_one_lease_are_one_group_with_the_addresses_of_both() {
+        let (context, mut plan) = (PlanContext::example(), Plan::default());
+        let lease = LeaseName { namespace: "kube-system".into(), name: "plndr-svcs-lock".into() };
+        let spec = |last| AddressSpec {
+            address: [192, 0, 2, last].into(),
+            prefix: PrefixLength::Fixed(32),
+            interface: InterfaceSelector::Named("eth0".into()),
+        };
+        for last in [1, 2] {
+            add_group(&context, &mut plan, &[], &lease, Candidacy::default(), [spec(last)].into());
+        }
+        assert_eq!(plan.groups[&GroupId::from(lease)].addresses, [spec(1), spec(2)].into());
+    }
 }

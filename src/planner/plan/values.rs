@@ -40,6 +40,29 @@ pub struct PlanContext {
     pub upnp: UpnpPolicy,
 }
 
+#[cfg(test)]
+impl PlanContext {
+    /// One election for each Service, and no control plane.
+    pub(in crate::planner) fn example() -> Self {
+        use crate::config::ClassRule;
+        use crate::model::PrefixLength;
+
+        Self {
+            me: "node-1".into(),
+            rules: Rules { namespace: None, class: ClassRule::None, on_demand: true },
+            mode: Mode::PerService,
+            control_plane: None,
+            services: true,
+            interface: InterfaceSelector::Named("eth0".into()),
+            main_interface: "eth0".into(),
+            v4: PrefixLength::Fixed(32),
+            v6: PrefixLength::Fixed(128),
+            routes: None,
+            upnp: UpnpPolicy::Always,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteRules {
     /// Configure addresses on the interface as well.
