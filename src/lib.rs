@@ -1,12 +1,6 @@
 //! Virtual IPs for Kubernetes clusters on bare metal.
 //!
-//! Modules use only what is to their left; ARCHITECTURE.md has the map and the rules:
-//!
-//! ```text
-//! model ◄ config, net ◄ host, cluster, protocols ◄ election, planner ◄ reconcile, conflict, announce, publish ◄ telemetry ◄ daemon
-//! ```
-//!
-//! The protocols are arp, ndp, bgp, bfd, dhcp, upnp, mdns and route_table.
+//! ARCHITECTURE.md has the map, the direction of imports and the invariants.
 
 pub mod announce;
 pub mod arp;

@@ -51,10 +51,6 @@ impl Schedule {
         self.entries.keys().copied().collect()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     pub fn contains(&self, target: Target) -> bool {
         self.entries.contains_key(&target)
     }

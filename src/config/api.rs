@@ -13,7 +13,7 @@ pub struct Api {
     pub kubeconfig: String,
     /// Address or URL to use instead of the kubeconfig's.
     pub address: Option<String>,
-    /// Take the address from the local API server's certificate.
+    /// Try this host's own addresses.
     pub detect: bool,
     pub port: u16,
 }

@@ -18,7 +18,7 @@ use crate::model::hash::fnv1a;
 use crate::model::{Backoff, BootTime};
 
 /// The least time between two defences of one address (RFC 5227 §1.1).
-pub const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
+const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The timings of one source of addresses.
 ///

@@ -5,7 +5,7 @@ mod detector;
 
 use std::net::IpAddr;
 
-pub use detector::{ConflictDetector, DEFEND_INTERVAL, Output, Preset};
+pub use detector::{ConflictDetector, Output, Preset};
 
 /// An ARP or neighbour discovery frame of another host that claims an address, or is about to.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,8 +1,9 @@
 //! Addresses from DHCP servers, one client for each lease.
 //!
 //! Pure: `fsm` is the state machine of a client, `v4` and `v6` encode its messages, `datagram` the headers around them;
-//! `identity` is what servers identify a client by, `spec` the interface to the rest of the program, `saved_lease` the form in
-//! which a lease survives its process. `driver` runs all clients of this host; `link` has their sockets.
+//! `identity` is what servers identify a client by, `saved_lease` the form in which a lease survives its process, `slot` the
+//! client of one lease. `spec` is the interface to the rest of the program, channels included. `driver` runs all clients of this
+//! host; `link` has their sockets.
 
 pub mod datagram;
 pub mod driver;

@@ -16,16 +16,6 @@ pub enum GroupId {
     EveryNode,
 }
 
-impl GroupId {
-    /// The Lease that the group is elected on.
-    pub fn lease(&self) -> Option<&LeaseName> {
-        match self {
-            Self::Lease(lease) => Some(lease),
-            Self::ControlPlane(_) | Self::EveryNode => None,
-        }
-    }
-}
-
 impl From<LeaseName> for GroupId {
     fn from(lease: LeaseName) -> Self {
         Self::Lease(lease)

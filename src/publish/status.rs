@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::model::ServiceView;
 use crate::model::annotation::{DHCP_LEASE, VIP_HOST};
 use crate::model::service::Ingress;
-use crate::planner::plan::{Issue, ServicePlan};
+use crate::planner::plan::ServicePlan;
 
 /// A write of a Service's status and annotations.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,14 +51,11 @@ pub fn change(
     let mine = host == Some(me) || (anycast && host.is_some());
     let announced: Vec<IpAddr> =
         service.addresses.iter().copied().filter(|address| held.contains(address)).collect();
-    // A leased address is lost with its lease, not with the last endpoint.
-    let lost =
-        service.addresses.is_empty() && service.issues.iter().any(|issue| matches!(issue, Issue::Lease(_)));
     let (ingress, host) = if service.servable_here && !announced.is_empty() {
         let host = if anycast { host.unwrap_or(me) } else { me };
         let inside = announced.iter().map(|address| entry(view, *address));
         (inside.chain(external).collect(), Some(host.to_owned()))
-    } else if mine && (!service.has_endpoints || lost) {
+    } else if mine && (!service.has_endpoints || service.lost_lease()) {
         (Vec::new(), None)
     } else if !service.has_endpoints && annotations.contains_key(DHCP_LEASE) {
         (view.status.clone(), host.map(str::to_owned))

@@ -139,9 +139,9 @@ impl StatusWrites {
         };
         self.failures.remove(&key);
         let service = sources.plan.services.get(&key)?;
-        let lost = service.addresses.is_empty();
         let before = service.view.status.iter().filter_map(|entry| entry.ip);
-        let addresses: Vec<IpAddr> = if lost { before.collect() } else { service.addresses.clone() };
+        let gone = service.addresses.is_empty();
+        let addresses: Vec<IpAddr> = if gone { before.collect() } else { service.addresses.clone() };
         let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
         let addresses = addresses.join(", ");
         if service.view.is_older_than(&view) {
@@ -152,6 +152,7 @@ impl StatusWrites {
                 Some(sources.event(&key, false, "AddressGained", format!("node {me} announces {addresses}")))
             }
             None if moved => {
+                let lost = service.lost_lease();
                 let why = if lost { "its DHCP lease is lost" } else { "the Service has no ready endpoints" };
                 let text = format!("withdrew {addresses}: {why}");
                 Some(sources.event(&key, true, "AddressWithdrawn", text))

@@ -182,6 +182,13 @@ pub struct ServicePlan {
     pub issues: Vec<Issue>,
 }
 
+impl ServicePlan {
+    /// A leased address is lost with its lease, not with the last endpoint.
+    pub fn lost_lease(&self) -> bool {
+        self.addresses.is_empty() && self.issues.iter().any(|issue| matches!(issue, Issue::Lease(_)))
+    }
+}
+
 /// A problem to report to a Service's owner.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Issue {
