@@ -140,7 +140,7 @@ impl Cache {
         }
         let mappings = plan.mappings.services.get(key).into_iter().flatten();
         let mappings: Vec<MappingKey> = mappings.map(|mapping| mapping.key.clone()).collect();
-        // Beside a Service with the same addresses it would only have an election of its own.
+        // Otherwise two elections would hold the shared addresses: this Service's and those of the others.
         let open =
             mappings.iter().any(|key| self.gateways.may_be_open(key)) && !addresses_are_shared(plan, key);
         if open {
@@ -209,6 +209,10 @@ mod tests {
 
     const ADDRESS: &str = "192.0.2.1";
 
+    fn context() -> PlanContext {
+        PlanContext::example()
+    }
+
     fn at(milliseconds: u64) -> BootTime {
         BootTime::from_boot(Duration::from_millis(milliseconds))
     }
@@ -241,17 +245,17 @@ mod tests {
         let none = Plan::default();
         let services = WatchEvent::Services(Change::Reset(vec![(key(), view(true))]));
         for event in [services, WatchEvent::Endpoints(Change::Reset(Vec::new()))] {
-            cache.apply(at(0), event, &PlanContext::example(), &none);
+            cache.apply(at(0), event, &context(), &none);
         }
         cache.apply_gateways(at(0), gateways(open));
-        let plan = plan(&PlanContext::example(), &cache.state);
+        let plan = plan(&context(), &cache.state);
         assert!(cache.state.listed && plan.mappings.services.contains_key(&key()));
         (cache, plan)
     }
 
     fn delete(cache: &mut Cache, plan: &Plan) {
         let deleted = WatchEvent::Services(Change::Deleted((key(), view(true))));
-        cache.apply(at(0), deleted, &PlanContext::example(), plan);
+        cache.apply(at(0), deleted, &context(), plan);
     }
 
     #[test]
@@ -267,8 +271,8 @@ mod tests {
         let (mut cache, _) = listed(true);
         let other = ServiceKey { namespace: "lab".into(), name: "other".into() };
         let added = WatchEvent::Services(Change::Applied((other.clone(), view(true))));
-        cache.apply(at(0), added, &PlanContext::example(), &Plan::default());
-        let plan = plan(&PlanContext::example(), &cache.state);
+        cache.apply(at(0), added, &context(), &Plan::default());
+        let plan = plan(&context(), &cache.state);
         delete(&mut cache, &plan);
         assert_eq!(cache.state.services.keys().collect::<Vec<_>>(), [&other]);
         assert!(cache.state.terminating.is_empty());
@@ -279,13 +283,8 @@ mod tests {
         let (mut cache, before) = listed(true);
         delete(&mut cache, &before);
         // The EndpointSlices of a deleted Service are deleted, too.
-        cache.apply(
-            at(0),
-            WatchEvent::Endpoints(Change::Reset(Vec::new())),
-            &PlanContext::example(),
-            &before,
-        );
-        let after = plan(&PlanContext::example(), &cache.state);
+        cache.apply(at(0), WatchEvent::Endpoints(Change::Reset(Vec::new())), &context(), &before);
+        let after = plan(&context(), &cache.state);
         assert_eq!(after.services[&key()].addresses, before.services[&key()].addresses);
         assert!(after.services[&key()].servable_here);
         assert!(after.mappings.services.is_empty());
@@ -311,7 +310,7 @@ mod tests {
     fn a_deselected_service_is_replaced_by_its_new_version_once_its_mappings_are_closed() {
         let (mut cache, plan) = listed(true);
         let changed = WatchEvent::Services(Change::Applied((key(), view(false))));
-        cache.apply(at(0), changed, &PlanContext::example(), &plan);
+        cache.apply(at(0), changed, &context(), &plan);
         assert!(cache.state.services[&key()].load_balancer);
         cache.apply_gateways(at(1), gateways(false));
         assert!(!cache.state.services[&key()].load_balancer);
@@ -321,9 +320,9 @@ mod tests {
     fn a_terminating_service_that_loses_its_finalizer_still_waits_for_its_mappings() {
         let (mut cache, before) = listed(true);
         let changed = |load_balancer| WatchEvent::Services(Change::Applied((key(), view(load_balancer))));
-        cache.apply(at(0), changed(false), &PlanContext::example(), &before);
-        let after = plan(&PlanContext::example(), &cache.state);
-        cache.apply(at(1), changed(false), &PlanContext::example(), &after);
+        cache.apply(at(0), changed(false), &context(), &before);
+        let after = plan(&context(), &cache.state);
+        cache.apply(at(1), changed(false), &context(), &after);
         assert!(cache.state.services[&key()].load_balancer);
         delete(&mut cache, &after);
         assert!(cache.state.services.contains_key(&key()));
@@ -335,12 +334,7 @@ mod tests {
     fn a_new_list_without_a_service_closes_its_mappings_first() {
         let (mut cache, before) = listed(true);
         for _ in 0..2 {
-            cache.apply(
-                at(0),
-                WatchEvent::Services(Change::Reset(Vec::new())),
-                &PlanContext::example(),
-                &before,
-            );
+            cache.apply(at(0), WatchEvent::Services(Change::Reset(Vec::new())), &context(), &before);
             assert!(cache.state.terminating.contains(&key()));
             assert!(cache.state.services.contains_key(&key()));
         }
@@ -352,12 +346,7 @@ mod tests {
     fn a_service_that_is_created_again_does_not_terminate() {
         let (mut cache, plan) = listed(true);
         delete(&mut cache, &plan);
-        cache.apply(
-            at(1),
-            WatchEvent::Services(Change::Applied((key(), view(true)))),
-            &PlanContext::example(),
-            &plan,
-        );
+        cache.apply(at(1), WatchEvent::Services(Change::Applied((key(), view(true)))), &context(), &plan);
         assert!(!cache.handle_timeout(at(5000)));
         assert!(cache.state.terminating.is_empty() && cache.state.services.contains_key(&key()));
     }
@@ -369,9 +358,8 @@ mod tests {
         leased.annotations.insert(LOAD_BALANCER_IPS.into(), "0.0.0.0".into());
         cache.state.apply(key(), leased.clone());
         // Another node's lease is not removed before this node's clients have started.
-        let planned = |state: &ClusterState| {
-            plan(&PlanContext::example(), state).services[&key()].lease_annotations.clone()
-        };
+        let planned =
+            |state: &ClusterState| plan(&context(), state).services[&key()].lease_annotations.clone();
         assert!(planned(&cache.state).is_empty());
         let status =
             |state| ClientStatus { address: None, saved: None, state, probed: false, last_error: None };

@@ -74,10 +74,8 @@ impl Elector {
             (Kind::Read, _) => Some((kind, LeaseRequest::Read)),
             (Kind::Hold, ObservedLease::Present { lease, .. }) => {
                 let mut meta = lease.meta.clone();
-                let own = self.settings.annotations.iter().chain(&self.annotations);
-                let mut own = own.map(|(name, value)| (name.clone(), value.clone())).peekable();
-                if own.peek().is_some() {
-                    meta.annotations.get_or_insert_default().extend(own);
+                for (name, value) in self.settings.annotations.iter().chain(&self.annotations) {
+                    meta.annotations.get_or_insert_default().insert(name.clone(), value.clone());
                 }
                 Some((
                     kind,
