@@ -98,10 +98,7 @@ fn build((module, programs): &Module) -> Outcome {
     let names: Vec<&str> = missing.iter().map(|(name, _)| *name).collect();
     let names = names.join(", ");
     if !have("go") {
-        return Err(format!(
-            "{names} cannot be built without Go: install Go 1.26 or later, or set KUBEBUILDER_ASSETS to a folder \
-             with etcd and kube-apiserver"
-        ));
+        return Err(format!("{names} cannot be built without Go: install Go 1.26 or later"));
     }
     let cache = binaries::cache();
     std::fs::create_dir_all(&cache).map_err(|error| format!("{}: {error}", cache.display()))?;
