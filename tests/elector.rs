@@ -314,26 +314,39 @@ fn a_stop_that_cannot_release_ends_all_the_same() {
     assert!(script.elector.is_stopped(script.now));
 }
 
+/// Otherwise other hosts wait for the expiry of a Lease that no host renews.
 #[test]
-fn a_stop_reads_the_lease_after_a_write_without_an_answer() {
-    let mut script = standby();
-    script.wait_until(5010);
-    assert_eq!(script.outputs(), [put(ME, 7)]);
-    script.tell_at(5100, Input::Stop);
-    script.answer(5010, 5900, LeaseResponse::Failed { retry_after: None });
-    assert!(!script.elector.is_stopped(script.now));
-    let next = script.elector.poll_timeout().unwrap();
-    script.now = next;
-    script.elector.handle_timeout(next);
+fn who_gives_up_reads_and_releases_a_lease_whose_write_had_no_answer() {
+    for input in [Input::Stop, Input::Drain(DrainReason::NotEligible)] {
+        let mut script = standby();
+        script.wait_until(5010);
+        assert_eq!(script.outputs(), [put(ME, 7)]);
+        script.tell_at(5100, input);
+        script.answer(5010, 5900, LeaseResponse::Failed { retry_after: None });
+        assert!(!script.elector.is_idle());
+        script.wait_until(6500);
+        assert_eq!(script.outputs(), [Asked::Read]);
+        script.answer(6500, 6510, LeaseResponse::Object(lease(ME, 8)));
+        let release = script.elector.poll_output();
+        let Some(Output::Request(LeaseRequest::Replace { write, .. })) = release else {
+            panic!("{release:?}")
+        };
+        // One second: the Lease is free at once.
+        assert_eq!((write.holder.as_str(), write.duration_seconds), ("", 1));
+        script.answer(6510, 6520, LeaseResponse::Object(lease("", 9)));
+        assert!(script.elector.is_idle());
+    }
+}
+
+#[test]
+fn an_agent_that_stops_at_its_start_gives_up_the_addresses_of_its_last_process_with_the_lease() {
+    let mut script = Script::new(Settings { resuming: true, ..settings() });
     assert_eq!(script.outputs(), [Asked::Read]);
-    script
-        .elector
-        .handle_input(next, Input::Response { started: next, response: LeaseResponse::Object(lease(ME, 8)) });
-    assert_eq!(script.outputs(), [put("", 8)]);
-    script
-        .elector
-        .handle_input(next, Input::Response { started: next, response: LeaseResponse::Object(lease("", 9)) });
-    assert!(script.elector.is_stopped(next));
+    script.tell_at(10, Input::Stop);
+    assert_eq!(script.role(), Role::Starting);
+    script.answer(0, 20, LeaseResponse::Object(lease(ME, 7)));
+    assert_eq!(script.outputs(), [put("", 7)]);
+    assert_ne!(script.role(), Role::Starting);
 }
 
 fn failing(peer_serving: bool) -> Input {

@@ -15,8 +15,8 @@ use crate::net::netlink::{Change, Changes, Netlink, NetlinkError, NetlinkWriter}
 const RESYNC: Duration = Duration::from_secs(30);
 /// Time until a failed read is repeated.
 const RETRY: Duration = Duration::from_millis(200);
-/// Reads use at most 1/MAX_CPU_FRACTION of wall time: with thousands of addresses a read takes milliseconds.
-const MAX_CPU_FRACTION: u32 = 5;
+/// The longest pause between two reads: with thousands of addresses a read takes milliseconds.
+const MAX_PAUSE: Duration = Duration::from_millis(100);
 
 /// Publishes the state of this host.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ impl Observer {
             while let Some(change) = unread.take().max(self.changes.pending()) {
                 let began = clock::now();
                 let updated = self.update(change).await;
-                let mut pause = clock::now().since(began) * (MAX_CPU_FRACTION - 1);
+                let mut pause = clock::pause_after(began, MAX_PAUSE);
                 match updated {
                     Ok(()) => drop(log.clear()),
                     Err(error) => {

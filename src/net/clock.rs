@@ -17,6 +17,21 @@ pub fn now() -> BootTime {
     BootTime::from_boot(elapsed)
 }
 
+/// Work that repeats may use at most 1/MAX_CPU_FRACTION of wall time.
+const MAX_CPU_FRACTION: u32 = 5;
+
+/// The pause after work that began at `began`.
+///
+/// It is at most `max`: the work may have waited for the kernel, another process or the end of a suspension, and what must
+/// be done next does not wait for that once more.
+pub fn pause_after(began: BootTime, max: Duration) -> Duration {
+    pause(now().since(began), max)
+}
+
+fn pause(took: Duration, max: Duration) -> Duration {
+    took.saturating_mul(MAX_CPU_FRACTION - 1).min(max)
+}
+
 /// A timer on CLOCK_BOOTTIME. It fires at once when the host resumes after the deadline; tokio's timers do not advance
 /// while the host is suspended.
 #[derive(Debug)]
@@ -51,5 +66,18 @@ impl Timer {
             let Ok(mut ready) = self.ready.readable().await else { return };
             ready.clear_ready();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_that_was_held_up_does_not_postpone_what_follows() {
+        let milliseconds = Duration::from_millis;
+        assert_eq!(pause(milliseconds(5), milliseconds(100)), milliseconds(20));
+        assert_eq!(pause(milliseconds(700), milliseconds(100)), milliseconds(100));
+        assert_eq!(pause(Duration::MAX, milliseconds(100)), milliseconds(100));
     }
 }

@@ -96,15 +96,14 @@ impl Cache {
     ) {
         match change {
             Change::Reset(all) => {
-                let mut services: BTreeMap<_, _> =
-                    all.into_iter().map(|(key, view)| (key, Arc::new(view))).collect();
-                for (key, known) in std::mem::take(&mut self.state.services) {
-                    let new = services.get(&key).cloned();
+                let services = all.into_iter().map(|(key, view)| (key, Arc::new(view))).collect();
+                let before = std::mem::replace(&mut self.state.services, services);
+                for (key, known) in before {
+                    let new = self.state.services.get(&key).cloned();
                     if !self.replace(now, &key, new.as_deref(), context, plan) {
-                        services.insert(key, known);
+                        self.state.services.insert(key, known);
                     }
                 }
-                self.state.services = services;
             }
             Change::Applied((key, view)) => {
                 if self.replace(now, &key, Some(&view), context, plan) {
@@ -140,14 +139,26 @@ impl Cache {
         }
         let mappings = plan.mappings.services.get(key).into_iter().flatten();
         let mappings: Vec<MappingKey> = mappings.map(|mapping| mapping.key.clone()).collect();
-        // Otherwise two elections would hold the shared addresses: this Service's and those of the others.
-        let open =
-            mappings.iter().any(|key| self.gateways.may_be_open(key)) && !addresses_are_shared(plan, key);
+        let open = mappings.iter().any(|key| self.gateways.may_be_open(key));
+        // Otherwise two elections would hold a shared address: this Service's and that of the other.
+        let open = open && !self.shares_an_address(plan, key);
         if open {
             let (until, deselected) = (now + CLOSE_TIMEOUT, new.cloned());
             self.terminating.insert(key.clone(), Terminating { until, mappings, deselected });
         }
         !open
+    }
+
+    /// Whether this host holds an address of a Service for another one, too, that still exists.
+    fn shares_an_address(&self, plan: &Plan, key: &ServiceKey) -> bool {
+        let Some(service) = plan.services.get(key) else { return false };
+        let exists = |other: &ServiceKey| {
+            self.state.services.contains_key(other) && !self.terminating.contains_key(other)
+        };
+        let others = plan.services.iter().filter(|(other, _)| *other != key && exists(other));
+        let mut addresses =
+            others.filter(|(_, other)| other.servable_here).flat_map(|(_, other)| &other.addresses);
+        addresses.any(|address| service.addresses.contains(address))
     }
 
     /// The gateways' state has changed. Returns whether a Service was released.
@@ -178,13 +189,6 @@ impl Cache {
     pub fn poll_timeout(&self) -> Option<BootTime> {
         self.terminating.values().map(|it| it.until).min()
     }
-}
-
-/// Whether every address of a Service stays because another Service has it.
-fn addresses_are_shared(plan: &Plan, key: &ServiceKey) -> bool {
-    let others = || plan.services.iter().filter(|(other, service)| *other != key && !service.terminating);
-    let shared = |address| others().any(|(_, service)| service.addresses.contains(address));
-    plan.services.get(key).is_some_and(|service| service.addresses.iter().all(shared))
 }
 
 /// Applies a change to a map of objects.
@@ -276,6 +280,10 @@ mod tests {
         delete(&mut cache, &plan);
         assert_eq!(cache.state.services.keys().collect::<Vec<_>>(), [&other]);
         assert!(cache.state.terminating.is_empty());
+        // Of two that are deleted before the next plan the last one keeps the address.
+        let deleted = WatchEvent::Services(Change::Deleted((other.clone(), view(true))));
+        cache.apply(at(0), deleted, &context(), &plan);
+        assert_eq!(cache.state.terminating, [other].into());
     }
 
     #[test]

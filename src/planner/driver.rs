@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
@@ -18,8 +19,8 @@ use crate::net::clock::{self, Timer};
 use crate::upnp::status::GatewayStatus;
 use crate::watch_ext;
 
-/// Planning may use at most 1/MAX_CPU_FRACTION of wall time.
-const MAX_CPU_FRACTION: u32 = 5;
+/// The longest pause between two plans.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 pub struct Channels {
     /// For the elections and the main loop.
@@ -153,7 +154,7 @@ impl Driver {
         self.channels.plan.send_replace(self.plan.clone());
         self.update_leases(&before);
         self.annotate_lease();
-        self.not_before = clock::now() + clock::now().since(began) * (MAX_CPU_FRACTION - 1);
+        self.not_before = clock::now() + clock::pause_after(began, MAX_PAUSE);
     }
 
     /// Passes the desired leases to the DHCP clients, and declines conflicting ones.

@@ -29,7 +29,7 @@ pub(super) struct Write {
     pub(super) key: ServiceKey,
     pub(super) change: Change,
     /// Another node announces the Service than before, or none.
-    moved: bool,
+    event: Option<Event>,
 }
 
 /// The schedule of writes.
@@ -117,8 +117,8 @@ impl StatusWrites {
         if change.ingress == service.view.status && now < self.settled_at {
             return None;
         }
-        let moved = host != change.host.as_deref();
-        Some(Write { key: key.clone(), change, moved })
+        let event = event(sources, key, service, &change);
+        Some(Write { key: key.clone(), change, event })
     }
 
     /// The result of a write. Returns an Event about the Service.
@@ -129,7 +129,7 @@ impl StatusWrites {
         write: Write,
         result: WriteResult,
     ) -> Option<Event> {
-        let Write { key, change, moved } = write;
+        let Write { key, event, .. } = write;
         self.in_flight.remove(&key);
         let WriteResult::Done(view) = result else {
             let first = (Backoff::new(BACKOFF_MIN, BACKOFF_MAX), now);
@@ -139,26 +139,10 @@ impl StatusWrites {
         };
         self.failures.remove(&key);
         let service = sources.plan.services.get(&key)?;
-        let before = service.view.status.iter().filter_map(|entry| entry.ip);
-        let gone = service.addresses.is_empty();
-        let addresses: Vec<IpAddr> = if gone { before.collect() } else { service.addresses.clone() };
-        let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
-        let addresses = addresses.join(", ");
         if service.view.is_older_than(&view) {
-            self.written.insert(key.clone(), *view);
+            self.written.insert(key, *view);
         }
-        match change.host {
-            Some(me) if moved => {
-                Some(sources.event(&key, false, "AddressGained", format!("node {me} announces {addresses}")))
-            }
-            None if moved => {
-                let lost = service.lost_lease();
-                let why = if lost { "its DHCP lease is lost" } else { "the Service has no ready endpoints" };
-                let text = format!("withdrew {addresses}: {why}");
-                Some(sources.event(&key, true, "AddressWithdrawn", text))
-            }
-            _ => None,
-        }
+        event
     }
 
     /// When [`Self::start`] may have something to do.
@@ -168,6 +152,24 @@ impl StatusWrites {
         let due = retries.chain(self.postponed.values().copied()).chain([self.settled_at]);
         due.filter(|at| *at > now).min()
     }
+}
+
+/// The Event if another node announces the Service than before, or none.
+fn event(sources: &Sources, key: &ServiceKey, service: &ServicePlan, change: &Change) -> Option<Event> {
+    if service.view.annotation(VIP_HOST) == change.host.as_deref() {
+        return None;
+    }
+    let before = service.view.status.iter().filter_map(|entry| entry.ip);
+    let gone = service.addresses.is_empty();
+    let addresses: Vec<IpAddr> = if gone { before.collect() } else { service.addresses.clone() };
+    let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+    let addresses = addresses.join(", ");
+    let Some(node) = &change.host else {
+        let lost = service.lost_lease();
+        let why = if lost { "its DHCP lease is lost" } else { "the Service has no ready endpoints" };
+        return Some(sources.event(key, true, "AddressWithdrawn", format!("withdrew {addresses}: {why}")));
+    };
+    Some(sources.event(key, false, "AddressGained", format!("node {node} announces {addresses}")))
 }
 
 #[cfg(test)]

@@ -25,8 +25,9 @@ use crate::net::nft;
 const RESYNC: Duration = Duration::from_secs(30);
 /// The delay before a failed action is repeated.
 pub(super) const RETRY: Duration = Duration::from_millis(200);
-/// Reconciliation may use at most 1/MAX_CPU_FRACTION of wall time: with thousands of addresses each run is expensive.
-const MAX_CPU_FRACTION: u32 = 5;
+/// The longest pause between two runs: with thousands of addresses each run is expensive. Less than the hand-over window, in
+/// which an address has to go once its successor has it.
+const MAX_PAUSE: Duration = Duration::from_millis(100);
 
 /// The main loop and its state.
 #[derive(Debug)]
@@ -224,12 +225,7 @@ impl Driver {
             self.publish(&foreign);
         }
         self.send_due_announcements();
-        let took = clock::now().since(began);
-        self.not_before = if self.placement.owners.len() > 1 {
-            clock::now() + took * (MAX_CPU_FRACTION - 1)
-        } else {
-            began
-        };
+        self.not_before = clock::now() + clock::pause_after(began, MAX_PAUSE);
     }
 
     /// Places the addresses of the plan, and creates and removes managed interfaces.

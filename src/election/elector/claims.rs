@@ -39,7 +39,7 @@ impl Elector {
         let claim = Claim { since, valid_until, fence_until, source: ClaimSource::Lease };
         self.state = State::Leader(LeaderState { claim, renewed: started, verification });
         // Drained while the write was in flight.
-        if !self.drains.is_empty() || self.stopping.is_some() {
+        if self.gives_up() {
             self.hand_over(now);
         }
     }
@@ -92,8 +92,7 @@ impl Elector {
             && self.forbidden.is_some()
             && self.observed.holder().is_none()
             && !self.address.is_familiar()
-            && self.drains.is_empty()
-            && self.stopping.is_none()
+            && !self.gives_up()
     }
 
     pub(super) fn wants_probe(&self) -> bool {
@@ -136,7 +135,7 @@ impl Elector {
             }
             _ => {}
         }
-        if !self.drains.is_empty() || self.stopping.is_some() {
+        if self.gives_up() {
             self.hand_over(now);
         }
     }

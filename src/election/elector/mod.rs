@@ -121,10 +121,8 @@ impl Elector {
 
     /// Whether a stop is complete: the Lease is released, or the time for that is over.
     pub fn is_stopped(&self, now: BootTime) -> bool {
-        self.stopping.is_some_and(|deadline| {
-            let settled = self.is_idle() && self.freshness == Freshness::Current;
-            settled && self.state == State::Follower || now >= deadline
-        })
+        self.stopping
+            .is_some_and(|deadline| self.is_idle() && self.state == State::Follower || now >= deadline)
     }
 
     /// Extra wait before acquiring a free Lease.
@@ -132,9 +130,9 @@ impl Elector {
         self.delay = delay;
     }
 
-    /// No request is in flight, and the Lease names another host or none.
+    /// No request is in flight, and the Lease is known to name another host or none.
     pub fn is_idle(&self) -> bool {
-        self.in_flight.is_none() && !self.is_ours()
+        self.in_flight.is_none() && !self.is_ours() && self.freshness == Freshness::Current
     }
 
     pub fn observed(&self) -> &ObservedLease {
@@ -239,6 +237,11 @@ impl Elector {
                 Kind::Read | Kind::Release => false,
             };
             self.address = self.address.after(unexplained);
+            if kind == Kind::Release && self.state == State::Follower {
+                // The next holder does not wait: addresses of an earlier process or claim have to go.
+                self.phase = Phase::Running;
+                self.lost_fence = None;
+            }
             self.in_flight = Some(kind);
             self.outputs.push_back(Output::Request(request));
         }

@@ -18,7 +18,7 @@ impl Elector {
         if self.in_flight.is_some() {
             return None;
         }
-        let decision = if self.freshness == Freshness::Stale {
+        let decision = if self.freshness != Freshness::Current {
             Decision::Read
         } else {
             decide(&self.observed, &self.settings.identity, self.settings.lease_duration)
@@ -31,18 +31,15 @@ impl Elector {
                 // No successor: acquire again before the address has to be removed.
                 (true, Decision::Acquire { .. })
                     if self.observed.record().is_some_and(LeaderElectionRecord::is_released)
-                        && self.stopping.is_none()
-                        && self.drains.is_empty() =>
+                        && !self.gives_up() =>
                 {
                     soonest(hand_over.until - HANDOVER_WINDOW / 2, Kind::Hold)
                 }
                 _ => None,
             },
-            (State::Follower, decision) if self.stopping.is_some() => match decision {
-                Decision::Renew => soonest(self.not_before, Kind::Release),
-                Decision::Read if self.freshness == Freshness::Stale => soonest(self.not_before, Kind::Read),
-                _ => None,
-            },
+            (State::Follower, Decision::Renew) if self.gives_up() => soonest(self.not_before, Kind::Release),
+            // What was never read is not read for a stop.
+            (State::Follower, _) if self.stopping.is_some() && self.freshness == Freshness::Current => None,
             (_, Decision::Read) => soonest(self.not_before, Kind::Read),
             (State::Follower, _) if !self.drains.is_empty() => self.poll(),
             (State::Leader(leader), Decision::Renew) if leader.claim.source == ClaimSource::Lease => {
@@ -54,6 +51,11 @@ impl Elector {
                 [take, self.poll()].into_iter().flatten().min_by_key(|(at, _)| *at)
             }
         }
+    }
+
+    /// This host is stopping or drained: it must not keep the Lease.
+    pub(super) fn gives_up(&self) -> bool {
+        self.stopping.is_some() || !self.drains.is_empty()
     }
 
     /// Without a watch the Lease is read once per retry period.
@@ -102,11 +104,11 @@ impl Elector {
         let Some(kind) = self.in_flight else { return };
         match response {
             LeaseResponse::Object(lease) => {
-                self.succeeded(now);
                 // A read is current. The response to a write may arrive after the watch has shown a later write.
                 if kind == Kind::Read || !self.is_behind(&lease) {
                     self.observe_lease(now, *lease);
                 }
+                self.succeeded(now);
                 match kind {
                     Kind::Read => {}
                     Kind::Hold | Kind::Create => self.granted(now, started, kind),
@@ -144,9 +146,11 @@ impl Elector {
             }
             LeaseResponse::Failed { retry_after } => {
                 self.pause(now, retry_after);
-                // The write may have taken effect, and a stop must not leave the Lease to this host.
-                if self.stopping.is_some() && matches!(kind, Kind::Hold | Kind::Create) {
-                    self.freshness = Freshness::Stale;
+                // The write may have taken effect.
+                match kind {
+                    Kind::Hold if self.gives_up() => self.freshness = Freshness::Unanswered,
+                    Kind::Create if self.gives_up() => self.freshness = Freshness::Stale,
+                    _ => {}
                 }
             }
         }
@@ -178,7 +182,8 @@ impl Elector {
         if record.holder == self.settings.identity {
             // A creation that timed out has no precondition and may take effect at any later time. The holder in between
             // may still hold the address.
-            let writing = matches!(self.in_flight, Some(Kind::Hold | Kind::Create));
+            let writing = matches!(self.in_flight, Some(Kind::Hold | Kind::Create))
+                || self.freshness == Freshness::Unanswered;
             let unexpected = !was_ours && self.state == State::Follower && !writing;
             let resumed = self.phase == Phase::Starting && self.settings.resuming;
             self.address = self.address.after(unexpected && !resumed);

@@ -71,6 +71,8 @@ pub(super) enum Phase {
 pub(super) enum Freshness {
     Current,
     Stale,
+    /// This host's conditional write has no response: if the Lease names this host now, it follows from that write.
+    Unanswered,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -74,7 +74,11 @@ impl Sampler {
                         let all = found.into_iter().map(|address| address.vip.address);
                         all.filter(|address| wanted.contains(address)).collect()
                     };
-                    let holds = answers.into_iter().map(|found| held(found.unwrap_or_default())).collect();
+                    // A host that could not be read says nothing.
+                    let Ok(found) = answers.into_iter().collect::<std::result::Result<Vec<_>, _>>() else {
+                        continue;
+                    };
+                    let holds = found.into_iter().map(held).collect();
                     sink.lock().unwrap_or_else(PoisonError::into_inner).push(Sample { at: now(), holds });
                 }
             });
