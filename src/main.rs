@@ -78,7 +78,7 @@ async fn validate(raw: Raw) -> Result<Config, Failure> {
             .collect(),
         interfaces: host.interfaces.into_iter().map(|interface| (interface.name, interface.up)).collect(),
     };
-    config::check(raw, &facts).map_err(|problems| Failure::all(&problems))
+    config::check(raw, Some(&facts)).map_err(|problems| Failure::all(&problems))
 }
 
 /// The addresses of an interface, without those that an earlier process of ours has left there.
@@ -135,7 +135,10 @@ fn plan(config: &Config) -> String {
 
 fn generate(wanted: &Manifest, flags: &[(String, String)]) -> Result<(), Failure> {
     let raw = collect(flags)?;
-    let text = manifest::render(wanted, &raw).map_err(|problems| Failure::all(&problems))?;
+    let (text, notes) = manifest::render(wanted, &raw).map_err(|problems| Failure::all(&problems))?;
+    for note in notes {
+        eprintln!("kube-vip: warning: {note}");
+    }
     print(&text)
 }
 
@@ -158,7 +161,8 @@ fn check_kubeadm(flags: &[(String, String)], join: Option<&str>) -> Result<(), F
 }
 
 fn request(request: StatusRequest) -> Result<Vec<Status>, Failure> {
-    let replies = socket::request(request).map_err(Failure::one)?;
+    let replies: Vec<String> =
+        socket::request(request).map_err(Failure::one)?.into_iter().flatten().collect();
     if replies.is_empty() {
         let line =
             "no kube-vip process replies on this host: run this as root, in the host's network namespace";

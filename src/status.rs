@@ -1,6 +1,6 @@
 //! `kube-vip status`: the states of all components in one report.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -8,10 +8,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::bgp::status::PeerStates;
-use crate::election::status::{ElectionStatus, RoleName};
+use crate::election::status::ElectionStatus;
+use crate::model::{BootTime, GroupId, Prefix, Roles};
 use crate::net::clock;
 use crate::publish::report::ServicesStatus;
 use crate::reconcile::reporter::AddressStatus;
+use crate::route_table::status::TableStatus;
+use crate::telemetry::socket::{self, StatusRequest};
 
 /// Without an iteration of the main loop for this long, the process is unhealthy.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
@@ -30,9 +33,25 @@ pub struct Status {
     pub host: AddressStatus,
     #[serde(flatten)]
     pub services: ServicesStatus,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_elections: Option<ServiceElections>,
+    /// In routing-table mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routing_table: Option<TableStatus>,
+    /// Ports that cannot be bound: setting, address and reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<String>,
     /// BGP peers by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub peers: PeerStates,
+}
+
+/// The elections of Services on Leases of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceElections {
+    /// Leases of which this node is the leader.
+    pub leading: usize,
+    pub total: usize,
 }
 
 /// The components whose state is reported.
@@ -42,6 +61,12 @@ pub struct Sources {
     pub election: watch::Receiver<ElectionStatus>,
     pub host: watch::Receiver<AddressStatus>,
     pub services: watch::Receiver<ServicesStatus>,
+    /// Problems of ports, by setting.
+    pub ports: watch::Receiver<BTreeMap<&'static str, String>>,
+    pub table: watch::Receiver<Option<TableStatus>>,
+    pub roles: watch::Receiver<Roles>,
+    /// Groups whose role is not counted in [`ServiceElections`].
+    pub uncounted: BTreeSet<GroupId>,
 }
 
 impl Sources {
@@ -59,8 +84,21 @@ impl Sources {
             election,
             host,
             services: self.services.borrow().clone(),
+            service_elections: self.service_elections(now),
+            routing_table: self.table.borrow().clone(),
+            ports: self.ports.borrow().values().cloned().collect(),
             peers,
         }
+    }
+
+    fn service_elections(&self, now: BootTime) -> Option<ServiceElections> {
+        let roles = self.roles.borrow();
+        let counted = roles
+            .iter()
+            .filter(|(group, _)| matches!(group, GroupId::Lease(_)) && !self.uncounted.contains(group));
+        let leading = counted.clone().filter(|(_, role)| role.claim(now).is_some()).count();
+        let total = counted.count();
+        (total > 0).then_some(ServiceElections { leading, total })
     }
 
     /// `/healthz`.
@@ -69,18 +107,28 @@ impl Sources {
         if idle < STUCK_AFTER { Ok(()) } else { Err("the main loop is stuck\n".to_owned()) }
     }
 
-    /// `/readyz`: the Lease was read and the host reconciled.
+    /// `/readyz`: Services were listed, the role in the reported election is known, and the host was reconciled with both.
     ///
     /// # Errors
     /// The state of the process.
     pub fn check_ready(&self) -> Result<(), String> {
-        let started = self.election.borrow().role != RoleName::Starting;
-        if started && self.host.borrow().reconciled {
-            Ok(())
-        } else {
-            Err(self.status(PeerStates::new()).to_text())
-        }
+        if self.host.borrow().reconciled { Ok(()) } else { Err(self.status(PeerStates::new()).to_text()) }
     }
+}
+
+/// The routes of all agents on this host in the kernel's tables; none while one of them does not know its own.
+pub async fn routes_of_agents() -> Option<BTreeSet<Prefix>> {
+    let replies = tokio::task::spawn_blocking(|| socket::request(StatusRequest::Status)).await;
+    let mut routes = BTreeSet::new();
+    for reply in replies.ok()?.ok()? {
+        let status: Status = serde_json::from_str(&reply?).ok()?;
+        let Some(table) = status.routing_table else { continue };
+        if !table.complete {
+            return None;
+        }
+        routes.extend(table.routes.iter().filter_map(|prefix| prefix.parse::<Prefix>().ok()));
+    }
+    Some(routes)
 }
 
 impl Status {
@@ -98,8 +146,11 @@ impl Status {
             let holder = election.holder.as_deref().unwrap_or("none");
             let transitions = election.transitions;
             line("lease", &format!("{}: holder {holder}, {transitions} transitions", election.lease));
-        } else {
+        } else if self.service_elections.is_none() {
             line("election", "none: every node announces what it can serve");
+        }
+        if let Some(ServiceElections { leading, total }) = self.service_elections {
+            line("elections", &format!("leader of {leading} of {total} Leases of Services"));
         }
         if let Some(remaining) = election.claim_remaining_seconds {
             line("claim", &format!("valid for {remaining:.1} s without another renewal"));
@@ -108,6 +159,9 @@ impl Status {
             let announced = if held.announced { "announced" } else { "not announced" };
             line("address", &format!("{} on interface {}, {announced}", held.address, held.interface));
         }
+        if let Some(TableStatus { table, routes, .. }) = &self.routing_table {
+            line("routes", &format!("{} in table {table}", routes.len()));
+        }
         if services.services > 0 {
             line("Services", &services.services.to_string());
         }
@@ -115,7 +169,10 @@ impl Status {
         services.gateways.iter().for_each(|gateway| line("gateway", gateway));
         services.names.iter().for_each(|name| line("name", name));
         self.peers.values().for_each(|peer| line("BGP peer", &peer.to_text()));
-        line("API server", &election.api_server.to_string());
+        self.ports.iter().for_each(|problem| line("port", problem));
+        if election.control_plane {
+            line("API server", &election.api_server.to_string());
+        }
         if let Some(error) = &election.last_error {
             line("last error", error);
         }

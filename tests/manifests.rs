@@ -31,7 +31,8 @@ fn kube_vip(args: &[&str], env: &[(&str, &str)]) -> Printed {
 
 fn pod(args: &[&str], env: &[(&str, &str)]) -> String {
     let printed = kube_vip(&[&["manifest", "pod"], args].concat(), env);
-    assert_eq!((printed.code, printed.stderr.as_str()), (Some(0), ""), "{args:?}");
+    let warned = printed.stderr.lines().all(|line| line.starts_with("kube-vip: warning: "));
+    assert!(printed.code == Some(0) && warned, "{args:?} {env:?}: {}", printed.stderr);
     printed.stdout
 }
 
@@ -117,8 +118,17 @@ fn unusual(kind: Kind, name: &str) -> Option<String> {
     Some(match (kind, name) {
         (
             _,
-            "config_file" | "vip_nodename" | "vip_configmap" | "vip_wireguard" | "vip_routingtable"
-            | "bgp_enable",
+            "config_file"
+            | "vip_nodename"
+            | "vip_configmap"
+            | "vip_wireguard"
+            | "vip_routingtable"
+            | "bgp_enable"
+            | "vip_ddns"
+            | "lb_enable"
+            | "enable_service_security"
+            | "mirror_dest_interface"
+            | "vip_leaderelectiontype",
         ) => {
             return None;
         }
@@ -241,7 +251,7 @@ fn kubernetes_reads_every_value_as_a_string() {
         return;
     }
     for value in TRICKY {
-        let yaml = pod(&[&["--interface", value], &ARP[2..]].concat(), &[("vip_leasename", value)]);
+        let yaml = pod(ARP, &[("k8s_config_file", value)]);
         let script = "import yaml,json,sys; print(json.dumps(yaml.safe_load(sys.stdin)['spec']['containers'][0]['env']))";
         let mut python = Command::new("/usr/bin/python3")
             .args(["-c", script])
@@ -255,7 +265,7 @@ fn kubernetes_reads_every_value_as_a_string() {
         for entry in &list {
             let read = entry.get("value");
             assert!(read.is_none_or(serde_json::Value::is_string), "{value}: {entry:?}");
-            if matches!(entry["name"].as_str(), Some("vip_interface" | "vip_leasename")) {
+            if entry["name"] == "k8s_config_file" {
                 assert_eq!(read.and_then(|read| read.as_str()), Some(*value));
             }
         }
@@ -288,6 +298,24 @@ fn rbac_is_three_documents_of_the_requested_kinds() {
 }
 
 #[test]
+fn a_role_needs_no_address_and_masquerading_no_privileges_without_the_load_balancer() {
+    let printed = kube_vip(&["manifest", "rbac", "--controlplane", "--arp"], &[]);
+    assert_eq!((printed.code, printed.stderr.as_str()), (Some(0), ""));
+    let yaml = pod(&[ARP, &["--lbForwardingMethod", "masquerade"]].concat(), &[]);
+    let context = spec(&yaml).containers[0].security_context.clone().unwrap();
+    assert_eq!(context.privileged, None);
+}
+
+#[test]
+fn a_secret_as_plain_text_is_a_warning_that_names_the_other_form() {
+    let args = "manifest daemonset --services --bgp --bgpRouterID 192.0.2.9 --bgppeers 192.0.2.1:65001:hunter2:false";
+    let printed = kube_vip(&args.split_whitespace().collect::<Vec<_>>(), &[]);
+    assert_eq!(printed.code, Some(0), "{}", printed.stderr);
+    let secret = "bgp_peers is a secret, and stands in the manifest as plain text: use a peer of bgp_peers with `passwordSecret`";
+    assert!(printed.stderr.contains(secret) && !printed.stderr.contains("hunter2"), "{}", printed.stderr);
+}
+
+#[test]
 fn the_manifests_of_the_project_are_up_to_date() {
     for sample in samples::all() {
         let path = format!("{}/manifests/{}", env!("CARGO_MANIFEST_DIR"), sample.file);
@@ -308,14 +336,29 @@ fn the_reference_of_the_project_is_up_to_date() {
 
 #[test]
 fn invalid_input_prints_one_line_per_problem_and_nothing_else() {
-    let table: [(&[&str], i32, &[&str]); 6] = [
+    let table: [(&[&str], i32, &[&str]); 8] = [
         (
             &["manifest", "pod", "--controlplane", "--arp"],
             1,
             &["no address is specified for kube-vip to expose services on"],
         ),
-        (&["manifest", "pod", "--arp", "--bgp"], 1, &["multiple kube-vip modes detected"]),
-        (&["manifest", "pod", "--image", "a b"], 1, &["`a b` is not an image reference"]),
+        (&["manifest", "pod", "--arp", "--table", "--services"], 1, &["multiple kube-vip modes detected"]),
+        (
+            &["manifest", "pod", "--arp", "--services", "--image", "a b"],
+            1,
+            &["`a b` is not an image reference"],
+        ),
+        // As `manager` reports them, all together.
+        (
+            &["manifest", "pod", "--arp", "--controlplane", "--address", "192.0.2.300", "--vipSubnet", "300"],
+            1,
+            &["flag --vipSubnet: `300`", "flag --address: `192.0.2.300` is not an IP address or a DNS name"],
+        ),
+        (
+            &["manifest", "rbac", "--controlplane", "--arp", "--namespace", "Bad_NS"],
+            1,
+            &["flag --namespace: `Bad_NS` is not the name of a namespace"],
+        ),
         (
             &["manifest", "pod", "--port", "0", "--dnsMode", "ipv5"],
             1,
@@ -361,7 +404,7 @@ fn commands_print_what_the_go_program_prints() {
 
 #[test]
 fn a_typo_in_a_variable_is_a_warning_and_manager_lists_the_interfaces() {
-    let printed = kube_vip(&["manifest", "pod", "--arp"], &[("vip_adress", "x")]);
+    let printed = kube_vip(&["manifest", "pod", "--arp", "--services"], &[("vip_adress", "x")]);
     assert_eq!(printed.code, Some(0));
     assert!(printed.stderr.contains("variable vip_adress is not known"), "{}", printed.stderr);
     let env =

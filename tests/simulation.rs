@@ -261,7 +261,7 @@ impl World {
         Ok(())
     }
 
-    /// The kernel drops addresses by itself, up to 0.3 s late.
+    /// The kernel drops addresses by itself, up to 1.25 s late.
     fn expire_until(&mut self, at: u64) -> Result<(), String> {
         for agent in 0..self.agents.len() {
             if self.agents[agent].address.is_some_and(|expiry| expiry <= at) {
@@ -678,9 +678,10 @@ impl World {
             suppressed: a.silenced.then_some(vip().address).into_iter().collect(),
             fences: a.fences.clone(),
             managed: [vip().address].into(),
+            isolated: BTreeSet::new(),
         };
         for action in plan(&desired(&inputs, now), &actual, now).actions {
-            let lateness = self.rng.below(300_000);
+            let lateness = self.rng.below(1_250_000);
             let a = &mut self.agents[agent];
             match action {
                 Action::Withdraw { .. } => a.announcing = false,

@@ -149,7 +149,6 @@ const VALUES: &[&str] = &[
     "requestheader-uid-headers",
     "requestheader-username-headers",
     "route-reconciliation-period",
-    "secure-port",
     "show-hidden-metrics-for-version",
     "tls-cert-file",
     "tls-cipher-suites",
@@ -194,6 +193,7 @@ fn clap() -> Clap {
         value("bind-address", "Address for metrics and probes.").default_value("::"),
         value("http-port", "Port of /metrics, /healthz and /readyz, plain HTTP; 0 disables it.")
             .default_value(PORT),
+        value("secure-port", "The same, for command lines of the Go program; --http-port precedes it."),
         value("v", "Log verbosity; from 2 on debug messages are logged.").short('v').default_value("0"),
         value("logging-format", "text or json.").default_value("text"),
         value(
@@ -331,7 +331,9 @@ impl Reader<'_> {
         let home = || self.variable("HOME").map(|home| format!("{home}/.kube/config"));
         let kubeconfig = Some(self.text("kubeconfig")).filter(|path| !path.is_empty());
         let kubeconfig = kubeconfig.or_else(|| outside.then(home).flatten());
-        let port = self.number("http-port", 0, u16::MAX);
+        let given = |name| self.matches.value_source(name) == Some(ValueSource::CommandLine);
+        let port = if given("secure-port") && !given("http-port") { "secure-port" } else { "http-port" };
+        let port = self.number(port, 0, u16::MAX);
         let address: Option<IpAddr> =
             self.flag("bind-address", "an IP address", |text| text.parse().ok().map(Some));
         let log_format = self.flag("logging-format", "text or json", |text| match text {
@@ -374,11 +376,16 @@ impl Reader<'_> {
             return None;
         }
         let before = self.problems.len();
+        let (namespace, name) =
+            (self.text("leader-elect-resource-namespace"), self.text("leader-elect-resource-name"));
+        if LeaseName::parse(&namespace, &name).is_none() {
+            self.problems.push(format!(
+                "--leader-elect-resource-namespace and --leader-elect-resource-name: `{namespace}/{name}` is not {}",
+                LeaseName::ALLOWED
+            ));
+        }
         let election = Election {
-            lease: LeaseName {
-                namespace: self.text("leader-elect-resource-namespace"),
-                name: self.text("leader-elect-resource-name"),
-            },
+            lease: LeaseName { namespace, name },
             lease_duration: self.duration("leader-elect-lease-duration"),
             renew_deadline: self.duration("leader-elect-renew-deadline"),
             retry_period: self.duration("leader-elect-retry-period"),
@@ -424,6 +431,14 @@ mod tests {
         assert_eq!(seconds.map(|duration| duration.as_secs()), [15, 10, 2]);
         assert_eq!(options.http.as_deref(), Some("[::]:10258"));
         assert_eq!((options.kubeconfig, options.server), (None, None));
+    }
+
+    #[test]
+    fn the_go_programs_port_flag_has_an_effect() {
+        let http = |args: &[&str]| parsed(args, &[]).unwrap().options.http;
+        assert_eq!(http(&["--secure-port=10300"]).as_deref(), Some("[::]:10300"));
+        assert_eq!(http(&["--secure-port=0"]), None);
+        assert_eq!(http(&["--secure-port=10300", "--http-port=10301"]).as_deref(), Some("[::]:10301"));
     }
 
     #[test]

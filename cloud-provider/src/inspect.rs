@@ -213,8 +213,10 @@ async fn fetch(client: kube::Client, options: &Options) -> Result<Overview, Insp
     let mut planner = Planner::new(options.class.clone());
     planner.set_pools(pools);
     let nodes: Vec<NodeView> = nodes.items.into_iter().filter_map(node::view).collect();
-    planner.set_reserved(Reserved::new(&nodes, None));
-    planner.reset(services.items.into_iter().filter_map(service::view));
+    let services: Vec<_> = services.items.into_iter().filter_map(service::view).collect();
+    let announced = services.iter().flat_map(|(_, view)| view.announced()).collect();
+    planner.set_reserved(Reserved::new(&nodes, None).announcing(announced));
+    planner.reset(services);
     Ok(Overview::of(planner, &problems))
 }
 

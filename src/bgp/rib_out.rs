@@ -97,7 +97,11 @@ impl RibOut {
         }
         if let Some(update) = self.next_update() {
             let (session, _) = self.session.as_ref()?;
-            return Some(update.encode(session.negotiated).concat());
+            let messages = update.encode(session.negotiated);
+            return Some(match update {
+                Update::Reach(reach) if messages.is_empty() => self.withdraw(&reach.prefixes)?,
+                _ => messages.concat(),
+            });
         }
         if let Some(family) = self.refreshing.pop_first() {
             return Some(packet::refresh_message(family, 2));
@@ -106,6 +110,14 @@ impl RibOut {
         let family = if self.complete { self.pending_eor.pop()? } else { return None };
         let (session, _) = self.session.as_ref()?;
         Some(Update::EndOfRib(family).encode(session.negotiated).concat())
+    }
+
+    /// Routes that fit no message. An earlier advertisement of theirs must not stay.
+    fn withdraw(&mut self, prefixes: &[Prefix]) -> Option<Vec<u8>> {
+        let (session, _) = self.session.as_ref()?;
+        self.sent.retain(|prefix, _| !prefixes.contains(prefix));
+        let gone = Update::Unreach(prefixes.first()?.family(), prefixes.to_vec());
+        Some(gone.encode(session.negotiated).concat())
     }
 
     fn can_advertise(&self, prefix: Prefix) -> bool {
@@ -189,6 +201,7 @@ mod tests {
 
     use super::super::packet::{Message, Negotiated, decode};
     use super::*;
+    use crate::model::route::MAX_COMMUNITIES;
 
     fn session(families: &[Family]) -> Session {
         Session {
@@ -347,6 +360,26 @@ mod tests {
         assert!(draining.communities.contains(&0xffff_0000));
     }
 
+    /// RFC 4271 §9.2. One such UPDATE ends the session, with all other routes.
+    #[test]
+    fn a_route_whose_attributes_fill_a_message_is_not_advertised() {
+        let (mut rib, mut peer) = (RibOut::default(), FakePeer::default());
+        rib.session_up(session(&[Family::V4]), export());
+        let with = |count| {
+            let path = RouteAttributes { communities: (0..count).collect(), ..RouteAttributes::default() };
+            let mut all = (*routes(&["192.0.2.10/32"])).clone();
+            all.insert("192.0.2.11/32".parse().unwrap(), Arc::new(path));
+            Arc::new(all)
+        };
+        rib.set_desired(with(64), true);
+        peer.receive_all(&mut rib);
+        assert_eq!(peer.prefixes(), ["192.0.2.10/32", "192.0.2.11/32"]);
+        rib.set_desired(with(1_020), true);
+        peer.receive_all(&mut rib);
+        assert_eq!(peer.prefixes(), ["192.0.2.10/32"]);
+        assert_eq!(rib.sent().len(), 1);
+    }
+
     #[test]
     fn ten_thousand_routes_need_few_messages_and_one_change_needs_one() {
         let all: Vec<String> = (0..10_000).map(|n| format!("10.{}.{}.1/32", n / 250, n % 250)).collect();
@@ -363,8 +396,36 @@ mod tests {
         assert_eq!((peer.routes.len(), peer.updates - before), (9_999, 1));
     }
 
+    fn attributes() -> impl Strategy<Value = RouteAttributes> {
+        let communities = prop::collection::vec(any::<u32>(), 0..=MAX_COMMUNITIES);
+        let large = prop::collection::vec(any::<[u32; 3]>(), 0..=MAX_COMMUNITIES);
+        let numbers =
+            (any::<Option<u32>>(), any::<Option<u32>>(), prop::option::of(0..=32_u8), any::<bool>());
+        (communities, large, numbers).prop_map(|(communities, large_communities, numbers)| {
+            let (local_pref, med, prepend, draining) = numbers;
+            RouteAttributes { communities, large_communities, local_pref, med, prepend, draining }
+        })
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn attributes_within_the_limits_fit_a_message(path in attributes(), defaults in attributes(), internal: bool, v6: bool) {
+            let export = Export { defaults, ..export() };
+            let negotiated = Negotiated { four_octets: true, internal };
+            let prefixes = (0..2_000_u128).map(|n| match v6 {
+                true => Prefix::host(std::net::Ipv6Addr::from(n).into()),
+                false => Prefix::host(std::net::Ipv4Addr::from(n as u32).into()),
+            }).collect();
+            let next_hop = "2001:db8::1".parse().unwrap();
+            let messages = Update::Reach(Reach { next_hop, attributes: export.attributes(&path, internal), prefixes }).encode(negotiated);
+            prop_assert!(!messages.is_empty());
+            for message in messages {
+                prop_assert!(message.len() <= packet::MAX_LENGTH, "{}", message.len());
+                prop_assert!(decode(&message, negotiated).unwrap().is_some());
+            }
+        }
 
         #[test]
         fn the_peer_converges_to_the_desired_routes(steps in prop::collection::vec((0..4_u8, 0..64_u32, 0..3_u32), 1..60)) {

@@ -101,7 +101,10 @@ impl EventWriter {
                 let Ok(ApiClient { client, server }) = api.client().await else { return };
                 match timeout(REQUEST_TIMEOUT, create(client, component, host, event)).await {
                     Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::debug!(%error, "cannot write an Event"),
+                    Ok(Err(error)) => {
+                        api.request_failed(&server, &error);
+                        tracing::debug!(%error, "cannot write an Event");
+                    }
                     Err(_elapsed) => api.failed(&server),
                 }
             }

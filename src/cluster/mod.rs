@@ -128,6 +128,23 @@ impl Api {
         self.failures.send_replace(Some(server.to_owned()));
     }
 
+    /// A request to `server` ended with this error. The server has failed only if that is no response of it.
+    pub fn request_failed(&self, server: &str, error: &kube::Error) {
+        if is_failure(error) {
+            self.failed(server);
+        }
+    }
+
+    /// Prefers other servers for a while: `server` responds, but cannot serve a request that must not wait. Its connections
+    /// and watches stay.
+    pub fn avoid(&self, server: &str) {
+        let until = clock::now() + PENALTY;
+        let mut state = self.lock();
+        for known in state.servers.iter_mut().filter(|known| known.endpoint.url == server) {
+            known.avoid_until = Some(until);
+        }
+    }
+
     /// Waits until `server` is next reported as failed.
     pub async fn until_failed(&self, server: &str) {
         let mut failures = self.failures.subscribe();
@@ -198,6 +215,17 @@ impl Api {
     }
 }
 
+/// Whether a request failed because of its server: there was no response, or the credentials have to be read again (401).
+/// Any other status is a response, 429 and 5xx included: watches that end because of it would add their lists to the load
+/// of a server that asks for less.
+pub fn is_failure(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.code == 401,
+        kube::Error::SerdeError(_) | kube::Error::BuildRequest(_) | kube::Error::HttpError(_) => false,
+        _ => true,
+    }
+}
+
 impl Server {
     fn new(endpoint: Endpoint) -> Self {
         Self { endpoint, client: None, avoid_until: None }
@@ -212,5 +240,28 @@ impl Server {
             }
         };
         Ok(ApiClient { client, server: self.endpoint.url.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn a_response_is_no_failure_of_the_server() {
+        for (code, failed) in [(400, false), (401, true), (403, false), (409, false), (422, false)] {
+            let status = Status { code, ..Status::failure("", "") };
+            assert_eq!(is_failure(&kube::Error::Api(Box::new(status))), failed, "{code}");
+        }
+        for code in [429, 500, 503, 504] {
+            let status = Status { code, ..Status::failure("", "") };
+            assert!(!is_failure(&kube::Error::Api(Box::new(status))), "{code}");
+        }
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        assert!(is_failure(&kube::Error::Service(Box::new(refused))));
+        let parse = serde_json::from_str::<u8>("x").unwrap_err();
+        assert!(!is_failure(&kube::Error::SerdeError(parse)));
     }
 }

@@ -21,6 +21,8 @@ use crate::model::{Backoff, LogOnChange};
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(3);
+/// A stream resumes, or lists again, after an error response. After this many in a row another server may do better.
+const ERRORS_MAX: u32 = 4;
 
 /// A change of the watched objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,11 +102,13 @@ impl<C, W, M> Watch<C, W, M> {
                 Ok(Some(Err(error))) => {
                     self.log(error.to_string());
                     tokio::time::sleep(self.backoff.next_pause()).await;
-                    if is_response(&error) {
-                        // The stream resumes, or lists again, by itself.
-                        continue;
+                    if is_failure(&error) {
+                        return api.failed(server);
                     }
-                    return api.failed(server);
+                    if self.backoff.attempts() >= ERRORS_MAX {
+                        return;
+                    }
+                    continue;
                 }
                 Ok(None) => return,
                 Err(_elapsed) => {
@@ -112,7 +116,10 @@ impl<C, W, M> Watch<C, W, M> {
                     return api.failed(server);
                 }
             };
-            self.backoff.reset();
+            // Emitted before the server is contacted.
+            if !matches!(event, Event::Init) {
+                self.backoff.reset();
+            }
             if let Some(change) = self.convert(event, &mut list)
                 && self.changes.send((self.wrap)(change)).await.is_err()
             {
@@ -126,7 +133,6 @@ impl<C, W, M> Watch<C, W, M> {
         C: Fn(K) -> Option<T>,
     {
         match event {
-            // Emitted before the server is contacted.
             Event::Init => {
                 *list = Some(Vec::new());
                 None
@@ -164,14 +170,10 @@ where
     }
 }
 
-/// Whether the error is a response of the server: the connection works.
-fn is_response(error: &watcher::Error) -> bool {
+fn is_failure(error: &watcher::Error) -> bool {
     use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
     match error {
-        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
-            // 401 counts as a failure of the server: credentials are then read again.
-            matches!(error, kube::Error::Api(status) if status.code != 401)
-        }
-        WatchError(_) | NoResourceVersion => true,
+        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => super::is_failure(error),
+        WatchError(_) | NoResourceVersion => false,
     }
 }

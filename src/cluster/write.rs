@@ -63,15 +63,9 @@ impl Writer {
                 Some((_, view)) => WriteResult::Done(Box::new(view)),
                 None => WriteResult::Failed("the response is not a Service".to_owned()),
             },
-            Err(kube::Error::Api(status)) => match status.code {
-                404 => WriteResult::Gone,
-                409 => WriteResult::Conflict,
-                400..=499 if status.code != 429 => WriteResult::Refused(status.message.clone()),
-                _ => WriteResult::Failed(status.message.clone()),
-            },
             Err(error) => {
-                api.failed(&server);
-                WriteResult::Failed(error.to_string())
+                api.request_failed(&server, &error);
+                result_of(error)
             }
         }
     }
@@ -126,6 +120,16 @@ impl Writer {
             Subresource::Object => services.replace(name, &params, &object).await,
             Subresource::Status => services.replace_status(name, &params, &object).await,
         }
+    }
+}
+
+fn result_of(error: kube::Error) -> WriteResult {
+    let kube::Error::Api(status) = error else { return WriteResult::Failed(error.to_string()) };
+    match status.code {
+        404 => WriteResult::Gone,
+        409 => WriteResult::Conflict,
+        401 | 429 | 500.. => WriteResult::Failed(status.message),
+        _ => WriteResult::Refused(status.message),
     }
 }
 

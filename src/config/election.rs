@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{HostFacts, Problem, Values};
 use crate::config::Key;
 use crate::model::LeaseName;
+use crate::model::validation::is_label;
 
 /// The election of the control plane, or of the cloud provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,23 +33,72 @@ pub(super) fn read(values: &Values, facts: &HostFacts) -> Election {
     }
 }
 
-/// A Lease given as `name` or `namespace/name`.
+/// A Lease given as `name` or `namespace/name`; [`check`] reports an invalid name.
 pub(super) fn lease(values: &Values, given: &str, facts: &HostFacts) -> LeaseName {
     let default = facts.service_account_namespace.as_ref().unwrap_or(&values.namespace);
-    let (namespace, name) = given.split_once('/').unwrap_or((default, given));
-    LeaseName { namespace: namespace.to_owned(), name: name.to_owned() }
+    LeaseName::parse(default, given)
+        .unwrap_or_else(|| LeaseName { namespace: default.clone(), name: given.to_owned() })
 }
 
-pub(super) fn check(values: &Values) -> Option<Problem> {
+/// Names that the API server rejects, and timings that do not fit. Without an election the timings are a note.
+pub(super) fn check(values: &Values, notes: &mut Vec<String>) -> Vec<Problem> {
+    let mut problems = check_names(values);
+    let room = values.lease_duration.saturating_sub(values.renew_deadline);
+    if room == 1 && is_held(values) {
+        notes.push(format!(
+            "vip_leaseduration ({}) is only a second longer than vip_renewdeadline ({}): the kernel may drop the address of a \
+             killed agent a second after another node has it; make it two seconds",
+            values.lease_duration, values.renew_deadline
+        ));
+    }
+    match check_timings(values) {
+        Some(text) if is_held(values) => problems.push(Problem::Combination(text)),
+        text => notes.extend(text.map(|text| format!("{text}; no node is elected, so they have no effect"))),
+    }
+    problems
+}
+
+/// Whether any Lease is used: see [`Config::elects`](super::Config::elects).
+pub(super) fn is_held(values: &Values) -> bool {
+    let routed = values.bgp || values.routing_table;
+    let of_control_plane = values.control_plane && (!routed || (values.bgp && values.leader_election));
+    let each = values.services_election || values.services_election_groups > 0 || values.on_demand_election;
+    let every_node = values.bgp || (values.routing_table && !values.leader_election);
+    of_control_plane || (values.services && (each || !every_node))
+}
+
+/// Names that the API server rejects.
+pub(crate) fn check_names(values: &Values) -> Vec<Problem> {
+    let raw = &values.raw;
+    let mut problems = Vec::new();
+    for key in [Key::LeaseName, Key::ServicesLeaseName] {
+        // The default namespace is checked by itself.
+        if LeaseName::parse("kube-system", raw.text(key)).is_none() {
+            problems.push(raw.unacceptable(key, LeaseName::ALLOWED));
+        }
+    }
+    for key in [Key::Namespace, Key::ServiceNamespace] {
+        let namespace = raw.text(key);
+        // All namespaces.
+        let none = namespace.is_empty() && key == Key::ServiceNamespace;
+        if !none && !is_label(namespace) {
+            let allowed = "the name of a namespace: at most 63 lower-case letters, digits and `-`";
+            problems.push(raw.unacceptable(key, allowed));
+        }
+    }
+    problems
+}
+
+fn check_timings(values: &Values) -> Option<String> {
     let (duration, renew, retry) = (values.lease_duration, values.renew_deadline, values.retry_period);
     let origin = |key| values.raw.origin(key);
-    (duration <= renew || renew <= retry).then(|| {
-        Problem::Combination(format!(
+    (duration <= renew || renew <= retry || retry == 0).then(|| {
+        format!(
             "the lease timings do not fit: vip_leaseduration ({duration}, {}) has to be greater than \
-             vip_renewdeadline ({renew}, {}), and that greater than vip_retryperiod ({retry}, {})",
+             vip_renewdeadline ({renew}, {}), that greater than vip_retryperiod ({retry}, {}), and that at least 1",
             origin(Key::LeaseDuration),
             origin(Key::RenewDeadline),
             origin(Key::RetryPeriod)
-        ))
+        )
     })
 }

@@ -30,6 +30,7 @@ pub use api::{Api, Health};
 pub use bgp::Bgp;
 pub use dhcp::Dhcp;
 pub use election::Election;
+pub(crate) use election::check_names;
 pub use layer2::Layer2;
 pub use mdns::Mdns;
 pub use problem::Problem;
@@ -39,11 +40,11 @@ pub use services::{ClassRule, ServiceElection, Services, SubnetPrefix};
 pub use settings::{Key, Kind, SETTINGS, Setting, Values};
 pub use telemetry::Telemetry;
 pub use upnp::{Upnp, UpnpPolicy};
-pub use validate::{HostFacts, check, check_common};
+pub use validate::{HostFacts, check};
 pub use value::{DnsMode, LogFormat};
 pub use vip::{Prefixes, VipTarget};
 
-use crate::model::Family;
+use crate::model::{Family, LeaseName, Vip};
 
 /// A validated configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,6 +86,33 @@ impl Config {
         !self.targets.is_empty() && !without
     }
 
+    /// The control plane's Lease, where there are VIPs for it.
+    pub fn control_plane_lease(&self) -> Option<LeaseName> {
+        (!self.targets.is_empty()).then(|| self.election.lease.clone())
+    }
+
+    /// The Lease of all Services, where they have one election.
+    pub fn global_lease(&self) -> Option<LeaseName> {
+        let services = self.services.as_ref();
+        let global = services.filter(|services| services.election == ServiceElection::Global);
+        global.map(|services| services.lease.clone())
+    }
+
+    /// The Lease that metrics and status report: the control plane's, else the one for all Services.
+    pub fn reported_lease(&self) -> Option<LeaseName> {
+        self.control_plane_lease().or_else(|| self.global_lease())
+    }
+
+    /// The control plane's addresses that stand in the configuration.
+    pub fn fixed_vips(&self) -> BTreeSet<Vip> {
+        let addresses = self.targets.iter().filter_map(|target| match target {
+            VipTarget::Ip(address) if !address.is_unspecified() => Some(*address),
+            // From a DHCP server, or by DNS.
+            VipTarget::Ip(_) | VipTarget::Name(_) => None,
+        });
+        addresses.map(|address| self.prefixes.vip(address)).collect()
+    }
+
     /// The families of the control plane's addresses; of a name, those that it can resolve to.
     pub fn control_plane_families(&self) -> BTreeSet<Family> {
         let of_names: &[Family] = match self.dns_mode {
@@ -100,6 +128,17 @@ impl Config {
             },
         };
         self.targets.iter().flat_map(of_target).collect()
+    }
+
+    /// The families by which the local API server's health is probed: without election each family by itself, unless a URL is
+    /// configured.
+    pub fn probed_families(&self) -> Vec<Option<Family>> {
+        match self.health {
+            Health::Local if !self.elects_control_plane() => {
+                self.control_plane_families().into_iter().map(Some).collect()
+            }
+            Health::Local | Health::Url { .. } => vec![None],
+        }
     }
 
     /// Whether there is any election, so that another node takes over from this one.

@@ -206,13 +206,13 @@ settings! {
         LeaseName lease_name: String as Kind::Text, default "plndr-cp-lock",
             flags ["leaseName"], env ["vip_leasename"], file ["leaseName"],
             "Lease of the control plane, as `name` or `namespace/name`.";
-        LeaseDuration lease_duration: u16 as Kind::Int(1, 3600), default "15",
+        LeaseDuration lease_duration: u16 as Kind::Int(0, 3600), default "15",
             flags ["leaseDuration"], env ["vip_leaseduration"], file ["leaseDuration"],
             "Seconds after the leader's last renewal before another node may acquire the Lease.";
-        RenewDeadline renew_deadline: u16 as Kind::Int(1, 3600), default "10",
+        RenewDeadline renew_deadline: u16 as Kind::Int(0, 3600), default "10",
             flags ["leaseRenewDuration"], env ["vip_renewdeadline"], file ["renewDeadline"],
             "Seconds after its last renewal for which the leader keeps acting on it.";
-        RetryPeriod retry_period: u16 as Kind::Int(1, 3600), default "2",
+        RetryPeriod retry_period: u16 as Kind::Int(0, 3600), default "2",
             flags ["leaseRetry"], env ["vip_retryperiod"], file ["retryPeriod"],
             "Seconds between renewals.";
         LeaseAnnotations lease_annotations: BTreeMap<String, String> as Kind::JsonMap, default "",
@@ -270,7 +270,7 @@ settings! {
             "Label the node that holds an address.";
     }
     "Telemetry" {
-        LogLevel log_level: i64 as Kind::Int(-8, 8), default "0",
+        LogLevel log_level: i64 as Kind::Int(-100, 100), default "0",
             flags ["log"], env ["vip_loglevel"], file ["logging"],
             "Log level: -4 debug, 0 info, 4 warnings, 8 errors.";
         LogFormat log_format: LogFormat as Kind::OneOf(LogFormat::WORDS), default "text",

@@ -7,6 +7,7 @@ use super::raw::Raw;
 use super::settings::{Key, Values};
 use super::value::ElectionStore;
 use super::{Config, api, bgp, dhcp, election, layer2, mdns, routing_table, services, telemetry, upnp, vip};
+use crate::model::validation::is_interface;
 
 /// What validation has to know about this host.
 #[derive(Debug, Clone, Default)]
@@ -27,11 +28,10 @@ impl HostFacts {
     }
 }
 
-/// The checks that apply to manifests as well as to the daemon.
-pub fn check_common(values: &Values) -> Vec<Problem> {
+/// Settings that contradict each other, and values that no host accepts.
+fn check_values(values: &Values, modes: &[(Key, &'static str)]) -> Vec<Problem> {
     let raw = &values.raw;
     let mut problems = Vec::new();
-    let modes = modes(values);
     if modes.len() > 1 {
         let names: Vec<String> = modes.iter().map(|(key, _)| raw.describe(*key)).collect();
         problems.push(Problem::Combination(format!(
@@ -47,7 +47,11 @@ pub fn check_common(values: &Values) -> Vec<Problem> {
                 .into(),
         ));
     }
-    problems.extend(election::check(values));
+    if !values.control_plane && !values.services {
+        problems.push(Problem::Combination(
+            "no features are enabled: set cp_enable, svc_enable or both to true".into(),
+        ));
+    }
     if (1..1024).contains(&values.health_port) {
         problems.push(raw.unacceptable(Key::HealthPort, "0 (off) or a port from 1024 to 65535"));
     }
@@ -63,32 +67,31 @@ pub fn check_common(values: &Values) -> Vec<Problem> {
     problems
 }
 
-/// The checks that have to pass before the daemon opens a port.
+/// The checks that have to pass before the daemon opens a port, or a manifest is printed. Facts of the host are checked if
+/// they are known: a manifest is for any host.
 ///
 /// # Errors
 /// All problems found.
-pub fn check(raw: Raw, facts: &HostFacts) -> Result<Config, Vec<Problem>> {
+pub fn check(raw: Raw, facts: Option<&HostFacts>) -> Result<Config, Vec<Problem>> {
     let values = Values::read(raw)?;
-    let (mut problems, mut notes) = (check_common(&values), Vec::new());
     let modes = modes(&values);
+    let (mut problems, mut notes) = (check_values(&values, &modes), Vec::new());
     if modes.is_empty() {
-        problems.push(Problem::Combination(
-            "no valid kube-vip mode detected: set one of vip_arp, bgp_enable, vip_routingtable or vip_wireguard \
-             to true"
-                .into(),
-        ));
+        let text = "no valid kube-vip mode detected: set one of vip_arp, bgp_enable, vip_routingtable or vip_wireguard to true";
+        match facts {
+            Some(_) => problems.push(Problem::Combination(text.into())),
+            // The manifest's reader may add it.
+            None => notes.push(text.into()),
+        }
     }
-    if !values.control_plane && !values.services {
-        problems.push(Problem::Combination(
-            "no features are enabled: set cp_enable, svc_enable or both to true".into(),
-        ));
-    }
-    problems.extend(not_implemented(&values));
+    problems.extend(election::check(&values, &mut notes));
+    problems.extend(not_implemented(&values, &mut notes));
     problems.extend(check_interface(&values, Key::Interface, values.interface.as_deref(), facts));
     let services_interface = values.services_interface.as_deref().filter(|name| *name != "auto");
+    let services_interface = services_interface.filter(|_| values.services);
     problems.extend(check_interface(&values, Key::ServicesInterface, services_interface, facts));
     let targets = vip::targets(&values);
-    // `check_common` has reported what is wrong with them.
+    // `check_values` has reported what is wrong with them.
     let prefixes = vip::prefixes(&values).unwrap_or_default();
     problems.extend(vip::check(&values, &targets, prefixes));
     let layer2 = layer2::read(&values, &mut notes);
@@ -97,9 +100,13 @@ pub fn check(raw: Raw, facts: &HostFacts) -> Result<Config, Vec<Problem>> {
     let bgp = values.bgp.then(|| bgp::read(&values, facts, &mut problems, &mut notes));
     let mdns = mdns::read(&values, &mut problems);
     let dhcp = dhcp::read(&values, &mut problems);
-    let (Some((_, mode)), true) = (modes.first(), problems.is_empty()) else { return Err(problems) };
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let anywhere = HostFacts::default();
+    let facts = facts.unwrap_or(&anywhere);
     Ok(Config {
-        mode,
+        mode: modes.first().map_or("none", |(_, mode)| *mode),
         node_name: values.node_name.as_ref().unwrap_or(&facts.hostname).to_lowercase(),
         targets,
         prefixes,
@@ -148,8 +155,17 @@ fn without_effect(values: &Values) -> Vec<String> {
     notes
 }
 
-fn check_interface(values: &Values, key: Key, name: Option<&str>, facts: &HostFacts) -> Option<Problem> {
+fn check_interface(
+    values: &Values,
+    key: Key,
+    name: Option<&str>,
+    facts: Option<&HostFacts>,
+) -> Option<Problem> {
     let name = name?;
+    let Some(facts) = facts else {
+        let allowed = "the name of an interface: at most 15 characters without `/`, `:` and blanks";
+        return (!is_interface(name)).then(|| values.raw.unacceptable(key, allowed));
+    };
     let known: Vec<&str> = facts.interfaces.iter().map(|(name, _)| name.as_str()).collect();
     match facts.interfaces.iter().find(|(interface, _)| interface == name) {
         None => {
@@ -165,26 +181,39 @@ fn check_interface(values: &Values, key: Key, name: Option<&str>, facts: &HostFa
     }
 }
 
-/// Settings that manifests may contain and this version cannot run.
-fn not_implemented(values: &Values) -> Vec<Problem> {
+/// Settings that manifests may contain and this version cannot run. A switch that nothing depends on is a note.
+fn not_implemented(values: &Values, notes: &mut Vec<String>) -> Vec<Problem> {
+    let raw = &values.raw;
     let etcd = values.leader_election_type == ElectionStore::Etcd;
+    let elects = election::is_held(values);
     let table = [
-        (values.wireguard, Key::Wireguard, "WireGuard mode"),
-        (values.service_security, Key::ServiceSecurity, "dropping traffic to other ports"),
-        (values.mirror_interface.is_some(), Key::MirrorInterface, "mirroring traffic"),
-        (values.load_balancer, Key::LoadBalancer, "balancing control-plane connections"),
-        (etcd, Key::LeaderElectionType, "electing in etcd"),
+        (values.wireguard, Key::Wireguard, "WireGuard mode", (true, "")),
+        (
+            values.service_security,
+            Key::ServiceSecurity,
+            "dropping traffic to other ports",
+            (values.services, "svc_enable"),
+        ),
+        (values.mirror_interface.is_some(), Key::MirrorInterface, "mirroring traffic", (true, "")),
+        (
+            values.load_balancer,
+            Key::LoadBalancer,
+            "balancing control-plane connections",
+            (values.control_plane, "cp_enable"),
+        ),
+        (etcd, Key::LeaderElectionType, "electing in etcd", (elects, "an election")),
     ];
-    table
-        .into_iter()
-        .filter(|(wanted, ..)| *wanted)
-        .map(|(_, key, what)| {
-            Problem::Combination(format!(
-                "{what} ({}) is not supported by this version: unset it",
-                values.raw.describe(key)
-            ))
-        })
-        .collect()
+    let mut problems = Vec::new();
+    for (_, key, what, (needed, other)) in table.into_iter().filter(|(wanted, ..)| *wanted) {
+        let key = raw.describe(key);
+        if needed {
+            let text = format!("{what} ({key}) is not supported by this version: unset it");
+            problems.push(Problem::Combination(text));
+        } else {
+            notes.push(format!("{what} ({key}) has no effect without {other}"));
+        }
+    }
+    problems
 }
 
 #[cfg(test)]
@@ -213,7 +242,8 @@ mod tests {
             env.retain(|(known, _)| known != name);
             env.push((name, value));
         }
-        check(raw(&env), &facts()).map_err(|problems| problems.iter().map(ToString::to_string).collect())
+        check(raw(&env), Some(&facts()))
+            .map_err(|problems| problems.iter().map(ToString::to_string).collect())
     }
 
     #[test]
@@ -293,7 +323,7 @@ mod tests {
             ),
             (
                 ("vip_leaseduration", "10"),
-                "the lease timings do not fit: vip_leaseduration (10, variable vip_leaseduration) has to be greater than vip_renewdeadline (10, default), and that greater than vip_retryperiod (2, default)",
+                "the lease timings do not fit: vip_leaseduration (10, variable vip_leaseduration) has to be greater than vip_renewdeadline (10, default), that greater than vip_retryperiod (2, default), and that at least 1",
             ),
             (
                 ("address", "127.0.0.1"),
@@ -341,6 +371,88 @@ mod tests {
                 "balancing control-plane connections (lb_enable by variable lb_enable) is not supported by this version: unset it"
             ]
         );
+    }
+
+    #[test]
+    fn a_switch_that_nothing_depends_on_is_a_note() {
+        // The values of the official chart.
+        let chart = [
+            ("vip_interface", ""),
+            ("lb_enable", "true"),
+            ("lb_port", "6443"),
+            ("vip_subnet", "32"),
+            ("cp_enable", "false"),
+            ("svc_enable", "true"),
+            ("address", ""),
+            ("svc_election", "false"),
+            ("vip_leaderelection", "false"),
+            ("prometheus_server", ":2112"),
+        ];
+        let notes = with(&chart).unwrap().notes;
+        assert_eq!(
+            notes,
+            [
+                "balancing control-plane connections (lb_enable by variable lb_enable) has no effect without cp_enable"
+            ]
+        );
+        let unelected = [
+            ("vip_arp", "false"),
+            ("bgp_enable", "true"),
+            ("bgp_routerid", "192.0.2.9"),
+            ("bgp_peers", "192.0.2.2:65001,"),
+            ("vip_leaseduration", "0"),
+            ("vip_renewdeadline", "0"),
+            ("vip_retryperiod", "0"),
+            ("vip_leaderelectiontype", "etcd"),
+            ("svc_interface", "eth9"),
+        ];
+        let notes = with(&unelected).unwrap().notes;
+        assert!(notes.iter().any(|note| note.contains("electing in etcd")), "{notes:?}");
+        assert!(notes.iter().any(|note| note.contains("lease timings")), "{notes:?}");
+    }
+
+    #[test]
+    fn a_manifest_is_checked_like_the_daemon_except_for_facts_of_a_host() {
+        let of_manifest = |more: &[(&str, &str)]| {
+            let base = [("vip_arp", "true"), ("cp_enable", "true"), ("address", "192.0.2.1")];
+            let mut env: Vec<(&str, &str)> = base.to_vec();
+            for (name, value) in more {
+                env.retain(|(known, _)| known != name);
+                env.push((name, value));
+            }
+            check(raw(&env), None).map(|config| config.notes)
+        };
+        let sentences = |more: &[(&str, &str)]| -> Vec<String> {
+            of_manifest(more).unwrap_err().iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(of_manifest(&[("vip_interface", "eth9")]), Ok(Vec::new()));
+        for (setting, part) in [
+            (("address", "192.0.2.300"), "is not an IP address or a DNS name"),
+            (("address", "192.0.2.50/24"), "is not an IP address or a DNS name"),
+            (("vip_subnet", "33"), "is not a prefix length"),
+            (("vip_interface", "an-interface-name-too-long"), "at most 15 characters"),
+            (("cp_namespace", "Bad_NS"), "is not the name of a namespace"),
+            (("cp_namespace", "a/b"), "is not the name of a namespace"),
+            (("vip_leasename", "A_b"), "is not the name of a Lease"),
+            (("vip_leaseduration", "0"), "the lease timings do not fit"),
+            (("cp_enable", "false"), "no features are enabled"),
+            (("lb_enable", "true"), "is not supported by this version"),
+        ] {
+            let problems = sentences(&[setting]);
+            assert!(problems.len() == 1 && problems[0].contains(part), "{setting:?}: {problems:?}");
+        }
+        let bgp = [("vip_arp", "false"), ("bgp_enable", "true")];
+        for (setting, part) in [
+            (("bgp_routerid", "notanip"), "bgp_routerid: `notanip` is not an identifier"),
+            (("bgp_peers", "192.0.2.10:abc::false"), "abc"),
+            (("bgp_peers", "garbage"), "bgp_peers"),
+        ] {
+            let problems = sentences(&[&bgp[..], &[("bgp_peers", "192.0.2.2:65001"), setting]].concat());
+            assert!(problems.len() == 1 && problems[0].contains(part), "{setting:?}: {problems:?}");
+        }
+        assert_eq!(of_manifest(&[&bgp[..], &[("bgp_peers", "192.0.2.2:65001")]].concat()), Ok(Vec::new()));
+        let none = of_manifest(&[("vip_arp", "false")]).unwrap();
+        assert!(none[0].starts_with("no valid kube-vip mode detected"), "{none:?}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::election::host_health::InterfacePolicy;
 use crate::election::{Settings, elections};
 use crate::model::address::left_over;
 use crate::model::hash::fnv1a;
-use crate::model::{ActualAddress, GroupId, Interface, InterfaceSelector, LeaseName, PrefixLength, Vip};
+use crate::model::{ActualAddress, GroupId, Interface, InterfaceSelector, PrefixLength};
 use crate::planner::control_plane::ControlPlane;
 use crate::planner::plan::{Mode, PlanContext, RouteRules};
 use crate::planner::select::Rules;
@@ -21,25 +21,11 @@ const CANDIDATES: usize = 3;
 /// Routes are advertised as draining for this long before they are withdrawn, where there are BGP peers.
 const DRAIN_TIME: Duration = Duration::from_millis(500);
 
-/// The control plane's Lease, where there are VIPs for it.
-pub(super) fn control_plane_lease(config: &Config) -> Option<LeaseName> {
-    (!config.targets.is_empty()).then(|| config.election.lease.clone())
-}
-
-/// The Lease that metrics and status report.
-pub(super) fn reported_lease(config: &Config) -> String {
-    let services = || config.services.as_ref().map(|services| services.lease.clone());
-    control_plane_lease(config).or_else(services).map_or_else(String::new, |lease| lease.to_string())
-}
-
-/// Addresses in the configuration.
-pub(super) fn fixed_vips(config: &Config) -> BTreeSet<Vip> {
-    let addresses = config.targets.iter().filter_map(|target| match target {
-        VipTarget::Ip(address) if !address.is_unspecified() => Some(*address),
-        // From a DHCP server, or by DNS.
-        VipTarget::Ip(_) | VipTarget::Name(_) => None,
-    });
-    addresses.map(|address| config.prefixes.vip(address)).collect()
+/// The Leases that no Service is elected on.
+pub(super) fn uncounted_leases(config: &Config) -> BTreeSet<GroupId> {
+    let services = config.services.as_ref();
+    let member = services.map(|services| Mode::member_of(&services.lease, &config.node_name));
+    config.reported_lease().into_iter().chain(member).map(GroupId::from).collect()
 }
 
 pub(super) fn elections(config: &Config) -> elections::Config {
@@ -119,13 +105,13 @@ fn control_plane(
     interface: &Interface,
     addresses: &[ActualAddress],
 ) -> Option<ControlPlane> {
-    let lease = control_plane_lease(config)?;
+    let lease = config.control_plane_lease()?;
     let groups = if config.elects_control_plane() {
         vec![GroupId::Lease(lease.clone())]
     } else {
-        probed_families(config).into_iter().map(GroupId::ControlPlane).collect()
+        config.probed_families().into_iter().map(GroupId::ControlPlane).collect()
     };
-    let fixed = fixed_vips(config);
+    let fixed = config.fixed_vips();
     let vips = fixed.iter().map(|vip| vip.address).collect();
     let port = config.api.port;
     Some(ControlPlane {
@@ -139,17 +125,6 @@ fn control_plane(
         mdns: config.mdns.control_plane.clone().map(|name| (name, port)),
         resuming: left_over(addresses, &vips),
     })
-}
-
-/// The families by which the local API server's health is probed: without election each family by itself, unless a URL is
-/// configured.
-pub(super) fn probed_families(config: &Config) -> Vec<Option<crate::model::Family>> {
-    match config.health {
-        config::Health::Local if !config.elects_control_plane() => {
-            config.control_plane_families().into_iter().map(Some).collect()
-        }
-        config::Health::Local | config::Health::Url { .. } => vec![None],
-    }
 }
 
 pub(super) fn planner_options(config: &Config) -> planner::driver::Options {
@@ -181,6 +156,7 @@ pub(super) fn reconcile_options(config: &Config, context: &PlanContext) -> recon
         refresh: config.layer2.announce_every.unwrap_or(crate::announce::schedule::REFRESH),
         quiet: config.is_routed(),
         services: context.services,
+        decisive: config.global_lease().map(GroupId::from).into_iter().collect(),
         aggregates: config.bgp.as_ref().map(|bgp| bgp.extras.aggregates.clone()).unwrap_or_default(),
         control_plane: context.control_plane.as_ref().map(|it| it.groups.clone()).unwrap_or_default(),
     }
@@ -191,7 +167,7 @@ pub(super) fn environment(config: &Config, addresses: &[ActualAddress]) -> Envir
         home: std::env::var_os("HOME").map(Into::into),
         in_cluster: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty()),
         control_plane: !config.targets.is_empty(),
-        vips: fixed_vips(config).iter().map(|vip| vip.address).collect(),
+        vips: config.fixed_vips().iter().map(|vip| vip.address).collect(),
         own: addresses.iter().map(|address| address.vip.address).collect(),
     }
 }

@@ -20,13 +20,13 @@ use crate::config::Config;
 use crate::election::{self, health};
 use crate::host::selection::main_interface;
 use crate::host::{HostWatch, Observer};
-use crate::model::{ActualAddress, AdvertisedRoutes, HostStatus, Interface, Vip, VipPlan};
+use crate::model::{ActualAddress, AdvertisedRoutes, HostStatus, Interface, Roles, Vip, VipPlan};
 use crate::net::https::ClientError;
 use crate::net::netlink::{NetlinkError, NetlinkWriter};
 use crate::planner::plan::PlanContext;
 use crate::publish::node_labels::{self, NodeLabels, ServiceLabels};
-use crate::telemetry::http::{ListenError, listen};
-use crate::telemetry::{endpoints, socket};
+use crate::status::routes_of_agents;
+use crate::telemetry::{endpoints, http, socket};
 use crate::{dhcp, mdns, planner, publish, reconcile, route_table, upnp};
 use report::Report;
 use tasks::{SHUTDOWN_TIMEOUT, TaskSet};
@@ -39,8 +39,6 @@ const EVENT_QUEUE: usize = 4096;
 /// Why the daemon cannot run, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    #[error(transparent)]
-    Listen(#[from] ListenError),
     #[error("netlink: {0}")]
     Netlink(#[from] NetlinkError),
     /// A timer, a socket or a signal handler.
@@ -104,7 +102,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let addresses = host.borrow().addresses.clone();
     let context = context::plan(&config, &interface, &addresses);
     let (events, event_writer) = cluster::event::recorder("kube-vip", &config.node_name, EVENT_QUEUE);
-    let report = Report::new(&config, &events);
+    let roles = watch::Sender::default();
+    let report = Report::new(&config, &events, &roles);
     tracing::info!(version = crate::VERSION, build = crate::BUILD, "kube-vip.io");
     tracing::info!(
         namespace = config.election.lease.namespace,
@@ -113,7 +112,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         interface = interface.name,
         "starting"
     );
-    serve_http(&config, &report).await?;
+    serve_http(&config, &report);
     let api = Api::new(config.api.clone(), context::environment(&config, &addresses));
     let closing = watch::Sender::new(false);
     let closed = closed(closing.subscribe());
@@ -123,7 +122,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         Daemon { config, api: api.clone(), report, events, labels: None, context, host, addresses, tasks };
     let stop = watch::Sender::new(false);
     let label_writer = daemon.label_writer(closing.subscribe());
-    let hosts = daemon.start(&stop, netlink)?;
+    let hosts = daemon.start(&stop, netlink, roles)?;
     tokio::spawn(observer.run());
     let label_writer = label_writer.map(|writer| tokio::spawn(writer.run()));
     tokio::spawn(cluster::peers::watch(api));
@@ -140,32 +139,36 @@ async fn closed(mut closing: watch::Receiver<bool>) {
     closing.wait_for(|closing| *closing).await.ok();
 }
 
-async fn serve_http(config: &Config, report: &Report) -> Result<(), ListenError> {
-    if let Some(address) = &config.telemetry.metrics {
-        let report = report.clone();
-        listen("prometheus_server", address, move |path| endpoints::metrics(path, || report.metrics()))
-            .await?;
+fn serve_http(config: &Config, report: &Report) {
+    if let Some(address) = config.telemetry.metrics.clone() {
+        let (ports, report) = (report.ports.clone(), report.clone());
+        let pages = move |path: &str| endpoints::metrics(path, || report.metrics());
+        tokio::spawn(http::serve("prometheus_server", address, ports, pages));
     }
     if let Some(port) = config.telemetry.health_port {
-        let sources = report.sources.clone();
-        let address = format!("[::]:{port}");
-        let page =
+        let (ports, sources) = (report.ports.clone(), report.sources.clone());
+        let pages =
             move |path: &str| endpoints::health(path, || sources.check_live(), || sources.check_ready());
-        listen("health_check_port", &address, page).await?;
+        tokio::spawn(http::serve("health_check_port", format!("[::]:{port}"), ports, pages));
     }
-    Ok(())
 }
 
 impl Daemon {
     /// Starts everything. The first plan exists before anything reads it: the control plane's VIPs depend on no API server.
-    fn start(&mut self, stop: &watch::Sender<bool>, netlink: NetlinkWriter) -> Result<Hosts, DaemonError> {
+    /// The elections alone write `roles`: the main loop ends with them.
+    fn start(
+        &mut self,
+        stop: &watch::Sender<bool>,
+        netlink: NetlinkWriter,
+        roles: watch::Sender<Roles>,
+    ) -> Result<Hosts, DaemonError> {
         let drained = &self.report.drained;
         let (first, vips) = planner::first_plan(&self.context);
         let (plan, vips) = (watch::Sender::new(Arc::new(first)), watch::Sender::new(vips));
         let (outcome_in, outcome) = watch::channel(HostStatus::default());
         let (announced_in, announced) = watch::channel(AdvertisedRoutes::default());
         let (channels, elections) =
-            election::channels::channels(plan.subscribe(), drained.subscribe(), stop.subscribe());
+            election::channels::channels(plan.subscribe(), roles, drained.subscribe(), stop.subscribe());
         let table = self.start_table(announced.clone(), vips.subscribe())?;
         let first_plan = plan.subscribe();
         self.start_planner(Planned { vip_plan: plan, vips, host: outcome, elections: &elections });
@@ -185,7 +188,8 @@ impl Daemon {
         self.start_health(&elections.inputs, &elections.probe_health)?;
         let config = context::elections(&self.config);
         let reporter = self.report.election.clone();
-        let driver = election::driver::Driver::new(config, self.api.clone(), reporter, channels);
+        let driver = election::driver::Driver::new(config, self.api.clone(), reporter, channels)
+            .reporting(self.config.reported_lease());
         self.tasks.elections(driver.run());
         let config = &self.config;
         let speaker = match &config.bgp {
@@ -200,7 +204,7 @@ impl Daemon {
             None => None,
         };
         let reconcile = tokio::spawn(reconciler.run());
-        self.tasks.spawn("the status socket", socket::serve(self.report.responder()));
+        tokio::spawn(socket::serve(self.report.responder()));
         Ok(Hosts { reconcile, speaker, table })
     }
 
@@ -213,7 +217,7 @@ impl Daemon {
         if self.context.control_plane.is_none() {
             return Ok(());
         }
-        for family in context::probed_families(&self.config) {
+        for family in self.config.probed_families() {
             let check = &self.config.health;
             let prober =
                 health::driver::Driver::new(check, family, self.api.clone(), active.clone(), inputs.clone())?;
@@ -288,7 +292,7 @@ impl Daemon {
         let (labels, services) = services.unzip();
         let election = self.report.election.status();
         let channels = node_labels::Channels { election, services, closing };
-        let vips = context::fixed_vips(&self.config);
+        let vips = self.config.fixed_vips();
         let vips: Vec<IpAddr> = vips.iter().map(|vip| vip.address).collect();
         self.labels = labels;
         Some(NodeLabels::new(self.api.clone(), &self.config.node_name, &vips, channels))
@@ -305,8 +309,14 @@ impl Daemon {
         let named = self.config.services.as_ref().and_then(|services| services.interface.clone());
         let services = named.filter(|name| name != "auto").unwrap_or_else(|| main.clone());
         let interfaces = route_table::driver::Interfaces { main, services };
-        let (host, netlink) = (self.host.clone(), NetlinkWriter::open()?);
-        let driver = route_table::driver::Driver::new(table, interfaces, announced, vips, host, netlink);
+        let channels = route_table::driver::Channels {
+            advertised: announced,
+            vips,
+            host: self.host.clone(),
+            status: self.report.table.clone(),
+            agents: Box::new(|| Box::pin(routes_of_agents())),
+        };
+        let driver = route_table::driver::Driver::new(table, interfaces, channels)?;
         Ok(Some(tokio::spawn(driver.run())))
     }
 

@@ -5,11 +5,14 @@ use std::sync::{Arc, OnceLock};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
-use super::context::reported_lease;
+use super::context::uncounted_leases;
 use crate::bgp::status::{PeerStates, StatusRequests};
 use crate::cluster::event::EventRecorder;
 use crate::config::Config;
+use crate::model::Roles;
+use crate::route_table::status::TableStatus;
 use crate::status::{Sources, Status};
+use crate::telemetry::http::PortProblems;
 use crate::telemetry::registry;
 use crate::telemetry::socket::{Responder, StatusRequest};
 use crate::{bgp, dhcp, election, publish, reconcile, upnp};
@@ -25,6 +28,8 @@ pub(super) struct Report {
     pub(super) upnp_metrics: upnp::metrics::Metrics,
     pub(super) bgp_metrics: bgp::metrics::Metrics,
     pub(super) sources: Sources,
+    pub(super) table: watch::Sender<Option<TableStatus>>,
+    pub(super) ports: PortProblems,
     peers: Arc<OnceLock<Peers>>,
     /// An operator drains this node.
     pub(super) drained: Arc<watch::Sender<bool>>,
@@ -37,21 +42,26 @@ struct Peers {
 }
 
 impl Report {
-    pub(super) fn new(config: &Config, events: &EventRecorder) -> Self {
-        let (node, lease) = (&config.node_name, reported_lease(config));
+    pub(super) fn new(config: &Config, events: &EventRecorder, roles: &watch::Sender<Roles>) -> Self {
+        let (node, lease) = (&config.node_name, config.reported_lease().map(|lease| lease.to_string()));
         let mut registry = registry::new(node);
         let r = &mut registry;
-        let election = election::metrics::Metrics::register(r, node, &lease);
+        let election = election::metrics::Metrics::register(r, node, lease.clone(), roles.subscribe());
         let host = reconcile::metrics::Metrics::register(r);
         let services = publish::report::Report::register(r);
         let dhcp_metrics = dhcp::metrics::Metrics::register(r);
         let upnp_metrics = upnp::metrics::Metrics::register(r);
         let bgp_metrics = bgp::metrics::Metrics::register(r);
         let vips = config.targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let lease = if config.elects() { lease } else { String::new() };
+        let lease = lease.filter(|_| config.elects()).unwrap_or_default();
         let election = election::reporter::Reporter::new(election, events.clone(), vips, node, &lease);
         let host = reconcile::reporter::Reporter::new(host, events.clone());
+        let (ports, table) = (PortProblems::default(), watch::Sender::new(None));
         let sources = Sources {
+            ports: ports.subscribe(),
+            table: table.subscribe(),
+            roles: roles.subscribe(),
+            uncounted: uncounted_leases(config),
             mode: config.mode,
             election: election.status(),
             host: host.status(),
@@ -66,6 +76,8 @@ impl Report {
             upnp_metrics,
             bgp_metrics,
             sources,
+            table,
+            ports,
             peers: Arc::default(),
             drained: Arc::new(watch::Sender::new(false)),
         }

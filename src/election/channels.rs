@@ -42,9 +42,10 @@ pub struct Handles {
     pub interface_down: watch::Sender<Option<BootTime>>,
 }
 
-/// The channels of elections for `plan`.
+/// The channels of elections for `plan`, which publish `roles`.
 pub fn channels(
     plan: watch::Receiver<Arc<VipPlan>>,
+    roles: watch::Sender<Roles>,
     drained: watch::Receiver<bool>,
     stopping: watch::Receiver<bool>,
 ) -> (Channels, Handles) {
@@ -54,7 +55,7 @@ pub fn channels(
     let channels = Channels {
         plan,
         inputs,
-        roles: watch::Sender::default(),
+        roles,
         segment,
         holders: watch::Sender::default(),
         lease: watch::Sender::default(),

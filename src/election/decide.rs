@@ -22,8 +22,14 @@ pub enum ObservedLease {
         lease: LeaseObject,
         /// First observed in this form.
         first_seen: BootTime,
+        /// The longest duration that this holder has written. A shorter one, written by hand, does not shorten a claim that
+        /// the holder has already.
+        longest: Duration,
     },
 }
+
+/// The longest duration that settings accept; a Lease with a longer one would keep all hosts away.
+const LONGEST: Duration = Duration::from_secs(3600);
 
 impl ObservedLease {
     pub fn record(&self) -> Option<&LeaderElectionRecord> {
@@ -40,10 +46,20 @@ impl ObservedLease {
 
     /// Observes the result of a read, a write or a watch event.
     pub fn observe(&mut self, lease: LeaseObject, now: BootTime) {
-        match self {
-            Self::Present { lease: before, .. } if before.record == lease.record => *before = lease,
-            _ => *self = Self::Present { lease, first_seen: now },
+        let written = lease.record.duration(Duration::ZERO);
+        let mut longest = written;
+        if let Self::Present { lease: before, longest: earlier, .. } = self {
+            if before.record == lease.record {
+                *before = lease;
+                return;
+            }
+            let term = |record: &LeaderElectionRecord| (record.holder.clone(), record.transitions);
+            let emptied = lease.record.holder.is_empty() && !lease.record.is_released();
+            if emptied || term(&before.record) == term(&lease.record) {
+                longest = written.max(*earlier);
+            }
         }
+        *self = Self::Present { lease, first_seen: now, longest };
     }
 
     /// Observes that the Lease does not exist.
@@ -53,7 +69,7 @@ impl ObservedLease {
     /// it is used.
     pub fn observe_missing(&mut self, fallback: Duration, now: BootTime) {
         let free_at = match self {
-            Self::Present { lease, .. } => now + lease.record.duration(fallback).max(fallback),
+            Self::Present { longest, .. } => now + (*longest).max(fallback).min(LONGEST),
             Self::Missing { free_at } => *free_at,
             Self::Unknown => now,
         };
@@ -73,19 +89,19 @@ pub enum Decision {
     },
 }
 
-/// The decision of host `me`; `fallback` is its own lease duration.
+/// The decision of host `me`; `fallback` is its own lease duration, and the least that a claim is protected for.
 pub fn decide(seen: &ObservedLease, me: &str, fallback: Duration) -> Decision {
     match seen {
         ObservedLease::Unknown => Decision::Read,
         ObservedLease::Missing { free_at } => Decision::Acquire { at: *free_at },
-        ObservedLease::Present { lease, first_seen } => {
+        ObservedLease::Present { lease, first_seen, longest } => {
             let record = &lease.record;
             if record.holder == me {
                 Decision::Renew
             } else if record.is_released() {
                 Decision::Acquire { at: *first_seen }
             } else {
-                Decision::Acquire { at: *first_seen + record.duration(fallback) }
+                Decision::Acquire { at: *first_seen + (*longest).max(fallback).min(LONGEST) }
             }
         }
     }
@@ -116,6 +132,7 @@ mod tests {
         let seen = |holder: &str, duration| ObservedLease::Present {
             lease: lease(holder, 1, duration),
             first_seen: at(100),
+            longest: Duration::from_secs(u64::try_from(duration).unwrap_or(0)),
         };
         let table = [
             (ObservedLease::Unknown, Decision::Read),
@@ -127,6 +144,8 @@ mod tests {
             (seen("other", 15), Decision::Acquire { at: at(115) }),
             (seen("other", 0), Decision::Acquire { at: at(105) }),
             (seen("other", -4), Decision::Acquire { at: at(105) }),
+            (seen("other", 1), Decision::Acquire { at: at(105) }),
+            (seen("other", i32::MAX), Decision::Acquire { at: at(3700) }),
         ];
         for (seen, expected) in table {
             assert_eq!(decide(&seen, "me", FIVE), expected, "{seen:?}");
@@ -143,6 +162,19 @@ mod tests {
         assert_eq!(decide(&seen, "me", FIVE), Decision::Acquire { at: at(15) });
         seen.observe(lease("a", 2, 5), at(13));
         assert_eq!(decide(&seen, "me", FIVE), Decision::Acquire { at: at(18) });
+    }
+
+    #[test]
+    fn a_duration_made_shorter_by_hand_does_not_end_a_claim_early() {
+        let mut seen = ObservedLease::Unknown;
+        seen.observe(lease("a", 1, 15), at(10));
+        seen.observe(lease("a", 1, 1), at(11));
+        assert_eq!(decide(&seen, "me", FIVE), Decision::Acquire { at: at(26) });
+        // Another holder has its own duration.
+        let mut other = lease("b", 1, 6);
+        other.record.transitions = 1;
+        seen.observe(other, at(20));
+        assert_eq!(decide(&seen, "me", FIVE), Decision::Acquire { at: at(26) });
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub struct Driver {
     watching: BTreeMap<LeaseName, bool>,
     /// The observer's last role of the control plane without election.
     anycast_role: Role,
+    /// An election that is reported although nothing else depends on it.
+    reported: Option<LeaseName>,
 }
 
 impl Driver {
@@ -66,7 +68,14 @@ impl Driver {
             restart: BTreeMap::new(),
             watching: BTreeMap::new(),
             anycast_role: Role::Starting,
+            reported: None,
         }
+    }
+
+    /// Reports this election to the observer as well.
+    #[must_use]
+    pub fn reporting(self, reported: Option<LeaseName>) -> Self {
+        Self { reported, ..self }
     }
 
     /// Takes part until stopped and every Lease is released.
@@ -205,7 +214,8 @@ impl Driver {
         if changed {
             tracing::debug!(%lease, ?before, after = ?role, "role");
         }
-        let Some(kind) = self.elections.kind(lease).filter(|kind| kind.is_primary()) else { return };
+        let reported = |kind: &CandidacyKind| kind.is_primary() || self.reported.as_ref() == Some(lease);
+        let Some(kind) = self.elections.kind(lease).filter(reported) else { return };
         let Some(observed) = self.elections.observed(lease) else { return };
         self.observer.election(observed, role, now);
         if changed {

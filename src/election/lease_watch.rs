@@ -14,12 +14,13 @@ use super::elections;
 use super::elector::Input;
 use super::request::lease_object;
 use crate::cluster::Api;
-use crate::model::LeaseName;
+use crate::model::{Backoff, LeaseName};
 
 /// The server ends a watch after this many seconds.
 const WATCH_SECONDS: u32 = 290;
-/// Pause before a broken watch is opened again.
-const RETRY_INTERVAL: Duration = Duration::from_millis(300);
+/// Pauses before a broken watch is opened again.
+const BACKOFF_MIN: Duration = Duration::from_millis(300);
+const BACKOFF_MAX: Duration = Duration::from_secs(3);
 
 pub(super) struct LeaseWatch {
     pub(super) api: Arc<Api>,
@@ -31,16 +32,17 @@ pub(super) struct LeaseWatch {
 impl LeaseWatch {
     /// Watches until the receiver of its events is gone. A message on `restart` opens the watch again at once.
     pub(super) async fn run(self, mut restart: mpsc::Receiver<()>) {
+        let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
         loop {
             let restarted = tokio::select! {
-                _ = self.watch() => false,
+                _ = self.watch(&mut backoff) => false,
                 requested = restart.recv() => requested.is_some(),
             };
             if self.send(Input::Watching(false)).await.is_none() {
                 return;
             }
             if !restarted {
-                tokio::time::sleep(RETRY_INTERVAL).await;
+                tokio::time::sleep(backoff.next_pause()).await;
             }
         }
     }
@@ -50,7 +52,7 @@ impl LeaseWatch {
     }
 
     /// One watch, until it ends; none if it could not be opened.
-    async fn watch(&self) -> Option<()> {
+    async fn watch(&self, backoff: &mut Backoff) -> Option<()> {
         let server = self.api.client().await.ok()?;
         let leases = kube::Api::<Lease>::namespaced(server.client.clone(), &self.lease.namespace);
         let field = format!("metadata.name={}", self.lease.name);
@@ -60,7 +62,9 @@ impl LeaseWatch {
             self.api.failed(&server.server);
             return None;
         };
+        let opened = opened.inspect_err(|error| self.api.request_failed(&server.server, error));
         let mut stream = opened.ok()?.boxed();
+        backoff.reset();
         self.send(Input::Watching(true)).await?;
         let forward = async {
             while let Ok(Some(event)) = stream.try_next().await {

@@ -24,7 +24,6 @@ pub mod request;
 pub mod status;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 pub use elector::{Elector, Settings};
 pub use observer::{FailureReason, Observer};
@@ -37,8 +36,3 @@ pub struct LeaseMetadata {
     pub uid: Option<String>,
     pub annotations: BTreeMap<String, String>,
 }
-
-/// Slack between the moment at which the kernel drops an address and the moment at which another host may acquire the Lease.
-///
-/// The kernel's own delay was measured at 0.0 to 0.3 s.
-pub const FENCE_MARGIN: Duration = Duration::from_millis(300);

@@ -1,7 +1,7 @@
 //! What an election reports.
 
 use super::decide::ObservedLease;
-use crate::model::{BootTime, Health, Role};
+use crate::model::{BootTime, Health, LeaseName, Role};
 
 /// Receives the course of elections that the rest of the process depends on.
 pub trait Observer: Send + Sync {
@@ -12,8 +12,15 @@ pub trait Observer: Send + Sync {
     fn health(&self, _health: Health) {}
     /// No API server can be used yet.
     fn no_access(&self, why: &str);
-    /// A request for the Lease failed. `why` is for log lines.
-    fn call_failed(&self, verb: &'static str, server: &str, reason: FailureReason, why: &str);
+    /// A request for a Lease failed. `why` is for log lines.
+    fn call_failed(
+        &self,
+        verb: &'static str,
+        lease: &LeaseName,
+        server: &str,
+        reason: FailureReason,
+        why: &str,
+    );
     fn call_succeeded(&self, verb: &'static str);
 }
 
@@ -23,6 +30,8 @@ pub enum FailureReason {
     Conflict,
     /// 403, or 404 on creation: the namespace does not exist.
     Forbidden,
+    /// Another 4xx.
+    Rejected,
     NotFound,
     Timeout,
     Error,
@@ -34,6 +43,7 @@ impl FailureReason {
         match self {
             Self::Conflict => "conflict",
             Self::Forbidden => "forbidden",
+            Self::Rejected => "rejected",
             Self::NotFound => "missing",
             Self::Timeout => "timeout",
             Self::Error => "error",

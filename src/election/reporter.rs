@@ -1,4 +1,4 @@
-//! Reports the control plane's election: log lines, metrics, Events and `kube-vip status`.
+//! Reports the election of the control plane, or of all Services where there is none: log lines, metrics, Events and `kube-vip status`.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,18 +10,18 @@ use super::metrics::Metrics;
 use super::observer::{FailureReason, Observer};
 use super::status::ElectionStatus;
 use crate::cluster::event::EventRecorder;
-use crate::model::{BootTime, ClaimSource, Health, LogOnChange, Role};
+use crate::model::{BootTime, ClaimSource, Health, LeaseName, LogOnChange, Role};
 use crate::net::clock;
 
 /// A lasting problem is logged this often.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The observer of the control plane's election.
+/// The observer of the reported election.
 #[derive(Debug)]
 pub struct Reporter {
     metrics: Metrics,
     events: EventRecorder,
-    /// The VIPs as configured, for messages.
+    /// The VIPs as configured, for messages; empty where the election is that of Services.
     vips: String,
     status: watch::Sender<ElectionStatus>,
     state: Mutex<State>,
@@ -40,7 +40,9 @@ impl Reporter {
     /// `lease` is empty where there is no election.
     pub fn new(metrics: Metrics, events: EventRecorder, vips: String, node: &str, lease: &str) -> Arc<Self> {
         let (node, lease) = (node.to_owned(), lease.to_owned());
-        let status = ElectionStatus { node, lease, since: clock::now(), ..ElectionStatus::default() };
+        let control_plane = !vips.is_empty();
+        let status =
+            ElectionStatus { node, lease, control_plane, since: clock::now(), ..ElectionStatus::default() };
         Arc::new(Self { metrics, events, vips, status: watch::Sender::new(status), state: Mutex::default() })
     }
 
@@ -76,6 +78,11 @@ impl Reporter {
         let failover = since.map(|since| now.since(since));
         self.metrics.gained(failover);
         let failover_ms = failover.map(|failover| failover.as_millis() as u64);
+        // Events about the addresses of Services are written to the Services.
+        if self.vips.is_empty() {
+            tracing::info!(failover_ms, "this node now leads the election of Services");
+            return;
+        }
         tracing::info!(provisional, failover_ms, "this node now holds the VIP");
         let vips = &self.vips;
         let message = match provisional {
@@ -90,6 +97,10 @@ impl Reporter {
     fn lost(&self, planned: bool, holder: &str, now: BootTime) {
         self.lock().lost_at = Some(now);
         self.metrics.lost();
+        if self.vips.is_empty() {
+            tracing::info!(planned, holder, "this node no longer leads the election of Services");
+            return;
+        }
         let vips = &self.vips;
         if planned {
             tracing::info!(successor = holder, "handed the VIP over");
@@ -109,7 +120,7 @@ impl Observer for Reporter {
     fn election(&self, seen: &ObservedLease, role: &Role, now: BootTime) {
         let claim = role.claim(now).map(|claim| claim.valid_until);
         self.metrics.set_claim(claim);
-        if let ObservedLease::Present { lease, first_seen } = seen
+        if let ObservedLease::Present { lease, first_seen, .. } = seen
             && lease.record.holder != self.status.borrow().node
         {
             self.lock().held_elsewhere = Some(*first_seen);
@@ -127,9 +138,15 @@ impl Observer for Reporter {
         let holder = seen.holder().unwrap_or("none");
         match (before, after) {
             (_, Role::Leader(claim)) => self.gained(claim.source, now),
+            (Role::Leader(_), Role::HandingOver { .. }) if self.vips.is_empty() => {
+                tracing::info!("handing the addresses of Services over");
+            }
             (Role::Leader(_), Role::HandingOver { .. }) => tracing::info!("handing the VIP over"),
             (Role::Leader(_), _) => self.lost(false, holder, now),
             (Role::HandingOver { .. }, _) => self.lost(true, holder, now),
+            (Role::Starting, _) if self.vips.is_empty() => {
+                tracing::info!(holder, "following the leader of the election of Services");
+            }
             (Role::Starting, _) => tracing::info!(holder, "following the holder of the VIP"),
             _ => {}
         }
@@ -143,12 +160,19 @@ impl Observer for Reporter {
         self.problem(format!("no access to an API server: {why}"), "");
     }
 
-    fn call_failed(&self, verb: &'static str, server: &str, reason: FailureReason, why: &str) {
+    fn call_failed(
+        &self,
+        verb: &'static str,
+        lease: &LeaseName,
+        server: &str,
+        reason: FailureReason,
+        why: &str,
+    ) {
         self.metrics.error(verb, reason);
         if reason.is_expected() {
-            tracing::debug!(verb, server, ?reason, "request for the Lease");
+            tracing::debug!(verb, %lease, server, ?reason, "request for a Lease");
         } else {
-            self.problem(format!("cannot {verb} the Lease: {why}"), server);
+            self.problem(format!("cannot {verb} Lease {lease}: {why}"), server);
         }
     }
 

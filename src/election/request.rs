@@ -46,14 +46,20 @@ pub async fn send(
         }
         Ok(Err(error)) => {
             let (response, reason) = response_of(&error, creating);
-            (response, reason, error.to_string())
+            if crate::cluster::is_failure(&error) {
+                api.failed(&chosen.server);
+            } else if matches!(response, LeaseResponse::Failed { .. }) {
+                // A claim may end before this server can serve a renewal again.
+                api.avoid(&chosen.server);
+            }
+            (response, reason, describe(&error))
         }
-        Err(_elapsed) => (NO_RESPONSE, FailureReason::Timeout, "no response in time".to_owned()),
+        Err(_elapsed) => {
+            api.failed(&chosen.server);
+            (NO_RESPONSE, FailureReason::Timeout, "no response in time".to_owned())
+        }
     };
-    if matches!(response, LeaseResponse::Failed { .. }) {
-        api.failed(&chosen.server);
-    }
-    observer.call_failed(verb, &chosen.server, reason, &why);
+    observer.call_failed(verb, &lease, &chosen.server, reason, &why);
     Input::Response { started, response }
 }
 
@@ -117,10 +123,49 @@ fn response_of(error: &kube::Error, creating: bool) -> (LeaseResponse, FailureRe
         404 => (LeaseResponse::NotFound, FailureReason::NotFound),
         409 => (LeaseResponse::Conflict, FailureReason::Conflict),
         403 => (LeaseResponse::Forbidden, FailureReason::Forbidden),
+        400..500 if !matches!(status.code, 401 | 408 | 429) => {
+            (LeaseResponse::Rejected, FailureReason::Rejected)
+        }
         _ => {
             let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
             let retry_after = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
             (LeaseResponse::Failed { retry_after }, FailureReason::Error)
+        }
+    }
+}
+
+/// The server's message, or the chain of causes.
+fn describe(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn the_status_decides_what_a_response_means() {
+        use LeaseResponse::{Conflict, Failed, Forbidden, NotFound, Rejected};
+        let failed = Failed { retry_after: None };
+        for (code, creating, expected) in [
+            (404, false, NotFound),
+            (404, true, Forbidden),
+            (409, false, Conflict),
+            (403, false, Forbidden),
+            (400, true, Rejected),
+            (422, true, Rejected),
+            (401, false, failed.clone()),
+            (429, false, failed.clone()),
+            (500, false, failed.clone()),
+            (503, true, failed),
+        ] {
+            let error = kube::Error::Api(Box::new(Status { code, ..Status::failure("", "") }));
+            assert_eq!(response_of(&error, creating).0, expected, "{code}");
         }
     }
 }

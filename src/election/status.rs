@@ -59,7 +59,10 @@ impl fmt::Display for Health {
 #[serde(rename_all = "camelCase")]
 pub struct ElectionStatus {
     pub node: String,
-    /// `namespace/name`; empty without an election.
+    /// It is the control plane's; otherwise that of all Services.
+    #[serde(default)]
+    pub control_plane: bool,
+    /// `namespace/name`; empty without one election for all.
     pub lease: String,
     /// The identity in the Lease.
     pub holder: Option<String>,
@@ -105,7 +108,7 @@ impl ElectionStatus {
     /// Why this node does not hold the VIP; none while it does.
     pub fn blocked_by(&self) -> Option<String> {
         let text = match (self.role, self.is_elected(), &self.holder) {
-            (RoleName::Follower, false, _) => {
+            (RoleName::Follower, false, _) if self.control_plane => {
                 "the API server on this host does not respond, or the node is drained".to_owned()
             }
             (_, false, _) => return None,
@@ -140,7 +143,10 @@ mod tests {
     fn a_follower_names_what_blocks_it() {
         let status = |role, lease: &str, holder: Option<&str>| {
             let (lease, holder) = (lease.to_owned(), holder.map(str::to_owned));
-            ElectionStatus { node: "a".into(), lease, holder, role, ..ElectionStatus::default() }.blocked_by()
+            let control_plane = true;
+            let status =
+                ElectionStatus { node: "a".into(), lease, holder, role, control_plane, ..Default::default() };
+            status.blocked_by()
         };
         let blocked = |role, holder| status(role, "ns/l", holder).unwrap_or_default();
         assert_eq!(blocked(RoleName::Follower, Some("b")), "b holds the Lease");

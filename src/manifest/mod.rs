@@ -14,26 +14,56 @@ use crate::VERSION;
 use crate::cli::{Manifest, ManifestKind};
 use crate::config::api::ADMIN_CONF;
 use crate::config::value::Forwarding;
-use crate::config::{Problem, Raw, Values, check_common};
+use crate::config::{Key, Problem, Raw, Values, check, check_names};
 
-/// The document, as YAML.
+/// The document, as YAML, and warnings.
 ///
 /// # Errors
-/// What is wrong with the configuration or the image.
-pub fn render(manifest: &Manifest, raw: &Raw) -> Result<String, Vec<Problem>> {
+/// What is wrong with the configuration or the image: everything that the daemon refuses on any host.
+pub fn render(manifest: &Manifest, raw: &Raw) -> Result<(String, Vec<String>), Vec<Problem>> {
     let values = &Values::read(raw.clone())?;
-    let mut problems = check_common(values);
+    let checked = match manifest.kind {
+        // A role depends on no address and no mode.
+        ManifestKind::Rbac { .. } => Ok(check_names(values)).map(|problems| (Vec::new(), problems)),
+        ManifestKind::Pod | ManifestKind::DaemonSet { .. } => {
+            check(raw.clone(), None).map(|config| (config.notes, Vec::new()))
+        }
+    };
+    let (mut notes, mut problems) = checked.unwrap_or_else(|problems| (Vec::new(), problems));
     let image = image::qualify(&manifest.image, VERSION).map_err(|problem| problems.push(problem));
     let (Ok(image), true) = (image, problems.is_empty()) else { return Err(problems) };
+    notes.extend(plain_secrets(raw));
     let documents = match manifest.kind {
         ManifestKind::Pod => vec![pod(values, &image, manifest.in_cluster)],
         ManifestKind::DaemonSet { taint } => vec![daemon_set(values, &image, manifest.in_cluster, taint)],
         ManifestKind::Rbac { role, role_binding } => {
-            rbac::documents(namespace(values), role, role_binding, &password_secrets(values))
+            rbac::documents(namespace(values), role, role_binding, &secrets(values))
         }
     };
-    yaml(&documents)
-        .map_err(|error| vec![Problem::Combination(format!("the manifest cannot be written: {error}"))])
+    let text = yaml(&documents)
+        .map_err(|error| vec![Problem::Combination(format!("the manifest cannot be written: {error}"))])?;
+    Ok((text, notes))
+}
+
+/// Secrets that stand in the manifest as plain text, each with the setting that names a Secret or a file instead.
+fn plain_secrets(raw: &Raw) -> Vec<String> {
+    let peers = crate::config::bgp::peers(raw.text(Key::BgpPeers), &mut Vec::new()).0;
+    let in_peers = peers.iter().any(|peer| peer.password.is_some());
+    let secret = "a peer of bgp_peers with `passwordSecret`, the name of a Secret";
+    let table = [
+        (!raw.text(Key::BgpPeerPass).is_empty(), Key::BgpPeerPass, secret),
+        (in_peers, Key::BgpPeers, secret),
+        (!raw.text(Key::BgpProviderToken).is_empty(), Key::BgpProviderToken, "bgp_provider_token_file"),
+    ];
+    let plain = table.into_iter().filter(|(given, ..)| *given);
+    plain
+        .map(|(_, key, instead)| {
+            format!(
+                "{} is a secret, and stands in the manifest as plain text: use {instead} instead",
+                key.name()
+            )
+        })
+        .collect()
 }
 
 /// Documents as YAML; several are preceded by `---` lines.
@@ -51,11 +81,13 @@ pub fn yaml(documents: &[Value]) -> Result<String, serde_saphyr::ser::Error> {
     Ok(text)
 }
 
-/// The names of Secrets that hold passwords of BGP peers.
-fn password_secrets(values: &Values) -> Vec<String> {
+/// The names of Secrets with passwords of BGP peers, or with the tunnels of WireGuard mode.
+fn secrets(values: &Values) -> Vec<String> {
     let (peers, _) = crate::config::bgp::peers(&values.bgp_peers, &mut Vec::new());
     let secrets = peers.into_iter().filter_map(|peer| peer.password_secret);
-    let names: std::collections::BTreeSet<String> = secrets.map(|secret| secret.name).collect();
+    let tunnels = values.wireguard.then(|| "wireguard".to_owned());
+    let names: std::collections::BTreeSet<String> =
+        secrets.map(|secret| secret.name).chain(tunnels).collect();
     names.into_iter().collect()
 }
 
@@ -153,7 +185,7 @@ fn set(object: &mut Value, key: &str, value: Value) {
 
 fn security_context(values: &Values) -> Value {
     // Masquerading needs sysctls that only a privileged container may write.
-    if values.load_balancer_forwarding == Forwarding::Masquerade {
+    if values.load_balancer && values.load_balancer_forwarding == Forwarding::Masquerade {
         return json!({ "privileged": true });
     }
     json!({

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// ServiceAccount, role and binding. `secrets` are the names of Secrets with passwords of BGP peers.
+/// ServiceAccount, role and binding. `secrets` are the names of Secrets to read.
 pub(super) fn documents(namespace: &str, role: bool, role_binding: bool, secrets: &[String]) -> Vec<Value> {
     let in_namespace = |name: &str| json!({ "name": name, "namespace": namespace });
     let (role_kind, role_meta) = match role {

@@ -74,6 +74,7 @@ pub fn render(sample: &Sample) -> Result<String, String> {
     if let Some(problem) = problems.first() {
         return Err(format!("{}: {problem}", sample.file));
     }
-    let yaml = super::render(&manifest, &raw).map_err(|problems| format!("{}: {problems:?}", sample.file))?;
+    let rendered = super::render(&manifest, &raw);
+    let (yaml, _) = rendered.map_err(|problems| format!("{}: {problems:?}", sample.file))?;
     Ok(format!("# {}\n#\n# {}\n{yaml}", sample.about, sample.command))
 }

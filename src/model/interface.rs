@@ -21,6 +21,8 @@ pub struct Interface {
     pub up: bool,
     /// Hardware type as in ARP: 1 for Ethernet, 32 for InfiniBand.
     pub hardware_type: u16,
+    /// IFF_NOARP: neither ARP nor NDP, as on kube-proxy's `kube-ipvs0`.
+    pub no_arp: bool,
     /// 6 bytes on Ethernet, 20 on InfiniBand, none on some virtual interfaces.
     pub hardware_address: Vec<u8>,
     /// The hardware address for broadcast.
@@ -85,10 +87,11 @@ pub fn hardware_text(bytes: &[u8]) -> String {
 impl Interface {
     /// Whether the interface uses ARP and NDP, so that addresses can be announced on it.
     pub fn has_neighbours(&self) -> bool {
-        match self.hardware_type {
-            ETHERNET => self.hardware_address.len() == 6,
-            INFINIBAND => self.hardware_address.len() == 20,
-            _ => false,
-        }
+        let length = match self.hardware_type {
+            ETHERNET => 6,
+            INFINIBAND => 20,
+            _ => return false,
+        };
+        !self.no_arp && self.hardware_address.len() == length
     }
 }

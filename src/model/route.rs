@@ -4,7 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{IfIndex, Prefix};
+use super::{Family, IfIndex, Prefix};
+
+/// Communities of each kind that a Service, and a BGP peer as its defaults, may have. The attributes of a route then leave
+/// room for prefixes in a message (RFC 4271: 4,096 octets).
+pub const MAX_COMMUNITIES: usize = 64;
 
 /// What a route carries besides its prefix.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -33,11 +37,44 @@ pub struct Table {
     pub kind: u8,
 }
 
+impl Table {
+    /// The form in which the kernel shows a route that was added to this table without a metric.
+    pub fn form(&self, family: Family) -> RouteForm {
+        const LOCAL: u8 = 2;
+        const UNIVERSE: u8 = 0;
+        const LINK: u8 = 253;
+        match family {
+            Family::V4 => {
+                let scope = if self.kind == LOCAL { LINK } else { UNIVERSE };
+                RouteForm { kind: self.kind, scope, metric: 0 }
+            }
+            // IPv6 routes have no scope, and IP6_RT_PRIO_USER is their metric.
+            Family::V6 => RouteForm { kind: self.kind, scope: UNIVERSE, metric: 1024 },
+        }
+    }
+
+    pub fn route(&self, prefix: Prefix, interface: IfIndex) -> TableRoute {
+        TableRoute { prefix, interface, form: self.form(prefix.family()) }
+    }
+}
+
 /// A route to an interface, without a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TableRoute {
     pub prefix: Prefix,
     pub interface: IfIndex,
+    pub form: RouteForm,
+}
+
+/// What distinguishes two routes to one prefix in a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RouteForm {
+    /// `rtm_type`.
+    pub kind: u8,
+    /// `rtm_scope`.
+    pub scope: u8,
+    /// RTA_PRIORITY.
+    pub metric: u32,
 }
 
 /// Routes by prefix. Most share their attributes.

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServicePort, ServiceSpec};
 
 use super::Family;
+use super::annotation::VIP_HOST;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceKey {
@@ -105,6 +106,12 @@ impl ServiceView {
             (Ok(version), Ok(known)) => version < known,
             _ => false,
         }
+    }
+
+    /// The addresses that a node has announced for it, by the status that this node wrote.
+    pub fn announced(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let announced = self.annotation(VIP_HOST).is_some();
+        self.status.iter().filter(move |_| announced).filter_map(|entry| entry.ip)
     }
 
     /// The trimmed value of an annotation; none if it is empty.

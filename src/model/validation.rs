@@ -30,6 +30,28 @@ pub fn is_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(label) && !last.bytes().all(|byte| byte.is_ascii_digit())
 }
 
+/// Whether the API server accepts a text as the name of most objects (RFC 1123 subdomain).
+pub fn is_subdomain(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_label_of_any_length)
+}
+
+/// Whether the kernel accepts a text as the name of an interface: at most IFNAMSIZ - 1 bytes.
+pub fn is_interface(text: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b':';
+    (1..=15).contains(&text.len()) && text.bytes().all(legal) && !matches!(text, "." | "..")
+}
+
+/// Whether the API server accepts a text as the name of a namespace (RFC 1123 label).
+pub fn is_label(text: &str) -> bool {
+    text.len() <= 63 && is_label_of_any_length(text)
+}
+
+fn is_label_of_any_length(text: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let edges = [text.bytes().next(), text.bytes().last()];
+    edges.iter().all(|edge| edge.is_some_and(legal)) && text.bytes().all(|byte| legal(byte) || byte == b'-')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,5 +71,27 @@ mod tests {
         ] {
             assert_eq!(is_name(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn names_of_objects_are_those_that_the_api_server_accepts() {
+        let long = "a".repeat(64);
+        for (text, label, subdomain) in [
+            ("a", true, true),
+            ("a-b", true, true),
+            ("1", true, true),
+            ("a.b", false, true),
+            (&*long, false, true),
+            ("a_b", false, false),
+            ("A", false, false),
+            ("a-", false, false),
+            ("-a", false, false),
+            ("a..b", false, false),
+            ("", false, false),
+            ("a?x=%2e", false, false),
+        ] {
+            assert_eq!((is_label(text), is_subdomain(text)), (label, subdomain), "{text}");
+        }
+        assert!(!is_subdomain(&"a.".repeat(127)) && !is_subdomain(&"a".repeat(254)));
     }
 }

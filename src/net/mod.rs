@@ -9,3 +9,5 @@ mod sys;
 pub mod sysctl;
 pub mod tcp;
 pub mod udp;
+
+pub use sys::raise_descriptor_limit;

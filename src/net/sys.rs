@@ -115,6 +115,21 @@ pub(super) fn filter_dumps(socket: &impl AsRawFd) -> io::Result<()> {
     set_option(socket, libc::SOL_NETLINK, NETLINK_GET_STRICT_CHK, &1_i32)
 }
 
+/// Raises the soft limit of open descriptors to the hard one (RLIMIT_NOFILE).
+pub fn raise_descriptor_limit() -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a `rlimit` that lives as long as the call.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: as above; the kernel only reads it.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// `T` has to be what the kernel expects for this option.
 fn set_option<T>(socket: &impl AsRawFd, level: i32, name: i32, value: &T) -> io::Result<()> {
     let length = size_of::<T>() as libc::socklen_t;

@@ -75,7 +75,8 @@ impl Cache {
             WatchEvent::Nodes(change) => {
                 let named = |node: NodeView| (node.name.clone(), node);
                 apply_to(&mut self.nodes, change, named);
-                self.state.reserved = Reserved::new(self.nodes.values(), None);
+                let announced = std::mem::take(&mut self.state.reserved.announced);
+                self.state.reserved = Reserved::new(self.nodes.values(), None).announcing(announced);
                 self.state.node_labels = self.nodes.get(&context.me).map(|node| node.provided.clone());
             }
             WatchEvent::Names(names) => self.state.names = names,

@@ -15,6 +15,9 @@ pub struct Reserved {
     pub nodes: BTreeMap<IpAddr, String>,
     /// Control-plane VIPs that are no node's own address.
     pub control_plane: BTreeSet<IpAddr>,
+    /// Addresses that kube-vip announces for Services. A kubelet without `--node-ip` may report one as its node's own: the
+    /// newest global address of the interface (IPv6), or the first (IPv4).
+    pub announced: BTreeSet<IpAddr>,
 }
 
 /// Why a Service may not have an address.
@@ -52,7 +55,19 @@ impl Reserved {
             control_plane.extend(&node.vips);
         }
         control_plane.retain(|address| !own.contains_key(address));
-        Self { nodes: own, control_plane }
+        Self { nodes: own, control_plane, announced: BTreeSet::new() }
+    }
+
+    /// The same where kube-vip announces these addresses.
+    #[must_use]
+    pub fn announcing(self, announced: BTreeSet<IpAddr>) -> Self {
+        Self { announced, ..self }
+    }
+
+    /// The node that reports an announced address as its own.
+    pub fn reported_by(&self, address: IpAddr) -> Option<&str> {
+        let node = self.nodes.get(&address).filter(|_| self.announced.contains(&address))?;
+        Some(node)
     }
 
     /// Fails with the reason if no Service may have the address.
@@ -65,13 +80,14 @@ impl Reserved {
     pub fn owner(&self, address: IpAddr) -> Option<Refusal> {
         let control_plane = self.control_plane.contains(&address).then_some(Refusal::ControlPlane(address));
         control_plane.or_else(|| {
-            let node = self.nodes.get(&address)?.clone();
-            Some(Refusal::Node { address, node })
+            let node = self.nodes.get(&address).filter(|_| !self.announced.contains(&address))?;
+            Some(Refusal::Node { address, node: node.clone() })
         })
     }
 
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.nodes.keys().chain(&self.control_plane).copied()
+        let nodes = self.nodes.keys().filter(|address| !self.announced.contains(address));
+        nodes.chain(&self.control_plane).copied()
     }
 }
 
@@ -114,5 +130,10 @@ mod tests {
         let published = published_own.check("192.0.2.1".parse().unwrap()).unwrap_err();
         assert!(matches!(published, Refusal::Node { .. }), "{published}");
         assert_eq!(reserved.check("192.0.2.3".parse().unwrap()), Ok(()));
+        let vip = "192.0.2.1".parse().unwrap();
+        let announcing = reserved.announcing([vip].into());
+        assert_eq!((announcing.check(vip), announcing.reported_by(vip)), (Ok(()), Some("node-1")));
+        assert_eq!(announcing.addresses().count(), 3);
+        assert_eq!(announcing.reported_by("192.0.2.4".parse().unwrap()), None);
     }
 }

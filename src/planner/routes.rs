@@ -1,13 +1,13 @@
 //! Routes of Services: one for each address, with the attributes of its annotations.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::plan::values::{ClusterState, Plan, RouteRules};
 use crate::model::annotation::{
     BGP_COMMUNITIES, BGP_LARGE_COMMUNITIES, BGP_LOCAL_PREF, BGP_MED, BGP_PREPEND, IGNORE,
 };
-use crate::model::route::{community, large_community};
+use crate::model::route::{MAX_COMMUNITIES, community, large_community};
 use crate::model::service::TrafficPolicy;
 use crate::model::{AddressSpec, GroupId, Prefix, RouteAttributes, Routes, ServiceKey, ServiceView};
 
@@ -75,10 +75,21 @@ pub(super) fn attributes(view: &ServiceView) -> (Option<Arc<RouteAttributes>>, V
             BGP_COMMUNITIES => community(item).is_some(),
             _ => large_community(item).is_some(),
         };
-        for item in items.iter().filter(|item| !good(item)) {
-            wrong.push(format!("{name}: `{item}` is not a community such as {example}"));
+        let bad: Vec<&&str> = items.iter().filter(|item| !good(item)).collect();
+        if let Some(item) = bad.first() {
+            let more =
+                if bad.len() > 1 { format!(", nor are {} more", bad.len() - 1) } else { String::new() };
+            wrong.push(format!("{name}: `{item}` is not a community such as {example}{more}"));
         }
-        items
+        let mut seen = BTreeSet::new();
+        let good: Vec<&str> = items.into_iter().filter(good).filter(|item| seen.insert(*item)).collect();
+        if good.len() > MAX_COMMUNITIES {
+            wrong.push(format!(
+                "{name}: {} communities are too many; only the first {MAX_COMMUNITIES} are advertised",
+                good.len()
+            ));
+        }
+        good.into_iter().take(MAX_COMMUNITIES)
     };
     let communities = list(BGP_COMMUNITIES, "65000:100 or no-export");
     let large = list(BGP_LARGE_COMMUNITIES, "65000:1:2");
@@ -91,8 +102,8 @@ pub(super) fn attributes(view: &ServiceView) -> (Option<Arc<RouteAttributes>>, V
         value
     };
     let attributes = RouteAttributes {
-        communities: communities.iter().filter_map(|item| community(item)).collect(),
-        large_communities: large.iter().filter_map(|item| large_community(item)).collect(),
+        communities: communities.filter_map(community).collect(),
+        large_communities: large.filter_map(large_community).collect(),
         local_pref: number(BGP_LOCAL_PREF, u32::MAX),
         med: number(BGP_MED, u32::MAX),
         prepend: number(BGP_PREPEND, MAX_PREPEND.into()).and_then(|times| times.try_into().ok()),
@@ -132,6 +143,22 @@ mod tests {
         assert_eq!(
             wrong[0],
             "kube-vip.io/bgp-communities: `gold` is not a community such as 65000:100 or no-export"
+        );
+        let list = |count: u32| (0..count).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+        let (most, wrong) = attributes(&with(&[(BGP_COMMUNITIES, &list(64))]));
+        assert_eq!((most.unwrap().communities.len(), wrong.len()), (64, 0));
+        let (most, wrong) = attributes(&with(&[(BGP_COMMUNITIES, &list(5_000))]));
+        assert_eq!(most.unwrap().communities.len(), 64);
+        assert_eq!(
+            wrong,
+            ["kube-vip.io/bgp-communities: 5000 communities are too many; only the first 64 are advertised"]
+        );
+        let (_, wrong) = attributes(&with(&[(BGP_COMMUNITIES, "x,y,z")]));
+        assert_eq!(
+            wrong,
+            [
+                "kube-vip.io/bgp-communities: `x` is not a community such as 65000:100 or no-export, nor are 2 more"
+            ]
         );
     }
 }

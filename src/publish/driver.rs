@@ -130,7 +130,7 @@ impl Driver {
         let services = self.sources.plan.services.len();
         self.report.managed.set(count(services));
         self.report.status.send_modify(|status| status.services = services);
-        self.writes.retain(&self.sources);
+        self.writes.retain(clock::now(), &self.sources);
         self.publish_announced();
         self.label();
     }

@@ -51,6 +51,13 @@ fn describe(issue: &Issue, me: &str) -> (&'static str, String) {
         Issue::Annotation(text) => ("AnnotationIgnored", text.clone()),
         Issue::Lease(text) => ("NoLease", format!("node {me}: {text}")),
         Issue::Gateway(text) => ("PortNotForwarded", text.clone()),
+        Issue::Reported { address, node } => {
+            let text = format!(
+                "node {node} reports {address} as its own address; kube-vip announces it all the same: start the \
+                 kubelet of {node} with --node-ip"
+            );
+            ("NodeReportsAddress", text)
+        }
         Issue::Blocked(text) => ("AddressBlocked", format!("node {me} cannot announce it: {text}")),
         Issue::Conflict(text) => ("AddressConflict", format!("node {me} announces it, and so does {text}")),
     }

@@ -13,6 +13,7 @@ mod events;
 mod leases;
 mod names;
 pub mod node_labels;
+mod overwrites;
 mod port_mappings;
 pub mod report;
 pub mod status;

@@ -191,7 +191,10 @@ impl NodeLabels {
             }
             // A kubelet that has not registered its Node yet.
             Ok(Err(kube::Error::Api(status))) if status.code == 404 => return self.backoff.next_pause(),
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(error)) => {
+                self.api.request_failed(&server, &error);
+                error.to_string()
+            }
             Err(_elapsed) => {
                 self.api.failed(&server);
                 format!("{server} did not respond in time")

@@ -62,17 +62,41 @@ pub fn change(
     } else {
         return None;
     };
-    let written = annotations.iter().all(|(name, value)| view.annotation(name) == value.as_deref());
-    let same = view.status == ingress && view.annotation(VIP_HOST) == host.as_deref() && written;
-    let resource_version = view.resource_version.clone();
-    (!same).then_some(Change { resource_version, ingress, host, annotations })
+    let change = Change { resource_version: view.resource_version.clone(), ingress, host, annotations };
+    (!change.differences(view).is_empty()).then_some(change)
 }
 
 fn entry(view: &ServiceView, address: IpAddr) -> Ingress {
     Ingress { ip: Some(address), hostname: None, ip_mode: Some("VIP".to_owned()), ports: view.ports.clone() }
 }
 
+/// A server that does not know `ipMode` drops it (Kubernetes before 1.30).
+fn is_written(found: &Ingress, desired: &Ingress) -> bool {
+    let mode = found.ip_mode.is_none() || found.ip_mode == desired.ip_mode;
+    mode && found.ip == desired.ip && found.hostname == desired.hostname && found.ports == desired.ports
+}
+
 impl Change {
+    /// Whether the entries of the status are as desired.
+    pub fn status_is_written(&self, view: &ServiceView) -> bool {
+        let mut pairs = view.status.iter().zip(&self.ingress);
+        view.status.len() == self.ingress.len() && pairs.all(|(found, desired)| is_written(found, desired))
+    }
+
+    /// The fields of a Service that are not as desired.
+    pub fn differences(&self, view: &ServiceView) -> Vec<&'static str> {
+        let status = (!self.status_is_written(view)).then_some("status.loadBalancer.ingress");
+        let host = (view.annotation(VIP_HOST) != self.host.as_deref()).then_some(VIP_HOST);
+        let annotations = self.annotations.iter();
+        let annotations = annotations.filter(|(name, value)| view.annotation(name) != value.as_deref());
+        status.into_iter().chain(host).chain(annotations.map(|(name, _)| *name)).collect()
+    }
+
+    /// Whether both write the same, to whatever version.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.ingress, &self.host, &self.annotations) == (&other.ingress, &other.host, &other.annotations)
+    }
+
     /// The merge patch of the status; it fails if the Service has changed.
     pub fn to_json(&self) -> Value {
         let entries: Vec<Value> = self.ingress.iter().map(entry_to_json).collect();
@@ -150,6 +174,20 @@ mod tests {
         assert_eq!(writes(&published(view(), "me"), &planned(true, true), &none), None);
         assert_eq!(writes(&published(view(), "me"), &planned(false, false), &none), Some((0, None)));
         assert_eq!(writes(&published(view(), "other"), &planned(false, false), &none), None);
+    }
+
+    /// Otherwise it would be written again for ever.
+    #[test]
+    fn a_server_that_drops_the_ip_mode_has_the_status_all_the_same() {
+        let held: BTreeSet<IpAddr> = [A.parse().unwrap()].into();
+        let mut before_1_30 = published(view(), "me");
+        before_1_30.status[0].ip_mode = None;
+        let here = Here { held: &held, me: "me", anycast: false, external: Vec::new() };
+        assert_eq!(change(&of(&before_1_30, &planned(true, true)), here, BTreeMap::new()), None);
+        before_1_30.status[0].ports.clear();
+        let here = Here { held: &held, me: "me", anycast: false, external: Vec::new() };
+        let change = change(&of(&before_1_30, &planned(true, true)), here, BTreeMap::new()).unwrap();
+        assert_eq!(change.differences(&before_1_30), ["status.loadBalancer.ingress"]);
     }
 
     #[test]

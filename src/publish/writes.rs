@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Sources;
+use super::overwrites::Overwrites;
 use super::status::{Change, Here, change};
 use crate::cluster::event::Event;
 use crate::cluster::write::WriteResult;
@@ -40,6 +41,7 @@ pub(super) struct StatusWrites {
     written: BTreeMap<ServiceKey, ServiceView>,
     /// Failed writes, and when they are repeated.
     failures: BTreeMap<ServiceKey, (Backoff, BootTime)>,
+    overwrites: Overwrites,
     /// Start of this node's write where every node could write.
     postponed: BTreeMap<ServiceKey, BootTime>,
     /// End of the last [`SETTLE_TIME`].
@@ -48,8 +50,9 @@ pub(super) struct StatusWrites {
 
 impl StatusWrites {
     /// Forgets Services that are not planned any more.
-    pub(super) fn retain(&mut self, sources: &Sources) {
+    pub(super) fn retain(&mut self, now: BootTime, sources: &Sources) {
         let services = &sources.plan.services;
+        self.overwrites.retain(now, |key| services.contains_key(key));
         let outdated = |key: &ServiceKey, written: &ServiceView| {
             services.get(key).is_some_and(|service| service.view.is_older_than(written))
         };
@@ -114,7 +117,10 @@ impl StatusWrites {
             }
         }
         // With the same address only the node's name changes: no traffic depends on it.
-        if change.ingress == service.view.status && now < self.settled_at {
+        if change.status_is_written(&service.view) && now < self.settled_at {
+            return None;
+        }
+        if self.overwrites.postponed(key, &service.view, &change).is_some_and(|until| now < until) {
             return None;
         }
         let event = event(sources, key, service, &change);
@@ -129,7 +135,7 @@ impl StatusWrites {
         write: Write,
         result: WriteResult,
     ) -> Option<Event> {
-        let Write { key, event, .. } = write;
+        let Write { key, change, event } = write;
         self.in_flight.remove(&key);
         let WriteResult::Done(view) = result else {
             let first = (Backoff::new(BACKOFF_MIN, BACKOFF_MAX), now);
@@ -139,17 +145,26 @@ impl StatusWrites {
         };
         self.failures.remove(&key);
         let service = sources.plan.services.get(&key)?;
+        let overwritten = self.overwrites.record(now, &key, &service.view, change);
+        let overwritten = overwritten.map(|(fields, pause)| {
+            let text = format!(
+                "another client overwrites {fields}, or the API server drops it; kube-vip writes it again after {pause:?}: \
+                 let only one controller write the status of the Service"
+            );
+            sources.event(&key, true, "StatusOverwritten", text)
+        });
         if service.view.is_older_than(&view) {
             self.written.insert(key, *view);
         }
-        event
+        overwritten.or(event)
     }
 
     /// When [`Self::start`] may have something to do.
     #[must_use]
     pub(super) fn poll_timeout(&self, now: BootTime) -> Option<BootTime> {
         let retries = self.failures.values().map(|(_, until)| *until);
-        let due = retries.chain(self.postponed.values().copied()).chain([self.settled_at]);
+        let due = retries.chain(self.postponed.values().copied()).chain(self.overwrites.ends());
+        let due = due.chain([self.settled_at]);
         due.filter(|at| *at > now).min()
     }
 }
@@ -234,8 +249,42 @@ mod tests {
         );
         assert!(writes.start(at(1000), &before).is_empty(), "the plan is of an earlier version");
         let after = sources("2", false);
-        writes.retain(&after);
-        assert_eq!(writes.start(at(1000), &after).len(), 1);
+        writes.retain(at(1000), &after);
+        assert_eq!(writes.start(at(2000), &after).len(), 1);
+    }
+
+    #[test]
+    fn what_does_not_stay_is_written_with_growing_pauses_and_reported_once() {
+        let (mut writes, mut now, mut events) = (StatusWrites::default(), 1000, Vec::new());
+        for (version, pause) in [("1", 1), ("3", 2), ("5", 4), ("7", 8), ("9", 16)] {
+            let found = sources(version, false);
+            writes.retain(at(now), &found);
+            let write = writes.start(at(now), &found).pop().unwrap();
+            let next = format!("{}", version.parse::<u32>().unwrap() + 1);
+            events.extend(writes.finish(at(now), &found, write, done(&next)));
+            let reverted = sources(&format!("{}", next.parse::<u32>().unwrap() + 1), false);
+            writes.retain(at(now), &reverted);
+            assert!(writes.start(at(now + pause * 1000 - 1), &reverted).is_empty());
+            assert_eq!(writes.poll_timeout(at(now)), Some(at(now + pause * 1000)));
+            now += pause * 1000;
+        }
+        let overwritten: Vec<_> = events
+            .iter()
+            .filter(|event| event.reason == "StatusOverwritten")
+            .map(|event| &event.message)
+            .collect();
+        assert_eq!(
+            overwritten,
+            [&format!(
+                "another client overwrites status.loadBalancer.ingress, {VIP_HOST}, or the API server drops it; kube-vip \
+                 writes it again after 8s: let only one controller write the status of the Service"
+            )]
+        );
+        // Anything else is written at once.
+        let mut moved = sources("11", false);
+        let service = Arc::get_mut(&mut moved.plan).unwrap().services.get_mut(&key()).unwrap();
+        Arc::make_mut(&mut service.view).ports = vec![(crate::model::service::Protocol::Tcp, 81)];
+        assert_eq!(writes.start(at(now - 1), &moved).len(), 1);
     }
 
     #[test]
@@ -277,7 +326,7 @@ mod tests {
         writes.finish(now, &sources, write, WriteResult::Gone);
         let plan = Arc::get_mut(&mut sources.plan).unwrap();
         plan.services.get_mut(&key()).unwrap().terminating = true;
-        writes.retain(&sources);
+        writes.retain(at(1000), &sources);
         assert!(writes.start(at(9000), &sources).is_empty());
         // One of the same name is written at once.
         let plan = Arc::get_mut(&mut sources.plan).unwrap();

@@ -30,6 +30,8 @@ pub struct Options {
     pub aggregates: Vec<Prefix>,
     /// Groups whose addresses are listened for even while other hosts hold them.
     pub control_plane: Vec<GroupId>,
+    /// The host is ready once this host's role in these is known.
+    pub decisive: Vec<GroupId>,
 }
 
 #[derive(Debug)]

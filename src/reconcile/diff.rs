@@ -22,6 +22,8 @@ pub struct Actual {
     pub fences: BTreeMap<(IfIndex, Vip), BootTime>,
     /// Addresses that this process manages: planned now, or held earlier.
     pub managed: BTreeSet<IpAddr>,
+    /// Interfaces on which no neighbour asks for addresses: down, or without ARP.
+    pub isolated: BTreeSet<IfIndex>,
 }
 
 /// An action. See [`plan`] for the order.
@@ -74,35 +76,25 @@ pub struct Plan {
 
 /// The actions from `actual` to `desired`.
 pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
-    let mut plan = Plan::default();
     let (ours, foreign): (Vec<_>, Vec<_>) = actual
         .addresses
         .iter()
         .filter(|address| actual.managed.contains(&address.vip.address))
         .partition(|address| address.tagged || address.deprecated);
-    plan.foreign = foreign.iter().map(|address| (address.interface, address.vip)).collect();
+    let mut plan = Plan { foreign: in_the_way(foreign, desired, actual), ..Plan::default() };
     let blocked: BTreeSet<IpAddr> = plan.foreign.iter().map(|(_, vip)| vip.address).collect();
 
-    let mut hold = BTreeMap::new();
-    let mut keep = BTreeSet::new();
-    let mut silent = BTreeSet::new();
-    for (key, presence) in &desired.addresses {
-        match presence {
-            Presence::Active { fence_until, valid_until } if !blocked.contains(&key.1.address) => {
-                let seconds = whole_seconds(fence_until.since(now));
-                if seconds > 0 {
-                    hold.insert(*key, (seconds, *fence_until, *valid_until));
-                }
-            }
-            Presence::Active { .. } => {}
-            Presence::Draining { silent: quiet } => {
-                keep.insert(*key);
-                if *quiet {
-                    silent.insert((key.0, key.1.address));
-                }
-            }
-        }
-    }
+    let hold = holdable(desired, &blocked, &ours, now);
+    let draining = desired.addresses.iter().filter_map(|(key, presence)| match presence {
+        Presence::Draining { silent } => Some((*key, *silent)),
+        Presence::Active { .. } => None,
+    });
+    let keep: BTreeMap<(IfIndex, Vip), bool> = draining.collect();
+    let silent: BTreeSet<(IfIndex, IpAddr)> = keep
+        .iter()
+        .filter(|(_, silent)| **silent)
+        .map(|((interface, vip), _)| (*interface, vip.address))
+        .collect();
 
     let held: BTreeSet<(IfIndex, IpAddr)> =
         hold.keys().map(|(interface, vip)| (*interface, vip.address)).collect();
@@ -116,13 +108,13 @@ pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
     let mut present = BTreeMap::new();
     for address in &ours {
         let key = (address.interface, address.vip);
-        if address.dad_failed || !(hold.contains_key(&key) || keep.contains(&key)) {
+        if address.dad_failed || !(hold.contains_key(&key) || keep.contains_key(&key)) {
             plan.actions.push(Action::Remove { interface: address.interface, vip: address.vip });
         } else {
             present.insert(key, address.valid_for);
         }
     }
-    let kept: BTreeSet<IpAddr> = keep.iter().map(|(_, vip)| vip.address).collect();
+    let kept: BTreeSet<IpAddr> = keep.keys().map(|(_, vip)| vip.address).collect();
     for &address in &actual.suppressed {
         // A draining address stays as it is: its suppression may be an earlier process's.
         if !kept.contains(&address) {
@@ -141,7 +133,7 @@ pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
         let lasts = applied.is_some_and(|applied| applied <= fence_until && applied >= valid_until);
         let gains = applied.is_none_or(|applied| applied > fence_until || until > applied + MIN_EXTENSION);
         // An infinite lifetime is not extended.
-        let settled = seconds == FOREVER && applied.is_some() && current.is_none();
+        let settled = seconds == 0 || (seconds == FOREVER && applied.is_some() && current.is_none());
         if missing || (!settled && (!agrees || (!lasts && gains))) {
             plan.actions.push(Action::Hold { interface, vip, seconds, until, missing });
         }
@@ -151,6 +143,43 @@ pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
     }
     plan.actions.extend(announce);
     plan
+}
+
+/// The active addresses that can be held, each with the whole seconds until its fence, the fence, and the end of the claim.
+///
+/// Where it is too late for another second, one that is there stays until its claim or its lifetime ends.
+fn holdable(
+    desired: &Desired,
+    blocked: &BTreeSet<IpAddr>,
+    ours: &[&ActualAddress],
+    now: BootTime,
+) -> BTreeMap<(IfIndex, Vip), (u32, BootTime, BootTime)> {
+    let there = ours.iter().filter(|it| !it.dad_failed).map(|it| (it.interface, it.vip));
+    let there: BTreeSet<(IfIndex, Vip)> = there.collect();
+    let active = desired.addresses.iter().filter_map(|(key, presence)| match presence {
+        Presence::Active { fence_until, valid_until } => Some((*key, *fence_until, *valid_until)),
+        Presence::Draining { .. } => None,
+    });
+    let free = active.filter(|((_, vip), ..)| !blocked.contains(&vip.address));
+    let hold = free.filter_map(|(key, fence_until, valid_until)| {
+        let seconds = whole_seconds(fence_until.since(now));
+        (seconds > 0 || there.contains(&key)).then_some((key, (seconds, fence_until, valid_until)))
+    });
+    hold.collect()
+}
+
+/// Addresses of other programs that exclude ours. On an isolated interface one does so only where ours is to go: service
+/// proxies put every external address there (kube-proxy in IPVS mode).
+fn in_the_way(foreign: Vec<&ActualAddress>, desired: &Desired, actual: &Actual) -> Vec<(IfIndex, Vip)> {
+    let targets: BTreeSet<(IfIndex, IpAddr)> = match foreign.is_empty() {
+        true => BTreeSet::new(),
+        false => desired.addresses.keys().map(|(interface, vip)| (*interface, vip.address)).collect(),
+    };
+    let excludes = |address: &&ActualAddress| {
+        !actual.isolated.contains(&address.interface)
+            || targets.contains(&(address.interface, address.vip.address))
+    };
+    foreign.into_iter().filter(excludes).map(|address| (address.interface, address.vip)).collect()
 }
 
 /// The kernel counts lifetimes in whole seconds; rounding up would outlive the fence.
@@ -337,6 +366,30 @@ mod tests {
             let plan = plan(&desired, &actual, at(10));
             assert_eq!((plan.actions.as_slice(), plan.foreign.as_slice()), (&[][..], &[(ETH0, vip(A))][..]));
         }
+    }
+
+    /// The claim may outlast the last whole second before the fence.
+    #[test]
+    fn an_address_stays_to_the_end_of_its_claim_without_another_second() {
+        assert_eq!(plan(&held(&[A], 3700), &holding(A, 3010, 0), at(2900)), Plan::default());
+        let missing = plan(&held(&[A], 3700), &managing(&[A]), at(2900));
+        assert_eq!(missing, Plan::default());
+    }
+
+    #[test]
+    fn an_address_on_an_isolated_interface_is_not_in_the_way() {
+        let mut actual = managing(&[A]);
+        let foreign =
+            ActualAddress { tagged: false, deprecated: false, valid_for: None, ..on_interface(A, 0) };
+        actual.addresses.push(ActualAddress { interface: ETH1, ..foreign.clone() });
+        actual.isolated = [ETH1].into();
+        let announced = plan(&held(&[A], 4700), &actual, at(10));
+        assert!(matches!(announced.actions.as_slice(), [Action::Hold { .. }, Action::Announce { .. }]));
+        assert_eq!(announced.foreign, []);
+        // Ours is to go there: the other program's address would get our lifetime.
+        (actual.addresses, actual.isolated) = (vec![foreign], [ETH0].into());
+        let there = plan(&held(&[A], 4700), &actual, at(10));
+        assert_eq!((there.actions.as_slice(), there.foreign.as_slice()), (&[][..], &[(ETH0, vip(A))][..]));
     }
 
     #[test]

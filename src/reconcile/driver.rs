@@ -214,7 +214,10 @@ impl Driver {
         self.execute(steps.actions);
         // A route that is missing only because a role is not known yet is not withdrawn.
         let decided = plan.groups_with_roles(&roles).all(|(.., role)| *role != Role::Starting);
-        let complete = decided && (plan.complete || !self.options.services);
+        let listed = plan.complete || !self.options.services;
+        let complete = decided && listed;
+        let mut decisive = self.options.control_plane.iter().chain(&self.options.decisive);
+        let ready = listed && decisive.all(|group| *plan.role(group, &roles) != Role::Starting);
         changed |= self.advertise(desired.routes, plan.known.clone(), complete);
         if changed
             || !foreign.is_empty()
@@ -223,6 +226,9 @@ impl Driver {
             || !self.conflicts_are_published()
         {
             self.publish(&foreign);
+        }
+        if ready {
+            self.reporter.ready();
         }
         self.send_due_announcements();
         self.not_before = clock::now() + clock::pause_after(began, MAX_PAUSE);
@@ -234,6 +240,8 @@ impl Driver {
         self.conflicts.retain(|_, (_, until)| now < *until);
         self.remove_interfaces(plan, roles);
         self.placement = place(plan, roles, now, self.interfaces.all(), &self.actual.addresses);
+        let isolated = self.interfaces.all().iter().filter(|it| !it.up || !it.has_neighbours());
+        self.actual.isolated = isolated.map(|interface| interface.index).collect();
         self.make_interfaces();
         let present: BTreeSet<IpAddr> =
             self.actual.addresses.iter().map(|address| address.vip.address).collect();

@@ -20,7 +20,7 @@ pub struct AddressStatus {
     pub addresses: Vec<HeldAddress>,
     /// What keeps this node from announcing the VIP.
     pub blocked_by: Option<String>,
-    /// The desired state was reached at least once.
+    /// The host was compared with a plan of all Services, and with this host's role in the reported election.
     pub reconciled: bool,
     /// The last iteration of the main loop.
     #[serde(skip)]
@@ -122,8 +122,12 @@ impl Reporter {
                 status.blocked_by = None;
             }
             status.addresses = held;
-            status.reconciled = true;
         });
+    }
+
+    /// The host was reconciled with all that has to be known first.
+    pub fn ready(&self) {
+        self.status.send_if_modified(|status| !std::mem::replace(&mut status.reconciled, true));
     }
 
     /// Returns whether this is new.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::model::route::TableRoute;
+use crate::model::route::{Table, TableRoute};
 use crate::model::{IfIndex, Prefix};
 
 /// The table, and which of its routes belong to this process.
@@ -15,10 +15,9 @@ pub struct Actual {
     pub ours: BTreeSet<Prefix>,
     /// Addresses of the control plane and of Services: kube-vip owns their routes.
     pub known: BTreeSet<IpAddr>,
-    /// The desired routes are complete.
-    pub complete: bool,
-    /// Any other route of our protocol is stale, too (`vip_cleanroutingtable`).
-    pub clean: bool,
+    /// Every other route of our protocol is stale, too, but for those of other agents on this host
+    /// (`vip_cleanroutingtable`).
+    pub clean: Option<BTreeSet<Prefix>>,
 }
 
 /// Removals come before additions.
@@ -31,21 +30,24 @@ pub struct Plan {
 
 /// The changes that lead to `desired`, an interface for each prefix.
 ///
-/// A route of another process is removed only with `clean`, and only once the desired routes are complete: another
-/// kube-vip on this host may use the same table.
-pub fn plan(desired: &BTreeMap<Prefix, IfIndex>, actual: &Actual) -> Plan {
-    let wanted = |route: &&TableRoute| desired.get(&route.prefix) == Some(&route.interface);
+/// A route of another process is removed only with `clean`: another kube-vip on this host may use the same table.
+pub fn plan(table: Table, desired: &BTreeMap<Prefix, IfIndex>, actual: &Actual) -> Plan {
+    let desired_route = |(prefix, interface): (&Prefix, &IfIndex)| table.route(*prefix, *interface);
+    let wanted = |route: &&TableRoute| {
+        desired.get_key_value(&route.prefix).map(desired_route).as_ref() == Some(*route)
+    };
     let removable = |route: &&TableRoute| {
         let elsewhere = desired.contains_key(&route.prefix);
         let host = route.prefix == Prefix::host(route.prefix.address);
         let known =
             actual.ours.contains(&route.prefix) || (host && actual.known.contains(&route.prefix.address));
-        known || elsewhere || (actual.clean && actual.complete)
+        let stale = |others: &BTreeSet<Prefix>| !others.contains(&route.prefix);
+        known || elsewhere || actual.clean.as_ref().is_some_and(stale)
     };
     let routes = actual.routes.iter();
     let remove = routes.filter(|route| !wanted(route)).filter(removable).copied().collect();
     let present = |route: &TableRoute| actual.routes.contains(route);
-    let put = desired.iter().map(|(prefix, interface)| TableRoute { prefix: *prefix, interface: *interface });
+    let put = desired.iter().map(desired_route);
     Plan { remove, put: put.filter(|route| !present(route)).collect() }
 }
 
@@ -53,8 +55,10 @@ pub fn plan(desired: &BTreeMap<Prefix, IfIndex>, actual: &Actual) -> Plan {
 mod tests {
     use super::*;
 
+    const TABLE: Table = Table { id: 198, protocol: 248, kind: 1 };
+
     fn route(text: &str, interface: u32) -> TableRoute {
-        TableRoute { prefix: text.parse().unwrap(), interface: IfIndex(interface) }
+        TABLE.route(text.parse().unwrap(), IfIndex(interface))
     }
 
     #[test]
@@ -72,19 +76,32 @@ mod tests {
             ours: ["192.0.2.1/32", "192.0.2.9/32"].map(|text| text.parse().unwrap()).into(),
             ..Actual::default()
         };
-        let plain = plan(&desired, &actual);
+        let plain = plan(TABLE, &desired, &actual);
         assert_eq!(plain.put, [route("192.0.2.2/32", 2)]);
         assert_eq!(plain.remove, [route("192.0.2.2/32", 3), route("192.0.2.9/32", 2)]);
         // A route of an earlier process to a known address.
         actual.known.insert("192.0.2.8".parse().unwrap());
-        assert_eq!(plan(&desired, &actual).remove.len(), 3);
+        assert_eq!(plan(TABLE, &desired, &actual).remove.len(), 3);
         actual.known.clear();
-        // A route to an unknown address goes with `clean`, once the desired routes are complete.
-        actual.clean = true;
-        assert_eq!(plan(&desired, &actual).remove.len(), 2);
-        actual.complete = true;
-        assert!(plan(&desired, &actual).remove.contains(&route("192.0.2.8/32", 2)));
+        // A route to an unknown address goes with `clean`, unless another agent has it.
+        actual.clean = Some(BTreeSet::new());
+        assert!(plan(TABLE, &desired, &actual).remove.contains(&route("192.0.2.8/32", 2)));
+        actual.clean = Some(["192.0.2.8/32".parse().unwrap()].into());
+        assert_eq!(plan(TABLE, &desired, &actual).remove.len(), 2);
         actual.routes = [route("192.0.2.1/32", 2), route("192.0.2.2/32", 2)].into();
-        assert_eq!(plan(&desired, &actual), Plan::default());
+        assert_eq!(plan(TABLE, &desired, &actual), Plan::default());
+    }
+
+    #[test]
+    fn a_route_of_another_form_is_another_route() {
+        let prefix: Prefix = "192.0.2.1/32".parse().unwrap();
+        let desired = [(prefix, IfIndex(2))].into();
+        let ours = route("192.0.2.1/32", 2);
+        let mut other = ours;
+        other.form.metric = 100;
+        let mut actual = Actual { routes: [ours, other].into(), ..Actual::default() };
+        assert_eq!(plan(TABLE, &desired, &actual), Plan { remove: vec![other], put: vec![] });
+        actual.routes = [other].into();
+        assert_eq!(plan(TABLE, &desired, &actual), Plan { remove: vec![other], put: vec![ours] });
     }
 }

@@ -4,19 +4,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::diff::{Actual, plan};
+use super::status::TableStatus;
 use crate::config::RoutingTable;
 use crate::host::HostWatch;
 use crate::model::route::TableRoute;
 use crate::model::{AdvertisedRoutes, IfIndex, LogOnChange, Prefix, Vip};
-use crate::net::netlink::{NetlinkError, NetlinkWriter};
+use crate::net::netlink::{NetlinkError, NetlinkWriter, RouteChanges};
 
 /// Interval of comparisons without a change.
 const RESYNC: Duration = Duration::from_secs(10);
 /// Time until a failed change is repeated.
 const RETRY: Duration = Duration::from_millis(500);
+/// From a change by another program to the comparison: changes come in bursts.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// Until agents that do not know their routes yet are asked again.
+const CLEAN_RETRY: Duration = Duration::from_secs(2);
+
+/// The routes of all agents on this host; none while one of them does not know its own.
+pub type RoutesOfAgents = Box<dyn Fn() -> BoxFuture<'static, Option<BTreeSet<Prefix>>> + Send>;
 
 /// The interfaces that routes lead to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,15 +35,23 @@ pub struct Interfaces {
     pub services: String,
 }
 
-#[derive(Debug)]
+pub struct Channels {
+    pub advertised: watch::Receiver<AdvertisedRoutes>,
+    /// The control plane's addresses.
+    pub vips: watch::Receiver<BTreeSet<Vip>>,
+    pub host: HostWatch,
+    pub status: watch::Sender<Option<TableStatus>>,
+    pub agents: RoutesOfAgents,
+}
+
 pub struct Driver {
     config: RoutingTable,
     interfaces: Interfaces,
-    advertised: watch::Receiver<AdvertisedRoutes>,
-    /// The control plane's addresses.
-    vips: watch::Receiver<BTreeSet<Vip>>,
-    host: HostWatch,
+    channels: Channels,
     netlink: NetlinkWriter,
+    changes: RouteChanges,
+    /// What a former process has left was removed.
+    cleaned: bool,
     /// See [`Actual::ours`].
     ours: BTreeSet<Prefix>,
     /// The realm of re-asserted routes, alternately 1 and 2.
@@ -43,25 +60,33 @@ pub struct Driver {
 }
 
 impl Driver {
-    pub fn new(
-        config: RoutingTable,
-        interfaces: Interfaces,
-        advertised: watch::Receiver<AdvertisedRoutes>,
-        vips: watch::Receiver<BTreeSet<Vip>>,
-        host: HostWatch,
-        netlink: NetlinkWriter,
-    ) -> Self {
+    /// # Errors
+    /// If the kernel has no socket left.
+    pub fn new(config: RoutingTable, interfaces: Interfaces, channels: Channels) -> std::io::Result<Self> {
+        let netlink = NetlinkWriter::open()?;
+        let changes = RouteChanges::open(config.table, &netlink)?;
         let (ours, log) = (BTreeSet::new(), LogOnChange::default());
-        Self { config, interfaces, advertised, vips, host, netlink, ours, realm: 1, log }
+        Ok(Self {
+            cleaned: !config.clean,
+            config,
+            interfaces,
+            channels,
+            netlink,
+            changes,
+            ours,
+            realm: 1,
+            log,
+        })
     }
 
     /// Runs until the sender of routes is gone, and applies its last value before the end.
     pub async fn run(mut self) {
         loop {
-            let pause = match (self.apply(), self.config.reassert) {
+            let pause = match (self.apply().await, self.config.reassert) {
                 (Ok(()), interval) => {
                     self.log.clear();
-                    interval.map_or(RESYNC, |interval| interval.min(RESYNC))
+                    let resync = if self.cleaned { RESYNC } else { CLEAN_RETRY };
+                    interval.map_or(resync, |interval| interval.min(resync))
                 }
                 (Err(error), _) => {
                     if self.log.set(error.to_string()) {
@@ -71,10 +96,14 @@ impl Driver {
                 }
             };
             tokio::select! {
-                changed = self.advertised.changed() => if changed.is_err() {
-                    drop(self.apply());
+                changed = self.channels.advertised.changed() => if changed.is_err() {
+                    drop(self.apply().await);
                     return;
                 },
+                () = self.changes.next() => {
+                    tokio::time::sleep(DEBOUNCE).await;
+                    self.changes.clear();
+                }
                 () = tokio::time::sleep(pause) => {
                     // Some routing daemons miss changes in a burst; a route whose realm changes is notified again.
                     self.realm = if self.realm == 1 { 2 } else { 1 };
@@ -83,19 +112,28 @@ impl Driver {
         }
     }
 
-    fn apply(&mut self) -> Result<(), NetlinkError> {
-        let AdvertisedRoutes { routes, known, complete } = self.advertised.borrow_and_update().clone();
-        let vips: BTreeSet<IpAddr> = self.vips.borrow().iter().map(|vip| vip.address).collect();
+    async fn apply(&mut self) -> Result<(), NetlinkError> {
+        let AdvertisedRoutes { routes, known, complete } =
+            self.channels.advertised.borrow_and_update().clone();
+        let vips: BTreeSet<IpAddr> = self.channels.vips.borrow().iter().map(|vip| vip.address).collect();
         let desired = self.desired(routes.keys(), &vips);
         let table = self.config.table;
+        let prefixes = desired.keys().map(Prefix::to_string).collect();
+        self.channels.status.send_replace(Some(TableStatus { table: table.id, routes: prefixes, complete }));
+        // Once: later on a route of ours is known. Another agent that starts later may have routes of its own.
+        let clean = if complete && !self.cleaned { (self.channels.agents)().await } else { None };
         let actual = Actual {
             routes: self.netlink.routes(table)?,
             ours: std::mem::replace(&mut self.ours, desired.keys().copied().collect()),
-            known: known.iter().chain(&vips).copied().collect(),
-            complete,
-            clean: self.config.clean,
+            // A route that is not desired yet is an earlier process's, and stays until this one knows its roles.
+            known: known.iter().chain(&vips).filter(|_| complete).copied().collect(),
+            clean,
         };
-        let plan = plan(&desired, &actual);
+        if complete && !self.cleaned {
+            self.cleaned = actual.clean.is_some();
+            tracing::debug!(cleaned = self.cleaned, "cleaning the routing table");
+        }
+        let plan = plan(table, &desired, &actual);
         let realm = self.config.reassert.map(|_| self.realm);
         // Only the control plane's: notifications of thousands of routes would be a burst of their own.
         let reasserted = |route: &TableRoute| realm.is_some() && vips.contains(&route.prefix.address);
@@ -118,7 +156,7 @@ impl Driver {
         routes: impl Iterator<Item = &'a Prefix>,
         vips: &BTreeSet<IpAddr>,
     ) -> BTreeMap<Prefix, IfIndex> {
-        let host = self.host.borrow();
+        let host = self.channels.host.borrow();
         let interface = |prefix: &Prefix| {
             let main = vips.contains(&prefix.address);
             host.interface(if main { &self.interfaces.main } else { &self.interfaces.services })

@@ -1,25 +1,30 @@
 //! A small HTTP server for metrics and probes.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
-#[derive(Debug, thiserror::Error)]
-#[error("{setting}: cannot listen on {address}: {source}{hint}")]
-pub struct ListenError {
-    setting: &'static str,
-    address: String,
-    source: std::io::Error,
-    hint: &'static str,
-}
+use super::connections::Connections;
+use crate::model::{Backoff, LogOnChange};
+
+const MAX_CONNECTIONS: usize = 32;
+/// Pauses before a port that could not be bound is tried again.
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// What is wrong with the ports of a process, by the setting of each.
+pub type PortProblems = Arc<watch::Sender<BTreeMap<&'static str, String>>>;
 
 /// The response to a GET.
 #[derive(Debug)]
@@ -54,41 +59,61 @@ impl Page {
 
 /// Serves `pages`, by path, until the process ends. `setting` configures the port, for messages.
 ///
-/// # Errors
-/// If the port cannot be bound.
-pub async fn listen(
+/// Nothing else of the process depends on it: a port that cannot be bound is tried again.
+pub async fn serve(
     setting: &'static str,
-    address: &str,
+    address: String,
+    problems: PortProblems,
     pages: impl Fn(&str) -> Page + Send + Sync + 'static,
-) -> Result<(), ListenError> {
-    let listener = bind(address).await.map_err(|source| {
-        let hint = match source.kind() {
+) {
+    let listener = bind_until_success(setting, &address, &problems).await;
+    let (pages, mut connections) = (Arc::new(pages), Connections::new(MAX_CONNECTIONS));
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                connections.failed(setting, &error).await;
+                continue;
+            }
+        };
+        let pages = pages.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let response = respond(pages(request.uri().path()));
+            async move { Ok::<_, Infallible>(response) }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(Duration::from_secs(5))
+            .serve_connection(TokioIo::new(stream), service);
+        // A client that disconnects early needs no response.
+        connections.serve(connection.map(drop));
+    }
+}
+
+async fn bind_until_success(setting: &'static str, address: &str, problems: &PortProblems) -> TcpListener {
+    let (mut problem, mut backoff) = (LogOnChange::default(), Backoff::new(BACKOFF_MIN, BACKOFF_MAX));
+    loop {
+        let error = match bind(address).await {
+            Ok(listener) => {
+                problems.send_if_modified(|problems| problems.remove(setting).is_some());
+                if problem.clear() {
+                    tracing::info!("{setting}: listening on {address}");
+                }
+                return listener;
+            }
+            Err(error) => error,
+        };
+        let hint = match error.kind() {
             std::io::ErrorKind::AddrInUse => "; another kube-vip on this host? Give each its own port",
             _ => "",
         };
-        ListenError { setting, address: address.to_owned(), source, hint }
-    })?;
-    let pages = Arc::new(pages);
-    tokio::spawn(async move {
-        loop {
-            let Ok((stream, _)) = listener.accept().await else {
-                // Out of file descriptors, for example: wait for connections to close.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            };
-            let pages = pages.clone();
-            let service = service_fn(move |request: Request<Incoming>| {
-                let response = respond(pages(request.uri().path()));
-                async move { Ok::<_, Infallible>(response) }
-            });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(Duration::from_secs(5))
-                .serve_connection(TokioIo::new(stream), service);
-            tokio::spawn(connection);
+        let text = format!("{setting}: cannot listen on {address}: {error}{hint}");
+        if problem.set(text.as_str()) {
+            tracing::error!("{text}; trying again");
         }
-    });
-    Ok(())
+        problems.send_modify(|problems| drop(problems.insert(setting, text)));
+        tokio::time::sleep(backoff.next_pause()).await;
+    }
 }
 
 /// Binds `[::]` to all addresses of both families, or of IPv4 on a host without IPv6.

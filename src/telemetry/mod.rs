@@ -2,6 +2,7 @@
 //!
 //! Components register their own metrics and publish their own status; this folder serves both.
 
+mod connections;
 pub mod endpoints;
 pub mod http;
 pub mod logging;

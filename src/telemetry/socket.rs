@@ -4,19 +4,30 @@
 //! with the process. A request is one line; only root may send one.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener as StdListener, UnixStream as StdStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
+use super::connections::Connections;
+use crate::model::{Backoff, LogOnChange};
+
 /// Names of sockets: this and the process id.
 const PREFIX: &str = "kube-vip/";
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+const MAX_CONNECTIONS: usize = 8;
+/// Processes of the same id in one network namespace.
+const MAX_AGENTS: u32 = 16;
+/// Pauses before the socket is opened again.
+const BACKOFF_MIN: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 /// A request to a running process. Each is answered with the status as JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,22 +60,56 @@ impl StatusRequest {
 /// Computes the response to a request.
 pub type Responder = Arc<dyn Fn(StatusRequest) -> BoxFuture<'static, String> + Send + Sync>;
 
-/// Serves requests until the process ends.
-pub async fn serve(responder: Responder) -> std::io::Result<()> {
-    let name = format!("{PREFIX}{}", std::process::id());
-    let listener = StdListener::bind_addr(&SocketAddr::from_abstract_name(name)?)?;
-    listener.set_nonblocking(true)?;
-    let listener = UnixListener::from_std(listener)?;
+/// Serves requests until the process ends. Addresses do not depend on it: it is opened again until that succeeds.
+pub async fn serve(responder: Responder) {
+    let (mut problem, mut backoff) = (LogOnChange::default(), Backoff::new(BACKOFF_MIN, BACKOFF_MAX));
+    let listener = loop {
+        match bind() {
+            Ok(listener) => break listener,
+            Err(error) => {
+                if problem.set(error.to_string().as_str()) {
+                    tracing::error!("cannot open the socket of `kube-vip status`: {error}; trying again");
+                }
+                tokio::time::sleep(backoff.next_pause()).await;
+            }
+        }
+    };
+    let mut connections = Connections::new(MAX_CONNECTIONS);
     loop {
-        let (stream, _) = listener.accept().await?;
-        tokio::spawn(timeout(REQUEST_TIMEOUT, respond(stream, responder.clone())));
+        match listener.accept().await {
+            Ok((stream, _)) if is_root(&stream) => {
+                let responder = responder.clone();
+                connections.serve(timeout(REQUEST_TIMEOUT, respond(stream, responder)).map(drop));
+            }
+            Ok(_) => {}
+            Err(error) => connections.failed("the socket of `kube-vip status`", &error).await,
+        }
     }
 }
 
+/// Two agents in containers of one host have a network namespace in common, and may have the same process id.
+fn bind() -> std::io::Result<UnixListener> {
+    let id = std::process::id();
+    let mut names = (1..=MAX_AGENTS).map(|number| match number {
+        1 => format!("{PREFIX}{id}"),
+        _ => format!("{PREFIX}{id}.{number}"),
+    });
+    let bound = names.find_map(|name| {
+        match SocketAddr::from_abstract_name(name).and_then(|name| StdListener::bind_addr(&name)) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => None,
+            bound => Some(bound),
+        }
+    });
+    let listener = bound.unwrap_or_else(|| Err(ErrorKind::AddrInUse.into()))?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
+fn is_root(stream: &UnixStream) -> bool {
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == 0)
+}
+
 async fn respond(stream: UnixStream, responder: Responder) {
-    if !stream.peer_cred().is_ok_and(|peer| peer.uid() == 0) {
-        return;
-    }
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     // A client that disconnects early needs no response.
@@ -74,11 +119,12 @@ async fn respond(stream: UnixStream, responder: Responder) {
     write.write_all(response.as_bytes()).await.ok();
 }
 
-/// Sends a request to every kube-vip process in this network namespace; returns what they respond.
+/// Sends a request to every kube-vip process in this network namespace; returns what they respond, none for one that does
+/// not.
 ///
 /// # Errors
 /// If /proc/net/unix cannot be read.
-pub fn request(request: StatusRequest) -> std::io::Result<Vec<String>> {
+pub fn request(request: StatusRequest) -> std::io::Result<Vec<Option<String>>> {
     use std::io::{Read, Write};
     let table = std::fs::read_to_string("/proc/net/unix")?;
     let names: BTreeSet<&str> = table
@@ -94,7 +140,7 @@ pub fn request(request: StatusRequest) -> std::io::Result<Vec<String>> {
         stream.read_to_string(&mut response)?;
         Ok(response)
     };
-    Ok(names.into_iter().filter_map(|name| send(name).ok()).filter(|text| !text.is_empty()).collect())
+    Ok(names.into_iter().map(|name| send(name).ok().filter(|text| !text.is_empty())).collect())
 }
 
 #[cfg(test)]

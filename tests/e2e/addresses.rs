@@ -14,6 +14,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("an_address_is_deprecated_tagged_fenced_and_has_its_prefix", form),
         trial("a_name_is_followed_when_its_address_changes", name),
         trial("an_address_configured_by_another_program_is_left_alone", foreign),
+        trial("the_interface_of_a_service_proxy_is_not_in_the_way", service_proxy),
         trial("what_the_go_program_left_behind_is_adopted", adopted),
         trial("a_flushed_interface_gets_its_address_again", flushed),
         trial("a_host_without_ipv4_needs_no_interface_name", ipv6_only),
@@ -123,6 +124,21 @@ fn foreign() -> Outcome {
         shown.split("10.42.0.100/24").nth(1).is_some_and(|rest| rest.contains("valid_lft forever")),
         "{shown}"
     );
+    Ok(())
+}
+
+/// kube-proxy in IPVS mode puts every external address on `kube-ipvs0`.
+fn service_proxy() -> Outcome {
+    let scene = scene(|lab, _, options| {
+        let namespace = &lab.host(0).namespace;
+        // Down and without ARP, as that one is; not every kernel has its type.
+        namespace.ip(&["link", "add", "kube-ipvs0", "type", "veth", "peer", "name", "unused"])?;
+        namespace.ip(&["link", "set", "kube-ipvs0", "arp", "off"])?;
+        namespace.ip(&["address", "add", "10.42.0.100/32", "dev", "kube-ipvs0"])?;
+        Ok(options)
+    })?;
+    scene.wait_for_link("10.42.0.100/32")?;
+    assert!(!scene.agent.log().contains("by another program"), "{}", scene.agent.log());
     Ok(())
 }
 

@@ -26,6 +26,7 @@ mod examples;
 mod faults;
 mod harness;
 mod mdns;
+mod resilience;
 mod routed;
 mod service_faults;
 mod service_options;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         bgp_provider::trials(),
         examples::trials(),
         table::trials(),
+        resilience::trials(),
         addresses::trials(),
     ];
     let others = Group::new(others.into_iter().flatten(), UNLIMITED, harness::end_services);

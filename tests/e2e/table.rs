@@ -1,10 +1,12 @@
 //! The routing-table mode: what the kernel's table has, and what routing daemons make of it.
 
 use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
-use kube_vip_lab::{Neighbour, Router, RouterKind, RouterOptions, ServiceLab, wait_for};
+use kube_vip_lab::{
+    Agent, AgentOptions, Neighbour, Router, RouterKind, RouterOptions, ServiceLab, now, wait_for,
+};
 use serde_json::json;
 
-use crate::harness::{ServicesGuard, services};
+use crate::harness::{PROGRAM, ServicesGuard, services};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -13,6 +15,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("stale_routes_are_removed_from_the_table", cleaned),
         trial("the_control_planes_routes_change_their_realm_where_daemons_need_it", realms),
         trial("elected_services_have_routes_on_their_holder", elected),
+        trial("two_agents_on_a_host_leave_each_others_routes_alone", two_agents),
     ]
 }
 
@@ -61,9 +64,11 @@ fn routes() -> Outcome {
     lab.wait_for_status("web", &["10.43.0.1", "fd43::1"])?;
     let status = lab.lab.host(0).namespace.run(&[crate::harness::PROGRAM, "status"])?;
     assert!(status.contains("none: every node announces") && !status.contains("blocked by"), "{status}");
-    // A route is removed by hand, and an API server is killed.
+    // A route is removed by hand, and comes back by notification; an API server is killed.
+    let began = now();
     lab.lab.host(0).namespace.ip(&["route", "del", "10.43.0.1/32", "table", "198"])?;
     wait_for_route(&lab, 0, "10.43.0.1", true)?;
+    println!("  the route came back after {:?}", now().since(began));
     lab.lab.host_mut(1).kill_api_server();
     wait_for_route(&lab, 1, "10.43.0.100", false)?;
     wait_for_route(&lab, 1, "10.43.0.1", true)?;
@@ -120,6 +125,11 @@ fn cleaned() -> Outcome {
     wait_for_route(&lab, 0, "10.43.0.2", true)?;
     let host = lab.lab.host(0);
     host.namespace.ip(&["route", "add", "10.43.0.9/32", "dev", "eth0", "table", "198", "proto", "static"])?;
+    // Of another scope and metric than those that kube-vip adds.
+    for odd in ["10.43.0.7/32", "10.43.0.1/32"] {
+        let route = ["route", "add", odd, "dev", "lo", "table", "198", "proto", "248", "metric", "100"];
+        host.namespace.ip(&[&route[..], &["scope", "host"]].concat())?;
+    }
     lab.agent(0).kill();
     lab.delete("goes")?;
     let monitor = kube_vip_lab::process::Process::start(
@@ -130,11 +140,57 @@ fn cleaned() -> Outcome {
     )?;
     lab.start_agent(0)?;
     wait_for_route(&lab, 0, "10.43.0.2", false)?;
+    wait_for_route(&lab, 0, "10.43.0.7", false)?;
     wait_for_route(&lab, 0, "10.43.0.1", true)?;
     wait_for_route(&lab, 0, "10.43.0.9", true)?;
+    assert!(!table(&lab, 0).contains("metric 100"), "{}", table(&lab, 0));
     let events = monitor.log();
-    assert!(events.contains("Deleted 10.43.0.2") && !events.contains("Deleted 10.43.0.1 "), "{events}");
+    assert!(events.contains("Deleted 10.43.0.2"), "{events}");
+    assert!(!events.contains("Deleted 10.43.0.1 dev eth0"), "{events}");
     lab.lab.host(0).namespace.ip(&["route", "del", "10.43.0.9/32", "table", "198"])?;
+    Ok(())
+}
+
+/// One agent for the control plane and one for Services, as in OpenShift's design; both clean the table at their start.
+fn two_agents() -> Outcome {
+    let clean = ("vip_cleanroutingtable", "true");
+    let mut lab = agents(&[clean])?;
+    lab.serve("web", "10.43.0.1")?;
+    lab.start_agent(0)?;
+    wait_for_route(&lab, 0, "10.43.0.1", true)?;
+    let more = [clean, ("svc_enable", "false"), ("instance_name", "control-plane")];
+    let options = TABLE.iter().chain(&more);
+    let options = options
+        .fold(AgentOptions::new(&lab.lab, PROGRAM), |options, (name, value)| options.with(name, value));
+    let options = AgentOptions { address: "10.43.0.100".into(), ..options };
+    let monitor = kube_vip_lab::process::Process::start(
+        &lab.lab.host(0).namespace,
+        &["ip", "-4", "monitor", "route"],
+        &[],
+        &lab.lab.path("routes.log"),
+    )?;
+    let mut control_plane = Agent::start(lab.lab.host(0), &options)?;
+    wait_for_route(&lab, 0, "10.43.0.100", true)?;
+    // What an earlier process has left shows when an agent has cleaned the table.
+    let leave_a_route = |lab: &ServiceLab| {
+        let route = ["route", "add", "10.43.0.7/32", "dev", "eth0", "table", "198", "proto", "248"];
+        lab.lab.host(0).namespace.ip(&route).map(drop)
+    };
+    control_plane.kill();
+    leave_a_route(&lab)?;
+    let _control_plane = Agent::start(lab.lab.host(0), &options)?;
+    wait_for_route(&lab, 0, "10.43.0.7", false)?;
+    lab.agent(0).kill();
+    leave_a_route(&lab)?;
+    lab.start_agent(0)?;
+    wait_for_route(&lab, 0, "10.43.0.7", false)?;
+    // Its end shows that the agents have come to rest: the last one to be reconciled removes what it alone had.
+    lab.delete("web")?;
+    wait_for_route(&lab, 0, "10.43.0.1", false)?;
+    wait_for_route(&lab, 0, "10.43.0.100", true)?;
+    let events = monitor.log();
+    assert!(!events.contains("Deleted 10.43.0.100"), "{events}");
+    assert_eq!(events.matches("Deleted 10.43.0.1 ").count(), 1, "{events}");
     Ok(())
 }
 

@@ -198,6 +198,8 @@ impl LeaderSession {
         match event {
             WatchEvent::Services(Change::Reset(all)) => {
                 all.iter().for_each(|(key, view)| self.note_unallocated(now, key, view));
+                // First, so that a Service keeps an address that its node's kubelet reports.
+                self.update_reserved(all.iter().flat_map(|(_, view)| view.announced()).collect());
                 self.planner.reset(all);
                 self.cache.services_listed = true;
             }
@@ -224,7 +226,7 @@ impl LeaderSession {
                     Change::Applied(node) => drop(nodes.insert(node.name.clone(), node)),
                     Change::Deleted(node) => drop(nodes.remove(&node.name)),
                 }
-                self.update_reserved();
+                self.update_reserved(self.planner.announced());
             }
             WatchEvent::Namespaces(change) => {
                 let namespaces = self.cache.namespaces.get_or_insert_default();
@@ -241,7 +243,7 @@ impl LeaderSession {
                     Change::Applied(address) => Some(address),
                     Change::Deleted(_) => None,
                 };
-                self.update_reserved();
+                self.update_reserved(self.planner.announced());
             }
         }
     }
@@ -252,9 +254,10 @@ impl LeaderSession {
         }
     }
 
-    fn update_reserved(&mut self) {
+    fn update_reserved(&mut self, announced: BTreeSet<IpAddr>) {
         let nodes = self.cache.nodes.iter().flat_map(BTreeMap::values);
-        self.planner.set_reserved(Reserved::new(nodes, self.cache.control_plane));
+        let reserved = Reserved::new(nodes, self.cache.control_plane).announcing(announced);
+        self.planner.set_reserved(reserved);
     }
 
     fn set_pools(&mut self, config: PoolsConfig) {

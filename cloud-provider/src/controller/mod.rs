@@ -29,7 +29,7 @@ use kube_vip::model::hash::fnv1a;
 use kube_vip::model::{Candidacy, CandidacyKind, GroupId, GroupPlan, Roles, VipPlan};
 use kube_vip::net::clock;
 use kube_vip::telemetry::endpoints::health;
-use kube_vip::telemetry::http::{ListenError, Page, listen};
+use kube_vip::telemetry::http::{self, Page, PortProblems};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -46,8 +46,6 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(4);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ControllerError {
-    #[error(transparent)]
-    Listen(#[from] ListenError),
     /// Of a timer or a signal handler.
     #[error("cannot create a required kernel resource: {0}")]
     Io(#[from] std::io::Error),
@@ -127,7 +125,8 @@ pub async fn run(options: Options) -> Result<(), ControllerError> {
     );
     if let Some(address) = &options.http {
         let telemetry = telemetry.clone();
-        listen("--http-port", address, move |path| respond(&telemetry, path)).await?;
+        let pages = move |path: &str| respond(&telemetry, path);
+        tokio::spawn(http::serve("--http-port", address.clone(), PortProblems::default(), pages));
     }
     let api = api(&options);
     let (events, recorder) = events::start(api.clone(), &host);
@@ -209,7 +208,7 @@ fn elect(
     let groups = [(group.clone(), GroupPlan { candidacy, ..GroupPlan::default() })].into();
     let (_, plan) = watch::channel(Arc::new(VipPlan { groups, ..VipPlan::default() }));
     let (_, drained) = watch::channel(false);
-    let (channels, handles) = channels(plan, drained, stopping);
+    let (channels, handles) = channels(plan, watch::Sender::default(), drained, stopping);
     let config = Config { settings, interface: Default::default(), hand_over_time: Duration::ZERO };
     let driver = election_driver::Driver::new(config, api, telemetry, channels);
     (group, handles.roles, tokio::spawn(driver.run()))

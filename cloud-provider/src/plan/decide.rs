@@ -97,7 +97,8 @@ impl Allocator<'_> {
         let mut patch = Patch::of(view);
         if view.deleting {
             // The address is released when the object is gone, not before.
-            if is_labelled(view) {
+            // The finalizer may be that of a Service controller before this one. No other program removes it.
+            if is_labelled(view) || self.class.covers(view) {
                 patch.finalizer(view, CLEANUP_FINALIZER, false);
             }
             return if patch.is_empty() { Decision::Ignore } else { Decision::Release(patch) };

@@ -151,6 +151,11 @@ impl Planner {
         }
     }
 
+    /// Addresses that kube-vip announces.
+    pub fn announced(&self) -> BTreeSet<IpAddr> {
+        self.services.values().flat_map(|entry| entry.view.announced()).collect()
+    }
+
     pub fn set_reserved(&mut self, reserved: Reserved) {
         self.ipam.set_reserved(reserved);
     }

@@ -3,9 +3,11 @@
 use kube_vip::model::Family::{V4, V6};
 use kube_vip::model::ServiceView;
 use kube_vip::model::annotation::{
-    ALLOCATED, CLEANUP_FINALIZER, IMPLEMENTATION, LEGACY_ADDRESS, LOAD_BALANCER_IPS,
+    ALLOCATED, CLEANUP_FINALIZER, IMPLEMENTATION, LEGACY_ADDRESS, LOAD_BALANCER_IPS, VIP_HOST,
 };
+use kube_vip::model::node::NodeView;
 use kube_vip::model::service::FamilyPolicy::{RequireDual, Single};
+use kube_vip::model::service::Ingress;
 use kube_vip::planner::reserved::Reserved;
 use kube_vip_cloud_provider::plan::{Action, ServiceEvent, WriteStatus};
 
@@ -183,6 +185,48 @@ fn a_lost_annotation_is_restored_with_both_addresses() {
         view.load_balancer_ip = None;
     });
     assert_eq!(store.addresses("web"), "fd00::1,10.0.0.1");
+}
+
+/// The Go framework sets the finalizer before it asks for an address, and before the label.
+#[test]
+fn the_finalizer_of_a_deleted_service_is_removed_where_no_other_controller_does_it() {
+    let mut store = pool();
+    let deleted = ServiceView {
+        deleting: true,
+        finalizers: vec![CLEANUP_FINALIZER.into(), "other.example/cleanup".into()],
+        ..service(&[V4])
+    };
+    let classed = ServiceView { class: Some("other.example/class".into()), ..deleted.clone() };
+    store.put("ours", deleted);
+    store.put("classed", classed);
+    assert_eq!(store.services[&key("ours")].finalizers, ["other.example/cleanup"]);
+    assert_eq!(store.services[&key("classed")].finalizers.len(), 2);
+}
+
+#[test]
+fn a_service_keeps_an_address_that_a_kubelet_reports_as_its_nodes_own() {
+    let mut store = pool();
+    store.put("web", service(&[V4]));
+    store.edit("web", |view| {
+        let ip = "10.0.0.1".parse().ok();
+        view.status = vec![Ingress { ip, ..Ingress::default() }];
+        view.annotations.insert(VIP_HOST.into(), "node-1".into());
+    });
+    let own = ["10.0.0.1".parse().unwrap()].into();
+    let node = NodeView { name: "node-1".into(), own, ..NodeView::default() };
+    let announced = store.planner.announced();
+    store.planner.set_reserved(Reserved::new([&node], None).announcing(announced));
+    store.edit("web", |view| drop(view.labels.insert("colour".into(), "blue".into())));
+    store.planner.enqueue(&key("web"));
+    store.settle();
+    assert_eq!(store.addresses("web"), "10.0.0.1");
+    // Without the status it is the node's.
+    store.edit("web", |view| view.status.clear());
+    let announced = store.planner.announced();
+    store.planner.set_reserved(Reserved::new([&node], None).announcing(announced));
+    store.planner.enqueue(&key("web"));
+    store.settle();
+    assert_eq!(store.addresses("web"), "10.0.0.2");
 }
 
 #[test]

@@ -42,8 +42,15 @@ pub struct ReceivedUpdate {
     pub malformed: Vec<u8>,
 }
 
+/// Octets of an UPDATE with MP_REACH_NLRI besides header, other attributes and prefixes: two lengths, the attribute's header,
+/// AFI, SAFI, an IPv6 next hop and its length, a reserved octet.
+const REACH_OVERHEAD: usize = 4 + 4 + 3 + 17 + 1;
+/// Octets of the longest prefix.
+const MAX_PREFIX: usize = 17;
+
 impl Update {
-    /// As many messages as the maximum length requires.
+    /// As many messages as the maximum length requires. None for attributes that leave no room for a prefix: such a route is
+    /// not advertised (RFC 4271 §9.2). Those within [`MAX_COMMUNITIES`](crate::model::route::MAX_COMMUNITIES) do.
     pub fn encode(&self, negotiated: Negotiated) -> Vec<Vec<u8>> {
         match self {
             Self::EndOfRib(family) => vec![withdrawal(*family, &[])],
@@ -66,7 +73,10 @@ impl Reach {
             _ => None,
         };
         let attributes = self.attributes.encode(classic, negotiated);
-        let room = MAX_LENGTH - HEADER - 16 - 48 - attributes.len().min(MAX_LENGTH / 2);
+        let room = MAX_LENGTH.saturating_sub(HEADER + REACH_OVERHEAD + attributes.len());
+        if room < MAX_PREFIX {
+            return Vec::new();
+        }
         let parts = split(&self.prefixes, room).into_iter();
         parts
             .map(|prefixes| {

@@ -163,7 +163,7 @@ pub struct Extras {
 
 pub(super) fn read(
     values: &Values,
-    facts: &HostFacts,
+    facts: Option<&HostFacts>,
     problems: &mut Vec<Problem>,
     notes: &mut Vec<String>,
 ) -> Bgp {
@@ -175,7 +175,8 @@ pub(super) fn read(
     }
     let source_address = raw.accept(Key::BgpSourceIp, "an IP address", problems, |text| text.parse().ok());
     let source_interface = raw.accept(Key::BgpSourceIf, "an interface of this host", problems, |name| {
-        facts.addresses_of(name).map(|_| name.to_owned())
+        let exists = facts.is_none_or(|facts| facts.addresses_of(name).is_some());
+        exists.then(|| name.to_owned())
     });
     let annotations = values.bgp_annotations.clone();
     let provider = provider(values, problems);
@@ -225,10 +226,11 @@ pub(super) fn read(
     }
 }
 
-/// The configured identifier, else an IPv4 address: of the configured interface, of the VIP interface, or of any other.
+/// The configured identifier, else an IPv4 address: of the configured interface, of the VIP interface, or of any other. None
+/// also where the host is not known.
 fn router_id(
     values: &Values,
-    facts: &HostFacts,
+    facts: Option<&HostFacts>,
     defined_later: bool,
     problems: &mut Vec<Problem>,
 ) -> Option<Ipv4Addr> {
@@ -244,6 +246,7 @@ fn router_id(
         let identifier = |text: &str| text.parse().ok().filter(|id: &Ipv4Addr| !id.is_unspecified());
         return raw.accept(Key::BgpRouterId, allowed, problems, identifier);
     }
+    let facts = facts?;
     if values.bgp_router_interface.is_some() {
         let allowed = "an interface of this host that has an IPv4 address";
         let of_interface = |name: &str| facts.addresses_of(name).and_then(first);
@@ -363,7 +366,7 @@ mod tests {
             addresses: vec![("eth0".into(), addresses)],
             ..HostFacts::default()
         };
-        match check(raw, &facts) {
+        match check(raw, Some(&facts)) {
             Ok(config) if reported.is_empty() => Ok(config.bgp.unwrap()),
             Ok(_) => Err(reported),
             Err(problems) => {

@@ -9,7 +9,7 @@ use super::super::problem::nearest;
 use super::super::value::{Value as _, address, named};
 use super::{Bfd, NextHopMode, NextHops, Peer, PeerTarget, SecretName, next_hops};
 use crate::model::go::parse_bool;
-use crate::model::route::{community, large_community};
+use crate::model::route::{MAX_COMMUNITIES, community, large_community};
 use crate::model::{Family, PerFamily, RouteAttributes};
 
 /// Keys of a peer map. The first ones also exist in the string format of the Go program.
@@ -67,6 +67,11 @@ pub(super) fn from_values(
 ) -> (Vec<Peer>, Vec<String>) {
     let (mut peers, mut problems) = (Vec::new(), Vec::new());
     for (index, value) in values.into_iter().enumerate() {
+        // After a trailing comma, as the Go program has it.
+        if value == Ok(Value::String(String::new())) {
+            notes.push(format!("BGP peer {} is empty and ignored", index + 1));
+            continue;
+        }
         let mut reader = Reader { fields: BTreeMap::new(), problems: Vec::new(), notes };
         let peer = match value {
             Ok(Value::String(text)) => reader.peer_from_text(&text),
@@ -268,6 +273,13 @@ impl Reader<'_> {
         self.get(key, allowed, |value| items(value).iter().map(|item| read(item)).collect())
     }
 
+    fn communities<T>(&mut self, key: &str, allowed: &str, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
+        let within = |value: &Value| Some(items(value)).filter(|items| items.len() <= MAX_COMMUNITIES);
+        let found = self
+            .get(key, allowed, |value| within(value)?.iter().map(|item| read(item)).collect::<Option<_>>());
+        found.unwrap_or_default()
+    }
+
     fn peer(&mut self) -> Option<Peer> {
         let (target, asn) = self.target()?;
         let peer = Peer::new(target, asn);
@@ -309,16 +321,16 @@ impl Reader<'_> {
             keepalive: self
                 .number("keepaliveInterval", "a number of seconds, 1 or more", |interval| *interval > 0),
             defaults: RouteAttributes {
-                communities: self
-                    .list("communities", "a list of communities such as 65000:100", community)
-                    .unwrap_or_default(),
-                large_communities: self
-                    .list(
-                        "largeCommunities",
-                        "a list of large communities such as 65000:1:2",
-                        large_community,
-                    )
-                    .unwrap_or_default(),
+                communities: self.communities(
+                    "communities",
+                    "a list of at most 64 communities such as 65000:100",
+                    community,
+                ),
+                large_communities: self.communities(
+                    "largeCommunities",
+                    "a list of at most 64 large communities such as 65000:1:2",
+                    large_community,
+                ),
                 local_pref: self.number("localPref", "a number", |_| true),
                 med: self.number("med", "a number", |_| true),
                 prepend: self.number("prepend", "a number from 0 to 32", |times| *times <= 32),

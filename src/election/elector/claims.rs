@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::super::FENCE_MARGIN;
 use super::state::{
     AddressState, Freshness, HANDOVER_WINDOW, HandOver, Kind, LeaderState, Phase, Probing, RELEASE_TIMEOUT,
     State, Verification,
@@ -34,8 +33,8 @@ impl Elector {
         let (since, verification) = before.unwrap_or((now, required));
         self.phase = Phase::Running;
         self.lost_fence = None;
-        let fence_until =
-            (started + self.settings.lease_duration).max(valid_until + FENCE_MARGIN) - FENCE_MARGIN;
+        let margin = self.settings.fence_margin();
+        let fence_until = (started + self.settings.lease_duration).max(valid_until + margin) - margin;
         let claim = Claim { since, valid_until, fence_until, source: ClaimSource::Lease };
         self.state = State::Leader(LeaderState { claim, renewed: started, verification });
         // Drained while the write was in flight.

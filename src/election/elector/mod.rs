@@ -51,6 +51,9 @@ pub struct Elector {
     not_before: BootTime,
     /// After failed requests.
     backoff: Backoff,
+    /// A follower does not write to the Lease before this moment, after writes that were rejected.
+    rejected_until: BootTime,
+    rejections: Backoff,
     /// Counts pauses between probes, so that each gets its own jitter.
     pauses: u64,
     health: Report,
@@ -85,6 +88,8 @@ impl Elector {
             in_flight: None,
             not_before: zero,
             backoff: Backoff::new(requests::BACKOFF_MIN, requests::BACKOFF_MAX),
+            rejected_until: zero,
+            rejections: Backoff::new(requests::REJECTED_MIN, requests::REJECTED_MAX),
             pauses: 0,
             health: Report::default(),
             probing: Probing::Idle(zero),

@@ -11,6 +11,9 @@ use crate::model::{BootTime, ClaimSource, Health};
 /// A new API server is tried at least this often.
 pub(super) const BACKOFF_MAX: Duration = Duration::from_millis(500);
 pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// Pauses between writes that the API server rejects.
+pub(super) const REJECTED_MIN: Duration = Duration::from_secs(1);
+pub(super) const REJECTED_MAX: Duration = Duration::from_secs(60);
 
 impl Elector {
     /// The next request and its time, unless one is in flight.
@@ -24,6 +27,7 @@ impl Elector {
             decide(&self.observed, &self.settings.identity, self.settings.lease_duration)
         };
         let soonest = |at: BootTime, kind| Some((at.max(self.not_before), kind));
+        let hold = |at: BootTime| soonest(at.max(self.rejected_until), Kind::Hold);
         match (&self.state, decision) {
             (State::HandingOver(hand_over), decision) => match (hand_over.released, decision) {
                 (false, Decision::Read) => soonest(self.not_before, Kind::Read),
@@ -45,9 +49,10 @@ impl Elector {
             (State::Leader(leader), Decision::Renew) if leader.claim.source == ClaimSource::Lease => {
                 soonest(leader.renewed + self.settings.retry_period, Kind::Hold)
             }
-            (State::Leader(_), _) | (_, Decision::Renew) => soonest(self.not_before, Kind::Hold),
+            (State::Leader(_), _) => soonest(self.not_before, Kind::Hold),
+            (State::Follower, Decision::Renew) => hold(self.not_before),
             (State::Follower, Decision::Acquire { at }) => {
-                let take = soonest(at + self.deferral(), Kind::Hold);
+                let take = hold(at + self.deferral());
                 [take, self.poll()].into_iter().flatten().min_by_key(|(at, _)| *at)
             }
         }
@@ -109,6 +114,9 @@ impl Elector {
                     self.observe_lease(now, *lease);
                 }
                 self.succeeded(now);
+                if kind != Kind::Read {
+                    self.rejections.reset();
+                }
                 match kind {
                     Kind::Read => {}
                     Kind::Hold | Kind::Create => self.granted(now, started, kind),
@@ -134,7 +142,11 @@ impl Elector {
                 }
             }
             LeaseResponse::Forbidden => {
-                self.pause(now, None);
+                if self.settings.provisional {
+                    self.pause(now, None);
+                } else {
+                    self.rejected(now);
+                }
                 self.forbidden = Some(started);
                 if let State::Leader(leader) = &mut self.state
                     && leader.claim.source == ClaimSource::Provisional
@@ -144,6 +156,7 @@ impl Elector {
                     leader.claim.fence_until = leader.claim.valid_until;
                 }
             }
+            LeaseResponse::Rejected => self.rejected(now),
             LeaseResponse::Failed { retry_after } => {
                 self.pause(now, retry_after);
                 // The write may have taken effect.
@@ -172,6 +185,14 @@ impl Elector {
         let pause = self.backoff.next_pause_with_jitter(self.settings.seed);
         let asked = asked.unwrap_or_default().min(self.settings.retry_period);
         self.not_before = now + pause.max(asked);
+    }
+
+    /// The server rejects a request for what it is. A host that leads goes on, since nothing else keeps its claim.
+    fn rejected(&mut self, now: BootTime) {
+        self.pause(now, None);
+        if self.state == State::Follower {
+            self.rejected_until = now + self.rejections.next_pause_with_jitter(self.settings.seed);
+        }
     }
 
     pub(super) fn observe_lease(&mut self, now: BootTime, lease: LeaseObject) {

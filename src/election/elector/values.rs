@@ -31,7 +31,22 @@ pub struct Settings {
     pub seed: u64,
 }
 
+/// Slack between the end of the lifetime of an address and the moment at which another host may acquire the Lease.
+///
+/// The kernel looks for addresses whose lifetime is over at most once a second for each address family and network
+/// namespace, and rounds that to a quarter of a second: with other addresses of finite lifetimes on the host, it drops one
+/// up to 1.25 s late.
+const FENCE_MARGIN: Duration = Duration::from_millis(1300);
+/// The same where the timings leave no room for it. It covers a host with a single such address: 0.0 to 0.3 s.
+const SHORT_FENCE_MARGIN: Duration = Duration::from_millis(300);
+
 impl Settings {
+    /// See [`FENCE_MARGIN`].
+    pub fn fence_margin(&self) -> Duration {
+        let room = self.lease_duration.saturating_sub(self.renew_deadline);
+        if room > FENCE_MARGIN { FENCE_MARGIN } else { SHORT_FENCE_MARGIN }
+    }
+
     /// Time without a renewal after which a holder is likely to have failed. The Leases of a failed host expire within a
     /// retry period of each other: all of them are overdue before the first, valid for `duration`, expires.
     pub fn overdue(&self, duration: Duration) -> Duration {
@@ -61,7 +76,9 @@ pub enum LeaseResponse {
     Conflict,
     /// 403, or the namespace does not exist yet.
     Forbidden,
-    /// No usable response: timeout, no connection, 5xx.
+    /// Another 4xx: the same request will be rejected again.
+    Rejected,
+    /// No usable response: timeout, no connection, 429, 5xx.
     Failed {
         /// `Retry-After`.
         retry_after: Option<Duration>,

@@ -15,7 +15,7 @@ use rtnetlink::packet_route::route::{
 };
 
 use super::writer::{Hold, Scope};
-use crate::model::route::{Table, TableRoute};
+use crate::model::route::{RouteForm, Table, TableRoute};
 use crate::model::{ActualAddress, Family, IfIndex, Interface, Prefix, Vip};
 
 /// Marks an address as ours (`IFA_PROTO`, Linux 5.18). The Go program marks its routes with the same number.
@@ -42,10 +42,9 @@ fn address_family(family: Family) -> AddressFamily {
 }
 
 pub(super) fn route_message(table: Table, realm: Option<u16>, route: &TableRoute) -> RouteMessage {
-    let kind = RouteType::from(table.kind);
-    let scope = if kind == RouteType::Local { RouteScope::Link } else { RouteScope::Universe };
+    let (kind, scope) = (RouteType::from(route.form.kind), RouteScope::from(route.form.scope));
     let Prefix { address, length } = route.prefix;
-    match address {
+    let mut message = match address {
         IpAddr::V4(address) => {
             let builder = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, length);
             let builder = builder.table_id(table.id).protocol(table.protocol.into()).scope(scope);
@@ -61,7 +60,11 @@ pub(super) fn route_message(table: Table, realm: Option<u16>, route: &TableRoute
             let builder = builder.table_id(table.id).protocol(table.protocol.into()).scope(scope);
             builder.kind(kind).output_interface(route.interface.0).build()
         }
+    };
+    if route.form.metric != 0 {
+        message.attributes.push(RouteAttribute::Priority(route.form.metric));
     }
+    message
 }
 
 pub(super) fn table_of(message: &RouteMessage) -> u32 {
@@ -79,7 +82,9 @@ pub(super) fn table_route(message: &RouteMessage) -> Option<TableRoute> {
         _ => None,
     })?;
     let prefix = Prefix::new(address, message.header.destination_prefix_length);
-    Some(TableRoute { prefix, interface: output(message)? })
+    let header = &message.header;
+    let form = RouteForm { kind: header.kind.into(), scope: header.scope.into(), metric: metric(message) };
+    Some(TableRoute { prefix, interface: output(message)?, form })
 }
 
 pub(super) fn bare_address(interface: IfIndex, vip: Vip) -> AddressMessage {
@@ -133,6 +138,7 @@ pub(super) fn interface(message: LinkMessage) -> Interface {
         name: String::new(),
         up: message.header.flags.contains(LinkFlags::Up),
         hardware_type: u16::from(message.header.link_layer_type),
+        no_arp: message.header.flags.contains(LinkFlags::Noarp),
         hardware_address: Vec::new(),
         broadcast: Vec::new(),
         managed: false,

@@ -17,6 +17,7 @@ use rtnetlink::sys::SocketAddr;
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 
 pub use self::writer::{Hold, NetlinkWriter, Scope};
+use crate::model::route::Table;
 use crate::model::{ActualAddress, IfIndex, Interface};
 
 /// A request to the kernel that failed.
@@ -92,6 +93,54 @@ impl Changes {
             // Notifications were lost: the socket's buffer was full.
             NetlinkPayload::Overrun(_) | NetlinkPayload::Error(_) => Some(Change::Interfaces),
             _ => None,
+        }
+    }
+}
+
+/// Notifications about the routes of one table and protocol that another program changes.
+#[derive(Debug)]
+pub struct RouteChanges {
+    messages: futures::channel::mpsc::UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
+    table: Table,
+    /// The port of our own socket.
+    writer: u32,
+}
+
+impl RouteChanges {
+    /// Connects on the current runtime.
+    pub fn open(table: Table, writer: &NetlinkWriter) -> std::io::Result<Self> {
+        let groups = [MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
+        let (connection, _, messages) = rtnetlink::new_multicast_connection(&groups)?;
+        tokio::spawn(connection);
+        Ok(Self { messages, table, writer: writer.port() })
+    }
+
+    /// The next change; never if the connection has ended.
+    pub async fn next(&mut self) {
+        while let Some((message, _)) = self.messages.next().await {
+            if self.concerns(&message) {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Drops what has arrived by now.
+    pub fn clear(&mut self) {
+        while let Some(Some(_)) = self.messages.next().now_or_never() {}
+    }
+
+    fn concerns(&self, message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
+        use RouteNetlinkMessage::{DelRoute, NewRoute};
+        match &message.payload {
+            NetlinkPayload::InnerMessage(NewRoute(route) | DelRoute(route)) => {
+                message.header.port_number != self.writer
+                    && message::table_of(route) == self.table.id
+                    && u8::from(route.header.protocol) == self.table.protocol
+            }
+            // Notifications were lost: the socket's buffer was full.
+            NetlinkPayload::Overrun(_) | NetlinkPayload::Error(_) => true,
+            _ => false,
         }
     }
 }

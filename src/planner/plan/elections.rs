@@ -120,13 +120,15 @@ fn add_group(
 /// The Lease of a Service with an election of its own.
 fn lease_of(key: &ServiceKey, view: &ServiceView) -> LeaseName {
     let own = || LeaseName { namespace: key.namespace.clone(), name: format!("kubevip-{}", key.name) };
-    match view.annotation(LEASE_NAME).filter(|_| view.traffic_policy == TrafficPolicy::Cluster) {
-        None => own(),
-        Some(text) => match text.split_once('/') {
-            Some((namespace, name)) => LeaseName { namespace: namespace.to_owned(), name: name.to_owned() },
-            None => LeaseName { namespace: key.namespace.clone(), name: text.to_owned() },
-        },
-    }
+    let requested = requested_lease(key, view).filter(|_| view.traffic_policy == TrafficPolicy::Cluster);
+    requested.and_then(Result::ok).unwrap_or_else(own)
+}
+
+/// The Lease that a Service's annotation names, or what is wrong with it.
+pub(super) fn requested_lease(key: &ServiceKey, view: &ServiceView) -> Option<Result<LeaseName, String>> {
+    let text = view.annotation(LEASE_NAME)?;
+    let lease = LeaseName::parse(&key.namespace, text);
+    Some(lease.ok_or_else(|| format!("{LEASE_NAME}: `{text}` is not {}", LeaseName::ALLOWED)))
 }
 
 /// Services that share an address or a Lease, oldest first.

@@ -4,6 +4,8 @@
 
 mod elections;
 mod lease_conflicts;
+#[cfg(test)]
+mod tests;
 pub mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,12 +18,12 @@ use super::placement::{macvlan, place, vlan_of};
 use super::reserved::Refusal;
 use super::routes::{attributes, routes};
 use crate::dhcp::fsm::ClientState;
-use crate::model::annotation::{LEASE_NAME, NOT_YET, SERVICE_VLAN, VIP_HOST, WITHOUT_ENDPOINTS};
+use crate::model::annotation::{LEASE_NAME, NOT_YET, SERVICE_VLAN, WITHOUT_ENDPOINTS};
 use crate::model::service::TrafficPolicy;
 use crate::model::validation::is_name;
 use crate::model::{Family, GroupId, GroupPlan, ServiceKey, ServiceView};
 use crate::upnp::mapping::mappings;
-use elections::elect;
+use elections::{elect, requested_lease};
 use lease_conflicts::lease_conflicts;
 pub use values::{ClusterState, Issue, Mode, Plan, PlanContext, RouteRules, ServicePlan};
 
@@ -105,9 +107,7 @@ fn plan_leases(context: &PlanContext, plan: &mut Plan) {
 
 /// The node that announces an address probes it first, and then writes it to the status of its Service.
 fn unverified(state: &ClusterState, plan: &Plan) -> BTreeSet<IpAddr> {
-    let announced = |view: &&Arc<ServiceView>| view.annotation(VIP_HOST).is_some();
-    let verified = state.services.values().filter(announced).flat_map(|view| &view.status);
-    let mut verified: BTreeSet<IpAddr> = verified.filter_map(|ingress| ingress.ip).collect();
+    let mut verified: BTreeSet<IpAddr> = state.services.values().flat_map(|view| view.announced()).collect();
     verified.extend(&state.vips);
     // A DHCP client probes its address.
     let probed = state.leases.values().filter(|lease| lease.probed);
@@ -173,6 +173,11 @@ fn plan_service(
             }
         }
     }
+    let reported = service.addresses.iter().filter_map(|address| {
+        let node = state.reserved.reported_by(*address)?.to_owned();
+        Some(Issue::Reported { address: *address, node })
+    });
+    service.issues.extend(reported);
     let forced = view.annotation(WITHOUT_ENDPOINTS).is_some_and(|value| value.eq_ignore_ascii_case("true"));
     let any = state.endpoints.any(key);
     (service.has_endpoints, service.servable_here) = match view.traffic_policy {
@@ -181,7 +186,7 @@ fn plan_service(
         TrafficPolicy::Cluster => (any || forced, any || forced),
         TrafficPolicy::Local => (any, state.endpoints.on(key, &context.me)),
     };
-    let mut problems = annotation_problems(context, &view);
+    let mut problems = annotation_problems(context, key, &view);
     if context.routes.is_some() {
         let (attributes, wrong) = attributes(&view);
         service.attributes = attributes;
@@ -191,7 +196,7 @@ fn plan_service(
 }
 
 /// Annotations about interfaces and elections that cannot be applied.
-fn annotation_problems(context: &PlanContext, view: &ServiceView) -> Vec<String> {
+fn annotation_problems(context: &PlanContext, key: &ServiceKey, view: &ServiceView) -> Vec<String> {
     let not_yet =
         NOT_YET.iter().filter(|(name, _)| view.annotation(name).is_some_and(|value| value != "false"));
     let not_yet = not_yet.map(|(name, what)| {
@@ -206,7 +211,11 @@ fn annotation_problems(context: &PlanContext, view: &ServiceView) -> Vec<String>
             "{SERVICE_VLAN}: `{vlan}` is not `<parent>.<VLAN ID>`, such as eth0.200, with an ID from 1 to 4094"
         ));
     }
-    if view.annotation(LEASE_NAME).is_some() && view.traffic_policy == TrafficPolicy::Local {
+    let lease = requested_lease(key, view);
+    if let Some(Err(wrong)) = &lease {
+        problems.push(wrong.clone());
+    }
+    if lease.is_some() && view.traffic_policy == TrafficPolicy::Local {
         problems.push(format!(
             "{LEASE_NAME}: Services with externalTrafficPolicy Local are elected alone, since only some nodes can \
              serve them; remove the annotation, or set the policy to Cluster"

@@ -131,6 +131,16 @@ impl ClusterState {
         }
     }
 
+    /// Notes what kube-vip announces: by the status of Services, by what this host still has from an earlier process, and by
+    /// the plan before.
+    pub fn note_announced(&mut self, before: &Plan) {
+        let mut announced: BTreeSet<IpAddr> =
+            self.services.values().flat_map(|view| view.announced()).collect();
+        announced.extend(&self.left_over);
+        announced.extend(before.services.values().flat_map(|service| &service.addresses));
+        self.reserved.announced = announced;
+    }
+
     /// Whether this host still has all of these from an earlier process.
     pub(super) fn has_all(&self, specs: &BTreeSet<AddressSpec>) -> bool {
         !specs.is_empty() && specs.iter().all(|spec| self.left_over.contains(&spec.address))
@@ -197,6 +207,11 @@ pub enum Issue {
     Lease(String),
     /// A port mapping failed.
     Gateway(String),
+    /// A node reports an announced address as its own.
+    Reported {
+        address: IpAddr,
+        node: String,
+    },
     /// The leader cannot announce an address.
     Blocked(String),
     /// A host outside the cluster announces an address.
@@ -222,7 +237,7 @@ impl Mode {
     }
 
     /// The heartbeat Lease of a node.
-    pub(super) fn member_of(base: &LeaseName, node: &str) -> LeaseName {
+    pub fn member_of(base: &LeaseName, node: &str) -> LeaseName {
         LeaseName { namespace: base.namespace.clone(), name: format!("{}{node}", Self::member_prefix(base)) }
     }
 

@@ -85,12 +85,14 @@ impl Agent {
     pub fn start(host: &Host, options: &AgentOptions) -> Result<Self> {
         let root = prepare_root(host, options)?;
         let log = host.folder.join("kube-vip.log");
-        let mut command = Vec::new();
+        let root = root.to_string_lossy();
+        let mount = format!("mount --rbind /proc {root}/proc && exec \"$@\"");
+        // In a mount namespace of its own, which ends with it.
+        let mut command = vec!["unshare", "--mount", "sh", "-c", &mount, "sh"];
         if options.confined {
             let kept = "-all,+net_admin,+net_raw,+sys_chroot";
             command.extend(["setpriv", "--no-new-privs", "--bounding-set", kept, "--inh-caps", kept]);
         }
-        let root = root.to_string_lossy();
         command.extend(["chroot", &root, "/kube-vip", "manager"]);
         Ok(Self(Process::start(&host.namespace, &command, &options.environment(host), &log)?))
     }
@@ -110,12 +112,14 @@ impl DerefMut for Agent {
     }
 }
 
-/// What the container has: the program, a hosts file with the static pod's alias, an empty resolv.conf, the
-/// kubeconfig.
+/// What the container has: the program, a hosts file with the static pod's alias, an empty resolv.conf, a place for /proc,
+/// the kubeconfig.
 fn prepare_root(host: &Host, options: &AgentOptions) -> Result<PathBuf> {
     let root = host.folder.join("root");
     let etc = root.join("etc/kubernetes");
     std::fs::create_dir_all(&etc).map_err(io(etc.to_string_lossy()))?;
+    let proc = root.join("proc");
+    std::fs::create_dir_all(&proc).map_err(io(proc.to_string_lossy()))?;
     let program = root.join("kube-vip");
     if !program.exists() {
         // By a process of its own: with the file open for writing here, a child that another thread forks at that

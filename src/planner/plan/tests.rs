@@ -1,0 +1,86 @@
+//! What a Service's annotations and its node's status may change in the plan.
+
+use super::*;
+use crate::model::LeaseName;
+use crate::model::annotation::{LOAD_BALANCER_IPS, VIP_HOST};
+use crate::model::node::NodeView;
+use crate::model::service::Ingress;
+use crate::planner::endpoints::{Endpoint, Slice};
+use crate::planner::reserved::Reserved;
+
+const ADDRESS: &str = "192.0.2.65";
+
+fn key(name: &str) -> ServiceKey {
+    ServiceKey { namespace: "shop".into(), name: name.into() }
+}
+
+fn view(address: &str, annotations: &[(&str, &str)]) -> ServiceView {
+    let all = [&[(LOAD_BALANCER_IPS, address)], annotations].concat();
+    ServiceView {
+        load_balancer: true,
+        annotations: all.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        ..ServiceView::default()
+    }
+}
+
+/// A cluster in which every Service has an endpoint.
+fn state(services: Vec<(&str, ServiceView)>) -> ClusterState {
+    let mut state = ClusterState { listed: true, ..ClusterState::default() };
+    for (name, view) in services {
+        let endpoints = vec![Endpoint { node: Some("node-1".into()), ready: true, serving: true }];
+        state.endpoints.apply(Slice { service: key(name), name: "a".into(), endpoints });
+        state.apply(key(name), view);
+    }
+    state
+}
+
+#[test]
+fn a_lease_name_that_the_api_server_rejects_is_reported_and_not_used() {
+    for wrong in ["a_b", "A", "x/y/z", "/web", "shop/", "a?b", "%2e%2e", "Kube/x"] {
+        let state = state(vec![("web", view(ADDRESS, &[(LEASE_NAME, wrong)]))]);
+        let plan = plan(&PlanContext::example(), &state);
+        let service = &plan.services[&key("web")];
+        let own = LeaseName { namespace: "shop".into(), name: "kubevip-web".into() };
+        assert_eq!(service.group, Some(own.into()), "{wrong}");
+        let text = format!(
+            "kube-vip.io/leaseName: `{wrong}` is not the name of a Lease: `name` or `namespace/name`, of lower-case letters, \
+             digits, `-` and `.`"
+        );
+        assert_eq!(service.issues, [Issue::Annotation(text)]);
+    }
+}
+
+/// A kubelet without `--node-ip` takes the first or the newest global address of the interface for its node's own.
+#[test]
+fn an_announced_address_that_a_node_reports_as_its_own_stays() {
+    let announced = |host: Option<&str>| {
+        let mut view = view(ADDRESS, &[]);
+        view.annotations.extend(host.map(|host| (VIP_HOST.to_owned(), host.to_owned())));
+        view.status = vec![Ingress { ip: ADDRESS.parse().ok(), ..Ingress::default() }];
+        view
+    };
+    let node =
+        NodeView { name: "node-1".into(), own: [ADDRESS.parse().unwrap()].into(), ..NodeView::default() };
+    let planned = |view: ServiceView, before: &Plan| {
+        let mut state = state(vec![("web", view)]);
+        state.reserved = Reserved::new([&node], None);
+        state.note_announced(before);
+        plan(&PlanContext::example(), &state)
+    };
+    let reported = Issue::Reported { address: ADDRESS.parse().unwrap(), node: "node-1".into() };
+    // By the status, on this node and on others, also when the node that reports it is gone.
+    for host in ["node-1", "node-2", "gone"] {
+        let plan = planned(announced(Some(host)), &Plan::default());
+        let service = &plan.services[&key("web")];
+        assert_eq!((service.addresses.len(), service.issues.as_slice()), (1, &[reported.clone()][..]));
+    }
+    // Where no status is written, by what this process announced before.
+    let before = plan(&PlanContext::example(), &state(vec![("web", view(ADDRESS, &[]))]));
+    assert_eq!(planned(view(ADDRESS, &[]), &before).services[&key("web")].addresses.len(), 1);
+    // A node's address that was never announced.
+    let refused = planned(view(ADDRESS, &[]), &Plan::default());
+    let service = &refused.services[&key("web")];
+    assert!(matches!(service.issues[..], [Issue::Refused(Refusal::Node { .. })]), "{:?}", service.issues);
+    assert_eq!(service.addresses.len(), 0);
+    assert_eq!(planned(announced(None), &Plan::default()).services[&key("web")].addresses.len(), 0);
+}
