@@ -147,6 +147,7 @@ fn unusual(kind: Kind, name: &str) -> Option<String> {
         (Kind::Url, _) => "https://127.0.0.1:6443/livez".into(),
         (Kind::JsonMap, _) => r#"{"a":"on"}"#.into(),
         (_, "address") => "192.0.2.1".into(),
+        (_, "svc_allowed_addresses") => "192.0.2.0/24".into(),
         (_, "instance_name") => "on".into(),
         _ => "yes".into(),
     })

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube_vip::config::{ClassRule, Prefixes, UpnpPolicy};
+use kube_vip::config::{ClassRule, Namespaces, Policy, Prefixes, UpnpPolicy};
 use kube_vip::dhcp::fsm::ClientState;
 use kube_vip::dhcp::spec::ClientStatus;
 use kube_vip::model::Holder;
@@ -59,6 +59,7 @@ fn context(mode: Mode) -> PlanContext {
         v6: PrefixLength::Fixed(128),
         routes: None,
         upnp: UpnpPolicy::Never,
+        policy: Policy { infrastructure: Namespaces::All, share_control_plane: true, ..Policy::default() },
     }
 }
 

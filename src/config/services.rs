@@ -1,7 +1,7 @@
 //! How Services of type LoadBalancer are announced.
 
 use super::election::lease;
-use super::{HostFacts, Values, vip};
+use super::{HostFacts, Policy, Values, vip};
 use crate::model::LeaseName;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,7 @@ pub struct Services {
     pub publish: bool,
     /// Watch Endpoints instead of EndpointSlices.
     pub endpoints: bool,
+    pub policy: Policy,
 }
 
 /// Which load balancer classes are served.
@@ -53,7 +54,7 @@ pub enum SubnetPrefix {
     Auto,
 }
 
-pub(super) fn read(values: &Values, facts: &HostFacts) -> Services {
+pub(super) fn read(values: &Values, facts: &HostFacts, policy: Policy) -> Services {
     // `check_common` reports invalid ones.
     let subnets = vip::subnets(values).unwrap_or_default();
     let prefix = |item: Option<&SubnetPrefix>, host: u8| match item {
@@ -77,6 +78,7 @@ pub(super) fn read(values: &Values, facts: &HostFacts) -> Services {
         prefixes: (prefix(subnets.first(), 32), prefix(subnets.get(1), 128)),
         publish: !values.disable_service_updates,
         endpoints: values.enable_endpoints,
+        policy,
     }
 }
 

@@ -317,6 +317,30 @@ settings! {
         EnableEndpoints enable_endpoints: bool as Kind::Bool, default "false",
             flags ["enableEndpoints", "!enableEndpointSlices"], env ["enable_endpoints"], file ["enableEndpoints"],
             "Watch Endpoints instead of EndpointSlices.";
+        InfrastructureNamespaces infrastructure_namespaces: Vec<String> as Kind::List, default "kube-system",
+            flags ["servicesInfrastructureNamespaces"], env ["svc_infrastructure_namespaces"], file ["servicesInfrastructureNamespaces"],
+            "Namespaces whose Services may choose interfaces, VLANs, macvlans, hardware addresses and any Lease by annotation; `*`: all.";
+        AllowedInterfaces allowed_interfaces: Vec<String> as Kind::List, default "",
+            flags ["servicesAllowedInterfaces"], env ["svc_interfaces"], file ["servicesAllowedInterfaces"],
+            "Interfaces that every Service may choose by annotation, beside the default one.";
+        AllowedVlans allowed_vlans: Vec<String> as Kind::List, default "",
+            flags ["servicesAllowedVlans"], env ["svc_vlans"], file ["servicesAllowedVlans"],
+            "VLAN interfaces that every Service may choose by annotation, such as `eth0.200`.";
+        AllowMacvlan allow_macvlan: bool as Kind::Bool, default "false",
+            flags ["servicesAllowMacvlan"], env ["svc_macvlan"], file ["servicesAllowMacvlan"],
+            "Every Service may have a macvlan interface by annotation.";
+        AllowHardwareAddresses allow_hardware_addresses: bool as Kind::Bool, default "false",
+            flags ["servicesAllowHardwareAddresses"], env ["svc_hwaddr"], file ["servicesAllowHardwareAddresses"],
+            "Every Service may choose its hardware address for DHCP by annotation.";
+        AllowedLeases allowed_leases: Vec<String> as Kind::List, default "",
+            flags ["servicesAllowedLeases"], env ["svc_lease_names"], file ["servicesAllowedLeases"],
+            "Leases, as `namespace/name`, that every Service may be elected on by annotation, beside those of its namespace that begin with `kubevip-`.";
+        AllowedAddresses allowed_addresses: Vec<String> as Kind::List, default "",
+            flags ["servicesAllowedAddresses"], env ["svc_allowed_addresses"], file ["servicesAllowedAddresses"],
+            "Networks from which Services may have addresses; empty: any.";
+        ShareControlPlane share_control_plane: bool as Kind::Bool, default "false",
+            flags ["servicesShareControlPlane"], env ["svc_share_control_plane"], file ["servicesShareControlPlane"],
+            "Services may have the control plane's VIP, but never the API server's port on it.";
         DebounceTime debounce_time: Duration as Kind::Duration, default "0s",
             flags ["debounceTime"], env ["debounce_time"], file ["debounceTime"],
             "Accepted for compatibility, without effect: changes of Services are collected while a plan is computed.";

@@ -6,7 +6,9 @@ use super::problem::{Problem, nearest};
 use super::raw::Raw;
 use super::settings::{Key, Values};
 use super::value::ElectionStore;
-use super::{Config, api, bgp, dhcp, election, layer2, mdns, routing_table, services, telemetry, upnp, vip};
+use super::{
+    Config, api, bgp, dhcp, election, layer2, mdns, policy, routing_table, services, telemetry, upnp, vip,
+};
 use crate::model::validation::is_interface;
 
 /// What validation has to know about this host.
@@ -100,6 +102,7 @@ pub fn check(raw: Raw, facts: Option<&HostFacts>) -> Result<Config, Vec<Problem>
     let bgp = values.bgp.then(|| bgp::read(&values, facts, &mut problems, &mut notes));
     let mdns = mdns::read(&values, &mut problems);
     let dhcp = dhcp::read(&values, &mut problems);
+    let policy = policy::read(&values, &mut problems);
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -116,7 +119,7 @@ pub fn check(raw: Raw, facts: Option<&HostFacts>) -> Result<Config, Vec<Problem>
         mdns,
         interface: values.interface.clone(),
         election: election::read(&values, facts),
-        services: values.services.then(|| services::read(&values, facts)),
+        services: values.services.then(|| services::read(&values, facts, policy)),
         layer2,
         bgp,
         table: values.routing_table.then(|| routing_table::read(&values)),

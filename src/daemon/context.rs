@@ -76,6 +76,7 @@ pub(super) fn plan(config: &Config, interface: &Interface, addresses: &[ActualAd
         v6: prefix(v6),
         routes: config.is_routed().then(|| route_rules(config)),
         upnp: config.upnp.policy,
+        policy: services.map(|services| services.policy.clone()).unwrap_or_default(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use k8s_openapi::api::core::v1::Node;
 
+use super::Prefix;
 use super::annotation::{HAS_IP, SERVICE_PROVIDED};
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -14,6 +15,8 @@ pub struct NodeView {
     pub own: BTreeSet<IpAddr>,
     /// Control-plane VIPs that the node holds, from its label.
     pub vips: BTreeSet<IpAddr>,
+    /// `spec.podCIDRs`.
+    pub pods: BTreeSet<Prefix>,
     /// Labels for the Services that it announces.
     pub provided: BTreeMap<String, String>,
 }
@@ -30,7 +33,9 @@ pub fn view(node: Node) -> Option<NodeView> {
     let own = own.filter(|address| !vips.contains(address)).collect();
     let ours = |name: &String| name.split_once('/').is_some_and(|(prefix, _)| prefix == SERVICE_PROVIDED);
     let provided = labels.into_iter().filter(|(name, _)| ours(name)).collect();
-    Some(NodeView { name, own, vips, provided })
+    let pods = node.spec.and_then(|spec| spec.pod_cidrs).unwrap_or_default();
+    let pods = pods.iter().filter_map(|network| network.parse().ok()).collect();
+    Some(NodeView { name, own, vips, pods, provided })
 }
 
 /// Parses the label's value: addresses separated by underscores, IPv6 as 32 hexadecimal digits.

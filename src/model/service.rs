@@ -83,6 +83,8 @@ pub struct ServiceView {
     pub traffic_policy: TrafficPolicy,
     /// `spec.externalIPs`.
     pub external_ips: Vec<IpAddr>,
+    /// `spec.clusterIPs`.
+    pub cluster_ips: Vec<IpAddr>,
     /// `spec.selector`.
     pub selector: BTreeMap<String, String>,
     /// `status.loadBalancer.ingress`.
@@ -190,6 +192,7 @@ fn of_spec(spec: ServiceSpec) -> ServiceView {
             Some("Local") => TrafficPolicy::Local,
             _ => TrafficPolicy::Cluster,
         },
+        cluster_ips: spec.cluster_ips.iter().flatten().filter_map(|address| address.parse().ok()).collect(),
         external_ips: spec.external_ips.iter().flatten().filter_map(|address| address.parse().ok()).collect(),
         selector: spec.selector.unwrap_or_default(),
         ..ServiceView::default()

@@ -47,6 +47,7 @@ pub struct Cache {
     cidrs: BTreeMap<String, Vec<Prefix>>,
     services_listed: bool,
     endpoints_listed: bool,
+    nodes_listed: bool,
     terminating: BTreeMap<ServiceKey, Terminating>,
     gateways: GatewayStatus,
 }
@@ -75,8 +76,8 @@ impl Cache {
             WatchEvent::Nodes(change) => {
                 let named = |node: NodeView| (node.name.clone(), node);
                 apply_to(&mut self.nodes, change, named);
-                let announced = std::mem::take(&mut self.state.reserved.announced);
-                self.state.reserved = Reserved::new(self.nodes.values(), None).announcing(announced);
+                self.nodes_listed = true;
+                self.state.reserved = Reserved::new(self.nodes.values(), None);
                 self.state.node_labels = self.nodes.get(&context.me).map(|node| node.provided.clone());
             }
             WatchEvent::Names(names) => self.state.names = names,
@@ -85,7 +86,8 @@ impl Cache {
                 self.state.service_cidrs = self.cidrs.values().flatten().copied().collect();
             }
         }
-        self.state.listed = self.services_listed && self.endpoints_listed;
+        // Without the Nodes a node's own address could be announced.
+        self.state.listed = self.services_listed && self.endpoints_listed && self.nodes_listed;
     }
 
     fn apply_service(
@@ -249,7 +251,9 @@ mod tests {
         let mut cache = Cache::new(BTreeSet::new());
         let none = Plan::default();
         let services = WatchEvent::Services(Change::Reset(vec![(key(), view(true))]));
-        for event in [services, WatchEvent::Endpoints(Change::Reset(Vec::new()))] {
+        let endpoints = WatchEvent::Endpoints(Change::Reset(Vec::new()));
+        for event in [services, endpoints, WatchEvent::Nodes(Change::Reset(Vec::new()))] {
+            assert!(!cache.state.listed);
             cache.apply(at(0), event, &context(), &none);
         }
         cache.apply_gateways(at(0), gateways(open));

@@ -141,7 +141,7 @@ impl Driver {
         let vips = control_plane::vips(&self.context, state);
         state.vips = vips.iter().map(|vip| vip.address).collect();
         watch_ext::set(&self.channels.vips, vips);
-        state.note_announced(&self.plan);
+        state.note_services(&self.plan);
         let mut plan = plan(&self.context, state);
         let vip_plan = Arc::new(plan.take_vip_plan(state.listed));
         self.channels.vip_plan.send_if_modified(|before| {

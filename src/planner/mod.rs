@@ -7,7 +7,7 @@
 //! ```
 //!
 //! `cache` is what is known of the cluster. `control_plane` and `plan` compute, with `select`, `addresses`, `reserved`,
-//! `leases`, `dhcp_clients`, `endpoints`, `placement`, `rendezvous` and `routes`. `watches` fill the cache; `driver` plans whenever it has changed.
+//! `leases`, `dhcp_clients`, `endpoints`, `placement`, `policy`, `rendezvous` and `routes`. `watches` fill the cache; `driver` plans whenever it has changed.
 
 pub mod addresses;
 pub mod cache;
@@ -19,6 +19,7 @@ pub mod endpoints;
 pub mod leases;
 mod placement;
 pub mod plan;
+pub mod policy;
 pub mod rendezvous;
 pub mod reserved;
 pub mod routes;

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::model::annotation::LOAD_BALANCER_IPS;
+use crate::model::Prefix;
+use crate::model::annotation::{LOAD_BALANCER_IPS, SHARING_KEY};
 use crate::model::node::NodeView;
 use crate::model::validation::unusable;
 
@@ -18,6 +19,10 @@ pub struct Reserved {
     /// Addresses that kube-vip announces for Services. A kubelet without `--node-ip` may report one as its node's own: the
     /// newest global address of the interface (IPv6), or the first (IPv4).
     pub announced: BTreeSet<IpAddr>,
+    /// Addresses of Services inside the cluster (`spec.clusterIPs`).
+    pub cluster: BTreeSet<IpAddr>,
+    /// The nodes' pod networks.
+    pub pods: BTreeSet<Prefix>,
 }
 
 /// Why a Service may not have an address.
@@ -29,6 +34,18 @@ pub enum Refusal {
     Node { address: IpAddr, node: String },
     #[error("{0} is the control plane's VIP")]
     ControlPlane(IpAddr),
+    #[error("{address} port {port} is the API server's")]
+    ApiServer { address: IpAddr, port: u16 },
+    #[error("{0} is a cluster IP")]
+    ClusterIp(IpAddr),
+    #[error("{address} is in the pod network {network}")]
+    Pods { address: IpAddr, network: Prefix },
+    #[error("{0} is in none of the networks of svc_allowed_addresses")]
+    Outside(IpAddr),
+    #[error("{address} is Service {owner}'s")]
+    Service { address: IpAddr, owner: String },
+    #[error("{0}")]
+    Infrastructure(String),
     #[error("`{0}` is neither an address nor a DNS name")]
     Malformed(String),
 }
@@ -37,10 +54,20 @@ impl Refusal {
     /// What to do about it, for messages of kube-vip, which shares the VIPs it holds itself with Services.
     pub fn remedy(&self) -> String {
         match self {
-            Self::Kind { .. } | Self::Node { .. } => "ask for another address".to_owned(),
+            Self::Kind { .. }
+            | Self::Node { .. }
+            | Self::ClusterIp(_)
+            | Self::Pods { .. }
+            | Self::Outside(_) => "ask for another address".to_owned(),
             Self::ControlPlane(_) => {
-                "enable Services in the kube-vip that holds it, or ask for another address".to_owned()
+                "set svc_share_control_plane and svc_enable in the kube-vip that holds it, or ask for another address"
+                    .to_owned()
             }
+            Self::ApiServer { .. } => "ask for another address, or use another port".to_owned(),
+            Self::Service { .. } => format!(
+                "ask for another address, or share it: both Services need the same {SHARING_KEY} and different ports"
+            ),
+            Self::Infrastructure(_) => "remove the annotation, or ask the administrator".to_owned(),
             Self::Malformed(_) => format!("correct the annotation {LOAD_BALANCER_IPS}"),
         }
     }
@@ -50,12 +77,14 @@ impl Reserved {
     /// The addresses of these nodes, and the control plane's address that kubeadm has published.
     pub fn new<'a>(nodes: impl IntoIterator<Item = &'a NodeView>, published: Option<IpAddr>) -> Self {
         let (mut own, mut control_plane) = (BTreeMap::new(), BTreeSet::from_iter(published));
+        let mut pods = BTreeSet::new();
         for node in nodes {
+            pods.extend(&node.pods);
             own.extend(node.own.iter().map(|address| (*address, node.name.clone())));
             control_plane.extend(&node.vips);
         }
         control_plane.retain(|address| !own.contains_key(address));
-        Self { nodes: own, control_plane, announced: BTreeSet::new() }
+        Self { nodes: own, control_plane, pods, ..Self::default() }
     }
 
     /// The same where kube-vip announces these addresses.
@@ -79,7 +108,12 @@ impl Reserved {
     /// The node or control plane that has the address, as a refusal.
     pub fn owner(&self, address: IpAddr) -> Option<Refusal> {
         let control_plane = self.control_plane.contains(&address).then_some(Refusal::ControlPlane(address));
-        control_plane.or_else(|| {
+        let cluster = || self.cluster.contains(&address).then_some(Refusal::ClusterIp(address));
+        let pods = || {
+            let network = *self.pods.iter().find(|network| network.contains(address))?;
+            Some(Refusal::Pods { address, network })
+        };
+        control_plane.or_else(cluster).or_else(pods).or_else(|| {
             let node = self.nodes.get(&address).filter(|_| !self.announced.contains(&address))?;
             Some(Refusal::Node { address, node: node.clone() })
         })

@@ -34,6 +34,7 @@ mod services;
 mod shared_lease;
 mod table;
 mod telemetry;
+mod tenancy;
 mod traffic;
 mod upnp;
 mod upnp_faults;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         examples::trials(),
         table::trials(),
         resilience::trials(),
+        tenancy::trials(),
         addresses::trials(),
     ];
     let others = Group::new(others.into_iter().flatten(), UNLIMITED, harness::end_services);

@@ -415,7 +415,8 @@ fn nothing_left() -> Outcome {
 }
 
 fn control_plane() -> Outcome {
-    let mut lab = services(&[("cp_enable", "true"), ("address", "10.42.0.100")])?;
+    let shared = ("svc_share_control_plane", "true");
+    let mut lab = services(&[("cp_enable", "true"), ("address", "10.42.0.100"), shared])?;
     lab.options.address = "10.42.0.100".into();
     lab.start_agents()?;
     let vip = "10.42.0.100";

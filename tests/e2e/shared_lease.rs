@@ -39,7 +39,8 @@ const LEASE: &str = "kube-system/plndr-cp-lock";
 const ONE_LEASE: (&str, &str) = ("svc_leasename", "plndr-cp-lock");
 /// A VIP that routers or the routing table lead to.
 const ROUTED_VIP: &str = "10.43.0.100";
-const CONTROL_PLANE: [(&str, &str); 2] = [("cp_enable", "true"), ("address", ROUTED_VIP)];
+const CONTROL_PLANE: [(&str, &str); 3] =
+    [("cp_enable", "true"), ("address", ROUTED_VIP), ("svc_share_control_plane", "true")];
 /// How many renew periods a state has to outlast; one takes a second here.
 const RENEWALS: usize = 3;
 
@@ -213,6 +214,7 @@ fn provisional() -> Outcome {
     let service: IpAddr = Ipv4Addr::new(10, 42, 0, 150).into();
     let sampler = Sampler::watching(&lab, &[&vips[..], &[service]].concat())?;
     let options = AgentOptions::new(&lab, PROGRAM).with("svc_enable", "true").with(ONE_LEASE.0, ONE_LEASE.1);
+    let options = options.with("svc_share_control_plane", "true");
     let mut agent = Agent::start(lab.host(0), &options)?;
     sampler.wait_for_holders(&vips, 15)?;
     let held = kube_vip_lab::now();

@@ -179,7 +179,12 @@ fn two_agents() -> Outcome {
     control_plane.kill();
     leave_a_route(&lab)?;
     let _control_plane = Agent::start(lab.lab.host(0), &options)?;
-    wait_for_route(&lab, 0, "10.43.0.7", false)?;
+    wait_for_route(&lab, 0, "10.43.0.7", false).map_err(|error| {
+        let host = lab.lab.host(0);
+        let status = host.namespace.run(&[PROGRAM, "status", "-o", "json"]);
+        let sockets = host.namespace.run(&["grep", "kube-vip", "/proc/net/unix"]);
+        format!("{error:?}\n{status:?}\n{sockets:?}\n{}\n{}", table(&lab, 0), _control_plane.log())
+    })?;
     lab.agent(0).kill();
     leave_a_route(&lab)?;
     lab.start_agent(0)?;

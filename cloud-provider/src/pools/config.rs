@@ -41,7 +41,7 @@ pub const KEYS: [(&str, &str, &str); 11] = [
     (
         "interface-<namespace>",
         "an interface's name",
-        "Written to new Services as `kube-vip.io/serviceInterface`, unless they have one; an empty value overrides the global one.",
+        "Written to new Services as `kube-vip.io/serviceInterface`, unless they have one; an empty value overrides the global one. kube-vip on the nodes has to permit it: `svc_interfaces`.",
     ),
     ("interface-global", "an interface's name", "The same for namespaces without a key of their own."),
     (SEARCH_ORDER, "asc or desc", "Allocate the lowest free address, or the highest."),

@@ -15,6 +15,9 @@ use std::sync::Arc;
 use super::addresses::{Wanted, wanted};
 use super::leases::{self, DhcpSpec};
 use super::placement::{macvlan, place, vlan_of};
+use super::policy::addresses::check;
+use super::policy::annotations::{Permitted, permitted};
+use super::policy::owners::separate_tenants;
 use super::reserved::Refusal;
 use super::routes::{attributes, routes};
 use crate::dhcp::fsm::ClientState;
@@ -57,19 +60,30 @@ pub fn plan(context: &PlanContext, state: &ClusterState) -> Plan {
 fn plan_services(context: &PlanContext, state: &ClusterState, plan: &mut Plan) {
     let mut elected = Vec::new();
     let covered = || state.services.iter().filter(|(key, view)| context.rules.covers(key, view));
-    let mut dhcp_specs = dhcp_specs(covered());
+    let interfaces = [context.main_interface.as_str(), &context.interface.name()];
+    let permitted: BTreeMap<&ServiceKey, Permitted> =
+        covered().map(|(key, view)| (key, permitted(&context.policy, &interfaces, key, view))).collect();
+    let placeable = permitted.iter().filter(|(_, service)| service.withheld.is_none());
+    let mut dhcp_specs = dhcp_specs(placeable.map(|(key, service)| (*key, &service.view)));
     plan.lease_conflicts = lease_conflicts(state, &dhcp_specs);
-    for (key, view) in covered() {
+    for (key, Permitted { view, ignored, withheld }) in &permitted {
         let spec = dhcp_specs.remove(key);
-        let terminating = state.terminating.contains(key);
+        let terminating = state.terminating.contains(*key);
         let mut service =
             ServicePlan { view: view.clone(), terminating, dhcp: spec, ..ServicePlan::default() };
-        plan_service(context, state, key, &mut service, plan);
-        service.group = shared_group(context, state, &service);
+        service.issues.extend(ignored.iter().cloned().map(Issue::Annotation));
+        match withheld {
+            Some(text) => service.issues.push(Issue::Refused(Refusal::Infrastructure(text.clone()))),
+            None => plan_service(context, state, key, &mut service, plan),
+        }
+        plan.services.insert((*key).clone(), service);
+    }
+    separate_tenants(&mut plan.services);
+    for (key, service) in &mut plan.services {
+        service.group = shared_group(context, state, service);
         if service.group.is_none() && (!service.addresses.is_empty() || service.dhcp.is_some()) {
             elected.push(key.clone());
         }
-        plan.services.insert(key.clone(), service);
     }
     elect(context, state, plan, &elected);
     plan_leases(context, plan);
@@ -140,7 +154,10 @@ fn plan_service(
                 continue;
             }
             service.issues.extend(lease.last_error.clone().map(Issue::Lease));
-            service.addresses.extend(lease.address);
+            match lease.address.map(|address| check(&context.policy, state, &view, address)) {
+                Some(Err(refusal)) => service.issues.push(Issue::Refused(refusal)),
+                Some(Ok(())) | None => service.addresses.extend(lease.address),
+            }
             uncontested.push(lease);
         }
         // A node that only follows a lease, or has not started its client yet, has no more than these annotations.
@@ -164,12 +181,10 @@ fn plan_service(
             }
         };
         for address in found {
-            // Sharing a VIP of this process is intended.
-            let own = state.vips.contains(&address);
-            match state.reserved.check(address) {
-                Err(refusal) if !own => service.issues.push(Issue::Refused(refusal)),
-                _ if service.addresses.contains(&address) => {}
-                _ => service.addresses.push(address),
+            match check(&context.policy, state, &view, address) {
+                Err(refusal) => service.issues.push(Issue::Refused(refusal)),
+                Ok(()) if service.addresses.contains(&address) => {}
+                Ok(()) => service.addresses.push(address),
             }
         }
     }

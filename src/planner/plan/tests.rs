@@ -64,7 +64,7 @@ fn an_announced_address_that_a_node_reports_as_its_own_stays() {
     let planned = |view: ServiceView, before: &Plan| {
         let mut state = state(vec![("web", view)]);
         state.reserved = Reserved::new([&node], None);
-        state.note_announced(before);
+        state.note_services(before);
         plan(&PlanContext::example(), &state)
     };
     let reported = Issue::Reported { address: ADDRESS.parse().unwrap(), node: "node-1".into() };

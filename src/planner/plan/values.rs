@@ -9,7 +9,7 @@ use super::super::endpoints::Endpoints;
 use super::super::leases::DhcpSpec;
 use super::super::reserved::{Refusal, Reserved};
 use super::super::select::Rules;
-use crate::config::UpnpPolicy;
+use crate::config::{Policy, UpnpPolicy};
 use crate::dhcp::spec::{ClientSpec, ClientStatus, LeaseKey};
 use crate::election::LeaseMetadata;
 use crate::model::{
@@ -38,13 +38,15 @@ pub struct PlanContext {
     pub routes: Option<RouteRules>,
     /// Which Services have port mappings.
     pub upnp: UpnpPolicy,
+    /// What Services may ask for.
+    pub policy: Policy,
 }
 
 #[cfg(test)]
 impl PlanContext {
     /// One election for each Service, and no control plane.
     pub(in crate::planner) fn example() -> Self {
-        use crate::config::ClassRule;
+        use crate::config::{ClassRule, Namespaces};
         use crate::model::PrefixLength;
 
         Self {
@@ -59,6 +61,7 @@ impl PlanContext {
             v6: PrefixLength::Fixed(128),
             routes: None,
             upnp: UpnpPolicy::Always,
+            policy: Policy { infrastructure: Namespaces::All, ..Policy::default() },
         }
     }
 }
@@ -131,14 +134,15 @@ impl ClusterState {
         }
     }
 
-    /// Notes what kube-vip announces: by the status of Services, by what this host still has from an earlier process, and by
+    /// Notes the cluster IPs, and what kube-vip announces: by the status of Services, by what this host still has from an earlier process, and by
     /// the plan before.
-    pub fn note_announced(&mut self, before: &Plan) {
+    pub fn note_services(&mut self, before: &Plan) {
         let mut announced: BTreeSet<IpAddr> =
             self.services.values().flat_map(|view| view.announced()).collect();
         announced.extend(&self.left_over);
         announced.extend(before.services.values().flat_map(|service| &service.addresses));
         self.reserved.announced = announced;
+        self.reserved.cluster = self.services.values().flat_map(|view| &view.cluster_ips).copied().collect();
     }
 
     /// Whether this host still has all of these from an earlier process.

@@ -59,6 +59,8 @@ impl ServiceLab {
             ..AgentOptions::new(&lab, program)
         };
         let options = options.with("cp_enable", "false").with("svc_enable", "true");
+        // Tests use every annotation in this namespace.
+        let options = options.with("svc_infrastructure_namespaces", "default");
         let plain = options.clone();
         let sampler = Sampler::watching(&lab, watched)?;
         let follower = Follower::start(&lab, 0)?;

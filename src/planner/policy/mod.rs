@@ -1,0 +1,8 @@
+//! What a Service may ask for, whatever the source of a request (annotation, spec, status, DHCP, DNS). Pure.
+//!
+//! `annotations` takes requests for infrastructure out of a Service before anything else reads them, `addresses` decides on
+//! each address, `owners` on addresses that several Services ask for.
+
+pub mod addresses;
+pub mod annotations;
+pub mod owners;

@@ -1,0 +1,98 @@
+//! Addresses that Services of several namespaces ask for.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::super::plan::values::{Issue, ServicePlan};
+use super::super::reserved::Refusal;
+use crate::model::annotation::SHARING_KEY;
+use crate::model::{ServiceKey, ServiceView};
+
+/// Takes an address from every Service but those of the namespace that has it, and of those that name the same sharing key.
+///
+/// The Service that is announced with it has it, else the oldest.
+pub fn separate_tenants(services: &mut BTreeMap<ServiceKey, ServicePlan>) {
+    let mut owners: BTreeMap<IpAddr, (Rank, ServiceKey, Option<String>)> = BTreeMap::new();
+    for (key, service) in services.iter() {
+        for address in &service.addresses {
+            let rank = rank(&service.view, *address);
+            let candidate = (rank, key.clone(), sharing_key(&service.view));
+            let owner = owners.entry(*address).or_insert_with(|| candidate.clone());
+            if (candidate.0, &candidate.1) < (owner.0, &owner.1) {
+                *owner = candidate;
+            }
+        }
+    }
+    for (key, service) in services.iter_mut() {
+        let own = sharing_key(&service.view);
+        let refused = |address: &IpAddr| {
+            let (_, owner, shared) = owners.get(address)?;
+            let same = owner.namespace == key.namespace || (own.is_some() && own == *shared);
+            (!same).then(|| Refusal::Service { address: *address, owner: owner.to_string() })
+        };
+        let refusals: Vec<Refusal> = service.addresses.iter().filter_map(refused).collect();
+        if !refusals.is_empty() {
+            service.addresses.retain(|address| refused(address).is_none());
+            service.issues.extend(refusals.into_iter().map(Issue::Refused));
+        }
+    }
+}
+
+/// Not announced, and the time of creation: the least has the address.
+type Rank = (bool, i64);
+
+fn rank(view: &ServiceView, address: IpAddr) -> Rank {
+    (!view.announced().any(|announced| announced == address), view.created)
+}
+
+fn sharing_key(view: &ServiceView) -> Option<String> {
+    view.annotation(SHARING_KEY).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::annotation::VIP_HOST;
+    use crate::model::service::Ingress;
+
+    const ADDRESS: &str = "192.0.2.65";
+
+    fn service(created: i64, announced: bool, sharing: Option<&str>) -> ServicePlan {
+        let ip = ADDRESS.parse().ok();
+        let mut view = ServiceView { created, ..ServiceView::default() };
+        if announced {
+            view.annotations.insert(VIP_HOST.into(), "node-1".into());
+            view.status = vec![Ingress { ip, ..Ingress::default() }];
+        }
+        view.annotations.extend(sharing.map(|value| (SHARING_KEY.to_owned(), value.to_owned())));
+        ServicePlan { view: Arc::new(view), addresses: ip.into_iter().collect(), ..ServicePlan::default() }
+    }
+
+    /// The Services that keep the address, of `a/web` and `b/web`.
+    fn kept(a: ServicePlan, b: ServicePlan) -> Vec<String> {
+        let key = |namespace: &str| ServiceKey { namespace: namespace.into(), name: "web".into() };
+        let mut services = BTreeMap::from([(key("a"), a), (key("b"), b)]);
+        separate_tenants(&mut services);
+        for service in services.values() {
+            assert_eq!(service.addresses.is_empty(), !service.issues.is_empty());
+        }
+        services
+            .into_iter()
+            .filter(|(_, it)| !it.addresses.is_empty())
+            .map(|(key, _)| key.namespace)
+            .collect()
+    }
+
+    #[test]
+    fn an_address_belongs_to_the_tenant_that_has_it() {
+        assert_eq!(kept(service(1, false, None), service(2, false, None)), ["a"]);
+        assert_eq!(kept(service(2, false, None), service(1, false, None)), ["b"]);
+        // An older Service that asks for it later does not get it.
+        assert_eq!(kept(service(1, false, None), service(2, true, None)), ["b"]);
+        assert_eq!(kept(service(1, false, Some("x")), service(2, true, None)), ["b"]);
+        assert_eq!(kept(service(1, false, Some("x")), service(2, true, Some("y"))), ["b"]);
+        assert_eq!(kept(service(1, false, Some("x")), service(2, true, Some("x"))), ["a", "b"]);
+    }
+}

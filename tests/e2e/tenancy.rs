@@ -1,0 +1,79 @@
+//! What the author of a Service cannot take from others, with the default settings.
+
+use kube_vip_lab::ServiceLab;
+use kube_vip_lab::trials::{Outcome, Trial, trial};
+use serde_json::json;
+
+use crate::harness::services;
+use crate::services::wait_for_event;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("the_control_planes_vip_is_not_for_services", control_plane).alone(),
+        trial("infrastructure_is_not_for_services", infrastructure),
+        trial("addresses_inside_the_cluster_are_not_for_services", cluster_ips),
+    ]
+}
+
+const VIP: &str = "10.42.0.100";
+
+fn api_answers(lab: &ServiceLab) -> bool {
+    let client = &lab.lab.client_host;
+    client.run(&["curl", "-sk", "--max-time", "2", &format!("https://{VIP}:6443/livez")]).is_ok()
+}
+
+fn control_plane() -> Outcome {
+    for sharing in ["false", "true"] {
+        let env = [("cp_enable", "true"), ("address", VIP), ("svc_share_control_plane", sharing)];
+        let mut lab = services(&env)?;
+        lab.start_agents()?;
+        lab.wait_for_holder(VIP)?;
+        lab.create("thief", VIP, json!({ "ports": [{ "port": 6443 }] }))?;
+        lab.set_endpoints("thief", "a", &["node-1", "node-2", "node-3"])?;
+        wait_for_event(&lab, "thief", "AddressRefused", "port 6443 is the API server's")?;
+        // One on another port shows that the plan is complete.
+        lab.create("web", VIP, json!({ "ports": [{ "port": 80 }] }))?;
+        lab.set_endpoints("web", "a", &["node-1", "node-2", "node-3"])?;
+        match sharing {
+            "true" => drop(lab.wait_for_status("web", &[VIP])?),
+            _ => wait_for_event(&lab, "web", "AddressRefused", "svc_share_control_plane")?,
+        }
+        lab.wait_for_status("thief", &[])?;
+        assert!(api_answers(&lab));
+    }
+    Ok(())
+}
+
+fn infrastructure() -> Outcome {
+    let env = [("svc_election", "true"), ("svc_infrastructure_namespaces", "kube-system")];
+    let mut lab = services(&env)?;
+    for (name, address) in [("lo", "10.43.0.1"), ("lease", "10.43.0.2")] {
+        lab.create(name, address, json!({}))?;
+        lab.set_endpoints(name, "a", &["node-1", "node-2", "node-3"])?;
+    }
+    lab.annotate("lo", json!({ "kube-vip.io/serviceInterface": "lo" }))?;
+    lab.annotate("lease", json!({ "kube-vip.io/leaseName": "kube-system/kube-controller-manager" }))?;
+    lab.start_agents()?;
+    wait_for_event(&lab, "lo", "AddressRefused", "svc_interfaces permits it")?;
+    wait_for_event(&lab, "lease", "AnnotationIgnored", "svc_lease_names permits it")?;
+    // It is elected on its own Lease.
+    lab.wait_for_holder("10.43.0.2")?;
+    assert_eq!(lab.lease_holder("kube-system/kube-controller-manager")?, "");
+    assert!(!lab.lease_holder("default/kubevip-lease")?.is_empty());
+    assert_eq!(lab.holders("10.43.0.1"), [0_usize; 0]);
+    Ok(())
+}
+
+fn cluster_ips() -> Outcome {
+    let mut lab = services(&[])?;
+    let kubernetes: k8s_openapi::api::core::v1::Service =
+        lab.objects().get("kubernetes")?.ok_or("there is no Service kubernetes")?;
+    let inside = kubernetes.spec.and_then(|spec| spec.cluster_ip).unwrap_or_default();
+    lab.serve("thief", &inside)?;
+    lab.serve("web", "10.43.0.1")?;
+    lab.start_agents()?;
+    wait_for_event(&lab, "thief", "AddressRefused", "is a cluster IP")?;
+    lab.wait_for_status("web", &["10.43.0.1"])?;
+    lab.wait_for_status("thief", &[])?;
+    Ok(())
+}
