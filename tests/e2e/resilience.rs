@@ -78,8 +78,11 @@ fn two_agents() -> Outcome {
     lab.serve("web", "10.43.0.1")?;
     lab.start_agent(0)?;
     lab.wait_for_holder_to_be("10.43.0.1", 0)?;
-    let options = AgentOptions::new(&lab.lab, PROGRAM).with("instance_name", "control-plane");
-    let options = options.with("prometheus_server", ":2112");
+    // Both read one file system.
+    let options =
+        lab.plain_options().with("instance_name", "control-plane").with("prometheus_server", ":2112");
+    let options = options.with("cp_enable", "true").with("svc_enable", "false");
+    let options = AgentOptions { address: "10.42.0.100".into(), ..options };
     let second = Agent::start(lab.lab.host(0), &options)?;
     let status = || lab.lab.host(0).namespace.run(&[PROGRAM, "status"]).unwrap_or_default();
     wait_for("the status of both, the second as leader without a port", 20, || {

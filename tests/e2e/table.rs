@@ -6,7 +6,7 @@ use kube_vip_lab::{
 };
 use serde_json::json;
 
-use crate::harness::{PROGRAM, ServicesGuard, services};
+use crate::harness::{ServicesGuard, services};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -158,10 +158,10 @@ fn two_agents() -> Outcome {
     lab.serve("web", "10.43.0.1")?;
     lab.start_agent(0)?;
     wait_for_route(&lab, 0, "10.43.0.1", true)?;
-    let more = [clean, ("svc_enable", "false"), ("instance_name", "control-plane")];
+    // Both read one file system.
+    let more = [clean, ("cp_enable", "true"), ("svc_enable", "false"), ("instance_name", "control-plane")];
     let options = TABLE.iter().chain(&more);
-    let options = options
-        .fold(AgentOptions::new(&lab.lab, PROGRAM), |options, (name, value)| options.with(name, value));
+    let options = options.fold(lab.plain_options(), |options, (name, value)| options.with(name, value));
     let options = AgentOptions { address: "10.43.0.100".into(), ..options };
     let monitor = kube_vip_lab::process::Process::start(
         &lab.lab.host(0).namespace,
@@ -179,12 +179,7 @@ fn two_agents() -> Outcome {
     control_plane.kill();
     leave_a_route(&lab)?;
     let _control_plane = Agent::start(lab.lab.host(0), &options)?;
-    wait_for_route(&lab, 0, "10.43.0.7", false).map_err(|error| {
-        let host = lab.lab.host(0);
-        let status = host.namespace.run(&[PROGRAM, "status", "-o", "json"]);
-        let sockets = host.namespace.run(&["grep", "kube-vip", "/proc/net/unix"]);
-        format!("{error:?}\n{status:?}\n{sockets:?}\n{}\n{}", table(&lab, 0), _control_plane.log())
-    })?;
+    wait_for_route(&lab, 0, "10.43.0.7", false)?;
     lab.agent(0).kill();
     leave_a_route(&lab)?;
     lab.start_agent(0)?;
