@@ -22,13 +22,19 @@ pub struct Election {
     pub annotations: BTreeMap<String, String>,
 }
 
+/// Lease duration, renew deadline and retry period in seconds, as in the table of settings.
+const DEFAULTS: [u16; 3] = [15, 10, 2];
+
 pub(super) fn read(values: &Values, facts: &HostFacts) -> Election {
     let seconds = |seconds: u16| Duration::from_secs(seconds.into());
+    let given = [values.lease_duration, values.renew_deadline, values.retry_period];
+    // Without an election by settings a Service with a DHCP lease is elected all the same.
+    let [duration, deadline, period] = if check_timings(values).is_some() { DEFAULTS } else { given };
     Election {
         lease: lease(values, &values.lease_name, facts),
-        lease_duration: seconds(values.lease_duration),
-        renew_deadline: seconds(values.renew_deadline),
-        retry_period: seconds(values.retry_period),
+        lease_duration: seconds(duration),
+        renew_deadline: seconds(deadline),
+        retry_period: seconds(period),
         annotations: values.lease_annotations.clone(),
     }
 }
@@ -53,7 +59,9 @@ pub(super) fn check(values: &Values, notes: &mut Vec<String>) -> Vec<Problem> {
     }
     match check_timings(values) {
         Some(text) if is_held(values) => problems.push(Problem::Combination(text)),
-        text => notes.extend(text.map(|text| format!("{text}; no node is elected, so they have no effect"))),
+        text => notes.extend(text.map(|text| {
+            format!("{text}; by these settings no node is elected, so the defaults are used where a Service needs it")
+        })),
     }
     problems
 }

@@ -24,6 +24,8 @@ pub struct Policy {
     pub networks: Vec<Prefix>,
     /// Services may have the control plane's VIP, but for the API server's port.
     pub share_control_plane: bool,
+    /// Services of several namespaces may have one address, as the cloud provider's `allow-share-…` gives it to them.
+    pub share_addresses: bool,
     /// The ports of the API server on the VIP.
     pub api_ports: BTreeSet<u16>,
 }
@@ -73,6 +75,7 @@ pub(super) fn read(values: &Values, problems: &mut Vec<Problem>) -> Policy {
         leases: set(&values.allowed_leases),
         networks,
         share_control_plane: values.share_control_plane,
+        share_addresses: values.share_addresses,
         api_ports: [values.port, values.load_balancer_port].into(),
     }
 }

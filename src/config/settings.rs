@@ -329,7 +329,7 @@ settings! {
         AllowMacvlan allow_macvlan: bool as Kind::Bool, default "false",
             flags ["servicesAllowMacvlan"], env ["svc_macvlan"], file ["servicesAllowMacvlan"],
             "Every Service may have a macvlan interface by annotation.";
-        AllowHardwareAddresses allow_hardware_addresses: bool as Kind::Bool, default "false",
+        AllowHardwareAddresses allow_hardware_addresses: bool as Kind::Bool, default "true",
             flags ["servicesAllowHardwareAddresses"], env ["svc_hwaddr"], file ["servicesAllowHardwareAddresses"],
             "Every Service may choose its hardware address for DHCP by annotation.";
         AllowedLeases allowed_leases: Vec<String> as Kind::List, default "",
@@ -341,6 +341,9 @@ settings! {
         ShareControlPlane share_control_plane: bool as Kind::Bool, default "false",
             flags ["servicesShareControlPlane"], env ["svc_share_control_plane"], file ["servicesShareControlPlane"],
             "Services may have the control plane's VIP, but never the API server's port on it.";
+        ShareAddresses share_addresses: bool as Kind::Bool, default "false",
+            flags ["servicesShareAddresses"], env ["svc_share_addresses"], file ["servicesShareAddresses"],
+            "Services of several namespaces may have one address without a common sharing key, as the provider's `allow-share-…` gives it to them.";
         DebounceTime debounce_time: Duration as Kind::Duration, default "0s",
             flags ["debounceTime"], env ["debounce_time"], file ["debounceTime"],
             "Accepted for compatibility, without effect: changes of Services are collected while a plan is computed.";

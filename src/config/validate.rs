@@ -409,7 +409,9 @@ mod tests {
             ("vip_leaderelectiontype", "etcd"),
             ("svc_interface", "eth9"),
         ];
-        let notes = with(&unelected).unwrap().notes;
+        let config = with(&unelected).unwrap();
+        assert_eq!(config.election.lease_duration, Duration::from_secs(15));
+        let notes = config.notes;
         assert!(notes.iter().any(|note| note.contains("electing in etcd")), "{notes:?}");
         assert!(notes.iter().any(|note| note.contains("lease timings")), "{notes:?}");
     }

@@ -86,6 +86,8 @@ pub struct AdvertisedRoutes {
     pub routes: Arc<Routes>,
     /// All addresses of the control plane and of Services, advertised now or not.
     pub known: Arc<BTreeSet<IpAddr>>,
+    /// This host's role in every group is known.
+    pub decided: bool,
     /// `routes` is final: routes that an earlier process advertised beyond them are stale.
     pub complete: bool,
 }

@@ -14,6 +14,8 @@ use crate::model::{BootTime, Prefix, ServiceKey, ServiceView};
 use crate::upnp::mapping::MappingKey;
 use crate::upnp::status::GatewayStatus;
 
+/// For Nodes, after Services and endpoints are listed.
+const NODES_TIMEOUT: Duration = Duration::from_secs(10);
 /// The address of a deleted Service stays this long, so that its port mappings can be closed from it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -48,6 +50,8 @@ pub struct Cache {
     services_listed: bool,
     endpoints_listed: bool,
     nodes_listed: bool,
+    /// Until then the Nodes are waited for.
+    nodes_until: Option<BootTime>,
     terminating: BTreeMap<ServiceKey, Terminating>,
     gateways: GatewayStatus,
 }
@@ -86,8 +90,11 @@ impl Cache {
                 self.state.service_cidrs = self.cidrs.values().flatten().copied().collect();
             }
         }
-        // Without the Nodes a node's own address could be announced.
-        self.state.listed = self.services_listed && self.endpoints_listed && self.nodes_listed;
+        if self.services_listed && self.endpoints_listed {
+            // Without the Nodes a node's own address could be announced; a role may lack the right to list them.
+            let until = *self.nodes_until.get_or_insert(now + NODES_TIMEOUT);
+            self.state.listed = self.nodes_listed || now >= until;
+        }
     }
 
     fn apply_service(
@@ -184,13 +191,16 @@ impl Cache {
                 None => drop(self.state.services.remove(key)),
             }
         }
-        !released.is_empty()
+        let overdue = !self.state.listed && self.nodes_until.is_some_and(|until| now >= until);
+        self.state.listed |= overdue;
+        overdue || !released.is_empty()
     }
 
     /// When [`Self::handle_timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<BootTime> {
-        self.terminating.values().map(|it| it.until).min()
+        let nodes = self.nodes_until.filter(|_| !self.state.listed);
+        self.terminating.values().map(|it| it.until).chain(nodes).min()
     }
 }
 
@@ -256,6 +266,7 @@ mod tests {
             assert!(!cache.state.listed);
             cache.apply(at(0), event, &context(), &none);
         }
+        assert_eq!(cache.poll_timeout(), None);
         cache.apply_gateways(at(0), gateways(open));
         let plan = plan(&context(), &cache.state);
         assert!(cache.state.listed && plan.mappings.services.contains_key(&key()));
@@ -289,6 +300,18 @@ mod tests {
         let deleted = WatchEvent::Services(Change::Deleted((other.clone(), view(true))));
         cache.apply(at(0), deleted, &context(), &plan);
         assert_eq!(cache.state.terminating, [other].into());
+    }
+
+    /// A Role of one namespace cannot grant the right to list Nodes.
+    #[test]
+    fn nodes_are_waited_for_and_not_for_ever() {
+        let (mut cache, none) = (Cache::new(BTreeSet::new()), Plan::default());
+        cache.apply(at(0), WatchEvent::Services(Change::Reset(Vec::new())), &context(), &none);
+        cache.apply(at(1), WatchEvent::Endpoints(Change::Reset(Vec::new())), &context(), &none);
+        assert!(!cache.handle_timeout(at(10_000)) && !cache.state.listed);
+        assert_eq!(cache.poll_timeout(), Some(at(10_001)));
+        assert!(cache.handle_timeout(at(10_001)) && cache.state.listed);
+        assert_eq!(cache.poll_timeout(), None);
     }
 
     #[test]

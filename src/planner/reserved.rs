@@ -65,7 +65,8 @@ impl Refusal {
             }
             Self::ApiServer { .. } => "ask for another address, or use another port".to_owned(),
             Self::Service { .. } => format!(
-                "ask for another address, or share it: both Services need the same {SHARING_KEY} and different ports"
+                "ask for another address, or share it: both Services need the same {SHARING_KEY}, or the agents \
+                 svc_share_addresses"
             ),
             Self::Infrastructure(_) => "remove the annotation, or ask the administrator".to_owned(),
             Self::Malformed(_) => format!("correct the annotation {LOAD_BALANCER_IPS}"),
@@ -102,18 +103,22 @@ impl Reserved {
     /// Fails with the reason if no Service may have the address.
     pub fn check(&self, address: IpAddr) -> Result<(), Refusal> {
         let kind = unusable(address).map(|kind| Refusal::Kind { address, kind });
-        kind.or_else(|| self.owner(address)).map_or(Ok(()), Err)
+        kind.or_else(|| self.owner(address)).or_else(|| self.inside(address)).map_or(Ok(()), Err)
+    }
+
+    /// Why an address is one inside the cluster. A pool may overlap networks that no CNI uses: what is allocated stays.
+    fn inside(&self, address: IpAddr) -> Option<Refusal> {
+        let cluster = self.cluster.contains(&address).then_some(Refusal::ClusterIp(address));
+        cluster.or_else(|| {
+            let network = *self.pods.iter().find(|network| network.contains(address))?;
+            Some(Refusal::Pods { address, network })
+        })
     }
 
     /// The node or control plane that has the address, as a refusal.
     pub fn owner(&self, address: IpAddr) -> Option<Refusal> {
         let control_plane = self.control_plane.contains(&address).then_some(Refusal::ControlPlane(address));
-        let cluster = || self.cluster.contains(&address).then_some(Refusal::ClusterIp(address));
-        let pods = || {
-            let network = *self.pods.iter().find(|network| network.contains(address))?;
-            Some(Refusal::Pods { address, network })
-        };
-        control_plane.or_else(cluster).or_else(pods).or_else(|| {
+        control_plane.or_else(|| {
             let node = self.nodes.get(&address).filter(|_| !self.announced.contains(&address))?;
             Some(Refusal::Node { address, node: node.clone() })
         })

@@ -55,7 +55,7 @@ pub fn change(
         let host = if anycast { host.unwrap_or(me) } else { me };
         let inside = announced.iter().map(|address| entry(view, *address));
         (inside.chain(external).collect(), Some(host.to_owned()))
-    } else if mine && (!service.has_endpoints || service.lost_lease()) {
+    } else if mine && (!service.has_endpoints || service.lost_lease() || service.refusal().is_some()) {
         (Vec::new(), None)
     } else if !service.has_endpoints && annotations.contains_key(DHCP_LEASE) {
         (view.status.clone(), host.map(str::to_owned))
@@ -128,6 +128,8 @@ mod tests {
 
     use super::*;
     use crate::model::service::Protocol;
+    use crate::planner::plan::Issue;
+    use crate::planner::reserved::Refusal;
 
     const A: &str = "192.0.2.1";
 
@@ -188,6 +190,19 @@ mod tests {
         let here = Here { held: &held, me: "me", anycast: false, external: Vec::new() };
         let change = change(&of(&before_1_30, &planned(true, true)), here, BTreeMap::new()).unwrap();
         assert_eq!(change.differences(&before_1_30), ["status.loadBalancer.ingress"]);
+    }
+
+    #[test]
+    fn the_status_of_a_refused_address_is_cleared() {
+        let none = BTreeSet::new();
+        let refused = ServicePlan {
+            addresses: Vec::new(),
+            issues: vec![Issue::Refused(Refusal::ControlPlane(A.parse().unwrap()))],
+            ..planned(true, true)
+        };
+        let here = Here { held: &none, me: "me", anycast: false, external: Vec::new() };
+        let change = change(&of(&published(view(), "me"), &refused), here, BTreeMap::new()).unwrap();
+        assert_eq!((change.ingress.len(), change.host), (0, None));
     }
 
     #[test]

@@ -180,8 +180,11 @@ fn event(sources: &Sources, key: &ServiceKey, service: &ServicePlan, change: &Ch
     let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
     let addresses = addresses.join(", ");
     let Some(node) = &change.host else {
-        let lost = service.lost_lease();
-        let why = if lost { "its DHCP lease is lost" } else { "the Service has no ready endpoints" };
+        let why = match service.refusal() {
+            Some(refusal) => refusal.to_string(),
+            None if service.lost_lease() => "its DHCP lease is lost".to_owned(),
+            None => "the Service has no ready endpoints".to_owned(),
+        };
         return Some(sources.event(key, true, "AddressWithdrawn", format!("withdrew {addresses}: {why}")));
     };
     Some(sources.event(key, false, "AddressGained", format!("node {node} announces {addresses}")))

@@ -218,7 +218,7 @@ impl Driver {
         let complete = decided && listed;
         let mut decisive = self.options.control_plane.iter().chain(&self.options.decisive);
         let ready = listed && decisive.all(|group| *plan.role(group, &roles) != Role::Starting);
-        changed |= self.advertise(desired.routes, plan.known.clone(), complete);
+        changed |= self.advertise(desired.routes, plan.known.clone(), (decided, complete));
         if changed
             || !foreign.is_empty()
             || !self.published

@@ -24,13 +24,19 @@ impl Driver {
     }
 
     /// Advertises `routes`. Returns whether that has changed.
-    pub(super) fn advertise(&self, routes: Routes, known: Arc<BTreeSet<IpAddr>>, complete: bool) -> bool {
+    pub(super) fn advertise(
+        &self,
+        routes: Routes,
+        known: Arc<BTreeSet<IpAddr>>,
+        (decided, complete): (bool, bool),
+    ) -> bool {
         self.channels.announced.send_if_modified(|announced| {
-            let same = *announced.routes == routes && announced.complete == complete;
+            let same =
+                *announced.routes == routes && (announced.decided, announced.complete) == (decided, complete);
             if same && (Arc::ptr_eq(&announced.known, &known) || announced.known == known) {
                 return false;
             }
-            *announced = AdvertisedRoutes { routes: Arc::new(routes), known, complete };
+            *announced = AdvertisedRoutes { routes: Arc::new(routes), known, decided, complete };
             true
         })
     }

@@ -113,7 +113,7 @@ impl Driver {
     }
 
     async fn apply(&mut self) -> Result<(), NetlinkError> {
-        let AdvertisedRoutes { routes, known, complete } =
+        let AdvertisedRoutes { routes, known, decided, complete } =
             self.channels.advertised.borrow_and_update().clone();
         let vips: BTreeSet<IpAddr> = self.channels.vips.borrow().iter().map(|vip| vip.address).collect();
         let desired = self.desired(routes.keys(), &vips);
@@ -126,7 +126,7 @@ impl Driver {
             routes: self.netlink.routes(table)?,
             ours: std::mem::replace(&mut self.ours, desired.keys().copied().collect()),
             // A route that is not desired yet is an earlier process's, and stays until this one knows its roles.
-            known: known.iter().chain(&vips).filter(|_| complete).copied().collect(),
+            known: known.iter().chain(&vips).filter(|_| decided).copied().collect(),
             clean,
         };
         if complete && !self.cleaned {

@@ -156,7 +156,14 @@ fn two_agents() -> Outcome {
     let clean = ("vip_cleanroutingtable", "true");
     let mut lab = agents(&[clean])?;
     lab.serve("web", "10.43.0.1")?;
+    // What an earlier process has left shows when an agent has cleaned the table.
+    let leave_a_route = |lab: &ServiceLab| {
+        let route = ["route", "add", "10.43.0.7/32", "dev", "eth0", "table", "198", "proto", "248"];
+        lab.lab.host(0).namespace.ip(&route).map(drop)
+    };
+    leave_a_route(&lab)?;
     lab.start_agent(0)?;
+    wait_for_route(&lab, 0, "10.43.0.7", false)?;
     wait_for_route(&lab, 0, "10.43.0.1", true)?;
     // Both read one file system.
     let more = [clean, ("cp_enable", "true"), ("svc_enable", "false"), ("instance_name", "control-plane")];
@@ -171,11 +178,6 @@ fn two_agents() -> Outcome {
     )?;
     let mut control_plane = Agent::start(lab.lab.host(0), &options)?;
     wait_for_route(&lab, 0, "10.43.0.100", true)?;
-    // What an earlier process has left shows when an agent has cleaned the table.
-    let leave_a_route = |lab: &ServiceLab| {
-        let route = ["route", "add", "10.43.0.7/32", "dev", "eth0", "table", "198", "proto", "248"];
-        lab.lab.host(0).namespace.ip(&route).map(drop)
-    };
     control_plane.kill();
     leave_a_route(&lab)?;
     let _control_plane = Agent::start(lab.lab.host(0), &options)?;

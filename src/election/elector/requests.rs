@@ -114,9 +114,7 @@ impl Elector {
                     self.observe_lease(now, *lease);
                 }
                 self.succeeded(now);
-                if kind != Kind::Read {
-                    self.rejections.reset();
-                }
+                self.rejections.reset();
                 match kind {
                     Kind::Read => {}
                     Kind::Hold | Kind::Create => self.granted(now, started, kind),
@@ -211,6 +209,7 @@ impl Elector {
             return;
         }
         self.phase = Phase::Running;
+        self.rejections.reset();
         let (vacant, released) = (record.holder.is_empty(), record.is_released());
         if !vacant {
             self.address = AddressState::Verified;

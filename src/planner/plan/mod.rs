@@ -78,7 +78,9 @@ fn plan_services(context: &PlanContext, state: &ClusterState, plan: &mut Plan) {
         }
         plan.services.insert((*key).clone(), service);
     }
-    separate_tenants(&mut plan.services);
+    if !context.policy.share_addresses {
+        separate_tenants(&mut plan.services);
+    }
     for (key, service) in &mut plan.services {
         service.group = shared_group(context, state, service);
         if service.group.is_none() && (!service.addresses.is_empty() || service.dhcp.is_some()) {

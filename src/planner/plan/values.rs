@@ -197,6 +197,15 @@ pub struct ServicePlan {
 }
 
 impl ServicePlan {
+    /// Why it has no address, although it asks for one.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        let refusals = self.issues.iter().find_map(|issue| match issue {
+            Issue::Refused(refusal) => Some(refusal),
+            _ => None,
+        });
+        refusals.filter(|_| self.addresses.is_empty())
+    }
+
     /// A leased address is lost with its lease, not with the last endpoint.
     pub fn lost_lease(&self) -> bool {
         self.addresses.is_empty() && self.issues.iter().any(|issue| matches!(issue, Issue::Lease(_)))
