@@ -7,9 +7,9 @@ use std::time::Duration;
 use kube_vip::cluster::write::WriteResult;
 use kube_vip::dhcp;
 use kube_vip::election::decide::ObservedLease;
-use kube_vip::election::{FailureReason, Observer};
+use kube_vip::election::{FailedCall, Observer};
 use kube_vip::metrics::add;
-use kube_vip::model::{BootTime, LeaseName, LogOnChange, Role};
+use kube_vip::model::{BootTime, LogOnChange, Role};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -271,15 +271,9 @@ impl Observer for Telemetry {
         self.set_problem(Component::Lease, format!("no access to an API server: {why}"));
     }
 
-    fn call_failed(
-        &self,
-        verb: &'static str,
-        lease: &LeaseName,
-        server: &str,
-        reason: FailureReason,
-        why: &str,
-    ) {
-        if !reason.is_expected() {
+    fn call_failed(&self, failed: FailedCall<'_>) {
+        if !failed.reason.is_expected() {
+            let FailedCall { verb, lease, server, why, .. } = failed;
             self.set_problem(Component::Lease, format!("cannot {verb} Lease {lease} at {server}: {why}"));
         }
     }

@@ -26,7 +26,7 @@ pub mod status;
 use std::collections::BTreeMap;
 
 pub use elector::{Elector, Settings};
-pub use observer::{FailureReason, Observer};
+pub use observer::{FailedCall, Observer};
 pub use record::{LeaderElectionRecord, LeaseObject, WallTime};
 
 /// The metadata of a Lease.

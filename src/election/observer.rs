@@ -12,16 +12,20 @@ pub trait Observer: Send + Sync {
     fn health(&self, _health: Health) {}
     /// No API server can be used yet.
     fn no_access(&self, why: &str);
-    /// A request for a Lease failed. `why` is for log lines.
-    fn call_failed(
-        &self,
-        verb: &'static str,
-        lease: &LeaseName,
-        server: &str,
-        reason: FailureReason,
-        why: &str,
-    );
+    fn call_failed(&self, failed: FailedCall<'_>);
     fn call_succeeded(&self, verb: &'static str);
+}
+
+/// A request for a Lease that failed.
+#[derive(Debug, Clone, Copy)]
+pub struct FailedCall<'a> {
+    /// `get`, `create` or `update`.
+    pub verb: &'static str,
+    pub lease: &'a LeaseName,
+    pub server: &'a str,
+    pub reason: FailureReason,
+    /// For log lines.
+    pub why: &'a str,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

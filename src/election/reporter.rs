@@ -7,10 +7,10 @@ use tokio::sync::watch;
 
 use super::decide::ObservedLease;
 use super::metrics::Metrics;
-use super::observer::{FailureReason, Observer};
+use super::observer::{FailedCall, Observer};
 use super::status::ElectionStatus;
 use crate::cluster::event::EventRecorder;
-use crate::model::{BootTime, ClaimSource, Health, LeaseName, LogOnChange, Role};
+use crate::model::{BootTime, ClaimSource, Health, LogOnChange, Role};
 use crate::net::clock;
 
 /// A lasting problem is logged this often.
@@ -160,14 +160,8 @@ impl Observer for Reporter {
         self.problem(format!("no access to an API server: {why}"), "");
     }
 
-    fn call_failed(
-        &self,
-        verb: &'static str,
-        lease: &LeaseName,
-        server: &str,
-        reason: FailureReason,
-        why: &str,
-    ) {
+    fn call_failed(&self, failed: FailedCall<'_>) {
+        let FailedCall { verb, lease, server, reason, why } = failed;
         self.metrics.error(verb, reason);
         if reason.is_expected() {
             tracing::debug!(verb, %lease, server, ?reason, "request for a Lease");

@@ -9,7 +9,7 @@ use kube::api::PostParams;
 use tokio::time::timeout;
 
 use super::elector::{Input, LeaseRequest, LeaseResponse};
-use super::observer::{FailureReason, Observer};
+use super::observer::{FailedCall, FailureReason, Observer};
 use super::record::{Acquired, LeaderElectionRecord, LeaseObject, WallTime, Write};
 use crate::cluster::{Api, ApiClient};
 use crate::model::LeaseName;
@@ -59,7 +59,8 @@ pub async fn send(
             (NO_RESPONSE, FailureReason::Timeout, "no response in time".to_owned())
         }
     };
-    observer.call_failed(verb, &lease, &chosen.server, reason, &why);
+    let failed = FailedCall { verb, lease: &lease, server: &chosen.server, reason, why: &why };
+    observer.call_failed(failed);
     Input::Response { started, response }
 }
 

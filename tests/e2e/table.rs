@@ -1,5 +1,6 @@
 //! The routing-table mode: what the kernel's table has, and what routing daemons make of it.
 
+use kube_vip_lab::process::Process;
 use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
 use kube_vip_lab::{
     Agent, AgentOptions, Neighbour, Router, RouterKind, RouterOptions, ServiceLab, now, wait_for,
@@ -42,6 +43,13 @@ pub(crate) fn wait_for_route(lab: &ServiceLab, host: usize, route: &str, there: 
         (table(lab, host).lines().any(|line| line.starts_with(&format!("{route} "))) == there).then_some(())
     })?;
     Ok(())
+}
+
+/// Logs the changes of routes on the first host while it lives.
+fn monitor_routes(lab: &ServiceLab) -> Result<Process, Failed> {
+    let host = lab.lab.host(0);
+    let log = lab.lab.path("routes.log");
+    Ok(Process::start(&host.namespace, &["ip", "-4", "monitor", "route"], &[], &log)?)
 }
 
 fn routes() -> Outcome {
@@ -132,12 +140,7 @@ fn cleaned() -> Outcome {
     }
     lab.agent(0).kill();
     lab.delete("goes")?;
-    let monitor = kube_vip_lab::process::Process::start(
-        &lab.lab.host(0).namespace,
-        &["ip", "-4", "monitor", "route"],
-        &[],
-        &lab.lab.path("routes.log"),
-    )?;
+    let monitor = monitor_routes(&lab)?;
     lab.start_agent(0)?;
     wait_for_route(&lab, 0, "10.43.0.2", false)?;
     wait_for_route(&lab, 0, "10.43.0.7", false)?;
@@ -170,12 +173,7 @@ fn two_agents() -> Outcome {
     let options = TABLE.iter().chain(&more);
     let options = options.fold(lab.plain_options(), |options, (name, value)| options.with(name, value));
     let options = AgentOptions { address: "10.43.0.100".into(), ..options };
-    let monitor = kube_vip_lab::process::Process::start(
-        &lab.lab.host(0).namespace,
-        &["ip", "-4", "monitor", "route"],
-        &[],
-        &lab.lab.path("routes.log"),
-    )?;
+    let monitor = monitor_routes(&lab)?;
     let mut control_plane = Agent::start(lab.lab.host(0), &options)?;
     wait_for_route(&lab, 0, "10.43.0.100", true)?;
     control_plane.kill();
