@@ -314,7 +314,7 @@ fn a_secret_as_plain_text_is_a_warning_that_names_the_other_form() {
     let args = "manifest daemonset --services --bgp --bgpRouterID 192.0.2.9 --bgppeers 192.0.2.1:65001:hunter2:false";
     let printed = kube_vip(&args.split_whitespace().collect::<Vec<_>>(), &[]);
     assert_eq!(printed.code, Some(0), "{}", printed.stderr);
-    let secret = "bgp_peers is a secret, and stands in the manifest as plain text: use a peer of bgp_peers with `passwordSecret`";
+    let secret = "bgp_peers is a secret, and the manifest contains it as plain text: use a peer of bgp_peers with `passwordSecret`";
     assert!(printed.stderr.contains(secret) && !printed.stderr.contains("hunter2"), "{}", printed.stderr);
 }
 

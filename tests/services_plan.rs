@@ -220,27 +220,27 @@ fn a_dhcp_lease_has_a_leader_although_no_node_can_serve_the_service() {
 /// A server that has lost its leases offers an address that is in use.
 #[test]
 fn an_address_in_use_is_refused_from_any_source() {
-    let given = "10.0.0.9";
+    let (given, webs) = ("10.0.0.9", "10.0.0.9 belongs to Service default/web");
     // A younger Service asks, and is given the address of the older one; what else is so; whose the address is.
     type Change = fn(Scene) -> Scene;
     let table: [(&str, &str, Change, Option<&str>); 10] = [
         ("free", "10.0.0.1", |scene| scene, None),
-        ("by hand", given, |scene| scene, Some("10.0.0.9 is Service default/web's")),
+        ("by hand", given, |scene| scene, Some(webs)),
         // It may have had it before.
-        (
-            "by hand, and asked for",
-            given,
-            |scene| scene.annotated("late", REQUESTED_IP, "10.0.0.9"),
-            Some("10.0.0.9 is Service default/web's"),
-        ),
+        ("by hand, and asked for", given, |it| it.annotated("late", REQUESTED_IP, "10.0.0.9"), Some(webs)),
         (
             "by hand after the lease had ended",
             given,
-            |scene| scene.annotated("late", DHCP_LEASE, ENDED),
-            Some("10.0.0.9 is Service default/web's"),
+            |it| it.annotated("late", DHCP_LEASE, ENDED),
+            Some(webs),
         ),
         ("by hand later", given, |scene| scene.recorded("late", "10.0.0.9"), None),
-        ("another lease", "0.0.0.0", |scene| scene.leased("web", "10.0.0.9"), Some("web's by DHCP, too")),
+        (
+            "another lease",
+            "0.0.0.0",
+            |scene| scene.leased("web", "10.0.0.9"),
+            Some("leased to Service default/web, too"),
+        ),
         (
             "both were written",
             "0.0.0.0",

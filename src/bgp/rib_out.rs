@@ -115,7 +115,9 @@ impl RibOut {
     /// Routes that fit no message. An earlier advertisement of theirs must not stay.
     fn withdraw(&mut self, prefixes: &[Prefix]) -> Option<Vec<u8>> {
         let (session, _) = self.session.as_ref()?;
-        self.sent.retain(|prefix, _| !prefixes.contains(prefix));
+        for prefix in prefixes {
+            self.sent.remove(prefix);
+        }
         let gone = Update::Unreach(prefixes.first()?.family(), prefixes.to_vec());
         Some(gone.encode(session.negotiated).concat())
     }

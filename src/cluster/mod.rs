@@ -217,7 +217,7 @@ impl Api {
 
 /// Whether a request failed because of its server: there was no response, or the credentials have to be read again (401).
 /// Any other status is a response, 429 and 5xx included: watches that end because of it would add their lists to the load
-/// of a server that asks for less.
+/// of an overloaded server.
 pub fn is_failure(error: &kube::Error) -> bool {
     match error {
         kube::Error::Api(status) => status.code == 401,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::services::{self, ServiceElection};
 use super::{HostFacts, Problem, Values};
 use crate::config::Key;
 use crate::model::LeaseName;
@@ -28,7 +29,7 @@ const DEFAULTS: [u16; 3] = [15, 10, 2];
 pub(super) fn read(values: &Values, facts: &HostFacts) -> Election {
     let seconds = |seconds: u16| Duration::from_secs(seconds.into());
     let given = [values.lease_duration, values.renew_deadline, values.retry_period];
-    // Without an election by settings a Service with a DHCP lease is elected all the same.
+    // A Service with a DHCP lease is elected even where no setting asks for an election.
     let [duration, deadline, period] = if check_timings(values).is_some() { DEFAULTS } else { given };
     Election {
         lease: lease(values, &values.lease_name, facts),
@@ -70,9 +71,8 @@ pub(super) fn check(values: &Values, notes: &mut Vec<String>) -> Vec<Problem> {
 pub(super) fn is_held(values: &Values) -> bool {
     let routed = values.bgp || values.routing_table;
     let of_control_plane = values.control_plane && (!routed || (values.bgp && values.leader_election));
-    let each = values.services_election || values.services_election_groups > 0 || values.on_demand_election;
-    let every_node = values.bgp || (values.routing_table && !values.leader_election);
-    of_control_plane || (values.services && (each || !every_node))
+    let of_services = values.on_demand_election || services::election(values) != ServiceElection::EveryNode;
+    of_control_plane || (values.services && of_services)
 }
 
 /// Names that the API server rejects.

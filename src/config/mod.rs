@@ -105,7 +105,7 @@ impl Config {
         self.control_plane_lease().or_else(|| self.global_lease())
     }
 
-    /// The control plane's addresses that stand in the configuration.
+    /// The control plane's addresses in the configuration.
     pub fn fixed_vips(&self) -> BTreeSet<Vip> {
         let addresses = self.targets.iter().filter_map(|target| match target {
             VipTarget::Ip(address) if !address.is_unspecified() => Some(*address),

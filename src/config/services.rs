@@ -55,23 +55,17 @@ pub enum SubnetPrefix {
 }
 
 pub(super) fn read(values: &Values, facts: &HostFacts, policy: Policy) -> Services {
-    // `check_common` reports invalid ones.
+    // `check_values` reports invalid ones.
     let subnets = vip::subnets(values).unwrap_or_default();
     let prefix = |item: Option<&SubnetPrefix>, host: u8| match item {
         Some(SubnetPrefix::Auto) => SubnetPrefix::Auto,
         Some(SubnetPrefix::Fixed(length)) => SubnetPrefix::Fixed(*length.min(&host)),
         None => SubnetPrefix::Fixed(host),
     };
-    let every_node = values.bgp || (values.routing_table && !values.leader_election);
     Services {
         namespace: values.service_namespace.clone(),
         class: class_rule(values),
-        election: match (values.services_election, values.services_election_groups) {
-            (true, _) => ServiceElection::PerService,
-            (false, 0) if every_node => ServiceElection::EveryNode,
-            (false, 0) => ServiceElection::Global,
-            (false, groups) => ServiceElection::Groups(groups.into()),
-        },
+        election: election(values),
         lease: lease(values, &values.services_lease_name, facts),
         on_demand: values.on_demand_election,
         interface: values.services_interface.clone(),
@@ -79,6 +73,16 @@ pub(super) fn read(values: &Values, facts: &HostFacts, policy: Policy) -> Servic
         publish: !values.disable_service_updates,
         endpoints: values.enable_endpoints,
         policy,
+    }
+}
+
+pub(super) fn election(values: &Values) -> ServiceElection {
+    let every_node = values.bgp || (values.routing_table && !values.leader_election);
+    match (values.services_election, values.services_election_groups) {
+        (true, _) => ServiceElection::PerService,
+        (false, 0) if every_node => ServiceElection::EveryNode,
+        (false, 0) => ServiceElection::Global,
+        (false, groups) => ServiceElection::Groups(groups.into()),
     }
 }
 

@@ -69,12 +69,17 @@ impl ObservedLease {
     /// it is used.
     pub fn observe_missing(&mut self, fallback: Duration, now: BootTime) {
         let free_at = match self {
-            Self::Present { longest, .. } => now + (*longest).max(fallback).min(LONGEST),
+            Self::Present { longest, .. } => now + protection(*longest, fallback),
             Self::Missing { free_at } => *free_at,
             Self::Unknown => now,
         };
         *self = Self::Missing { free_at };
     }
+}
+
+/// How long a claim that has once been written for `longest` is protected.
+fn protection(longest: Duration, fallback: Duration) -> Duration {
+    longest.max(fallback).min(LONGEST)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +106,7 @@ pub fn decide(seen: &ObservedLease, me: &str, fallback: Duration) -> Decision {
             } else if record.is_released() {
                 Decision::Acquire { at: *first_seen }
             } else {
-                Decision::Acquire { at: *first_seen + (*longest).max(fallback).min(LONGEST) }
+                Decision::Acquire { at: *first_seen + protection(*longest, fallback) }
             }
         }
     }

@@ -135,7 +135,7 @@ fn response_of(error: &kube::Error, creating: bool) -> (LeaseResponse, FailureRe
     }
 }
 
-/// The server's message, or the chain of causes.
+/// The server's message, else the error's.
 fn describe(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),

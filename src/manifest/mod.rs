@@ -22,14 +22,15 @@ use crate::config::{Key, Problem, Raw, Values, check, check_names};
 /// What is wrong with the configuration or the image: everything that the daemon refuses on any host.
 pub fn render(manifest: &Manifest, raw: &Raw) -> Result<(String, Vec<String>), Vec<Problem>> {
     let values = &Values::read(raw.clone())?;
-    let checked = match manifest.kind {
+    let (mut notes, mut problems) = (Vec::new(), Vec::new());
+    match manifest.kind {
         // A role depends on no address and no mode.
-        ManifestKind::Rbac { .. } => Ok(check_names(values)).map(|problems| (Vec::new(), problems)),
-        ManifestKind::Pod | ManifestKind::DaemonSet { .. } => {
-            check(raw.clone(), None).map(|config| (config.notes, Vec::new()))
-        }
-    };
-    let (mut notes, mut problems) = checked.unwrap_or_else(|problems| (Vec::new(), problems));
+        ManifestKind::Rbac { .. } => problems = check_names(values),
+        ManifestKind::Pod | ManifestKind::DaemonSet { .. } => match check(raw.clone(), None) {
+            Ok(config) => notes = config.notes,
+            Err(found) => problems = found,
+        },
+    }
     let image = image::qualify(&manifest.image, VERSION).map_err(|problem| problems.push(problem));
     let (Ok(image), true) = (image, problems.is_empty()) else { return Err(problems) };
     notes.extend(plain_secrets(raw));
@@ -45,7 +46,7 @@ pub fn render(manifest: &Manifest, raw: &Raw) -> Result<(String, Vec<String>), V
     Ok((text, notes))
 }
 
-/// Secrets that stand in the manifest as plain text, each with the setting that names a Secret or a file instead.
+/// Secrets that the manifest contains as plain text, each with what to use instead.
 fn plain_secrets(raw: &Raw) -> Vec<String> {
     let peers = crate::config::bgp::peers(raw.text(Key::BgpPeers), &mut Vec::new()).0;
     let in_peers = peers.iter().any(|peer| peer.password.is_some());
@@ -58,10 +59,7 @@ fn plain_secrets(raw: &Raw) -> Vec<String> {
     let plain = table.into_iter().filter(|(given, ..)| *given);
     plain
         .map(|(_, key, instead)| {
-            format!(
-                "{} is a secret, and stands in the manifest as plain text: use {instead} instead",
-                key.name()
-            )
+            format!("{} is a secret, and the manifest contains it as plain text: use {instead}", key.name())
         })
         .collect()
 }

@@ -90,11 +90,18 @@ impl Cache {
                 self.state.service_cidrs = self.cidrs.values().flatten().copied().collect();
             }
         }
-        if self.services_listed && self.endpoints_listed {
-            // Without the Nodes a node's own address could be announced; a role may lack the right to list them.
-            let until = *self.nodes_until.get_or_insert(now + NODES_TIMEOUT);
-            self.state.listed = self.nodes_listed || now >= until;
+        self.update_listed(now);
+    }
+
+    /// Returns whether everything is known only now.
+    fn update_listed(&mut self, now: BootTime) -> bool {
+        if self.state.listed || !self.services_listed || !self.endpoints_listed {
+            return false;
         }
+        // Without the Nodes a node's own address could be announced; a role may lack the right to list them.
+        let until = *self.nodes_until.get_or_insert(now + NODES_TIMEOUT);
+        self.state.listed = self.nodes_listed || now >= until;
+        self.state.listed
     }
 
     fn apply_service(
@@ -191,9 +198,7 @@ impl Cache {
                 None => drop(self.state.services.remove(key)),
             }
         }
-        let overdue = !self.state.listed && self.nodes_until.is_some_and(|until| now >= until);
-        self.state.listed |= overdue;
-        overdue || !released.is_empty()
+        self.update_listed(now) || !released.is_empty()
     }
 
     /// When [`Self::handle_timeout`] is due.

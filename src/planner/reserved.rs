@@ -34,7 +34,7 @@ pub enum Refusal {
     Node { address: IpAddr, node: String },
     #[error("{0} is the control plane's VIP")]
     ControlPlane(IpAddr),
-    #[error("{address} port {port} is the API server's")]
+    #[error("port {port} of {address} belongs to the API server")]
     ApiServer { address: IpAddr, port: u16 },
     #[error("{0} is a cluster IP")]
     ClusterIp(IpAddr),
@@ -42,7 +42,7 @@ pub enum Refusal {
     Pods { address: IpAddr, network: Prefix },
     #[error("{0} is in none of the networks of svc_allowed_addresses")]
     Outside(IpAddr),
-    #[error("{address} is Service {owner}'s")]
+    #[error("{address} belongs to Service {owner}")]
     Service { address: IpAddr, owner: String },
     #[error("{0}")]
     Infrastructure(String),
@@ -90,8 +90,8 @@ impl Reserved {
 
     /// The same where kube-vip announces these addresses.
     #[must_use]
-    pub fn announcing(self, announced: BTreeSet<IpAddr>) -> Self {
-        Self { announced, ..self }
+    pub fn announcing(self, announced: impl IntoIterator<Item = IpAddr>) -> Self {
+        Self { announced: announced.into_iter().collect(), ..self }
     }
 
     /// The node that reports an announced address as its own.
@@ -170,7 +170,7 @@ mod tests {
         assert!(matches!(published, Refusal::Node { .. }), "{published}");
         assert_eq!(reserved.check("192.0.2.3".parse().unwrap()), Ok(()));
         let vip = "192.0.2.1".parse().unwrap();
-        let announcing = reserved.announcing([vip].into());
+        let announcing = reserved.announcing([vip]);
         assert_eq!((announcing.check(vip), announcing.reported_by(vip)), (Ok(()), Some("node-1")));
         assert_eq!(announcing.addresses().count(), 3);
         assert_eq!(announcing.reported_by("192.0.2.4".parse().unwrap()), None);

@@ -53,7 +53,7 @@ fn describe(issue: &Issue, me: &str) -> (&'static str, String) {
         Issue::Gateway(text) => ("PortNotForwarded", text.clone()),
         Issue::Reported { address, node } => {
             let text = format!(
-                "node {node} reports {address} as its own address; kube-vip announces it all the same: start the \
+                "node {node} reports {address} as its own address; kube-vip still announces it: start the \
                  kubelet of {node} with --node-ip"
             );
             ("NodeReportsAddress", text)

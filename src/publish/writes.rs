@@ -29,7 +29,7 @@ const WRITE_JITTER: Duration = Duration::from_millis(300);
 pub(super) struct Write {
     pub(super) key: ServiceKey,
     pub(super) change: Change,
-    /// Another node announces the Service than before, or none.
+    /// For the Service once it is written: another node announces it than before, or none.
     event: Option<Event>,
 }
 

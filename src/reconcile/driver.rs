@@ -16,10 +16,13 @@ use crate::announce::schedule::Schedule;
 use crate::conflict::NeighborFrame;
 use crate::election::elector::SegmentRequest;
 use crate::host::HostWatch;
-use crate::model::{BootTime, GroupId, IfIndex, Interface, LogOnChange, Role, Roles, Vip, VipPlan};
+use crate::model::{
+    AdvertisedRoutes, BootTime, GroupId, IfIndex, Interface, LogOnChange, Role, Roles, Vip, VipPlan,
+};
 use crate::net::clock::{self, Timer};
 use crate::net::netlink::{NetlinkError, NetlinkWriter};
 use crate::net::nft;
+use crate::watch_ext;
 
 /// The interval of reconciliation without an event.
 const RESYNC: Duration = Duration::from_secs(30);
@@ -218,7 +221,9 @@ impl Driver {
         let complete = decided && listed;
         let mut decisive = self.options.control_plane.iter().chain(&self.options.decisive);
         let ready = listed && decisive.all(|group| *plan.role(group, &roles) != Role::Starting);
-        changed |= self.advertise(desired.routes, plan.known.clone(), (decided, complete));
+        let (routes, known) = (Arc::new(desired.routes), plan.known.clone());
+        let advertised = AdvertisedRoutes { routes, known, decided, complete };
+        changed |= watch_ext::set(&self.channels.announced, advertised);
         if changed
             || !foreign.is_empty()
             || !self.published

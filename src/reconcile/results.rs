@@ -1,13 +1,12 @@
 //! What the main loop publishes: routes for the BGP speaker or the routing table, and the status of this host.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::driver::Driver;
 use super::neighbours::lasting_conflicts;
 use super::reporter::HeldAddress;
-use crate::model::{AdvertisedRoutes, HostStatus, Prefix, Routes, Vip};
+use crate::model::{HostStatus, Prefix, Routes, Vip};
 use crate::watch_ext;
 
 impl Driver {
@@ -21,24 +20,6 @@ impl Driver {
             announced.routes = Arc::new(kept.map(|(prefix, path)| (*prefix, path.clone())).collect());
             true
         });
-    }
-
-    /// Advertises `routes`. Returns whether that has changed.
-    pub(super) fn advertise(
-        &self,
-        routes: Routes,
-        known: Arc<BTreeSet<IpAddr>>,
-        (decided, complete): (bool, bool),
-    ) -> bool {
-        self.channels.announced.send_if_modified(|announced| {
-            let same =
-                *announced.routes == routes && (announced.decided, announced.complete) == (decided, complete);
-            if same && (Arc::ptr_eq(&announced.known, &known) || announced.known == known) {
-                return false;
-            }
-            *announced = AdvertisedRoutes { routes: Arc::new(routes), known, decided, complete };
-            true
-        })
     }
 
     /// Publishes the held addresses, and what blocks others.

@@ -24,6 +24,8 @@ pub struct Actual {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
     pub remove: Vec<TableRoute>,
+    /// In the table as desired.
+    pub keep: Vec<TableRoute>,
     /// A route to the same prefix on another interface is replaced.
     pub put: Vec<TableRoute>,
 }
@@ -33,10 +35,8 @@ pub struct Plan {
 /// A route of another process is removed only with `clean`: another kube-vip on this host may use the same table.
 pub fn plan(table: Table, desired: &BTreeMap<Prefix, IfIndex>, actual: &Actual) -> Plan {
     let desired_route = |(prefix, interface): (&Prefix, &IfIndex)| table.route(*prefix, *interface);
-    let wanted = |route: &&TableRoute| {
-        desired.get_key_value(&route.prefix).map(desired_route).as_ref() == Some(*route)
-    };
-    let removable = |route: &&TableRoute| {
+    let wanted = |route: &TableRoute| desired.get_key_value(&route.prefix).map(desired_route) == Some(*route);
+    let removable = |route: &TableRoute| {
         let elsewhere = desired.contains_key(&route.prefix);
         let host = route.prefix == Prefix::host(route.prefix.address);
         let known =
@@ -44,11 +44,10 @@ pub fn plan(table: Table, desired: &BTreeMap<Prefix, IfIndex>, actual: &Actual) 
         let stale = |others: &BTreeSet<Prefix>| !others.contains(&route.prefix);
         known || elsewhere || actual.clean.as_ref().is_some_and(stale)
     };
-    let routes = actual.routes.iter();
-    let remove = routes.filter(|route| !wanted(route)).filter(removable).copied().collect();
-    let present = |route: &TableRoute| actual.routes.contains(route);
+    let (keep, mut remove): (Vec<_>, Vec<_>) = actual.routes.iter().partition(|route| wanted(route));
+    remove.retain(removable);
     let put = desired.iter().map(desired_route);
-    Plan { remove, put: put.filter(|route| !present(route)).collect() }
+    Plan { remove, keep, put: put.filter(|route| !actual.routes.contains(route)).collect() }
 }
 
 #[cfg(test)]
@@ -89,7 +88,8 @@ mod tests {
         actual.clean = Some(["192.0.2.8/32".parse().unwrap()].into());
         assert_eq!(plan(TABLE, &desired, &actual).remove.len(), 2);
         actual.routes = [route("192.0.2.1/32", 2), route("192.0.2.2/32", 2)].into();
-        assert_eq!(plan(TABLE, &desired, &actual), Plan::default());
+        let keep = actual.routes.iter().copied().collect();
+        assert_eq!(plan(TABLE, &desired, &actual), Plan { keep, ..Plan::default() });
     }
 
     #[test]
@@ -100,8 +100,14 @@ mod tests {
         let mut other = ours;
         other.form.metric = 100;
         let mut actual = Actual { routes: [ours, other].into(), ..Actual::default() };
-        assert_eq!(plan(TABLE, &desired, &actual), Plan { remove: vec![other], put: vec![] });
+        assert_eq!(
+            plan(TABLE, &desired, &actual),
+            Plan { remove: vec![other], keep: vec![ours], put: vec![] }
+        );
         actual.routes = [other].into();
-        assert_eq!(plan(TABLE, &desired, &actual), Plan { remove: vec![other], put: vec![ours] });
+        assert_eq!(
+            plan(TABLE, &desired, &actual),
+            Plan { remove: vec![other], keep: vec![], put: vec![ours] }
+        );
     }
 }

@@ -129,18 +129,14 @@ impl Driver {
             known: known.iter().chain(&vips).filter(|_| decided).copied().collect(),
             clean,
         };
-        if complete && !self.cleaned {
-            self.cleaned = actual.clean.is_some();
-            tracing::debug!(cleaned = self.cleaned, "cleaning the routing table");
-        }
+        self.cleaned |= actual.clean.is_some();
         let plan = plan(table, &desired, &actual);
         let realm = self.config.reassert.map(|_| self.realm);
         // Only the control plane's: notifications of thousands of routes would be a burst of their own.
         let reasserted = |route: &TableRoute| realm.is_some() && vips.contains(&route.prefix.address);
         let (mut again, put): (Vec<TableRoute>, Vec<TableRoute>) =
             plan.put.iter().copied().partition(reasserted);
-        let present = actual.routes.iter().filter(|route| reasserted(route)).copied();
-        again.extend(present.filter(|route| desired.get(&route.prefix) == Some(&route.interface)));
+        again.extend(plan.keep.iter().copied().filter(reasserted));
         for route in &plan.remove {
             tracing::debug!(prefix = %route.prefix, table = table.id, "removing the route");
         }

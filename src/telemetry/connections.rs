@@ -1,6 +1,7 @@
 //! The open connections of a server.
 
 use std::collections::VecDeque;
+use std::io;
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
@@ -10,8 +11,7 @@ use crate::model::LogOnChange;
 /// Pause after a connection could not be accepted: descriptors are short until others are closed.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Connections that are open, at most `max`. A new one closes the oldest: clients that keep connections open lock no other
-/// out.
+/// Connections that are open, at most `max`. A new one closes the oldest: idle clients cannot exclude others.
 #[derive(Debug)]
 pub(super) struct Connections {
     open: VecDeque<AbortHandle>,
@@ -36,12 +36,21 @@ impl Connections {
         self.open.push_back(tokio::spawn(connection).abort_handle());
     }
 
-    /// No connection could be accepted: waits before the next attempt.
-    pub(super) async fn failed(&mut self, server: &str, error: &std::io::Error) {
-        if self.problem.set(error.to_string().as_str()) {
-            tracing::error!("{server}: cannot accept a connection: {error}; trying again");
+    /// The next connection of the server.
+    pub(super) async fn accept<T, F>(&mut self, server: &'static str, accept: impl Fn() -> F) -> T
+    where
+        F: Future<Output = io::Result<T>>,
+    {
+        loop {
+            let error = match accept().await {
+                Ok(connection) => return connection,
+                Err(error) => error,
+            };
+            if self.problem.set(error.to_string().as_str()) {
+                tracing::error!("{server}: cannot accept a connection: {error}; trying again");
+            }
+            tokio::time::sleep(RETRY_INTERVAL).await;
         }
-        tokio::time::sleep(RETRY_INTERVAL).await;
     }
 }
 

@@ -69,13 +69,7 @@ pub async fn serve(
     let listener = bind_until_success(setting, &address, &problems).await;
     let (pages, mut connections) = (Arc::new(pages), Connections::new(MAX_CONNECTIONS));
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                connections.failed(setting, &error).await;
-                continue;
-            }
-        };
+        let (stream, _) = connections.accept(setting, || listener.accept()).await;
         let pages = pages.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let response = respond(pages(request.uri().path()));

@@ -76,13 +76,9 @@ pub async fn serve(responder: Responder) {
     };
     let mut connections = Connections::new(MAX_CONNECTIONS);
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) if is_root(&stream) => {
-                let responder = responder.clone();
-                connections.serve(timeout(REQUEST_TIMEOUT, respond(stream, responder)).map(drop));
-            }
-            Ok(_) => {}
-            Err(error) => connections.failed("the socket of `kube-vip status`", &error).await,
+        let (stream, _) = connections.accept("the socket of `kube-vip status`", || listener.accept()).await;
+        if is_root(&stream) {
+            connections.serve(timeout(REQUEST_TIMEOUT, respond(stream, responder.clone())).map(drop));
         }
     }
 }

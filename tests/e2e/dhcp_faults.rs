@@ -106,7 +106,7 @@ fn forgetful() -> Outcome {
     lab.serve("hand", &OTHER.to_string())?;
     lab.wait_for_holder(&OTHER.to_string())?;
     lab.serve("late", "0.0.0.0")?;
-    wait_for_event(&lab, "late", "NoLease", "10.42.0.150 is Service default/web's by DHCP, too")?;
+    wait_for_event(&lab, "late", "NoLease", "10.42.0.150 is leased to Service default/web, too")?;
     let declines = |count: usize| {
         wait_for(&format!("{count} DECLINEs"), 20, || {
             let declined = server.kinds().into_iter().filter(|kind| *kind == kind::DECLINE).count();
@@ -116,7 +116,7 @@ fn forgetful() -> Outcome {
     declines(1)?;
     server.play(honest(OTHER, 600));
     declines(2)?;
-    wait_for_event(&lab, "late", "NoLease", "10.42.0.151 is Service default/hand's")?;
+    wait_for_event(&lab, "late", "NoLease", "10.42.0.151 belongs to Service default/hand")?;
     let free = Ipv4Addr::new(10, 42, 0, 152);
     server.play(honest(free, 600));
     assert_eq!(leased(&lab, "late", 1)?, [free]);

@@ -30,7 +30,7 @@ fn control_plane() -> Outcome {
         lab.wait_for_holder(VIP)?;
         lab.create("thief", VIP, json!({ "ports": [{ "port": 6443 }] }))?;
         lab.set_endpoints("thief", "a", &["node-1", "node-2", "node-3"])?;
-        wait_for_event(&lab, "thief", "AddressRefused", "port 6443 is the API server's")?;
+        wait_for_event(&lab, "thief", "AddressRefused", "belongs to the API server")?;
         // One on another port shows that the plan is complete.
         lab.create("web", VIP, json!({ "ports": [{ "port": 80 }] }))?;
         lab.set_endpoints("web", "a", &["node-1", "node-2", "node-3"])?;

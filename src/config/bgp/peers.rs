@@ -273,11 +273,12 @@ impl Reader<'_> {
         self.get(key, allowed, |value| items(value).iter().map(|item| read(item)).collect())
     }
 
-    fn communities<T>(&mut self, key: &str, allowed: &str, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
-        let within = |value: &Value| Some(items(value)).filter(|items| items.len() <= MAX_COMMUNITIES);
-        let found = self
-            .get(key, allowed, |value| within(value)?.iter().map(|item| read(item)).collect::<Option<_>>());
-        found.unwrap_or_default()
+    /// At most [`MAX_COMMUNITIES`].
+    fn communities<T>(&mut self, key: &str, kind: &str, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
+        let allowed = format!("a list of at most {MAX_COMMUNITIES} {kind}");
+        let few = |value: &Value| items(value).len() <= MAX_COMMUNITIES;
+        let read = |value: &Value| items(value).iter().map(|item| read(item)).collect();
+        self.get(key, &allowed, |value| few(value).then(|| read(value))?).unwrap_or_default()
     }
 
     fn peer(&mut self) -> Option<Peer> {
@@ -321,14 +322,10 @@ impl Reader<'_> {
             keepalive: self
                 .number("keepaliveInterval", "a number of seconds, 1 or more", |interval| *interval > 0),
             defaults: RouteAttributes {
-                communities: self.communities(
-                    "communities",
-                    "a list of at most 64 communities such as 65000:100",
-                    community,
-                ),
+                communities: self.communities("communities", "communities such as 65000:100", community),
                 large_communities: self.communities(
                     "largeCommunities",
-                    "a list of at most 64 large communities such as 65000:1:2",
+                    "large communities such as 65000:1:2",
                     large_community,
                 ),
                 local_pref: self.number("localPref", "a number", |_| true),

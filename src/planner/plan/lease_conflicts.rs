@@ -35,11 +35,11 @@ pub(super) fn lease_conflicts(
         };
         let given_by_hand = || {
             let mut others = by_hand.get(&address)?.iter().filter(|other| **other != claim.service);
-            Some(format!("{address} is Service {}'s", others.next()?))
+            Some(format!("{address} belongs to Service {}", others.next()?))
         };
         let leased = || {
             let other = claims.iter().find(|other| other.goes_before(claim))?;
-            Some(format!("{address} is Service {}'s by DHCP, too", other.service))
+            Some(format!("{address} is leased to Service {}, too", other.service))
         };
         reserved().or_else(given_by_hand).or_else(leased)
     };

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use super::addresses::{Wanted, wanted};
 use super::leases::{self, DhcpSpec};
 use super::placement::{macvlan, place, vlan_of};
-use super::policy::addresses::check;
+use super::policy::addresses;
 use super::policy::annotations::{Permitted, permitted};
 use super::policy::owners::separate_tenants;
 use super::reserved::Refusal;
@@ -156,7 +156,7 @@ fn plan_service(
                 continue;
             }
             service.issues.extend(lease.last_error.clone().map(Issue::Lease));
-            match lease.address.map(|address| check(&context.policy, state, &view, address)) {
+            match lease.address.map(|address| addresses::check(&context.policy, state, &view, address)) {
                 Some(Err(refusal)) => service.issues.push(Issue::Refused(refusal)),
                 Some(Ok(())) | None => service.addresses.extend(lease.address),
             }
@@ -183,7 +183,7 @@ fn plan_service(
             }
         };
         for address in found {
-            match check(&context.policy, state, &view, address) {
+            match addresses::check(&context.policy, state, &view, address) {
                 Err(refusal) => service.issues.push(Issue::Refused(refusal)),
                 Ok(()) if service.addresses.contains(&address) => {}
                 Ok(()) => service.addresses.push(address),

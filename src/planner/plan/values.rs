@@ -134,8 +134,8 @@ impl ClusterState {
         }
     }
 
-    /// Notes the cluster IPs, and what kube-vip announces: by the status of Services, by what this host still has from an earlier process, and by
-    /// the plan before.
+    /// Notes the cluster IPs, and the addresses that kube-vip announces: those in the status of Services and in the plan
+    /// before, and those that this host still has from an earlier process.
     pub fn note_services(&mut self, before: &Plan) {
         let mut announced: BTreeSet<IpAddr> =
             self.services.values().flat_map(|view| view.announced()).collect();

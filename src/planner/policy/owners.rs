@@ -12,13 +12,14 @@ use crate::model::{ServiceKey, ServiceView};
 ///
 /// The Service that is announced with it has it, else the oldest.
 pub fn separate_tenants(services: &mut BTreeMap<ServiceKey, ServicePlan>) {
-    let mut owners: BTreeMap<IpAddr, (Rank, ServiceKey, Option<String>)> = BTreeMap::new();
+    let mut owners = BTreeMap::new();
     for (key, service) in services.iter() {
         for address in &service.addresses {
-            let rank = rank(&service.view, *address);
-            let candidate = (rank, key.clone(), sharing_key(&service.view));
+            let announced = service.view.announced().any(|announced| announced == *address);
+            let candidate = (!announced, service.view.created, key.clone(), sharing_key(&service.view));
             let owner = owners.entry(*address).or_insert_with(|| candidate.clone());
-            if (candidate.0, &candidate.1) < (owner.0, &owner.1) {
+            // The least has the address.
+            if candidate < *owner {
                 *owner = candidate;
             }
         }
@@ -26,23 +27,18 @@ pub fn separate_tenants(services: &mut BTreeMap<ServiceKey, ServicePlan>) {
     for (key, service) in services.iter_mut() {
         let own = sharing_key(&service.view);
         let refused = |address: &IpAddr| {
-            let (_, owner, shared) = owners.get(address)?;
+            let (.., owner, shared) = owners.get(address)?;
             let same = owner.namespace == key.namespace || (own.is_some() && own == *shared);
             (!same).then(|| Refusal::Service { address: *address, owner: owner.to_string() })
         };
-        let refusals: Vec<Refusal> = service.addresses.iter().filter_map(refused).collect();
-        if !refusals.is_empty() {
-            service.addresses.retain(|address| refused(address).is_none());
-            service.issues.extend(refusals.into_iter().map(Issue::Refused));
-        }
+        let issues = &mut service.issues;
+        service.addresses.retain(|address| {
+            let refusal = refused(address);
+            let keep = refusal.is_none();
+            issues.extend(refusal.map(Issue::Refused));
+            keep
+        });
     }
-}
-
-/// Not announced, and the time of creation: the least has the address.
-type Rank = (bool, i64);
-
-fn rank(view: &ServiceView, address: IpAddr) -> Rank {
-    (!view.announced().any(|announced| announced == address), view.created)
 }
 
 fn sharing_key(view: &ServiceView) -> Option<String> {
