@@ -161,8 +161,8 @@ fn check_kubeadm(flags: &[(String, String)], join: Option<&str>) -> Result<(), F
 }
 
 fn request(request: StatusRequest) -> Result<Vec<Status>, Failure> {
-    let replies: Vec<String> =
-        socket::request(request).map_err(Failure::one)?.into_iter().flatten().collect();
+    let replies = runtime()?.block_on(socket::request(request)).map_err(Failure::one)?;
+    let replies: Vec<String> = replies.into_iter().flatten().collect();
     if replies.is_empty() {
         let line =
             "no kube-vip process replies on this host: run this as root, in the host's network namespace";

@@ -118,9 +118,8 @@ impl Sources {
 
 /// The routes of all agents on this host in the kernel's tables; none while one of them does not know its own.
 pub async fn routes_of_agents() -> Option<BTreeSet<Prefix>> {
-    let replies = tokio::task::spawn_blocking(|| socket::request(StatusRequest::Status)).await;
     let mut routes = BTreeSet::new();
-    for reply in replies.ok()?.ok()? {
+    for reply in socket::request(StatusRequest::Status).await.ok()? {
         let status: Status = serde_json::from_str(&reply?).ok()?;
         let Some(table) = status.routing_table else { continue };
         if !table.complete {

@@ -15,9 +15,8 @@ pub struct Actual {
     pub ours: BTreeSet<Prefix>,
     /// Addresses of the control plane and of Services: kube-vip owns their routes.
     pub known: BTreeSet<IpAddr>,
-    /// Every other route of our protocol is stale, too, but for those of other agents on this host
-    /// (`vip_cleanroutingtable`).
-    pub clean: Option<BTreeSet<Prefix>>,
+    /// Prefixes of routes that no agent on this host has (`vip_cleanroutingtable`).
+    pub stale: BTreeSet<Prefix>,
 }
 
 /// Removals come before additions.
@@ -32,7 +31,7 @@ pub struct Plan {
 
 /// The changes that lead to `desired`, an interface for each prefix.
 ///
-/// A route of another process is removed only with `clean`: another kube-vip on this host may use the same table.
+/// A route of another process is removed only if it is stale: another kube-vip on this host may use the same table.
 pub fn plan(table: Table, desired: &BTreeMap<Prefix, IfIndex>, actual: &Actual) -> Plan {
     let desired_route = |(prefix, interface): (&Prefix, &IfIndex)| table.route(*prefix, *interface);
     let wanted = |route: &TableRoute| desired.get_key_value(&route.prefix).map(desired_route) == Some(*route);
@@ -41,8 +40,7 @@ pub fn plan(table: Table, desired: &BTreeMap<Prefix, IfIndex>, actual: &Actual) 
         let host = route.prefix == Prefix::host(route.prefix.address);
         let known =
             actual.ours.contains(&route.prefix) || (host && actual.known.contains(&route.prefix.address));
-        let stale = |others: &BTreeSet<Prefix>| !others.contains(&route.prefix);
-        known || elsewhere || actual.clean.as_ref().is_some_and(stale)
+        known || elsewhere || actual.stale.contains(&route.prefix)
     };
     let (keep, mut remove): (Vec<_>, Vec<_>) = actual.routes.iter().partition(|route| wanted(route));
     remove.retain(removable);
@@ -82,11 +80,10 @@ mod tests {
         actual.known.insert("192.0.2.8".parse().unwrap());
         assert_eq!(plan(TABLE, &desired, &actual).remove.len(), 3);
         actual.known.clear();
-        // A route to an unknown address goes with `clean`, unless another agent has it.
-        actual.clean = Some(BTreeSet::new());
-        assert!(plan(TABLE, &desired, &actual).remove.contains(&route("192.0.2.8/32", 2)));
-        actual.clean = Some(["192.0.2.8/32".parse().unwrap()].into());
+        // A route to an unknown address may be another agent's.
         assert_eq!(plan(TABLE, &desired, &actual).remove.len(), 2);
+        actual.stale = ["192.0.2.8/32", "192.0.2.1/32"].map(|text| text.parse().unwrap()).into();
+        assert_eq!(plan(TABLE, &desired, &actual).remove.len(), 3);
         actual.routes = [route("192.0.2.1/32", 2), route("192.0.2.2/32", 2)].into();
         let keep = actual.routes.iter().copied().collect();
         assert_eq!(plan(TABLE, &desired, &actual), Plan { keep, ..Plan::default() });

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Fuse, FusedFuture};
 use tokio::sync::watch;
 
 use super::diff::{Actual, plan};
@@ -50,8 +51,10 @@ pub struct Driver {
     channels: Channels,
     netlink: NetlinkWriter,
     changes: RouteChanges,
-    /// What a former process has left was removed.
-    cleaned: bool,
+    /// See [`Actual::stale`]; none before the agents have replied.
+    stale: Option<BTreeSet<Prefix>>,
+    /// The agents are being asked.
+    asking: Fuse<BoxFuture<'static, Option<BTreeSet<Prefix>>>>,
     /// See [`Actual::ours`].
     ours: BTreeSet<Prefix>,
     /// The realm of re-asserted routes, alternately 1 and 2.
@@ -67,7 +70,8 @@ impl Driver {
         let changes = RouteChanges::open(config.table, &netlink)?;
         let (ours, log) = (BTreeSet::new(), LogOnChange::default());
         Ok(Self {
-            cleaned: !config.clean,
+            stale: (!config.clean).then(BTreeSet::new),
+            asking: Fuse::terminated(),
             config,
             interfaces,
             channels,
@@ -85,8 +89,7 @@ impl Driver {
             let pause = match (self.apply().await, self.config.reassert) {
                 (Ok(()), interval) => {
                     self.log.clear();
-                    let resync = if self.cleaned { RESYNC } else { CLEAN_RETRY };
-                    interval.map_or(resync, |interval| interval.min(resync))
+                    interval.map_or(RESYNC, |interval| interval.min(RESYNC))
                 }
                 (Err(error), _) => {
                     if self.log.set(error.to_string()) {
@@ -100,6 +103,10 @@ impl Driver {
                     drop(self.apply().await);
                     return;
                 },
+                stale = &mut self.asking => {
+                    tracing::debug!(?stale, "asked the agents on this host for their routes");
+                    self.stale = stale;
+                }
                 () = self.changes.next() => {
                     tokio::time::sleep(DEBOUNCE).await;
                     self.changes.clear();
@@ -120,16 +127,27 @@ impl Driver {
         let table = self.config.table;
         let prefixes = desired.keys().map(Prefix::to_string).collect();
         self.channels.status.send_replace(Some(TableStatus { table: table.id, routes: prefixes, complete }));
-        // Once: later on a route of ours is known. Another agent that starts later may have routes of its own.
-        let clean = if complete && !self.cleaned { (self.channels.agents)().await } else { None };
         let actual = Actual {
             routes: self.netlink.routes(table)?,
-            ours: std::mem::replace(&mut self.ours, desired.keys().copied().collect()),
+            ours: self.ours.clone(),
             // A route that is not desired yet is an earlier process's, and stays until this one knows its roles.
             known: known.iter().chain(&vips).filter(|_| decided).copied().collect(),
-            clean,
+            stale: self.stale.clone().unwrap_or_default(),
         };
-        self.cleaned |= actual.clean.is_some();
+        // Once: later on a route of ours is known. Another agent that starts later may have routes of its own.
+        if complete && self.stale.is_none() && self.asking.is_terminated() {
+            let present: BTreeSet<Prefix> = actual.routes.iter().map(|route| route.prefix).collect();
+            let agents = (self.channels.agents)();
+            let stale = async move {
+                let routes = agents.await;
+                if routes.is_none() {
+                    tokio::time::sleep(CLEAN_RETRY).await;
+                }
+                Some(&present - &routes?)
+            };
+            self.asking = stale.boxed().fuse();
+        }
+        self.ours.extend(desired.keys());
         let plan = plan(table, &desired, &actual);
         let realm = self.config.reassert.map(|_| self.realm);
         // Only the control plane's: notifications of thousands of routes would be a burst of their own.
@@ -143,7 +161,10 @@ impl Driver {
         let removed = self.netlink.remove_routes(table, &plan.remove);
         let put = self.netlink.put_routes(table, None, &put);
         let again = self.netlink.put_routes(table, realm, &again);
-        removed.into_iter().chain(put).chain(again).collect()
+        removed.into_iter().chain(put).chain(again).collect::<Result<(), _>>()?;
+        self.ours = desired.into_keys().collect();
+        self.stale = self.stale.take().map(|_| BTreeSet::new());
+        Ok(())
     }
 
     /// The interface of each route; without the routes whose interface is missing.

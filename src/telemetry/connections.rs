@@ -11,29 +11,39 @@ use crate::model::LogOnChange;
 /// Pause after a connection could not be accepted: descriptors are short until others are closed.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Connections that are open, at most `max`. A new one closes the oldest: idle clients cannot exclude others.
+/// Connections that are open, at most `max`. A new one closes the oldest of the client with most of them: clients that keep
+/// connections open, or open many, exclude no other.
 #[derive(Debug)]
-pub(super) struct Connections {
-    open: VecDeque<AbortHandle>,
+pub(super) struct Connections<C> {
+    open: VecDeque<(C, AbortHandle)>,
     max: usize,
     problem: LogOnChange,
 }
 
-impl Connections {
+impl<C: PartialEq> Connections<C> {
     pub(super) fn new(max: usize) -> Self {
         Self { open: VecDeque::new(), max, problem: LogOnChange::default() }
     }
 
-    /// Serves a connection that was accepted.
-    pub(super) fn serve(&mut self, connection: impl Future<Output = ()> + Send + 'static) {
+    /// Serves a connection that was accepted, until it first waits, and then beside others.
+    pub(super) async fn serve(&mut self, client: C, connection: impl Future<Output = ()> + Send + 'static) {
         self.problem.clear();
-        self.open.retain(|open| !open.is_finished());
-        if self.open.len() >= self.max
-            && let Some(oldest) = self.open.pop_front()
-        {
-            oldest.abort();
+        self.open.retain(|(_, open)| !open.is_finished());
+        if self.open.len() >= self.max {
+            self.close_one();
         }
-        self.open.push_back(tokio::spawn(connection).abort_handle());
+        self.open.push_back((client, tokio::spawn(connection).abort_handle()));
+        // More connections may be there already, and close this one.
+        tokio::task::yield_now().await;
+    }
+
+    fn close_one(&mut self) {
+        let connections = |client: &C| self.open.iter().filter(|(other, _)| other == client).count();
+        let most = self.open.iter().map(|(client, _)| connections(client)).max();
+        let oldest = self.open.iter().position(|(client, _)| Some(connections(client)) == most);
+        if let Some((_, connection)) = oldest.and_then(|index| self.open.remove(index)) {
+            connection.abort();
+        }
     }
 
     /// The next connection of the server.
@@ -59,8 +69,6 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use tokio::sync::Notify;
-
     use super::*;
 
     struct Counted(Arc<AtomicUsize>);
@@ -72,20 +80,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_connection_closes_the_oldest() {
-        let (open, served) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    async fn a_new_connection_closes_the_oldest_of_the_client_with_most() {
+        let (begun, of_others) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(1)));
         let mut connections = Connections::new(3);
+        let other = Counted(of_others.clone());
+        let open = async move {
+            let _open = other;
+            std::future::pending().await
+        };
+        connections.serve("probe", open).await;
+        let open = Arc::new(AtomicUsize::new(0));
         for _ in 0..20 {
             open.fetch_add(1, Ordering::Relaxed);
-            let guard = Counted(open.clone());
-            let begun = served.clone();
-            connections.serve(async move {
+            let (guard, begun) = (Counted(open.clone()), begun.clone());
+            let connection = async move {
                 let _open = guard;
-                begun.notify_one();
+                begun.fetch_add(1, Ordering::Relaxed);
                 std::future::pending().await
-            });
-            served.notified().await;
+            };
+            connections.serve("many", connection).await;
         }
-        assert_eq!((connections.open.len(), open.load(Ordering::Relaxed)), (3, 3));
+        let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+        assert_eq!((connections.open.len(), count(&open), count(&of_others)), (3, 2, 1));
+        assert_eq!(count(&begun), 20, "each was served before it was closed");
     }
 }

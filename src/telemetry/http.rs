@@ -69,7 +69,7 @@ pub async fn serve(
     let listener = bind_until_success(setting, &address, &problems).await;
     let (pages, mut connections) = (Arc::new(pages), Connections::new(MAX_CONNECTIONS));
     loop {
-        let (stream, _) = connections.accept(setting, || listener.accept()).await;
+        let (stream, client) = connections.accept(setting, || listener.accept()).await;
         let pages = pages.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let response = respond(pages(request.uri().path()));
@@ -80,7 +80,7 @@ pub async fn serve(
             .header_read_timeout(Duration::from_secs(5))
             .serve_connection(TokioIo::new(stream), service);
         // A client that disconnects early needs no response.
-        connections.serve(connection.map(drop));
+        connections.serve(client.ip(), connection.map(drop)).await;
     }
 }
 

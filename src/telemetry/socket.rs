@@ -4,16 +4,17 @@
 //! with the process. A request is one line; only root may send one.
 
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener as StdListener, UnixStream as StdStream};
+use std::os::unix::net::{SocketAddr, UnixListener as StdListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use futures::{FutureExt, StreamExt, stream};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::connections::Connections;
@@ -78,13 +79,14 @@ pub async fn serve(responder: Responder) {
     loop {
         let (stream, _) = connections.accept("the socket of `kube-vip status`", || listener.accept()).await;
         if is_root(&stream) {
-            connections.serve(timeout(REQUEST_TIMEOUT, respond(stream, responder.clone())).map(drop));
+            let response = timeout(REQUEST_TIMEOUT, respond(stream, responder.clone()));
+            connections.serve((), response.map(drop)).await;
         }
     }
 }
 
 /// Two agents in containers of one host have a network namespace in common, and may have the same process id.
-fn bind() -> std::io::Result<UnixListener> {
+fn bind() -> io::Result<UnixListener> {
     let id = std::process::id();
     let mut names = (1..=MAX_AGENTS).map(|number| match number {
         1 => format!("{PREFIX}{id}"),
@@ -116,27 +118,41 @@ async fn respond(stream: UnixStream, responder: Responder) {
 }
 
 /// Sends a request to every kube-vip process in this network namespace; returns what they respond, none for one that does
-/// not.
+/// not. Any user can open a socket of such a name: root's alone are asked.
 ///
 /// # Errors
 /// If /proc/net/unix cannot be read.
-pub fn request(request: StatusRequest) -> std::io::Result<Vec<Option<String>>> {
-    use std::io::{Read, Write};
+pub async fn request(request: StatusRequest) -> io::Result<Vec<Option<String>>> {
     let table = std::fs::read_to_string("/proc/net/unix")?;
-    let names: BTreeSet<&str> = table
+    let names: BTreeSet<String> = table
         .lines()
         .filter_map(|line| line.split_whitespace().last()?.strip_prefix('@'))
         .filter(|name| name.starts_with(PREFIX))
+        .map(str::to_owned)
         .collect();
-    let send = |name: &str| -> std::io::Result<String> {
-        let mut stream = StdStream::connect_addr(&SocketAddr::from_abstract_name(name)?)?;
-        stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
-        stream.write_all(format!("{}\n", request.name()).as_bytes())?;
-        let mut response = String::new();
-        stream.read_to_string(&mut response)?;
-        Ok(response)
+    let exchanges = names.into_iter().map(|name| timeout(REQUEST_TIMEOUT, exchange(name, request)));
+    let replies: Vec<_> = stream::iter(exchanges).buffered(MAX_AGENTS as usize).collect().await;
+    let reply = |result: Result<io::Result<Option<String>>, Elapsed>| match result {
+        Ok(Ok(response)) => response.map(Some),
+        Ok(Err(_)) | Err(_) => Some(None),
     };
-    Ok(names.into_iter().map(|name| send(name).ok().filter(|text| !text.is_empty())).collect())
+    Ok(replies.into_iter().filter_map(reply).collect())
+}
+
+/// None where another user has the socket, or its process has ended.
+async fn exchange(name: String, request: StatusRequest) -> io::Result<Option<String>> {
+    let mut stream = match UnixStream::connect(format!("\0{name}")).await {
+        Ok(stream) if is_root(&stream) => stream,
+        Ok(_) => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    stream.write_all(format!("{}\n", request.name()).as_bytes()).await?;
+    let mut response = String::new();
+    match stream.read_to_string(&mut response).await? {
+        0 => Err(ErrorKind::UnexpectedEof.into()),
+        _ => Ok(Some(response)),
+    }
 }
 
 #[cfg(test)]
@@ -149,5 +165,20 @@ mod tests {
             assert_eq!(StatusRequest::from_name(request.name()), Some(request));
         }
         assert_eq!(StatusRequest::from_name("reboot"), None);
+    }
+
+    #[tokio::test]
+    async fn a_process_that_has_ended_is_no_agent_and_one_without_a_response_is() {
+        let name = format!("kube-vip-test/{}", std::process::id());
+        let ask = || exchange(name.clone(), StatusRequest::Status);
+        assert_eq!(ask().await.unwrap(), None);
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let listener = StdListener::bind_addr(&address).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let listener = UnixListener::from_std(listener).unwrap();
+        let closes = async { drop(listener.accept().await.unwrap()) };
+        let (reply, ()) = tokio::join!(ask(), closes);
+        // Another user's than root's is none.
+        assert_eq!(reply.is_err(), nix::unistd::geteuid().is_root(), "{reply:?}");
     }
 }

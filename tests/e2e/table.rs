@@ -52,6 +52,21 @@ fn monitor_routes(lab: &ServiceLab) -> Result<Process, Failed> {
     Ok(Process::start(&host.namespace, &["ip", "-4", "monitor", "route"], &[], &log)?)
 }
 
+/// A socket with the name of an agent's, by which another user than root accepts connections and sends nothing.
+fn strangers_socket(lab: &ServiceLab) -> Result<Process, Failed> {
+    const LISTEN: &str = "import socket, time\n\
+        listener = socket.socket(socket.AF_UNIX)\n\
+        listener.bind('\\0kube-vip/stranger')\n\
+        listener.listen()\n\
+        print('listening', flush=True)\n\
+        time.sleep(3600)";
+    let namespace = &lab.lab.host(0).namespace;
+    let command = ["setpriv", "--reuid", "65534", "--clear-groups", "/usr/bin/python3", "-c", LISTEN];
+    let process = Process::start(namespace, &command, &[], &lab.lab.path("stranger.log"))?;
+    wait_for("a stranger's socket", 10, || process.log().contains("listening").then_some(()))?;
+    Ok(process)
+}
+
 fn routes() -> Outcome {
     let mut lab = agents(&CONTROL_PLANE)?;
     lab.serve("web", "10.43.0.1,fd43::1")?;
@@ -141,6 +156,7 @@ fn cleaned() -> Outcome {
     lab.agent(0).kill();
     lab.delete("goes")?;
     let monitor = monitor_routes(&lab)?;
+    let _stranger = strangers_socket(&lab)?;
     lab.start_agent(0)?;
     wait_for_route(&lab, 0, "10.43.0.2", false)?;
     wait_for_route(&lab, 0, "10.43.0.7", false)?;
