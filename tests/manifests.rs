@@ -138,9 +138,7 @@ fn unusual(kind: Kind, name: &str) -> Option<String> {
         (_, "vip_retryperiod") => "4".into(),
         (_, "health_check_port") => "2113".into(),
         (_, "vip_subnet") => "24".into(),
-        (_, "lb_class_legacy_handling" | "egress_withnftables" | "upnp_status" | "svc_hwaddr") => {
-            "false".into()
-        }
+        (_, "lb_class_legacy_handling" | "egress_withnftables" | "upnp_status") => "false".into(),
         (_, "prometheus_server") => ":9999".into(),
         (Kind::Bool, _) => "true".into(),
         (Kind::Int(low, high), _) => (low + 1).max(7).min(high).to_string(),

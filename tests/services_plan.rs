@@ -60,6 +60,7 @@ fn context(mode: Mode) -> PlanContext {
         routes: None,
         upnp: UpnpPolicy::Never,
         policy: Policy { infrastructure: Namespaces::All, share_control_plane: true, ..Policy::default() },
+        host: BTreeMap::new(),
     }
 }
 
@@ -474,13 +475,15 @@ fn on_the_control_planes_lease_routes_of_the_vip_and_of_services_are_advertised_
     let mut scene = Scene::default()
         .service("web", "10.0.0.2", &["node-1"])
         .service("shares", "10.0.0.1", &["node-1"])
-        .annotated("shares", BGP_COMMUNITIES, "65000:100");
+        .annotated("shares", BGP_COMMUNITIES, "65000:666")
+        .annotated("web", BGP_COMMUNITIES, "65000:100");
     scene.seen.vips = ["10.0.0.1".parse().unwrap()].into();
     let plan = plan(&context, &scene.seen);
     let group = &plan.groups[&group("kube-system/plndr-cp-lock")];
     let routes: Vec<(String, Vec<u32>)> =
         group.routes.iter().map(|(prefix, route)| (prefix.to_string(), route.communities.clone())).collect();
-    let expected = [("10.0.0.1/32", vec![65_000 << 16 | 100]), ("10.0.0.2/32", vec![])];
+    // No Service decides on the attributes of the VIP's route.
+    let expected = [("10.0.0.1/32", vec![]), ("10.0.0.2/32", vec![65_000 << 16 | 100])];
     assert_eq!(routes, expected.map(|(prefix, communities)| (prefix.to_owned(), communities)));
     // Services' addresses are not configured, the VIP is.
     assert_eq!(shown(&plan)[0], "kube-system/plndr-cp-lock candidate: 10.0.0.1");

@@ -10,6 +10,7 @@ pub mod source;
 pub mod watch;
 pub mod write;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -106,6 +107,13 @@ impl Api {
         let endpoint = found.map_or(on_loopback, |server| server.endpoint.clone());
         let known = by_family[family].take().filter(|server| server.endpoint == endpoint);
         by_family[family].insert(known.unwrap_or_else(|| Server::new(endpoint))).client(base.as_ref())
+    }
+
+    /// The addresses of all servers, but for loopback.
+    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+        let state = self.lock();
+        let addresses = state.servers.iter().filter_map(|server| server.endpoint.address());
+        addresses.filter(|address| !address.is_loopback()).collect()
     }
 
     pub fn peers(&self) -> Vec<ApiClient> {

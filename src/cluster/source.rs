@@ -210,10 +210,15 @@ impl Endpoint {
         Self { url: url.trim_end_matches('/').to_owned(), tls_name, local, given: true }
     }
 
+    /// The URL's address; none if the URL has a name.
+    pub fn address(&self) -> Option<IpAddr> {
+        let url: http::Uri = self.url.parse().ok()?;
+        url.host()?.trim_matches(['[', ']']).parse().ok()
+    }
+
     /// The family of the URL's address; none if the URL has a name.
     pub fn family(&self) -> Option<Family> {
-        let url: http::Uri = self.url.parse().ok()?;
-        url.host()?.trim_matches(['[', ']']).parse().ok().map(Family::of)
+        self.address().map(Family::of)
     }
 
     /// The same server by the loopback address of this family.

@@ -21,6 +21,8 @@ use crate::model::{Backoff, LogOnChange};
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(3);
+/// The same for objects that may be missing or forbidden for good.
+const OPTIONAL_BACKOFF_MAX: Duration = Duration::from_secs(300);
 /// A stream resumes, or lists again, after an error response. After this many in a row another server may do better.
 const ERRORS_MAX: u32 = 4;
 
@@ -47,10 +49,39 @@ pub async fn watch_objects<K, T, M>(
 ) where
     K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let kind = K::kind(&()).into_owned();
-    let backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
-    let mut watch =
-        Watch { kind, convert, wrap, changes: changes.clone(), backoff, problem: LogOnChange::default() };
+    watch(api, select, config, Watch::new::<K>(convert, wrap, changes)).await;
+}
+
+/// Watches objects that a role may lack the right for, or a server the kind, as [`watch_objects`]; without a warning then.
+pub async fn watch_optional<K, T, M>(
+    api: Arc<Api>,
+    select: impl Fn(kube::Client) -> kube::Api<K>,
+    config: watcher::Config,
+    convert: impl Fn(K) -> Option<T>,
+    wrap: impl Fn(Change<T>) -> M,
+    changes: mpsc::Sender<M>,
+) where
+    K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let optional = Watch {
+        optional: true,
+        backoff: Backoff::new(BACKOFF_MIN, OPTIONAL_BACKOFF_MAX),
+        ..Watch::new::<K>(convert, wrap, changes)
+    };
+    watch(api, select, config, optional).await;
+}
+
+async fn watch<K, T, M, C, W>(
+    api: Arc<Api>,
+    select: impl Fn(kube::Client) -> kube::Api<K>,
+    config: watcher::Config,
+    mut watch: Watch<C, W, M>,
+) where
+    K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    C: Fn(K) -> Option<T>,
+    W: Fn(Change<T>) -> M,
+{
+    let changes = watch.changes.clone();
     while !changes.is_closed() {
         let ApiClient { client, server } = match api.client().await {
             Ok(client) => client,
@@ -76,9 +107,16 @@ struct Watch<C, W, M> {
     changes: mpsc::Sender<M>,
     backoff: Backoff,
     problem: LogOnChange,
+    optional: bool,
 }
 
 impl<C, W, M> Watch<C, W, M> {
+    fn new<K: kube::Resource<DynamicType = ()>>(convert: C, wrap: W, changes: mpsc::Sender<M>) -> Self {
+        let backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
+        let kind = K::kind(&()).into_owned();
+        Self { kind, convert, wrap, changes, backoff, problem: LogOnChange::default(), optional: false }
+    }
+
     /// Forwards the events of one stream, until it ends or its server does not respond.
     async fn forward<K, T>(
         &mut self,
@@ -153,7 +191,9 @@ impl<C, W, M> Watch<C, W, M> {
     }
 
     fn log(&mut self, problem: String) {
-        if self.problem.set(problem.as_str()) {
+        if self.optional {
+            tracing::debug!(kind = self.kind, "cannot watch objects: {problem}; trying again");
+        } else if self.problem.set(problem.as_str()) {
             tracing::warn!(kind = self.kind, "cannot watch objects: {problem}; trying again");
         }
     }

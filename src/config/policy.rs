@@ -6,7 +6,7 @@ use super::{Key, Problem, Values};
 use crate::model::Prefix;
 
 /// What the authors of Services may choose. The default permits what concerns their own Services alone.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// Namespaces whose Services may choose infrastructure: interfaces, VLANs, hardware addresses and any Lease.
     pub infrastructure: Namespaces,
@@ -28,6 +28,29 @@ pub struct Policy {
     pub share_addresses: bool,
     /// The ports of the API server on the VIP.
     pub api_ports: BTreeSet<u16>,
+    /// Most addresses of all Services together: after failures one node may have to hold all of them.
+    pub max_addresses: usize,
+    /// Most DHCP leases of the Services of a namespace.
+    pub max_leases: usize,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            infrastructure: Namespaces::default(),
+            interfaces: BTreeSet::new(),
+            vlans: BTreeSet::new(),
+            macvlan: false,
+            hardware_addresses: false,
+            leases: BTreeSet::new(),
+            networks: Vec::new(),
+            share_control_plane: false,
+            share_addresses: false,
+            api_ports: BTreeSet::new(),
+            max_addresses: usize::MAX,
+            max_leases: usize::MAX,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,5 +100,7 @@ pub(super) fn read(values: &Values, problems: &mut Vec<Problem>) -> Policy {
         share_control_plane: values.share_control_plane,
         share_addresses: values.share_addresses,
         api_ports: [values.port, values.load_balancer_port].into(),
+        max_addresses: usize::try_from(values.max_addresses).unwrap_or(usize::MAX),
+        max_leases: usize::try_from(values.max_leases).unwrap_or(usize::MAX),
     }
 }

@@ -329,9 +329,9 @@ settings! {
         AllowMacvlan allow_macvlan: bool as Kind::Bool, default "false",
             flags ["servicesAllowMacvlan"], env ["svc_macvlan"], file ["servicesAllowMacvlan"],
             "Every Service may have a macvlan interface by annotation.";
-        AllowHardwareAddresses allow_hardware_addresses: bool as Kind::Bool, default "true",
+        AllowHardwareAddresses allow_hardware_addresses: bool as Kind::Bool, default "false",
             flags ["servicesAllowHardwareAddresses"], env ["svc_hwaddr"], file ["servicesAllowHardwareAddresses"],
-            "Every Service may choose its hardware address for DHCP by annotation.";
+            "Every Service may choose any hardware address for DHCP by annotation, not only locally administered ones.";
         AllowedLeases allowed_leases: Vec<String> as Kind::List, default "",
             flags ["servicesAllowedLeases"], env ["svc_lease_names"], file ["servicesAllowedLeases"],
             "Leases, as `namespace/name`, that every Service may be elected on by annotation, beside those of its namespace that begin with `kubevip-`.";
@@ -344,6 +344,12 @@ settings! {
         ShareAddresses share_addresses: bool as Kind::Bool, default "false",
             flags ["servicesShareAddresses"], env ["svc_share_addresses"], file ["servicesShareAddresses"],
             "Services of several namespaces may have one address without a common sharing key, as the provider's `allow-share-…` gives it to them.";
+        MaxAddresses max_addresses: u32 as Kind::Int(1, 1_000_000), default "8192",
+            flags ["servicesMaxAddresses"], env ["svc_max_addresses"], file ["servicesMaxAddresses"],
+            "Most addresses of all Services together; beyond, the youngest Services have none.";
+        MaxLeases max_leases: u32 as Kind::Int(0, 1_000_000), default "64",
+            flags ["servicesMaxLeases"], env ["svc_max_leases"], file ["servicesMaxLeases"],
+            "Most DHCP leases of the Services of a namespace.";
         DebounceTime debounce_time: Duration as Kind::Duration, default "0s",
             flags ["debounceTime"], env ["debounce_time"], file ["debounceTime"],
             "Accepted for compatibility, without effect: changes of Services are collected while a plan is computed.";

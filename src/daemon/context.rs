@@ -14,7 +14,7 @@ use crate::planner::control_plane::ControlPlane;
 use crate::planner::plan::{Mode, PlanContext, RouteRules};
 use crate::planner::select::Rules;
 use crate::reconcile::desired::DRAIN_TAIL;
-use crate::{planner, publish, reconcile};
+use crate::{host, planner, publish, reconcile};
 
 /// Candidates for each Lease group of Services.
 const CANDIDATES: usize = 3;
@@ -77,6 +77,7 @@ pub(super) fn plan(config: &Config, interface: &Interface, addresses: &[ActualAd
         routes: config.is_routed().then(|| route_rules(config)),
         upnp: config.upnp.policy,
         policy: services.map(|services| services.policy.clone()).unwrap_or_default(),
+        host: host::needs::needs(config),
     }
 }
 
@@ -134,6 +135,7 @@ pub(super) fn planner_options(config: &Config) -> planner::driver::Options {
         endpoints: services.is_some_and(|services| services.endpoints),
         dns_mode: config.dns_mode,
         namespace: services.and_then(|services| services.namespace.clone()),
+        control_plane_lease: config.election.lease.clone(),
     }
 }
 

@@ -278,6 +278,7 @@ impl Daemon {
                 dhcp,
                 gateways,
             },
+            self.host.clone(),
             ours.map(|address| address.vip.address).collect(),
         );
         self.tasks.spawn("the planner", planner.run());

@@ -41,6 +41,10 @@ impl Slot {
             });
         }
         let other_client = self.spec.identity != spec.identity || self.spec.interface != spec.interface;
+        // A lease belongs to the client that it was granted to: another one must neither extend nor release it.
+        if self.spec.identity != spec.identity {
+            self.known = None;
+        }
         if !spec.active || other_client {
             self.client = None;
             self.probed_until = None;

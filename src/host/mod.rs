@@ -1,5 +1,6 @@
 //! What the kernel reports about this host: interfaces and addresses.
 
+pub mod needs;
 pub mod observer;
 pub mod selection;
 pub mod state;

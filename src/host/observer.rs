@@ -7,12 +7,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::{HostState, HostWatch};
-use crate::model::{IfIndex, LogOnChange};
+use crate::model::{BootTime, IfIndex, LogOnChange};
 use crate::net::clock;
 use crate::net::netlink::{Change, Changes, Netlink, NetlinkError, NetlinkWriter};
 
 /// Time between reads without a notification.
 const RESYNC: Duration = Duration::from_secs(30);
+/// Time between reads of the gateways: a host may have many routes.
+const GATEWAYS_INTERVAL: Duration = Duration::from_secs(600);
 /// Time until a failed read is repeated.
 const RETRY: Duration = Duration::from_millis(200);
 /// The longest pause between two reads: with thousands of addresses a read takes milliseconds.
@@ -23,6 +25,8 @@ const MAX_PAUSE: Duration = Duration::from_millis(100);
 pub struct Observer {
     netlink: Netlink,
     changes: Changes,
+    /// When the gateways are read next.
+    gateways_at: BootTime,
     state: watch::Sender<Arc<HostState>>,
 }
 
@@ -30,8 +34,13 @@ impl Observer {
     /// Connects, and reads the state for the first time. Addresses that `ignored` adds are not observed.
     pub async fn start(ignored: Option<&NetlinkWriter>) -> Result<Self, NetlinkError> {
         let (netlink, changes) = Netlink::open()?;
-        let state = read(&netlink).await?;
-        Ok(Self { netlink, changes: changes.ignoring(ignored), state: watch::Sender::new(Arc::new(state)) })
+        let state = HostState { gateways: netlink.gateways().await?, ..read(&netlink).await? };
+        Ok(Self {
+            netlink,
+            changes: changes.ignoring(ignored),
+            gateways_at: clock::now() + GATEWAYS_INTERVAL,
+            state: watch::Sender::new(Arc::new(state)),
+        })
     }
 
     /// Follows the state.
@@ -83,21 +92,28 @@ impl Observer {
 
     /// Publishes after every notification, whether the state differs or not: an address that was not observed may have
     /// been removed.
-    async fn update(&self, change: Change) -> Result<(), NetlinkError> {
-        let state = match change {
+    async fn update(&mut self, change: Change) -> Result<(), NetlinkError> {
+        let before = self.state.borrow().clone();
+        let mut state = match change {
             Change::Interfaces => read(&self.netlink).await?,
             Change::Addresses => {
-                let interfaces = self.state.borrow().interfaces.clone();
-                HostState { interfaces, addresses: self.netlink.addresses().await? }
+                let interfaces = before.interfaces.clone();
+                HostState { interfaces, addresses: self.netlink.addresses().await?, ..HostState::default() }
             }
         };
+        state.gateways.clone_from(&before.gateways);
+        if clock::now() >= self.gateways_at {
+            state.gateways = self.netlink.gateways().await?;
+            self.gateways_at = clock::now() + GATEWAYS_INTERVAL;
+        }
         self.state.send_replace(Arc::new(state));
         Ok(())
     }
 }
 
 async fn read(netlink: &Netlink) -> Result<HostState, NetlinkError> {
-    Ok(HostState { interfaces: netlink.interfaces().await?, addresses: netlink.addresses().await? })
+    let (interfaces, addresses) = (netlink.interfaces().await?, netlink.addresses().await?);
+    Ok(HostState { interfaces, addresses, ..HostState::default() })
 }
 
 /// Reads the state of this host once.

@@ -1,5 +1,6 @@
 //! Interfaces and addresses as the kernel reported them last.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::model::{ActualAddress, IfIndex, Interface};
@@ -10,6 +11,8 @@ use crate::model::{ActualAddress, IfIndex, Interface};
 pub struct HostState {
     pub interfaces: Vec<Interface>,
     pub addresses: Vec<ActualAddress>,
+    /// Gateways of the default routes, as read in the last ten minutes.
+    pub gateways: BTreeSet<IpAddr>,
 }
 
 impl HostState {
@@ -30,6 +33,15 @@ impl HostState {
             IpAddr::V6(address) if address.is_unicast_link_local() => Some(address),
             _ => None,
         })
+    }
+
+    /// Addresses that other programs have configured, but for those on interfaces without neighbours, where service proxies
+    /// configure ours.
+    pub fn foreign_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let asked: BTreeSet<IfIndex> =
+            self.interfaces.iter().filter(|it| it.has_neighbours()).map(|it| it.index).collect();
+        let foreign = self.addresses.iter().filter(|address| !address.tagged && !address.deprecated);
+        foreign.filter(move |address| asked.contains(&address.interface)).map(|address| address.vip.address)
     }
 
     /// The names of all interfaces, for messages.

@@ -8,6 +8,8 @@ pub const LEGACY_ADDRESS: &str = "ipam-address";
 pub const CLEANUP_FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
 /// The label of the node that holds the control-plane VIP.
 pub const HAS_IP: &str = "kube-vip.io/has-ip";
+/// On the control plane's Lease: its VIPs, separated by commas.
+pub const VIPS: &str = "kube-vip.io/vips";
 /// Prefix of the label for a Service that a node announces: `…/service.namespace`.
 pub const SERVICE_PROVIDED: &str = "service-provided.kube-vip.io";
 /// Annotations for features that this version lacks, and the feature.

@@ -30,6 +30,17 @@ pub enum WatchEvent {
     Names(BTreeMap<String, Vec<IpAddr>>),
     /// ServiceCIDRs by name.
     Cidrs(Change<(String, Vec<Prefix>)>),
+    /// The control plane's VIPs, from an object that names them.
+    ControlPlane(Published, Change<Vec<IpAddr>>),
+}
+
+/// Objects that name the control plane's VIPs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Published {
+    /// kubeadm's `kube-public/cluster-info`.
+    ClusterInfo,
+    /// The control plane's Lease, with an annotation of its holder.
+    Lease,
 }
 
 /// A deleted or deselected Service with open port mappings.
@@ -47,6 +58,7 @@ pub struct Cache {
     pub state: ClusterState,
     nodes: BTreeMap<String, NodeView>,
     cidrs: BTreeMap<String, Vec<Prefix>>,
+    published: BTreeMap<Published, Vec<IpAddr>>,
     services_listed: bool,
     endpoints_listed: bool,
     nodes_listed: bool,
@@ -81,16 +93,32 @@ impl Cache {
                 let named = |node: NodeView| (node.name.clone(), node);
                 apply_to(&mut self.nodes, change, named);
                 self.nodes_listed = true;
-                self.state.reserved = Reserved::new(self.nodes.values(), None);
+                self.reserve();
                 self.state.node_labels = self.nodes.get(&context.me).map(|node| node.provided.clone());
             }
             WatchEvent::Names(names) => self.state.names = names,
             WatchEvent::Cidrs(change) => {
                 apply_to(&mut self.cidrs, change, |cidr| cidr);
                 self.state.service_cidrs = self.cidrs.values().flatten().copied().collect();
+                self.reserve();
+            }
+            WatchEvent::ControlPlane(object, change) => {
+                let vips = match change {
+                    Change::Reset(all) => all.into_iter().flatten().collect(),
+                    Change::Applied(vips) => vips,
+                    Change::Deleted(_) => Vec::new(),
+                };
+                self.published.insert(object, vips);
+                self.reserve();
             }
         }
         self.update_listed(now);
+    }
+
+    fn reserve(&mut self) {
+        let published = self.published.values().flatten().copied();
+        let services = self.state.service_cidrs.clone();
+        self.state.reserved = Reserved { services, ..Reserved::new(self.nodes.values(), published) };
     }
 
     /// Returns whether everything is known only now.

@@ -14,7 +14,7 @@ use crate::dhcp::spec::{ClientSpec, ClientStatus, LeaseKey};
 use crate::election::LeaseMetadata;
 use crate::mdns;
 use crate::mdns::records::HostRecord;
-use crate::model::annotation::{DHCP_LEASE, HARDWARE_ADDRESS};
+use crate::model::annotation::{DHCP_LEASE, HARDWARE_ADDRESS, VIPS};
 use crate::model::interface::hardware_text;
 use crate::model::{
     AddressSpec, BootTime, Candidacy, CandidacyKind, Family, GroupId, GroupPlan, InterfaceSelector,
@@ -138,8 +138,15 @@ impl ControlPlane {
         dhcp.families.iter().map(|family| (self.key(*family), spec(family))).collect()
     }
 
-    /// Annotations that the Lease should carry, so that the next leader continues the DHCP leases.
+    /// Annotations that the Lease should carry: the VIPs, for processes that announce Services alone, and what the next leader
+    /// needs to continue the DHCP leases.
     pub fn lease_annotations(&self, state: &ClusterState) -> Vec<(&'static str, String)> {
+        let vips: Vec<String> = state.vips.iter().map(IpAddr::to_string).collect();
+        let vips = (!vips.is_empty()).then(|| (VIPS, vips.join(",")));
+        vips.into_iter().chain(self.dhcp_annotations(state)).collect()
+    }
+
+    fn dhcp_annotations(&self, state: &ClusterState) -> Vec<(&'static str, String)> {
         let held: Vec<&ClientStatus> = self.leases(state).map(|(_, held)| held).collect();
         // A host that only follows the lease has no more than these annotations.
         if held.is_empty() || held.iter().any(|held| held.state == ClientState::Standby) {

@@ -14,6 +14,7 @@ use super::{control_plane, dhcp_clients, watches};
 use crate::cluster::Api;
 use crate::dhcp::driver::{Command, Handles};
 use crate::election::{LeaseMetadata, elections, elector};
+use crate::host::HostWatch;
 use crate::model::{BootTime, Holder, LeaseName, Roles, Vip, VipPlan};
 use crate::net::clock::{self, Timer};
 use crate::upnp::status::GatewayStatus;
@@ -44,6 +45,7 @@ pub struct Driver {
     context: PlanContext,
     options: Options,
     channels: Channels,
+    host: HostWatch,
     cache: Cache,
     plan: Arc<Plan>,
     /// The cache has changed since the plan was computed.
@@ -62,6 +64,7 @@ impl Driver {
         context: PlanContext,
         options: Options,
         channels: Channels,
+        host: HostWatch,
         left_over: BTreeSet<IpAddr>,
     ) -> Self {
         Self {
@@ -69,6 +72,7 @@ impl Driver {
             context,
             options,
             channels,
+            host,
             cache: Cache::new(left_over),
             plan: Arc::default(),
             dirty: true,
@@ -142,6 +146,7 @@ impl Driver {
         state.vips = vips.iter().map(|vip| vip.address).collect();
         watch_ext::set(&self.channels.vips, vips);
         state.note_services(&self.plan);
+        state.note_host(&self.context.host, &self.host.borrow(), self.api.addresses());
         let mut plan = plan(&self.context, state);
         let vip_plan = Arc::new(plan.take_vip_plan(state.listed));
         self.channels.vip_plan.send_if_modified(|before| {

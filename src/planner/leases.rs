@@ -94,20 +94,27 @@ impl DhcpSpec {
         Self { families, identity, requested, wrong }
     }
 
-    /// The leases to request, on this interface.
+    /// The leases to request, on this interface. The author of a Service can write a record of any lease: it is continued if its
+    /// address is in the status, which only controllers write; else a server is asked for the address.
     pub fn client_specs(
         &self,
         view: &ServiceView,
         interface: &InterfaceSelector,
     ) -> BTreeMap<LeaseKey, ClientSpec> {
         let text = view.annotation(DHCP_LEASE).unwrap_or_default();
-        let spec = |family: &Family| ClientSpec {
-            interface: interface.name(),
-            managed: interface.managed().is_some(),
-            identity: self.identity.clone(),
-            requested: self.requested.iter().copied().find(|address| Family::of(*address) == *family),
-            active: false,
-            saved: SavedLease::find(text, *family),
+        let spec = |family: &Family| {
+            let record = SavedLease::find(text, *family);
+            let address = record.as_ref().map(|record| record.address);
+            let announced = view.status.iter().any(|entry| entry.ip.is_some() && entry.ip == address);
+            let requested = self.requested.iter().copied().find(|it| Family::of(*it) == *family);
+            ClientSpec {
+                interface: interface.name(),
+                managed: interface.managed().is_some(),
+                identity: self.identity.clone(),
+                requested: requested.or(address),
+                active: false,
+                saved: record.filter(|_| announced),
+            }
         };
         self.families.iter().map(|family| (key(view, *family), spec(family))).collect()
     }
@@ -184,6 +191,7 @@ pub fn annotations<'a>(
 mod tests {
     use super::*;
     use crate::dhcp::fsm::ClientState;
+    use crate::model::service::Ingress;
 
     fn view(annotations: &[(&str, &str)]) -> ServiceView {
         let annotations = annotations.iter().map(|(name, value)| ((*name).into(), (*value).into()));
@@ -310,9 +318,17 @@ mod tests {
         let written = annotations(&spec, [&held]);
         let text = |name| written.get(name).cloned().flatten().unwrap();
         assert_eq!(text(REQUESTED_IP), "192.0.2.9");
-        let again = view(&[(DHCP_LEASE, &text(DHCP_LEASE)), (HARDWARE_ADDRESS, &text(HARDWARE_ADDRESS))]);
-        let client_specs = spec.client_specs(&again, &eth0());
-        assert_eq!(client_specs[&key(&again, Family::V4)].saved, Some(record));
+        let mut again = view(&[(DHCP_LEASE, &text(DHCP_LEASE)), (HARDWARE_ADDRESS, &text(HARDWARE_ADDRESS))]);
+        let continued = |view: &ServiceView| {
+            let spec = spec.client_specs(view, &eth0()).remove(&key(view, Family::V4)).unwrap();
+            (spec.saved, spec.requested)
+        };
+        // Its author may have written it: nothing is used or released without a server's consent.
+        assert_eq!(continued(&again), (None, Some(record.address)));
+        again.status = vec![Ingress { ip: Some(record.address), ..Ingress::default() }];
+        assert_eq!(continued(&again).0, Some(record));
+        again.status = vec![Ingress { ip: "192.0.2.8".parse().ok(), ..Ingress::default() }];
+        assert_eq!(continued(&again).0, None);
         let lost = ClientStatus { address: None, ..held };
         assert_eq!(annotations(&spec, [&lost]), [(DHCP_LEASE, None)].into());
     }

@@ -1,13 +1,14 @@
-//! Addresses that no Service may have: those of the nodes and the control plane, and those of a kind that cannot be
-//! reached from other hosts. Used by kube-vip and the cloud provider.
+//! Addresses that no Service may have: those of the nodes, of the control plane and of the network they need, and those of a
+//! kind that cannot be reached from other hosts. Used by kube-vip and the cloud provider.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::model::Prefix;
+use super::policy::limits::Limit;
 use crate::model::annotation::{LOAD_BALANCER_IPS, SHARING_KEY};
 use crate::model::node::NodeView;
 use crate::model::validation::unusable;
+use crate::model::{HostUse, Prefix};
 
 /// Addresses of the cluster itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,6 +24,10 @@ pub struct Reserved {
     pub cluster: BTreeSet<IpAddr>,
     /// The nodes' pod networks.
     pub pods: BTreeSet<Prefix>,
+    /// ServiceCIDRs: networks of cluster IPs.
+    pub services: BTreeSet<Prefix>,
+    /// Addresses that this host needs.
+    pub host: BTreeMap<IpAddr, HostUse>,
 }
 
 /// Why a Service may not have an address.
@@ -40,6 +45,12 @@ pub enum Refusal {
     ClusterIp(IpAddr),
     #[error("{address} is in the pod network {network}")]
     Pods { address: IpAddr, network: Prefix },
+    #[error("{address} is in the ServiceCIDR {network}")]
+    ServiceCidr { address: IpAddr, network: Prefix },
+    #[error("{address} is {usage}")]
+    Host { address: IpAddr, usage: HostUse },
+    #[error("{0}")]
+    Limit(Limit),
     #[error("{0} is in none of the networks of svc_allowed_addresses")]
     Outside(IpAddr),
     #[error("{address} belongs to Service {owner}")]
@@ -51,6 +62,11 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Whether it depends on this host: others may decide differently.
+    pub fn is_local(&self) -> bool {
+        matches!(self, Self::Host { .. })
+    }
+
     /// What to do about it, for messages of kube-vip, which shares the VIPs it holds itself with Services.
     pub fn remedy(&self) -> String {
         match self {
@@ -58,7 +74,13 @@ impl Refusal {
             | Self::Node { .. }
             | Self::ClusterIp(_)
             | Self::Pods { .. }
+            | Self::ServiceCidr { .. }
             | Self::Outside(_) => "ask for another address".to_owned(),
+            Self::Host { usage: HostUse::Resolver, .. } => {
+                "ask for another address, or add the namespace to svc_infrastructure_namespaces".to_owned()
+            }
+            Self::Host { .. } => "ask for another address".to_owned(),
+            Self::Limit(limit) => limit.remedy().to_owned(),
             Self::ControlPlane(_) => {
                 "set svc_share_control_plane and svc_enable in the kube-vip that holds it, or ask for another address"
                     .to_owned()
@@ -75,8 +97,11 @@ impl Refusal {
 }
 
 impl Reserved {
-    /// The addresses of these nodes, and the control plane's address that kubeadm has published.
-    pub fn new<'a>(nodes: impl IntoIterator<Item = &'a NodeView>, published: Option<IpAddr>) -> Self {
+    /// The addresses of these nodes, and the control plane's addresses that others have published.
+    pub fn new<'a>(
+        nodes: impl IntoIterator<Item = &'a NodeView>,
+        published: impl IntoIterator<Item = IpAddr>,
+    ) -> Self {
         let (mut own, mut control_plane) = (BTreeMap::new(), BTreeSet::from_iter(published));
         let mut pods = BTreeSet::new();
         for node in nodes {
@@ -100,18 +125,28 @@ impl Reserved {
         Some(node)
     }
 
-    /// Fails with the reason if no Service may have the address.
+    /// Fails with the reason if no Service may have the address, but for what this host needs it for.
     pub fn check(&self, address: IpAddr) -> Result<(), Refusal> {
         let kind = unusable(address).map(|kind| Refusal::Kind { address, kind });
         kind.or_else(|| self.owner(address)).or_else(|| self.inside(address)).map_or(Ok(()), Err)
+    }
+
+    /// What this host needs an address for. A host that uses a Service as its resolver goes on doing so, and an announced
+    /// address is on an interface of its node.
+    pub fn host_use(&self, address: IpAddr) -> Option<HostUse> {
+        let usage = *self.host.get(&address)?;
+        let of_service = matches!(usage, HostUse::Own | HostUse::Resolver);
+        (!of_service || !self.announced.contains(&address)).then_some(usage)
     }
 
     /// Why an address is one inside the cluster. A pool may overlap networks that no CNI uses: what is allocated stays.
     fn inside(&self, address: IpAddr) -> Option<Refusal> {
         let cluster = self.cluster.contains(&address).then_some(Refusal::ClusterIp(address));
         cluster.or_else(|| {
-            let network = *self.pods.iter().find(|network| network.contains(address))?;
-            Some(Refusal::Pods { address, network })
+            let within =
+                |networks: &BTreeSet<Prefix>| networks.iter().copied().find(|it| it.contains(address));
+            let pods = within(&self.pods).map(|network| Refusal::Pods { address, network });
+            pods.or_else(|| Some(Refusal::ServiceCidr { address, network: within(&self.services)? }))
         })
     }
 

@@ -1,11 +1,16 @@
 //! Routes of Services: one for each address, with the attributes of its annotations.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::plan::values::{ClusterState, Plan, RouteRules};
+use super::plan::values::{ClusterState, Issue, Plan, PlanContext, RouteRules};
+use super::policy::addresses;
+use super::policy::limits::MAX_ADDRESSES;
+use super::reserved::Refusal;
+use super::select::is_ignored;
 use crate::model::annotation::{
-    BGP_COMMUNITIES, BGP_LARGE_COMMUNITIES, BGP_LOCAL_PREF, BGP_MED, BGP_PREPEND, IGNORE,
+    BGP_COMMUNITIES, BGP_LARGE_COMMUNITIES, BGP_LOCAL_PREF, BGP_MED, BGP_PREPEND,
 };
 use crate::model::route::{MAX_COMMUNITIES, community, large_community};
 use crate::model::service::TrafficPolicy;
@@ -15,13 +20,15 @@ use crate::model::{AddressSpec, GroupId, Prefix, RouteAttributes, Routes, Servic
 const MAX_PREPEND: u8 = 32;
 
 /// Adds the routes of each group: for its addresses on this host, and for networks that every node advertises.
-pub(super) fn routes(rules: &RouteRules, me: &str, state: &ClusterState, plan: &mut Plan) {
+pub(super) fn routes(context: &PlanContext, rules: &RouteRules, state: &ClusterState, plan: &mut Plan) {
     let plain = Arc::new(RouteAttributes::default());
+    let external =
+        if rules.external_ips { external_routes(context, state, plan, &plain) } else { Routes::new() };
     let mut by_address = BTreeMap::new();
     for service in plan.services.values() {
         let Some(given) = &service.attributes else { continue };
-        // Of Services that share an address the first by name decides.
-        for address in &service.addresses {
+        // Of Services that share an address the first by name decides; none decides on the control plane's routes.
+        for address in service.addresses.iter().filter(|address| !state.vips.contains(address)) {
             by_address.entry(*address).or_insert_with(|| given.clone());
         }
     }
@@ -32,33 +39,52 @@ pub(super) fn routes(rules: &RouteRules, me: &str, state: &ClusterState, plan: &
     for (id, group) in &mut plan.groups {
         let mut routes: Routes = group.addresses.iter().map(route).collect();
         if *id == GroupId::EveryNode {
-            routes.extend(everywhere(rules, me, state, &plain));
+            let cidrs = state.service_cidrs.iter().filter(|_| rules.service_cidrs);
+            routes.extend(rules.networks.iter().chain(cidrs).map(|prefix| (*prefix, plain.clone())));
+            routes.extend(external.clone());
         }
         group.routes = Arc::new(routes);
     }
 }
 
-/// External addresses of Services, and networks.
-fn everywhere(rules: &RouteRules, me: &str, state: &ClusterState, plain: &Arc<RouteAttributes>) -> Routes {
+/// Routes to `spec.externalIPs`, which Services of any type may have. What they may not have is in [`Plan::external`].
+fn external_routes(
+    context: &PlanContext,
+    state: &ClusterState,
+    plan: &mut Plan,
+    plain: &Arc<RouteAttributes>,
+) -> Routes {
+    let owned =
+        plan.services.iter().flat_map(|(key, it)| it.addresses.iter().map(move |address| (*address, key)));
+    let mut owners: BTreeMap<IpAddr, ServiceKey> =
+        owned.map(|(address, key)| (address, key.clone())).collect();
+    let mut services: Vec<_> =
+        state.services.iter().filter(|(_, view)| !view.external_ips.is_empty()).collect();
+    services.sort_by_key(|(key, view)| (view.created, *key));
     let mut routes = Routes::new();
-    if rules.external_ips {
-        for (key, view) in &state.services {
-            if !view.external_ips.is_empty() && is_served(state, me, key, view) {
-                let given = attributes(view).0.unwrap_or_else(|| plain.clone());
-                let hosts = view.external_ips.iter().map(|address| Prefix::host(*address));
-                routes.extend(hosts.map(|prefix| (prefix, given.clone())));
+    for (key, view) in services {
+        let attributes = attributes(view).0.unwrap_or_else(|| plain.clone());
+        for address in view.external_ips.iter().take(MAX_ADDRESSES) {
+            let owner = owners.entry(*address).or_insert_with(|| key.clone());
+            let refusal = match addresses::check(&context.policy, state, (key, view), *address) {
+                Err(refusal) => Some(refusal),
+                Ok(()) if owner.namespace == key.namespace || context.policy.share_addresses => None,
+                Ok(()) => Some(Refusal::Service { address: *address, owner: owner.to_string() }),
+            };
+            if let Some(refusal) = refusal {
+                let object = (key.clone(), view.uid.clone());
+                plan.external.entry(object).or_default().insert(Issue::Refused(refusal));
+            } else if is_served(state, &context.me, key, view) && !state.vips.contains(address) {
+                routes.entry(Prefix::host(*address)).or_insert_with(|| attributes.clone());
             }
         }
     }
-    let cidrs = state.service_cidrs.iter().filter(|_| rules.service_cidrs);
-    routes.extend(rules.networks.iter().chain(cidrs).map(|prefix| (*prefix, plain.clone())));
     routes
 }
 
 /// Whether this node can serve a Service's external addresses.
 fn is_served(state: &ClusterState, me: &str, key: &ServiceKey, view: &ServiceView) -> bool {
-    let ignored = view.annotation(IGNORE) == Some("true");
-    !ignored
+    !is_ignored(view)
         && match view.traffic_policy {
             TrafficPolicy::Cluster => state.endpoints.any(key),
             TrafficPolicy::Local => state.endpoints.on(key, me),

@@ -15,6 +15,15 @@ pub struct Rules {
 impl Rules {
     /// Whether a Service is selected.
     pub fn covers(&self, key: &ServiceKey, view: &ServiceView) -> bool {
+        self.concerns(key, view) && !is_ignored(view)
+    }
+
+    /// Whether a Service would be selected without the annotation that excludes it.
+    pub fn ignores(&self, key: &ServiceKey, view: &ServiceView) -> bool {
+        self.concerns(key, view) && is_ignored(view)
+    }
+
+    fn concerns(&self, key: &ServiceKey, view: &ServiceView) -> bool {
         let class = view.class.as_deref();
         let class_fits = match &self.class {
             ClassRule::NamedOrNone(name) => class.is_none_or(|class| class == name),
@@ -25,13 +34,17 @@ impl Rules {
             && !view.deleting
             && class_fits
             && self.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace)
-            && view.annotation(IGNORE) != Some("true")
     }
 
     /// Whether a Service requests an election of its own.
     pub fn elects_alone(&self, view: &ServiceView) -> bool {
         self.on_demand && view.annotation(FORCE_ELECTION) == Some("true")
     }
+}
+
+/// Whether a Service is excluded by its annotation.
+pub fn is_ignored(view: &ServiceView) -> bool {
+    view.annotation(IGNORE) == Some("true")
 }
 
 #[cfg(test)]

@@ -1,23 +1,26 @@
 //! The watches and DNS queries that the cache is filled from.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Endpoints as OldEndpoints, Node, Service};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints as OldEndpoints, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::runtime::watcher;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::cache::WatchEvent;
+use super::cache::{Published, WatchEvent};
 use super::dns;
 use super::endpoints::{of_endpoints, of_slice};
 use super::plan::PlanContext;
 use crate::cluster::Api;
-use crate::cluster::watch::{watch_objects, within};
+use crate::cluster::watch::{watch_objects, watch_optional, within};
 use crate::config::DnsMode;
-use crate::model::{Prefix, node, service};
+use crate::model::annotation::VIPS;
+use crate::model::{LeaseName, Prefix, node, service};
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -26,6 +29,8 @@ pub struct Options {
     pub dns_mode: DnsMode,
     /// Watch Services of this namespace only.
     pub namespace: Option<String>,
+    /// Its holder publishes the control plane's VIPs: another process on this host may hold them.
+    pub control_plane_lease: LeaseName,
 }
 
 /// Starts the tasks, which end when the set is dropped. `names` are the DNS names to resolve.
@@ -56,11 +61,26 @@ pub(super) fn start(
     }
     let nodes = kube::Api::<Node>::all;
     tasks.spawn(watch_objects(api(), nodes, all(), node::view, WatchEvent::Nodes, events()));
-    if context.routes.as_ref().is_some_and(|rules| rules.service_cidrs) {
-        let cidrs = kube::Api::<ServiceCIDR>::all;
-        tasks.spawn(watch_objects(api(), cidrs, all(), prefixes, WatchEvent::Cidrs, events()));
-    }
+    let cidrs = kube::Api::<ServiceCIDR>::all;
+    tasks.spawn(watch_optional(api(), cidrs, all(), prefixes, WatchEvent::Cidrs, events()));
+    let named = |name: &str| all().fields(&format!("metadata.name={name}"));
+    let public = |client| within::<ConfigMap>(client, Some("kube-public"));
+    let published =
+        |map: ConfigMap| Some(Vec::from_iter(node::of_cluster_info(map.data?.get("kubeconfig")?)));
+    let wrap = |change| WatchEvent::ControlPlane(Published::ClusterInfo, change);
+    tasks.spawn(watch_optional(api(), public, named("cluster-info"), published, wrap, events()));
+    let LeaseName { namespace, name } = options.control_plane_lease.clone();
+    let lease = move |client| within::<Lease>(client, Some(&namespace));
+    let wrap = |change| WatchEvent::ControlPlane(Published::Lease, change);
+    tasks.spawn(watch_optional(api(), lease, named(&name), published_vips, wrap, events()));
     tasks
+}
+
+/// The VIPs that the control plane's Lease names.
+fn published_vips(lease: Lease) -> Option<Vec<IpAddr>> {
+    let annotations = lease.metadata.annotations.unwrap_or_default();
+    let list = annotations.get(VIPS).map(String::as_str).unwrap_or_default();
+    Some(list.split(',').filter_map(|address| address.parse().ok()).collect())
 }
 
 /// The prefixes of a ServiceCIDR.

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use crate::model::ServiceView;
-use crate::model::annotation::{DHCP_LEASE, VIP_HOST};
+use crate::model::annotation::{DHCP_LEASE, UPNP_EXTERNAL_IP, VIP_HOST};
 use crate::model::service::Ingress;
-use crate::planner::plan::ServicePlan;
+use crate::planner::plan::{Issue, ServicePlan};
+use crate::planner::reserved::Refusal;
 
 /// A write of a Service's status and annotations.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct Change {
     pub host: Option<String>,
     /// Further annotations; none removes an annotation.
     pub annotations: BTreeMap<&'static str, Option<String>>,
+    /// It belongs to another node, which may have stopped, or be about to write.
+    pub of_another: bool,
 }
 
 /// A Service on this node.
@@ -38,8 +41,10 @@ pub struct Here<'a> {
 /// The write that this node has to make, if any.
 ///
 /// The leader of its addresses writes. The last announcing node clears the status when no node can serve the Service any more.
-/// Where every node announces, the first one writes. `annotations` are further annotations of the leader; those about a DHCP
-/// lease are written also while no node can serve the Service.
+/// Where every node announces, the first one writes. Addresses that the Service does not ask for any more, or may not have, are
+/// removed by the last announcing node, else by any: an address in the status leads to its endpoints from every node.
+/// `annotations` are further annotations of the leader; those about a DHCP lease are written also while no node can serve the
+/// Service.
 pub fn change(
     service: &ServicePlan,
     here: Here<'_>,
@@ -51,19 +56,57 @@ pub fn change(
     let mine = host == Some(me) || (anycast && host.is_some());
     let announced: Vec<IpAddr> =
         service.addresses.iter().copied().filter(|address| held.contains(address)).collect();
+    let stale = stale(service);
+    let gone = service.addresses.is_empty()
+        && (service.lost_lease() || service.refusal().is_some() || !stale.is_empty());
     let (ingress, host) = if service.servable_here && !announced.is_empty() {
         let host = if anycast { host.unwrap_or(me) } else { me };
         let inside = announced.iter().map(|address| entry(view, *address));
         (inside.chain(external).collect(), Some(host.to_owned()))
-    } else if mine && (!service.has_endpoints || service.lost_lease() || service.refusal().is_some()) {
+    } else if mine && (!service.has_endpoints || gone) {
         (Vec::new(), None)
+    } else if !stale.is_empty() {
+        let rest = view.status.iter().filter(|entry| entry.ip.is_none_or(|ip| !stale.contains(&ip)));
+        let rest: Vec<Ingress> = rest.cloned().collect();
+        let host = host.filter(|_| rest.iter().any(|entry| entry.ip.is_some()));
+        let change = Change {
+            resource_version: view.resource_version.clone(),
+            ingress: rest,
+            host: host.map(str::to_owned),
+            annotations: BTreeMap::new(),
+            of_another: true,
+        };
+        return Some(change);
     } else if !service.has_endpoints && annotations.contains_key(DHCP_LEASE) {
         (view.status.clone(), host.map(str::to_owned))
     } else {
         return None;
     };
-    let change = Change { resource_version: view.resource_version.clone(), ingress, host, annotations };
+    let version = view.resource_version.clone();
+    let change = Change { resource_version: version, ingress, host, annotations, of_another: false };
     (!change.differences(view).is_empty()).then_some(change)
+}
+
+/// Addresses in the status that the Service does not ask for any more, or may not have.
+fn stale(service: &ServicePlan) -> BTreeSet<IpAddr> {
+    let view = &*service.view;
+    let refusals = || {
+        service.issues.iter().filter_map(|issue| match issue {
+            Issue::Refused(refusal) => Some(refusal),
+            _ => None,
+        })
+    };
+    // Other controllers write the addresses of nodes to the status; what one node may refuse, another may announce.
+    let of_another_controller = view.annotation(VIP_HOST).is_none()
+        && refusals().any(|refusal| matches!(refusal, Refusal::Node { .. }));
+    if service.terminating || service.unresolved || of_another_controller || refusals().any(Refusal::is_local)
+    {
+        return BTreeSet::new();
+    }
+    let external = view.annotation(UPNP_EXTERNAL_IP).unwrap_or_default();
+    let external: BTreeSet<IpAddr> = external.split(',').filter_map(|ip| ip.trim().parse().ok()).collect();
+    let written = view.status.iter().filter_map(|entry| entry.ip);
+    written.filter(|ip| !service.addresses.contains(ip) && !external.contains(ip)).collect()
 }
 
 fn entry(view: &ServiceView, address: IpAddr) -> Ingress {
@@ -127,9 +170,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::model::HostUse;
     use crate::model::service::Protocol;
-    use crate::planner::plan::Issue;
-    use crate::planner::reserved::Refusal;
 
     const A: &str = "192.0.2.1";
 
@@ -203,6 +245,42 @@ mod tests {
         let here = Here { held: &none, me: "me", anycast: false, external: Vec::new() };
         let change = change(&of(&published(view(), "me"), &refused), here, BTreeMap::new()).unwrap();
         assert_eq!((change.ingress.len(), change.host), (0, None));
+    }
+
+    #[test]
+    fn addresses_that_a_service_does_not_ask_for_are_removed_by_any_node() {
+        let none = BTreeSet::new();
+        // Whether another node removes an address from the status, and whether the last announcing node does.
+        let removes = |service: &ServicePlan, host: Option<&str>| {
+            let mut view = published(view(), "me");
+            view.annotations.remove(VIP_HOST);
+            view.annotations.extend(host.map(|host| (VIP_HOST.to_owned(), host.to_owned())));
+            let here = Here { held: &none, me: "me", anycast: false, external: Vec::new() };
+            let change = change(&of(&view, service), here, BTreeMap::new())?;
+            assert_eq!((change.ingress.len(), change.host), (0, None));
+            Some(change.of_another)
+        };
+        let without = ServicePlan { addresses: Vec::new(), ..planned(true, true) };
+        let with = |refusal| ServicePlan { issues: vec![Issue::Refused(refusal)], ..without.clone() };
+        let address: IpAddr = A.parse().unwrap();
+        let refused = with(Refusal::Service { address, owner: "shop/web".into() });
+        let local = with(Refusal::Host { address, usage: HostUse::Gateway });
+        let node = with(Refusal::Node { address, node: "node-1".into() });
+        let unresolved = ServicePlan { unresolved: true, ..without.clone() };
+        let elsewhere = ServicePlan { addresses: vec!["192.0.2.9".parse().unwrap()], ..planned(true, true) };
+        for (name, service, mine, of_another, without_host) in [
+            ("asks for none", &without, Some(false), Some(true), Some(true)),
+            ("refused", &refused, Some(false), Some(true), Some(true)),
+            ("asks for another one", &elsewhere, Some(true), Some(true), Some(true)),
+            ("refused by this host alone", &local, Some(false), None, None),
+            // Without our annotation another controller has written it.
+            ("a node's", &node, Some(false), Some(true), None),
+            ("asks for what is not known yet", &unresolved, None, None, None),
+        ] {
+            assert_eq!(removes(service, Some("me")), mine, "{name}, mine");
+            assert_eq!(removes(service, Some("gone")), of_another, "{name}, of another");
+            assert_eq!(removes(service, None), without_host, "{name}, without host");
+        }
     }
 
     #[test]

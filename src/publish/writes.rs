@@ -9,10 +9,11 @@ use super::overwrites::Overwrites;
 use super::status::{Change, Here, change};
 use crate::cluster::event::Event;
 use crate::cluster::write::WriteResult;
-use crate::model::annotation::{MDNS_NAME, UPNP_EXTERNAL_IP, VIP_HOST};
+use crate::model::annotation::{IGNORE, MDNS_NAME, UPNP_EXTERNAL_IP, VIP_HOST};
 use crate::model::hash::{fnv1a, spread};
 use crate::model::{Backoff, BootTime, GroupId, ServiceKey, ServiceView};
 use crate::planner::plan::ServicePlan;
+use crate::planner::select::is_ignored;
 
 /// Writes in flight.
 const MAX_WRITES: usize = 16;
@@ -23,6 +24,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 const SETTLE_TIME: Duration = Duration::from_millis(300);
 /// Spreads the writes of nodes that could all write the same status.
 const WRITE_JITTER: Duration = Duration::from_millis(300);
+/// The node that a write belongs to makes it sooner.
+const STAND_IN_DELAY: Duration = Duration::from_secs(2);
 
 /// A write of the status of a Service.
 #[derive(Debug)]
@@ -109,10 +112,11 @@ impl StatusWrites {
         };
         let host = service.view.annotation(VIP_HOST);
         // One node's write is enough.
-        if anycast && host != Some(me) {
+        if change.of_another || (anycast && host != Some(me)) {
+            let delay = if change.of_another { STAND_IN_DELAY } else { Duration::ZERO };
             let seed = fnv1a(format!("{me}/{key}").as_bytes());
             let due = self.postponed.entry(key.clone());
-            if now < *due.or_insert_with(|| now + WRITE_JITTER.mul_f64(spread(seed, 0))) {
+            if now < *due.or_insert_with(|| now + delay + WRITE_JITTER.mul_f64(spread(seed, 0))) {
                 return None;
             }
         }
@@ -183,6 +187,8 @@ fn event(sources: &Sources, key: &ServiceKey, service: &ServicePlan, change: &Ch
         let why = match service.refusal() {
             Some(refusal) => refusal.to_string(),
             None if service.lost_lease() => "its DHCP lease is lost".to_owned(),
+            None if is_ignored(&service.view) => format!("{IGNORE} is set"),
+            None if gone && !service.unresolved => "the Service does not ask for it any more".to_owned(),
             None => "the Service has no ready endpoints".to_owned(),
         };
         return Some(sources.event(key, true, "AddressWithdrawn", format!("withdrew {addresses}: {why}")));

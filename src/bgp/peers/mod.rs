@@ -271,6 +271,7 @@ pub(super) mod tests {
                     address("fe80::1", false),
                     address("fd00::1", false),
                 ],
+                ..HostState::default()
             }),
             up_for: Duration::from_secs(3600),
             ..Host::default()

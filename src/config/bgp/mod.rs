@@ -97,6 +97,14 @@ impl std::fmt::Display for Peer {
 }
 
 impl Peer {
+    /// None if it is found by router advertisements.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self.target {
+            PeerTarget::Address(address) => Some(address),
+            PeerTarget::Unnumbered(_) => None,
+        }
+    }
+
     /// A peer with defaults.
     pub fn new(target: PeerTarget, asn: Option<u32>) -> Self {
         Self {

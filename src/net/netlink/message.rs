@@ -11,7 +11,7 @@ use rtnetlink::packet_route::address::{
 };
 use rtnetlink::packet_route::link::{AfSpecInet, AfSpecUnspec, LinkAttribute, LinkFlags, LinkMessage, State};
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteRealm, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteMessage, RouteRealm, RouteScope, RouteType, RouteVia,
 };
 
 use super::writer::{Hold, Scope};
@@ -122,6 +122,24 @@ pub(super) fn metric(route: &RouteMessage) -> u32 {
         _ => None,
     };
     route.attributes.iter().find_map(find).unwrap_or(0)
+}
+
+/// The next hops of a route.
+pub(super) fn gateways(route: &RouteMessage) -> Vec<IpAddr> {
+    fn of(attributes: &[RouteAttribute]) -> impl Iterator<Item = IpAddr> + '_ {
+        attributes.iter().filter_map(|attribute| match attribute {
+            RouteAttribute::Gateway(RouteAddress::Inet(address))
+            | RouteAttribute::Via(RouteVia::Inet(address)) => Some(IpAddr::V4(*address)),
+            RouteAttribute::Gateway(RouteAddress::Inet6(address))
+            | RouteAttribute::Via(RouteVia::Inet6(address)) => Some(IpAddr::V6(*address)),
+            _ => None,
+        })
+    }
+    let hops = route.attributes.iter().filter_map(|attribute| match attribute {
+        RouteAttribute::MultiPath(hops) => Some(hops.iter().flat_map(|hop| of(&hop.attributes))),
+        _ => None,
+    });
+    of(&route.attributes).chain(hops.flatten()).collect()
 }
 
 pub(super) fn output(route: &RouteMessage) -> Option<IfIndex> {

@@ -7,7 +7,8 @@ mod message;
 mod requests;
 mod writer;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
@@ -18,7 +19,7 @@ use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 
 pub use self::writer::{Hold, NetlinkWriter, Scope};
 use crate::model::route::Table;
-use crate::model::{ActualAddress, IfIndex, Interface};
+use crate::model::{ActualAddress, Family, IfIndex, Interface};
 
 /// A request to the kernel that failed.
 #[derive(Debug, thiserror::Error)]
@@ -175,22 +176,36 @@ impl Netlink {
 
     /// The interface of the default route with the least metric: IPv4's, else IPv6's.
     pub async fn default_route_interface(&self) -> Result<Option<IfIndex>, NetlinkError> {
-        for request in
-            [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()]
-        {
-            let routes = self.handle.route().get(request).execute();
-            let routes: Vec<RouteMessage> = routes.try_collect().await.map_err(failed("list routes"))?;
-            let best = routes
-                .iter()
-                .filter(|route| route.header.destination_prefix_length == 0)
-                .filter(|route| route.header.table == RouteHeader::RT_TABLE_MAIN)
-                .filter_map(|route| Some((message::metric(route), message::output(route)?)))
-                .min();
+        for family in Family::BOTH {
+            let routes = self.default_routes(family).await?;
+            let main = routes.iter().filter(|route| route.header.table == RouteHeader::RT_TABLE_MAIN);
+            let best = main.filter_map(|route| Some((message::metric(route), message::output(route)?))).min();
             if let Some((_, interface)) = best {
                 return Ok(Some(interface));
             }
         }
         Ok(None)
+    }
+
+    /// The gateways of the default routes in all tables.
+    pub async fn gateways(&self) -> Result<BTreeSet<IpAddr>, NetlinkError> {
+        let mut gateways = BTreeSet::new();
+        for family in Family::BOTH {
+            gateways.extend(self.default_routes(family).await?.iter().flat_map(message::gateways));
+        }
+        Ok(gateways)
+    }
+
+    /// A host may have all routes of the Internet: they are not collected.
+    async fn default_routes(&self, family: Family) -> Result<Vec<RouteMessage>, NetlinkError> {
+        let request = match family {
+            Family::V4 => RouteMessageBuilder::<Ipv4Addr>::new().build(),
+            Family::V6 => RouteMessageBuilder::<Ipv6Addr>::new().build(),
+        };
+        let is_default = |route: &RouteMessage| route.header.destination_prefix_length == 0;
+        let routes = self.handle.route().get(request).execute();
+        let routes = routes.try_filter(|route| std::future::ready(is_default(route)));
+        routes.try_collect().await.map_err(failed("list routes"))
     }
 }
 

@@ -1,9 +1,11 @@
 //! The plan: from the state of the cluster to the VIP groups of this host and its candidacies.
 //!
-//! `values` are input and output, `elections` assigns groups, `lease_conflicts` finds leases of addresses in use.
+//! `values` are input and output, `service` plans one Service, `elections` assigns groups, `lease_conflicts` finds leases of
+//! addresses in use.
 
 mod elections;
 mod lease_conflicts;
+mod service;
 #[cfg(test)]
 mod tests;
 pub mod values;
@@ -12,22 +14,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::addresses::{Wanted, wanted};
 use super::leases::{self, DhcpSpec};
-use super::placement::{macvlan, place, vlan_of};
-use super::policy::addresses;
+use super::placement::place;
 use super::policy::annotations::{Permitted, permitted};
+use super::policy::limits::{Limit, limit_total, without_lease};
 use super::policy::owners::separate_tenants;
 use super::reserved::Refusal;
-use super::routes::{attributes, routes};
-use crate::dhcp::fsm::ClientState;
-use crate::model::annotation::{LEASE_NAME, NOT_YET, SERVICE_VLAN, WITHOUT_ENDPOINTS};
-use crate::model::service::TrafficPolicy;
-use crate::model::validation::is_name;
-use crate::model::{Family, GroupId, GroupPlan, ServiceKey, ServiceView};
+use super::routes::routes;
+use crate::model::{Family, GroupId, GroupPlan, InterfaceSelector, ServiceKey, ServiceView};
 use crate::upnp::mapping::mappings;
-use elections::{elect, requested_lease};
+use elections::elect;
 use lease_conflicts::lease_conflicts;
+use service::Surroundings;
 pub use values::{ClusterState, Issue, Mode, Plan, PlanContext, RouteRules, ServicePlan};
 
 /// Plans all VIP groups and Services. Without a list of Services only the control plane is planned.
@@ -43,7 +41,7 @@ pub fn plan(context: &PlanContext, state: &ClusterState) -> Plan {
         plan_services(context, state, &mut plan);
     }
     if let Some(rules) = &context.routes {
-        routes(rules, &context.me, state, &mut plan);
+        routes(context, rules, state, &mut plan);
         if !rules.attach {
             let groups = plan.groups.values_mut();
             groups.for_each(|group| group.addresses.retain(|spec| state.vips.contains(&spec.address)));
@@ -58,29 +56,43 @@ pub fn plan(context: &PlanContext, state: &ClusterState) -> Plan {
 }
 
 fn plan_services(context: &PlanContext, state: &ClusterState, plan: &mut Plan) {
-    let mut elected = Vec::new();
     let covered = || state.services.iter().filter(|(key, view)| context.rules.covers(key, view));
-    let interfaces = [context.main_interface.as_str(), &context.interface.name()];
+    let default = context.interface.name();
+    let auto = matches!(context.interface, InterfaceSelector::OfSubnet(_)).then_some("auto");
+    let interfaces: Vec<&str> = [context.main_interface.as_str(), &default].into_iter().chain(auto).collect();
     let permitted: BTreeMap<&ServiceKey, Permitted> =
         covered().map(|(key, view)| (key, permitted(&context.policy, &interfaces, key, view))).collect();
     let placeable = permitted.iter().filter(|(_, service)| service.withheld.is_none());
     let mut dhcp_specs = dhcp_specs(placeable.map(|(key, service)| (*key, &service.view)));
-    plan.lease_conflicts = lease_conflicts(state, &dhcp_specs);
+    let requests = dhcp_specs
+        .iter()
+        .filter_map(|(key, spec)| Some((*key, permitted.get(key)?.view.created, spec.families.len())));
+    let without_lease = without_lease(&context.policy, requests);
+    dhcp_specs.retain(|key, _| !without_lease.contains(*key));
+    let conflicts = lease_conflicts(state, &dhcp_specs);
+    let surroundings = Surroundings { context, state, conflicts: &conflicts };
     for (key, Permitted { view, ignored, withheld }) in &permitted {
         let spec = dhcp_specs.remove(key);
         let terminating = state.terminating.contains(*key);
         let mut service =
             ServicePlan { view: view.clone(), terminating, dhcp: spec, ..ServicePlan::default() };
         service.issues.extend(ignored.iter().cloned().map(Issue::Annotation));
+        if without_lease.contains(*key) {
+            service.refuse(Refusal::Limit(Limit::Leases(context.policy.max_leases)));
+        }
         match withheld {
-            Some(text) => service.issues.push(Issue::Refused(Refusal::Infrastructure(text.clone()))),
-            None => plan_service(context, state, key, &mut service, plan),
+            Some(text) => service.refuse(Refusal::Infrastructure(text.clone())),
+            None => plan.names.extend(surroundings.plan(key, &mut service)),
         }
         plan.services.insert((*key).clone(), service);
     }
+    plan.lease_conflicts = conflicts;
+    plan.services.extend(ignored_services(context, state));
     if !context.policy.share_addresses {
         separate_tenants(&mut plan.services);
     }
+    limit_total(&context.policy, &mut plan.services);
+    let mut elected = Vec::new();
     for (key, service) in &mut plan.services {
         service.group = shared_group(context, state, service);
         if service.group.is_none() && (!service.addresses.is_empty() || service.dhcp.is_some()) {
@@ -89,6 +101,16 @@ fn plan_services(context: &PlanContext, state: &ClusterState, plan: &mut Plan) {
     }
     elect(context, state, plan, &elected);
     plan_leases(context, plan);
+}
+
+/// Services that are announced and shall be ignored: without addresses, so that their status is cleared.
+fn ignored_services(
+    context: &PlanContext,
+    state: &ClusterState,
+) -> impl Iterator<Item = (ServiceKey, ServicePlan)> {
+    let announced = state.services.iter().filter(|(_, view)| view.announced().next().is_some());
+    let ignored = announced.filter(|(key, view)| context.rules.ignores(key, view));
+    ignored.map(|(key, view)| (key.clone(), ServicePlan { view: view.clone(), ..ServicePlan::default() }))
 }
 
 /// The control plane's group, if all addresses of a Service are its VIPs.
@@ -123,120 +145,13 @@ fn plan_leases(context: &PlanContext, plan: &mut Plan) {
 
 /// The node that announces an address probes it first, and then writes it to the status of its Service.
 fn unverified(state: &ClusterState, plan: &Plan) -> BTreeSet<IpAddr> {
-    let mut verified: BTreeSet<IpAddr> = state.services.values().flat_map(|view| view.announced()).collect();
-    verified.extend(&state.vips);
+    let services = plan.services.values();
+    let announced = services
+        .flat_map(|service| service.view.announced().filter(|address| service.addresses.contains(address)));
+    let mut verified: BTreeSet<IpAddr> = announced.chain(state.vips.iter().copied()).collect();
     // A DHCP client probes its address.
     let probed = state.leases.values().filter(|lease| lease.probed);
     verified.extend(probed.filter_map(|lease| lease.address));
     let addresses = plan.groups.values().flat_map(|group| &group.addresses);
     addresses.map(|spec| spec.address).filter(|address| !verified.contains(address)).collect()
-}
-
-/// Plans a Service's addresses, and whether they can be served.
-fn plan_service(
-    context: &PlanContext,
-    state: &ClusterState,
-    key: &ServiceKey,
-    service: &mut ServicePlan,
-    plan: &mut Plan,
-) {
-    let view = service.view.clone();
-    if let Some(dhcp) = &service.dhcp {
-        service.issues.extend(dhcp.wrong.iter().cloned().map(Issue::Annotation));
-        let mut uncontested = Vec::new();
-        let mut known = true;
-        for family in &dhcp.families {
-            let key = leases::key(&view, *family);
-            let Some(lease) = state.leases.get(&key) else {
-                known = false;
-                continue;
-            };
-            if let Some(conflict) = plan.lease_conflicts.get(&key) {
-                service.issues.push(Issue::Lease(conflict.clone()));
-                continue;
-            }
-            service.issues.extend(lease.last_error.clone().map(Issue::Lease));
-            match lease.address.map(|address| addresses::check(&context.policy, state, &view, address)) {
-                Some(Err(refusal)) => service.issues.push(Issue::Refused(refusal)),
-                Some(Ok(())) | None => service.addresses.extend(lease.address),
-            }
-            uncontested.push(lease);
-        }
-        // A node that only follows a lease, or has not started its client yet, has no more than these annotations.
-        if known && uncontested.iter().all(|lease| lease.state != ClientState::Standby) {
-            service.lease_annotations = leases::annotations(dhcp, uncontested);
-        }
-    }
-    for wanted in wanted(&view) {
-        let found = match wanted {
-            Wanted::Ip(address) if address.is_unspecified() => continue,
-            // The address for the name is leased.
-            Wanted::Name(_) if service.dhcp.is_some() => continue,
-            Wanted::Ip(address) => vec![address],
-            Wanted::Name(name) if is_name(&name) => {
-                plan.names.insert(name.clone());
-                state.names.get(&name).cloned().unwrap_or_default()
-            }
-            Wanted::Name(name) => {
-                service.issues.push(Issue::Refused(Refusal::Malformed(name)));
-                continue;
-            }
-        };
-        for address in found {
-            match addresses::check(&context.policy, state, &view, address) {
-                Err(refusal) => service.issues.push(Issue::Refused(refusal)),
-                Ok(()) if service.addresses.contains(&address) => {}
-                Ok(()) => service.addresses.push(address),
-            }
-        }
-    }
-    let reported = service.addresses.iter().filter_map(|address| {
-        let node = state.reserved.reported_by(*address)?.to_owned();
-        Some(Issue::Reported { address: *address, node })
-    });
-    service.issues.extend(reported);
-    let forced = view.annotation(WITHOUT_ENDPOINTS).is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    let any = state.endpoints.any(key);
-    (service.has_endpoints, service.servable_here) = match view.traffic_policy {
-        // Its endpoints are deleted with it; it keeps its address until its port mappings are closed.
-        _ if service.terminating => (true, true),
-        TrafficPolicy::Cluster => (any || forced, any || forced),
-        TrafficPolicy::Local => (any, state.endpoints.on(key, &context.me)),
-    };
-    let mut problems = annotation_problems(context, key, &view);
-    if context.routes.is_some() {
-        let (attributes, wrong) = attributes(&view);
-        service.attributes = attributes;
-        problems.extend(wrong);
-    }
-    service.issues.extend(problems.into_iter().map(Issue::Annotation));
-}
-
-/// Annotations about interfaces and elections that cannot be applied.
-fn annotation_problems(context: &PlanContext, key: &ServiceKey, view: &ServiceView) -> Vec<String> {
-    let not_yet =
-        NOT_YET.iter().filter(|(name, _)| view.annotation(name).is_some_and(|value| value != "false"));
-    let not_yet = not_yet.map(|(name, what)| {
-        format!("{name}: {what} is not available in this version; the Service is announced without it")
-    });
-    let mut problems: Vec<String> = not_yet.collect();
-    if let Some(Err(wrong)) = macvlan(view, &context.main_interface) {
-        problems.push(wrong);
-    }
-    if let Some(vlan) = view.annotation(SERVICE_VLAN).filter(|vlan| vlan_of(vlan).is_none()) {
-        problems.push(format!(
-            "{SERVICE_VLAN}: `{vlan}` is not `<parent>.<VLAN ID>`, such as eth0.200, with an ID from 1 to 4094"
-        ));
-    }
-    let lease = requested_lease(key, view);
-    if let Some(Err(wrong)) = &lease {
-        problems.push(wrong.clone());
-    }
-    if lease.is_some() && view.traffic_policy == TrafficPolicy::Local {
-        problems.push(format!(
-            "{LEASE_NAME}: Services with externalTrafficPolicy Local are elected alone, since only some nodes can \
-             serve them; remove the annotation, or set the policy to Cluster"
-        ));
-    }
-    problems
 }

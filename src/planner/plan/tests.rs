@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::LeaseName;
-use crate::model::annotation::{LOAD_BALANCER_IPS, VIP_HOST};
+use crate::model::annotation::{LEASE_NAME, LOAD_BALANCER_IPS, VIP_HOST};
 use crate::model::node::NodeView;
 use crate::model::service::Ingress;
 use crate::planner::endpoints::{Endpoint, Slice};

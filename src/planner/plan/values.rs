@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::super::addresses::{Wanted, wanted};
 use super::super::control_plane::ControlPlane;
 use super::super::endpoints::Endpoints;
 use super::super::leases::DhcpSpec;
@@ -12,8 +13,9 @@ use super::super::select::Rules;
 use crate::config::{Policy, UpnpPolicy};
 use crate::dhcp::spec::{ClientSpec, ClientStatus, LeaseKey};
 use crate::election::LeaseMetadata;
+use crate::host::HostState;
 use crate::model::{
-    AddressSpec, GroupId, GroupPlan, Holder, InterfaceSelector, LeaseName, Prefix, PrefixLength,
+    AddressSpec, GroupId, GroupPlan, Holder, HostUse, InterfaceSelector, LeaseName, Prefix, PrefixLength,
     RouteAttributes, ServiceKey, ServiceView, VipPlan,
 };
 use crate::upnp::mapping::PortMappings;
@@ -40,6 +42,8 @@ pub struct PlanContext {
     pub upnp: UpnpPolicy,
     /// What Services may ask for.
     pub policy: Policy,
+    /// Resolvers and BGP peers of this host.
+    pub host: BTreeMap<IpAddr, HostUse>,
 }
 
 #[cfg(test)]
@@ -62,6 +66,7 @@ impl PlanContext {
             routes: None,
             upnp: UpnpPolicy::Always,
             policy: Policy { infrastructure: Namespaces::All, ..Policy::default() },
+            host: BTreeMap::new(),
         }
     }
 }
@@ -137,12 +142,33 @@ impl ClusterState {
     /// Notes the cluster IPs, and the addresses that kube-vip announces: those in the status of Services and in the plan
     /// before, and those that this host still has from an earlier process.
     pub fn note_services(&mut self, before: &Plan) {
-        let mut announced: BTreeSet<IpAddr> =
-            self.services.values().flat_map(|view| view.announced()).collect();
+        // An address that its Service does not ask for any more is not announced.
+        let announced = self.services.values().filter(|view| !view.status.is_empty()).flat_map(|view| {
+            let asked = wanted(view);
+            let fixed = asked.iter().all(|wanted| matches!(wanted, Wanted::Ip(ip) if !ip.is_unspecified()));
+            let asks = move |address: &IpAddr| !fixed || asked.contains(&Wanted::Ip(*address));
+            view.announced().filter(asks)
+        });
+        let mut announced: BTreeSet<IpAddr> = announced.collect();
         announced.extend(&self.left_over);
         announced.extend(before.services.values().flat_map(|service| &service.addresses));
         self.reserved.announced = announced;
         self.reserved.cluster = self.services.values().flat_map(|view| &view.cluster_ips).copied().collect();
+    }
+
+    /// Notes the addresses that this host needs: `fixed` ones, those of other programs, and those of API servers.
+    pub fn note_host(
+        &mut self,
+        fixed: &BTreeMap<IpAddr, HostUse>,
+        host: &HostState,
+        api_servers: BTreeSet<IpAddr>,
+    ) {
+        let own = host.foreign_addresses().map(|address| (address, HostUse::Own));
+        let gateways = host.gateways.iter().map(|address| (*address, HostUse::Gateway));
+        let servers = api_servers.into_iter().map(|address| (address, HostUse::ApiServer));
+        let fixed = fixed.iter().map(|(address, usage)| (*address, *usage));
+        // An address of several uses has the last one.
+        self.reserved.host = own.chain(fixed).chain(gateways).chain(servers).collect();
     }
 
     /// Whether this host still has all of these from an earlier process.
@@ -158,6 +184,8 @@ pub struct Plan {
     pub groups: BTreeMap<GroupId, GroupPlan>,
     /// Every selected Service.
     pub services: BTreeMap<ServiceKey, ServicePlan>,
+    /// Problems with external addresses, by Service and its UID: Services of any type may have such addresses.
+    pub external: BTreeMap<(ServiceKey, String), BTreeSet<Issue>>,
     /// DNS names to resolve.
     pub names: BTreeSet<String>,
     /// See [`VipPlan::unverified`](crate::model::VipPlan).
@@ -189,6 +217,9 @@ pub struct ServicePlan {
     pub dhcp: Option<DhcpSpec>,
     /// Annotations with its DHCP leases, where this node obtained them; an inner None removes one.
     pub lease_annotations: BTreeMap<&'static str, Option<String>>,
+    /// It asks for addresses that this host does not know yet, or that other hosts may know differently: of a lease, of a
+    /// DNS name.
+    pub unresolved: bool,
     /// This node can serve it.
     pub servable_here: bool,
     /// Any node can serve it.
@@ -197,6 +228,14 @@ pub struct ServicePlan {
 }
 
 impl ServicePlan {
+    /// The same refusal of many addresses is one problem.
+    pub(in crate::planner) fn refuse(&mut self, refusal: Refusal) {
+        let issue = Issue::Refused(refusal);
+        if self.issues.last() != Some(&issue) {
+            self.issues.push(issue);
+        }
+    }
+
     /// Why it has no address, although it asks for one.
     pub fn refusal(&self) -> Option<&Refusal> {
         let refusals = self.issues.iter().find_map(|issue| match issue {

@@ -5,14 +5,14 @@ use std::net::IpAddr;
 use super::super::plan::values::ClusterState;
 use super::super::reserved::Refusal;
 use crate::config::Policy;
-use crate::model::ServiceView;
 use crate::model::service::Protocol;
+use crate::model::{HostUse, ServiceKey, ServiceView};
 
 /// Fails with the reason if the Service may not have the address.
 pub fn check(
     policy: &Policy,
     state: &ClusterState,
-    view: &ServiceView,
+    (key, view): (&ServiceKey, &ServiceView),
     address: IpAddr,
 ) -> Result<(), Refusal> {
     if state.vips.contains(&address) {
@@ -27,6 +27,12 @@ pub fn check(
         };
     }
     state.reserved.check(address)?;
+    match state.reserved.host_use(address) {
+        None => {}
+        // A name server of the cluster may serve the nodes, too.
+        Some(HostUse::Resolver) if policy.infrastructure.contain(&key.namespace) => {}
+        Some(usage) => return Err(Refusal::Host { address, usage }),
+    }
     if policy.networks.is_empty() || policy.networks.iter().any(|network| network.contains(address)) {
         Ok(())
     } else {
@@ -37,17 +43,57 @@ pub fn check(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Namespaces;
     use crate::planner::reserved::Reserved;
 
     const VIP: &str = "192.0.2.1";
 
     fn state() -> ClusterState {
-        let reserved = Reserved { cluster: ["10.96.0.1".parse().unwrap()].into(), ..Reserved::default() };
+        let reserved = Reserved {
+            cluster: ["10.96.0.1".parse().unwrap()].into(),
+            services: ["10.97.0.0/16".parse().unwrap()].into(),
+            ..Reserved::default()
+        };
         ClusterState { vips: [VIP.parse().unwrap()].into(), reserved, ..ClusterState::default() }
     }
 
     fn on(ports: &[(Protocol, u16)]) -> ServiceView {
         ServiceView { ports: ports.to_vec(), ..ServiceView::default() }
+    }
+
+    fn check(
+        policy: &Policy,
+        state: &ClusterState,
+        view: &ServiceView,
+        address: IpAddr,
+    ) -> Result<(), Refusal> {
+        let key = ServiceKey { namespace: "shop".into(), name: "web".into() };
+        super::check(policy, state, (&key, view), address)
+    }
+
+    #[test]
+    fn what_the_hosts_need_is_not_for_services() {
+        use HostUse::{ApiServer, BgpPeer, Gateway, Own, Resolver};
+        let infrastructure =
+            Policy { infrastructure: Namespaces::Named(["shop".into()].into()), ..Policy::default() };
+        // Whether a Service has the address: by default; in an infrastructure namespace; if kube-vip announces it.
+        for (usage, by_default, privileged, announced) in [
+            (Own, false, false, true),
+            (Gateway, false, false, false),
+            (Resolver, false, true, true),
+            (BgpPeer, false, false, false),
+            (ApiServer, false, false, false),
+        ] {
+            let address = "192.0.2.9".parse().unwrap();
+            let mut state = state();
+            state.reserved.host.insert(address, usage);
+            let allowed =
+                |policy: &Policy, state: &ClusterState| check(policy, state, &on(&[]), address).is_ok();
+            assert_eq!(allowed(&Policy::default(), &state), by_default, "{usage}");
+            assert_eq!(allowed(&infrastructure, &state), privileged, "{usage}");
+            state.reserved.announced.insert(address);
+            assert_eq!(allowed(&Policy::default(), &state), announced, "{usage}");
+        }
     }
 
     #[test]
@@ -73,5 +119,6 @@ mod tests {
         assert!(matches!(check(&policy, "198.51.100.9"), Err(Refusal::Outside(_))));
         assert_eq!(check(&Policy::default(), "198.51.100.9"), Ok(()));
         assert!(matches!(check(&Policy::default(), "10.96.0.1"), Err(Refusal::ClusterIp(_))));
+        assert!(matches!(check(&Policy::default(), "10.97.0.1"), Err(Refusal::ServiceCidr { .. })));
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::Policy;
-use crate::dhcp::identity::{Identity, parse_mac};
+use crate::dhcp::identity::{is_virtual, parse_mac};
 use crate::model::annotation::{
     HARDWARE_ADDRESS, LEASE_NAME, MACVLAN_NAME, RP_FILTER, SERVICE_INTERFACE, SERVICE_VLAN,
 };
@@ -30,7 +30,7 @@ pub fn permitted(policy: &Policy, default: &[&str], key: &ServiceKey, view: &Arc
     }
     for name in INFRASTRUCTURE {
         let Some(value) = view.annotation(name) else { continue };
-        let Some(setting) = refused(policy, default, key, view, name, value) else { continue };
+        let Some(setting) = refused(policy, default, key, name, value) else { continue };
         let text = format!(
             "{name}: namespace {} may not choose `{value}`; {setting} permits it, or svc_infrastructure_namespaces all of this \
              to the namespace",
@@ -54,21 +54,20 @@ fn refused(
     policy: &Policy,
     default: &[&str],
     key: &ServiceKey,
-    view: &ServiceView,
     name: &str,
     value: &str,
 ) -> Option<&'static str> {
     let (permitted, setting) = match name {
+        // `auto` is any interface of this host, by the subnet of the address.
         SERVICE_INTERFACE => {
-            let usual = value == "auto" || default.contains(&value);
-            (usual || policy.interfaces.contains(value), "svc_interfaces")
+            (default.contains(&value) || policy.interfaces.contains(value), "svc_interfaces")
         }
         SERVICE_VLAN => (policy.vlans.contains(value), "svc_vlans"),
         MACVLAN_NAME | RP_FILTER => (policy.macvlan, "svc_macvlan"),
         HARDWARE_ADDRESS => {
-            // Without a choice the agent writes this one.
-            let derived = parse_mac(value) == Some(Identity::mac_of(&view.uid));
-            (derived || policy.hardware_addresses, "svc_hwaddr")
+            // What agents of both programs write is not the address of a device.
+            let virtual_address = parse_mac(value).is_none_or(is_virtual);
+            (virtual_address || policy.hardware_addresses, "svc_hwaddr")
         }
         _ => (may_name(policy, key, value), "svc_lease_names"),
     };
@@ -86,6 +85,7 @@ fn may_name(policy: &Policy, key: &ServiceKey, text: &str) -> bool {
 mod tests {
     use super::*;
     use crate::config::Namespaces;
+    use crate::dhcp::identity::Identity;
 
     fn key() -> ServiceKey {
         ServiceKey { namespace: "shop".into(), name: "web".into() }
@@ -115,7 +115,7 @@ mod tests {
         // By default, with the settings above, and whether the Service is withheld otherwise.
         for (name, value, by_default, by_setting, withheld) in [
             (SERVICE_INTERFACE, "eth0", true, true, false),
-            (SERVICE_INTERFACE, "auto", true, true, false),
+            (SERVICE_INTERFACE, "auto", false, false, true),
             (SERVICE_INTERFACE, "eth1", false, true, true),
             (SERVICE_INTERFACE, "lo", false, false, true),
             (SERVICE_VLAN, "eth0.7", false, true, true),
@@ -123,7 +123,9 @@ mod tests {
             (MACVLAN_NAME, "web", false, true, true),
             (RP_FILTER, "0", false, true, false),
             (HARDWARE_ADDRESS, &own, true, true, false),
-            (HARDWARE_ADDRESS, "02:00:00:00:00:01", false, true, false),
+            (HARDWARE_ADDRESS, "02:00:00:00:00:01", true, true, false),
+            (HARDWARE_ADDRESS, "00:00:6c:00:00:01", true, true, false),
+            (HARDWARE_ADDRESS, "3c:ec:ef:00:00:01", false, true, false),
             (LEASE_NAME, "kubevip-common", true, true, false),
             (LEASE_NAME, "shop/kubevip-common", true, true, false),
             (LEASE_NAME, "common", false, false, false),

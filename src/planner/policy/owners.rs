@@ -1,6 +1,6 @@
 //! Addresses that Services of several namespaces ask for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::super::plan::values::{Issue, ServicePlan};
@@ -10,13 +10,15 @@ use crate::model::{ServiceKey, ServiceView};
 
 /// Takes an address from every Service but those of the namespace that has it, and of those that name the same sharing key.
 ///
-/// The Service that is announced with it has it, else the oldest.
+/// The Service with it in the status has it, whether it still asks for it or not, else the oldest.
 pub fn separate_tenants(services: &mut BTreeMap<ServiceKey, ServicePlan>) {
     let mut owners = BTreeMap::new();
     for (key, service) in services.iter() {
-        for address in &service.addresses {
-            let announced = service.view.announced().any(|announced| announced == *address);
-            let candidate = (!announced, service.view.created, key.clone(), sharing_key(&service.view));
+        let written: BTreeSet<IpAddr> = service.view.status.iter().filter_map(|entry| entry.ip).collect();
+        let asked: BTreeSet<IpAddr> = service.addresses.iter().copied().collect();
+        for address in written.union(&asked) {
+            let new = !written.contains(address);
+            let candidate = (new, service.view.created, key.clone(), sharing_key(&service.view));
             let owner = owners.entry(*address).or_insert_with(|| candidate.clone());
             // The least has the address.
             if candidate < *owner {
@@ -50,7 +52,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::annotation::VIP_HOST;
     use crate::model::service::Ingress;
 
     const ADDRESS: &str = "192.0.2.65";
@@ -59,7 +60,6 @@ mod tests {
         let ip = ADDRESS.parse().ok();
         let mut view = ServiceView { created, ..ServiceView::default() };
         if announced {
-            view.annotations.insert(VIP_HOST.into(), "node-1".into());
             view.status = vec![Ingress { ip, ..Ingress::default() }];
         }
         view.annotations.extend(sharing.map(|value| (SHARING_KEY.to_owned(), value.to_owned())));
@@ -71,7 +71,7 @@ mod tests {
         let key = |namespace: &str| ServiceKey { namespace: namespace.into(), name: "web".into() };
         let mut services = BTreeMap::from([(key("a"), a), (key("b"), b)]);
         separate_tenants(&mut services);
-        for service in services.values() {
+        for service in services.values().filter(|service| service.view.status.is_empty()) {
             assert_eq!(service.addresses.is_empty(), !service.issues.is_empty());
         }
         services
@@ -90,5 +90,8 @@ mod tests {
         assert_eq!(kept(service(1, false, Some("x")), service(2, true, None)), ["b"]);
         assert_eq!(kept(service(1, false, Some("x")), service(2, true, Some("y"))), ["b"]);
         assert_eq!(kept(service(1, false, Some("x")), service(2, true, Some("x"))), ["a", "b"]);
+        // Without its status being cleared a Service leads traffic for the address to its endpoints.
+        let stale = ServicePlan { addresses: Vec::new(), ..service(2, true, None) };
+        assert_eq!(kept(service(1, false, None), stale), [""; 0]);
     }
 }
