@@ -26,8 +26,8 @@ pub enum WatchEvent {
     Services(Change<(ServiceKey, ServiceView)>),
     Endpoints(Change<Slice>),
     Nodes(Change<NodeView>),
-    /// Addresses of all names that are to be resolved.
-    Names(BTreeMap<String, Vec<IpAddr>>),
+    /// The addresses of a DNS name; none if it is not resolved any more.
+    Name(String, Vec<IpAddr>),
     /// ServiceCIDRs by name.
     Cidrs(Change<(String, Vec<Prefix>)>),
     /// The control plane's VIPs, from an object that names them.
@@ -96,7 +96,12 @@ impl Cache {
                 self.reserve();
                 self.state.node_labels = self.nodes.get(&context.me).map(|node| node.provided.clone());
             }
-            WatchEvent::Names(names) => self.state.names = names,
+            WatchEvent::Name(name, addresses) if addresses.is_empty() => {
+                self.state.names.remove(&name);
+            }
+            WatchEvent::Name(name, addresses) => {
+                self.state.names.insert(name, addresses);
+            }
             WatchEvent::Cidrs(change) => {
                 apply_to(&mut self.cidrs, change, |cidr| cidr);
                 self.state.service_cidrs = self.cidrs.values().flatten().copied().collect();
@@ -309,6 +314,19 @@ mod tests {
     fn delete(cache: &mut Cache, plan: &Plan) {
         let deleted = WatchEvent::Services(Change::Deleted((key(), view(true))));
         cache.apply(at(0), deleted, &context(), plan);
+    }
+
+    #[test]
+    fn each_resolved_name_is_known_at_once_and_the_others_stay() {
+        let (mut cache, none) = (Cache::new(BTreeSet::new()), Plan::default());
+        let mut names = |name: &str, addresses: &[IpAddr]| {
+            cache.apply(at(0), WatchEvent::Name(name.into(), addresses.to_vec()), &context(), &none);
+            cache.state.names.keys().cloned().collect::<Vec<_>>()
+        };
+        let address: IpAddr = ADDRESS.parse().unwrap();
+        assert_eq!(names("a.example", &[address]), ["a.example"]);
+        assert_eq!(names("b.example", &[address]), ["a.example", "b.example"]);
+        assert_eq!(names("a.example", &[]), ["b.example"]);
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! `cache` is what is known of the cluster. `control_plane` and `plan` compute, with `select`, `addresses`, `reserved`,
-//! `leases`, `dhcp_clients`, `endpoints`, `placement`, `policy`, `rendezvous` and `routes`. `watches` fill the cache; `driver` plans whenever it has changed.
+//! `leases`, `dhcp_clients`, `endpoints`, `placement`, `policy`, `rendezvous` and `routes`. `watches` and `dns` fill the cache,
+//! `lookups` is when `dns` asks; `driver` plans whenever the cache has changed.
 
 pub mod addresses;
 pub mod cache;
@@ -17,6 +18,7 @@ mod dns;
 pub mod driver;
 pub mod endpoints;
 pub mod leases;
+mod lookups;
 mod placement;
 pub mod plan;
 pub mod policy;

@@ -42,7 +42,7 @@ pub(super) fn start(
     events: &mpsc::Sender<WatchEvent>,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    tasks.spawn(dns::look_up(names, options.dns_mode, WatchEvent::Names, events.clone()));
+    tasks.spawn(dns::look_up(names, options.dns_mode, WatchEvent::Name, events.clone()));
     if !context.services {
         return tasks;
     }
