@@ -361,7 +361,7 @@ settings! {
             "Publish the gateway's external address in the status of Services with a port mapping.";
         ServicesMdns services_mdns: bool as Kind::Bool, default "false",
             flags ["servicesMdns"], env ["svc_mdns"], file ["servicesMdns"],
-            "Publish a name for every Service in the local network (mDNS): `<service>-<namespace>.local`.";
+            "Publish a name for every Service in the local network (mDNS): `<service>-<namespace>.local`. A name of more than 63 bytes is cut and ends with a hash.";
         MirrorInterface mirror_interface: Option<String> as Kind::Text, default "",
             flags ["mirrorDestInterface"], env ["mirror_dest_interface"], file ["mirrorDestInterface"],
             "Mirror the traffic of the Services' interface to this interface.";

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::model::annotation::{MDNS, MDNS_NAME};
+use crate::model::hash::fnv1a;
 use crate::model::service::Protocol;
 use crate::model::validation::is_name;
 use crate::model::{ServiceKey, ServiceView};
@@ -15,6 +16,8 @@ const MAX_SERVICE: usize = 15;
 
 /// Longest label (RFC 1035 §2.3.4).
 const MAX_LABEL: usize = 63;
+/// Room in a shortened name for what `mdns-sd` appends after a conflict: `-2`, or ` (10)` to the name of a service.
+const CONFLICT_ROOM: usize = 5;
 
 /// A host name with its addresses and services.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,13 +37,27 @@ pub struct HostRecord {
 /// What is wrong with its annotation.
 pub fn requested_name(key: &ServiceKey, view: &ServiceView, all: bool) -> Result<Option<String>, String> {
     let Some(text) = view.annotation(MDNS) else {
-        return Ok(all.then(|| format!("{}-{}", key.name, key.namespace)));
+        return Ok(all.then(|| shorten(format!("{}-{}", key.name, key.namespace))));
     };
     let label = text.trim_end_matches('.').trim_end_matches(".local");
     if label.contains('.') || !is_name(label) || label.len() > MAX_LABEL {
         return Err(format!("{MDNS}: `{text}` is not a host name such as `web` or `web.local`"));
     }
     Ok(Some(label.to_lowercase()))
+}
+
+/// A name that fits into a label: a longer one is cut, and ends with a hash of the whole.
+fn shorten(name: String) -> String {
+    if name.len() <= MAX_LABEL {
+        return name;
+    }
+    let end = format!("-{:016x}", fnv1a(name.as_bytes()));
+    format!("{}{end}", cut(&name, MAX_LABEL - CONFLICT_ROOM - end.len()))
+}
+
+/// The first characters of a text, at most so many bytes.
+fn cut(text: &str, most: usize) -> &str {
+    text.get(..text.floor_char_boundary(most)).unwrap_or_default()
 }
 
 /// A name assigned to a Service.
@@ -93,20 +110,15 @@ fn published_name<'a>(view: &'a ServiceView, requested: &str) -> Option<&'a str>
 /// The requested name with a number.
 fn numbered(requested: &str, number: u32) -> String {
     let end = format!("-{number}");
-    let room = requested.len().min(MAX_LABEL - end.len());
-    format!("{}{end}", requested.get(..room).unwrap_or_default())
+    format!("{}{end}", cut(requested, MAX_LABEL - end.len()))
 }
 
 /// The host record of a Service.
 pub fn host_record(host: Host, view: &ServiceView, addresses: BTreeSet<IpAddr>) -> HostRecord {
     let Host { name: host, known } = host;
     let of_port = |(name, protocol, port): &(String, Protocol, u16)| {
-        let protocol = match protocol {
-            Protocol::Tcp => "_tcp",
-            Protocol::Udp => "_udp",
-            Protocol::Sctp => return None,
-        };
-        (name.len() <= MAX_SERVICE).then(|| (format!("_{name}.{protocol}"), *port))
+        let protocol = transport(*protocol)?;
+        is_service_name(name).then(|| (format!("_{name}.{protocol}"), *port))
     };
     let mut services: BTreeMap<String, u16> = view.named_ports.iter().filter_map(of_port).collect();
     if services.is_empty() {
@@ -114,6 +126,42 @@ pub fn host_record(host: Host, view: &ServiceView, addresses: BTreeSet<IpAddr>) 
         services.insert(ANY.to_owned(), first);
     }
     HostRecord { host, addresses, services, known }
+}
+
+/// None for SCTP, which service discovery does not know.
+fn transport(protocol: Protocol) -> Option<&'static str> {
+    match protocol {
+        Protocol::Tcp => Some("_tcp"),
+        Protocol::Udp => Some("_udp"),
+        Protocol::Sctp => None,
+    }
+}
+
+/// Whether the name of a port can be a service name (RFC 6335 §5.1), without its underscore. Kubernetes permits others.
+fn is_service_name(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    (1..=MAX_SERVICE).contains(&name.len())
+        && name.bytes().all(legal)
+        && name.bytes().any(|byte| byte.is_ascii_alphabetic())
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+        && !name.contains("--")
+}
+
+/// The named ports of a Service that are not published, as a problem to report.
+pub fn port_problem(view: &ServiceView) -> Option<String> {
+    let wrong = view
+        .named_ports
+        .iter()
+        .filter(|(name, protocol, _)| transport(*protocol).is_some() && !is_service_name(name));
+    let wrong: Vec<String> = wrong.map(|(name, ..)| format!("`{name}`")).collect();
+    (!wrong.is_empty()).then(|| {
+        format!(
+            "mDNS cannot publish port {}: rename it to at most {MAX_SERVICE} letters, digits and single hyphens, with a \
+             letter (RFC 6335)",
+            wrong.join(", ")
+        )
+    })
 }
 
 pub fn control_plane(host: String, addresses: BTreeSet<IpAddr>, port: u16) -> HostRecord {
@@ -141,6 +189,36 @@ mod tests {
         for text in ["shop.example.com", "a b", "-", "192.0.2.1"] {
             assert_eq!(of(Some(text), true), Err(()), "{text}");
         }
+    }
+
+    #[test]
+    fn a_name_that_does_not_fit_is_cut_and_stays_unique() {
+        let name = |service: &str, namespace: &str| {
+            let key = ServiceKey { namespace: namespace.into(), name: service.into() };
+            requested_name(&key, &view(None), true).unwrap().unwrap()
+        };
+        // The longest that fits.
+        let fits = format!("{}-lab", "a".repeat(59));
+        assert_eq!(name(&"a".repeat(59), "lab"), fits);
+        let long = name(&"a".repeat(60), "lab");
+        assert_eq!(long, format!("{}-f535409c2d3198ab", "a".repeat(41)), "the same in every release");
+        assert_ne!(long, name(&"a".repeat(61), "lab"));
+        assert_ne!(long, name(&"a".repeat(60), "lob"));
+        for service in ["a".repeat(63), "é".repeat(40), format!("a{}", "é".repeat(40)), "漢".repeat(30)] {
+            let short = name(&service, &"n".repeat(63));
+            assert!(is_short(&short) && service.starts_with(short.rsplit_once('-').unwrap().0), "{short}");
+            // A conflict appends to it, and that is recognized.
+            let next = numbered(&short, 99);
+            assert!(next.starts_with(&short) && next.len() <= MAX_LABEL);
+        }
+        let is_cut = |text: &str, most, expected: &str| assert_eq!(cut(text, most), expected);
+        is_cut("aé", 2, "a");
+        is_cut("aé", 3, "aé");
+        is_cut("aé", 9, "aé");
+    }
+
+    fn is_short(name: &str) -> bool {
+        name.len() <= MAX_LABEL - CONFLICT_ROOM
     }
 
     /// The records of Services, each with its own name, its requested name, and its earlier name.
@@ -206,5 +284,48 @@ mod tests {
         assert_eq!(told.services, [("_http._tcp".to_owned(), 80), ("_dns._udp".to_owned(), 53)].into());
         let plain = ServiceView { ports: vec![(Protocol::Tcp, 8080)], ..ServiceView::default() };
         assert_eq!(host_record(web(), &plain, BTreeSet::new()).services, [(ANY.to_owned(), 8080)].into());
+    }
+
+    /// Kubernetes accepts each of these, and one of them kept all names after it from being published.
+    #[test]
+    fn a_port_that_cannot_be_a_service_is_left_out_and_reported() {
+        for (name, expected) in [
+            ("http", true),
+            ("a", true),
+            ("a-b", true),
+            ("8080a", true),
+            ("a23456789012345", true),
+            ("a234567890123456", false),
+            ("80", false),
+            ("8-0", false),
+            ("a--b", false),
+            ("-a", false),
+            ("a-", false),
+            ("a.b", false),
+            ("", false),
+        ] {
+            assert_eq!(is_service_name(name), expected, "{name}");
+        }
+        let of = |names: &[&str]| {
+            let ports = names.iter().map(|name| ((*name).to_owned(), Protocol::Tcp, 80)).collect();
+            let view = ServiceView {
+                named_ports: ports,
+                ports: vec![(Protocol::Tcp, 80)],
+                ..ServiceView::default()
+            };
+            let web = Host { name: "web".into(), known: false };
+            let services: Vec<String> =
+                host_record(web, &view, BTreeSet::new()).services.into_keys().collect();
+            (services, port_problem(&view))
+        };
+        assert_eq!(of(&["http"]), (vec!["_http._tcp".to_owned()], None));
+        let (services, problem) = of(&["8080", "a--b", "http"]);
+        assert_eq!(services, ["_http._tcp"]);
+        assert!(problem.unwrap().contains("port `8080`, `a--b`:"));
+        // Its addresses have the name all the same.
+        assert_eq!(of(&["8080"]).0, [ANY]);
+        let view =
+            ServiceView { named_ports: vec![("80".into(), Protocol::Sctp, 80)], ..ServiceView::default() };
+        assert_eq!(port_problem(&view), None);
     }
 }

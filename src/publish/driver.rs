@@ -194,6 +194,7 @@ impl Driver {
         let lines = lines.collect();
         self.report.status.send_modify(|status| status.names = lines);
         self.record(self.sources.name_events());
+        self.report_issues();
     }
 
     /// The control plane's host record, while this host is leader.

@@ -51,6 +51,7 @@ fn describe(issue: &Issue, me: &str) -> (&'static str, String) {
         Issue::Annotation(text) => ("AnnotationIgnored", text.clone()),
         Issue::Lease(text) => ("NoLease", format!("node {me}: {text}")),
         Issue::Gateway(text) => ("PortNotForwarded", text.clone()),
+        Issue::Name(text) => ("NameNotPublished", text.clone()),
         Issue::Reported { address, node } => {
             let text = format!(
                 "node {node} reports {address} as its own address; kube-vip still announces it: start the \
@@ -73,7 +74,7 @@ impl Sources {
         let mut issues: BTreeSet<Issue> = service.issues.iter().cloned().collect();
         issues.extend(of(&self.host.blocked, Issue::Blocked));
         issues.extend(of(&self.host.conflicts, Issue::Conflict));
-        issues.extend(self.name_issue(key, service).map(Issue::Annotation));
+        issues.extend(self.name_issues(key, service));
         issues
     }
 

@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use super::Sources;
 use crate::cluster::event::Event;
 use crate::mdns::driver::HostRecords;
-use crate::mdns::records::{assign_names, host_record, requested_name};
+use crate::mdns::records::{assign_names, host_record, port_problem, requested_name};
 use crate::model::ServiceKey;
 use crate::model::annotation::MDNS_NAME;
-use crate::planner::plan::ServicePlan;
+use crate::planner::plan::{Issue, ServicePlan};
 
 impl Sources {
     /// The host records of Services whose addresses this node announces.
@@ -26,9 +26,12 @@ impl Sources {
         records
     }
 
-    /// What is wrong with the name that a Service requests.
-    pub(super) fn name_issue(&self, key: &ServiceKey, service: &ServicePlan) -> Option<String> {
-        requested_name(key, &service.view, self.options.names).err()
+    /// What is wrong with the name that a Service requests, and with the ports of one that this node publishes.
+    pub(super) fn name_issues(&self, key: &ServiceKey, service: &ServicePlan) -> Vec<Issue> {
+        let requested = requested_name(key, &service.view, self.options.names).err().map(Issue::Annotation);
+        let published = self.names.contains_key(&key.to_string());
+        let ports = port_problem(&service.view).filter(|_| published).map(Issue::Name);
+        requested.into_iter().chain(ports).collect()
     }
 
     /// Names that differ from the requested ones, as Events.

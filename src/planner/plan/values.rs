@@ -259,6 +259,8 @@ pub enum Issue {
     Lease(String),
     /// A port mapping failed.
     Gateway(String),
+    /// The Service's name, or a port of it, is not published by mDNS.
+    Name(String),
     /// A node reports an announced address as its own.
     Reported {
         address: IpAddr,
