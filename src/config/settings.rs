@@ -150,7 +150,7 @@ settings! {
             "DISCOVER rounds without a reply before retrying only every 5 minutes; 0: retry every minute forever.";
         Mdns mdns: Option<String> as Kind::Text, default "",
             flags ["mdns"], env ["vip_mdns"], file ["mdns"],
-            "Name of the control plane in the local network (mDNS), such as `k8s.local`.";
+            "Name of the control plane in the local network (mDNS), such as `k8s.local`. No Service gets it, where it is set for the process that announces Services.";
         LoGlobalScope lo_global_scope: bool as Kind::Bool, default "false",
             flags ["loInterfaceGlobalScope"], env ["vip_interfaceloglobal"], file ["loInterfaceGlobalScope"],
             "On `lo`, give the VIP global instead of host scope.";

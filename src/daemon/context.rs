@@ -145,6 +145,7 @@ pub(super) fn publish_options(config: &Config) -> publish::Options {
         me: config.node_name.clone(),
         write_status: services.is_some_and(|services| services.publish),
         names: services.is_some() && config.mdns.services,
+        reserved_name: config.mdns.control_plane.clone(),
         upnp: config.upnp.policy,
         upnp_status: config.upnp.status,
     }

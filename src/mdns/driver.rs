@@ -4,19 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use mdns_sd::{DaemonEvent, IfKind, IfPredicate, ServiceDaemon, ServiceInfo};
+use mdns_sd::{DaemonEvent, IfKind, IfPredicate, ServiceDaemon};
 use tokio::sync::watch;
 
-use super::records::HostRecord;
+use super::records::{HostRecord, HostRecords, PublishedNames, fits};
+use super::responder::{Responder, register, withdraw};
 use crate::host::HostWatch;
+use crate::model::LogOnChange;
+use crate::watch_ext;
 
 /// Limit for the goodbye packets (RFC 6762 §10.1).
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(300);
-
-/// Host records to publish, by owner.
-pub type HostRecords = BTreeMap<String, HostRecord>;
-/// The published name of each owner: differs from the requested one after a conflict.
-pub type PublishedNames = BTreeMap<String, String>;
+/// Interval at which a record that could not be registered is registered again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
 pub struct Driver {
     interface: String,
@@ -29,6 +29,7 @@ pub struct Driver {
     own: BTreeSet<IpAddr>,
     /// Registered records, with the full names that withdraw them.
     registered: BTreeMap<String, (HostRecord, Vec<String>)>,
+    problems: LogOnChange,
 }
 
 impl Driver {
@@ -47,6 +48,7 @@ impl Driver {
             daemon: None,
             own: BTreeSet::new(),
             registered: BTreeMap::new(),
+            problems: LogOnChange::default(),
         };
         (driver, wanted_in, published_out)
     }
@@ -55,14 +57,19 @@ impl Driver {
     pub async fn run(mut self) {
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
-            let own = if wanted.is_empty() { BTreeSet::new() } else { self.own_addresses() };
-            if let Err(error) = self.apply(&wanted, own) {
-                tracing::warn!(interface = self.interface, "cannot publish names by mDNS: {error}");
-            }
+            self.apply(&wanted).await;
             let event = async {
                 match &self.daemon {
                     Some((_, events)) => events.recv_async().await.ok(),
                     None => std::future::pending().await,
+                }
+            };
+            let missing = wanted.keys().any(|owner| !self.registered.contains_key(owner));
+            let retry = async {
+                if missing {
+                    tokio::time::sleep(RETRY_INTERVAL).await;
+                } else {
+                    std::future::pending().await
                 }
             };
             tokio::select! {
@@ -76,13 +83,39 @@ impl Driver {
                         self.registered.clear();
                     }
                 },
+                () = retry => {}
             }
         }
-        drop(self.apply(&HostRecords::new(), BTreeSet::new()));
+        self.apply(&HostRecords::new()).await;
         if let Some((daemon, _)) = &self.daemon
             && let Ok(ended) = daemon.shutdown()
         {
             drop(tokio::time::timeout(SHUTDOWN_TIMEOUT, ended.recv_async()).await);
+        }
+    }
+
+    /// Publishes exactly the wanted records.
+    async fn apply(&mut self, wanted: &HostRecords) {
+        if wanted.is_empty() && self.registered.is_empty() {
+            watch_ext::set(&self.published, PublishedNames::new());
+            return;
+        }
+        let own = if wanted.is_empty() { BTreeSet::new() } else { self.own_addresses() };
+        match self.responder(own) {
+            Ok(responder) => {
+                self.problems.clear();
+                self.update(&responder, wanted).await;
+            }
+            Err(error) => {
+                if self.problems.set(error.to_string()) {
+                    tracing::warn!(interface = self.interface, "cannot publish names by mDNS: {error}");
+                }
+                for (owner, record) in
+                    wanted.iter().filter(|(owner, _)| !self.registered.contains_key(*owner))
+                {
+                    self.publish(owner, Err(failure(record, &error)));
+                }
+            }
         }
     }
 
@@ -92,11 +125,8 @@ impl Driver {
         interface.map(|interface| host.own_addresses(interface.index).collect()).unwrap_or_default()
     }
 
-    /// Publishes exactly the wanted records, from these addresses.
-    fn apply(&mut self, wanted: &HostRecords, own: BTreeSet<IpAddr>) -> mdns_sd::Result<()> {
-        if wanted.is_empty() && self.registered.is_empty() {
-            return Ok(());
-        }
+    /// The running daemon, or a new one. It sends from these addresses, too.
+    fn responder(&mut self, own: BTreeSet<IpAddr>) -> mdns_sd::Result<ServiceDaemon> {
         let daemon = match &self.daemon {
             Some((daemon, _)) => daemon.clone(),
             None => {
@@ -107,39 +137,69 @@ impl Driver {
             }
         };
         if !own.is_subset(&self.own) {
-            self.own.extend(own);
-            let (interface, own) = (self.interface.clone(), self.own.clone());
+            let all: BTreeSet<IpAddr> = self.own.union(&own).copied().collect();
+            let (interface, own) = (self.interface.clone(), all.clone());
             // A single address would select all of the interface's, and the goodbye would be lost with an address that goes.
             let ours = IfPredicate::new(move |seen| seen.name == interface && own.contains(&seen.ip()));
             daemon.enable_interface(IfKind::Predicate(ours))?;
+            self.own = all;
         }
-        let gone = |owner: &String, (named, _): &mut (HostRecord, _)| {
-            !wanted.get(owner).is_some_and(|now| same(now, named))
-        };
-        for (owner, (named, full)) in self.registered.extract_if(.., gone) {
-            tracing::info!(name = format!("{}.local", named.host), "withdrawing a name");
-            full.iter().try_for_each(|full| daemon.unregister(full).map(drop))?;
-            self.published.send_modify(|published| drop(published.remove(&owner)));
+        Ok(daemon)
+    }
+
+    /// Registers exactly the wanted records. One that cannot be registered does not prevent the others.
+    async fn update(&mut self, responder: &impl Responder, wanted: &HostRecords) {
+        for (_, (record, full_names)) in self.outdated(wanted) {
+            tracing::info!(name = format!("{}.local", record.host), "withdrawing a name");
+            withdraw(responder, &full_names).await;
         }
-        for (owner, named) in wanted {
+        for (owner, record) in wanted {
             if self.registered.contains_key(owner) {
                 continue;
             }
-            let mut full = Vec::new();
-            let addresses: Vec<IpAddr> = named.addresses.iter().copied().collect();
-            for (kind, port) in &named.services {
-                let none: [(&str, &str); 0] = [];
-                let (kind, host) = (format!("{kind}.local."), format!("{}.local.", named.host));
-                let mut info = ServiceInfo::new(&kind, &named.host, &host, &addresses[..], *port, &none[..])?;
-                info.set_requires_probe(!named.known);
-                full.push(info.get_fullname().to_owned());
-                daemon.register(info)?;
+            // A name that this node has published so far stays without a probe: the rest of the record has changed.
+            let kept =
+                self.published.borrow().get(owner).is_some_and(|name| *name == Ok(record.host.clone()));
+            match register(responder, record, !record.known && !kept).await {
+                Ok(full_names) => {
+                    tracing::info!(name = format!("{}.local", record.host), "publishing a name");
+                    self.registered.insert(owner.clone(), (record.clone(), full_names));
+                    self.publish(owner, Ok(record.host.clone()));
+                }
+                Err(error) => {
+                    let why = failure(record, &error);
+                    if self.publish(owner, Err(why.clone())) {
+                        tracing::warn!(owner, "{why}");
+                    }
+                }
             }
-            tracing::info!(name = format!("{}.local", named.host), "publishing a name");
-            self.registered.insert(owner.clone(), (named.clone(), full));
-            self.published.send_modify(|published| drop(published.insert(owner.clone(), named.host.clone())));
         }
-        Ok(())
+        self.published.send_if_modified(|published| {
+            let before = published.len();
+            published.retain(|owner, _| wanted.contains_key(owner));
+            published.len() != before
+        });
+    }
+
+    /// Takes out the registered records that are not wanted as they are. One that was renamed after a conflict is wanted
+    /// under either name.
+    fn outdated(&mut self, wanted: &HostRecords) -> BTreeMap<String, (HostRecord, Vec<String>)> {
+        let published = self.published.borrow();
+        let gone = |owner: &String, (record, _): &mut (HostRecord, _)| {
+            let Some(now) = wanted.get(owner) else { return true };
+            let renamed = || published.get(owner).is_some_and(|name| *name == Ok(now.host.clone()));
+            let same = (&now.addresses, &now.services) == (&record.addresses, &record.services);
+            !same || !(now.host == record.host || renamed())
+        };
+        self.registered.extract_if(.., gone).collect()
+    }
+
+    /// Returns whether that is new.
+    fn publish(&self, owner: &str, name: Result<String, String>) -> bool {
+        self.published.send_if_modified(|published| {
+            let before = published.insert(owner.to_owned(), name.clone());
+            before != Some(name)
+        })
     }
 
     fn on_event(&mut self, event: DaemonEvent) {
@@ -147,14 +207,136 @@ impl Driver {
         // Only names of hosts: those of their services follow.
         let label = |name: &str| name.trim_end_matches('.').trim_end_matches(".local").to_owned();
         let (before, after) = (label(&change.original), label(&change.new_name));
-        let owner = self.registered.iter().find(|(_, (named, _))| named.host == before);
+        let owner = self.registered.iter().find(|(_, (record, _))| record.host == before);
         if let Some((owner, _)) = owner {
             tracing::warn!(before, after, "another host has the name");
-            self.published.send_modify(|published| drop(published.insert(owner.clone(), after)));
+            let name = if fits(&after) {
+                Ok(after)
+            } else {
+                Err(format!(
+                    "another host has the name {before}.local, and {after}.local is too long: choose a shorter one"
+                ))
+            };
+            self.publish(owner, name);
         }
     }
 }
 
-fn same(a: &HostRecord, b: &HostRecord) -> bool {
-    (&a.host, &a.addresses, &a.services) == (&b.host, &b.addresses, &b.services)
+fn failure(record: &HostRecord, error: &mdns_sd::Error) -> String {
+    format!("cannot publish {}.local by mDNS: {error}", record.host)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use mdns_sd::{DnsNameChange, Error, RRType, ServiceInfo};
+
+    use super::*;
+
+    /// Notes what is registered, with whether it is probed for, and rejects what `mdns-sd` rejects.
+    #[derive(Default)]
+    struct Fake(Mutex<Vec<String>>);
+
+    impl Responder for Fake {
+        fn register(&self, info: ServiceInfo) -> mdns_sd::Result<()> {
+            if info.get_type().contains("--") {
+                return Err(Error::Msg("Service name must not contain '--'".into()));
+            }
+            let probe = if info.requires_probe() { "probe" } else { "known" };
+            self.0.lock().unwrap().push(format!("{probe} {}", info.get_fullname()));
+            Ok(())
+        }
+
+        fn unregister(&self, full_name: &str) -> mdns_sd::Result<()> {
+            self.0.lock().unwrap().push(format!("withdraw {full_name}"));
+            Ok(())
+        }
+    }
+
+    impl Fake {
+        fn calls(&self) -> Vec<String> {
+            std::mem::take(&mut *self.0.lock().unwrap())
+        }
+    }
+
+    fn record(host: &str, kinds: &[&str]) -> HostRecord {
+        HostRecord {
+            host: host.into(),
+            addresses: [IpAddr::from([192, 0, 2, 1])].into(),
+            services: kinds.iter().map(|kind| (format!("_{kind}._tcp"), 80)).collect(),
+            known: false,
+        }
+    }
+
+    fn driver() -> (Driver, watch::Receiver<PublishedNames>) {
+        let host = watch::Sender::default().subscribe();
+        let (driver, _, published) = Driver::new("eth0", host);
+        (driver, published)
+    }
+
+    fn wanted(records: &[(&str, HostRecord)]) -> HostRecords {
+        records.iter().map(|(owner, record)| ((*owner).to_owned(), record.clone())).collect()
+    }
+
+    #[tokio::test]
+    async fn a_record_that_cannot_be_registered_is_withdrawn_and_the_rest_is_published() {
+        let (mut driver, published) = driver();
+        let fake = Fake::default();
+        let records = wanted(&[("a", record("bad", &["a", "b--c"])), ("b", record("web", &["http"]))]);
+        driver.update(&fake, &records).await;
+        let (begun, withdrawn) = ("probe bad._a._tcp.local.", "withdraw bad._a._tcp.local.");
+        assert_eq!(fake.calls(), [begun, withdrawn, "probe web._http._tcp.local."]);
+        assert!(
+            published.borrow()["a"].as_ref().unwrap_err().starts_with("cannot publish bad.local by mDNS: ")
+        );
+        assert_eq!(published.borrow()["b"], Ok("web".into()));
+        // It is tried again, and the others are left alone.
+        driver.update(&fake, &records).await;
+        assert_eq!(fake.calls(), [begun, withdrawn]);
+        driver.update(&fake, &wanted(&[("a", record("bad", &["a"]))])).await;
+        assert_eq!(fake.calls(), ["withdraw web._http._tcp.local.", begun]);
+        assert_eq!(*published.borrow(), [("a".to_owned(), Ok("bad".to_owned()))].into());
+    }
+
+    #[tokio::test]
+    async fn only_a_name_that_is_new_here_is_probed_for() {
+        let (mut driver, _published) = driver();
+        let fake = Fake::default();
+        driver.update(&fake, &wanted(&[("a", record("web", &["http"]))])).await;
+        assert_eq!(fake.calls(), ["probe web._http._tcp.local."]);
+        driver.update(&fake, &wanted(&[("a", record("web", &["ssh"]))])).await;
+        assert_eq!(fake.calls(), ["withdraw web._http._tcp.local.", "known web._ssh._tcp.local."]);
+        driver.update(&fake, &wanted(&[("a", record("printer", &["ssh"]))])).await;
+        assert_eq!(fake.calls(), ["withdraw web._ssh._tcp.local.", "probe printer._ssh._tcp.local."]);
+        let known = HostRecord { known: true, ..record("moved", &["ssh"]) };
+        driver.update(&fake, &wanted(&[("b", known)])).await;
+        assert_eq!(fake.calls(), ["withdraw printer._ssh._tcp.local.", "known moved._ssh._tcp.local."]);
+    }
+
+    fn renamed(before: &str, after: &str) -> DaemonEvent {
+        DaemonEvent::NameChange(DnsNameChange {
+            original: format!("{before}.local."),
+            new_name: format!("{after}.local."),
+            rr_type: RRType::A,
+            intf_name: "eth0".into(),
+        })
+    }
+
+    #[tokio::test]
+    async fn a_renamed_record_stays_and_a_name_that_became_too_long_is_reported() {
+        let (mut driver, published) = driver();
+        let fake = Fake::default();
+        let long = "a".repeat(62);
+        let records = wanted(&[("a", record("web", &["http"])), ("b", record(&long, &["http"]))]);
+        driver.update(&fake, &records).await;
+        driver.on_event(renamed("web", "web-2"));
+        driver.on_event(renamed(&long, &format!("{long}-2")));
+        fake.calls();
+        assert_eq!(published.borrow()["a"], Ok("web-2".into()));
+        assert!(published.borrow()["b"].as_ref().unwrap_err().ends_with("is too long: choose a shorter one"));
+        let records = wanted(&[("a", record("web-2", &["http"])), ("b", record(&long, &["http"]))]);
+        driver.update(&fake, &records).await;
+        assert_eq!(fake.calls(), [""; 0]);
+    }
 }

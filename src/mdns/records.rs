@@ -27,9 +27,14 @@ pub struct HostRecord {
     pub addresses: BTreeSet<IpAddr>,
     /// Ports by service type, such as `_http._tcp`.
     pub services: BTreeMap<String, u16>,
-    /// Published before by this cluster: a takeover does not probe for conflicts.
+    /// Published by another node until now: the name is not probed for.
     pub known: bool,
 }
+
+/// Host records to publish, by owner.
+pub type HostRecords = BTreeMap<String, HostRecord>;
+/// The published name of each owner, or why there is none. It differs from the requested one after a conflict.
+pub type PublishedNames = BTreeMap<String, Result<String, String>>;
 
 /// The name that a Service requests, if any. With `all` every Service has one.
 ///
@@ -48,7 +53,7 @@ pub fn requested_name(key: &ServiceKey, view: &ServiceView, all: bool) -> Result
 
 /// A name that fits into a label: a longer one is cut, and ends with a hash of the whole.
 fn shorten(name: String) -> String {
-    if name.len() <= MAX_LABEL {
+    if fits(&name) {
         return name;
     }
     let end = format!("-{:016x}", fnv1a(name.as_bytes()));
@@ -60,51 +65,68 @@ fn cut(text: &str, most: usize) -> &str {
     text.get(..text.floor_char_boundary(most)).unwrap_or_default()
 }
 
-/// A name assigned to a Service.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Host {
-    /// Without `.local`.
-    pub name: String,
-    /// Published before by this cluster.
-    pub known: bool,
+/// Whether a name fits into a label.
+pub(super) fn fits(name: &str) -> bool {
+    name.len() <= MAX_LABEL
+}
+
+/// A Service that requests a name.
+struct Request<'a> {
+    key: &'a ServiceKey,
+    view: &'a ServiceView,
+    name: String,
+    /// The name that this node publishes.
+    own: Option<&'a str>,
 }
 
 /// Assigns a name to each Service. A published name stays, also one chosen after a conflict. Of several Services that
-/// request one name the oldest has it; the others have it with a number.
+/// request one name the oldest has it; the others have it with a number. No Service has the reserved name.
+///
+/// A name that this node publishes precedes those in annotations: an author of a Service can write these.
 pub fn assign_names<'a>(
     services: impl IntoIterator<Item = (&'a ServiceKey, &'a ServiceView)>,
     all: bool,
-) -> BTreeMap<&'a ServiceKey, Host> {
-    let requests = |(key, view): (&'a ServiceKey, &'a ServiceView)| {
-        Some((view.created, key, view, requested_name(key, view, all).ok()??))
+    reserved: Option<&str>,
+    published: &'a PublishedNames,
+) -> BTreeMap<&'a ServiceKey, String> {
+    let request = |(key, view): (&'a ServiceKey, &'a ServiceView)| {
+        let name = requested_name(key, view, all).ok()??;
+        let own = published.get(&key.to_string()).and_then(|name| name.as_deref().ok());
+        Some(Request { key, view, name, own })
     };
-    let mut requests: Vec<_> = services.into_iter().filter_map(requests).collect();
-    requests.sort_by_key(|(created, key, ..)| (*created, *key));
-    let mut taken: BTreeSet<String> = BTreeSet::new();
-    let mut hosts = BTreeMap::new();
-    for (_, key, view, requested) in &requests {
-        if let Some(name) = published_name(view, requested)
+    let mut requests: Vec<_> = services.into_iter().filter_map(request).collect();
+    requests.sort_by_key(|request| (request.view.created, request.key));
+    let mut taken: BTreeSet<String> = reserved.map(str::to_owned).into_iter().collect();
+    let mut names = BTreeMap::new();
+    let (own, others): (Vec<_>, Vec<_>) = requests.iter().partition(|request| request.own.is_some());
+    for Request { key, view, name: requested, own } in own.into_iter().chain(others) {
+        if let Some(name) = own.or_else(|| recorded_name(view))
+            && derives_from(name, requested)
             && taken.insert(name.to_owned())
         {
-            hosts.insert(*key, Host { name: name.to_owned(), known: true });
+            names.insert(*key, name.to_owned());
         }
     }
-    for (_, key, _, requested) in &requests {
-        if !hosts.contains_key(key) {
-            let names =
-                std::iter::once(requested.clone()).chain((2_u32..).map(|number| numbered(requested, number)));
-            let free = names.into_iter().find(|name| taken.insert(name.clone()));
-            hosts.extend(free.map(|name| (*key, Host { name, known: false })));
+    for Request { key, name: requested, .. } in &requests {
+        if !names.contains_key(key) {
+            let numbers = (2_u32..).map(|number| numbered(requested, number));
+            let mut candidates = std::iter::once(requested.clone()).chain(numbers);
+            names.extend(candidates.find(|name| taken.insert(name.clone())).map(|name| (*key, name)));
         }
     }
-    hosts
+    names
 }
 
-/// The published name of a Service, if it may still have it.
-fn published_name<'a>(view: &'a ServiceView, requested: &str) -> Option<&'a str> {
-    let name = view.annotation(MDNS_NAME)?.trim_end_matches(".local");
+/// The name that the announcing node has written to a Service. While no address is announced, its author may have.
+pub fn recorded_name(view: &ServiceView) -> Option<&str> {
+    view.announced().next()?;
+    view.annotation(MDNS_NAME)?.strip_suffix(".local")
+}
+
+/// Whether a name is the requested one, or that with a number.
+fn derives_from(name: &str, requested: &str) -> bool {
     let number = || name.rsplit_once('-')?.1.parse().ok();
-    (name == requested || number().is_some_and(|number| name == numbered(requested, number))).then_some(name)
+    name == requested || number().is_some_and(|number| name == numbered(requested, number))
 }
 
 /// The requested name with a number.
@@ -114,8 +136,7 @@ fn numbered(requested: &str, number: u32) -> String {
 }
 
 /// The host record of a Service.
-pub fn host_record(host: Host, view: &ServiceView, addresses: BTreeSet<IpAddr>) -> HostRecord {
-    let Host { name: host, known } = host;
+pub fn host_record(host: String, known: bool, view: &ServiceView, addresses: BTreeSet<IpAddr>) -> HostRecord {
     let of_port = |(name, protocol, port): &(String, Protocol, u16)| {
         let protocol = transport(*protocol)?;
         is_service_name(name).then(|| (format!("_{name}.{protocol}"), *port))
@@ -171,6 +192,8 @@ pub fn control_plane(host: String, addresses: BTreeSet<IpAddr>, port: u16) -> Ho
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::annotation::VIP_HOST;
+    use crate::model::service::Ingress;
 
     fn view(name: Option<&str>) -> ServiceView {
         let annotations = name.map(|name| (MDNS.to_owned(), name.to_owned()));
@@ -221,54 +244,98 @@ mod tests {
         name.len() <= MAX_LABEL - CONFLICT_ROOM
     }
 
-    /// The records of Services, each with its own name, its requested name, and its earlier name.
-    fn names(services: &[(&str, &str, &str)]) -> Vec<(String, bool)> {
+    /// A Service: its name, the requested one, the one in its annotation, and whether it is announced. The first of several
+    /// is the oldest.
+    type Row<'a> = (&'a str, &'a str, &'a str, bool);
+
+    /// The names of Services. `own` are those that this node publishes, with the name of the Service.
+    fn names(services: &[Row<'_>], reserved: Option<&str>, own: &[(&str, &str)]) -> Vec<String> {
+        let own = own.iter().map(|(service, name)| (format!("lab/{service}"), Ok((*name).to_owned())));
+        let own = own.collect();
         let services: Vec<(ServiceKey, ServiceView)> = (0..)
             .zip(services)
-            .map(|(created, (name, requested, noted))| {
-                let annotations = [(MDNS, *requested), (MDNS_NAME, *noted)];
+            .map(|(created, (name, requested, noted, announced))| {
+                let host = if *announced { "node-1" } else { "" };
+                let annotations = [(MDNS, *requested), (MDNS_NAME, *noted), (VIP_HOST, host)];
                 let annotations = annotations.iter().filter(|(_, value)| !value.is_empty());
                 let annotations = annotations.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-                let view =
-                    ServiceView { annotations: annotations.collect(), created, ..ServiceView::default() };
+                let ip = Some(IpAddr::from([192, 0, 2, 1]));
+                let view = ServiceView {
+                    annotations: annotations.collect(),
+                    status: announced.then(|| Ingress { ip, ..Ingress::default() }).into_iter().collect(),
+                    created,
+                    ..ServiceView::default()
+                };
                 (ServiceKey { namespace: "lab".into(), name: (*name).into() }, view)
             })
             .collect();
-        let hosts = assign_names(services.iter().map(|(key, view)| (key, view)), false);
-        services.iter().map(|(key, _)| (hosts[key].name.clone(), hosts[key].known)).collect()
+        let names = assign_names(services.iter().map(|(key, view)| (key, view)), false, reserved, &own);
+        services.iter().map(|(key, _)| names[key].clone()).collect()
     }
 
     #[test]
     fn a_published_name_stays() {
-        let told = |noted| names(&[("web", "shop", noted)]).remove(0);
-        assert_eq!(told(""), ("shop".into(), false));
-        assert_eq!(told("shop.local"), ("shop".into(), true));
-        assert_eq!(told("shop-2.local"), ("shop-2".into(), true));
-        // Of a name that was requested for before.
-        assert_eq!(told("store.local"), ("shop".into(), false));
-        assert_eq!(told("shop-keeper.local"), ("shop".into(), false));
-        assert_eq!(told("shop-02.local"), ("shop".into(), false));
+        let name = |noted, announced| names(&[("web", "shop", noted, announced)], None, &[]).remove(0);
+        for (noted, expected) in [
+            ("", "shop"),
+            ("shop.local", "shop"),
+            ("shop-2.local", "shop-2"),
+            // Of a name that was requested before.
+            ("store.local", "shop"),
+            ("shop-keeper.local", "shop"),
+            ("shop-02.local", "shop"),
+        ] {
+            assert_eq!(name(noted, true), expected, "{noted}");
+            assert_eq!(name(noted, false), "shop", "its author wrote {noted}");
+        }
     }
 
     #[test]
     fn of_several_services_with_one_name_the_oldest_has_it() {
-        let has = |services: &[(&str, &str, &str)]| -> Vec<String> {
-            names(services).into_iter().map(|(name, _)| name).collect()
-        };
+        let has = |services: &[Row<'_>]| names(services, None, &[]);
         assert_eq!(
-            has(&[("b", "shop", ""), ("a", "shop", ""), ("c", "shop.local", "")]),
+            has(&[("b", "shop", "", false), ("a", "shop", "", false), ("c", "shop.local", "", false)]),
             ["shop", "shop-2", "shop-3"]
         );
         // A published name does not change when other Services come or go.
         assert_eq!(
-            has(&[("a", "shop", "shop-2.local"), ("b", "shop", ""), ("c", "shop", "")]),
+            has(&[("a", "shop", "shop-2.local", true), ("b", "shop", "", true), ("c", "shop", "", true)]),
             ["shop-2", "shop", "shop-3"]
         );
-        assert_eq!(has(&[("a", "shop", "shop.local"), ("b", "shop", "shop.local")]), ["shop", "shop-2"]);
+        let both = [("a", "shop", "shop.local", true), ("b", "shop", "shop.local", true)];
+        assert_eq!(has(&both), ["shop", "shop-2"]);
         let long = "a".repeat(MAX_LABEL);
-        let cut = format!("{}-2", "a".repeat(MAX_LABEL - 2));
-        assert_eq!(has(&[("a", &long, ""), ("b", &long, ""), ("c", &long, "")])[1], cut);
-        assert_eq!(names(&[("a", &long, &format!("{cut}.local"))]), [(cut, true)]);
+        let next = format!("{}-2", "a".repeat(MAX_LABEL - 2));
+        assert_eq!(has(&[("a", &long, "", true), ("b", &long, "", true), ("c", &long, "", true)])[1], next);
+        assert_eq!(has(&[("a", &long, &format!("{next}.local"), true)]), [next]);
+    }
+
+    #[test]
+    fn an_annotation_takes_a_name_from_no_service() {
+        let thief = ("thief", "shop", "shop.local", true);
+        let waiting = ("thief", "shop", "shop.local", false);
+        let web = ("web", "shop", "shop.local", true);
+        // Without an announced address it counts for nothing, not even beside an older request.
+        assert_eq!(names(&[waiting, web], None, &[]), ["shop-2", "shop"]);
+        assert_eq!(names(&[("web", "shop", "", false), waiting], None, &[]), ["shop", "shop-2"]);
+        // On the node that publishes the name, and on the one that publishes the thief under another name.
+        assert_eq!(names(&[thief, web], None, &[("web", "shop")]), ["shop-2", "shop"]);
+        assert_eq!(names(&[thief, web], None, &[("thief", "thief")]), ["shop-2", "shop"]);
+    }
+
+    #[test]
+    fn the_name_of_the_control_plane_is_no_services() {
+        for row in
+            [("web", "k8s", "", false), ("web", "k8s", "k8s.local", true), ("web", "K8s.local", "", true)]
+        {
+            assert_eq!(names(&[row], Some("k8s"), &[]), ["k8s-2"]);
+            assert_eq!(names(&[row], Some("k8s"), &[("web", "k8s")]), ["k8s-2"]);
+            assert_eq!(names(&[row], None, &[]), ["k8s"]);
+        }
+        assert_eq!(
+            names(&[("a", "web", "", true), ("b", "web", "", true)], Some("web-2"), &[]),
+            ["web", "web-3"]
+        );
     }
 
     #[test]
@@ -279,11 +346,13 @@ mod tests {
             ("m3ua".to_owned(), Protocol::Sctp, 2905),
         ];
         let view = ServiceView { named_ports: ports, ..ServiceView::default() };
-        let web = || Host { name: "web".into(), known: false };
-        let told = host_record(web(), &view, BTreeSet::new());
-        assert_eq!(told.services, [("_http._tcp".to_owned(), 80), ("_dns._udp".to_owned(), 53)].into());
+        let record = host_record("web".into(), false, &view, BTreeSet::new());
+        assert_eq!(record.services, [("_http._tcp".to_owned(), 80), ("_dns._udp".to_owned(), 53)].into());
         let plain = ServiceView { ports: vec![(Protocol::Tcp, 8080)], ..ServiceView::default() };
-        assert_eq!(host_record(web(), &plain, BTreeSet::new()).services, [(ANY.to_owned(), 8080)].into());
+        assert_eq!(
+            host_record("web".into(), false, &plain, BTreeSet::new()).services,
+            [(ANY.to_owned(), 8080)].into()
+        );
     }
 
     /// Kubernetes accepts each of these, and one of them kept all names after it from being published.
@@ -313,9 +382,8 @@ mod tests {
                 ports: vec![(Protocol::Tcp, 80)],
                 ..ServiceView::default()
             };
-            let web = Host { name: "web".into(), known: false };
             let services: Vec<String> =
-                host_record(web, &view, BTreeSet::new()).services.into_keys().collect();
+                host_record("web".into(), false, &view, BTreeSet::new()).services.into_keys().collect();
             (services, port_problem(&view))
         };
         assert_eq!(of(&["http"]), (vec!["_http._tcp".to_owned()], None));

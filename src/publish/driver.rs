@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::events::IssueReports;
 use super::leases::Leases;
+use super::names::TakenOver;
 use super::node_labels::{self, ServiceLabels};
 use super::port_mappings::MappingReports;
 use super::report::Report;
@@ -21,8 +22,7 @@ use crate::cluster::event::{Event, EventRecorder};
 use crate::cluster::write::{Subresource, WriteResult, Writer};
 use crate::dhcp::driver::Command;
 use crate::dhcp::fsm::LossReason;
-use crate::mdns::driver::{HostRecords, PublishedNames};
-use crate::mdns::records::HostRecord;
+use crate::mdns::records::{HostRecord, HostRecords, PublishedNames};
 use crate::metrics::count;
 use crate::model::{BootTime, HostStatus, Roles, Vip};
 use crate::net::clock::{self, Timer};
@@ -69,6 +69,7 @@ pub struct Driver {
     issues: IssueReports,
     reported_at: BootTime,
     mappings: MappingReports,
+    taken_over: TakenOver,
 }
 
 impl Driver {
@@ -93,6 +94,7 @@ impl Driver {
             issues: IssueReports::default(),
             reported_at: BootTime::default(),
             mappings: MappingReports::default(),
+            taken_over: TakenOver::new(),
         }
     }
 
@@ -152,7 +154,7 @@ impl Driver {
     fn publish_announced(&mut self) {
         self.mappings.update(clock::now(), &self.sources);
         watch_ext::set(&self.channels.gateways.0, self.sources.desired_mappings());
-        let mut records = self.sources.host_records();
+        let mut records = self.sources.host_records(&mut self.taken_over);
         records.extend(self.control_plane_record().map(|record| (CONTROL_PLANE.to_owned(), record)));
         watch_ext::set(&self.channels.mdns.0, records);
         self.report_issues();
@@ -190,8 +192,7 @@ impl Driver {
 
     fn on_names(&mut self) {
         self.sources.names = self.channels.mdns.1.borrow_and_update().clone();
-        let lines = self.sources.names.iter().map(|(owner, name)| format!("{owner} is {name}.local"));
-        let lines = lines.collect();
+        let lines = self.sources.name_lines();
         self.report.status.send_modify(|status| status.names = lines);
         self.record(self.sources.name_events());
         self.report_issues();

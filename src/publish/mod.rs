@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use crate::cluster::event::{Event, service_reference};
 use crate::config::UpnpPolicy;
-use crate::mdns::driver::PublishedNames;
+use crate::mdns::records::PublishedNames;
 use crate::model::{HostStatus, ServiceKey};
 use crate::planner::plan::{Plan, ServicePlan};
 use crate::upnp::status::GatewayStatus;
@@ -36,6 +36,8 @@ pub struct Options {
     pub write_status: bool,
     /// Publish a name of every Service by mDNS.
     pub names: bool,
+    /// The control plane's name by mDNS, which no Service may have.
+    pub reserved_name: Option<String>,
     pub upnp: UpnpPolicy,
     /// Add external addresses of gateways to the status.
     pub upnp_status: bool,

@@ -1,0 +1,85 @@
+//! Registers a host record with the responder, wholly or not at all.
+
+use std::time::Duration;
+
+use mdns_sd::{Error, ServiceDaemon, ServiceInfo};
+
+use super::records::HostRecord;
+use crate::model::Backoff;
+
+/// Pauses while the responder's queue of commands is full, about two seconds together.
+const BACKOFF_MIN: Duration = Duration::from_millis(5);
+const BACKOFF_MAX: Duration = Duration::from_millis(100);
+const ATTEMPTS: u32 = 25;
+
+/// The responder, or a stand-in for it.
+pub(super) trait Responder: Sync {
+    fn register(&self, info: ServiceInfo) -> mdns_sd::Result<()>;
+    fn unregister(&self, full_name: &str) -> mdns_sd::Result<()>;
+}
+
+impl Responder for ServiceDaemon {
+    fn register(&self, info: ServiceInfo) -> mdns_sd::Result<()> {
+        ServiceDaemon::register(self, info)
+    }
+
+    fn unregister(&self, full_name: &str) -> mdns_sd::Result<()> {
+        ServiceDaemon::unregister(self, full_name).map(drop)
+    }
+}
+
+/// Registers all services of a record. Returns the full names that withdraw it.
+pub(super) async fn register(
+    responder: &impl Responder,
+    record: &HostRecord,
+    probe: bool,
+) -> mdns_sd::Result<Vec<String>> {
+    let mut full_names = Vec::new();
+    for (kind, port) in &record.services {
+        let registered = match service_info(record, kind, *port, probe) {
+            Ok(info) => {
+                let full_name = info.get_fullname().to_owned();
+                enqueue(|| responder.register(info.clone())).await.map(|()| full_name)
+            }
+            Err(error) => Err(error),
+        };
+        match registered {
+            Ok(full_name) => full_names.push(full_name),
+            Err(error) => {
+                withdraw(responder, &full_names).await;
+                return Err(error);
+            }
+        }
+    }
+    Ok(full_names)
+}
+
+pub(super) async fn withdraw(responder: &impl Responder, full_names: &[String]) {
+    for full_name in full_names {
+        if let Err(error) = enqueue(|| responder.unregister(full_name)).await {
+            tracing::warn!(full_name, "cannot withdraw a name: {error}");
+        }
+    }
+}
+
+fn service_info(record: &HostRecord, kind: &str, port: u16, probe: bool) -> mdns_sd::Result<ServiceInfo> {
+    let none: [(&str, &str); 0] = [];
+    let addresses: Vec<_> = record.addresses.iter().copied().collect();
+    let (kind, host) = (format!("{kind}.local."), format!("{}.local.", record.host));
+    let mut info = ServiceInfo::new(&kind, &record.host, &host, &addresses[..], port, &none[..])?;
+    info.set_requires_probe(probe);
+    Ok(info)
+}
+
+/// Sends a command, and waits while the queue is full.
+async fn enqueue(mut command: impl FnMut() -> mdns_sd::Result<()>) -> mdns_sd::Result<()> {
+    let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
+    loop {
+        match command() {
+            Err(Error::Again) if backoff.attempts() < ATTEMPTS => {
+                tokio::time::sleep(backoff.next_pause()).await
+            }
+            result => return result,
+        }
+    }
+}
