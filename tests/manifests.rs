@@ -148,6 +148,7 @@ fn unusual(kind: Kind, name: &str) -> Option<String> {
         (Kind::JsonMap, _) => r#"{"a":"on"}"#.into(),
         (_, "address") => "192.0.2.1".into(),
         (_, "svc_allowed_addresses") => "192.0.2.0/24".into(),
+        (_, "upnp_ports") => "8080".into(),
         (_, "instance_name") => "on".into(),
         _ => "yes".into(),
     })

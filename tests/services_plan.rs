@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube_vip::config::{ClassRule, Namespaces, Policy, Prefixes, UpnpPolicy};
+use kube_vip::config::{ClassRule, Namespaces, Policy, Prefixes, Upnp};
 use kube_vip::dhcp::fsm::ClientState;
 use kube_vip::dhcp::spec::ClientStatus;
 use kube_vip::model::Holder;
@@ -58,7 +58,7 @@ fn context(mode: Mode) -> PlanContext {
         v4: PrefixLength::Fixed(32),
         v6: PrefixLength::Fixed(128),
         routes: None,
-        upnp: UpnpPolicy::Never,
+        upnp: Upnp::default(),
         policy: Policy { infrastructure: Namespaces::All, share_control_plane: true, ..Policy::default() },
         host: BTreeMap::new(),
     }

@@ -49,6 +49,7 @@ fn documents(image: &str, dhcp_interface: Option<&str>, upnp: bool) -> Vec<Value
             "rules": [
                 rule(&["coordination.k8s.io"], &["leases"], &["create", "get", "list", "update", "watch"]),
                 rule(&[""], &["services"], &["get", "list", "patch", "watch"]),
+                rule(&[""], &["services/status"], &["patch"]),
                 rule(&[""], &["configmaps", "namespaces", "nodes"], &read),
                 rule(&[""], &["events"], &["create"]),
             ],

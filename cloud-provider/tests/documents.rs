@@ -21,7 +21,9 @@ fn the_reference_is_up_to_date() {
 #[test]
 fn the_role_has_no_broad_rights() {
     let text = manifest::render("ghcr.io/kube-vip/kube-vip-cloud-provider:v1", None, false).unwrap();
-    for right in ["services/status", "secrets", "delete", "\"*\""] {
+    for right in ["secrets", "delete", "\"*\""] {
         assert!(!text.contains(right), "{right}");
     }
+    // The permission for port mappings, which is taken back without `--upnp`, too.
+    assert!(text.contains("  - services/status\n  verbs:\n  - patch\n- apiGroups"));
 }

@@ -32,6 +32,8 @@ pub enum Subresource {
     Object,
     /// The status, with annotations.
     Status,
+    /// Conditions of the status, merged by type: those of other controllers stay.
+    Conditions,
 }
 
 #[derive(Debug)]
@@ -87,6 +89,11 @@ impl Writer {
         let patched = match self.subresource {
             Subresource::Object => services.patch(name, &params, &merge).await,
             Subresource::Status => services.patch_status(name, &params, &merge).await,
+            // A whole object would replace the conditions of other controllers.
+            Subresource::Conditions => {
+                let strategic = kube::api::Patch::Strategic(change);
+                return services.patch_status(name, &params, &strategic).await;
+            }
         };
         if !is_forbidden(&patched) {
             return patched;
@@ -118,7 +125,9 @@ impl Writer {
         let params = PostParams { field_manager: Some(self.manager.to_owned()), ..PostParams::default() };
         match self.subresource {
             Subresource::Object => services.replace(name, &params, &object).await,
-            Subresource::Status => services.replace_status(name, &params, &object).await,
+            Subresource::Status | Subresource::Conditions => {
+                services.replace_status(name, &params, &object).await
+            }
         }
     }
 }

@@ -356,6 +356,9 @@ settings! {
         Upnp upnp: bool as Kind::Bool, default "false",
             flags [], env ["enable_upnp", "enableUPNP"], file ["enableUPNP"],
             "Map ports of the network's gateway by UPnP for Services that request it. Explicit `false` also overrides the cloud provider's `--upnp`.";
+        UpnpPorts upnp_ports: Vec<String> as Kind::List, default "80,443,1024-65535",
+            flags [], env ["upnp_ports"], file ["upnpPorts"],
+            "Ports of the gateway that Services may open: ports and ranges.";
         UpnpStatus upnp_status: bool as Kind::Bool, default "true",
             flags [], env ["upnp_status"], file ["upnpStatus"],
             "Publish the gateway's external address in the status of Services with a port mapping.";

@@ -103,6 +103,7 @@ pub fn check(raw: Raw, facts: Option<&HostFacts>) -> Result<Config, Vec<Problem>
     let mdns = mdns::read(&values, &mut problems);
     let dhcp = dhcp::read(&values, &mut problems);
     let policy = policy::read(&values, &mut problems);
+    let upnp = upnp::read(&values, &mut problems);
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -115,7 +116,7 @@ pub fn check(raw: Raw, facts: Option<&HostFacts>) -> Result<Config, Vec<Problem>
         prefixes,
         dns_mode: values.dns_mode,
         dhcp,
-        upnp: upnp::read(&values),
+        upnp,
         mdns,
         interface: values.interface.clone(),
         election: election::read(&values, facts),

@@ -75,7 +75,7 @@ pub(super) fn plan(config: &Config, interface: &Interface, addresses: &[ActualAd
         v4: prefix(v4),
         v6: prefix(v6),
         routes: config.is_routed().then(|| route_rules(config)),
-        upnp: config.upnp.policy,
+        upnp: config.upnp.clone(),
         policy: services.map(|services| services.policy.clone()).unwrap_or_default(),
         host: host::needs::needs(config),
     }

@@ -93,8 +93,6 @@ annotations! {
         "Ports of the gateway that differ from the Service's: `80=8080,443=8443`, or one number where the Service has one port.";
     UPNP_EXTERNAL_IP = "kube-vip.io/upnp-external-ip", "kube-vip",
         "The external address of the gateway while ports are mapped.";
-    UPNP_DELEGATED = "kube-vip.io/upnp-delegated", "cloud provider",
-        "`\"true\"` with its `--upnp`: the node that announces the Service maps the ports, although `enable_upnp` is not set there.";
     MDNS = "kube-vip.io/mdns", "user; read by kube-vip",
         "The Service's mDNS name, `web` or `web.local`; its named ports are published as services.";
     MDNS_NAME = "kube-vip.io/mdns-name", "kube-vip",

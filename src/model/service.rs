@@ -9,6 +9,10 @@ use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServicePort, Serv
 use super::Family;
 use super::annotation::VIP_HOST;
 
+/// The condition by which the cloud provider permits a Service's port mappings. Only the status has conditions, which authors of
+/// Services may not write.
+pub const UPNP_DELEGATED: &str = "kube-vip.io/UPnPDelegated";
+
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceKey {
     pub namespace: String,
@@ -89,6 +93,8 @@ pub struct ServiceView {
     pub selector: BTreeMap<String, String>,
     /// `status.loadBalancer.ingress`.
     pub status: Vec<Ingress>,
+    /// The condition [`UPNP_DELEGATED`] is true.
+    pub upnp_delegated: bool,
 }
 
 /// One entry of `status.loadBalancer.ingress`.
@@ -127,7 +133,9 @@ pub fn view(service: Service) -> Option<(ServiceKey, ServiceView)> {
     let meta = service.metadata;
     let key = ServiceKey { namespace: meta.namespace?, name: meta.name? };
     let spec = service.spec.unwrap_or_default();
-    let ingress = service.status.and_then(|status| status.load_balancer?.ingress).unwrap_or_default();
+    let status = service.status.unwrap_or_default();
+    let ingress = status.load_balancer.and_then(|balancer| balancer.ingress).unwrap_or_default();
+    let mut conditions = status.conditions.iter().flatten();
     let view = ServiceView {
         uid: meta.uid.unwrap_or_default(),
         resource_version: meta.resource_version.unwrap_or_default(),
@@ -137,6 +145,7 @@ pub fn view(service: Service) -> Option<(ServiceKey, ServiceView)> {
         labels: meta.labels.unwrap_or_default(),
         finalizers: meta.finalizers.unwrap_or_default(),
         status: ingress.into_iter().map(ingress_of).collect(),
+        upnp_delegated: conditions.any(|one| one.type_ == UPNP_DELEGATED && one.status == "True"),
         ..of_spec(spec)
     };
     Some((key, view))
@@ -201,4 +210,32 @@ fn of_spec(spec: ServiceSpec) -> ServiceView {
 
 fn family_of(text: &str) -> Option<Family> {
     Family::BOTH.into_iter().find(|family| family.to_string() == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_the_condition_of_the_status_permits_port_mappings() {
+        for (name, status, permitted) in [
+            (UPNP_DELEGATED, "True", true),
+            (UPNP_DELEGATED, "False", false),
+            (UPNP_DELEGATED, "Unknown", false),
+            ("example.com/UPnPDelegated", "True", false),
+        ] {
+            let condition = json!({ "type": name, "status": status, "reason": "", "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z" });
+            let other = json!({ "type": "Ready", "status": "True", "reason": "", "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z" });
+            let object = json!({
+                "metadata": { "namespace": "a", "name": "b", "annotations": { UPNP_DELEGATED: "True" } },
+                "status": { "conditions": [other, condition] },
+            });
+            let (_, view) = view(serde_json::from_value(object).unwrap()).unwrap();
+            assert_eq!(view.upnp_delegated, permitted, "{name} {status}");
+        }
+    }
 }

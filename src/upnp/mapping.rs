@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::config::UpnpPolicy;
-use crate::model::annotation::{FORWARD_UPNP, UPNP_DELEGATED, UPNP_EXTERNAL_PORT, UPNP_LEASE_DURATION};
+use crate::config::{Upnp, UpnpPolicy};
+use crate::model::annotation::{FORWARD_UPNP, UPNP_EXTERNAL_PORT, UPNP_LEASE_DURATION};
 use crate::model::go::parse_duration;
 use crate::model::hash::fnv1a;
 use crate::model::service::{Ingress, Protocol};
@@ -30,7 +30,7 @@ impl UpnpPolicy {
     pub fn covers(self, view: &ServiceView) -> bool {
         let may = match self {
             Self::Never => false,
-            Self::Delegated => view.annotation(UPNP_DELEGATED) == Some("true"),
+            Self::Delegated => view.upnp_delegated,
             Self::Always => true,
         };
         may && asks(view)
@@ -64,12 +64,12 @@ pub struct PortMappings {
     pub wrong: BTreeMap<ServiceKey, Vec<String>>,
 }
 
-/// The mappings that Services request and the policy allows. The oldest Service gets a requested port.
+/// The mappings that Services request and the settings allow. The oldest Service gets a requested port.
 pub fn mappings<'a>(
-    policy: UpnpPolicy,
+    upnp: &Upnp,
     services: impl IntoIterator<Item = (&'a ServiceKey, &'a ServiceView, &'a [IpAddr])>,
 ) -> PortMappings {
-    let asking = |(_, view, _): &(&ServiceKey, &ServiceView, &[IpAddr])| policy.covers(view);
+    let asking = |(_, view, _): &(&ServiceKey, &ServiceView, &[IpAddr])| upnp.policy.covers(view);
     let mut all: Vec<_> = services.into_iter().filter(asking).collect();
     all.sort_by_key(|(key, view, _)| (view.created, *key));
     let mut found = PortMappings::default();
@@ -87,7 +87,17 @@ pub fn mappings<'a>(
                 continue;
             }
             let external = outside.get(port).copied().unwrap_or(*port);
-            let v4 = addresses.iter().any(IpAddr::is_ipv4);
+            let opened = |address: &IpAddr| if address.is_ipv4() { external } else { *port };
+            let (permitted, refused): (Vec<&IpAddr>, Vec<&IpAddr>) =
+                addresses.iter().partition(|address| upnp.permits(opened(address)));
+            let refused: BTreeSet<u16> = refused.into_iter().map(opened).collect();
+            wrong.extend(refused.into_iter().map(|refused| {
+                format!(
+                    "upnp_ports does not permit port {refused}/{protocol} of the gateway: request another one with \
+                     {UPNP_EXTERNAL_PORT}, or add it to upnp_ports"
+                )
+            }));
+            let v4 = permitted.iter().any(|address| address.is_ipv4());
             let holder = taken.get(&(*protocol, external)).copied().filter(|_| v4);
             if let Some(holder) = holder {
                 wrong.push(format!(
@@ -97,10 +107,9 @@ pub fn mappings<'a>(
             } else if v4 {
                 taken.insert((*protocol, external), key);
             }
-            for address in addresses.iter().filter(|address| address.is_ipv6() || holder.is_none()) {
-                let external = if address.is_ipv4() { external } else { *port };
+            for address in permitted.into_iter().filter(|address| address.is_ipv6() || holder.is_none()) {
                 mine.push(PortMapping {
-                    key: MappingKey { address: *address, protocol: *protocol, external },
+                    key: MappingKey { address: *address, protocol: *protocol, external: opened(address) },
                     port: *port,
                     lease,
                     description: describe(key, view),
@@ -187,6 +196,11 @@ mod tests {
         }
     }
 
+    /// Every Service may open every port.
+    fn always() -> Upnp {
+        Upnp { policy: UpnpPolicy::Always, ports: vec![1..=65535], status: true }
+    }
+
     fn key(name: &str) -> ServiceKey {
         ServiceKey { namespace: "default".into(), name: name.into() }
     }
@@ -207,7 +221,7 @@ mod tests {
         let addresses: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "fd00::1".parse().unwrap()];
         let ports = [(TCP, 80), (Protocol::Udp, 53), (Protocol::Sctp, 9)];
         let found = mappings(
-            UpnpPolicy::Always,
+            &always(),
             [(&key("web"), &view(1, &ports, &[(UPNP_EXTERNAL_PORT, "80=8080")]), &addresses[..])],
         );
         assert_eq!(
@@ -224,27 +238,37 @@ mod tests {
         assert!(mapping.description.starts_with(MARK) && mapping.description.ends_with("default/web"));
         assert_eq!(found.wrong[&key("web")].len(), 1);
         let silent = ServiceView { annotations: BTreeMap::new(), ..view(1, &ports, &[]) };
-        assert_eq!(
-            mappings(UpnpPolicy::Always, [(&key("web"), &silent, &addresses[..])]),
-            PortMappings::default()
-        );
+        assert_eq!(mappings(&always(), [(&key("web"), &silent, &addresses[..])]), PortMappings::default());
     }
 
     #[test]
     fn the_policy_decides_which_services_are_mapped() {
         use UpnpPolicy::{Always, Delegated, Never};
-        for (delegated, policy, opened) in [
-            ("true", Never, false),
-            ("true", Delegated, true),
-            ("false", Delegated, false),
-            ("", Delegated, false),
-            ("", Always, true),
-        ] {
-            let asking = view(1, &[(TCP, 80)], &[(UPNP_DELEGATED, delegated)]);
-            assert_eq!(policy.covers(&asking), opened, "{delegated} {policy:?}");
-            let silent = view(1, &[(TCP, 80)], &[(UPNP_DELEGATED, delegated), (FORWARD_UPNP, "false")]);
-            assert!(!policy.covers(&silent), "{delegated} {policy:?}");
+        // What an earlier cloud provider wrote, and every author can write.
+        let annotation = [("kube-vip.io/upnp-delegated", "true")];
+        for (upnp_delegated, policy, opened) in
+            [(true, Never, false), (true, Delegated, true), (false, Delegated, false), (false, Always, true)]
+        {
+            let asking = ServiceView { upnp_delegated, ..view(1, &[(TCP, 80)], &annotation) };
+            assert_eq!(policy.covers(&asking), opened, "{upnp_delegated} {policy:?}");
+            let silent = view(1, &[(TCP, 80)], &[(FORWARD_UPNP, "false")]);
+            let silent = ServiceView { upnp_delegated, ..silent };
+            assert!(!policy.covers(&silent), "{upnp_delegated} {policy:?}");
         }
+    }
+
+    #[test]
+    fn ports_that_are_not_permitted_are_reported() {
+        let addresses: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+        let upnp = Upnp { ports: vec![80..=80, 1024..=65535], ..always() };
+        let ports = [(TCP, 22), (TCP, 80), (TCP, 25)];
+        let annotations = [(UPNP_EXTERNAL_PORT, "22=2222,80=81")];
+        let found = mappings(&upnp, [(&key("web"), &view(1, &ports, &annotations), &addresses[..])]);
+        assert_eq!(lines(&found, "web"), ["2222/TCP > 192.0.2.1 22", "80/TCP > fd00::1 80"]);
+        let refused = [22, 81, 25].map(|port| format!("upnp_ports does not permit port {port}/TCP"));
+        let wrong = &found.wrong[&key("web")];
+        assert!(wrong.iter().zip(&refused).all(|(text, start)| text.starts_with(start)), "{wrong:?}");
+        assert_eq!(wrong.len(), refused.len());
     }
 
     #[test]
@@ -252,7 +276,7 @@ mod tests {
         let addresses: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "fd00::1".parse().unwrap()];
         for (outside_port, mode, port) in [("", "VIP", 80), ("8080", "Proxy", 8080)] {
             let view = view(1, &[(TCP, 80)], &[(UPNP_EXTERNAL_PORT, outside_port)]);
-            let found = mappings(UpnpPolicy::Always, [(&key("web"), &view, &addresses[..])]);
+            let found = mappings(&always(), [(&key("web"), &view, &addresses[..])]);
             let entries = by_gateway(&found.services[&key("web")], "100.200.0.1,nonsense");
             let entry = Ingress {
                 ip: Some("100.200.0.1".parse().unwrap()),
@@ -269,8 +293,7 @@ mod tests {
     fn the_oldest_service_gets_a_port() {
         let (a, b): (IpAddr, IpAddr) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
         let (young, old) = (view(2, &[(TCP, 80), (TCP, 443)], &[]), view(1, &[(TCP, 80)], &[]));
-        let found =
-            mappings(UpnpPolicy::Always, [(&key("a"), &young, &[a][..]), (&key("b"), &old, &[b][..])]);
+        let found = mappings(&always(), [(&key("a"), &young, &[a][..]), (&key("b"), &old, &[b][..])]);
         assert_eq!(lines(&found, "a"), ["443/TCP > 192.0.2.1 443"]);
         assert_eq!(lines(&found, "b"), ["80/TCP > 192.0.2.2 80"]);
         assert!(found.wrong[&key("a")][0].contains("mapped to Service default/b"));
@@ -288,7 +311,7 @@ mod tests {
             (UPNP_EXTERNAL_PORT, "81=8080,0", Some(3600), 2),
         ] {
             let view = view(1, &[(TCP, 80)], &[(annotation, text)]);
-            let found = mappings(UpnpPolicy::Always, [(&key("web"), &view, &[a][..])]);
+            let found = mappings(&always(), [(&key("web"), &view, &[a][..])]);
             let mapping = &found.services[&key("web")][0];
             assert_eq!(mapping.lease.map(|lease| lease.as_secs()), lease, "{text}");
             assert_eq!(found.wrong.values().flatten().count(), wrong, "{text}: {:?}", found.wrong);

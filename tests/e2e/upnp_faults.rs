@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::{Namespace, Service};
+use kube_vip::model::service::UPNP_DELEGATED;
 use kube_vip_lab::fake_gateway::{Answer, Call, FakeGateway, done, honest, refused};
 use kube_vip_lab::home_router::HomeRouter;
 use kube_vip_lab::objects::{annotation, load_balancer};
@@ -46,17 +47,24 @@ fn consent() -> Outcome {
     router.switch_on(ALL)?;
     let _workload = workload(&lab, "8080")?;
     lab.start_agents()?;
-    serve(&lab, "web", V4, json!({ "kube-vip.io/forwardUPNP": "true" }))?;
+    // What an earlier cloud provider wrote: its author cannot permit it.
+    let asks = json!({ "kube-vip.io/forwardUPNP": "true", "kube-vip.io/upnp-delegated": "true" });
+    serve(&lab, "web", V4, asks)?;
     wait_for_event(&lab, "web", "PortNotForwarded", "UPnP is disabled")?;
     assert!(!router.open().contains(V4));
-    lab.annotate("web", json!({ "kube-vip.io/upnp-delegated": "true" }))?;
+    let delegate = |lab: &ServiceLab, status: &str| {
+        let condition = json!({ "type": UPNP_DELEGATED, "status": status, "reason": "Test", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z" });
+        lab.objects().patch_status::<Service>("web", json!({ "status": { "conditions": [condition] } }))
+    };
+    delegate(&lab, "True")?;
     wait_until_reached(&router, url, true)?;
     wait_for_status(&lab, "web", &[V4, "100.200.0.1"], "100.200.0.1")?;
-    lab.annotate("web", json!({ "kube-vip.io/upnp-delegated": null }))?;
+    delegate(&lab, "False")?;
     wait_until_reached(&router, url, false)?;
     wait_for_status(&lab, "web", &[V4], "")?;
     // Switched off between one process and the next.
-    lab.annotate("web", json!({ "kube-vip.io/upnp-delegated": "true" }))?;
+    delegate(&lab, "True")?;
     wait_until_reached(&router, url, true)?;
     wait_for_status(&lab, "web", &[V4, "100.200.0.1"], "100.200.0.1")?;
     lab.stop_agents()?;

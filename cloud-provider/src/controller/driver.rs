@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube_vip::cluster::Api;
 use kube_vip::cluster::event::EventRecorder;
-use kube_vip::cluster::write::{WriteResult, Writer};
+use kube_vip::cluster::write::{Subresource, WriteResult, Writer};
 use kube_vip::dhcp;
 use kube_vip::dhcp::driver::{Command, Handles};
 use kube_vip::host::HostWatch;
@@ -16,10 +17,10 @@ use kube_vip::net::clock::{self, Timer};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::Leadership;
 use super::events;
 use super::leader_session::{Input, LeaderSession, Output};
 use super::watches;
+use super::{Leadership, MANAGER};
 use crate::cli::Options;
 use crate::plan::Planner;
 use crate::telemetry::{Component, Telemetry};
@@ -32,6 +33,7 @@ type InFlight = Pin<Box<dyn Future<Output = (ServiceKey, String, WriteResult)> +
 pub struct Driver {
     api: Arc<Api>,
     writer: Arc<Writer>,
+    conditions: Arc<Writer>,
     telemetry: Arc<Telemetry>,
     events: EventRecorder,
     config_map: (String, String),
@@ -58,6 +60,7 @@ impl Driver {
         Self {
             api,
             writer,
+            conditions: Arc::new(Writer::new(MANAGER, Subresource::Conditions)),
             telemetry,
             events,
             config_map: options.config_map.clone(),
@@ -146,9 +149,16 @@ impl Driver {
             match output {
                 Output::Write { key, patch } => {
                     tracing::debug!(service = %key, ?patch, "writing");
-                    let (api, writer) = (self.api.clone(), self.writer.clone());
+                    let (writer, change) = match patch.condition() {
+                        None => (self.writer.clone(), patch.to_json()),
+                        Some(delegated) => {
+                            let now = Time(k8s_openapi::jiff::Timestamp::now());
+                            (self.conditions.clone(), patch.condition_to_json(delegated, &now))
+                        }
+                    };
+                    let api = self.api.clone();
                     self.writes.push(Box::pin(async move {
-                        let result = writer.write(&api, &key, &patch.to_json()).await;
+                        let result = writer.write(&api, &key, &change).await;
                         (key, patch.resource_version, result)
                     }));
                 }

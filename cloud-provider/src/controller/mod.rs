@@ -39,6 +39,9 @@ use crate::cli::Options;
 use crate::telemetry::Telemetry;
 use driver::Driver;
 
+/// The name in `managedFields`.
+const MANAGER: &str = "kube-vip-cloud-provider";
+
 /// For the last Events at shutdown.
 const EVENTS_TIMEOUT: Duration = Duration::from_millis(800);
 /// For the release of the Lease at shutdown.
@@ -142,7 +145,7 @@ pub async fn run(options: Options) -> Result<(), ControllerError> {
     };
     tokio::spawn(stop_on_signal(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, stop));
 
-    let writer = Arc::new(Writer::new("kube-vip-cloud-provider", Subresource::Object));
+    let writer = Arc::new(Writer::new(MANAGER, Subresource::Object));
     while !*stopping.borrow() {
         if leadership.is_valid() {
             tracing::info!("leading: allocating addresses");

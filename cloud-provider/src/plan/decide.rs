@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use kube_vip::dhcp::spec::LeaseKey;
 use kube_vip::model::annotation::{
     ALLOCATED, CLEANUP_FINALIZER, IMPLEMENTATION, LEGACY_ADDRESS, LOAD_BALANCER_IPS, SERVICE_INTERFACE,
-    SHARING_KEY, UPNP_DELEGATED,
+    SHARING_KEY,
 };
 use kube_vip::model::family::number;
 use kube_vip::model::service::{FamilyPolicy, TrafficPolicy};
@@ -114,8 +114,7 @@ impl Allocator<'_> {
         let sharing = sharing(self.pools, key, view);
         label(view, &mut patch);
         // A gateway maps ports only to the host that requests it: the announcing node does so.
-        let delegated = self.upnp && asks(view);
-        patch.annotate(view, UPNP_DELEGATED, delegated.then_some("true"));
+        patch.delegate_upnp(view, self.upnp && asks(view));
         match request(view) {
             Request::Fixed { text, by } => self.allocate_requested(key, view, &sharing, &text, by, patch),
             Request::Any(before) => self.allocate_any(key, view, &sharing, before, patch),
@@ -140,7 +139,9 @@ impl Allocator<'_> {
                 Ok(found) => addresses.extend(found),
                 Err(reason) => {
                     self.ipam.hold(key, &[], sharing);
-                    return Decision::Wait { reason, patch: Patch::of(view) };
+                    // Permission for port mappings does not depend on the address.
+                    let patch = Patch { upnp_delegated: patch.upnp_delegated, ..Patch::of(view) };
+                    return Decision::Wait { reason, patch };
                 }
             }
         }
@@ -369,8 +370,9 @@ fn label(view: &ServiceView, patch: &mut Patch) {
 
 /// Removes what the provider has written to a Service that is no LoadBalancer any more, and keeps the user's values.
 fn unmanage(view: &ServiceView, mut patch: Patch) -> Decision {
+    patch.delegate_upnp(view, false);
     if !is_labelled(view) {
-        return Decision::Ignore;
+        return if patch.is_empty() { Decision::Ignore } else { Decision::Release(patch) };
     }
     patch.label(view, IMPLEMENTATION.0, None);
     patch.finalizer(view, CLEANUP_FINALIZER, false);
@@ -385,6 +387,5 @@ fn unmanage(view: &ServiceView, mut patch: Patch) -> Decision {
         Request::Fixed { .. } => {}
     }
     patch.annotate(view, ALLOCATED, None);
-    patch.annotate(view, UPNP_DELEGATED, None);
     Decision::Release(patch)
 }

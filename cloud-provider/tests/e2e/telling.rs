@@ -1,7 +1,8 @@
 //! Events, metrics, probes, commands.
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
-use kube_vip_lab::objects::{annotation, load_balancer};
+use kube_vip::model::service::UPNP_DELEGATED;
+use kube_vip_lab::objects::load_balancer;
 use kube_vip_lab::trials::{Failed, Trial, trial};
 use kube_vip_lab::{Provider, wait_for};
 use serde_json::{Value, json};
@@ -137,7 +138,9 @@ fn port_mappings_are_delegated_to_the_announcing_node() -> Result<(), Failed> {
     world.configure(json!({ "range-global": "192.0.2.1-192.0.2.9" }))?;
     let delegated = |wanted: &str| {
         wait_for(&format!("the delegation to be `{wanted}`"), 20, || {
-            (annotation(&world.service("web"), "kube-vip.io/upnp-delegated") == wanted).then_some(())
+            let conditions = world.service("web").status?.conditions.unwrap_or_default();
+            let found = conditions.into_iter().find(|one| one.type_ == UPNP_DELEGATED);
+            (found.map(|one| one.status).unwrap_or_default() == wanted).then_some(())
         })
     };
     let ask = |value: Value| {
@@ -148,18 +151,23 @@ fn port_mappings_are_delegated_to_the_announcing_node() -> Result<(), Failed> {
     let mut provider = Provider::start(&world.lab, 0, PROGRAM, (10258, RIGHTS), &args)?;
     world.create("web")?;
     ask(json!("true"))?;
-    delegated("true")?;
+    delegated("True")?;
     ask(json!(null))?;
-    delegated("")?;
+    delegated("False")?;
     ask(json!("true"))?;
-    delegated("true")?;
-    // Switched off, the provider removes the annotation, and one set by another client.
+    delegated("True")?;
+    // Switched off, the provider takes the permission back. Conditions of other controllers stay.
+    let other = json!({ "type": "example.com/Ready", "status": "True", "reason": "Ready", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z" });
+    let mut conditions =
+        serde_json::to_value(world.service("web").status.and_then(|status| status.conditions))?;
+    conditions.as_array_mut().ok_or("no conditions")?.push(other);
+    world.objects().patch_status::<Service>("web", json!({ "status": { "conditions": conditions } }))?;
     provider.terminate();
     provider.wait(10)?;
     let _provider = world.provider(10259)?;
-    delegated("")?;
-    let forged = json!({ "kube-vip.io/upnp-delegated": "true" });
-    world.objects().patch::<Service>("web", json!({ "metadata": { "annotations": forged } }))?;
-    delegated("")?;
+    delegated("False")?;
+    let conditions = world.service("web").status.and_then(|status| status.conditions).unwrap_or_default();
+    assert_eq!(conditions.len(), 2, "{conditions:?}");
     Ok(())
 }

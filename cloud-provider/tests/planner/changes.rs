@@ -3,7 +3,7 @@
 use kube_vip::model::Family::{V4, V6};
 use kube_vip::model::ServiceView;
 use kube_vip::model::annotation::{
-    ALLOCATED, CLEANUP_FINALIZER, IMPLEMENTATION, LEGACY_ADDRESS, LOAD_BALANCER_IPS, VIP_HOST,
+    ALLOCATED, CLEANUP_FINALIZER, FORWARD_UPNP, IMPLEMENTATION, LEGACY_ADDRESS, LOAD_BALANCER_IPS, VIP_HOST,
 };
 use kube_vip::model::node::NodeView;
 use kube_vip::model::service::FamilyPolicy::{RequireDual, Single};
@@ -42,6 +42,37 @@ fn an_allocation_is_one_write_and_one_event() {
     store.restart();
     store.edit("web", |view| drop(view.labels.insert("colour".into(), "blue".into())));
     assert_eq!((store.writes, store.events.len()), (1, 1));
+}
+
+#[test]
+fn port_mappings_are_permitted_by_a_condition_of_the_status() {
+    let mut store = pool();
+    let mut view = service(&[V4]);
+    view.annotations.insert(FORWARD_UPNP.into(), "true".into());
+    store.put("web", view);
+    let delegated = |store: &Store| store.services[&key("web")].upnp_delegated;
+    assert!(!delegated(&store));
+    store.upnp = true;
+    store.restart();
+    // The address and the condition are two writes.
+    assert!(delegated(&store));
+    assert_eq!(store.writes, 2);
+    let writes = store.writes;
+    store.edit("web", |view| drop(view.annotations.remove(FORWARD_UPNP)));
+    assert!(!delegated(&store));
+    assert_eq!(store.writes, writes + 1);
+    store.edit("web", |view| drop(view.annotations.insert(FORWARD_UPNP.into(), "true".into())));
+    assert!(delegated(&store));
+    // Without the flag, and for a Service of another type, it is taken back.
+    store.upnp = false;
+    store.restart();
+    assert!(!delegated(&store));
+    store.upnp = true;
+    store.restart();
+    assert!(delegated(&store));
+    store.edit("web", |view| view.load_balancer = false);
+    assert!(!delegated(&store));
+    assert_eq!(store.services[&key("web")].finalizers, [""; 0]);
 }
 
 #[test]

@@ -12,6 +12,8 @@ use kube_vip_cloud_provider::pools::{Pools, Problem};
 pub(crate) struct Store {
     pub(crate) services: BTreeMap<ServiceKey, ServiceView>,
     pub(crate) planner: Planner,
+    /// Processes run with `--upnp`.
+    pub(crate) upnp: bool,
     /// Events, each with the name of its Service.
     pub(crate) events: Vec<(String, ServiceEvent)>,
     pub(crate) writes: usize,
@@ -43,6 +45,7 @@ impl Store {
         let mut store = Self {
             services: BTreeMap::new(),
             planner: Planner::new(Class::Unnamed),
+            upnp: false,
             events: Vec::new(),
             writes: 0,
             config: BTreeMap::new(),
@@ -90,6 +93,9 @@ impl Store {
     /// Replaces the planner with that of a new process.
     pub(crate) fn restart(&mut self) {
         let mut planner = Planner::new(Class::Unnamed);
+        if self.upnp {
+            planner.enable_upnp();
+        }
         planner.set_pools(Pools::parse(&self.config, &Pools::default()).0);
         planner.reset(self.services.clone());
         self.planner = planner;
@@ -127,6 +133,9 @@ impl Store {
         }
         self.version += 1;
         view.resource_version = self.version.to_string();
+        if let Some(delegated) = patch.condition() {
+            view.upnp_delegated = delegated;
+        }
         let set = |map: &mut BTreeMap<String, String>, name: &str, value: &Option<String>| match value {
             Some(value) => drop(map.insert(name.to_owned(), value.clone())),
             None => drop(map.remove(name)),

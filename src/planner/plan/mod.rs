@@ -50,7 +50,7 @@ pub fn plan(context: &PlanContext, state: &ClusterState) -> Plan {
     plan.unverified = unverified(state, &plan);
     let mapped = plan.services.iter().filter(|(_, service)| !service.terminating);
     let mapped = mapped.map(|(key, service)| (key, &*service.view, service.addresses.as_slice()));
-    plan.mappings = mappings(context.upnp, mapped);
+    plan.mappings = mappings(&context.upnp, mapped);
     plan.node_labels.clone_from(&state.node_labels);
     plan
 }

@@ -10,7 +10,7 @@ use super::super::endpoints::Endpoints;
 use super::super::leases::DhcpSpec;
 use super::super::reserved::{Refusal, Reserved};
 use super::super::select::Rules;
-use crate::config::{Policy, UpnpPolicy};
+use crate::config::{Policy, Upnp};
 use crate::dhcp::spec::{ClientSpec, ClientStatus, LeaseKey};
 use crate::election::LeaseMetadata;
 use crate::host::HostState;
@@ -38,8 +38,8 @@ pub struct PlanContext {
     pub v6: PrefixLength,
     /// With BGP or the routing table.
     pub routes: Option<RouteRules>,
-    /// Which Services have port mappings.
-    pub upnp: UpnpPolicy,
+    /// Which Services have port mappings, and which ports.
+    pub upnp: Upnp,
     /// What Services may ask for.
     pub policy: Policy,
     /// Resolvers and BGP peers of this host.
@@ -50,7 +50,7 @@ pub struct PlanContext {
 impl PlanContext {
     /// One election for each Service, and no control plane.
     pub(in crate::planner) fn example() -> Self {
-        use crate::config::{ClassRule, Namespaces};
+        use crate::config::{ClassRule, Namespaces, UpnpPolicy};
         use crate::model::PrefixLength;
 
         Self {
@@ -64,7 +64,7 @@ impl PlanContext {
             v4: PrefixLength::Fixed(32),
             v6: PrefixLength::Fixed(128),
             routes: None,
-            upnp: UpnpPolicy::Always,
+            upnp: Upnp { policy: UpnpPolicy::Always, ports: vec![1..=65535], status: true },
             policy: Policy { infrastructure: Namespaces::All, ..Policy::default() },
             host: BTreeMap::new(),
         }
