@@ -205,6 +205,16 @@ fn is_own(host: &str, environment: &Environment) -> bool {
             .is_ok_and(|address: IpAddr| address.is_loopback() || environment.own.contains(&address))
 }
 
+/// Whether the credentials are sent to the server, which could use them itself. A client certificate is not.
+fn sends_secret(base: &Config) -> bool {
+    let auth = &base.auth_info;
+    auth.token.is_some()
+        || auth.token_file.is_some()
+        || auth.password.is_some()
+        || auth.exec.is_some()
+        || auth.auth_provider.is_some()
+}
+
 impl Endpoint {
     fn given(url: &str, tls_name: Option<String>, local: bool) -> Self {
         Self { url: url.trim_end_matches('/').to_owned(), tls_name, local, given: true }
@@ -233,6 +243,15 @@ impl Endpoint {
         Self { url: url_of(address, port), tls_name, ..self.clone() }
     }
 
+    /// The name that the server's certificate must have; none is the host of the URL.
+    ///
+    /// A server that was learnt from the cluster and gets a secret must have a name of API servers: its address alone is in
+    /// the serving certificate of that node's kubelet as well.
+    fn verified_name(&self, base: &Config) -> Option<String> {
+        let name = self.tls_name.clone().or_else(|| base.tls_server_name.clone());
+        name.or_else(|| (!self.given && sends_secret(base)).then(|| KUBERNETES.to_owned()))
+    }
+
     /// A client for this server. It has no timeout: each request brings its own.
     ///
     /// # Errors
@@ -242,9 +261,7 @@ impl Endpoint {
         let mut config = base.clone();
         config.cluster_url =
             self.url.parse().map_err(|error: http::uri::InvalidUri| why(error.to_string()))?;
-        if self.tls_name.is_some() {
-            config.tls_server_name.clone_from(&self.tls_name);
-        }
+        config.tls_server_name = self.verified_name(base);
         config.connect_timeout = Some(Duration::from_secs(2));
         config.read_timeout = None;
         config.write_timeout = None;
@@ -278,6 +295,28 @@ mod tests {
         for (configured, present, in_cluster, expected) in table {
             let choice = choose(configured, &environment(in_cluster), |path| present.contains(&path));
             assert_eq!(choice, expected, "{configured} {present:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_sent_only_to_a_learnt_server_with_a_name_of_api_servers() {
+        let certificate = r#"{"client-certificate":"/a","client-key":"/b"}"#;
+        let (token, token_file) = (r#"{"token":"secret"}"#, r#"{"tokenFile":"/token"}"#);
+        let table: [(&str, bool, Option<&str>, Option<&str>); 7] = [
+            (token, false, None, Some(KUBERNETES)),
+            (token_file, false, None, Some(KUBERNETES)),
+            (token, false, Some("api.example.com"), Some("api.example.com")),
+            (token, true, None, None),
+            (certificate, false, None, None),
+            (certificate, false, Some(KUBERNETES), Some(KUBERNETES)),
+            (certificate, true, None, None),
+        ];
+        for (auth, given, tls_name, verified) in table {
+            let mut base = Config::new("https://10.96.0.1:443".parse().unwrap());
+            base.auth_info = serde_json::from_str(auth).unwrap();
+            let url = "https://192.0.2.1:6443".to_owned();
+            let endpoint = Endpoint { url, tls_name: tls_name.map(str::to_owned), local: false, given };
+            assert_eq!(endpoint.verified_name(&base).as_deref(), verified, "{auth} {given} {tls_name:?}");
         }
     }
 
