@@ -105,8 +105,10 @@ impl Session {
 
     /// Reception of a packet (§6.8.6).
     fn received(&mut self, now: BootTime, packet: &Packet) {
-        let other = packet.your_discriminator != 0 && packet.your_discriminator != self.discriminator;
-        if other || self.state == State::AdminDown {
+        // Zero comes from a neighbour that does not know this session. RFC 5880 lets it end the session at once, but any host
+        // that can send from the neighbour's address knows it: the detection time decides instead.
+        let unknown = packet.your_discriminator == 0 && self.state != State::Up;
+        if !(unknown || packet.your_discriminator == self.discriminator) || self.state == State::AdminDown {
             return;
         }
         let before = self.received.replace(packet.clone());
@@ -305,6 +307,27 @@ mod tests {
         );
         session.handle_timeout(at(900_000));
         assert_eq!(session.state(), State::Down);
+    }
+
+    #[test]
+    fn discriminator_zero_does_not_end_a_session() {
+        for state in [State::Down, State::AdminDown] {
+            let forged = Packet { your_discriminator: 0, ..packet(state) };
+            let mut session = session_in(State::Up);
+            session.handle_input(at(800_000), Input::Received(&forged));
+            assert_eq!(session.state(), State::Up);
+            // Nor does it keep the session up: a neighbour that has restarted sends no other.
+            session.handle_timeout(at(900_000));
+            assert_eq!(
+                (session.state(), session.diagnostic),
+                (State::Down, Diagnostic::DETECTION_TIME_EXPIRED)
+            );
+        }
+        // By it a session begins.
+        let mut session = session_in(State::Down);
+        session
+            .handle_input(at(0), Input::Received(&Packet { your_discriminator: 0, ..packet(State::Down) }));
+        assert_eq!(session.state(), State::Init);
     }
 
     #[test]

@@ -11,13 +11,16 @@ use tokio::sync::watch;
 
 use super::packet::{ALL_NODES, multicast_hardware};
 use super::router::{self, ALL_ROUTERS, RouterMessage};
-use crate::model::{IfIndex, Interface, LogOnChange};
+use crate::model::{BootTime, IfIndex, Interface, LogOnChange};
+use crate::net::clock;
 use crate::net::packet_socket::{Filter, Membership, PacketSocket};
 
-/// Interval of advertisements once the router is known.
+/// Interval of advertisements once the router is known. After this long without one of the router it is solicited.
 const ADVERTISE_INTERVAL: Duration = Duration::from_secs(10);
 /// Interval of solicitations and advertisements before that.
 const SOLICIT_INTERVAL: Duration = Duration::from_secs(1);
+/// Silence of the router, solicited several times, after which another one may replace it.
+const SILENCE: Duration = Duration::from_secs(30);
 /// Time until a failed interface is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -29,6 +32,28 @@ pub struct LinkLocalInterface {
 }
 
 pub type Routers = BTreeMap<IfIndex, Ipv6Addr>;
+
+/// The router of an interface, and when it last advertised itself. The first one stays while it does: a host that advertises
+/// itself as a router does not replace it.
+#[derive(Debug, Default)]
+struct KnownRouter(Option<(Ipv6Addr, BootTime)>);
+
+impl KnownRouter {
+    /// Takes an advertisement. Returns whether it is that of the interface's router.
+    fn handle_advertisement(&mut self, now: BootTime, router: Ipv6Addr) -> bool {
+        let other = |(known, heard): (Ipv6Addr, BootTime)| known != router && now.since(heard) < SILENCE;
+        if self.0.is_some_and(other) {
+            return false;
+        }
+        self.0 = Some((router, now));
+        true
+    }
+
+    /// Whether it has to be solicited.
+    fn is_silent(&self, now: BootTime) -> bool {
+        self.0.is_none_or(|(_, heard)| now.since(heard) >= ADVERTISE_INTERVAL)
+    }
+}
 
 /// Runs until one of the channels is closed.
 pub async fn run(mut links: watch::Receiver<Vec<LinkLocalInterface>>, routers: watch::Sender<Routers>) {
@@ -78,20 +103,23 @@ async fn listen(
         socket.send(&bytes, &multicast_hardware(ALL_NODES))
     };
     let mut buffer = [0; 1500];
+    let mut known = KnownRouter(routers.borrow().get(&interface.index).map(|router| (*router, clock::now())));
     loop {
-        let known = routers.borrow().contains_key(&interface.index);
+        let silent = known.is_silent(clock::now());
         advertise()?;
-        if !known {
+        if silent {
             let bytes = router::solicitation(*own, &hardware);
             socket.send(&bytes, &multicast_hardware(ALL_ROUTERS))?;
         }
-        let pause = tokio::time::sleep(if known { ADVERTISE_INTERVAL } else { SOLICIT_INTERVAL });
+        let pause = tokio::time::sleep(if silent { SOLICIT_INTERVAL } else { ADVERTISE_INTERVAL });
         tokio::pin!(pause);
         loop {
             tokio::select! {
                 () = &mut pause => break,
                 packet = socket.receive(&mut buffer) => match router::from_bytes(packet?) {
-                    Ok(RouterMessage::Advertisement(router)) if router != *own => {
+                    Ok(RouterMessage::Advertisement(router))
+                        if router != *own && known.handle_advertisement(clock::now(), router) =>
+                    {
                         routers.send_if_modified(|routers| routers.insert(interface.index, router) != Some(router));
                     }
                     // A router that solicits has just started.
@@ -100,5 +128,36 @@ async fn listen(
                 },
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> BootTime {
+        BootTime::from_boot(Duration::from_secs(seconds))
+    }
+
+    fn router(last: u16) -> Ipv6Addr {
+        Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, last)
+    }
+
+    #[test]
+    fn a_second_router_replaces_the_first_one_only_after_its_silence() {
+        let mut known = KnownRouter::default();
+        assert!(known.is_silent(at(0)));
+        assert!(known.handle_advertisement(at(0), router(1)));
+        // Another host advertises itself every second, and the router every 20 seconds, as it is solicited.
+        for second in 1..120 {
+            if second % 20 == 0 {
+                assert!(known.handle_advertisement(at(second), router(1)));
+            }
+            assert!(!known.handle_advertisement(at(second), router(2)), "{second}");
+            assert_eq!(known.is_silent(at(second)), second % 20 >= 10, "{second}");
+        }
+        assert!(!known.handle_advertisement(at(129), router(2)));
+        assert!(known.handle_advertisement(at(130), router(2)));
+        assert!(!known.handle_advertisement(at(131), router(1)));
     }
 }

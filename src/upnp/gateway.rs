@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 use std::time::Duration;
 
 use futures::TryFutureExt;
+use futures::future::{join, join_all};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
@@ -161,19 +162,18 @@ pub struct Gateway {
 pub async fn search(own: PerFamily<Option<IpAddr>>, interface: IfIndex) -> Vec<Gateway> {
     let v4 = async {
         let Some(own) = own.v4 else { return Vec::new() };
-        let mut found = Vec::new();
-        for responder in responders(own).await.unwrap_or_default() {
+        let queries = responders(own).await.unwrap_or_default().into_iter().map(async |responder| {
             let mut options = SearchOptions::default();
             options.bind_addr = SocketAddr::new(own, 0);
             options.broadcast_address = SocketAddr::new(responder.into(), SEARCH_GROUP.port());
             options.timeout = Some(PATIENCE);
             options.single_search_timeout = Some(SEARCH);
-            match igd_next::aio::tokio::search_gateway(options).await {
-                Ok(gateway) => found.push(gateway),
-                Err(error) => tracing::debug!(%responder, %error, "not a usable gateway"),
-            }
-        }
-        found
+            igd_next::aio::tokio::search_gateway(options)
+                .await
+                .inspect_err(|error| tracing::debug!(%responder, %error, "not a usable gateway"))
+                .ok()
+        });
+        join_all(queries).await.into_iter().flatten().collect()
     };
     let v6 = async {
         let mut options = SearchOptions::ipv6(interface.0);
@@ -185,7 +185,7 @@ pub async fn search(own: PerFamily<Option<IpAddr>>, interface: IfIndex) -> Vec<G
         options.single_search_timeout = Some(SEARCH);
         igd_next::aio::tokio::search_ipv6_firewall_gateway(options).await.ok()
     };
-    let (v4, v6) = futures::future::join(v4, v6).await;
+    let (v4, v6) = join(v4, v6).await;
     let v4 = v4.into_iter().map(|found| Gateway {
         family: Family::V4,
         igd: Igd {
@@ -252,9 +252,9 @@ impl Gateway {
         self.igd.addr.ip()
     }
 
-    /// Whether it can map ports to an address.
-    pub fn serves(&self, address: IpAddr) -> bool {
-        Family::of(address) == self.family
+    /// The family of the addresses that it can map ports to.
+    pub fn family(&self) -> Family {
+        self.family
     }
 
     pub async fn external_address(&self) -> Option<IpAddr> {
@@ -264,8 +264,14 @@ impl Gateway {
         }
     }
 
-    /// All mappings for IPv4.
-    pub async fn list(&self) -> Result<Vec<ListedMapping>, GatewayError> {
+    /// All mappings for IPv4, each of which is a request.
+    pub async fn list(&self, limit: Duration) -> Result<Vec<ListedMapping>, GatewayError> {
+        let too_long =
+            |_| GatewayError::Refused(format!("listing its port mappings takes longer than {limit:?}"));
+        timeout(limit, self.list_all()).await.map_err(too_long)?
+    }
+
+    async fn list_all(&self) -> Result<Vec<ListedMapping>, GatewayError> {
         let mut entries = Vec::new();
         if self.family == Family::V6 {
             return Ok(entries);
@@ -362,5 +368,24 @@ impl Gateway {
             }
         };
         SOURCE.scope(key.address, closing).await
+    }
+}
+
+#[cfg(test)]
+impl Gateway {
+    /// A gateway for IPv4 at this address.
+    pub(super) fn example(address: SocketAddr) -> Self {
+        let arguments = ["NewExternalPort", "NewProtocol", "NewInternalClient", "NewInternalPort"];
+        let igd = Igd {
+            addr: address,
+            root_url: "/".into(),
+            control_url: "/control".into(),
+            control_schema_url: "/schema".into(),
+            control_schema: [("AddPortMapping".into(), arguments.map(str::to_owned).into())].into(),
+            service_type: "urn:schemas-upnp-org:service:WANIPConnection:1".into(),
+            ipv6_firewall_control_url: None,
+            provider: FromSource,
+        };
+        Self { family: Family::V4, igd, pinholes: BTreeMap::new() }
     }
 }
