@@ -7,7 +7,7 @@ use kube_vip::bgp::status::PeerStatus;
 use kube_vip::cli::{self, Action, Cli, Manifest};
 use kube_vip::config::{self, Config, Raw, ServiceElection, Sources};
 use kube_vip::host::observer::read_once;
-use kube_vip::model::{ActualAddress, IfIndex};
+use kube_vip::model::{ActualAddress, IfIndex, Tag};
 use kube_vip::program::{Failure, environment, print, print_json, run_main, runtime};
 use kube_vip::status::Status;
 use kube_vip::telemetry::logging;
@@ -85,7 +85,7 @@ async fn validate(raw: Raw) -> Result<Config, Failure> {
 fn own_addresses(interface: IfIndex, addresses: &[ActualAddress]) -> Vec<IpAddr> {
     let own = addresses
         .iter()
-        .filter(|address| address.interface == interface && !address.tagged && !address.deprecated);
+        .filter(|address| address.interface == interface && address.tag == Tag::None && !address.deprecated);
     own.map(|address| address.vip.address).collect()
 }
 

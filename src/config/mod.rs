@@ -46,7 +46,7 @@ pub use validate::{HostFacts, check};
 pub use value::{DnsMode, LogFormat};
 pub use vip::{Prefixes, VipTarget};
 
-use crate::model::{Family, LeaseName, Vip};
+use crate::model::{Family, LeaseName, Tags, Vip};
 
 /// A validated configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +55,8 @@ pub struct Config {
     pub mode: &'static str,
     /// In lower case.
     pub node_name: String,
+    /// Distinguishes instances on one host.
+    pub instance: Option<String>,
     /// The control plane's VIPs as given.
     pub targets: Vec<VipTarget>,
     pub prefixes: Prefixes,
@@ -148,6 +150,11 @@ impl Config {
         let of_services =
             |services: &Services| services.on_demand || services.election != ServiceElection::EveryNode;
         self.elects_control_plane() || self.services.as_ref().is_some_and(of_services)
+    }
+
+    /// The tags of this process's addresses.
+    pub fn tags(&self) -> Tags {
+        Tags::new(self.instance.as_deref(), !self.targets.is_empty(), self.services.is_some())
     }
 
     /// Whether addresses are advertised to routers instead of to the neighbours on an interface.

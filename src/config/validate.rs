@@ -111,6 +111,7 @@ pub fn check(raw: Raw, facts: Option<&HostFacts>) -> Result<Config, Vec<Problem>
     let facts = facts.unwrap_or(&anywhere);
     Ok(Config {
         mode: modes.first().map_or("none", |(_, mode)| *mode),
+        instance: values.instance_name.clone(),
         node_name: values.node_name.as_ref().unwrap_or(&facts.hostname).to_lowercase(),
         targets,
         prefixes,

@@ -159,6 +159,7 @@ pub(super) fn reconcile_options(config: &Config, context: &PlanContext) -> recon
         lo_global: config.layer2.lo_global,
         refresh: config.layer2.announce_every.unwrap_or(crate::announce::schedule::REFRESH),
         quiet: config.is_routed(),
+        tags: config.tags(),
         services: context.services,
         decisive: config.global_lease().map(GroupId::from).into_iter().collect(),
         aggregates: config.bgp.as_ref().map(|bgp| bgp.extras.aggregates.clone()).unwrap_or_default(),

@@ -95,8 +95,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     for note in &config.notes {
         tracing::warn!("{note}");
     }
-    let netlink = NetlinkWriter::open()?;
-    let observer = Observer::start(Some(&netlink)).await?;
+    let netlink = NetlinkWriter::open(config.tags())?;
+    let observer = Observer::start(Some(&netlink), config.tags()).await?;
     let host = observer.subscribe();
     let interface = choose_interface(&config, &observer).await?;
     let addresses = host.borrow().addresses.clone();
@@ -262,7 +262,7 @@ impl Daemon {
             report.services.clone(),
         );
         self.tasks.spawn("the publisher", publisher.run());
-        let ours = self.addresses.iter().filter(|address| address.tagged || address.deprecated);
+        let ours = self.addresses.iter().filter(|address| address.is_ours());
         let planner = planner::driver::Driver::new(
             self.api.clone(),
             self.context.clone(),

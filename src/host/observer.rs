@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::{HostState, HostWatch};
-use crate::model::{BootTime, IfIndex, LogOnChange};
+use crate::model::{BootTime, IfIndex, LogOnChange, Tags};
 use crate::net::clock;
 use crate::net::netlink::{Change, Changes, Netlink, NetlinkError, NetlinkWriter};
 
@@ -32,8 +32,8 @@ pub struct Observer {
 
 impl Observer {
     /// Connects, and reads the state for the first time. Addresses that `ignored` adds are not observed.
-    pub async fn start(ignored: Option<&NetlinkWriter>) -> Result<Self, NetlinkError> {
-        let (netlink, changes) = Netlink::open()?;
+    pub async fn start(ignored: Option<&NetlinkWriter>, tags: Tags) -> Result<Self, NetlinkError> {
+        let (netlink, changes) = Netlink::open(tags)?;
         let state = HostState { gateways: netlink.gateways().await?, ..read(&netlink).await? };
         Ok(Self {
             netlink,
@@ -118,6 +118,6 @@ async fn read(netlink: &Netlink) -> Result<HostState, NetlinkError> {
 
 /// Reads the state of this host once.
 pub async fn read_once() -> Result<HostState, NetlinkError> {
-    let (netlink, _changes) = Netlink::open()?;
+    let (netlink, _changes) = Netlink::open(Tags::default())?;
     read(&netlink).await
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::model::{ActualAddress, IfIndex, Interface};
+use crate::model::{ActualAddress, IfIndex, Interface, Tag};
 
 /// The state of this host. Addresses that carry our tag may be missing: their additions are not observed, and who adds
 /// them reads them itself.
@@ -22,7 +22,7 @@ impl HostState {
 
     /// The addresses of an interface without those that carry our tag.
     pub fn own_addresses(&self, interface: IfIndex) -> impl Iterator<Item = IpAddr> + '_ {
-        let own = self.addresses.iter().filter(move |own| own.interface == interface && !own.tagged);
+        let own = self.addresses.iter().filter(move |own| own.interface == interface && own.tag == Tag::None);
         own.map(|own| own.vip.address)
     }
 
@@ -35,12 +35,12 @@ impl HostState {
         })
     }
 
-    /// Addresses that other programs have configured, but for those on interfaces without neighbours, where service proxies
+    /// Addresses that other programs have configured, another kube-vip's among them, but for those on interfaces without neighbours, where service proxies
     /// configure ours.
     pub fn foreign_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         let asked: BTreeSet<IfIndex> =
             self.interfaces.iter().filter(|it| it.has_neighbours()).map(|it| it.index).collect();
-        let foreign = self.addresses.iter().filter(|address| !address.tagged && !address.deprecated);
+        let foreign = self.addresses.iter().filter(|address| !address.is_ours());
         foreign.filter(move |address| asked.contains(&address.interface)).map(|address| address.vip.address)
     }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::interface::ManagedInterface;
-use super::{ActualAddress, Family, IfIndex, Interface, Vip};
+use super::{ActualAddress, Family, IfIndex, Interface, Tag, Vip};
 
 /// An address, with the rules for its prefix length and interface on any host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,7 +78,7 @@ impl AddressSpec {
         addresses: &[ActualAddress],
     ) -> Result<(IfIndex, Vip), PlacementError> {
         // Addresses that kube-vip added do not describe the network.
-        let subnet = |address: &&ActualAddress| !address.tagged && address.vip.covers(self.address);
+        let subnet = |address: &&ActualAddress| address.tag == Tag::None && address.vip.covers(self.address);
         let named = |name: &String| {
             let found = interfaces.iter().find(|interface| interface.name == *name);
             found.map(|interface| interface.index).ok_or_else(|| PlacementError::NoInterface(name.clone()))
@@ -121,7 +121,7 @@ mod tests {
         ActualAddress {
             interface: IfIndex(interface),
             vip,
-            tagged: false,
+            tag: Tag::None,
             deprecated: false,
             valid_for: None,
             dad_failed: false,

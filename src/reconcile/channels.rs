@@ -7,11 +7,13 @@ use tokio::sync::{mpsc, watch};
 
 use crate::election::elections::Input;
 use crate::election::elector::SegmentRequest;
-use crate::model::{AdvertisedRoutes, BootTime, GroupId, HostStatus, Prefix, Roles, VipPlan};
+use crate::model::{AdvertisedRoutes, BootTime, GroupId, HostStatus, Prefix, Roles, Tags, VipPlan};
 
 /// How this host holds addresses.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// The tags of this process's addresses.
+    pub tags: Tags,
     /// The main interface's name: others may be better when it is down.
     pub interface: String,
     /// See [`Inputs::preserve`](super::desired::Inputs).

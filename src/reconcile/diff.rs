@@ -80,7 +80,7 @@ pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
         .addresses
         .iter()
         .filter(|address| actual.managed.contains(&address.vip.address))
-        .partition(|address| address.tagged || address.deprecated);
+        .partition(|address| address.is_ours());
     let mut plan = Plan { foreign: in_the_way(foreign, desired, actual), ..Plan::default() };
     let blocked: BTreeSet<IpAddr> = plan.foreign.iter().map(|(_, vip)| vip.address).collect();
 
@@ -201,6 +201,7 @@ fn is_close(left: Duration, wanted: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Tag;
 
     fn at(millis: u64) -> BootTime {
         BootTime::from_boot(Duration::from_millis(millis))
@@ -220,7 +221,7 @@ mod tests {
         ActualAddress {
             interface: ETH0,
             vip: vip(text),
-            tagged: true,
+            tag: Tag::Ours,
             deprecated: true,
             valid_for: Some(Duration::from_secs(seconds)),
             dad_failed: false,
@@ -346,7 +347,7 @@ mod tests {
     #[test]
     fn an_address_of_the_go_program_is_adopted_and_gets_a_lifetime() {
         let mut actual = managing(&[A]);
-        actual.addresses.push(ActualAddress { tagged: false, valid_for: None, ..on_interface(A, 0) });
+        actual.addresses.push(ActualAddress { tag: Tag::None, valid_for: None, ..on_interface(A, 0) });
         let adopted = plan(&held(&[A], 4700), &actual, at(10));
         assert!(matches!(
             adopted.actions.as_slice(),
@@ -360,7 +361,7 @@ mod tests {
     fn an_address_of_another_program_is_left_alone_and_reported() {
         let mut actual = managing(&[A]);
         let foreign =
-            ActualAddress { tagged: false, deprecated: false, valid_for: None, ..on_interface(A, 0) };
+            ActualAddress { tag: Tag::None, deprecated: false, valid_for: None, ..on_interface(A, 0) };
         actual.addresses.push(foreign);
         for desired in [held(&[A], 4700), Desired::default()] {
             let plan = plan(&desired, &actual, at(10));
@@ -380,7 +381,7 @@ mod tests {
     fn an_address_on_an_isolated_interface_is_not_in_the_way() {
         let mut actual = managing(&[A]);
         let foreign =
-            ActualAddress { tagged: false, deprecated: false, valid_for: None, ..on_interface(A, 0) };
+            ActualAddress { tag: Tag::None, deprecated: false, valid_for: None, ..on_interface(A, 0) };
         actual.addresses.push(ActualAddress { interface: ETH1, ..foreign.clone() });
         actual.isolated = [ETH1].into();
         let announced = plan(&held(&[A], 4700), &actual, at(10));

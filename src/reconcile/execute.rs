@@ -24,7 +24,10 @@ impl Driver {
                 Action::Remove { interface, vip } => removals.push((interface, vip)),
                 Action::Unsuppress { address } => restored.push(address),
                 Action::Hold { interface, vip, seconds, until, missing } => {
-                    let hold = Hold { interface, vip, seconds, scope: self.scope(interface) };
+                    let group = self.placement.owners.get(&vip.address);
+                    let control_plane = group.is_some_and(|group| self.options.control_plane.contains(group));
+                    let tag = self.options.tags.of(control_plane);
+                    let hold = Hold { interface, vip, seconds, scope: self.scope(interface), tag };
                     holds.push((hold, until, missing));
                 }
                 Action::Announce { interface, address } => announcements.push((interface, address)),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::model::interface::ManagedInterface;
 use crate::model::{
-    ActualAddress, BootTime, GroupId, IfIndex, Interface, PlacementError, Roles, Vip, VipPlan,
+    ActualAddress, BootTime, GroupId, IfIndex, Interface, PlacementError, Roles, Tag, Vip, VipPlan,
 };
 
 /// A plan, resolved for the interfaces of this host.
@@ -71,7 +71,7 @@ pub(super) fn unused_interfaces(
         managed.chain(&group.interfaces).filter(move |interface| !interface.is_exclusive() || leads)
     });
     let needed: BTreeSet<String> = needed.map(ManagedInterface::name).collect();
-    let ours = addresses.iter().filter(|address| address.tagged);
+    let ours = addresses.iter().filter(|address| address.tag == Tag::Ours);
     let used: BTreeSet<IfIndex> = ours.map(|address| address.interface).collect();
     let unused = interfaces.iter().filter(|interface| {
         interface.managed && !used.contains(&interface.index) && !needed.contains(&interface.name)
@@ -152,7 +152,7 @@ mod tests {
             let address = |index: &u32| ActualAddress {
                 interface: IfIndex(*index),
                 vip: Vip::host(ADDRESS.parse().unwrap()),
-                tagged: true,
+                tag: Tag::Ours,
                 deprecated: true,
                 valid_for: None,
                 dad_failed: false,

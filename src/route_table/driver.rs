@@ -13,7 +13,7 @@ use super::status::TableStatus;
 use crate::config::RoutingTable;
 use crate::host::HostWatch;
 use crate::model::route::TableRoute;
-use crate::model::{AdvertisedRoutes, IfIndex, LogOnChange, Prefix, Vip};
+use crate::model::{AdvertisedRoutes, IfIndex, LogOnChange, Prefix, Tags, Vip};
 use crate::net::netlink::{NetlinkError, NetlinkWriter, RouteChanges};
 
 /// Interval of comparisons without a change.
@@ -66,7 +66,7 @@ impl Driver {
     /// # Errors
     /// If the kernel has no socket left.
     pub fn new(config: RoutingTable, interfaces: Interfaces, channels: Channels) -> std::io::Result<Self> {
-        let netlink = NetlinkWriter::open()?;
+        let netlink = NetlinkWriter::open(Tags::default())?;
         let changes = RouteChanges::open(config.table, &netlink)?;
         let (ours, log) = (BTreeSet::new(), LogOnChange::default());
         Ok(Self {

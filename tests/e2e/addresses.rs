@@ -78,7 +78,7 @@ fn form() -> Outcome {
         assert!(lifetime.iter().any(|text| line.contains(text)), "{shown}");
     }
     let addresses = scene.lab.host(0).namespace.block_on(async {
-        let (netlink, _changes) = kube_vip::net::netlink::Netlink::open()?;
+        let (netlink, _changes) = kube_vip::net::netlink::Netlink::open(kube_vip::model::Tags::default())?;
         netlink.addresses().await.map_err(std::io::Error::other)
     })?;
     let tagged: Vec<String> =

@@ -26,7 +26,7 @@ use kube_vip::election::driver as election_driver;
 use kube_vip::election::elections::Config;
 use kube_vip::host::{HostWatch, Observer};
 use kube_vip::model::hash::fnv1a;
-use kube_vip::model::{Candidacy, CandidacyKind, GroupId, GroupPlan, Roles, VipPlan};
+use kube_vip::model::{Candidacy, CandidacyKind, GroupId, GroupPlan, Roles, Tags, VipPlan};
 use kube_vip::net::clock;
 use kube_vip::telemetry::endpoints::health;
 use kube_vip::telemetry::http::{self, Page, PortProblems};
@@ -177,7 +177,7 @@ pub async fn run(options: Options) -> Result<(), ControllerError> {
 
 /// Observes the interfaces of the host. Fails at once if the one for DHCP is missing.
 async fn observe_host(interface: &str) -> Result<HostWatch, ControllerError> {
-    let observer = Observer::start(None).await?;
+    let observer = Observer::start(None, Tags::default()).await?;
     let host = observer.subscribe();
     if host.borrow().interface(interface).is_none() {
         let names = host.borrow().interface_names();

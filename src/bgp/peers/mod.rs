@@ -225,7 +225,7 @@ fn next_hops(
 pub(super) mod tests {
     use super::*;
     use crate::config::bgp::{Extras, peers};
-    use crate::model::{ActualAddress, Interface, Vip};
+    use crate::model::{ActualAddress, Interface, Tag, Vip};
 
     pub(crate) fn bgp(text: &str) -> Bgp {
         let (peers, problems) = peers(text, &mut Vec::new());
@@ -252,11 +252,11 @@ pub(super) mod tests {
     pub(crate) fn host() -> Host {
         let interface =
             Interface { index: IfIndex(2), name: "eth0".into(), up: true, ..Interface::default() };
-        let address = |text: &str, tagged| ActualAddress {
+        let address = |text: &str, tag| ActualAddress {
             interface: IfIndex(2),
             vip: Vip::host(text.parse().unwrap()),
-            tagged,
-            deprecated: tagged,
+            tag,
+            deprecated: tag == Tag::Ours,
             valid_for: None,
             dad_failed: false,
         };
@@ -266,10 +266,10 @@ pub(super) mod tests {
             state: Arc::new(HostState {
                 interfaces: vec![interface],
                 addresses: vec![
-                    address("192.0.2.99", true),
-                    address("192.0.2.1", false),
-                    address("fe80::1", false),
-                    address("fd00::1", false),
+                    address("192.0.2.99", Tag::Ours),
+                    address("192.0.2.1", Tag::None),
+                    address("fe80::1", Tag::None),
+                    address("fd00::1", Tag::None),
                 ],
                 ..HostState::default()
             }),

@@ -6,8 +6,7 @@ use std::time::Duration;
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope,
-    CacheInfo,
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo,
 };
 use rtnetlink::packet_route::link::{AfSpecInet, AfSpecUnspec, LinkAttribute, LinkFlags, LinkMessage, State};
 use rtnetlink::packet_route::route::{
@@ -16,10 +15,8 @@ use rtnetlink::packet_route::route::{
 
 use super::writer::{Hold, Scope};
 use crate::model::route::{RouteForm, Table, TableRoute};
-use crate::model::{ActualAddress, Family, IfIndex, Interface, Prefix, Vip};
+use crate::model::{ActualAddress, Family, IfIndex, Interface, Prefix, Tag, Tags, Vip};
 
-/// Marks an address as ours (`IFA_PROTO`, Linux 5.18). The Go program marks its routes with the same number.
-const TAG: AddressProtocol = AddressProtocol::Other(248);
 /// Marks an interface as ours (`IFLA_IFALIAS`; `ip link` shows it).
 pub(super) const ALIAS: &str = "kube-vip";
 /// INFINITY_LIFE_TIME of the kernel.
@@ -108,7 +105,7 @@ pub(super) fn held_address(hold: &Hold) -> AddressMessage {
     cache.ifa_preferred = 0;
     cache.ifa_valid = hold.seconds;
     message.attributes.push(AddressAttribute::CacheInfo(cache));
-    message.attributes.push(AddressAttribute::Protocol(TAG));
+    message.attributes.push(AddressAttribute::Protocol(hold.tag.into()));
     if hold.vip.address.is_ipv6() {
         message.header.flags |= AddressHeaderFlags::Nodad;
         message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
@@ -186,16 +183,16 @@ pub(super) fn interface(message: LinkMessage) -> Interface {
     interface
 }
 
-pub(super) fn address(message: AddressMessage) -> Option<ActualAddress> {
+pub(super) fn address(tags: Tags, message: AddressMessage) -> Option<ActualAddress> {
     let (mut any, mut local) = (None, None);
-    let (mut tagged, mut flags, mut cache) = (false, AddressFlags::empty(), None);
+    let (mut tag, mut flags, mut cache) = (Tag::None, AddressFlags::empty(), None);
     for attribute in message.attributes {
         match attribute {
             AddressAttribute::Address(address) => any = Some(address),
             AddressAttribute::Local(address) => local = Some(address),
             AddressAttribute::Flags(value) => flags = value,
             AddressAttribute::CacheInfo(value) => cache = Some(value),
-            AddressAttribute::Protocol(value) => tagged = value == TAG,
+            AddressAttribute::Protocol(value) => tag = tags.owner(value.into()),
             _ => {}
         }
     }
@@ -208,7 +205,7 @@ pub(super) fn address(message: AddressMessage) -> Option<ActualAddress> {
     Some(ActualAddress {
         interface: IfIndex(message.header.index),
         vip: Vip { address, prefix: message.header.prefix_len },
-        tagged,
+        tag,
         // The kernel reports an infinite preferred lifetime for every address with an infinite valid lifetime, deprecated or not.
         deprecated: flags.contains(AddressFlags::Deprecated)
             || cache.is_some_and(|cache| cache.ifa_preferred == 0),

@@ -19,7 +19,7 @@ use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 
 pub use self::writer::{Hold, NetlinkWriter, Scope};
 use crate::model::route::Table;
-use crate::model::{ActualAddress, Family, IfIndex, Interface};
+use crate::model::{ActualAddress, Family, IfIndex, Interface, Tags};
 
 /// A request to the kernel that failed.
 #[derive(Debug, thiserror::Error)]
@@ -150,15 +150,16 @@ impl RouteChanges {
 #[derive(Debug, Clone)]
 pub struct Netlink {
     handle: Handle,
+    tags: Tags,
 }
 
 impl Netlink {
-    /// Connects on the current runtime, and subscribes to changes.
-    pub fn open() -> std::io::Result<(Self, Changes)> {
+    /// Connects on the current runtime, and subscribes to changes. Addresses are ours by these tags.
+    pub fn open(tags: Tags) -> std::io::Result<(Self, Changes)> {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
         let (connection, handle, messages) = rtnetlink::new_multicast_connection(&groups)?;
         tokio::spawn(connection);
-        Ok((Self { handle }, Changes { messages, ignored: None }))
+        Ok((Self { handle, tags }, Changes { messages, ignored: None }))
     }
 
     /// All interfaces.
@@ -170,7 +171,8 @@ impl Netlink {
     /// All addresses of all interfaces.
     pub async fn addresses(&self) -> Result<Vec<ActualAddress>, NetlinkError> {
         let messages = self.handle.address().get().execute();
-        let addresses = messages.try_filter_map(|message| std::future::ready(Ok(message::address(message))));
+        let address = |message| std::future::ready(Ok(message::address(self.tags, message)));
+        let addresses = messages.try_filter_map(address);
         addresses.try_collect().await.map_err(failed("list addresses"))
     }
 

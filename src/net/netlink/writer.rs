@@ -19,7 +19,7 @@ use super::requests::Requests;
 use super::{Cause, NetlinkError};
 use crate::model::interface::ManagedInterface;
 use crate::model::route::{Table, TableRoute};
-use crate::model::{ActualAddress, Family, IfIndex, Vip};
+use crate::model::{ActualAddress, Family, IfIndex, Tags, Vip};
 
 /// An address with a lifetime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct Hold {
     /// Valid lifetime; `u32::MAX` is infinite.
     pub seconds: u32,
     pub scope: Scope,
+    /// `IFA_PROTO`
+    pub tag: u8,
 }
 
 /// The scope of an address.
@@ -44,12 +46,13 @@ pub enum Scope {
 #[derive(Debug)]
 pub struct NetlinkWriter {
     requests: Requests,
+    tags: Tags,
 }
 
 impl NetlinkWriter {
-    /// Connects.
-    pub fn open() -> std::io::Result<Self> {
-        Ok(Self { requests: Requests::open()? })
+    /// Connects. Addresses are ours by these tags.
+    pub fn open(tags: Tags) -> std::io::Result<Self> {
+        Ok(Self { requests: Requests::open()?, tags })
     }
 
     pub(super) fn port(&self) -> u32 {
@@ -62,7 +65,7 @@ impl NetlinkWriter {
         let mut addresses = Vec::new();
         let each = |message| {
             if let RouteNetlinkMessage::NewAddress(address) = message {
-                addresses.extend(message::address(address));
+                addresses.extend(message::address(self.tags, address));
             }
         };
         match self.dump(request, each) {

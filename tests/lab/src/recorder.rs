@@ -25,7 +25,7 @@ impl Recorder {
         let vips: Vec<IpAddr> = vec![lab.vip_v4.into(), lab.vip_v6.into()];
         let wanted = vips.clone();
         let opened = lab.client_host.block_on(async move {
-            let (netlink, _changes) = Netlink::open()?;
+            let (netlink, _changes) = Netlink::open(kube_vip::model::Tags::default())?;
             let links = netlink.interfaces().await.map_err(std::io::Error::other)?;
             let link = links.into_iter().find(|link| link.name == "eth0");
             let link = link.ok_or_else(|| std::io::Error::other("the client host has no eth0"))?;

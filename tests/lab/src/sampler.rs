@@ -58,7 +58,11 @@ impl Sampler {
         let guard = runtime.enter();
         let mut links: Vec<(Netlink, Changes)> = Vec::new();
         for host in &lab.hosts {
-            links.push(host.namespace.within(Netlink::open)?.map_err(io("a netlink socket"))?);
+            links.push(
+                host.namespace
+                    .within(|| Netlink::open(kube_vip::model::Tags::default()))?
+                    .map_err(io("a netlink socket"))?,
+            );
         }
         drop(guard);
         let (wanted, sink, halt) = (addresses.clone(), samples.clone(), stop.clone());

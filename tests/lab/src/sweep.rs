@@ -40,7 +40,7 @@ impl Sweep {
         // An agent treats the probe of a lower hardware address as a conflict (RFC 5227 §2.1.1) and yields.
         lab.client_host.run(&["ip", "link", "set", "eth0", "address", "fe:ff:ff:ff:ff:ff"])?;
         let opened = lab.client_host.block_on(async move {
-            let (netlink, _changes) = Netlink::open()?;
+            let (netlink, _changes) = Netlink::open(kube_vip::model::Tags::default())?;
             let links = netlink.interfaces().await.map_err(std::io::Error::other)?;
             let link = links.into_iter().find(|link| link.name == "eth0");
             let link = link.ok_or_else(|| std::io::Error::other("the client host has no eth0"))?;
