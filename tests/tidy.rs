@@ -101,6 +101,7 @@ const PURE: &[&str] = &[
     "cloud-provider/src/pools/",
     "cloud-provider/src/reference.rs",
     "src/cli.rs",
+    "src/cluster/correlator.rs",
     "src/config/",
     "src/manifest/",
     "src/model/",

@@ -51,7 +51,7 @@ fn documents(image: &str, dhcp_interface: Option<&str>, upnp: bool) -> Vec<Value
                 rule(&[""], &["services"], &["get", "list", "patch", "watch"]),
                 rule(&[""], &["services/status"], &["patch"]),
                 rule(&[""], &["configmaps", "namespaces", "nodes"], &read),
-                rule(&[""], &["events"], &["create"]),
+                rule(&[""], &["events"], &["create", "patch"]),
             ],
         }),
         json!({

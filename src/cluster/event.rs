@@ -8,12 +8,15 @@ use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::{Event as Object, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Client;
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::correlator::{Correlator, Occurrence};
 use super::{Api, ApiClient};
-use crate::model::ServiceKey;
+use crate::model::{ServiceKey, text};
+use crate::net::clock;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
@@ -56,7 +59,8 @@ pub fn recorder(component: &'static str, host: &str, capacity: usize) -> (EventR
 impl EventRecorder {
     /// Queues an Event. Never waits: an Event that finds the queue full is dropped.
     pub fn record(&self, event: Event) {
-        self.queue.try_send(event).ok();
+        let message = truncate(text::printable(&event.message).into_owned());
+        self.queue.try_send(Event { message, ..event }).ok();
     }
 
     /// Queues an Event on the Node of this host.
@@ -85,7 +89,7 @@ pub fn service_reference(key: &ServiceKey, uid: Option<String>) -> ObjectReferen
 
 impl EventWriter {
     /// Writes until all recorders are dropped, or until `closing` is ready; then what is queued is still written.
-    /// An Event that cannot be written is dropped.
+    /// An Event that cannot be written is dropped, and so is one of too many about an object.
     pub async fn run(mut self, api: Arc<Api>, closing: impl Future<Output = ()>) {
         let (component, host) = (self.component, self.host.clone());
         let mut closing = pin!(closing.fuse());
@@ -95,11 +99,14 @@ impl EventWriter {
             }
             self.queue.poll_recv(context)
         });
+        let mut correlator = Correlator::default();
         let write = |event| {
             let (api, host) = (&api, &host);
+            let occurrence = correlator.observe(clock::now(), jiff::Timestamp::now(), event);
             async move {
+                let Some(occurrence) = occurrence else { return };
                 let Ok(ApiClient { client, server }) = api.client().await else { return };
-                match timeout(REQUEST_TIMEOUT, create(client, component, host, event)).await {
+                match timeout(REQUEST_TIMEOUT, write(client, component, host, occurrence)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => {
                         api.request_failed(&server, &error);
@@ -113,31 +120,52 @@ impl EventWriter {
     }
 }
 
-async fn create(client: Client, component: &str, host: &str, event: Event) -> Result<(), kube::Error> {
-    let now = Time(jiff::Timestamp::now());
+async fn write(
+    client: Client,
+    component: &str,
+    host: &str,
+    mut occurrence: Occurrence,
+) -> Result<(), kube::Error> {
+    let namespace = occurrence.event.about.namespace.as_deref().unwrap_or("default");
+    let events = kube::Api::<Object>::namespaced(client, namespace);
+    if let (Some(name), 2..) = (&occurrence.name, occurrence.count) {
+        let change = json!({ "count": occurrence.count, "lastTimestamp": Time(occurrence.last) });
+        let error = match events.patch(name, &PatchParams::default(), &Patch::Merge(change)).await {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        occurrence = match &error {
+            kube::Error::Api(status) => occurrence.instead(status.code).ok_or(error)?,
+            _ => return Err(error),
+        };
+    }
+    match events.create(&PostParams::default(), &object(component, host, occurrence)).await {
+        // A later count of it came first.
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        result => result.map(drop),
+    }
+}
+
+fn object(component: &str, host: &str, occurrence: Occurrence) -> Object {
+    let Occurrence { event, name, first, last, count } = occurrence;
+    let generate_name =
+        name.is_none().then(|| format!("{}.", event.about.name.as_deref().unwrap_or_default()));
     let namespace = event.about.namespace.clone().unwrap_or_else(|| "default".to_owned());
-    let name = event.about.name.as_deref().unwrap_or_default();
-    let object = Object {
-        metadata: ObjectMeta {
-            generate_name: Some(format!("{name}.")),
-            namespace: Some(namespace.clone()),
-            ..ObjectMeta::default()
-        },
+    Object {
+        metadata: ObjectMeta { name, generate_name, namespace: Some(namespace), ..ObjectMeta::default() },
         involved_object: event.about,
         reason: Some(event.reason.to_owned()),
-        message: Some(truncate(event.message)),
+        message: Some(event.message),
         type_: Some(if event.warning { "Warning" } else { "Normal" }.to_owned()),
         source: Some(EventSource {
             component: Some(component.to_owned()),
             host: (!host.is_empty()).then(|| host.to_owned()),
         }),
-        first_timestamp: Some(now.clone()),
-        last_timestamp: Some(now),
-        count: Some(1),
+        first_timestamp: Some(Time(first)),
+        last_timestamp: Some(Time(last)),
+        count: Some(count),
         ..Object::default()
-    };
-    let events = kube::Api::<Object>::namespaced(client, &namespace);
-    events.create(&PostParams::default(), &object).await.map(drop)
+    }
 }
 
 fn truncate(mut message: String) -> String {
@@ -157,5 +185,12 @@ mod tests {
         let long = truncate("é".repeat(600));
         assert!(long.len() <= MESSAGE_MAX && long.ends_with("é..."), "{long}");
         assert_eq!(truncate("short".into()), "short");
+    }
+
+    #[test]
+    fn a_message_is_one_line() {
+        let (recorder, mut writer) = recorder("kube-vip", "node-1", 1);
+        recorder.record_on_node(true, "VIPLost", "x\n2026/01/01 \u{1b}[2J".into());
+        assert_eq!(writer.queue.try_recv().unwrap().message, "x 2026/01/01  [2J");
     }
 }

@@ -4,6 +4,7 @@
 //! itself. When it fails, the servers on other hosts are used, as learnt while one worked and verified by the same CA.
 //! A server that failed is avoided for a while, and its connections are closed.
 
+mod correlator;
 pub mod event;
 pub mod peers;
 pub mod source;

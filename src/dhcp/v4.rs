@@ -9,6 +9,7 @@ use dhcproto::v4::{
 
 use super::fsm::{LeaseTerms, Message, Reply, Server};
 use super::identity::Identity;
+use crate::model::text::excerpt;
 use crate::model::validation::unusable;
 
 /// Length up to the magic cookie.
@@ -108,7 +109,7 @@ pub fn from_bytes(bytes: &[u8]) -> Option<(Vec<u8>, u32, Reply)> {
     let reply = match options.msg_type()? {
         MessageType::Nak => {
             let reason = match options.get(OptionCode::Message) {
-                Some(DhcpOption::Message(text)) => printable(text),
+                Some(DhcpOption::Message(text)) => excerpt(text),
                 _ => String::new(),
             };
             Reply::Nak(server, reason)
@@ -173,11 +174,6 @@ fn known_options(mut rest: &[u8]) -> Option<Vec<u8>> {
 /// An address that may be assigned to a host.
 pub(super) fn usable(address: IpAddr) -> Option<IpAddr> {
     (!address.is_unspecified() && unusable(address).is_none()).then_some(address)
-}
-
-/// A server's text, made safe for log lines.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().filter(|character| !character.is_control()).take(200).collect()
 }
 
 #[cfg(test)]
@@ -298,7 +294,7 @@ mod tests {
         assert_eq!(decode(yours, infinite), reply(Reply::Ack(terms(None, None, None))));
         let server = Server::Address("192.0.2.1".parse().unwrap());
         let nak = "35 01 06 36 04 c0000201 38 05 6e6f0a6e6f ff";
-        assert_eq!(decode([0; 4], nak), reply(Reply::Nak(server, "nono".into())));
+        assert_eq!(decode([0; 4], nak), reply(Reply::Nak(server, "no no".into())));
         // No server, no address, unusable addresses, a client's message, truncated options.
         assert_eq!(decode(yours, "35 01 05 ff"), None);
         assert_eq!(decode([0; 4], bare), None);

@@ -10,7 +10,8 @@ use dhcproto::v6::{
 
 use super::fsm::{LeaseTerms, Message, Reply, Server};
 use super::identity::Identity;
-use super::v4::{printable, usable};
+use super::v4::usable;
+use crate::model::text::excerpt;
 
 /// RFC 8415 §7.7.
 const INFINITE: u32 = u32::MAX;
@@ -138,7 +139,7 @@ fn terms(association: &IANA, server: Server) -> Option<LeaseTerms> {
 fn refusal(options: &DhcpOptions) -> Option<String> {
     match options.get(OptionCode::StatusCode)? {
         DhcpOption::StatusCode(status) if status.status != Status::Success => {
-            let text = printable(&status.msg);
+            let text = excerpt(&status.msg);
             Some(if text.is_empty() { format!("{:?}", status.status) } else { text })
         }
         _ => None,

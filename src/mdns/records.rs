@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use crate::model::annotation::{MDNS, MDNS_NAME};
 use crate::model::hash::fnv1a;
 use crate::model::service::Protocol;
+use crate::model::text::quoted;
 use crate::model::validation::is_name;
 use crate::model::{ServiceKey, ServiceView};
 
@@ -46,7 +47,7 @@ pub fn requested_name(key: &ServiceKey, view: &ServiceView, all: bool) -> Result
     };
     let label = text.trim_end_matches('.').trim_end_matches(".local");
     if label.contains('.') || !is_name(label) || label.len() > MAX_LABEL {
-        return Err(format!("{MDNS}: `{text}` is not a host name such as `web` or `web.local`"));
+        return Err(format!("{MDNS}: {} is not a host name such as `web` or `web.local`", quoted(text)));
     }
     Ok(Some(label.to_lowercase()))
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::interface::ManagedInterface;
+use super::text::excerpt;
 use super::{ActualAddress, Family, IfIndex, Interface, Tag, Vip};
 
 /// An address, with the rules for its prefix length and interface on any host.
@@ -32,7 +33,7 @@ pub enum InterfaceSelector {
 /// Why an address has no place on this host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlacementError {
-    #[error("there is no interface {0} on this host")]
+    #[error("there is no interface {} on this host", excerpt(.0))]
     NoInterface(String),
     /// The interface has to be created first; its parent exists.
     #[error("there is no interface {} on this host yet", .interface.name())]
@@ -42,7 +43,8 @@ pub enum PlacementError {
         parent: IfIndex,
     },
     #[error(
-        "no subnet of interface {interface} contains {address}: set vip_subnet to a number, or choose another interface"
+        "no subnet of interface {} contains {address}: set vip_subnet to a number, or choose another interface",
+        excerpt(.interface)
     )]
     NoSubnet { address: IpAddr, interface: String },
 }

@@ -21,6 +21,7 @@ pub mod role;
 pub mod route;
 pub mod service;
 pub mod tag;
+pub mod text;
 pub mod time;
 pub mod validation;
 pub mod vip;

@@ -12,6 +12,7 @@ use crate::model::annotation::{
 };
 use crate::model::go::parse_bool;
 use crate::model::interface::hardware_text;
+use crate::model::text::quoted;
 use crate::model::{Family, InterfaceSelector, ServiceKey, ServiceView};
 
 /// The DHCP request of a Service.
@@ -54,8 +55,9 @@ impl DhcpSpec {
         let address = view.annotation(HARDWARE_ADDRESS).map(|text| {
             parse_mac(text).unwrap_or_else(|| {
                 wrong.push(format!(
-                    "{HARDWARE_ADDRESS}: `{text}` is no hardware address of an interface, such as 00:00:6c:01:02:03; \
+                    "{HARDWARE_ADDRESS}: {} is no hardware address of an interface, such as 00:00:6c:01:02:03; \
                      {} is used",
+                    quoted(text),
                     hardware_text(&own)
                 ));
                 own
@@ -66,7 +68,10 @@ impl DhcpSpec {
         let hostname = hostname.or(name.map(|name| (LOAD_BALANCER_IPS, name))).and_then(|(key, text)| {
             let name = Name::new(text, dns);
             if name.is_none() {
-                wrong.push(format!("{key}: `{text}` is no host name; DHCP requests are sent without one"));
+                wrong.push(format!(
+                    "{key}: {} is no host name; DHCP requests are sent without one",
+                    quoted(text)
+                ));
             }
             name
         });
@@ -78,12 +83,16 @@ impl DhcpSpec {
                 }
                 _ if text.is_empty() => {}
                 _ => wrong.push(format!(
-                    "{REQUESTED_IP}: `{text}` is ignored: use at most one IPv4 and one IPv6 address"
+                    "{REQUESTED_IP}: {} is ignored: use at most one IPv4 and one IPv6 address",
+                    quoted(text)
                 )),
             }
         }
         if let Some(text) = view.annotation(DDNS).filter(|text| parse_bool(text).is_none()) {
-            wrong.push(format!("{DDNS}: `{text}` is neither \"true\" nor \"false\"; \"false\" is used"));
+            wrong.push(format!(
+                "{DDNS}: {} is neither \"true\" nor \"false\"; \"false\" is used",
+                quoted(text)
+            ));
         }
         let identity = Identity {
             mac: address.unwrap_or(own),

@@ -6,6 +6,7 @@ use super::leases::DhcpSpec;
 use super::plan::values::PlanContext;
 use crate::model::annotation::{MACVLAN_NAME, RP_FILTER, SERVICE_INTERFACE, SERVICE_VLAN};
 use crate::model::interface::ManagedInterface;
+use crate::model::text::quoted;
 use crate::model::{AddressSpec, InterfaceSelector, ServiceView};
 
 /// Longest name of an interface (IFNAMSIZ - 1).
@@ -24,13 +25,14 @@ pub(super) fn macvlan(view: &ServiceView, parent: &str) -> Option<Result<Managed
     let spec = DhcpSpec::of(view)?;
     let legal = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
     if name.len() > MAX_INTERFACE_NAME || !name.chars().all(legal) || name == parent {
+        let name = quoted(name);
         let text =
-            format!("{MACVLAN_NAME}: `{name}` is not an interface name of at most 15 letters and digits");
+            format!("{MACVLAN_NAME}: {name} is not an interface name of at most 15 letters and digits");
         return Some(Err(text));
     }
     let filter = view.annotation(RP_FILTER).unwrap_or("0");
     let Some(reverse_path) = filter.parse().ok().filter(|value| *value <= 2) else {
-        return Some(Err(format!("{RP_FILTER}: `{filter}` is not 0, 1 or 2")));
+        return Some(Err(format!("{RP_FILTER}: {} is not 0, 1 or 2", quoted(filter))));
     };
     let (parent, name, hardware) = (parent.to_owned(), name.to_owned(), spec.identity.mac);
     Some(Ok(ManagedInterface::Macvlan { parent, name, hardware, reverse_path }))

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use super::policy::limits::Limit;
 use crate::model::annotation::{LOAD_BALANCER_IPS, SHARING_KEY};
 use crate::model::node::NodeView;
+use crate::model::text::quoted;
 use crate::model::validation::unusable;
 use crate::model::{HostUse, Prefix};
 
@@ -57,7 +58,7 @@ pub enum Refusal {
     Service { address: IpAddr, owner: String },
     #[error("{0}")]
     Infrastructure(String),
-    #[error("`{0}` is neither an address nor a DNS name")]
+    #[error("{} is neither an address nor a DNS name", quoted(.0))]
     Malformed(String),
 }
 

@@ -14,6 +14,7 @@ use crate::model::annotation::{
 };
 use crate::model::route::{MAX_COMMUNITIES, community, large_community};
 use crate::model::service::TrafficPolicy;
+use crate::model::text::quoted;
 use crate::model::{AddressSpec, GroupId, Prefix, RouteAttributes, Routes, ServiceKey, ServiceView};
 
 /// Maximum of AS path prepending.
@@ -105,7 +106,7 @@ pub(super) fn attributes(view: &ServiceView) -> (Option<Arc<RouteAttributes>>, V
         if let Some(item) = bad.first() {
             let more =
                 if bad.len() > 1 { format!(", nor are {} more", bad.len() - 1) } else { String::new() };
-            wrong.push(format!("{name}: `{item}` is not a community such as {example}{more}"));
+            wrong.push(format!("{name}: {} is not a community such as {example}{more}", quoted(item)));
         }
         let mut seen = BTreeSet::new();
         let good: Vec<&str> = items.into_iter().filter(good).filter(|item| seen.insert(*item)).collect();
@@ -123,7 +124,7 @@ pub(super) fn attributes(view: &ServiceView) -> (Option<Arc<RouteAttributes>>, V
         let text = view.annotation(name)?;
         let value = text.parse::<u32>().ok().filter(|value| *value <= most);
         if value.is_none() {
-            wrong.push(format!("{name}: `{text}` is not a number from 0 to {most}"));
+            wrong.push(format!("{name}: {} is not a number from 0 to {most}", quoted(text)));
         }
         value
     };

@@ -9,7 +9,7 @@ use crate::cluster::event::Event;
 use crate::model::{BootTime, GroupId, Role, Roles, ServiceKey};
 use crate::planner::plan::{Issue, ServicePlan};
 
-/// Reports each problem once.
+/// Reports each problem once, where this node is to report it.
 #[derive(Debug, Default)]
 pub(super) struct IssueReports {
     /// By Service and its UID: a Service that is created again has its own Events.
@@ -31,7 +31,9 @@ impl IssueReports {
             issues.extend(mappings.issues(now, sources, key).into_iter().map(Issue::Gateway));
             let object = (key.clone(), service.view.uid.clone());
             let known = self.reported.get(&object);
-            for issue in issues.iter().filter(|issue| !known.is_some_and(|known| known.contains(issue))) {
+            let is_known = |issue: &Issue| known.is_some_and(|known| known.contains(issue));
+            issues.retain(|issue| service.reports_here || is_of_this_node(issue) || is_known(issue));
+            for issue in issues.iter().filter(|issue| !is_known(issue)) {
                 let (reason, message) = describe(issue, &sources.options.me);
                 events.push((key.clone(), sources.event(key, true, reason, message)));
             }
@@ -42,6 +44,11 @@ impl IssueReports {
         self.reported = current;
         events
     }
+}
+
+/// Whether no other node finds the problem.
+fn is_of_this_node(issue: &Issue) -> bool {
+    matches!(issue, Issue::Blocked(_) | Issue::Conflict(_))
 }
 
 /// The Event of a problem on this node: its reason and its message.
@@ -136,6 +143,21 @@ mod tests {
         assert_eq!(reported(&[("192.0.2.1", "eth0 is away")]), 1);
         assert_eq!([reported(&[]), reported(down)], [0, 1]);
         assert_eq!(reported(&[("192.0.2.2", "of another Service")]), 0);
+    }
+
+    #[test]
+    fn a_problem_of_the_service_is_reported_by_one_node_and_not_again_when_it_returns_to_it() {
+        let mut reports = IssueReports::default();
+        let mut reported = |here: bool| {
+            let mut sources = sources(&[]);
+            for service in Arc::get_mut(&mut sources.plan).unwrap().services.values_mut() {
+                service.reports_here = here;
+                service.issues =
+                    vec![Issue::Annotation("kube-vip.io/rp_filter: `3` is not 0, 1 or 2".into())];
+            }
+            reports.update(BootTime::default(), &sources, &MappingReports::default()).len()
+        };
+        assert_eq!([false, true, false, true].map(&mut reported), [0, 1, 0, 0]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Log lines on stderr, in the default format of Go's slog or as JSON.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -11,6 +11,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::LogFormat;
+use crate::model::text::printable;
 
 /// Starts logging. `level` is slog's: -4 debug, 0 info, 4 warnings, 8 errors.
 pub fn start(level: i64, format: LogFormat) {
@@ -57,16 +58,51 @@ where
     ) -> fmt::Result {
         let now = jiff::Timestamp::now();
         let level = event.metadata().level();
-        write!(writer, "{} {level} ", now.strftime("%Y/%m/%d %H:%M:%S"))?;
-        context.format_fields(writer.by_ref(), event)?;
+        let mut text = String::new();
+        context.format_fields(Writer::new(&mut text), event)?;
         if let Some(scope) = context.event_scope() {
             for span in scope.from_root() {
                 let extensions = span.extensions();
                 if let Some(fields) = extensions.get::<FormattedFields<N>>() {
-                    write!(writer, " {fields}")?;
+                    write!(text, " {fields}")?;
                 }
             }
         }
-        writeln!(writer)
+        // Text of a user must not begin a line of its own.
+        writeln!(writer, "{} {level} {}", now.strftime("%Y/%m/%d %H:%M:%S"), printable(&text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[test]
+    fn text_of_a_user_begins_no_line() {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        struct Shared(Arc<Mutex<Vec<u8>>>);
+        impl std::io::Write for Shared {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().unwrap().write(bytes)
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let shared = written.clone();
+        let layer =
+            tracing_subscriber::fmt::layer().with_writer(move || Shared(shared.clone())).event_format(Slog);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let forged = "x\n2026/01/01 00:00:00 INFO this node now holds the VIP\u{1b}[2J";
+            tracing::warn!(service = %forged, lease = forged, "kube-vip.io/serviceVLAN: {forged}");
+        });
+        let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(
+            text.contains("WARN kube-vip.io/serviceVLAN: x 2026/01/01") && !text.contains('\u{1b}'),
+            "{text}"
+        );
     }
 }

@@ -9,6 +9,7 @@ use crate::model::annotation::{FORWARD_UPNP, UPNP_EXTERNAL_PORT, UPNP_LEASE_DURA
 use crate::model::go::parse_duration;
 use crate::model::hash::fnv1a;
 use crate::model::service::{Ingress, Protocol};
+use crate::model::text::quoted;
 use crate::model::{ServiceKey, ServiceView};
 
 /// The Go program's default.
@@ -152,7 +153,8 @@ fn lease(view: &ServiceView, wrong: &mut Vec<String>) -> Option<Duration> {
         Some(lease) => Some(lease.clamp(Duration::from_secs(1), LONGEST_LEASE)),
         None => {
             wrong.push(format!(
-                "{UPNP_LEASE_DURATION}: `{text}` is not a duration such as 30m or 1h, or 0 for permanent; one hour is used"
+                "{UPNP_LEASE_DURATION}: {} is not a duration such as 30m or 1h, or 0 for permanent; one hour is used",
+                quoted(text)
             ));
             Some(DEFAULT_LEASE)
         }
@@ -173,8 +175,9 @@ fn external_ports(view: &ServiceView, wrong: &mut Vec<String>) -> BTreeMap<u16, 
         match pair {
             Some((inside, outside)) if ports.contains(&inside) => drop(found.insert(inside, outside)),
             _ => wrong.push(format!(
-                "{UPNP_EXTERNAL_PORT}: `{part}` is ignored; write `PORT=EXTERNAL PORT` for ports of the Service, \
-                 or one number where it has one port"
+                "{UPNP_EXTERNAL_PORT}: {} is ignored; write `PORT=EXTERNAL PORT` for ports of the Service, \
+                 or one number where it has one port",
+                quoted(part)
             )),
         }
     }

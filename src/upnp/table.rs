@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::mapping::{MARK, MappingKey, PortMapping};
 use crate::model::service::Protocol;
+use crate::model::text::quoted;
 use crate::model::{Backoff, BootTime};
 
 /// A restarted gateway has lost its mappings: they are listed this often.
@@ -250,7 +251,8 @@ impl PortMappingTable {
                 Some(key) if known.contains(&key) => {}
                 key => {
                     let who = key.map_or_else(|| "an unknown host".to_owned(), |key| key.address.to_string());
-                    self.foreign.insert((protocol, external), format!("{who} (`{}`)", entry.description));
+                    self.foreign
+                        .insert((protocol, external), format!("{who} ({})", quoted(&entry.description)));
                 }
             }
         }

@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use kube_vip::model::text::quoted;
 use kube_vip::model::{Family, ServiceKey};
 use kube_vip::planner::reserved::Refusal;
 
@@ -65,7 +66,7 @@ pub enum Reason {
         /// The last error of the DHCP client.
         trouble: Option<String>,
     },
-    #[error("{field}: unable to parse IP `{text}`: write addresses or DNS names, separated by commas")]
+    #[error("{field}: unable to parse IP {}: write addresses or DNS names, separated by commas", quoted(.text))]
     Malformed {
         /// The field with the request.
         field: &'static str,

@@ -7,6 +7,7 @@ use k8s_openapi::ByteString;
 
 use crate::config::Bgp;
 use crate::config::bgp::{Peer, PeerTarget};
+use crate::model::text::quoted;
 
 /// Prefix of the peer number; optional for the first peer.
 const PEERS: &str = "bgp-peers-";
@@ -84,7 +85,7 @@ impl<'a> Reader<'a> {
         let (key, text) = self.find(name)?;
         let value = read(text);
         if value.is_none() {
-            self.wrong.push(format!("{key}: `{text}` is not {expected}"));
+            self.wrong.push(format!("{key}: {} is not {expected}", quoted(text)));
         }
         value
     }
@@ -111,7 +112,7 @@ impl<'a> Reader<'a> {
             for text in texts.split(',').map(str::trim).filter(|text| !text.is_empty()) {
                 match text.parse() {
                     Ok(address) => drop(addresses.insert(address)),
-                    Err(_) => self.wrong.push(format!("{key}: `{text}` is not an IP address")),
+                    Err(_) => self.wrong.push(format!("{key}: {} is not an IP address", quoted(text))),
                 }
             }
         }

@@ -11,6 +11,7 @@ use crate::model::annotation::{LEASE_NAME, VIP_HOST};
 use crate::model::family::number;
 use crate::model::hash::fnv1a;
 use crate::model::service::TrafficPolicy;
+use crate::model::text::quoted;
 use crate::model::{
     AddressSpec, Candidacy, CandidacyKind, GroupId, GroupPlan, LeaseName, ServiceKey, ServiceView,
 };
@@ -128,7 +129,7 @@ fn lease_of(key: &ServiceKey, view: &ServiceView) -> LeaseName {
 pub(super) fn requested_lease(key: &ServiceKey, view: &ServiceView) -> Option<Result<LeaseName, String>> {
     let text = view.annotation(LEASE_NAME)?;
     let lease = LeaseName::parse(&key.namespace, text);
-    Some(lease.ok_or_else(|| format!("{LEASE_NAME}: `{text}` is not {}", LeaseName::ALLOWED)))
+    Some(lease.ok_or_else(|| format!("{LEASE_NAME}: {} is not {}", quoted(text), LeaseName::ALLOWED)))
 }
 
 /// Services that share an address or a Lease, oldest first.

@@ -1,10 +1,11 @@
 //! The plan: from the state of the cluster to the VIP groups of this host and its candidacies.
 //!
 //! `values` are input and output, `service` plans one Service, `elections` assigns groups, `lease_conflicts` finds leases of
-//! addresses in use.
+//! addresses in use, `reporters` finds which node reports the problems of a Service.
 
 mod elections;
 mod lease_conflicts;
+mod reporters;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use crate::model::{Family, GroupId, GroupPlan, InterfaceSelector, ServiceKey, Se
 use crate::upnp::mapping::mappings;
 use elections::elect;
 use lease_conflicts::lease_conflicts;
+use reporters::assign_reporters;
 use service::Surroundings;
 pub use values::{ClusterState, Issue, Mode, Plan, PlanContext, RouteRules, ServicePlan};
 
@@ -101,6 +103,7 @@ fn plan_services(context: &PlanContext, state: &ClusterState, plan: &mut Plan) {
     }
     elect(context, state, plan, &elected);
     plan_leases(context, plan);
+    assign_reporters(&context.me, state, plan);
 }
 
 /// Services that are announced and shall be ignored: without addresses, so that their status is cleared.

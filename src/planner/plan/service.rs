@@ -16,6 +16,7 @@ use crate::dhcp::fsm::ClientState;
 use crate::dhcp::spec::LeaseKey;
 use crate::model::annotation::{LEASE_NAME, NOT_YET, SERVICE_VLAN, WITHOUT_ENDPOINTS};
 use crate::model::service::TrafficPolicy;
+use crate::model::text::quoted;
 use crate::model::validation::is_name;
 use crate::model::{ServiceKey, ServiceView};
 
@@ -148,7 +149,8 @@ fn annotation_problems(context: &PlanContext, key: &ServiceKey, view: &ServiceVi
     }
     if let Some(vlan) = view.annotation(SERVICE_VLAN).filter(|vlan| vlan_of(vlan).is_none()) {
         problems.push(format!(
-            "{SERVICE_VLAN}: `{vlan}` is not `<parent>.<VLAN ID>`, such as eth0.200, with an ID from 1 to 4094"
+            "{SERVICE_VLAN}: {} is not `<parent>.<VLAN ID>`, such as eth0.200, with an ID from 1 to 4094",
+            quoted(vlan)
         ));
     }
     let lease = requested_lease(key, view);

@@ -1,8 +1,10 @@
 //! What a Service's annotations and its node's status may change in the plan.
 
 use super::*;
+use crate::config::Policy;
+use crate::mdns::records::requested_name;
 use crate::model::LeaseName;
-use crate::model::annotation::{LEASE_NAME, LOAD_BALANCER_IPS, VIP_HOST};
+use crate::model::annotation::{FORWARD_UPNP, LEASE_NAME, LOAD_BALANCER_IPS, SERVICE_ANNOTATIONS, VIP_HOST};
 use crate::model::node::NodeView;
 use crate::model::service::Ingress;
 use crate::planner::endpoints::{Endpoint, Slice};
@@ -48,6 +50,33 @@ fn a_lease_name_that_the_api_server_rejects_is_reported_and_not_used() {
         );
         assert_eq!(service.issues, [Issue::Annotation(text)]);
     }
+}
+
+#[test]
+fn a_problem_is_one_short_line_whatever_an_annotation_contains() {
+    let text = format!("x\n2026/01/01 00:00:00 INFO {}", "y".repeat(100_000));
+    let routes = RouteRules { attach: true, external_ips: false, networks: Vec::new(), service_cidrs: false };
+    let permitting = PlanContext { routes: Some(routes), ..PlanContext::example() };
+    let refusing = PlanContext { policy: Policy::default(), ..permitting.clone() };
+    let mut found = 0;
+    for (context, address) in [(&permitting, ADDRESS), (&permitting, "0.0.0.0"), (&refusing, ADDRESS)] {
+        for annotation in SERVICE_ANNOTATIONS {
+            let view = view(address, &[(FORWARD_UPNP, "true"), (annotation.name, &text)]);
+            let name_problem = requested_name(&key("web"), &view, false).err();
+            let plan = plan(context, &state(vec![("web", view)]));
+            let of_plan = plan.services[&key("web")].issues.iter().map(|issue| match issue {
+                Issue::Refused(refusal) => refusal.to_string(),
+                Issue::Annotation(text) => text.clone(),
+                other => panic!("{other:?}"),
+            });
+            let of_mappings = plan.mappings.wrong.into_values().flatten();
+            for problem in of_plan.chain(of_mappings).chain(name_problem) {
+                assert!(problem.len() < 600 && !problem.contains('\n'), "{}: {problem}", annotation.name);
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 20, "{found}");
 }
 
 /// A kubelet without `--node-ip` takes the first or the newest global address of the interface for its node's own.

@@ -224,6 +224,8 @@ pub struct ServicePlan {
     pub servable_here: bool,
     /// Any node can serve it.
     pub has_endpoints: bool,
+    /// This node reports its problems as Events: one node does, as far as nodes know of each other.
+    pub reports_here: bool,
     pub issues: Vec<Issue>,
 }
 

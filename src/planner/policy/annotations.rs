@@ -7,6 +7,7 @@ use crate::dhcp::identity::{is_virtual, parse_mac};
 use crate::model::annotation::{
     HARDWARE_ADDRESS, LEASE_NAME, MACVLAN_NAME, RP_FILTER, SERVICE_INTERFACE, SERVICE_VLAN,
 };
+use crate::model::text::quoted;
 use crate::model::{LeaseName, ServiceKey, ServiceView};
 
 /// Own Leases of Services begin with this: a Service may name those of its namespace.
@@ -32,9 +33,10 @@ pub fn permitted(policy: &Policy, default: &[&str], key: &ServiceKey, view: &Arc
         let Some(value) = view.annotation(name) else { continue };
         let Some(setting) = refused(policy, default, key, name, value) else { continue };
         let text = format!(
-            "{name}: namespace {} may not choose `{value}`; {setting} permits it, or svc_infrastructure_namespaces all of this \
+            "{name}: namespace {} may not choose {}; {setting} permits it, or svc_infrastructure_namespaces all of this \
              to the namespace",
-            key.namespace
+            key.namespace,
+            quoted(value)
         );
         Arc::make_mut(&mut permitted.view).annotations.remove(name);
         match name {

@@ -1,0 +1,54 @@
+//! Text of users and of other hosts in log lines, Events and on terminals.
+
+use std::borrow::Cow;
+
+/// Longest quotation, in characters.
+const EXCERPT_MAX: usize = 200;
+
+/// Replaces what begins a new line or steers a terminal, each character by a space.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.replace(is_unsafe, " "))
+}
+
+/// Control characters, line and paragraph separators, and those that change the direction of the text after them.
+fn is_unsafe(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{61c}')
+}
+
+/// The printable beginning of a text.
+pub fn excerpt(text: &str) -> String {
+    match text.char_indices().nth(EXCERPT_MAX) {
+        Some((end, _)) => format!("{}...", printable(text.get(..end).unwrap_or_default())),
+        None => printable(text).into_owned(),
+    }
+}
+
+/// An excerpt as a quotation.
+pub fn quoted(text: &str) -> String {
+    format!("`{}`", excerpt(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quotation_is_one_short_line() {
+        for (text, expected) in [
+            ("eth0.7", "`eth0.7`"),
+            ("", "``"),
+            ("x\n2026/01/01 00:00:00 INFO forged", "`x 2026/01/01 00:00:00 INFO forged`"),
+            ("a\r\u{1b}[2Jb\u{9b}31m", "`a  [2Jb 31m`"),
+            ("a\u{2028}b\u{202e}c", "`a b c`"),
+            ("ünïcode", "`ünïcode`"),
+        ] {
+            assert_eq!(quoted(text), expected);
+        }
+        assert_eq!(excerpt(&"é".repeat(200)), "é".repeat(200));
+        assert_eq!(excerpt(&"é".repeat(1 << 18)), format!("{}...", "é".repeat(200)));
+    }
+}
