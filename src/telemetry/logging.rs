@@ -13,18 +13,16 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::config::LogFormat;
 use crate::model::text::printable;
 
+/// Levels of libraries by name, such as `kube_client=trace,hyper=debug`.
+const LIBRARIES: &str = "RUST_LOG";
+
 /// Starts logging. `level` is slog's: -4 debug, 0 info, 4 warnings, 8 errors.
 pub fn start(level: i64, format: LogFormat) {
-    let filter = match level {
-        ..=-5 => LevelFilter::TRACE,
-        -4..=-1 => LevelFilter::DEBUG,
-        0..=3 => LevelFilter::INFO,
-        4..=7 => LevelFilter::WARN,
-        _ => LevelFilter::ERROR,
+    let (named, problem) = match std::env::var(LIBRARIES).unwrap_or_default().parse::<Targets>() {
+        Ok(named) => (named, None),
+        Err(error) => (Targets::new(), Some(error)),
     };
-    // The caller reports a failed request, once; the libraries' own messages would repeat it.
-    let libraries = if filter >= LevelFilter::DEBUG { filter } else { LevelFilter::OFF };
-    let targets = Targets::new().with_default(libraries).with_target("kube_vip", filter);
+    let targets = targets(level, named);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let layer = match format {
         LogFormat::Text => layer.event_format(Slog).boxed(),
@@ -32,6 +30,26 @@ pub fn start(level: i64, format: LogFormat) {
     };
     // Repeated starts, in tests, have no effect.
     drop(tracing_subscriber::registry().with(layer.with_filter(targets)).try_init());
+    if let Some(problem) = problem {
+        tracing::warn!(
+            "variable {LIBRARIES} is ignored: {problem}; write library=level, such as hyper=debug"
+        );
+    }
+}
+
+/// What is logged: of this program by level, of libraries by level unless they are named.
+fn targets(level: i64, named: Targets) -> Targets {
+    let (own, libraries) = match level {
+        // At this level libraries log requests and responses, with the tokens and Secrets in them.
+        ..=-5 => (LevelFilter::TRACE, LevelFilter::WARN),
+        -4..=-1 => (LevelFilter::DEBUG, LevelFilter::DEBUG),
+        // The caller reports a failed request, once; the libraries' own messages would repeat it.
+        0..=3 => (LevelFilter::INFO, LevelFilter::OFF),
+        4..=7 => (LevelFilter::WARN, LevelFilter::OFF),
+        _ => (LevelFilter::ERROR, LevelFilter::OFF),
+    };
+    let named = named.into_iter().filter(|(library, _)| !library.is_empty());
+    Targets::new().with_default(libraries).with_target("kube_vip", own).with_targets(named)
 }
 
 struct Rfc3339;
@@ -77,7 +95,31 @@ where
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use tracing::Level;
+
     use super::*;
+
+    #[test]
+    fn libraries_log_what_is_requested_only_where_they_are_named() {
+        for (level, named, target, logged, not_logged) in [
+            (-8, "", "kube_vip::bgp", Level::TRACE, None),
+            (-8, "", "hyper::proto", Level::WARN, Some(Level::INFO)),
+            (-5, "hyper=trace", "hyper::proto", Level::TRACE, None),
+            (-5, "hyper=trace", "kube_client", Level::WARN, Some(Level::INFO)),
+            (-5, "trace", "kube_client", Level::WARN, Some(Level::INFO)),
+            (-5, "=trace", "kube_client", Level::WARN, Some(Level::INFO)),
+            (-4, "", "hyper::proto", Level::DEBUG, Some(Level::TRACE)),
+            (0, "hyper=debug", "hyper", Level::DEBUG, Some(Level::TRACE)),
+            (0, "", "kube_vip_cloud_provider", Level::INFO, Some(Level::DEBUG)),
+        ] {
+            let targets = targets(level, named.parse().unwrap());
+            assert!(targets.would_enable(target, &logged), "{level} {named} {target}");
+            let excess = not_logged.is_some_and(|level| targets.would_enable(target, &level));
+            assert!(!excess, "{level} {named} {target}");
+        }
+        let info = targets(0, Targets::new());
+        assert!(!info.would_enable("hyper", &Level::ERROR));
+    }
 
     #[test]
     fn text_of_a_user_begins_no_line() {
