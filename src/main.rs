@@ -168,7 +168,7 @@ fn request(request: StatusRequest) -> Result<Vec<Status>, Failure> {
             "no kube-vip process replies on this host: run this as root, in the host's network namespace";
         return Err(Failure::one(line));
     }
-    replies.iter().map(|json| serde_json::from_str(json).map_err(Failure::one)).collect()
+    replies.iter().map(|reply| socket::parse(reply).map_err(Failure::one)).collect()
 }
 
 fn status_bgp(json: bool, routes: bool) -> Result<(), Failure> {

@@ -6,5 +6,6 @@ mod connections;
 pub mod endpoints;
 pub mod http;
 pub mod logging;
+mod peer;
 pub mod registry;
 pub mod socket;

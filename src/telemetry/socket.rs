@@ -1,7 +1,9 @@
 //! The socket that `kube-vip status`, `drain` and `undrain` talk to.
 //!
 //! A Unix socket in the abstract namespace: it belongs to the network namespace, needs no file system and vanishes
-//! with the process. A request is one line; only root may send one.
+//! with the process. A request is one line. Only root may send one, and only a process with
+//! CAP_NET_ADMIN one that changes something: abstract names have no file permissions, and containers of root without that
+//! capability share the namespace.
 
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
@@ -12,16 +14,25 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::connections::Connections;
+use super::peer::{is_root, may_control};
+use crate::model::text::printable;
 use crate::model::{Backoff, LogOnChange};
 
 /// Names of sockets: this and the process id.
 const PREFIX: &str = "kube-vip/";
+/// A request has at most this many bytes.
+const REQUEST_MAX: u64 = 64;
+/// A reply has at most this many bytes: any process can open a socket of such a name.
+const REPLY_MAX: u64 = 16 << 20;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_CONNECTIONS: usize = 8;
 /// Processes of the same id in one network namespace.
@@ -53,9 +64,20 @@ impl StatusRequest {
         }
     }
 
+    /// Whether it changes what the process does.
+    fn controls(self) -> bool {
+        matches!(self, Self::Drain | Self::Undrain)
+    }
+
     fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|request| request.name() == name)
     }
+}
+
+/// The response to a request that was not carried out.
+#[derive(Debug, Serialize, Deserialize)]
+struct Refusal {
+    refused: String,
 }
 
 /// Computes the response to a request.
@@ -79,7 +101,8 @@ pub async fn serve(responder: Responder) {
     loop {
         let (stream, _) = connections.accept("the socket of `kube-vip status`", || listener.accept()).await;
         if is_root(&stream) {
-            let response = timeout(REQUEST_TIMEOUT, respond(stream, responder.clone()));
+            let control = may_control(&stream);
+            let response = timeout(REQUEST_TIMEOUT, respond(stream, control, responder.clone()));
             connections.serve((), response.map(drop)).await;
         }
     }
@@ -103,17 +126,20 @@ fn bind() -> io::Result<UnixListener> {
     UnixListener::from_std(listener)
 }
 
-fn is_root(stream: &UnixStream) -> bool {
-    stream.peer_cred().is_ok_and(|peer| peer.uid() == 0)
-}
-
-async fn respond(stream: UnixStream, responder: Responder) {
+/// Responds to a peer. `control` is why it may not change anything.
+async fn respond(stream: UnixStream, control: Result<(), &'static str>, responder: Responder) {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     // A client that disconnects early needs no response.
-    let Ok(_) = BufReader::new(read).read_line(&mut line).await else { return };
+    let Ok(_) = BufReader::new(read.take(REQUEST_MAX)).read_line(&mut line).await else { return };
     let Some(request) = StatusRequest::from_name(line.trim()) else { return };
-    let response = responder(request).await;
+    let response = match control {
+        Err(why) if request.controls() => {
+            tracing::warn!("refused `kube-vip {}`: {why}", request.name());
+            serde_json::to_string(&Refusal { refused: why.to_owned() }).unwrap_or_default()
+        }
+        _ => responder(request).await,
+    };
     write.write_all(response.as_bytes()).await.ok();
 }
 
@@ -148,10 +174,43 @@ async fn exchange(name: String, request: StatusRequest) -> io::Result<Option<Str
         Err(error) => return Err(error),
     };
     stream.write_all(format!("{}\n", request.name()).as_bytes()).await?;
+    read(stream).await.map(Some)
+}
+
+async fn read(stream: impl AsyncRead + Unpin) -> io::Result<String> {
     let mut response = String::new();
-    match stream.read_to_string(&mut response).await? {
+    match stream.take(REPLY_MAX + 1).read_to_string(&mut response).await? {
         0 => Err(ErrorKind::UnexpectedEof.into()),
-        _ => Ok(Some(response)),
+        length if u64::try_from(length).is_ok_and(|length| length <= REPLY_MAX) => Ok(response),
+        _ => Err(ErrorKind::InvalidData.into()),
+    }
+}
+
+/// The value in a reply. Its texts can be printed on a terminal.
+///
+/// # Errors
+/// Why the request was refused, or what is wrong with the reply.
+pub fn parse<T: DeserializeOwned>(reply: &str) -> Result<T, String> {
+    let mut value: Value = serde_json::from_str(reply).map_err(|error| error.to_string())?;
+    make_printable(&mut value);
+    if let Ok(Refusal { refused }) = Refusal::deserialize(&value) {
+        return Err(refused);
+    }
+    serde_json::from_value(value).map_err(|error| error.to_string())
+}
+
+fn make_printable(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = printable(text).into_owned(),
+        Value::Array(items) => items.iter_mut().for_each(make_printable),
+        Value::Object(fields) => {
+            let printed = std::mem::take(fields).into_iter().map(|(name, mut value)| {
+                make_printable(&mut value);
+                (printable(&name).into_owned(), value)
+            });
+            *fields = printed.collect();
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -165,6 +224,43 @@ mod tests {
             assert_eq!(StatusRequest::from_name(request.name()), Some(request));
         }
         assert_eq!(StatusRequest::from_name("reboot"), None);
+    }
+
+    #[tokio::test]
+    async fn a_peer_without_the_capability_reads_and_changes_nothing() {
+        for (request, control, expected) in [
+            ("drain", Ok(()), Ok("Drain")),
+            ("undrain", Ok(()), Ok("Undrain")),
+            ("drain", Err("no"), Err("no")),
+            ("undrain", Err("no"), Err("no")),
+            ("status", Err("no"), Ok("Status")),
+            ("bgp-routes", Err("no"), Ok("BgpRoutes")),
+        ] {
+            let responder: Responder =
+                Arc::new(|request| Box::pin(async move { format!("\"{request:?}\"") }));
+            let (mut client, server) = UnixStream::pair().unwrap();
+            client.write_all(format!("{request}\n").as_bytes()).await.unwrap();
+            respond(server, control, responder).await;
+            let reply = parse::<String>(&read(client).await.unwrap());
+            assert_eq!(reply, expected.map(str::to_owned).map_err(str::to_owned), "{request}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reply_is_limited() {
+        let endless = tokio::io::repeat(b'x');
+        assert_eq!(read(endless).await.unwrap_err().kind(), ErrorKind::InvalidData);
+        let limit = usize::try_from(REPLY_MAX).unwrap();
+        let longest = tokio::io::repeat(b'x').take(REPLY_MAX);
+        assert_eq!(read(longest).await.unwrap().len(), limit);
+    }
+
+    #[test]
+    fn text_of_a_reply_does_not_steer_the_terminal() {
+        let reply = r#"{ "a\u001b[2J": ["b\nrole leader", { "c": "\u009b31m" }], "d": 1 }"#;
+        let value: Value = parse(reply).unwrap();
+        assert_eq!(value, serde_json::json!({ "a [2J": ["b role leader", { "c": " 31m" }], "d": 1 }));
+        assert!(parse::<Value>("\u{1b}[2J").is_err_and(|error| !error.contains('\u{1b}')));
     }
 
     #[tokio::test]
