@@ -482,10 +482,8 @@ fn on_the_control_planes_lease_routes_of_the_vip_and_of_services_are_advertised_
     let group = &plan.groups[&group("kube-system/plndr-cp-lock")];
     let routes: Vec<(String, Vec<u32>)> =
         group.routes.iter().map(|(prefix, route)| (prefix.to_string(), route.communities.clone())).collect();
-    // No Service decides on the attributes of the VIP's route.
     let expected = [("10.0.0.1/32", vec![]), ("10.0.0.2/32", vec![65_000 << 16 | 100])];
     assert_eq!(routes, expected.map(|(prefix, communities)| (prefix.to_owned(), communities)));
-    // Services' addresses are not configured, the VIP is.
     assert_eq!(shown(&plan)[0], "kube-system/plndr-cp-lock candidate: 10.0.0.1");
 }
 

@@ -667,7 +667,7 @@ impl World {
         let address = a.address.map(|expiry| ActualAddress {
             interface: IfIndex(2),
             vip: vip(),
-            tagged: true,
+            tag: kube_vip::model::Tag::Ours,
             deprecated: true,
             valid_for: Some(Duration::from_micros(expiry - self.now)),
             dad_failed: false,

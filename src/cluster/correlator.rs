@@ -81,7 +81,13 @@ impl Correlator {
         let (name, first, count) = (known.name.clone(), known.first, known.count);
         self.known.insert(key, known);
         // What is dropped is counted, too: the next one that is written has the number of all.
-        self.take_token(now, object).then(|| Occurrence { event, name: Some(name), first, last: wall, count })
+        self.take_token(now, object).then_some(Occurrence {
+            event,
+            name: Some(name),
+            first,
+            last: wall,
+            count,
+        })
     }
 
     fn take_token(&mut self, now: BootTime, object: Object) -> bool {

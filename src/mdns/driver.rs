@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mdns_sd::{DaemonEvent, IfKind, IfPredicate, ServiceDaemon};
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 
 use super::records::{HostRecord, HostRecords, PublishedNames, fits};
 use super::responder::{Responder, register, withdraw};
@@ -29,6 +30,8 @@ pub struct Driver {
     own: BTreeSet<IpAddr>,
     /// Registered records, with the full names that withdraw them.
     registered: BTreeMap<String, (HostRecord, Vec<String>)>,
+    /// Records that could not be registered. They wait for the next retry: attempts cause events of the daemon, too.
+    failed: HostRecords,
     problems: LogOnChange,
 }
 
@@ -48,6 +51,7 @@ impl Driver {
             daemon: None,
             own: BTreeSet::new(),
             registered: BTreeMap::new(),
+            failed: HostRecords::new(),
             problems: LogOnChange::default(),
         };
         (driver, wanted_in, published_out)
@@ -55,6 +59,8 @@ impl Driver {
 
     /// Runs until the sender of records is gone; then withdraws all of them.
     pub async fn run(mut self) {
+        let mut retry = tokio::time::interval(RETRY_INTERVAL);
+        retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
             self.apply(&wanted).await;
@@ -65,13 +71,6 @@ impl Driver {
                 }
             };
             let missing = wanted.keys().any(|owner| !self.registered.contains_key(owner));
-            let retry = async {
-                if missing {
-                    tokio::time::sleep(RETRY_INTERVAL).await;
-                } else {
-                    std::future::pending().await
-                }
-            };
             tokio::select! {
                 changed = self.wanted.changed() => if changed.is_err() { break },
                 event = event => match event {
@@ -83,7 +82,7 @@ impl Driver {
                         self.registered.clear();
                     }
                 },
-                () = retry => {}
+                _ = retry.tick(), if missing => self.failed.clear(),
             }
         }
         self.apply(&HostRecords::new()).await;
@@ -154,7 +153,7 @@ impl Driver {
             withdraw(responder, &full_names).await;
         }
         for (owner, record) in wanted {
-            if self.registered.contains_key(owner) {
+            if self.registered.contains_key(owner) || self.failed.get(owner) == Some(record) {
                 continue;
             }
             // A name that this node has published so far stays without a probe: the rest of the record has changed.
@@ -167,6 +166,7 @@ impl Driver {
                     self.publish(owner, Ok(record.host.clone()));
                 }
                 Err(error) => {
+                    self.failed.insert(owner.clone(), record.clone());
                     let why = failure(record, &error);
                     if self.publish(owner, Err(why.clone())) {
                         tracing::warn!(owner, "{why}");
@@ -174,6 +174,7 @@ impl Driver {
                 }
             }
         }
+        self.failed.retain(|owner, _| wanted.contains_key(owner));
         self.published.send_if_modified(|published| {
             let before = published.len();
             published.retain(|owner, _| wanted.contains_key(owner));
@@ -291,7 +292,10 @@ mod tests {
             published.borrow()["a"].as_ref().unwrap_err().starts_with("cannot publish bad.local by mDNS: ")
         );
         assert_eq!(published.borrow()["b"], Ok("web".into()));
-        // It is tried again, and the others are left alone.
+        // It is tried again after a while, and the others are left alone.
+        driver.update(&fake, &records).await;
+        assert_eq!(fake.calls(), [""; 0]);
+        driver.failed.clear();
         driver.update(&fake, &records).await;
         assert_eq!(fake.calls(), [begun, withdrawn]);
         driver.update(&fake, &wanted(&[("a", record("bad", &["a"]))])).await;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::Sources;
 use super::port_mappings::MappingReports;
-use crate::cluster::event::Event;
+use crate::cluster::event::{Event, service_reference};
 use crate::model::{BootTime, GroupId, Role, Roles, ServiceKey};
 use crate::planner::plan::{Issue, ServicePlan};
 
@@ -24,8 +24,7 @@ impl IssueReports {
         sources: &Sources,
         mappings: &MappingReports,
     ) -> Vec<(ServiceKey, Event)> {
-        let mut events = Vec::new();
-        let mut current = BTreeMap::new();
+        let mut current = sources.plan.external.clone();
         for (key, service) in &sources.plan.services {
             let mut issues = sources.issues(key, service);
             issues.extend(mappings.issues(now, sources, key).into_iter().map(Issue::Gateway));
@@ -33,12 +32,17 @@ impl IssueReports {
             let known = self.reported.get(&object);
             let is_known = |issue: &Issue| known.is_some_and(|known| known.contains(issue));
             issues.retain(|issue| service.reports_here || is_of_this_node(issue) || is_known(issue));
-            for issue in issues.iter().filter(|issue| !is_known(issue)) {
-                let (reason, message) = describe(issue, &sources.options.me);
-                events.push((key.clone(), sources.event(key, true, reason, message)));
-            }
             if !issues.is_empty() {
-                current.insert(object, issues);
+                current.entry(object).or_default().extend(issues);
+            }
+        }
+        let mut events = Vec::new();
+        for ((key, uid), issues) in &current {
+            let known = self.reported.get(&(key.clone(), uid.clone()));
+            for issue in issues.iter().filter(|issue| !known.is_some_and(|known| known.contains(issue))) {
+                let (reason, message) = describe(issue, &sources.options.me);
+                let about = service_reference(key, Some(uid.clone()));
+                events.push((key.clone(), Event { about, warning: true, reason, message }));
             }
         }
         self.reported = current;

@@ -132,7 +132,7 @@ impl Driver {
         match completed {
             Completed::Search(found) => self.handle_found(found),
             Completed::Request(gateway, response, external) => {
-                self.handle_response(gateway, response, external);
+                self.handle_response(*gateway, response, external);
             }
         }
     }

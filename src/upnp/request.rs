@@ -17,7 +17,7 @@ pub(super) enum Completed {
     /// Gateways, each with its external address.
     Search(Vec<(Gateway, Option<IpAddr>)>),
     /// The response, or why there is none, and the external address if it was queried.
-    Request(Gateway, Result<Input, String>, Option<IpAddr>),
+    Request(Box<Gateway>, Result<Input, String>, Option<IpAddr>),
 }
 
 /// The gateways of an interface.
@@ -71,7 +71,7 @@ pub(super) async fn send(
             GatewayError::Refused(_) => Ok(Input::Refused(error.to_string())),
         }
     });
-    Completed::Request(gateway, response, external)
+    Completed::Request(Box::new(gateway), response, external)
 }
 
 #[cfg(test)]

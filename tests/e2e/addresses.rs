@@ -77,12 +77,20 @@ fn form() -> Outcome {
         let lifetime = ["valid_lft 4sec", "valid_lft 3sec", "valid_lft 2sec"];
         assert!(lifetime.iter().any(|text| line.contains(text)), "{shown}");
     }
-    let addresses = scene.lab.host(0).namespace.block_on(async {
+    let namespace = &scene.lab.host(0).namespace;
+    let hops = ["nexthop", "via", "10.42.0.253", "nexthop", "via", "10.42.0.254"];
+    namespace.ip(&[&["route", "add", "default"], &hops[..]].concat())?;
+    let (addresses, gateways) = namespace.block_on(async {
         let (netlink, _changes) = kube_vip::net::netlink::Netlink::open(kube_vip::model::Tags::default())?;
-        netlink.addresses().await.map_err(std::io::Error::other)
+        let addresses = netlink.addresses().await.map_err(std::io::Error::other)?;
+        Ok::<_, std::io::Error>((addresses, netlink.gateways().await.map_err(std::io::Error::other)?))
     })?;
-    let tagged: Vec<String> =
-        addresses.iter().filter(|address| address.tagged).map(|address| address.vip.to_string()).collect();
+    assert_eq!(gateways, ["10.42.0.253", "10.42.0.254"].map(|address| address.parse().unwrap()).into());
+    let tagged: Vec<String> = addresses
+        .iter()
+        .filter(|address| address.tag == kube_vip::model::Tag::Ours)
+        .map(|address| address.vip.to_string())
+        .collect();
     assert_eq!(tagged, ["10.42.0.100/24", "fd42::100/64"]);
     Ok(())
 }

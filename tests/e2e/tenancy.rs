@@ -1,7 +1,10 @@
 //! What the author of a Service cannot take from others, with the default settings.
 
-use kube_vip_lab::ServiceLab;
+use std::net::Ipv4Addr;
+
+use kube_vip_lab::process::Process;
 use kube_vip_lab::trials::{Outcome, Trial, trial};
+use kube_vip_lab::{Agent, AgentOptions, ServiceLab};
 use serde_json::json;
 
 use crate::harness::services;
@@ -12,6 +15,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("the_control_planes_vip_is_not_for_services", control_plane).alone(),
         trial("infrastructure_is_not_for_services", infrastructure),
         trial("addresses_inside_the_cluster_are_not_for_services", cluster_ips),
+        trial("a_process_for_services_leaves_the_vip_of_another_process_alone", two_processes),
+        trial("an_address_that_its_service_does_not_ask_for_leaves_the_status", stale_status),
     ]
 }
 
@@ -75,5 +80,51 @@ fn cluster_ips() -> Outcome {
     wait_for_event(&lab, "thief", "AddressRefused", "is a cluster IP")?;
     lab.wait_for_status("web", &["10.43.0.1"])?;
     lab.wait_for_status("thief", &[])?;
+    // Not in use, which no Service shows.
+    let inside: Ipv4Addr = inside.parse()?;
+    let [first, second, ..] = inside.octets();
+    lab.serve("free", &Ipv4Addr::new(first, second, 0, 253).to_string())?;
+    wait_for_event(&lab, "free", "AddressRefused", "is in the ServiceCIDR")?;
+    Ok(())
+}
+
+/// As two manifests have it: a static pod with the control plane, and a DaemonSet with Services.
+fn two_processes() -> Outcome {
+    let mut lab = services(&[])?;
+    let options = [("cp_enable", "true"), ("svc_enable", "false")];
+    let options =
+        options.iter().fold(lab.plain_options(), |options, (name, value)| options.with(name, value));
+    let options = AgentOptions { address: VIP.into(), ..options };
+    let _control_plane = Agent::start(lab.lab.host(0), &options)?;
+    assert_eq!(lab.wait_for_holder(VIP)?, 0);
+    let host = lab.lab.host(0);
+    let monitor = ["ip", "-4", "monitor", "address"];
+    let monitor = Process::start(&host.namespace, &monitor, &[], &lab.lab.path("addresses.log"))?;
+    lab.serve("thief", VIP)?;
+    lab.start_agents()?;
+    wait_for_event(&lab, "thief", "AddressRefused", "is the control plane's VIP")?;
+    lab.serve("web", "10.43.0.1")?;
+    lab.wait_for_status("web", &["10.43.0.1"])?;
+    lab.wait_for_status("thief", &[])?;
+    lab.stop_agents()?;
+    let events = monitor.log();
+    assert!(events.contains(VIP), "the lifetime of the VIP is extended: {events}");
+    assert!(!events.contains(&format!("Deleted {VIP}")) && !events.contains("Deleted 2"), "{events}");
+    assert_eq!(lab.holders(VIP), [0]);
+    Ok(())
+}
+
+/// Otherwise it leads to the endpoints of this Service wherever another one gets it.
+fn stale_status() -> Outcome {
+    let mut lab = services(&[])?;
+    lab.start_agents()?;
+    for host in ["node-1", "gone"] {
+        lab.serve("web", "10.43.0.1")?;
+        lab.wait_for_status("web", &["10.43.0.1"])?;
+        lab.annotate("web", json!({ "kube-vip.io/loadbalancerIPs": ",", "kube-vip.io/vipHost": host }))?;
+        lab.wait_for_status("web", &[])?;
+        lab.wait_until_no_host_has("10.43.0.1")?;
+        lab.delete("web")?;
+    }
     Ok(())
 }

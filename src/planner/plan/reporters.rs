@@ -69,7 +69,8 @@ mod tests {
     fn one_node_reports_on_a_service() {
         let of = |name: &str| Some(GroupId::from(lease(name)));
         let two = [("one", "n2"), ("two", "n3")];
-        let table: [(&[(&str, &str)], Option<GroupId>, Option<&str>, &[&str]); 7] = [
+        type Row<'a> = (&'a [(&'a str, &'a str)], Option<GroupId>, Option<&'a str>, &'a [&'a str]);
+        let table: [Row<'_>; 7] = [
             // Its leader, before the node that announced it.
             (&two, of("two"), Some("n2"), &["n3"]),
             (&two, None, Some("n3"), &["n3"]),
