@@ -471,20 +471,20 @@ fn on_the_control_planes_lease_addresses_and_managed_interfaces_of_services_join
 #[test]
 fn on_the_control_planes_lease_routes_of_the_vip_and_of_services_are_advertised_together() {
     let rules = RouteRules { attach: false, external_ips: false, networks: vec![], service_cidrs: false };
-    let context = PlanContext { routes: Some(rules), ..shared_lease() };
+    let mut context = PlanContext { routes: Some(rules), ..shared_lease() };
     let mut scene = Scene::default()
         .service("web", "10.0.0.2", &["node-1"])
         .service("shares", "10.0.0.1", &["node-1"])
-        .annotated("shares", BGP_COMMUNITIES, "65000:666")
-        .annotated("web", BGP_COMMUNITIES, "65000:100");
+        .annotated("shares", BGP_COMMUNITIES, "65000:100");
     scene.seen.vips = ["10.0.0.1".parse().unwrap()].into();
-    let plan = plan(&context, &scene.seen);
-    let group = &plan.groups[&group("kube-system/plndr-cp-lock")];
-    let routes: Vec<(String, Vec<u32>)> =
-        group.routes.iter().map(|(prefix, route)| (prefix.to_string(), route.communities.clone())).collect();
-    let expected = [("10.0.0.1/32", vec![]), ("10.0.0.2/32", vec![65_000 << 16 | 100])];
-    assert_eq!(routes, expected.map(|(prefix, communities)| (prefix.to_owned(), communities)));
-    assert_eq!(shown(&plan)[0], "kube-system/plndr-cp-lock candidate: 10.0.0.1");
+    for (namespaces, expected) in
+        [(Namespaces::All, vec![65_000 << 16 | 100]), (Namespaces::default(), vec![])]
+    {
+        context.policy.infrastructure = namespaces;
+        let routes = plan(&context, &scene.seen).groups[&group("kube-system/plndr-cp-lock")].routes.clone();
+        assert_eq!(routes.values().map(|route| &route.communities).collect::<Vec<_>>(), [&expected, &vec![]]);
+    }
+    assert_eq!(shown(&plan(&context, &scene.seen))[0], "kube-system/plndr-cp-lock candidate: 10.0.0.1");
 }
 
 #[test]

@@ -65,6 +65,7 @@ enum Event {
         life: u64,
         id: u64,
         call: LeaseRequest,
+        wall: i64,
     },
     /// Its answer reaches the agent.
     Reply {
@@ -110,7 +111,8 @@ struct Agent {
     frozen: bool,
     held_back: Vec<Event>,
     clock_offset: u64,
-    call: Option<(u64, BootTime)>,
+    /// Its number, its start, and the time that it writes.
+    call: Option<(u64, BootTime, Option<i64>)>,
     next_call_id: u64,
     cut_off: bool,
     healthy: bool,
@@ -326,27 +328,27 @@ impl World {
                     self.feed(agent, None);
                 }
             }
-            Event::Arrive { agent, life, id, call } => {
+            Event::Arrive { agent, life, id, call, wall } => {
                 if !self.reachable(agent) {
                     return;
                 }
-                let response = self.serve(call);
+                let response = self.serve(call, wall);
                 let delay = self.latency();
                 if !self.mishap(50) {
                     self.schedule(delay, Event::Reply { agent, life, id, response });
                 }
             }
             Event::Reply { agent, life, id, response } => {
-                if self.alive(agent, life) && self.agents[agent].call.is_some_and(|(call, _)| call == id) {
-                    let (_, started) = self.agents[agent].call.take().unwrap();
-                    self.feed(agent, Some(Input::Response { started, response }));
+                if self.alive(agent, life) && self.agents[agent].call.is_some_and(|(call, ..)| call == id) {
+                    let (_, started, renewed) = self.agents[agent].call.take().unwrap();
+                    self.feed(agent, Some(Input::Response { started, renewed, response }));
                 }
             }
             Event::TimedOut { agent, life, id } => {
-                if self.alive(agent, life) && self.agents[agent].call.is_some_and(|(call, _)| call == id) {
-                    let (_, started) = self.agents[agent].call.take().unwrap();
+                if self.alive(agent, life) && self.agents[agent].call.is_some_and(|(call, ..)| call == id) {
+                    let (_, started, renewed) = self.agents[agent].call.take().unwrap();
                     let response = LeaseResponse::Failed { retry_after: None };
-                    self.feed(agent, Some(Input::Response { started, response }));
+                    self.feed(agent, Some(Input::Response { started, renewed, response }));
                 }
             }
             Event::Watch { agent, life, event } => {
@@ -438,7 +440,7 @@ impl World {
     }
 
     /// The store, with optimistic locking, as the API server does it.
-    fn serve(&mut self, call: LeaseRequest) -> LeaseResponse {
+    fn serve(&mut self, call: LeaseRequest, wall: i64) -> LeaseResponse {
         let write = match call {
             LeaseRequest::Read => {
                 return match &self.store {
@@ -456,12 +458,11 @@ impl World {
                 Some(_) => write,
             },
         };
-        self.write(&write);
+        self.write(&write, wall);
         LeaseResponse::Object(Box::new(self.store.clone().unwrap()))
     }
 
-    fn write(&mut self, write: &Write) {
-        let wall = i64::try_from(self.now).unwrap();
+    fn write(&mut self, write: &Write, wall: i64) {
         let record = LeaderElectionRecord {
             holder: write.holder.clone(),
             duration_seconds: write.duration_seconds,
@@ -540,9 +541,13 @@ impl World {
             }
             6 => {
                 let mut record = self.store.clone().map(|stored| stored.record).unwrap_or_default();
-                record.holder = if self.rng.one_in(2) { String::new() } else { "another".into() };
                 record.duration_seconds = 5;
-                self.trace(|| format!("the holder is overwritten by hand with {:?}", record.holder));
+                match self.rng.below(3) {
+                    0 => record.holder = String::new(),
+                    1 => record.holder = "another".into(),
+                    _ => record.duration_seconds = 1,
+                }
+                self.trace(|| format!("the Lease is edited by hand: {record:?}"));
                 self.put(Some(record));
             }
             7 => {
@@ -634,12 +639,14 @@ impl World {
             Output::Request(call) => {
                 let id = self.agents[agent].next_call_id;
                 self.agents[agent].next_call_id += 1;
-                self.agents[agent].call = Some((id, self.boot_time(agent)));
+                let wall = i64::try_from(self.now).unwrap();
+                let renewed = (call != LeaseRequest::Read).then_some(wall);
+                self.agents[agent].call = Some((id, self.boot_time(agent), renewed));
                 self.schedule(CALL_TIMEOUT.as_micros() as u64, Event::TimedOut { agent, life, id });
                 // A call can be delayed far beyond its time-out and still be carried out.
                 let delay = if self.mishap(40) { self.rng.below(20_000_000) } else { self.latency() };
                 if !self.mishap(50) {
-                    self.schedule(delay, Event::Arrive { agent, life, id, call });
+                    self.schedule(delay, Event::Arrive { agent, life, id, call, wall });
                 }
             }
             Output::Cancel => self.agents[agent].call = None,
@@ -650,6 +657,8 @@ impl World {
             }
             Output::Segment(SegmentRequest::Announce) => {}
             Output::RestartWatch => self.schedule(5_000, Event::Rewatch { agent, life }),
+            // The creation of an earlier process arrives late.
+            Output::DuplicateIdentity => {}
         }
     }
 

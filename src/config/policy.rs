@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::{Key, Problem, Values};
-use crate::model::Prefix;
+use crate::model::interface::vlan_of;
+use crate::model::validation::{is_interface, is_label};
+use crate::model::{LeaseName, Prefix};
 
 /// What the authors of Services may choose. The default permits what concerns their own Services alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,32 +77,81 @@ impl Namespaces {
 }
 
 pub(super) fn read(values: &Values, problems: &mut Vec<Problem>) -> Policy {
-    let set = |list: &Vec<String>| list.iter().cloned().collect();
-    let networks = values.allowed_addresses.iter().filter_map(|text| {
-        let network = text.parse().ok();
-        if network.is_none() {
-            let origin = values.raw.origin(Key::AllowedAddresses);
-            problems.push(Problem::unacceptable(origin, text, "a network such as 10.0.0.0/16 or fd00::/64"));
+    let mut list = |key, items: &[String], allowed, is_allowed: fn(&str) -> bool| -> BTreeSet<String> {
+        for item in items.iter().filter(|item| !is_allowed(item)) {
+            problems.push(Problem::unacceptable(values.raw.origin(key), item, allowed));
         }
-        network
+        items.iter().cloned().collect()
+    };
+    let namespaces = list(
+        Key::InfrastructureNamespaces,
+        &values.infrastructure_namespaces,
+        "the name of a namespace, or `*`",
+        |name| name == "*" || is_label(name),
+    );
+    let interfaces = list(
+        Key::AllowedInterfaces,
+        &values.allowed_interfaces,
+        "the name of an interface of at most 15 bytes, or `auto`",
+        is_interface,
+    );
+    let vlans = list(
+        Key::AllowedVlans,
+        &values.allowed_vlans,
+        "`<parent>.<VLAN ID>`, such as eth0.200, with an ID from 1 to 4094",
+        |name| vlan_of(name).is_some(),
+    );
+    let leases = list(Key::AllowedLeases, &values.allowed_leases, "`namespace/name` of a Lease", |name| {
+        name.contains('/') && LeaseName::parse("", name).is_some()
     });
-    let networks = networks.collect();
-    let all = values.infrastructure_namespaces.iter().any(|name| name == "*");
+    let networks = list(
+        Key::AllowedAddresses,
+        &values.allowed_addresses,
+        "a network such as 10.0.0.0/16 or fd00::/64, without bits beyond its length",
+        |text| network(text).is_some(),
+    );
     Policy {
-        infrastructure: match all {
+        infrastructure: match namespaces.contains("*") {
             true => Namespaces::All,
-            false => Namespaces::Named(set(&values.infrastructure_namespaces)),
+            false => Namespaces::Named(namespaces),
         },
-        interfaces: set(&values.allowed_interfaces),
-        vlans: set(&values.allowed_vlans),
+        interfaces,
+        vlans,
         macvlan: values.allow_macvlan,
         hardware_addresses: values.allow_hardware_addresses,
-        leases: set(&values.allowed_leases),
-        networks,
+        leases,
+        networks: networks.iter().filter_map(|text| network(text)).collect(),
         share_control_plane: values.share_control_plane,
         share_addresses: values.share_addresses,
         api_ports: [values.port, values.load_balancer_port].into(),
         max_addresses: usize::try_from(values.max_addresses).unwrap_or(usize::MAX),
         max_leases: usize::try_from(values.max_leases).unwrap_or(usize::MAX),
+    }
+}
+
+/// A network whose text has no bits beyond its length: those would be a typing mistake.
+fn network(text: &str) -> Option<Prefix> {
+    let network: Prefix = text.parse().ok()?;
+    let address = text.split('/').next()?.trim().parse().ok();
+    (address == Some(network.address)).then_some(network)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_has_no_bits_beyond_its_length() {
+        for (text, good) in [
+            ("10.0.0.0/16", true),
+            ("192.0.2.1", true),
+            ("fd00::/64", true),
+            ("10.0.0.1/16", false),
+            ("fd00::1/64", false),
+            ("10.0.0.0/33", false),
+            ("web", false),
+        ] {
+            assert_eq!(network(text).is_some(), good, "{text}");
+        }
     }
 }

@@ -62,6 +62,16 @@ impl Preset {
         yields_to_probes: false,
     };
 
+    /// Addresses of Services that another node may still hold: it is a Linux host, which answers, and gives the address up soon.
+    pub const MOVED: Self = Self {
+        probes: 3,
+        probe_interval: Duration::from_millis(30),
+        announce_wait: Duration::from_millis(40),
+        tentative: Duration::ZERO,
+        backoff: Some(Backoff::new(Duration::from_millis(100), Duration::from_secs(1))),
+        yields_to_probes: true,
+    };
+
     /// Addresses that a DHCP server assigned (RFC 2131 §2.2, RFC 8415 §18.2.10.1). A conflict ends in a DECLINE.
     pub const DHCP: Self = Self {
         probes: 2,

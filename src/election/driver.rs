@@ -145,6 +145,7 @@ impl Driver {
                 // A full queue means that a restart is already requested.
                 self.restart.get(&lease).map(|restart| restart.try_send(()).ok());
             }
+            Output::DuplicateIdentity(lease) => self.observer.duplicate_identity(&lease),
             Output::Role(group, role) => self.publish(group, role),
             Output::Holders(holders) => drop(watch_ext::set(&self.channels.holders, holders)),
             Output::Health(health) => {

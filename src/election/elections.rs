@@ -66,6 +66,8 @@ pub enum Output {
     WatchLease(LeaseName),
     /// The watch of this Lease was behind: open it again.
     RestartWatch(LeaseName),
+    /// Another process has this host's identity.
+    DuplicateIdentity(LeaseName),
     /// This host's role in a group; none once it is no candidate any more.
     Role(GroupId, Option<Role>),
     Holders(BTreeMap<LeaseName, Holder>),
@@ -468,6 +470,9 @@ impl Elections {
                 }
                 elector::Output::RestartWatch if kind.is_primary() => {
                     self.outputs.push_back(Output::RestartWatch(lease.clone()));
+                }
+                elector::Output::DuplicateIdentity => {
+                    self.outputs.push_back(Output::DuplicateIdentity(lease.clone()));
                 }
                 // The watch of a namespace serves all its Leases.
                 elector::Output::RestartWatch => {}

@@ -13,6 +13,8 @@ pub trait Observer: Send + Sync {
     /// No API server can be used yet.
     fn no_access(&self, why: &str);
     fn call_failed(&self, failed: FailedCall<'_>);
+    /// Another process writes records with this host's identity.
+    fn duplicate_identity(&self, _lease: &LeaseName) {}
     fn call_succeeded(&self, verb: &'static str);
 }
 

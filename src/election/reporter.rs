@@ -10,9 +10,11 @@ use super::metrics::Metrics;
 use super::observer::{FailedCall, Observer};
 use super::status::ElectionStatus;
 use crate::cluster::event::EventRecorder;
-use crate::model::{BootTime, ClaimSource, Health, LogOnChange, Role};
+use crate::model::{BootTime, ClaimSource, Health, LeaseName, LogOnChange, Role};
 use crate::net::clock;
 
+/// A duplicate identity is reported this often.
+const DUPLICATE_INTERVAL: Duration = Duration::from_secs(300);
 /// A lasting problem is logged this often.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -34,6 +36,8 @@ struct State {
     /// The last renewal by another holder.
     held_elsewhere: Option<BootTime>,
     lost_at: Option<BootTime>,
+    /// The last report of a duplicate identity.
+    duplicate_at: Option<BootTime>,
 }
 
 impl Reporter {
@@ -168,6 +172,23 @@ impl Observer for Reporter {
         } else {
             self.problem(format!("cannot {verb} Lease {lease}: {why}"), server);
         }
+    }
+
+    fn duplicate_identity(&self, lease: &LeaseName) {
+        let now = clock::now();
+        let mut state = self.lock();
+        if state.duplicate_at.is_some_and(|at| now.since(at) < DUPLICATE_INTERVAL) {
+            return;
+        }
+        state.duplicate_at = Some(now);
+        drop(state);
+        let node = self.status.borrow().node.clone();
+        let text = format!(
+            "another process writes Lease {lease} as {node}, too: give each host a node name of its own (vip_nodename), or stop \
+             the other process"
+        );
+        tracing::error!("{text}");
+        self.events.record_on_node(true, "DuplicateIdentity", text);
     }
 
     fn call_succeeded(&self, verb: &'static str) {

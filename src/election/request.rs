@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
@@ -25,7 +26,8 @@ pub async fn send(
     observer: Arc<dyn Observer>,
     call: LeaseRequest,
 ) -> Input {
-    let started = clock::now();
+    let (started, wall) = (clock::now(), Timestamp::now());
+    let renewed = (!matches!(call, LeaseRequest::Read)).then(|| wall.as_microsecond());
     let verb = match &call {
         LeaseRequest::Read => "get",
         LeaseRequest::Create(_) => "create",
@@ -35,14 +37,14 @@ pub async fn send(
         Ok(chosen) => chosen,
         Err(error) => {
             observer.no_access(&error.to_string());
-            return Input::Response { started, response: NO_RESPONSE };
+            return Input::Response { started, renewed: None, response: NO_RESPONSE };
         }
     };
     let creating = matches!(call, LeaseRequest::Create(_));
-    let (response, reason, why) = match timeout(limit, perform(&chosen, &lease, call)).await {
+    let (response, reason, why) = match timeout(limit, perform(&chosen, &lease, call, wall)).await {
         Ok(Ok(stored)) => {
             observer.call_succeeded(verb);
-            return Input::Response { started, response: LeaseResponse::Object(Box::new(stored)) };
+            return Input::Response { started, renewed, response: LeaseResponse::Object(Box::new(stored)) };
         }
         Ok(Err(error)) => {
             let (response, reason) = response_of(&error, creating);
@@ -61,34 +63,34 @@ pub async fn send(
     };
     let failed = FailedCall { verb, lease: &lease, server: &chosen.server, reason, why: &why };
     observer.call_failed(failed);
-    Input::Response { started, response }
+    Input::Response { started, renewed, response }
 }
 
 async fn perform(
     chosen: &ApiClient,
     lease: &LeaseName,
     call: LeaseRequest,
+    wall: Timestamp,
 ) -> Result<LeaseObject, kube::Error> {
     let leases = kube::Api::<Lease>::namespaced(chosen.client.clone(), &lease.namespace);
     let stored = match call {
         LeaseRequest::Read => leases.get(&lease.name).await?,
         LeaseRequest::Create(write) => {
             let meta = ObjectMeta { name: Some(lease.name.clone()), ..ObjectMeta::default() };
-            leases.create(&PostParams::default(), &object(write, meta)).await?
+            leases.create(&PostParams::default(), &object(write, meta, wall)).await?
         }
         LeaseRequest::Replace { write, meta } => {
-            leases.replace(&lease.name, &PostParams::default(), &object(write, *meta)).await?
+            leases.replace(&lease.name, &PostParams::default(), &object(write, *meta, wall)).await?
         }
     };
     Ok(lease_object(stored))
 }
 
-/// The Lease that a write makes. `renewTime` is now.
-fn object(write: Write, metadata: ObjectMeta) -> Lease {
-    let now = jiff::Timestamp::now();
+/// The Lease that a write makes. `renewTime` is `now`.
+fn object(write: Write, metadata: ObjectMeta, now: Timestamp) -> Lease {
     let acquired = match write.acquired {
         Acquired::Now => Some(now),
-        Acquired::Keep(before) => before.and_then(|wall| jiff::Timestamp::from_microsecond(wall).ok()),
+        Acquired::Keep(before) => before.and_then(|wall| Timestamp::from_microsecond(wall).ok()),
     };
     let spec = LeaseSpec {
         holder_identity: Some(write.holder),

@@ -73,6 +73,13 @@ impl ManagedInterface {
     }
 }
 
+/// `parent.tag`, with a tag from 1 to 4094 (IEEE 802.1Q).
+pub fn vlan_of(text: &str) -> Option<(&str, u16)> {
+    let (parent, tag) = text.rsplit_once('.')?;
+    let tag = tag.parse().ok().filter(|tag| (1..=4094).contains(tag))?;
+    (!parent.is_empty()).then_some((parent, tag))
+}
+
 /// ARPHRD_ETHER (IANA "ARP Parameters").
 pub const ETHERNET: u16 = 1;
 /// ARPHRD_INFINIBAND (RFC 4391).

@@ -33,6 +33,8 @@ pub struct VipPlan {
     pub groups: BTreeMap<GroupId, GroupPlan>,
     /// Addresses that no node has announced so far: another host on the segment may have them.
     pub unverified: BTreeSet<IpAddr>,
+    /// Other nodes that announce addresses, as the status of Services says.
+    pub hosts: BTreeMap<IpAddr, String>,
     /// Addresses of all Services, whether this host can serve them or not.
     pub known: Arc<BTreeSet<IpAddr>>,
     /// All Services are listed: an address that is in no group is unwanted.
@@ -62,7 +64,7 @@ impl VipPlan {
         })
     }
 
-    /// Whether both plans contain the same groups. `unverified` is read with the next change.
+    /// Whether both plans contain the same groups. `unverified` and `hosts` are read with the next change.
     pub fn holds_the_same(&self, other: &Self) -> bool {
         self.groups == other.groups && self.complete == other.complete && self.known == other.known
     }

@@ -15,14 +15,14 @@ use crate::net::clock;
 
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Resolves names while there are any, and reports each whose addresses change. A name that is no longer wanted has none.
+/// Resolves names while there are any, those of the control plane first, and reports each whose addresses change. A name that is no longer wanted has none.
 pub(super) async fn look_up<M>(
     mut names: watch::Receiver<BTreeSet<String>>,
-    mode: DnsMode,
+    (mode, control_plane): (DnsMode, BTreeSet<String>),
     wrap: impl Fn(String, Vec<IpAddr>) -> M,
     observed: mpsc::Sender<M>,
 ) {
-    let mut lookups = Lookups::new(mode);
+    let mut lookups = Lookups::new(mode, control_plane);
     let mut in_flight = FuturesUnordered::new();
     names.mark_changed();
     loop {

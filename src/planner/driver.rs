@@ -148,7 +148,7 @@ impl Driver {
         state.note_services(&self.plan);
         state.note_host(&self.context.host, &self.host.borrow(), self.api.addresses());
         let mut plan = plan(&self.context, state);
-        let vip_plan = Arc::new(plan.take_vip_plan(state.listed));
+        let vip_plan = Arc::new(plan.take_vip_plan(&self.context.me, state.listed));
         self.channels.vip_plan.send_if_modified(|before| {
             let changed = !before.holds_the_same(&vip_plan);
             *before = vip_plan;

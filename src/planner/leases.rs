@@ -15,6 +15,15 @@ use crate::model::interface::hardware_text;
 use crate::model::text::quoted;
 use crate::model::{Family, InterfaceSelector, ServiceKey, ServiceView};
 
+/// Which records of leases in annotations are continued. The author of a Service can write a record of any lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Records {
+    /// Those with an address in the status, which only controllers write.
+    Announced,
+    /// All: the cloud provider writes no status.
+    All,
+}
+
 /// The DHCP request of a Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DhcpSpec {
@@ -103,18 +112,19 @@ impl DhcpSpec {
         Self { families, identity, requested, wrong }
     }
 
-    /// The leases to request, on this interface. The author of a Service can write a record of any lease: it is continued if its
-    /// address is in the status, which only controllers write; else a server is asked for the address.
+    /// The leases to request, on this interface. A server is asked for the address of a record that is not continued.
     pub fn client_specs(
         &self,
         view: &ServiceView,
         interface: &InterfaceSelector,
+        records: Records,
     ) -> BTreeMap<LeaseKey, ClientSpec> {
         let text = view.annotation(DHCP_LEASE).unwrap_or_default();
         let spec = |family: &Family| {
             let record = SavedLease::find(text, *family);
             let address = record.as_ref().map(|record| record.address);
             let announced = view.status.iter().any(|entry| entry.ip.is_some() && entry.ip == address);
+            let continued = announced || records == Records::All;
             let requested = self.requested.iter().copied().find(|it| Family::of(*it) == *family);
             ClientSpec {
                 interface: interface.name(),
@@ -122,7 +132,7 @@ impl DhcpSpec {
                 identity: self.identity.clone(),
                 requested: requested.or(address),
                 active: false,
-                saved: record.filter(|_| announced),
+                saved: record.filter(|_| continued),
             }
         };
         self.families.iter().map(|family| (key(view, *family), spec(family))).collect()
@@ -251,7 +261,7 @@ mod tests {
         assert_eq!(spec.identity.mac, [0, 0, 0x6c, 1, 2, 3]);
         assert!(!spec.identity.broadcast);
         assert_eq!(spec.wrong, [""; 0]);
-        let client_specs = spec.client_specs(&view(&[]), &eth0());
+        let client_specs = spec.client_specs(&view(&[]), &eth0(), Records::Announced);
         assert_eq!(client_specs.values().next().unwrap().requested, "192.0.2.9".parse().ok());
     }
 
@@ -329,7 +339,8 @@ mod tests {
         assert_eq!(text(REQUESTED_IP), "192.0.2.9");
         let mut again = view(&[(DHCP_LEASE, &text(DHCP_LEASE)), (HARDWARE_ADDRESS, &text(HARDWARE_ADDRESS))]);
         let continued = |view: &ServiceView| {
-            let spec = spec.client_specs(view, &eth0()).remove(&key(view, Family::V4)).unwrap();
+            let spec =
+                spec.client_specs(view, &eth0(), Records::Announced).remove(&key(view, Family::V4)).unwrap();
             (spec.saved, spec.requested)
         };
         // Its author may have written it: nothing is used or released without a server's consent.

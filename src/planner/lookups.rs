@@ -18,6 +18,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Lookups {
     mode: DnsMode,
+    control_plane: BTreeSet<String>,
     names: BTreeMap<String, Name>,
     in_flight: BTreeSet<String>,
 }
@@ -40,8 +41,9 @@ pub(super) enum Resolution {
 }
 
 impl Lookups {
-    pub(super) fn new(mode: DnsMode) -> Self {
-        Self { mode, names: BTreeMap::new(), in_flight: BTreeSet::new() }
+    /// The names of the control plane come first, and are always queried at the same interval.
+    pub(super) fn new(mode: DnsMode, control_plane: BTreeSet<String>) -> Self {
+        Self { mode, control_plane, names: BTreeMap::new(), in_flight: BTreeSet::new() }
     }
 
     /// These names are to be resolved, and no others. Returns those that had addresses and are not resolved any more.
@@ -58,8 +60,11 @@ impl Lookups {
     /// Names to query now. Those that answer precede those that do not: however many these are, they delay no others.
     pub(super) fn start(&mut self, now: BootTime) -> Vec<String> {
         let due = self.names.iter().filter(|(name, it)| it.due <= now && !self.in_flight.contains(*name));
-        let precedence = |it: &Name| (it.addresses.is_empty(), it.backoff.attempts(), it.due);
-        let mut due: Vec<_> = due.map(|(name, it)| (precedence(it), name.clone())).collect();
+        let precedence = |name: &String, it: &Name| {
+            let other = !self.control_plane.contains(name);
+            (other, it.addresses.is_empty(), it.backoff.attempts(), it.due)
+        };
+        let mut due: Vec<_> = due.map(|(name, it)| (precedence(name, it), name.clone())).collect();
         due.sort();
         let free = MAX_LOOKUPS.saturating_sub(self.in_flight.len());
         let started: Vec<String> = due.into_iter().take(free).map(|(_, name)| name).collect();
@@ -73,7 +78,8 @@ impl Lookups {
         let Some(it) = self.names.get_mut(name) else { return Resolution::Unchanged };
         let found = select(self.mode, answers);
         if found.is_empty() {
-            it.due = now + it.backoff.next_pause();
+            let pause = it.backoff.next_pause();
+            it.due = now + if self.control_plane.contains(name) { DNS_INTERVAL } else { pause };
             return if it.backoff.attempts() == 1 { Resolution::Failed } else { Resolution::Unchanged };
         }
         it.backoff.reset();
@@ -143,7 +149,7 @@ mod tests {
     /// A thousand names of one user whose servers never answer.
     #[test]
     fn names_without_an_answer_do_not_delay_a_name_that_has_one() {
-        let mut lookups = Lookups::new(DnsMode::First);
+        let mut lookups = Lookups::new(DnsMode::First, ["vip.test".to_owned()].into());
         assert!(set(&mut lookups, at(0), &["web.example"]).is_empty());
         assert_eq!(lookups.start(at(0)), ["web.example"]);
         let found = lookups.finish(at(0), "web.example", &[address(1)]);
@@ -183,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_name_without_an_answer_keeps_its_addresses_and_is_asked_less_and_less_often() {
-        let mut lookups = Lookups::new(DnsMode::First);
+        let mut lookups = Lookups::new(DnsMode::First, ["vip.test".to_owned()].into());
         set(&mut lookups, at(0), &["web.example"]);
         let mut now = at(0);
         let mut ask = |answers: &[IpAddr]| {
@@ -206,8 +212,20 @@ mod tests {
     }
 
     #[test]
+    fn the_control_planes_name_comes_first_and_is_asked_as_often_as_before() {
+        let mut lookups = Lookups::new(DnsMode::First, ["vip.test".to_owned()].into());
+        set(&mut lookups, at(0), &["a.example", "vip.test"]);
+        assert_eq!(lookups.start(at(0)), ["vip.test", "a.example"]);
+        for round in 0..9 {
+            lookups.finish(at(3 * round), "vip.test", &[]);
+            assert_eq!(lookups.start(at(3 * round + 2)), [""; 0]);
+            assert_eq!(lookups.start(at(3 * round + 3)), ["vip.test"]);
+        }
+    }
+
+    #[test]
     fn a_name_that_is_not_wanted_any_more_is_forgotten() {
-        let mut lookups = Lookups::new(DnsMode::First);
+        let mut lookups = Lookups::new(DnsMode::First, ["vip.test".to_owned()].into());
         set(&mut lookups, at(0), &["a", "b"]);
         lookups.start(at(0));
         lookups.finish(at(0), "a", &[address(1)]);

@@ -38,5 +38,5 @@ pub fn first_plan(context: &PlanContext) -> (VipPlan, BTreeSet<Vip>) {
     let mut state = ClusterState::default();
     let vips = control_plane::vips(context, &state);
     state.vips = vips.iter().map(|vip| vip.address).collect();
-    (plan::plan(context, &state).take_vip_plan(false), vips)
+    (plan::plan(context, &state).take_vip_plan(&context.me, false), vips)
 }

@@ -5,19 +5,12 @@ use std::net::IpAddr;
 use super::leases::DhcpSpec;
 use super::plan::values::PlanContext;
 use crate::model::annotation::{MACVLAN_NAME, RP_FILTER, SERVICE_INTERFACE, SERVICE_VLAN};
-use crate::model::interface::ManagedInterface;
+use crate::model::interface::{ManagedInterface, vlan_of};
 use crate::model::text::quoted;
 use crate::model::{AddressSpec, InterfaceSelector, ServiceView};
 
 /// Longest name of an interface (IFNAMSIZ - 1).
 const MAX_INTERFACE_NAME: usize = 15;
-
-/// `parent.tag`, with a tag from 1 to 4094 (IEEE 802.1Q).
-pub(super) fn vlan_of(text: &str) -> Option<(&str, u16)> {
-    let (parent, tag) = text.rsplit_once('.')?;
-    let tag = tag.parse().ok().filter(|tag| (1..=4094).contains(tag))?;
-    (!parent.is_empty()).then_some((parent, tag))
-}
 
 /// The macvlan that a Service requests on `parent`, for leased addresses only.
 pub(super) fn macvlan(view: &ServiceView, parent: &str) -> Option<Result<ManagedInterface, String>> {

@@ -26,10 +26,13 @@ pub(super) fn routes(context: &PlanContext, rules: &RouteRules, state: &ClusterS
     let external =
         if rules.external_ips { external_routes(context, state, plan, &plain) } else { Routes::new() };
     let mut by_address = BTreeMap::new();
-    for service in plan.services.values() {
+    for (key, service) in &plan.services {
         let Some(given) = &service.attributes else { continue };
-        // Of Services that share an address the first by name decides; none decides on the control plane's routes.
-        for address in service.addresses.iter().filter(|address| !state.vips.contains(address)) {
+        // A community can make routers drop all traffic of the control plane.
+        let decides = context.policy.infrastructure.contain(&key.namespace);
+        let addresses = service.addresses.iter().filter(|address| decides || !state.vips.contains(address));
+        // Of Services that share an address the first by name decides.
+        for address in addresses {
             by_address.entry(*address).or_insert_with(|| given.clone());
         }
     }

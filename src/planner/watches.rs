@@ -42,7 +42,9 @@ pub(super) fn start(
     events: &mpsc::Sender<WatchEvent>,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    tasks.spawn(dns::look_up(names, options.dns_mode, WatchEvent::Name, events.clone()));
+    let control_plane = context.control_plane.as_ref().map(|it| it.names.clone()).unwrap_or_default();
+    let mode = (options.dns_mode, control_plane);
+    tasks.spawn(dns::look_up(names, mode, WatchEvent::Name, events.clone()));
     if !context.services {
         return tasks;
     }

@@ -9,6 +9,7 @@ pub use super::channels::{Channels, Options};
 use super::desired::{Inputs, desired, next_change};
 use super::diff::{self, Action, Actual};
 use super::interfaces::Interfaces;
+use super::moves::Moves;
 use super::neighbours::Detectors;
 use super::placement::{Placement, place};
 use super::reporter::Reporter;
@@ -52,6 +53,7 @@ pub struct Driver {
     pub(super) succeeded: BTreeSet<IpAddr>,
     /// Detectors of addresses that are new to the cluster, or that another host announced while this host holds them.
     pub(super) detectors: Detectors,
+    pub(super) moves: Moves,
     /// Hosts that announce addresses held here, each with the end of the report.
     pub(super) conflicts: BTreeMap<IpAddr, (String, BootTime)>,
     pub(super) published: bool,
@@ -98,6 +100,7 @@ impl Driver {
             actual: Actual::default(),
             succeeded: BTreeSet::new(),
             detectors: Detectors::new(),
+            moves: Moves::default(),
             conflicts: BTreeMap::new(),
             published: false,
             dirty: true,
@@ -197,6 +200,7 @@ impl Driver {
         let plan = last.unwrap_or_else(|| self.channels.plan.borrow_and_update().clone());
         let roles = self.channels.roles.borrow_and_update().clone();
         self.place(&plan, &roles);
+        self.moves.update(&plan, &roles);
         let leaving = plan.groups_with_roles(&roles).filter(|(.., role)| is_handing_over(role));
         let leaving: BTreeSet<IpAddr> =
             leaving.flat_map(|(_, group, _)| &group.addresses).map(|spec| spec.address).collect();

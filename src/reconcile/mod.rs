@@ -16,6 +16,7 @@ mod execute;
 mod interface_changes;
 pub mod interfaces;
 pub mod metrics;
+mod moves;
 mod neighbours;
 mod placement;
 pub mod reporter;

@@ -74,7 +74,9 @@ impl Driver {
             let target = (*interface, vip.address);
             let exempt = self.options.skip_dad && vip.address.is_ipv6();
             let usable = self.detectors.get(&target).map(ConflictDetector::is_usable);
-            if usable != Some(true) && (exempt || !unverified.contains(&vip.address)) {
+            let moved = self.moves.contains(&vip.address);
+            let unverified = unverified.contains(&vip.address);
+            if usable != Some(true) && (exempt || !(unverified || moved)) {
                 return true;
             }
             if usable.is_none() && present.contains(&target) {
@@ -82,7 +84,8 @@ impl Driver {
             }
             wanted.insert(target);
             let mac = self.interfaces.hardware(*interface);
-            let detector = || ConflictDetector::new(Preset::SERVICE, mac, now);
+            let preset = if moved && !unverified { Preset::MOVED } else { Preset::SERVICE };
+            let detector = || ConflictDetector::new(preset, mac, now);
             self.detectors.entry(target).or_insert_with(detector).is_usable()
         });
         self.detectors.retain(|target, _| wanted.contains(target));

@@ -171,7 +171,8 @@ fn bgp_routes() -> Outcome {
 
 /// The attributes come with the Service, outlast renewals, and go with it; the VIP stays.
 fn attributes() -> Outcome {
-    let mut lab = agents("10.42.0.254:65000", &[&CONTROL_PLANE[..], &[ONE_LEASE]].concat())?;
+    let permitted = ("svc_infrastructure_namespaces", "default");
+    let mut lab = agents("10.42.0.254:65000", &[&CONTROL_PLANE[..], &[ONE_LEASE, permitted]].concat())?;
     let router = router(&lab, RouterKind::Frr, 65_000, &HOSTS)?;
     lab.start_agents()?;
     let holder = wait_for_lease(&lab, LEASE)?;

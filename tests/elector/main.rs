@@ -71,6 +71,7 @@ enum Asked {
     Assert,
     Abandon,
     RenewWatch,
+    Duplicate,
 }
 
 impl Script {
@@ -93,6 +94,7 @@ impl Script {
                 Output::Segment(SegmentRequest::Announce) => Asked::Assert,
                 Output::Cancel => Asked::Abandon,
                 Output::RestartWatch => Asked::RenewWatch,
+                Output::DuplicateIdentity => Asked::Duplicate,
             });
         }
         asked
@@ -105,7 +107,11 @@ impl Script {
 
     /// The answer to a call that was started at `started`.
     fn answer(&mut self, started: u64, millis: u64, response: LeaseResponse) {
-        self.tell_at(millis, Input::Response { started: at(started), response });
+        let renewed = match &response {
+            LeaseResponse::Object(lease) => lease.record.renewed,
+            _ => None,
+        };
+        self.tell_at(millis, Input::Response { started: at(started), renewed, response });
     }
 
     fn wait_until(&mut self, millis: u64) {
@@ -189,7 +195,11 @@ fn a_holder_renews_once_per_retry_period_and_loses_its_claim_when_it_cannot() {
             let started = next;
             script.elector.handle_input(
                 next + Duration::from_millis(300),
-                Input::Response { started, response: LeaseResponse::Failed { retry_after: None } },
+                Input::Response {
+                    started,
+                    renewed: None,
+                    response: LeaseResponse::Failed { retry_after: None },
+                },
             );
         }
     }
@@ -419,4 +429,32 @@ fn what_another_holder_has_annotated_is_not_overwritten() {
     script.answer(6010, 6020, LeaseResponse::Object(lease(OTHER, 9)));
     script.tell_at(6030, Input::Watched(annotated(10)));
     assert_eq!(written(&mut script).as_deref(), Some("theirs"));
+}
+
+/// A cloned machine with the same node name.
+#[test]
+fn a_record_in_our_name_that_another_process_wrote_is_reported_and_gives_no_claim_without_a_probe() {
+    let mut script = holder();
+    script.tell_at(5500, Input::Watched(lease(ME, 9)));
+    assert_eq!(script.outputs(), [Asked::Duplicate]);
+    assert!(script.holds(), "the first holder keeps the address");
+    // The other process renews while this one has no response, and holds the address once this claim is over.
+    script.wait_until(6010);
+    assert_eq!(script.outputs(), [put(ME, 9)]);
+    script.answer(6010, 7010, LeaseResponse::Failed { retry_after: None });
+    script.wait_until(8010);
+    assert!(!script.holds());
+    assert_eq!(script.outputs(), [put(ME, 9)]);
+    script.answer(7110, 8020, LeaseResponse::Conflict);
+    assert_eq!(script.outputs(), [Asked::RenewWatch]);
+    script.wait_until(8900);
+    assert_eq!(script.outputs(), [Asked::Read]);
+    let response = LeaseResponse::Object(lease(ME, 10));
+    script.tell_at(8910, Input::Response { started: at(8900), renewed: None, response });
+    assert_eq!(script.outputs(), [Asked::Duplicate, put(ME, 10)]);
+    script.answer(8910, 8920, LeaseResponse::Object(lease(ME, 11)));
+    assert!(!script.holds());
+    assert_eq!(script.outputs(), [Asked::Probe]);
+    script.tell_at(9020, Input::Probed { taken: true });
+    assert!(!script.holds());
 }

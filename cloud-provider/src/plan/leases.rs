@@ -7,7 +7,7 @@ use kube_vip::dhcp::saved_lease::SavedLease;
 use kube_vip::dhcp::spec::{ClientSpec, ClientStatus, LeaseKey};
 use kube_vip::model::annotation::DHCP_LEASE;
 use kube_vip::model::{Family, InterfaceSelector, ServiceKey, ServiceView};
-use kube_vip::planner::leases::{self, DhcpSpec};
+use kube_vip::planner::leases::{self, DhcpSpec, Records};
 
 use super::decide::Allocator;
 use super::patch::Patch;
@@ -40,7 +40,8 @@ impl DhcpState {
         let changed = specs.iter().filter(|(key, ..)| before.get(key) != self.invalid.get(key));
         let changed = changed.map(|(key, view, _)| (view.created, (*key).clone())).collect();
         let interface = InterfaceSelector::Named(self.interface.clone());
-        let requests = specs.iter().flat_map(|(_, view, spec)| spec.client_specs(view, &interface));
+        let requests =
+            specs.iter().flat_map(|(_, view, spec)| spec.client_specs(view, &interface, Records::All));
         (requests.map(|(key, request)| (key, ClientSpec { active: true, ..request })).collect(), changed)
     }
 }

@@ -49,6 +49,7 @@ fn each_preset_sends_its_probes_before_the_verdict() {
     let table = [
         (Preset::ELECTION, vec![(0, SendProbe), (30, SendProbe), (60, SendProbe), (100, Usable)]),
         (Preset::SERVICE, vec![(0, SendProbe), (4, SendProbe), (8, Usable)]),
+        (Preset::MOVED, vec![(0, SendProbe), (30, SendProbe), (60, SendProbe), (100, Usable)]),
         (Preset::DHCP, vec![(0, SendProbe), (10, SendProbe), (20, Usable)]),
     ];
     for (preset, expected) in table {

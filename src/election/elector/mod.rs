@@ -25,12 +25,15 @@ use std::time::Duration;
 
 use super::decide::ObservedLease;
 use super::health::Report;
+use super::record::WallTime;
 use crate::model::{Backoff, BootTime, Role};
 use state::{AddressState, Freshness, Kind, Phase, Probing, State, Verification, Watch};
 pub use values::{DrainReason, Input, LeaseRequest, LeaseResponse, Output, SegmentRequest, Settings};
 
 /// Pause after a hand-over without a successor.
 const HANDOVER_COOLDOWN: Duration = Duration::from_secs(10);
+/// Writes without success that are remembered: those of some minutes.
+const WRITTEN_MAX: usize = 1024;
 /// Limit for the release at shutdown.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -68,6 +71,11 @@ pub struct Elector {
     delay: Duration,
     drains: BTreeSet<DrainReason>,
     stopping: Option<BootTime>,
+    /// `renewTime` of the last write that succeeded, and of those since then. Empty while a write may have taken effect whose
+    /// time is not known.
+    written: Vec<WallTime>,
+    /// A write of this process has succeeded.
+    confirmed: bool,
     /// Of [`Input::Annotate`], until another host holds the Lease and writes its own.
     annotations: BTreeMap<String, String>,
     outputs: VecDeque<Output>,
@@ -100,6 +108,8 @@ impl Elector {
             delay: Duration::ZERO,
             drains: BTreeSet::new(),
             stopping: None,
+            written: Vec::new(),
+            confirmed: false,
             annotations: BTreeMap::new(),
             outputs: VecDeque::new(),
         }
@@ -170,7 +180,15 @@ impl Elector {
 
     pub fn handle_input(&mut self, now: BootTime, input: Input) {
         match input {
-            Input::Response { started, response } => self.handle_response(now, started, response),
+            Input::Response { started, renewed, response } => {
+                if let Some(renewed) = renewed {
+                    if matches!(response, LeaseResponse::Object(_)) || self.written.len() >= WRITTEN_MAX {
+                        self.written.clear();
+                    }
+                    self.written.push(renewed);
+                }
+                self.handle_response(now, started, response);
+            }
             Input::Watched(lease) => {
                 if !self.is_behind(&lease) {
                     self.observe_lease(now, *lease);

@@ -117,7 +117,10 @@ impl Elector {
                 self.rejections.reset();
                 match kind {
                     Kind::Read => {}
-                    Kind::Hold | Kind::Create => self.granted(now, started, kind),
+                    Kind::Hold | Kind::Create => {
+                        self.confirmed = true;
+                        self.granted(now, started, kind);
+                    }
                     Kind::Release => self.released(now),
                 }
             }
@@ -203,7 +206,15 @@ impl Elector {
             // may still hold the address.
             let writing = matches!(self.in_flight, Some(Kind::Hold | Kind::Create))
                 || self.freshness == Freshness::Unanswered;
-            let unexpected = !was_ours && self.state == State::Follower && !writing;
+            // Two processes with one identity: the other one may hold the address.
+            let duplicate = !writing
+                && !self.written.is_empty()
+                && record.renewed.is_some_and(|renewed| !self.written.contains(&renewed));
+            let unexpected = (!was_ours || duplicate) && self.state == State::Follower && !writing;
+            // An earlier process's last write may take effect before the first one of this process.
+            if duplicate && self.confirmed {
+                self.outputs.push_back(Output::DuplicateIdentity);
+            }
             let resumed = self.phase == Phase::Starting && self.settings.resuming;
             self.address = self.address.after(unexpected && !resumed);
             return;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::super::record::{LeaseObject, Write};
+use super::super::record::{LeaseObject, WallTime, Write};
 use crate::election::health::Report;
 use crate::model::BootTime;
 
@@ -91,6 +91,8 @@ pub enum Input {
     /// The response to the request in flight.
     Response {
         started: BootTime,
+        /// `renewTime` of the record that the request writes.
+        renewed: Option<WallTime>,
         response: LeaseResponse,
     },
     Watched(Box<LeaseObject>),
@@ -139,6 +141,8 @@ pub enum Output {
     Segment(SegmentRequest),
     /// The watch was behind: open it again.
     RestartWatch,
+    /// Another process writes records with this host's identity.
+    DuplicateIdentity,
 }
 
 /// Frames that an election needs on the segment.

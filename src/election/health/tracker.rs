@@ -51,7 +51,11 @@ enum Step {
     Sent(Output),
 }
 
-/// The health so far. A server that has never answered is not failing: this host may have none.
+/// A server that has never answered fails after this long, if that of another host is ready. This host may have none, or its
+/// server may not start; in a new cluster no other one is ready.
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The health so far.
 #[derive(Debug, Clone)]
 pub struct HealthTracker {
     threshold: Threshold,
@@ -65,6 +69,8 @@ pub struct HealthTracker {
     /// In a row, without a pause.
     failures: u32,
     last_success: Option<BootTime>,
+    /// Start of the first probe of the local server.
+    began: Option<BootTime>,
     /// Start of the last probe of the local server.
     started: BootTime,
     step: Step,
@@ -81,6 +87,7 @@ impl HealthTracker {
             reported: Report::default(),
             failures: 0,
             last_success: None,
+            began: None,
             started: BootTime::default(),
             step: Step::Wait(BootTime::default()),
         }
@@ -90,14 +97,19 @@ impl HealthTracker {
         match (input, self.step) {
             (Input::Active(active), _) => self.active = active,
             (Input::Local(result), Step::Sent(Output::ProbeLocal)) => {
-                self.evaluate(now, result);
+                self.began.get_or_insert(self.started);
+                let failing = self.evaluate(now, result);
                 self.report.peer_serving = false;
-                match self.report.local {
-                    Health::Failing => self.step = Step::Send(Output::ProbePeers),
-                    _ => self.finish(),
+                if failing {
+                    self.step = Step::Send(Output::ProbePeers);
+                } else {
+                    self.finish();
                 }
             }
             (Input::Peers(serving), Step::Sent(Output::ProbePeers)) => {
+                if serving || self.last_success.is_some() {
+                    self.report.local = Health::Failing;
+                }
                 self.report.peer_serving = serving;
                 self.finish();
             }
@@ -141,25 +153,27 @@ impl HealthTracker {
     }
 
     fn is_probing(&self) -> bool {
-        self.active || self.report.local == Health::Failing
+        self.active || matches!(self.report.local, Health::Failing | Health::Unknown)
     }
 
-    fn evaluate(&mut self, now: BootTime, result: ProbeResult) {
+    /// Returns whether the server fails, if it has answered before, or that of another host is ready.
+    fn evaluate(&mut self, now: BootTime, result: ProbeResult) -> bool {
         match result {
             ProbeResult::Alive | ProbeResult::Refused => {
                 self.failures = 0;
                 self.last_success = Some(self.started);
                 let alive = result == ProbeResult::Alive;
                 self.report.local = if alive { Health::Serving } else { Health::Refusing };
+                false
             }
             ProbeResult::Failed => {
                 self.failures = self.failures.saturating_add(1);
-                if let Some(last) = self.last_success
-                    && self.failures >= self.threshold.failures
-                    && now.since(last) >= self.threshold.silence
-                {
-                    self.report.local = Health::Failing;
-                }
+                let (since, silence) = match self.last_success {
+                    Some(last) => (Some(last), self.threshold.silence),
+                    None => (self.began, FIRST_ANSWER_TIMEOUT),
+                };
+                let silent = since.is_some_and(|since| now.since(since) >= silence);
+                self.failures >= self.threshold.failures && silent || self.report.local == Health::Failing
             }
         }
     }
@@ -219,11 +233,25 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_never_answered_is_not_failing() {
+    fn a_server_that_never_answered_fails_once_that_of_another_host_is_ready() {
         let mut tracker = tracker();
-        for round in 0..100 {
+        // It matters at the next election, whether this host is a candidate now or not.
+        tracker.handle_input(at(0), Input::Active(false));
+        for round in 0..40 {
             assert_eq!(probe(&mut tracker, round * 250, round * 250 + 1, Failed), []);
         }
+        for round in 40..80 {
+            assert_eq!(probe(&mut tracker, round * 250, round * 250 + 1, Failed), [Output::ProbePeers]);
+            tracker.handle_input(at(round * 250 + 2), Input::Peers(false));
+            assert_eq!(outputs(&mut tracker), [], "this may be the first host of its cluster");
+        }
+        assert_eq!(probe(&mut tracker, 20_000, 20_001, Failed), [Output::ProbePeers]);
+        tracker.handle_input(at(20_002), Input::Peers(true));
+        assert_eq!(outputs(&mut tracker), [report(Health::Failing, true)]);
+        assert_eq!(probe(&mut tracker, 20_250, 20_251, Failed), [Output::ProbePeers]);
+        tracker.handle_input(at(20_252), Input::Peers(false));
+        assert_eq!(outputs(&mut tracker), [report(Health::Failing, false)]);
+        assert_eq!(probe(&mut tracker, 20_500, 20_501, Alive), [report(Health::Serving, false)]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::leases::{self, DhcpSpec};
+use super::leases::{self, DhcpSpec, Records};
 use super::placement::place;
 use super::policy::annotations::{Permitted, permitted};
 use super::policy::limits::{Limit, limit_total, without_lease};
@@ -142,7 +142,7 @@ fn plan_leases(context: &PlanContext, plan: &mut Plan) {
         if let Some(group) = service.group.as_ref().and_then(|group| plan.groups.get_mut(group)) {
             group.interfaces.extend(interface.managed().cloned());
         }
-        plan.leases.extend(dhcp.client_specs(&service.view, &interface));
+        plan.leases.extend(dhcp.client_specs(&service.view, &interface, Records::Announced));
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::super::addresses::{Wanted, wanted};
 use super::super::leases;
-use super::super::placement::{macvlan, vlan_of};
+use super::super::placement::macvlan;
 use super::super::policy::addresses;
 use super::super::policy::limits::{Limit, MAX_ADDRESSES, MAX_NAMES};
 use super::super::reserved::Refusal;
@@ -15,6 +15,7 @@ use super::values::{ClusterState, Issue, PlanContext, ServicePlan};
 use crate::dhcp::fsm::ClientState;
 use crate::dhcp::spec::LeaseKey;
 use crate::model::annotation::{LEASE_NAME, NOT_YET, SERVICE_VLAN, WITHOUT_ENDPOINTS};
+use crate::model::interface::vlan_of;
 use crate::model::service::TrafficPolicy;
 use crate::model::text::quoted;
 use crate::model::validation::is_name;

@@ -14,6 +14,7 @@ use crate::config::{Policy, Upnp};
 use crate::dhcp::spec::{ClientSpec, ClientStatus, LeaseKey};
 use crate::election::LeaseMetadata;
 use crate::host::HostState;
+use crate::model::annotation::VIP_HOST;
 use crate::model::{
     AddressSpec, GroupId, GroupPlan, Holder, HostUse, InterfaceSelector, LeaseName, Prefix, PrefixLength,
     RouteAttributes, ServiceKey, ServiceView, VipPlan,
@@ -275,10 +276,16 @@ pub enum Issue {
 }
 
 impl Plan {
-    /// Takes the VIP groups out, for the elections and the main loop. `complete`: Services are listed.
-    pub fn take_vip_plan(&mut self, complete: bool) -> VipPlan {
+    /// Takes the VIP groups out, for the elections and the main loop of node `me`. `complete`: Services are listed.
+    pub fn take_vip_plan(&mut self, me: &str, complete: bool) -> VipPlan {
         let known = self.services.values().flat_map(|service| &service.addresses).copied().collect();
+        let announced = self.services.values().filter_map(|service| {
+            let host = service.view.annotation(VIP_HOST)?;
+            Some(service.view.announced().map(|address| (address, host.to_owned())))
+        });
+        let hosts = announced.flatten().filter(|(_, host)| host != me).collect();
         VipPlan {
+            hosts,
             groups: std::mem::take(&mut self.groups),
             unverified: std::mem::take(&mut self.unverified),
             known: Arc::new(known),
