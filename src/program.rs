@@ -6,6 +6,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::net::raise_descriptor_limit;
+use crate::telemetry::output::{STDERR, STDOUT};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -32,15 +33,14 @@ pub fn run_main(name: &str, work: impl FnOnce() -> Result<(), Failure>) -> ExitC
         eprintln!("{name}: another TLS provider is installed already");
         return ExitCode::FAILURE;
     }
-    match work() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            for line in failure.lines {
-                eprintln!("{name}: {line}");
-            }
-            ExitCode::from(failure.code)
-        }
-    }
+    let (lines, code) = match work() {
+        Ok(()) => (Vec::new(), ExitCode::SUCCESS),
+        Err(failure) => (failure.lines, ExitCode::from(failure.code)),
+    };
+    lines.iter().for_each(|line| STDERR.push(format!("{name}: {line}\n").as_bytes()));
+    STDOUT.flush();
+    STDERR.flush();
+    code
 }
 
 /// The environment, without variables that are not UTF-8.

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::DaemonError;
 use super::report::Report;
 use crate::config::Config;
+use crate::telemetry::output::STDOUT;
 
 /// Limit for the last packets, Events and labels.
 pub(super) const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(800);
@@ -72,7 +73,7 @@ impl TaskSet {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
                 _ = dump.recv() => {
-                    print!("{}", crate::dump::text(config, &report.status()));
+                    STDOUT.push(crate::dump::text(config, &report.status()).as_bytes());
                     continue;
                 }
                 ended = self.tasks.join_next() => return match ended {

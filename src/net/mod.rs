@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod https;
+mod kernel_socket;
 pub mod netlink;
 pub mod nft;
 pub mod packet_socket;

@@ -10,6 +10,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::output::STDERR;
 use crate::config::LogFormat;
 use crate::model::text::printable;
 
@@ -23,7 +24,7 @@ pub fn start(level: i64, format: LogFormat) {
         Err(error) => (Targets::new(), Some(error)),
     };
     let targets = targets(level, named);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = tracing_subscriber::fmt::layer().with_writer(|| &**STDERR);
     let layer = match format {
         LogFormat::Text => layer.event_format(Slog).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).with_timer(Rfc3339).boxed(),

@@ -6,6 +6,7 @@ mod connections;
 pub mod endpoints;
 pub mod http;
 pub mod logging;
+pub mod output;
 mod peer;
 pub mod registry;
 pub mod socket;

@@ -2,15 +2,11 @@
 
 use std::collections::VecDeque;
 use std::io::{Error, Result};
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname, recv, sendto,
-    socket,
-};
+use nix::sys::socket::SockProtocol;
 
+use crate::net::kernel_socket::KernelSocket;
 use crate::net::sys::filter_dumps;
 
 /// Requests in one system call: their acknowledgements have to fit into the socket's buffer.
@@ -24,20 +20,18 @@ const BUFFER: usize = 32 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Requests {
-    socket: OwnedFd,
+    socket: KernelSocket,
     port: u32,
-    /// Tells answers to this request from those to an earlier one that failed halfway.
+    /// Tells answers to this request from those to an earlier one that failed halfway, or timed out.
     sequence: AtomicU32,
 }
 
 impl Requests {
     pub(super) fn open() -> Result<Self> {
-        let protocol = SockProtocol::NetlinkRoute;
-        let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
-        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        let socket = KernelSocket::open(SockProtocol::NetlinkRoute)?;
         // Without it, on kernels before 4.20, dumps are larger: their readers filter them, too.
         filter_dumps(&socket).ok();
-        let port = getsockname::<NetlinkAddr>(socket.as_raw_fd())?.pid();
+        let port = socket.port()?;
         Ok(Self { socket, port, sequence: AtomicU32::new(1) })
     }
 
@@ -70,7 +64,7 @@ impl Requests {
         let mut results = Vec::with_capacity(count);
         let mut buffer = [0; BUFFER];
         while results.len() < count {
-            for message in messages(self.read(&mut buffer)?).filter(|message| message.sequence == sequence) {
+            for message in messages(self.socket.receive(&mut buffer)?).filter(|message| message.sequence == sequence) {
                 results.push(message.result());
             }
         }
@@ -82,7 +76,7 @@ impl Requests {
         let sequence = self.write(vec![request])?;
         let mut buffer = [0; BUFFER];
         loop {
-            for message in messages(self.read(&mut buffer)?).filter(|message| message.sequence == sequence) {
+            for message in messages(self.socket.receive(&mut buffer)?).filter(|message| message.sequence == sequence) {
                 match message.kind {
                     NLMSG_ERROR | NLMSG_DONE => return message.result(),
                     _ => each(message.bytes),
@@ -98,18 +92,8 @@ impl Requests {
                 field.copy_from_slice(&sequence.to_ne_bytes());
             }
         }
-        sendto(self.socket.as_raw_fd(), &requests.concat(), &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+        self.socket.send(&requests.concat())?;
         Ok(sequence)
-    }
-
-    fn read<'a>(&self, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
-        let length = loop {
-            match recv(self.socket.as_raw_fd(), buffer, MsgFlags::empty()) {
-                Err(Errno::EINTR) => {}
-                result => break result?,
-            }
-        };
-        Ok(buffer.get(..length).unwrap_or_default())
     }
 }
 
@@ -161,6 +145,28 @@ mod tests {
         bytes.extend(code.to_ne_bytes());
         bytes.resize(36, 0);
         bytes
+    }
+
+    /// A request without content that the kernel acknowledges.
+    fn request(kind: u16) -> Vec<u8> {
+        const REQUEST_AND_ACK: u16 = 5;
+        let mut bytes = 16_u32.to_ne_bytes().to_vec();
+        bytes.extend([kind, REQUEST_AND_ACK].map(u16::to_ne_bytes).concat());
+        bytes.resize(HEADER, 0);
+        bytes
+    }
+
+    #[test]
+    fn the_late_answer_to_an_earlier_request_does_not_count() {
+        const NLMSG_NOOP: u16 = 1;
+        const UNKNOWN: u16 = 0x7ff;
+        let requests = Requests::open().unwrap();
+        // As after a timeout: the answer, an error, stays in the socket.
+        requests.write(vec![request(UNKNOWN)]).unwrap();
+        let results = requests.send(vec![request(NLMSG_NOOP)]);
+        assert!(matches!(results[..], [Ok(())]), "{results:?}");
+        let results = requests.send(vec![request(UNKNOWN)]);
+        assert!(matches!(results[..], [Err(_)]), "{results:?}");
     }
 
     #[test]

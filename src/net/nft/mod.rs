@@ -20,13 +20,11 @@
 mod wire;
 
 use std::net::IpAddr;
-use std::os::fd::AsRawFd;
 
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto, socket,
-};
+use nix::sys::socket::SockProtocol;
 
 use self::wire::*;
+use super::kernel_socket::KernelSocket;
 
 const TABLE: &str = "kube-vip-silent";
 const SET: &str = "addresses";
@@ -181,20 +179,13 @@ fn elements(addresses: &[IpAddr], attributes: &[u8]) -> [Vec<u8>; 3] {
     ]
 }
 
-/// Sends a batch, and reads the acknowledgement of each message.
+/// Sends a batch, and reads the acknowledgement of each message. A late one is lost with the socket.
 fn transact(messages: &[Vec<u8>]) -> std::io::Result<()> {
-    let kernel = NetlinkAddr::new(0, 0);
-    let socket = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkNetFilter,
-    )?;
-    bind(socket.as_raw_fd(), &kernel)?;
-    sendto(socket.as_raw_fd(), &batch(messages), &kernel, MsgFlags::empty())?;
+    let socket = KernelSocket::open(SockProtocol::NetlinkNetFilter)?;
+    socket.send(&batch(messages))?;
     for _ in messages {
-        let mut answer = [0; 4096];
-        recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+        let mut buffer = [0; 4096];
+        let answer = socket.receive(&mut buffer)?;
         // NLMSG_ERROR: a header of 16 bytes, then the negated error number.
         let code = answer.get(16..20).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
         match code.map_or(0, i32::from_ne_bytes) {
