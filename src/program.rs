@@ -5,6 +5,8 @@ use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
 
+use crate::mdns;
+use crate::model::text::printable;
 use crate::net::raise_descriptor_limit;
 use crate::telemetry::output::{STDERR, STDOUT};
 
@@ -27,7 +29,8 @@ impl Failure {
 }
 
 /// Runs a program and prints its errors, prefixed with its name.
-pub fn run_main(name: &str, work: impl FnOnce() -> Result<(), Failure>) -> ExitCode {
+pub fn run_main(name: &'static str, work: impl FnOnce() -> Result<(), Failure>) -> ExitCode {
+    abort_on_panic(name);
     // Without a process-wide default, rustls panics at the first connection if several providers are compiled in.
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         eprintln!("{name}: another TLS provider is installed already");
@@ -41,6 +44,26 @@ pub fn run_main(name: &str, work: impl FnOnce() -> Result<(), Failure>) -> ExitC
     STDOUT.flush();
     STDERR.flush();
     code
+}
+
+/// A panic ends the process, whichever thread or task it is in: the kernel's lifetimes remove the addresses. A thread of a
+/// library that parses packets of other hosts ends alone, and its driver starts another: no host on the link can stop this
+/// one.
+fn abort_on_panic(name: &'static str) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let thread = std::thread::current();
+        let thread = thread.name().unwrap_or_default();
+        let what = panic.to_string();
+        STDERR.push(format!("{name}: thread `{thread}` {}\n", printable(&what)).as_bytes());
+        if !outlives_panic_of(thread) {
+            STDERR.flush();
+            std::process::abort();
+        }
+    }));
+}
+
+fn outlives_panic_of(thread: &str) -> bool {
+    thread == mdns::THREAD
 }
 
 /// The environment, without variables that are not UTF-8.
@@ -70,4 +93,17 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     // server. Without the right to raise it the process still runs.
     raise_descriptor_limit().ok();
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::one)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a test cannot show is the end of the process: the hook would end the tests.
+    #[test]
+    fn only_the_panic_of_a_library_is_survived() {
+        for (thread, outlives) in [("main", false), ("bfd", false), ("", false), ("mDNS_daemon", true)] {
+            assert_eq!(outlives_panic_of(thread), outlives, "{thread}");
+        }
+    }
 }

@@ -16,7 +16,7 @@ use crate::watch_ext;
 
 /// Limit for the goodbye packets (RFC 6762 §10.1).
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(300);
-/// Interval at which a record that could not be registered is registered again.
+/// Interval at which a record that could not be registered is registered again, and the least time between two daemons.
 const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
 pub struct Driver {
@@ -32,6 +32,8 @@ pub struct Driver {
     registered: BTreeMap<String, (HostRecord, Vec<String>)>,
     /// Records that could not be registered. They wait for the next retry: attempts cause events of the daemon, too.
     failed: HostRecords,
+    /// The last daemon ended by itself. The next retry starts another one: the packet that made it panic may be repeated.
+    ended: bool,
     problems: LogOnChange,
 }
 
@@ -52,6 +54,7 @@ impl Driver {
             own: BTreeSet::new(),
             registered: BTreeMap::new(),
             failed: HostRecords::new(),
+            ended: false,
             problems: LogOnChange::default(),
         };
         (driver, wanted_in, published_out)
@@ -75,14 +78,12 @@ impl Driver {
                 changed = self.wanted.changed() => if changed.is_err() { break },
                 event = event => match event {
                     Some(event) => self.on_event(event),
-                    // The daemon ended: the next record starts another.
                     None => {
-                        self.daemon = None;
-                        self.own.clear();
-                        self.registered.clear();
+                        self.on_daemon_end();
+                        retry.reset();
                     }
                 },
-                _ = retry.tick(), if missing => self.failed.clear(),
+                _ = retry.tick(), if missing => self.retry(),
             }
         }
         self.apply(&HostRecords::new()).await;
@@ -93,11 +94,32 @@ impl Driver {
         }
     }
 
+    /// The daemon's thread panicked, or could not go on.
+    fn on_daemon_end(&mut self) {
+        tracing::warn!(
+            interface = self.interface,
+            "the mDNS responder ended unexpectedly; starting another in {} s",
+            RETRY_INTERVAL.as_secs()
+        );
+        self.daemon = None;
+        self.own.clear();
+        self.registered.clear();
+        self.ended = true;
+    }
+
+    fn retry(&mut self) {
+        self.failed.clear();
+        self.ended = false;
+    }
+
     /// Publishes exactly the wanted records.
     async fn apply(&mut self, wanted: &HostRecords) {
         if wanted.is_empty() && self.registered.is_empty() {
             watch_ext::set(&self.published, PublishedNames::new());
             return;
+        }
+        if self.ended {
+            return self.publish_failure(wanted, &mdns_sd::Error::DaemonShutdown);
         }
         let own = if wanted.is_empty() { BTreeSet::new() } else { self.own_addresses() };
         match self.responder(own) {
@@ -109,12 +131,15 @@ impl Driver {
                 if self.problems.set(error.to_string()) {
                     tracing::warn!(interface = self.interface, "cannot publish names by mDNS: {error}");
                 }
-                for (owner, record) in
-                    wanted.iter().filter(|(owner, _)| !self.registered.contains_key(*owner))
-                {
-                    self.publish(owner, Err(failure(record, &error)));
-                }
+                self.publish_failure(wanted, &error);
             }
+        }
+    }
+
+    /// Reports the records that are not registered.
+    fn publish_failure(&self, wanted: &HostRecords, error: &mdns_sd::Error) {
+        for (owner, record) in wanted.iter().filter(|(owner, _)| !self.registered.contains_key(*owner)) {
+            self.publish(owner, Err(failure(record, error)));
         }
     }
 
@@ -316,6 +341,32 @@ mod tests {
         let known = HostRecord { known: true, ..record("moved", &["ssh"]) };
         driver.update(&fake, &wanted(&[("b", known)])).await;
         assert_eq!(fake.calls(), ["withdraw printer._ssh._tcp.local.", "known moved._ssh._tcp.local."]);
+    }
+
+    #[tokio::test]
+    async fn after_the_end_of_a_daemon_the_next_one_waits_for_the_retry() {
+        let (mut driver, published) = driver();
+        let records = wanted(&[("a", record("web", &["http"]))]);
+        driver.update(&Fake::default(), &records).await;
+        driver.on_daemon_end();
+        driver.apply(&records).await;
+        assert!(driver.daemon.is_none() && driver.registered.is_empty());
+        assert!(published.borrow()["a"].is_err());
+        driver.retry();
+        let fake = Fake::default();
+        driver.update(&fake, &records).await;
+        assert_eq!((fake.calls().len(), published.borrow()["a"].clone()), (1, Ok("web".into())));
+        assert!(!driver.ended);
+    }
+
+    /// A panic in this thread does not end the process.
+    #[test]
+    fn the_thread_of_a_daemon_has_its_name() {
+        let daemon = ServiceDaemon::new().unwrap();
+        daemon.status().unwrap().recv().unwrap();
+        let threads = std::fs::read_dir("/proc/self/task").unwrap();
+        let names = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok());
+        assert!(names.collect::<Vec<_>>().iter().any(|name| name.trim() == super::super::THREAD));
     }
 
     fn renamed(before: &str, after: &str) -> DaemonEvent {

@@ -2,6 +2,9 @@
 //!
 //! `records` assigns names and is pure; `driver` publishes them with `mdns-sd`, each by `responder`.
 
+/// The thread of `mdns-sd`, which parses what any host on the link sends.
+pub const THREAD: &str = "mDNS_daemon";
+
 pub mod driver;
 pub mod records;
 mod responder;
