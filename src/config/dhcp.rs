@@ -9,7 +9,7 @@ use crate::model::Family;
 pub struct Dhcp {
     /// What is requested for the control plane.
     pub control_plane: Option<ControlPlaneDhcp>,
-    /// DISCOVER rounds without a reply before retrying less often; 0: never.
+    /// DISCOVER rounds without a reply before all pauses are the longest; 0: they grow.
     pub attempts: u32,
 }
 

@@ -147,7 +147,7 @@ settings! {
             "Families to request by DHCP. Empty: follows `dns_mode`.";
         DhcpBackoffAttempts dhcp_backoff_attempts: u32 as Kind::Int(0, 4294967295), default "3",
             flags ["dhcpBackoffAttempts"], env ["dhcp_backoff_attempts"], file ["dhcpBackoffAttempts"],
-            "DISCOVER rounds without a reply before retrying only every 5 minutes; 0: retry every minute forever.";
+            "DISCOVER rounds without a reply before all pauses are a minute; 0: pauses grow from 10 seconds to a minute.";
         Mdns mdns: Option<String> as Kind::Text, default "",
             flags ["mdns"], env ["vip_mdns"], file ["mdns"],
             "Name of the control plane in the local network (mDNS), such as `k8s.local`. No Service gets it, where it is set for the process that announces Services.";

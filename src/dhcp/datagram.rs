@@ -7,6 +7,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::model::checksum::checksum;
 
+/// The EtherType of IPv4.
+const IPV4: u16 = 0x0800;
 const UDP: u8 = 17;
 const V4_HEADER: usize = 20;
 const V6_HEADER: usize = 40;
@@ -37,6 +39,11 @@ const SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
 pub const SERVERS_ON_ETHERNET: [u8; 6] = [0x33, 0x33, 0, 1, 0, 2];
 
 /// `addresses` are source and destination.
+/// An Ethernet frame with an IPv4 packet to all hosts.
+pub fn to_frame(source: [u8; 6], packet: &[u8]) -> Vec<u8> {
+    [&[0xff; 6], &source[..], &IPV4.to_be_bytes(), packet].concat()
+}
+
 fn udp(ports: (u16, u16), addresses: &[u8], payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(UDP_HEADER + payload.len()).unwrap_or(u16::MAX).to_be_bytes();
     let header = [ports.0.to_be_bytes(), ports.1.to_be_bytes(), length].concat();
@@ -90,6 +97,12 @@ mod tests {
         assert_eq!(checksum(&[&v4[..20]]), 0);
         let v6 = to_v6("fe80::1".parse().unwrap(), b"hello");
         assert_eq!(payload(&v6), Some(&b"hello"[..]));
+    }
+
+    #[test]
+    fn a_frame_is_sent_from_the_client_to_all() {
+        let frame = to_frame([2, 0, 0, 0, 0, 1], b"packet");
+        assert_eq!(frame, b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x01\x08\0packet");
     }
 
     #[test]

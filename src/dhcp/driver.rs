@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use super::fsm::{Input, LossReason, Message, Output, Reply};
+use super::fsm::{Envelope, Input, LossReason, Message, Output, Reply};
 use super::link::{Links, Received};
 use super::metrics::Metrics;
 use super::slot::Slot;
@@ -201,7 +201,7 @@ impl Driver {
             slot.last_error = Some(error);
         };
         match output {
-            Output::Send(xid, elapsed, message) => self.send(key, now, xid, elapsed, &message),
+            Output::Send(envelope, message) => self.send(key, now, envelope, &message),
             Output::SendProbe(address) => {
                 let link = self.links.by_name.get_mut(&slot.spec.interface);
                 if let Some(Err(error)) = link.map(|link| link.probe(address)) {
@@ -237,13 +237,13 @@ impl Driver {
         }
     }
 
-    fn send(&mut self, key: &LeaseKey, now: BootTime, xid: u32, elapsed: Duration, message: &Message) {
+    fn send(&mut self, key: &LeaseKey, now: BootTime, envelope: Envelope, message: &Message) {
         let Some(slot) = self.slots.get_mut(key) else { return };
         let interface = &slot.spec.interface;
         let Some(link) = self.links.by_name.get_mut(interface) else { return };
         self.metrics.sent.inc();
         tracing::debug!(owner = key.owner, interface, ?message, "sending a DHCP message");
-        let Err(error) = link.send(key.family, &slot.spec.identity, xid, elapsed, message) else { return };
+        let Err(error) = link.send(key.family, &slot.spec.identity, envelope, message) else { return };
         slot.last_error = Some(format!("cannot send DHCP messages on interface {interface}: {error}"));
         let gone = [nix::libc::ENXIO, nix::libc::ENODEV].map(Some).contains(&error.raw_os_error());
         if gone || key.family == Family::V6 {

@@ -67,20 +67,23 @@ impl Identity {
         u32::from_be_bytes([a, b, c, d])
     }
 
-    /// The name as in DNS messages (RFC 1035 §3.1), for the options of RFC 4702 and RFC 4704. A name without a dot is partial,
-    /// and has no root label.
+    /// The name that the server is to register in the DNS, for the option of RFC 4702.
     pub fn fqdn_wire(&self) -> Option<Vec<u8>> {
-        let name = self.hostname.as_ref()?;
-        let domain = name.domain.as_ref()?;
-        let labels = domain.trim_end_matches('.').split('.');
-        let mut wire: Vec<u8> = labels
-            .flat_map(|label| [&[u8::try_from(label.len()).unwrap_or(0)], label.as_bytes()].concat())
-            .collect();
-        if domain.contains('.') {
-            wire.push(0);
-        }
-        Some(wire)
+        Some(to_wire(self.hostname.as_ref()?.domain.as_ref()?))
     }
+}
+
+/// A name as in DNS messages (RFC 1035 §3.1), for the options of RFC 4702 and RFC 4704. A name without a dot is partial, and has
+/// no root label.
+pub fn to_wire(name: &str) -> Vec<u8> {
+    let labels = name.trim_end_matches('.').split('.');
+    let mut wire: Vec<u8> = labels
+        .flat_map(|label| [&[u8::try_from(label.len()).unwrap_or(0)], label.as_bytes()].concat())
+        .collect();
+    if name.contains('.') {
+        wire.push(0);
+    }
+    wire
 }
 
 impl Name {

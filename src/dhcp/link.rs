@@ -8,12 +8,13 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::fsm::{Message, Reply};
+use super::fsm::{Envelope, FrameSource, Message, Reply};
 use super::identity::Identity;
 use super::{datagram, v4, v6};
 use crate::announce::layer2::Layer2;
 use crate::conflict::NeighborFrame;
 use crate::host::HostWatch;
+use crate::model::interface::ETHERNET;
 use crate::model::{Family, IfIndex, Interface, PerFamily};
 use crate::net::packet_socket::{Filter, PacketSocket};
 
@@ -101,10 +102,10 @@ impl DhcpLink {
         &mut self,
         family: Family,
         identity: &Identity,
-        xid: u32,
-        elapsed: Duration,
+        envelope: Envelope,
         message: &Message,
     ) -> std::io::Result<()> {
+        let Envelope { xid, elapsed, source: frame_source } = envelope;
         match family {
             Family::V4 => {
                 let Some(bytes) = v4::to_bytes(identity, xid, elapsed, message) else { return Ok(()) };
@@ -114,7 +115,11 @@ impl DhcpLink {
                     _ => Ipv4Addr::UNSPECIFIED,
                 };
                 let packet = datagram::to_v4(source, Ipv4Addr::BROADCAST, &bytes);
-                self.open(family)?.send(&packet, &self.interface.broadcast)
+                let socket = self.open(family)?;
+                if frame_source == FrameSource::Client && self.interface.hardware_type == ETHERNET {
+                    return socket.send_frame(&datagram::to_frame(identity.mac, &packet));
+                }
+                socket.send(&packet, &self.interface.broadcast)
             }
             Family::V6 => {
                 let Some(bytes) = v6::to_bytes(identity, xid, elapsed, message) else { return Ok(()) };

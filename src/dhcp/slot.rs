@@ -163,8 +163,8 @@ mod tests {
         };
         for reply in [Reply::Offer(terms.clone()), Reply::Ack(terms)] {
             let sent = outputs(&mut slot);
-            let [Output::Send(xid, ..)] = sent.as_slice() else { panic!("{sent:?}") };
-            slot.handle_input(at(0), Input::Reply(*xid, reply));
+            let [Output::Send(envelope, _)] = sent.as_slice() else { panic!("{sent:?}") };
+            slot.handle_input(at(0), Input::Reply(envelope.xid, reply));
         }
         slot
     }

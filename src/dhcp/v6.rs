@@ -9,14 +9,14 @@ use dhcproto::v6::{
 };
 
 use super::fsm::{LeaseTerms, Message, Reply, Server};
-use super::identity::Identity;
+use super::identity::{Identity, to_wire};
 use super::v4::usable;
 use crate::model::text::excerpt;
 
 /// RFC 8415 §7.7.
 const INFINITE: u32 = u32::MAX;
 /// The flag S: the server updates the DNS (RFC 4704 §4.1).
-const FQDN_FLAGS: u8 = 0x01;
+const FQDN_UPDATE: u8 = 0x01;
 
 /// Encodes a message; none if its address is of the other family.
 ///
@@ -53,8 +53,13 @@ pub fn to_bytes(identity: &Identity, xid: u32, elapsed: Duration, message: &Mess
         }));
     }
     options.insert(DhcpOption::IANA(IANA { id: identity.iaid(), t1: 0, t2: 0, opts: addresses }));
-    if let Some(name) = identity.fqdn_wire() {
-        let data = [&[FQDN_FLAGS], &name[..]].concat();
+    // DHCPv6 has no other option for a host name.
+    if let Some(name) = &identity.hostname {
+        let (flags, name) = match &name.domain {
+            Some(domain) => (FQDN_UPDATE, domain),
+            None => (0, &name.label),
+        };
+        let data = [&[flags], &to_wire(name)[..]].concat();
         options.insert(DhcpOption::Unknown(UnknownOption::new(OptionCode::ClientFqdn, data)));
     }
     bytes.to_vec().ok()
@@ -184,9 +189,12 @@ mod tests {
             let encoded = to_bytes(&identity(), 0x000b_0c0d, Duration::from_secs(1), &message).unwrap();
             assert_eq!(encoded, hex(&expected), "{message:?}");
         }
-        let named = Identity { hostname: Name::new("web", true), ..identity() };
-        let encoded = to_bytes(&named, 0, Duration::ZERO, &Message::Discover(None)).unwrap();
-        assert!(encoded.ends_with(&hex("0027 0005 01 03776562")), "{encoded:02x?}");
+        // With and without an update of the DNS.
+        for (dns, option) in [(true, "0027 0005 01 03776562"), (false, "0027 0005 00 03776562")] {
+            let named = Identity { hostname: Name::new("web", dns), ..identity() };
+            let encoded = to_bytes(&named, 0, Duration::ZERO, &Message::Discover(None)).unwrap();
+            assert!(encoded.ends_with(&hex(option)), "{encoded:02x?}");
+        }
         assert_eq!(to_bytes(&identity(), 0, Duration::ZERO, &Message::Rebind([192, 0, 2, 9].into())), None);
     }
 

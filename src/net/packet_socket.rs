@@ -109,6 +109,15 @@ impl PacketSocket {
         self.socket.get_ref().send_to(packet, &to).map(|_| ())
     }
 
+    /// Sends an Ethernet frame with the source address that is in it.
+    pub fn send_frame(&self, frame: &[u8]) -> io::Result<()> {
+        // Protocol 0 receives nothing.
+        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
+        socket.set_nonblocking(true)?;
+        let to = interface_address(self.interface, self.ethertype, &[])?;
+        socket.send_to(frame, &to).map(|_| ())
+    }
+
     /// Enables or disables promiscuous mode (PACKET_MR_PROMISC); reference-counted by the kernel.
     pub fn hear_all(&self, all: bool) -> io::Result<()> {
         promiscuous(self.socket.get_ref(), self.interface, all)

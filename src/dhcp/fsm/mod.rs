@@ -10,6 +10,7 @@
 //!    │                                                               Rebinding ◄─── Renewing
 //!    └──────────────────────── NAK or expiry ───────────────────────────┘   T2
 //!
+//!   A round without a reply is followed by a pause and the next round of the same exchange (RFC 2131 §4.1): a late OFFER counts.
 //!   Rebooting: a saved lease is confirmed. It may be used until a server refuses it or it expires (RFC 2131 §3.2).
 //! ```
 
@@ -20,7 +21,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 pub use values::{
-    ClientConfig, ClientState, Input, Lease, LeaseTerms, LossReason, Message, Output, Reply, Server, Timers,
+    ClientConfig, ClientState, Envelope, FrameSource, Input, Lease, LeaseTerms, LossReason, Message, Output,
+    Reply, Server, Timers,
 };
 
 use crate::conflict::{self, ConflictDetector, Preset};
@@ -32,13 +34,11 @@ const RETRANSMIT_MIN: Duration = Duration::from_secs(1);
 const RETRANSMIT_MAX: Duration = Duration::from_secs(64);
 /// Messages in one round.
 const MESSAGES_PER_ROUND: u32 = 3;
-/// Pauses between rounds.
+/// Pauses between rounds. A router that reboots is away for minutes, and its users wait for its return.
 const BACKOFF_MIN: Duration = Duration::from_secs(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// The first pause after a NAK. A server that offers one address to two clients refuses one of them.
 const NAK_BACKOFF_MIN: Duration = Duration::from_millis(250);
-/// The pause between rounds after `max_rounds`.
-const IDLE_RETRY_INTERVAL: Duration = Duration::from_secs(300);
 /// From a DECLINE to the next DISCOVER (RFC 2131 §3.1.5).
 const DECLINE_WAIT: Duration = Duration::from_secs(10);
 /// How long an offer of another address than the requested one waits for a better one.
@@ -71,10 +71,12 @@ pub struct Client {
     began: BootTime,
     /// The last message, for retransmission.
     message: Message,
-    /// When it was sent.
+    /// When it was first sent: a late reply may be to that.
     sent_at: BootTime,
+    /// What it is sent from. It alternates until there is a reply.
+    source: FrameSource,
     retransmit_at: Option<BootTime>,
-    /// Messages in this round.
+    /// Messages in this round; 0 in the pause after it.
     sent: u32,
     /// Rounds without success.
     rounds: Backoff,
@@ -95,6 +97,7 @@ impl Client {
             began: BootTime::default(),
             message: Message::Discover(None),
             sent_at: BootTime::default(),
+            source: FrameSource::Client,
             retransmit_at: None,
             sent: 0,
             rounds: Backoff::new(BACKOFF_MIN, BACKOFF_MAX),
@@ -135,9 +138,9 @@ impl Client {
         matches!(self.state, State::Probing(..))
     }
 
-    /// Whether a reply is outstanding.
+    /// Whether a reply is outstanding that is not late.
     pub fn awaits_reply(&self) -> bool {
-        self.retransmit_at.is_some()
+        self.retransmit_at.is_some() && self.sent > 0
     }
 
     pub fn handle_input(&mut self, now: BootTime, input: Input) {
@@ -262,12 +265,13 @@ impl Client {
 
     fn send(&mut self, now: BootTime, message: Message) {
         self.message = message;
+        self.sent_at = now;
         self.transmit(now);
     }
 
     fn transmit(&mut self, now: BootTime) {
-        self.outputs.push_back(Output::Send(self.xid, now.since(self.began), self.message.clone()));
-        self.sent_at = now;
+        let envelope = Envelope { xid: self.xid, elapsed: now.since(self.began), source: self.source };
+        self.outputs.push_back(Output::Send(envelope, self.message.clone()));
         self.unanswered += 1;
         let wait = (RETRANSMIT_MIN * 2_u32.saturating_pow(self.sent)).min(RETRANSMIT_MAX);
         self.sent += 1;
@@ -276,27 +280,36 @@ impl Client {
 
     /// The last message got no reply in time.
     fn retransmit(&mut self, now: BootTime) {
-        if matches!(self.state, State::Renewing(_)) {
-            return self.extend(now);
+        self.source = self.source.other();
+        match self.state.clone() {
+            State::Renewing(_) => self.extend(now),
+            // After the pause. The server may not remember its offer any more.
+            State::Requesting(_) if self.sent == 0 => self.discover(now),
+            _ if self.sent < MESSAGES_PER_ROUND => self.transmit(now),
+            // RFC 2131 §3.2: a lease that has not expired may be used though no server replies.
+            State::Rebooting(lease) => self.bind(lease),
+            _ => self.end_round(now),
         }
-        if self.sent < MESSAGES_PER_ROUND {
-            return self.transmit(now);
-        }
-        // RFC 2131 §3.2: a lease that has not expired may be used though no server replies.
-        if let State::Rebooting(lease) = self.state.clone() {
-            return self.bind(lease);
-        }
+    }
+
+    fn end_round(&mut self, now: BootTime) {
         let pause = self.rounds.next_pause();
         let rounds = self.rounds.attempts();
         if rounds.is_power_of_two() {
             self.outputs.push_back(Output::NoReply(self.unanswered));
         }
-        let idle = self.config.max_rounds > 0 && rounds >= self.config.max_rounds;
-        self.back_off(now, if idle { IDLE_RETRY_INTERVAL } else { pause });
+        let longest = self.config.max_rounds > 0 && rounds >= self.config.max_rounds;
+        self.sent = 0;
+        self.retransmit_at = Some(self.end_of(now, if longest { BACKOFF_MAX } else { pause }));
+    }
+
+    /// The end of a pause, with jitter.
+    fn end_of(&mut self, now: BootTime, pause: Duration) -> BootTime {
+        now + pause.mul_f64(0.75 + self.random() / 4.0)
     }
 
     fn back_off(&mut self, now: BootTime, pause: Duration) {
-        self.state = State::BackingOff { until: now + pause.mul_f64(0.75 + self.random() / 4.0) };
+        self.state = State::BackingOff { until: self.end_of(now, pause) };
         self.retransmit_at = None;
     }
 

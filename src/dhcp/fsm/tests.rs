@@ -39,7 +39,7 @@ fn terms(last: u8, seconds: u64) -> LeaseTerms {
 /// Outputs as one line.
 fn drain(client: &mut Client) -> String {
     let words = std::iter::from_fn(|| client.poll_output()).map(|output| match output {
-        Output::Send(_, _, message) => match message {
+        Output::Send(_, message) => match message {
             Message::Discover(None) => "discover".to_owned(),
             Message::Discover(Some(requested)) => format!("discover {requested}"),
             Message::Request(address, _) => format!("request {address}"),
@@ -264,11 +264,93 @@ fn missing_replies_are_reported_and_retried() {
     );
     // Ten rounds of three messages: about seven seconds and a minute's pause each.
     assert!((400_000..900_000).contains(&due), "{due}");
-    // After `max_rounds` the pause is longer.
-    let mut client = Client::new(ClientConfig { max_rounds: 3, ..config() });
+    // After `max_rounds`, and after growing pauses, a server is found within a minute of its return.
+    for (max_rounds, grown) in [(1, 0), (3, 40_000), (0, 80_000)] {
+        let mut client = Client::new(ClientConfig { max_rounds, ..config() });
+        input(&mut client, 0, Input::Start(None));
+        let dues: Vec<u64> = (0..100).map(|_| next(&mut client).0).filter(|due| *due > grown).collect();
+        let pauses: Vec<u64> =
+            dues.windows(2).map(|pair| pair[1] - pair[0]).filter(|pause| *pause > 10_000).collect();
+        assert!(pauses.len() > 20, "{dues:?}");
+        assert!(pauses.iter().all(|pause| (45_000..=60_000).contains(pause)), "{pauses:?}");
+    }
+}
+
+/// What was sent since the last call.
+fn sent(client: &mut Client) -> Vec<Envelope> {
+    let outputs = std::iter::from_fn(|| client.poll_output());
+    outputs
+        .filter_map(|output| match output {
+            Output::Send(envelope, _) => Some(envelope),
+            _ => None,
+        })
+        .collect()
+}
+
+/// RFC 2131 §4.1.
+#[test]
+fn an_exchange_keeps_its_xid_and_a_late_offer_counts() {
+    for steps in [3, 4, 9] {
+        let mut client = Client::new(config());
+        client.handle_input(at(0), Input::Start(None));
+        let mut messages = sent(&mut client);
+        let mut now = BootTime::default();
+        for _ in 0..steps {
+            now = client.poll_timeout().unwrap();
+            client.handle_timeout(now);
+            messages.extend(sent(&mut client));
+        }
+        assert!(messages.len() >= 3 && messages.iter().all(|message| message.xid == messages[0].xid));
+        assert!(messages.windows(2).all(|pair| pair[0].elapsed < pair[1].elapsed));
+        let now = u64::try_from(now.since_boot().as_millis()).unwrap();
+        assert_eq!(reply(&mut client, now, Reply::Offer(terms(9, 60))), "request 192.0.2.9", "{steps}");
+        assert_eq!(reply(&mut client, now, Reply::Ack(terms(9, 60))), "probe 192.0.2.9");
+    }
+}
+
+#[test]
+fn a_late_acknowledgement_counts_from_the_first_request() {
+    let mut client = Client::new(config());
     input(&mut client, 0, Input::Start(None));
-    let dues: Vec<u64> = (0..40).map(|_| next(&mut client).0).collect();
-    assert!((1_500_000..3_500_000).contains(&dues[39]), "{dues:?}");
+    reply(&mut client, 0, Reply::Offer(terms(9, 3600)));
+    let mut now = 0;
+    for expected in ["request 192.0.2.9", "request 192.0.2.9", "report NoReply(3)"] {
+        let (at, what) = next(&mut client);
+        now = at;
+        assert_eq!(what, expected);
+    }
+    assert_eq!(reply(&mut client, now, Reply::Ack(terms(9, 3600))), "probe 192.0.2.9");
+    while client.is_probing() {
+        next(&mut client);
+    }
+    assert_eq!(client.lease(at(now)).unwrap().requested_at, at(0));
+    // A request without any acknowledgement is followed by another exchange.
+    let mut client = Client::new(config());
+    input(&mut client, 0, Input::Start(None));
+    reply(&mut client, 0, Reply::Offer(terms(9, 3600)));
+    let xid = client.xid;
+    let events: Vec<String> = (0..4).map(|_| next(&mut client).1).collect();
+    assert_eq!((events[3].as_str(), client.xid == xid), ("discover", false));
+}
+
+#[test]
+fn frames_alternate_between_the_sources_and_stay_with_the_one_that_got_a_reply() {
+    use FrameSource::{Client as Chaddr, Interface};
+    let mut client = Client::new(config());
+    client.handle_input(at(0), Input::Start(None));
+    let mut sources: Vec<FrameSource> = sent(&mut client).iter().map(|message| message.source).collect();
+    for _ in 0..3 {
+        client.handle_timeout(client.poll_timeout().unwrap());
+        sources.extend(sent(&mut client).iter().map(|message| message.source));
+    }
+    assert_eq!(sources, [Chaddr, Interface, Chaddr]);
+    let mut client = Client::new(config());
+    client.handle_input(at(0), Input::Start(None));
+    client.handle_timeout(client.poll_timeout().unwrap());
+    assert_eq!(sent(&mut client)[1].source, Interface);
+    let xid = client.xid;
+    client.handle_input(at(2000), Input::Reply(xid, Reply::Offer(terms(9, 3600))));
+    assert_eq!(sent(&mut client)[0].source, Interface);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::model::BootTime;
 pub struct ClientConfig {
     /// The address to request from servers (RFC 2132 §9.1).
     pub requested: Option<IpAddr>,
-    /// Rounds without a reply before the client retries only every 5 minutes; 0: never.
+    /// Rounds without a reply before all pauses are the longest, a minute; 0: they grow from 10 seconds.
     pub max_rounds: u32,
     /// Jitter and transaction identifiers derive from it.
     pub seed: u64,
@@ -123,10 +123,37 @@ pub enum Message {
     Release(IpAddr, Server),
 }
 
+/// What a message carries beside its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Envelope {
+    /// The transaction identifier.
+    pub xid: u32,
+    /// Since the exchange began.
+    pub elapsed: Duration,
+    pub source: FrameSource,
+}
+
+/// The hardware address that a frame is sent from. No interface tells which one reaches the servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameSource {
+    /// `chaddr`: switches with DHCP snooping drop messages from other addresses.
+    Client,
+    /// The interface's: Wi-Fi, and the networks of hypervisors, drop frames from other addresses.
+    Interface,
+}
+
+impl FrameSource {
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Interface,
+            Self::Interface => Self::Client,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// Send a message with this transaction identifier, and the time since the exchange began.
-    Send(u32, Duration, Message),
+    Send(Envelope, Message),
     /// Send one probe for this address.
     SendProbe(IpAddr),
     /// The lease is new, or was extended.
