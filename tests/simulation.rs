@@ -544,8 +544,9 @@ impl World {
                 record.duration_seconds = 5;
                 match self.rng.below(3) {
                     0 => record.holder = String::new(),
-                    1 => record.holder = "another".into(),
-                    _ => record.duration_seconds = 1,
+                    // Without a holder it would be a release.
+                    1 if !record.holder.is_empty() => record.duration_seconds = 1,
+                    _ => record.holder = "another".into(),
                 }
                 self.trace(|| format!("the Lease is edited by hand: {record:?}"));
                 self.put(Some(record));

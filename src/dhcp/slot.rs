@@ -54,7 +54,8 @@ impl Slot {
     }
 
     pub(super) fn start(&mut self, max_rounds: u32, seed: u64, now: BootTime) {
-        let mut client = Client::new(ClientConfig { requested: self.spec.requested, max_rounds, seed });
+        let mac = self.spec.identity.mac;
+        let mut client = Client::new(ClientConfig { mac, requested: self.spec.requested, max_rounds, seed });
         client.handle_input(now, Input::Start(self.known.as_ref().map(|(_, lease)| lease.clone())));
         self.last_error = None;
         self.client = Some(client);

@@ -365,7 +365,8 @@ mod tests {
         let daemon = ServiceDaemon::new().unwrap();
         daemon.status().unwrap().recv().unwrap();
         let threads = std::fs::read_dir("/proc/self/task").unwrap();
-        let names = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok());
+        let names =
+            threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok());
         assert!(names.collect::<Vec<_>>().iter().any(|name| name.trim() == super::super::THREAD));
     }
 

@@ -35,6 +35,8 @@ pub struct VipPlan {
     pub unverified: BTreeSet<IpAddr>,
     /// Other nodes that announce addresses, as the status of Services says.
     pub hosts: BTreeMap<IpAddr, String>,
+    /// Leased addresses, each with the hardware address of its DHCP client.
+    pub leased: BTreeMap<IpAddr, [u8; 6]>,
     /// Addresses of all Services, whether this host can serve them or not.
     pub known: Arc<BTreeSet<IpAddr>>,
     /// All Services are listed: an address that is in no group is unwanted.
@@ -64,7 +66,13 @@ impl VipPlan {
         })
     }
 
-    /// Whether both plans contain the same groups. `unverified` and `hosts` are read with the next change.
+    /// Whether a frame about an address, with this hardware address, is about this host: some routers answer ARP requests by
+    /// their DHCP leases.
+    pub fn is_of_own_lease(&self, address: IpAddr, mac: &[u8]) -> bool {
+        self.leased.get(&address).is_some_and(|own| *own == mac)
+    }
+
+    /// Whether both plans contain the same groups. `unverified`, `hosts` and `leased` are read with the next change.
     pub fn holds_the_same(&self, other: &Self) -> bool {
         self.groups == other.groups && self.complete == other.complete && self.known == other.known
     }

@@ -150,6 +150,9 @@ impl Driver {
         let NeighborFrame { address, mac, kind } = frame;
         let target = (interface, *address);
         let Some(group) = self.placement.owners.get(address).cloned() else { return false };
+        if self.channels.plan.borrow().is_of_own_lease(*address, mac) {
+            return false;
+        }
         match (kind, self.role(&group)) {
             (FrameKind::Announcement, Role::HandingOver { .. }) => {
                 self.succeeded.insert(*address);

@@ -152,6 +152,8 @@ impl Client {
             Input::Frame(frame) => {
                 if let State::Probing(lease, detector) = &mut self.state
                     && lease.address == frame.address
+                    // Some routers answer ARP requests by their leases: that is about this client.
+                    && frame.mac != self.config.mac
                 {
                     detector.handle_input(now, &frame);
                     self.poll_detector(now);

@@ -21,14 +21,19 @@ fn server(last: u8) -> Server {
 
 const SERVER: u8 = 1;
 
+const OWN: [u8; 6] = [2, 0, 0, 0, 0, 5];
+
 /// An announcement of another host.
 fn frame(last: u8) -> Input {
-    let mac = vec![2, 0, 0, 0, 0, 9];
-    Input::Frame(NeighborFrame { address: ip(last), mac, kind: FrameKind::Announcement })
+    frame_from([2, 0, 0, 0, 0, 9], last)
+}
+
+fn frame_from(mac: [u8; 6], last: u8) -> Input {
+    Input::Frame(NeighborFrame { address: ip(last), mac: mac.to_vec(), kind: FrameKind::Announcement })
 }
 
 fn config() -> ClientConfig {
-    ClientConfig { requested: None, max_rounds: 0, seed: 7 }
+    ClientConfig { mac: OWN, requested: None, max_rounds: 0, seed: 7 }
 }
 
 fn terms(last: u8, seconds: u64) -> LeaseTerms {
@@ -219,6 +224,18 @@ fn an_address_in_conflict_is_declined() {
     assert_eq!(input(&mut client, 20, frame(9)), "", "conflicts are detected elsewhere from now on");
     assert_eq!(input(&mut client, 20, Input::Conflict), "lost Conflict(192.0.2.9), decline 192.0.2.9");
     assert!(client.lease(at(20)).is_none());
+}
+
+/// Routers that answer ARP requests by their leases answer for an address that no host uses yet.
+#[test]
+fn an_answer_with_the_clients_own_hardware_address_is_no_conflict() {
+    let mut client = Client::new(config());
+    input(&mut client, 0, Input::Start(None));
+    reply(&mut client, 0, Reply::Offer(terms(9, 60)));
+    reply(&mut client, 0, Reply::Ack(terms(9, 60)));
+    assert_eq!(input(&mut client, 1, frame_from(OWN, 9)), "");
+    assert_eq!(next(&mut client), (10, "probe 192.0.2.9".into()));
+    assert_eq!(next(&mut client), (20, "bound 192.0.2.9".into()));
 }
 
 #[test]

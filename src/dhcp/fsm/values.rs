@@ -9,6 +9,8 @@ use crate::model::BootTime;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientConfig {
+    /// `chaddr`.
+    pub mac: [u8; 6],
     /// The address to request from servers (RFC 2132 §9.1).
     pub requested: Option<IpAddr>,
     /// Rounds without a reply before all pauses are the longest, a minute; 0: they grow from 10 seconds.

@@ -64,7 +64,9 @@ impl Requests {
         let mut results = Vec::with_capacity(count);
         let mut buffer = [0; BUFFER];
         while results.len() < count {
-            for message in messages(self.socket.receive(&mut buffer)?).filter(|message| message.sequence == sequence) {
+            for message in
+                messages(self.socket.receive(&mut buffer)?).filter(|message| message.sequence == sequence)
+            {
                 results.push(message.result());
             }
         }
@@ -76,7 +78,9 @@ impl Requests {
         let sequence = self.write(vec![request])?;
         let mut buffer = [0; BUFFER];
         loop {
-            for message in messages(self.socket.receive(&mut buffer)?).filter(|message| message.sequence == sequence) {
+            for message in
+                messages(self.socket.receive(&mut buffer)?).filter(|message| message.sequence == sequence)
+            {
                 match message.kind {
                     NLMSG_ERROR | NLMSG_DONE => return message.result(),
                     _ => each(message.bytes),

@@ -22,6 +22,7 @@ use super::policy::limits::{Limit, limit_total, without_lease};
 use super::policy::owners::separate_tenants;
 use super::reserved::Refusal;
 use super::routes::routes;
+use crate::dhcp::spec::{ClientSpec, LeaseKey};
 use crate::model::{Family, GroupId, GroupPlan, InterfaceSelector, ServiceKey, ServiceView};
 use crate::upnp::mapping::mappings;
 use elections::elect;
@@ -50,6 +51,9 @@ pub fn plan(context: &PlanContext, state: &ClusterState) -> Plan {
         }
     }
     plan.unverified = unverified(state, &plan);
+    let client =
+        |(key, spec): (&LeaseKey, &ClientSpec)| Some((state.leases.get(key)?.address?, spec.identity.mac));
+    plan.leased = plan.leases.iter().filter_map(client).collect();
     let mapped = plan.services.iter().filter(|(_, service)| !service.terminating);
     let mapped = mapped.map(|(key, service)| (key, &*service.view, service.addresses.as_slice()));
     plan.mappings = mappings(&context.upnp, mapped);

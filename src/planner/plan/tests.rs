@@ -2,6 +2,9 @@
 
 use super::*;
 use crate::config::Policy;
+use crate::dhcp::fsm::ClientState;
+use crate::dhcp::identity::Identity;
+use crate::dhcp::spec::ClientStatus;
 use crate::mdns::records::requested_name;
 use crate::model::LeaseName;
 use crate::model::annotation::{FORWARD_UPNP, LEASE_NAME, LOAD_BALANCER_IPS, SERVICE_ANNOTATIONS, VIP_HOST};
@@ -112,4 +115,25 @@ fn an_announced_address_that_a_node_reports_as_its_own_stays() {
     assert!(matches!(service.issues[..], [Issue::Refused(Refusal::Node { .. })]), "{:?}", service.issues);
     assert_eq!(service.addresses.len(), 0);
     assert_eq!(planned(announced(None), &Plan::default()).services[&key("web")].addresses.len(), 0);
+}
+
+/// A router that answers ARP requests by its leases would be taken for a host with the same address.
+#[test]
+fn an_answer_about_a_leased_address_is_of_this_host_if_it_has_the_clients_hardware_address() {
+    let view = ServiceView { uid: "u".into(), ..view("0.0.0.0", &[]) };
+    let (lease, address) = (leases::key(&view, Family::V4), ADDRESS.parse().unwrap());
+    let mut state = state(vec![("web", view)]);
+    let leased = ClientStatus {
+        address: Some(address),
+        saved: None,
+        state: ClientState::Bound,
+        probed: true,
+        last_error: None,
+    };
+    state.leases.insert(lease, leased);
+    let plan = plan(&PlanContext::example(), &state).take_vip_plan(true);
+    let own = Identity::mac_of("u");
+    assert!(plan.is_of_own_lease(address, &own));
+    assert!(!plan.is_of_own_lease(address, &[2, 0, 0, 0, 0, 9]));
+    assert!(!plan.is_of_own_lease("192.0.2.66".parse().unwrap(), &own));
 }

@@ -191,6 +191,8 @@ pub struct Plan {
     pub names: BTreeSet<String>,
     /// See [`VipPlan::unverified`](crate::model::VipPlan).
     pub unverified: BTreeSet<IpAddr>,
+    /// See [`VipPlan::leased`](crate::model::VipPlan).
+    pub leased: BTreeMap<IpAddr, [u8; 6]>,
     /// DHCP leases to obtain, by the leader of their group.
     pub leases: BTreeMap<LeaseKey, ClientSpec>,
     /// Leases whose address is owned by another Service, node or the control plane, with that owner.
@@ -288,6 +290,7 @@ impl Plan {
             hosts,
             groups: std::mem::take(&mut self.groups),
             unverified: std::mem::take(&mut self.unverified),
+            leased: std::mem::take(&mut self.leased),
             known: Arc::new(known),
             complete,
         }
