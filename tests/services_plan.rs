@@ -117,11 +117,8 @@ impl Scene {
         self.seen.services.insert(key(name), Arc::new(view));
         let endpoints =
             nodes.iter().map(|node| Endpoint { node: Some((*node).into()), ready: true, serving: true });
-        self.seen.endpoints.apply(Slice {
-            service: key(name),
-            name: "a".into(),
-            endpoints: endpoints.collect(),
-        });
+        let endpoints = endpoints.collect();
+        self.seen.endpoints.apply(Slice { service: key(name), name: "a".into(), family: None, endpoints });
         self
     }
 

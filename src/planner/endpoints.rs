@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Endpoints as OldEndpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use crate::model::ServiceKey;
+use crate::model::{Family, ServiceKey};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
@@ -21,6 +21,8 @@ pub struct Endpoint {
 pub struct Slice {
     pub service: ServiceKey,
     pub name: String,
+    /// The family of its endpoints; none where it does not tell: they count for both.
+    pub family: Option<Family>,
     pub endpoints: Vec<Endpoint>,
 }
 
@@ -38,10 +40,15 @@ pub fn of_slice(slice: EndpointSlice) -> Option<Slice> {
         let serving = conditions.serving.unwrap_or(ready);
         Endpoint { node: endpoint.node_name.or(endpoint.hostname), ready, serving }
     });
-    Some(Slice { service, name: slice.metadata.name?, endpoints: endpoints.collect() })
+    let family = match slice.address_type.as_str() {
+        "IPv4" => Some(Family::V4),
+        "IPv6" => Some(Family::V6),
+        _ => None,
+    };
+    Some(Slice { service, name: slice.metadata.name?, family, endpoints: endpoints.collect() })
 }
 
-/// The Endpoints object, which has all endpoints of a Service (`enable_endpoints`).
+/// The Endpoints object, which has all endpoints of a Service (`enable_endpoints`), but of its first family only.
 pub fn of_endpoints(endpoints: OldEndpoints) -> Option<Slice> {
     let service = ServiceKey { namespace: endpoints.metadata.namespace?, name: endpoints.metadata.name? };
     let subsets = endpoints.subsets.unwrap_or_default();
@@ -51,13 +58,13 @@ pub fn of_endpoints(endpoints: OldEndpoints) -> Option<Slice> {
         ready: true,
         serving: true,
     });
-    Some(Slice { service, name: String::new(), endpoints: endpoints.collect() })
+    Some(Slice { service, name: String::new(), family: None, endpoints: endpoints.collect() })
 }
 
 /// Every Service's endpoints.
 #[derive(Debug, Default)]
 pub struct Endpoints {
-    slices: BTreeMap<ServiceKey, BTreeMap<String, Vec<Endpoint>>>,
+    slices: BTreeMap<ServiceKey, BTreeMap<String, (Option<Family>, Vec<Endpoint>)>>,
 }
 
 impl Endpoints {
@@ -67,7 +74,7 @@ impl Endpoints {
     }
 
     pub fn apply(&mut self, slice: Slice) {
-        self.slices.entry(slice.service).or_default().insert(slice.name, slice.endpoints);
+        self.slices.entry(slice.service).or_default().insert(slice.name, (slice.family, slice.endpoints));
     }
 
     pub fn remove(&mut self, slice: &Slice) {
@@ -79,24 +86,26 @@ impl Endpoints {
         }
     }
 
-    fn of(&self, service: &ServiceKey) -> impl Iterator<Item = &Endpoint> {
-        self.slices.get(service).into_iter().flat_map(BTreeMap::values).flatten()
+    fn of(&self, service: &ServiceKey, family: Family) -> impl Iterator<Item = &Endpoint> {
+        let slices = self.slices.get(service).into_iter().flat_map(BTreeMap::values);
+        let of_family = slices.filter(move |(of, _)| of.is_none_or(|of| of == family));
+        of_family.flat_map(|(_, endpoints)| endpoints)
     }
 
-    /// Whether a Service has a serving endpoint.
-    pub fn any(&self, service: &ServiceKey) -> bool {
-        self.of(service).any(|endpoint| endpoint.serving)
+    /// Whether a Service has a serving endpoint of this family.
+    pub fn any(&self, service: &ServiceKey, family: Family) -> bool {
+        self.of(service, family).any(|endpoint| endpoint.serving)
     }
 
     /// Whether `node` has a ready endpoint of a Service; where no node has one, an endpoint that still serves.
-    pub fn on(&self, service: &ServiceKey, node: &str) -> bool {
+    pub fn on(&self, service: &ServiceKey, node: &str, family: Family) -> bool {
         let here = |endpoint: &&Endpoint| {
             endpoint.node.as_deref().is_some_and(|name| name.eq_ignore_ascii_case(node))
         };
-        if self.of(service).any(|endpoint| endpoint.ready) {
-            return self.of(service).filter(here).any(|endpoint| endpoint.ready);
+        if self.of(service, family).any(|endpoint| endpoint.ready) {
+            return self.of(service, family).filter(here).any(|endpoint| endpoint.ready);
         }
-        self.of(service).filter(here).any(|endpoint| endpoint.serving)
+        self.of(service, family).filter(here).any(|endpoint| endpoint.serving)
     }
 }
 
@@ -114,7 +123,7 @@ mod tests {
             ready: *ready,
             serving: *serving,
         });
-        Slice { service: key(), name: name.into(), endpoints: endpoints.collect() }
+        Slice { service: key(), name: name.into(), family: None, endpoints: endpoints.collect() }
     }
 
     #[test]
@@ -122,18 +131,37 @@ mod tests {
         let mut endpoints = Endpoints::default();
         endpoints.reset(vec![slice("a", &[("one", true, true)]), slice("b", &[("two", true, true)])]);
         endpoints.apply(slice("b", &[]));
-        assert!(endpoints.any(&key()) && endpoints.on(&key(), "ONE") && !endpoints.on(&key(), "two"));
+        let on = |node| endpoints.on(&key(), node, Family::V6);
+        assert!(endpoints.any(&key(), Family::V4) && on("ONE") && !on("two"));
         endpoints.remove(&slice("a", &[]));
-        assert!(!endpoints.any(&key()));
+        assert!(!endpoints.any(&key(), Family::V4));
+    }
+
+    #[test]
+    fn a_slice_counts_for_its_family() {
+        let of_family = |family, slice| Slice { family: Some(family), ..slice };
+        let mut endpoints = Endpoints::default();
+        endpoints.apply(of_family(Family::V4, slice("a", &[("one", true, true)])));
+        endpoints.apply(of_family(Family::V6, slice("b", &[("two", true, true), ("one", false, false)])));
+        let nodes = |family| ["one", "two"].map(|node| endpoints.on(&key(), node, family));
+        assert_eq!((nodes(Family::V4), nodes(Family::V6)), ([true, false], [false, true]));
+        endpoints.apply(of_family(Family::V6, slice("b", &[("one", false, false)])));
+        assert_eq!(Family::BOTH.map(|family| endpoints.any(&key(), family)), [true, false]);
     }
 
     #[test]
     fn a_terminating_endpoint_counts_where_no_other_is_ready() {
         let mut endpoints = Endpoints::default();
         endpoints.apply(slice("a", &[("one", false, true), ("two", true, true), ("three", false, false)]));
-        assert_eq!(["one", "two", "three"].map(|node| endpoints.on(&key(), node)), [false, true, false]);
+        assert_eq!(
+            ["one", "two", "three"].map(|node| endpoints.on(&key(), node, Family::V4)),
+            [false, true, false]
+        );
         endpoints.apply(slice("a", &[("one", false, true), ("three", false, false)]));
-        assert_eq!(["one", "two", "three"].map(|node| endpoints.on(&key(), node)), [true, false, false]);
+        assert_eq!(
+            ["one", "two", "three"].map(|node| endpoints.on(&key(), node, Family::V4)),
+            [true, false, false]
+        );
     }
 
     #[test]
@@ -151,5 +179,6 @@ mod tests {
         let seen: Vec<_> =
             slice.endpoints.iter().map(|endpoint| (endpoint.ready, endpoint.serving)).collect();
         assert_eq!(seen, [(true, true), (false, true), (false, false)]);
+        assert_eq!(slice.family, Some(Family::V4));
     }
 }

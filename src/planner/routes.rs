@@ -15,7 +15,7 @@ use crate::model::annotation::{
 use crate::model::route::{MAX_COMMUNITIES, community, large_community};
 use crate::model::service::TrafficPolicy;
 use crate::model::text::quoted;
-use crate::model::{AddressSpec, GroupId, Prefix, RouteAttributes, Routes, ServiceKey, ServiceView};
+use crate::model::{AddressSpec, Family, GroupId, Prefix, RouteAttributes, Routes, ServiceKey, ServiceView};
 
 /// Maximum of AS path prepending.
 const MAX_PREPEND: u8 = 32;
@@ -78,7 +78,7 @@ fn external_routes(
             if let Some(refusal) = refusal {
                 let object = (key.clone(), view.uid.clone());
                 plan.external.entry(object).or_default().insert(Issue::Refused(refusal));
-            } else if is_served(state, &context.me, key, view) && !state.vips.contains(address) {
+            } else if is_served(state, &context.me, (key, view), *address) && !state.vips.contains(address) {
                 routes.entry(Prefix::host(*address)).or_insert_with(|| attributes.clone());
             }
         }
@@ -86,12 +86,18 @@ fn external_routes(
     routes
 }
 
-/// Whether this node can serve a Service's external addresses.
-fn is_served(state: &ClusterState, me: &str, key: &ServiceKey, view: &ServiceView) -> bool {
+/// Whether this node can serve an external address of a Service.
+fn is_served(
+    state: &ClusterState,
+    me: &str,
+    (key, view): (&ServiceKey, &ServiceView),
+    address: IpAddr,
+) -> bool {
+    let family = Family::of(address);
     !is_ignored(view)
         && match view.traffic_policy {
-            TrafficPolicy::Cluster => state.endpoints.any(key),
-            TrafficPolicy::Local => state.endpoints.on(key, me),
+            TrafficPolicy::Cluster => state.endpoints.any(key, family),
+            TrafficPolicy::Local => state.endpoints.on(key, me, family),
         }
 }
 

@@ -56,7 +56,7 @@ struct Sources {
 impl Sources {
     /// The addresses of a Service that this node announces.
     fn announced(&self, service: &ServicePlan) -> impl Iterator<Item = IpAddr> {
-        service.addresses.iter().copied().filter(|address| self.host.held.contains(address))
+        service.served().filter(|address| self.host.held.contains(address))
     }
 
     fn event(&self, key: &ServiceKey, warning: bool, reason: &'static str, message: String) -> Event {

@@ -42,8 +42,7 @@ pub struct ServiceLabels {
 /// The labels that a node should have when it holds these addresses. A Service whose name is too long has none.
 pub fn desired(plan: &Plan, held: &BTreeSet<IpAddr>) -> BTreeMap<String, String> {
     let label = |(key, service): (&ServiceKey, &ServicePlan)| {
-        let here: Vec<IpAddr> =
-            service.addresses.iter().copied().filter(|address| held.contains(address)).collect();
+        let here: Vec<IpAddr> = service.served().filter(|address| held.contains(address)).collect();
         let name = format!("{}.{}", key.name, key.namespace);
         let labelled = service.servable_here && !here.is_empty() && name.len() <= NAME_MAX;
         labelled.then(|| (format!("{SERVICE_PROVIDED}/{name}"), label_value(&here)))

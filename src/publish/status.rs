@@ -54,8 +54,8 @@ pub fn change(
     let view = &*service.view;
     let host = view.annotation(VIP_HOST);
     let mine = host == Some(me) || (anycast && host.is_some());
-    let announced: Vec<IpAddr> =
-        service.addresses.iter().copied().filter(|address| held.contains(address)).collect();
+    // Another Service may share an address, and have endpoints of its family.
+    let announced: Vec<IpAddr> = service.served().filter(|address| held.contains(address)).collect();
     let stale = stale(service);
     let gone = service.addresses.is_empty()
         && (service.lost_lease() || service.refusal().is_some() || !stale.is_empty());
@@ -170,8 +170,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::HostUse;
     use crate::model::service::Protocol;
+    use crate::model::{Family, HostUse};
 
     const A: &str = "192.0.2.1";
 
@@ -218,6 +218,27 @@ mod tests {
         assert_eq!(writes(&published(view(), "me"), &planned(true, true), &none), None);
         assert_eq!(writes(&published(view(), "me"), &planned(false, false), &none), Some((0, None)));
         assert_eq!(writes(&published(view(), "other"), &planned(false, false), &none), None);
+    }
+
+    #[test]
+    fn an_address_of_a_family_without_endpoints_is_not_in_the_status() {
+        let six: IpAddr = "2001:db8::1".parse().unwrap();
+        // Another Service has the address, too, and endpoints of that family.
+        let held: BTreeSet<IpAddr> = [A.parse().unwrap(), six].into();
+        let both = ServicePlan { addresses: vec![A.parse().unwrap(), six], ..planned(true, true) };
+        let without = ServicePlan { unserved: Some(Family::V6), ..both.clone() };
+        let ingress = |view: &ServiceView, service: &ServicePlan| {
+            let here = Here { held: &held, me: "me", anycast: false, external: Vec::new() };
+            let change = change(&of(view, service), here, BTreeMap::new())?;
+            Some(change.ingress.iter().filter_map(|entry| entry.ip).collect::<Vec<_>>())
+        };
+        let only = published(view(), "me");
+        assert_eq!(ingress(&view(), &without), Some(vec![A.parse().unwrap()]));
+        assert_eq!(ingress(&only, &without), None);
+        assert_eq!(ingress(&only, &both), Some(both.addresses.clone()));
+        let mut before = only;
+        before.status.push(entry(&before, six));
+        assert_eq!(ingress(&before, &without), Some(vec![A.parse().unwrap()]));
     }
 
     /// Otherwise it would be written again for ever.

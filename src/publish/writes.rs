@@ -180,7 +180,7 @@ fn event(sources: &Sources, key: &ServiceKey, service: &ServicePlan, change: &Ch
     }
     let before = service.view.status.iter().filter_map(|entry| entry.ip);
     let gone = service.addresses.is_empty();
-    let addresses: Vec<IpAddr> = if gone { before.collect() } else { service.addresses.clone() };
+    let addresses: Vec<IpAddr> = if gone { before.collect() } else { service.served().collect() };
     let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
     let addresses = addresses.join(", ");
     let Some(node) = &change.host else {

@@ -78,8 +78,8 @@ fn addresses_of(
     let mut addresses: BTreeMap<IpAddr, AddressSpec> = BTreeMap::new();
     for service in keys.iter().filter_map(|key| plan.services.get(key)).filter(|service| wanted(service)) {
         // Of Services that share an address the first by name decides.
-        for address in service.addresses.iter().filter(|address| !state.vips.contains(address)) {
-            addresses.entry(*address).or_insert_with(|| place(context, &service.view, *address));
+        for address in service.served().filter(|address| !state.vips.contains(address)) {
+            addresses.entry(address).or_insert_with(|| place(context, &service.view, address));
         }
     }
     addresses.into_values().collect()
@@ -207,10 +207,12 @@ fn place_alone(context: &PlanContext, state: &ClusterState, plan: &mut Plan, com
 
 /// Whether a node can serve any Service of the component.
 fn can_serve(state: &ClusterState, plan: &Plan, component: &Component, node: &str) -> bool {
-    component.iter().any(|key| match plan.services.get(key).map(|it| it.view.traffic_policy) {
-        Some(TrafficPolicy::Local) => state.endpoints.on(key, node),
-        Some(TrafficPolicy::Cluster) => true,
-        None => false,
+    let mut services = component.iter().filter_map(|key| plan.services.get_key_value(key));
+    services.any(|(key, service)| match service.view.traffic_policy {
+        TrafficPolicy::Local => {
+            service.families().iter().any(|family| state.endpoints.on(key, node, *family))
+        }
+        TrafficPolicy::Cluster => true,
     })
 }
 

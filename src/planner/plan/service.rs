@@ -19,7 +19,7 @@ use crate::model::interface::vlan_of;
 use crate::model::service::TrafficPolicy;
 use crate::model::text::quoted;
 use crate::model::validation::is_name;
-use crate::model::{ServiceKey, ServiceView};
+use crate::model::{Family, ServiceKey, ServiceView};
 
 /// What the plan of a Service depends on, beside the Service.
 pub(super) struct Surroundings<'a> {
@@ -43,13 +43,12 @@ impl Surroundings<'_> {
         service.issues.extend(reported);
         let forced =
             view.annotation(WITHOUT_ENDPOINTS).is_some_and(|value| value.eq_ignore_ascii_case("true"));
-        let any = state.endpoints.any(key);
-        (service.has_endpoints, service.servable_here) = match view.traffic_policy {
+        match view.traffic_policy {
             // Its endpoints are deleted with it; it keeps its address until its port mappings are closed.
-            _ if service.terminating => (true, true),
-            TrafficPolicy::Cluster => (any || forced, any || forced),
-            TrafficPolicy::Local => (any, state.endpoints.on(key, &context.me)),
-        };
+            _ if service.terminating => (service.has_endpoints, service.servable_here) = (true, true),
+            TrafficPolicy::Cluster if forced => (service.has_endpoints, service.servable_here) = (true, true),
+            _ => self.find_endpoints(key, service),
+        }
         let mut problems = annotation_problems(context, key, &view);
         if context.routes.is_some() {
             let (attributes, wrong) = attributes(&view);
@@ -58,6 +57,22 @@ impl Surroundings<'_> {
         }
         service.issues.extend(problems.into_iter().map(Issue::Annotation));
         names
+    }
+
+    /// Notes for which families of a Service's addresses there are endpoints.
+    fn find_endpoints(&self, key: &ServiceKey, service: &mut ServicePlan) {
+        let endpoints = &self.state.endpoints;
+        let families = service.families();
+        let anywhere = |family: &Family| endpoints.any(key, *family);
+        let here = |family: &Family| match service.view.traffic_policy {
+            TrafficPolicy::Cluster => anywhere(family),
+            TrafficPolicy::Local => endpoints.on(key, &self.context.me, *family),
+        };
+        let (has_endpoints, servable_here) = (families.iter().any(anywhere), families.iter().any(here));
+        let served = |family: &Family| if servable_here { here(family) } else { anywhere(family) };
+        let unserved = families.iter().copied().find(|family| has_endpoints && !served(family));
+        (service.has_endpoints, service.servable_here) = (has_endpoints, servable_here);
+        service.unserved = unserved;
     }
 
     /// Adds leased addresses, and the annotations with the leases.

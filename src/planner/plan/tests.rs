@@ -9,7 +9,7 @@ use crate::mdns::records::requested_name;
 use crate::model::LeaseName;
 use crate::model::annotation::{FORWARD_UPNP, LEASE_NAME, LOAD_BALANCER_IPS, SERVICE_ANNOTATIONS, VIP_HOST};
 use crate::model::node::NodeView;
-use crate::model::service::Ingress;
+use crate::model::service::{Ingress, TrafficPolicy};
 use crate::planner::endpoints::{Endpoint, Slice};
 use crate::planner::reserved::Reserved;
 
@@ -33,7 +33,7 @@ fn state(services: Vec<(&str, ServiceView)>) -> ClusterState {
     let mut state = ClusterState { listed: true, ..ClusterState::default() };
     for (name, view) in services {
         let endpoints = vec![Endpoint { node: Some("node-1".into()), ready: true, serving: true }];
-        state.endpoints.apply(Slice { service: key(name), name: "a".into(), endpoints });
+        state.endpoints.apply(Slice { service: key(name), name: "a".into(), family: None, endpoints });
         state.apply(key(name), view);
     }
     state
@@ -136,4 +136,45 @@ fn an_answer_about_a_leased_address_is_of_this_host_if_it_has_the_clients_hardwa
     assert!(plan.is_of_own_lease(address, &own));
     assert!(!plan.is_of_own_lease(address, &[2, 0, 0, 0, 0, 9]));
     assert!(!plan.is_of_own_lease("192.0.2.66".parse().unwrap(), &own));
+}
+
+/// Otherwise clients wait for an address that leads nowhere.
+#[test]
+fn only_addresses_of_families_with_endpoints_are_announced() {
+    use Family::{V4, V6};
+    const V6_ADDRESS: &str = "2001:db8::65";
+    let both = format!("{ADDRESS},{V6_ADDRESS}");
+    // Addresses, families of ready endpoints here and on another node, traffic policy; announced addresses, and the Service's
+    // endpoints.
+    type Row<'a> = (&'a str, &'a [Family], &'a [Family], TrafficPolicy, &'a [&'a str], bool);
+    let table: [Row<'_>; 8] = [
+        (&both, &[V4], &[], TrafficPolicy::Cluster, &[ADDRESS], true),
+        (&both, &[V6], &[], TrafficPolicy::Cluster, &[V6_ADDRESS], true),
+        (&both, &[V4], &[V6], TrafficPolicy::Cluster, &[ADDRESS, V6_ADDRESS], true),
+        (&both, &[V4], &[V6], TrafficPolicy::Local, &[ADDRESS], true),
+        (&both, &[V4, V6], &[], TrafficPolicy::Local, &[ADDRESS, V6_ADDRESS], true),
+        (&both, &[], &[], TrafficPolicy::Cluster, &[], false),
+        (V6_ADDRESS, &[V4], &[], TrafficPolicy::Cluster, &[], false),
+        (V6_ADDRESS, &[V4, V6], &[], TrafficPolicy::Cluster, &[V6_ADDRESS], true),
+    ];
+    for (addresses, here, elsewhere, traffic_policy, announced, has_endpoints) in table {
+        let mut state = ClusterState { listed: true, ..ClusterState::default() };
+        state.apply(key("web"), ServiceView { traffic_policy, ..view(addresses, &[]) });
+        for (node, families) in [("node-1", here), ("node-2", elsewhere)] {
+            for family in families {
+                let endpoints = vec![Endpoint { node: Some(node.into()), ready: true, serving: true }];
+                let name = format!("{node}-{family}");
+                state.endpoints.apply(Slice { service: key("web"), name, family: Some(*family), endpoints });
+            }
+        }
+        let plan = plan(&PlanContext::example(), &state);
+        let groups = plan.groups.values().flat_map(|group| &group.addresses);
+        let found: Vec<String> = groups.map(|spec| spec.address.to_string()).collect();
+        let what = format!("{addresses} {here:?} {elsewhere:?} {traffic_policy:?}");
+        assert_eq!(found, announced, "{what}");
+        let service = &plan.services[&key("web")];
+        assert_eq!((service.has_endpoints, service.servable_here), (has_endpoints, has_endpoints), "{what}");
+        // The election, and the owner of each address, do not depend on endpoints.
+        assert_eq!(service.addresses.len(), addresses.split(',').count(), "{what}");
+    }
 }

@@ -16,8 +16,8 @@ use crate::election::LeaseMetadata;
 use crate::host::HostState;
 use crate::model::annotation::VIP_HOST;
 use crate::model::{
-    AddressSpec, GroupId, GroupPlan, Holder, HostUse, InterfaceSelector, LeaseName, Prefix, PrefixLength,
-    RouteAttributes, ServiceKey, ServiceView, VipPlan,
+    AddressSpec, Family, GroupId, GroupPlan, Holder, HostUse, InterfaceSelector, LeaseName, Prefix,
+    PrefixLength, RouteAttributes, ServiceKey, ServiceView, VipPlan,
 };
 use crate::upnp::mapping::PortMappings;
 
@@ -223,6 +223,8 @@ pub struct ServicePlan {
     /// It asks for addresses that this host does not know yet, or that other hosts may know differently: of a lease, of a
     /// DNS name.
     pub unresolved: bool,
+    /// The family of addresses that lead nowhere, where the other family has endpoints.
+    pub unserved: Option<Family>,
     /// This node can serve it.
     pub servable_here: bool,
     /// Any node can serve it.
@@ -233,6 +235,18 @@ pub struct ServicePlan {
 }
 
 impl ServicePlan {
+    /// The families of its addresses; both while it has none.
+    pub(in crate::planner) fn families(&self) -> BTreeSet<Family> {
+        let families: BTreeSet<Family> = self.addresses.iter().map(|address| Family::of(*address)).collect();
+        if families.is_empty() { Family::BOTH.into() } else { families }
+    }
+
+    /// The addresses that lead to endpoints, if it has any.
+    pub fn served(&self) -> impl Iterator<Item = IpAddr> {
+        let served = |address: &IpAddr| self.unserved != Some(Family::of(*address));
+        self.addresses.iter().copied().filter(served)
+    }
+
     /// The same refusal of many addresses is one problem.
     pub(in crate::planner) fn refuse(&mut self, refusal: Refusal) {
         let issue = Issue::Refused(refusal);

@@ -141,10 +141,12 @@ impl FakeApiServer {
             "metadata": { "annotations": { "kube-vip.io/loadbalancerIPs": address } },
             "spec": { "type": "LoadBalancer", "ports": [{ "port": 80, "protocol": "TCP" }] },
         });
+        let (family, endpoint) =
+            if address.contains(':') { ("IPv6", "fd00:10:244::2") } else { ("IPv4", "10.244.0.2") };
         let slice = json!({
             "metadata": { "labels": { "kubernetes.io/service-name": name } },
-            "addressType": "IPv4",
-            "endpoints": [{ "addresses": ["10.244.0.2"], "conditions": { "ready": true } }],
+            "addressType": family,
+            "endpoints": [{ "addresses": [endpoint], "conditions": { "ready": true } }],
         });
         let mut state = lock(&self.state);
         for (path, mut object) in [(SERVICES, service), (SLICES, slice)] {

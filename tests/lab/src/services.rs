@@ -187,13 +187,21 @@ impl ServiceLab {
         self.objects().patch::<Service>(name, json!({ "metadata": { "annotations": annotations } }))
     }
 
-    /// Set the nodes that have an endpoint of a Service, in one of its slices. A leading `-` marks one that is not ready.
+    /// Set the nodes that have endpoints of a Service, one of each family, in one of its slices for each. A leading `-` marks
+    /// nodes whose endpoints are not ready.
     pub fn set_endpoints(&self, service: &str, slice: &str, nodes: &[&str]) -> Result<()> {
+        self.set_endpoints_of("IPv4", service, slice, nodes)?;
+        self.set_endpoints_of("IPv6", service, &format!("{slice}-6"), nodes)
+    }
+
+    /// The same for one family.
+    pub fn set_endpoints_of(&self, family: &str, service: &str, slice: &str, nodes: &[&str]) -> Result<()> {
+        let network = if family == "IPv4" { "10.244.0." } else { "fd00:10:244::" };
         let endpoint = |(number, node): (usize, &&str)| {
             let name = node.trim_start_matches('-');
             let ready = name.len() == node.len();
             json!({
-                "addresses": [format!("10.244.0.{}", number + 2)],
+                "addresses": [format!("{network}{}", number + 2)],
                 "conditions": { "ready": ready, "serving": ready, "terminating": false },
                 "nodeName": name,
             })
@@ -202,7 +210,7 @@ impl ServiceLab {
         let name = format!("{service}-{slice}");
         let object = json!({
             "metadata": { "labels": { "kubernetes.io/service-name": service } },
-            "addressType": "IPv4",
+            "addressType": family,
             "endpoints": endpoints,
             "ports": [{ "port": 8080, "protocol": "TCP" }],
         });
@@ -218,14 +226,14 @@ impl ServiceLab {
 
     /// The same for many Services at once, each with its address.
     pub fn serve_all(&self, services: &[(String, String)]) -> Result<()> {
-        let endpoints: Vec<Value> = (1..=3)
-            .map(|number| json!({ "addresses": [format!("10.244.0.{number}")], "nodeName": format!("node-{number}") }))
-            .collect();
-        let slices = services.iter().map(|(name, _)| {
+        let slices = services.iter().map(|(name, address)| {
+            let (family, network) =
+                if address.contains(':') { ("IPv6", "fd00:10:244::") } else { ("IPv4", "10.244.0.") };
+            let endpoint = |number: i32| json!({ "addresses": [format!("{network}{number}")], "nodeName": format!("node-{number}") });
             json!({
                 "metadata": { "name": format!("{name}-a"), "labels": { "kubernetes.io/service-name": name } },
-                "addressType": "IPv4",
-                "endpoints": endpoints,
+                "addressType": family,
+                "endpoints": (1..=3).map(endpoint).collect::<Vec<Value>>(),
                 "ports": [{ "port": 8080 }],
             })
         });
@@ -252,7 +260,7 @@ impl ServiceLab {
     /// Delete a Service and all its slices.
     pub fn delete(&self, name: &str) -> Result<()> {
         self.objects().delete::<Service>(name)?;
-        for slice in ["a", "b"] {
+        for slice in ["a", "a-6", "b", "b-6"] {
             self.objects().delete::<EndpointSlice>(&format!("{name}-{slice}"))?;
         }
         Ok(())
