@@ -140,6 +140,7 @@ impl Status {
         let Self { election, host, services, .. } = self;
         line("process", &format!("kube-vip {}, pid {}, mode {}", self.version, self.pid, self.mode));
         line("node", &election.node);
+        services.node_problem.iter().for_each(|problem| line("node problem", problem));
         if election.is_elected() {
             line("role", &format!("{} for {:.1} s", election.role, election.for_seconds));
             let holder = election.holder.as_deref().unwrap_or("none");

@@ -126,6 +126,23 @@ impl Cache {
         self.state.reserved = Reserved { services, ..Reserved::new(self.nodes.values(), published) };
     }
 
+    /// What is wrong with this node's name if no Node has it. `own` are the addresses of this host.
+    pub fn node_problem(&self, me: &str, own: &BTreeSet<IpAddr>) -> Option<String> {
+        // Without any, the cluster's first node is not registered yet, or this process may not list them.
+        if self.nodes.is_empty() || self.nodes.contains_key(me) {
+            return None;
+        }
+        let here = self.nodes.values().find(|node| !node.own.is_disjoint(own));
+        let which = match here {
+            Some(node) => format!("Node {0} has this host's address: set vip_nodename to {0}", node.name),
+            None => "and none has an address of this host: set vip_nodename to the name of this host's Node"
+                .into(),
+        };
+        Some(format!(
+            "no Node is named {me}, {which}; until then this node announces no Service with externalTrafficPolicy Local"
+        ))
+    }
+
     /// Returns whether everything is known only now.
     fn update_listed(&mut self, now: BootTime) -> bool {
         if self.state.listed || !self.services_listed || !self.endpoints_listed {
@@ -363,6 +380,30 @@ mod tests {
         assert_eq!(cache.poll_timeout(), Some(at(10_001)));
         assert!(cache.handle_timeout(at(10_001)) && cache.state.listed);
         assert_eq!(cache.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_node_name_that_no_node_has_is_a_problem() {
+        let node = |name: &str, address: &str| NodeView {
+            name: name.into(),
+            own: [address.parse().unwrap()].into(),
+            ..NodeView::default()
+        };
+        let nodes = [node("n1", "192.0.2.2"), node("n2", "192.0.2.3")];
+        let own: BTreeSet<IpAddr> = ["192.0.2.2", "fd00::2"].map(|address| address.parse().unwrap()).into();
+        for (nodes, me, named) in [
+            (&nodes[..], "n1.example.com", Some("Node n1 has this host's address: set vip_nodename to n1;")),
+            (&nodes[..], "n1", None),
+            (&nodes[1..], "n1", Some("and none has an address of this host")),
+            (&[], "n1.example.com", None),
+        ] {
+            let (mut cache, none) = (Cache::new(BTreeSet::new()), Plan::default());
+            cache.apply(at(0), WatchEvent::Nodes(Change::Reset(nodes.to_vec())), &context(), &none);
+            let found = cache.node_problem(me, &own);
+            assert_eq!(found.is_some(), named.is_some(), "{me}: {found:?}");
+            let begins = format!("no Node is named {me}, ");
+            assert!(found.is_none_or(|text| text.starts_with(&begins) && text.contains(named.unwrap())));
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::cluster::Api;
 use crate::dhcp::driver::{Command, Handles};
 use crate::election::{LeaseMetadata, elections, elector};
 use crate::host::HostWatch;
-use crate::model::{BootTime, Holder, LeaseName, Roles, Vip, VipPlan};
+use crate::model::{BootTime, Holder, LeaseName, LogOnChange, Roles, Vip, VipPlan};
 use crate::net::clock::{self, Timer};
 use crate::upnp::status::GatewayStatus;
 use crate::watch_ext;
@@ -55,6 +55,7 @@ pub struct Driver {
     names: watch::Sender<BTreeSet<String>>,
     /// Annotations of the control plane's Lease that were sent to its election.
     annotated: Vec<(&'static str, String)>,
+    node_problem: LogOnChange,
 }
 
 impl Driver {
@@ -79,6 +80,7 @@ impl Driver {
             not_before: BootTime::default(),
             names: watch::Sender::default(),
             annotated: Vec::new(),
+            node_problem: LogOnChange::default(),
         }
     }
 
@@ -148,7 +150,8 @@ impl Driver {
         state.note_services(&self.plan);
         state.note_host(&self.context.host, &self.host.borrow(), self.api.addresses());
         let mut plan = plan(&self.context, state);
-        let vip_plan = Arc::new(plan.take_vip_plan(&self.context.me, state.listed));
+        plan.node_problem = self.check_node_name();
+        let vip_plan = Arc::new(plan.take_vip_plan(&self.context.me, self.cache.state.listed));
         self.channels.vip_plan.send_if_modified(|before| {
             let changed = !before.holds_the_same(&vip_plan);
             *before = vip_plan;
@@ -161,6 +164,15 @@ impl Driver {
         self.update_leases(&before);
         self.annotate_lease();
         self.not_before = clock::now() + clock::pause_after(began, MAX_PAUSE);
+    }
+
+    fn check_node_name(&mut self) -> Option<String> {
+        let own = self.host.borrow().foreign_addresses().collect();
+        let problem = self.cache.node_problem(&self.context.me, &own);
+        for problem in self.node_problem.replace(problem.clone()) {
+            tracing::warn!("{problem}");
+        }
+        problem
     }
 
     /// Passes the desired leases to the DHCP clients, and declines conflicting ones.

@@ -131,7 +131,10 @@ impl Driver {
         self.sources.plan = self.channels.plan.borrow_and_update().clone();
         let services = self.sources.plan.services.len();
         self.report.managed.set(count(services));
-        self.report.status.send_modify(|status| status.services = services);
+        let problem = self.sources.plan.node_problem.clone();
+        self.report.status.send_modify(|status| {
+            (status.services, status.node_problem) = (services, problem);
+        });
         self.writes.retain(clock::now(), &self.sources);
         self.publish_announced();
         self.label();

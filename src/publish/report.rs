@@ -28,6 +28,9 @@ pub struct ServicesStatus {
     /// Managed Services.
     #[serde(default)]
     pub services: usize,
+    /// What is wrong with this node's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_problem: Option<String>,
     /// DHCP leases of Services and of the control plane.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leases: Vec<LeaseStatus>,

@@ -201,6 +201,8 @@ pub struct Plan {
     pub mappings: PortMappings,
     /// See [`ClusterState::node_labels`].
     pub node_labels: Option<BTreeMap<String, String>>,
+    /// What is wrong with this node's name.
+    pub node_problem: Option<String>,
 }
 
 /// The plan of a Service.
