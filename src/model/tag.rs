@@ -21,8 +21,12 @@ pub struct Tags {
     services: u8,
     has_control_plane: bool,
     has_services: bool,
+    /// The kernel stores marks.
+    stored: bool,
 }
 
+/// The first kernel that stores marks.
+const STORED_SINCE: (u32, u32) = (5, 18);
 /// Without `instance_name`. The Go program marks its routes with the first number, and its addresses not at all.
 const CONTROL_PLANE: u8 = 248;
 /// The first of the marks of named instances, two for each; all marks up to [`CONTROL_PLANE`] + 1 are kube-vip's.
@@ -34,7 +38,18 @@ impl Tags {
         let pairs = u64::from((CONTROL_PLANE - NAMED) / 2);
         let named = |name: &str| NAMED + 2 * u8::try_from(fnv1a(name.as_bytes()) % pairs).unwrap_or(0);
         let first = instance.map_or(CONTROL_PLANE, named);
-        Self { control_plane: first, services: first + 1, has_control_plane, has_services }
+        Self { control_plane: first, services: first + 1, has_control_plane, has_services, stored: true }
+    }
+
+    /// The same on a kernel of this release, such as `5.15.0-91-generic`.
+    #[must_use]
+    pub fn on_kernel(self, release: &str) -> Self {
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+        let stored = match (numbers.next(), numbers.next()) {
+            (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= STORED_SINCE,
+            _ => true,
+        };
+        Self { stored, ..self }
     }
 
     /// The mark for an address.
@@ -42,8 +57,11 @@ impl Tags {
         if control_plane { self.control_plane } else { self.services }
     }
 
-    /// Whose a mark is.
-    pub fn owner(&self, mark: u8) -> Tag {
+    /// Whose an address is. Where the kernel stores no marks, a deprecated address is ours.
+    pub fn owner(&self, mark: Option<u8>, deprecated: bool) -> Tag {
+        let Some(mark) = mark else {
+            return if deprecated && !self.stored { Tag::Ours } else { Tag::None };
+        };
         let ours = (self.has_control_plane && mark == self.control_plane)
             || (self.has_services && mark == self.services);
         match mark {
@@ -75,13 +93,28 @@ mod tests {
             (services, [Tag::Another, Tag::Ours, Tag::Another]),
             (named, [Tag::Another, Tag::Another, Tag::Ours]),
         ] {
-            assert_eq!([248, 249, named.of(true)].map(|mark| tags.owner(mark)), expected);
+            assert_eq!([248, 249, named.of(true)].map(|mark| tags.owner(Some(mark), true)), expected);
             // The kernel's own.
-            assert_eq!([0, 1, 2, 3].map(|mark| tags.owner(mark)), [Tag::None; 4]);
+            assert_eq!([0, 1, 2, 3].map(|mark| tags.owner(Some(mark), true)), [Tag::None; 4]);
         }
         for name in 0..1000 {
             let tags = Tags::new(Some(&name.to_string()), true, true);
             assert!((200..248).contains(&tags.of(true)) && (200..248).contains(&tags.of(false)));
+        }
+    }
+
+    #[test]
+    fn without_stored_marks_a_deprecated_address_is_ours() {
+        for (release, expected) in [
+            ("4.18.0-553.el8_10.x86_64", Tag::Ours),
+            ("5.15.0-91-generic", Tag::Ours),
+            ("5.18", Tag::None),
+            ("6.1.0-18-amd64\n", Tag::None),
+            ("", Tag::None),
+        ] {
+            let tags = Tags::default().on_kernel(release);
+            assert_eq!([true, false].map(|deprecated| tags.owner(None, deprecated)), [expected, Tag::None]);
+            assert_eq!(tags.owner(Some(248), false), Tag::Ours, "a distribution may have backported them");
         }
     }
 }

@@ -15,7 +15,7 @@ use rtnetlink::packet_route::route::{
 
 use super::writer::{Hold, Scope};
 use crate::model::route::{RouteForm, Table, TableRoute};
-use crate::model::{ActualAddress, Family, IfIndex, Interface, Prefix, Tag, Tags, Vip};
+use crate::model::{ActualAddress, Family, IfIndex, Interface, Prefix, Tags, Vip};
 
 /// Marks an interface as ours (`IFLA_IFALIAS`; `ip link` shows it).
 pub(super) const ALIAS: &str = "kube-vip";
@@ -185,14 +185,14 @@ pub(super) fn interface(message: LinkMessage) -> Interface {
 
 pub(super) fn address(tags: Tags, message: AddressMessage) -> Option<ActualAddress> {
     let (mut any, mut local) = (None, None);
-    let (mut tag, mut flags, mut cache) = (Tag::None, AddressFlags::empty(), None);
+    let (mut mark, mut flags, mut cache) = (None, AddressFlags::empty(), None);
     for attribute in message.attributes {
         match attribute {
             AddressAttribute::Address(address) => any = Some(address),
             AddressAttribute::Local(address) => local = Some(address),
             AddressAttribute::Flags(value) => flags = value,
             AddressAttribute::CacheInfo(value) => cache = Some(value),
-            AddressAttribute::Protocol(value) => tag = tags.owner(value.into()),
+            AddressAttribute::Protocol(value) => mark = Some(value.into()),
             _ => {}
         }
     }
@@ -202,13 +202,14 @@ pub(super) fn address(tags: Tags, message: AddressMessage) -> Option<ActualAddre
         _ => any.or(local)?,
     };
     let valid = cache.map_or(FOREVER, |cache| cache.ifa_valid);
+    // The kernel reports an infinite preferred lifetime for every address with an infinite valid lifetime, deprecated or not.
+    let deprecated =
+        flags.contains(AddressFlags::Deprecated) || cache.is_some_and(|cache| cache.ifa_preferred == 0);
     Some(ActualAddress {
         interface: IfIndex(message.header.index),
         vip: Vip { address, prefix: message.header.prefix_len },
-        tag,
-        // The kernel reports an infinite preferred lifetime for every address with an infinite valid lifetime, deprecated or not.
-        deprecated: flags.contains(AddressFlags::Deprecated)
-            || cache.is_some_and(|cache| cache.ifa_preferred == 0),
+        tag: tags.owner(mark, deprecated),
+        deprecated,
         valid_for: (valid != FOREVER).then(|| Duration::from_secs(valid.into())),
         dad_failed: flags.contains(AddressFlags::Dadfailed),
     })

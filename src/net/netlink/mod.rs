@@ -159,7 +159,7 @@ impl Netlink {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
         let (connection, handle, messages) = rtnetlink::new_multicast_connection(&groups)?;
         tokio::spawn(connection);
-        Ok((Self { handle, tags }, Changes { messages, ignored: None }))
+        Ok((Self { handle, tags: of_this_kernel(tags) }, Changes { messages, ignored: None }))
     }
 
     /// All interfaces.
@@ -209,6 +209,11 @@ impl Netlink {
         let routes = routes.try_filter(|route| std::future::ready(is_default(route)));
         routes.try_collect().await.map_err(failed("list routes"))
     }
+}
+
+/// The tags as this kernel stores them.
+fn of_this_kernel(tags: Tags) -> Tags {
+    tags.on_kernel(&std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default())
 }
 
 fn failed(what: &'static str) -> impl Fn(rtnetlink::Error) -> NetlinkError {

@@ -16,7 +16,7 @@ use rtnetlink::{LinkMacVlan, LinkUnspec, LinkVlan};
 
 use super::message::{self, ALIAS};
 use super::requests::Requests;
-use super::{Cause, NetlinkError};
+use super::{Cause, NetlinkError, of_this_kernel};
 use crate::model::interface::ManagedInterface;
 use crate::model::route::{Table, TableRoute};
 use crate::model::{ActualAddress, Family, IfIndex, Tags, Vip};
@@ -52,7 +52,7 @@ pub struct NetlinkWriter {
 impl NetlinkWriter {
     /// Connects. Addresses are ours by these tags.
     pub fn open(tags: Tags) -> std::io::Result<Self> {
-        Ok(Self { requests: Requests::open()?, tags })
+        Ok(Self { requests: Requests::open()?, tags: of_this_kernel(tags) })
     }
 
     pub(super) fn port(&self) -> u32 {
