@@ -688,7 +688,7 @@ impl World {
             suppressed: a.silenced.then_some(vip().address).into_iter().collect(),
             fences: a.fences.clone(),
             managed: [vip().address].into(),
-            isolated: BTreeSet::new(),
+            ..Actual::default()
         };
         for action in plan(&desired(&inputs, now), &actual, now).actions {
             let lateness = self.rng.below(1_250_000);

@@ -114,7 +114,7 @@ fn control_plane(
         config.probed_families().into_iter().map(GroupId::ControlPlane).collect()
     };
     let fixed = config.fixed_vips();
-    let vips = fixed.iter().map(|vip| vip.address).collect();
+    let resuming = left_over(addresses, interface.index, &fixed);
     let port = config.api.port;
     Some(ControlPlane {
         lease,
@@ -125,7 +125,7 @@ fn control_plane(
         names: config.targets.iter().filter_map(VipTarget::name).map(str::to_owned).collect(),
         dhcp: config.dhcp.control_plane.clone(),
         mdns: config.mdns.control_plane.clone().map(|name| (name, port)),
-        resuming: left_over(addresses, &vips),
+        resuming,
     })
 }
 

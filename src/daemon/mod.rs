@@ -262,7 +262,6 @@ impl Daemon {
             report.services.clone(),
         );
         self.tasks.spawn("the publisher", publisher.run());
-        let ours = self.addresses.iter().filter(|address| address.is_ours());
         let planner = planner::driver::Driver::new(
             self.api.clone(),
             self.context.clone(),
@@ -279,7 +278,7 @@ impl Daemon {
                 gateways,
             },
             self.host.clone(),
-            ours.map(|address| address.vip.address).collect(),
+            &self.addresses,
         );
         self.tasks.spawn("the planner", planner.run());
     }

@@ -39,6 +39,9 @@ pub struct VipPlan {
     pub leased: BTreeMap<IpAddr, [u8; 6]>,
     /// Addresses of all Services, whether this host can serve them or not.
     pub known: Arc<BTreeSet<IpAddr>>,
+    /// Addresses that kube-vip has announced or is configured to announce: an earlier process may have left them here without
+    /// a tag.
+    pub adoptable: BTreeSet<IpAddr>,
     /// All Services are listed: an address that is in no group is unwanted.
     pub complete: bool,
 }
@@ -74,7 +77,10 @@ impl VipPlan {
 
     /// Whether both plans contain the same groups. `unverified`, `hosts` and `leased` are read with the next change.
     pub fn holds_the_same(&self, other: &Self) -> bool {
-        self.groups == other.groups && self.complete == other.complete && self.known == other.known
+        self.groups == other.groups
+            && self.complete == other.complete
+            && self.known == other.known
+            && self.adoptable == other.adoptable
     }
 }
 

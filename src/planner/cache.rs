@@ -10,7 +10,7 @@ use super::plan::{ClusterState, Plan, PlanContext};
 use super::reserved::Reserved;
 use crate::cluster::watch::Change;
 use crate::model::node::NodeView;
-use crate::model::{BootTime, Prefix, ServiceKey, ServiceView};
+use crate::model::{ActualAddress, BootTime, Prefix, ServiceKey, ServiceView, Tag};
 use crate::upnp::mapping::MappingKey;
 use crate::upnp::status::GatewayStatus;
 
@@ -69,9 +69,13 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// `left_over` are tagged addresses of an earlier process.
-    pub fn new(left_over: BTreeSet<IpAddr>) -> Self {
-        Self { state: ClusterState { left_over, ..ClusterState::default() }, ..Self::default() }
+    /// `addresses` are those of this host when the process began.
+    pub fn new(addresses: &[ActualAddress]) -> Self {
+        let of =
+            |tag: Tag| addresses.iter().filter(move |it| it.tag == tag).map(|it| it.vip.address).collect();
+        let state =
+            ClusterState { left_over: of(Tag::Ours), untagged: of(Tag::None), ..ClusterState::default() };
+        Self { state, ..Self::default() }
     }
 
     /// Applies an event. `plan` is the latest plan.
@@ -313,7 +317,7 @@ mod tests {
 
     /// A cache with one Service, and its plan.
     fn listed(open: bool) -> (Cache, Plan) {
-        let mut cache = Cache::new(BTreeSet::new());
+        let mut cache = Cache::new(&[]);
         let none = Plan::default();
         let services = WatchEvent::Services(Change::Reset(vec![(key(), view(true))]));
         let endpoints = WatchEvent::Endpoints(Change::Reset(Vec::new()));
@@ -335,7 +339,7 @@ mod tests {
 
     #[test]
     fn each_resolved_name_is_known_at_once_and_the_others_stay() {
-        let (mut cache, none) = (Cache::new(BTreeSet::new()), Plan::default());
+        let (mut cache, none) = (Cache::new(&[]), Plan::default());
         let mut names = |name: &str, addresses: &[IpAddr]| {
             cache.apply(at(0), WatchEvent::Name(name.into(), addresses.to_vec()), &context(), &none);
             cache.state.names.keys().cloned().collect::<Vec<_>>()
@@ -373,7 +377,7 @@ mod tests {
     /// A Role of one namespace cannot grant the right to list Nodes.
     #[test]
     fn nodes_are_waited_for_and_not_for_ever() {
-        let (mut cache, none) = (Cache::new(BTreeSet::new()), Plan::default());
+        let (mut cache, none) = (Cache::new(&[]), Plan::default());
         cache.apply(at(0), WatchEvent::Services(Change::Reset(Vec::new())), &context(), &none);
         cache.apply(at(1), WatchEvent::Endpoints(Change::Reset(Vec::new())), &context(), &none);
         assert!(!cache.handle_timeout(at(10_000)) && !cache.state.listed);

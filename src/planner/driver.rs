@@ -1,7 +1,6 @@
 //! Watches the cluster, plans, and passes the plan on.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use crate::cluster::Api;
 use crate::dhcp::driver::{Command, Handles};
 use crate::election::{LeaseMetadata, elections, elector};
 use crate::host::HostWatch;
-use crate::model::{BootTime, Holder, LeaseName, LogOnChange, Roles, Vip, VipPlan};
+use crate::model::{ActualAddress, BootTime, Holder, LeaseName, LogOnChange, Roles, Vip, VipPlan};
 use crate::net::clock::{self, Timer};
 use crate::upnp::status::GatewayStatus;
 use crate::watch_ext;
@@ -59,14 +58,14 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// `left_over` are tagged addresses of an earlier process.
+    /// `addresses` are those of this host when the process began.
     pub fn new(
         api: Arc<Api>,
         context: PlanContext,
         options: Options,
         channels: Channels,
         host: HostWatch,
-        left_over: BTreeSet<IpAddr>,
+        addresses: &[ActualAddress],
     ) -> Self {
         Self {
             api,
@@ -74,7 +73,7 @@ impl Driver {
             options,
             channels,
             host,
-            cache: Cache::new(left_over),
+            cache: Cache::new(addresses),
             plan: Arc::default(),
             dirty: true,
             not_before: BootTime::default(),

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::model::{ActualAddress, BootTime, IfIndex, Vip};
+use crate::model::{ActualAddress, BootTime, IfIndex, Tag, Vip};
 use crate::reconcile::desired::{Desired, Presence};
 
 /// The actual state of this host.
@@ -22,8 +22,25 @@ pub struct Actual {
     pub fences: BTreeMap<(IfIndex, Vip), BootTime>,
     /// Addresses that this process manages: planned now, or held earlier.
     pub managed: BTreeSet<IpAddr>,
+    /// Addresses without a tag that have been here since the process began.
+    pub untagged: BTreeSet<(IfIndex, Vip)>,
+    /// Those of them that an earlier process left: ours.
+    pub adopted: BTreeSet<(IfIndex, Vip)>,
     /// Interfaces on which no neighbour asks for addresses: down, or without ARP.
     pub isolated: BTreeSet<IfIndex>,
+}
+
+impl Actual {
+    /// The state when the process begins.
+    pub fn at_start(addresses: &[ActualAddress]) -> Self {
+        let untagged = addresses.iter().filter(|address| address.tag == Tag::None);
+        Self { untagged: untagged.map(ActualAddress::key).collect(), ..Self::default() }
+    }
+
+    /// Whether this process or an earlier one has configured an address.
+    pub fn is_ours(&self, address: &ActualAddress) -> bool {
+        address.is_ours() || self.adopted.contains(&address.key())
+    }
 }
 
 /// An action. See [`plan`] for the order.
@@ -80,7 +97,7 @@ pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
         .addresses
         .iter()
         .filter(|address| actual.managed.contains(&address.vip.address))
-        .partition(|address| address.is_ours());
+        .partition(|address| actual.is_ours(address));
     let mut plan = Plan { foreign: in_the_way(foreign, desired, actual), ..Plan::default() };
     let blocked: BTreeSet<IpAddr> = plan.foreign.iter().map(|(_, vip)| vip.address).collect();
 
@@ -201,7 +218,6 @@ fn is_close(left: Duration, wanted: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Tag;
 
     fn at(millis: u64) -> BootTime {
         BootTime::from_boot(Duration::from_millis(millis))
@@ -348,6 +364,7 @@ mod tests {
     fn an_address_of_the_go_program_is_adopted_and_gets_a_lifetime() {
         let mut actual = managing(&[A]);
         actual.addresses.push(ActualAddress { tag: Tag::None, valid_for: None, ..on_interface(A, 0) });
+        actual.adopted.insert((ETH0, vip(A)));
         let adopted = plan(&held(&[A], 4700), &actual, at(10));
         assert!(matches!(
             adopted.actions.as_slice(),
@@ -360,12 +377,17 @@ mod tests {
     #[test]
     fn an_address_of_another_program_is_left_alone_and_reported() {
         let mut actual = managing(&[A]);
-        let foreign =
-            ActualAddress { tag: Tag::None, deprecated: false, valid_for: None, ..on_interface(A, 0) };
-        actual.addresses.push(foreign);
-        for desired in [held(&[A], 4700), Desired::default()] {
-            let plan = plan(&desired, &actual, at(10));
-            assert_eq!((plan.actions.as_slice(), plan.foreign.as_slice()), (&[][..], &[(ETH0, vip(A))][..]));
+        // keepalived deprecates its IPv6 addresses, too.
+        for deprecated in [false, true] {
+            let foreign = ActualAddress { tag: Tag::None, deprecated, valid_for: None, ..on_interface(A, 0) };
+            actual.addresses = vec![foreign];
+            for desired in [held(&[A], 4700), Desired::default()] {
+                let plan = plan(&desired, &actual, at(10));
+                assert_eq!(
+                    (plan.actions.as_slice(), plan.foreign.as_slice()),
+                    (&[][..], &[(ETH0, vip(A))][..])
+                );
+            }
         }
     }
 

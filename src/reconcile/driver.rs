@@ -11,7 +11,7 @@ use super::diff::{self, Action, Actual};
 use super::interfaces::Interfaces;
 use super::moves::Moves;
 use super::neighbours::Detectors;
-use super::placement::{Placement, place};
+use super::placement::{Placement, adopt, place};
 use super::reporter::Reporter;
 use crate::announce::schedule::Schedule;
 use crate::conflict::NeighborFrame;
@@ -86,6 +86,7 @@ impl Driver {
         netlink: NetlinkWriter,
         host: HostWatch,
     ) -> Self {
+        let actual = Actual::at_start(&host.borrow().addresses);
         Self {
             schedule: Schedule::new(options.refresh),
             options,
@@ -97,7 +98,7 @@ impl Driver {
             interface: None,
             placement: Placement::default(),
             probes: BTreeMap::new(),
-            actual: Actual::default(),
+            actual,
             succeeded: BTreeSet::new(),
             detectors: Detectors::new(),
             moves: Moves::default(),
@@ -249,6 +250,7 @@ impl Driver {
         self.conflicts.retain(|_, (_, until)| now < *until);
         self.remove_interfaces(plan, roles);
         self.placement = place(plan, roles, now, self.interfaces.all(), &self.actual.addresses);
+        adopt(plan, &self.placement, &mut self.actual);
         let isolated = self.interfaces.all().iter().filter(|it| !it.up || !it.has_neighbours());
         self.actual.isolated = isolated.map(|interface| interface.index).collect();
         self.make_interfaces();

@@ -64,7 +64,7 @@ impl Driver {
     /// Removes addresses from `desired` that are being probed or in use by another host, and reports the latter.
     pub(super) fn admit(&mut self, desired: &mut Desired, unverified: &BTreeSet<IpAddr>) {
         let now = clock::now();
-        let own = self.actual.addresses.iter().filter(|address| address.is_ours());
+        let own = self.actual.addresses.iter().filter(|address| self.actual.is_ours(address));
         let present: BTreeSet<Target> = own.map(|address| (address.interface, address.vip.address)).collect();
         let mut wanted = BTreeSet::new();
         desired.addresses.retain(|(interface, vip), presence| {

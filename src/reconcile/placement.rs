@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::diff::Actual;
 use crate::model::interface::ManagedInterface;
 use crate::model::{
     ActualAddress, BootTime, GroupId, IfIndex, Interface, PlacementError, Roles, Tag, Vip, VipPlan,
@@ -52,6 +53,23 @@ pub(super) fn place(
         }
     }
     placement
+}
+
+/// Finds what an earlier process left without a tag: addresses that the plan knows, in the form that the Go program gives
+/// them, and since this process began. What another program adds later is its own.
+pub(super) fn adopt(plan: &VipPlan, placement: &Placement, actual: &mut Actual) {
+    let Actual { addresses, untagged, adopted, .. } = actual;
+    let addresses: &[ActualAddress] = addresses;
+    let left: Vec<&ActualAddress> =
+        addresses.iter().filter(|it| it.tag == Tag::None && untagged.contains(&it.key())).collect();
+    *untagged = left.iter().map(|it| it.key()).collect();
+    adopted.retain(|key| untagged.contains(key));
+    for address in left.into_iter().filter(|it| plan.adoptable.contains(&it.vip.address)) {
+        let planned = placement.targets.values().any(|targets| targets.contains(&address.key()));
+        if address.is_adoptable(planned, addresses) {
+            adopted.insert(address.key());
+        }
+    }
 }
 
 /// Managed interfaces that carry no address of ours, and that the plan does not need.
@@ -131,6 +149,41 @@ mod tests {
         let Placement { targets, owners, blocked, .. } = placed(&on("eth9"), true, &eth0);
         assert_eq!((targets.len(), owners.len(), blocked.len()), (0, 1, 1));
         assert!(placed(&on("eth9"), false, &eth0).blocked.is_empty());
+    }
+
+    #[test]
+    fn what_the_go_program_left_is_adopted_if_the_plan_knows_it() {
+        let on = |address: &str, prefix| ActualAddress {
+            interface: IfIndex(2),
+            vip: Vip { address: address.parse().unwrap(), prefix },
+            tag: Tag::None,
+            deprecated: false,
+            valid_for: None,
+            dad_failed: false,
+        };
+        let host = on("192.0.2.2", 24);
+        let left = on(ADDRESS, 32);
+        let plan = plan(InterfaceSelector::Named("eth0".into()));
+        let known = VipPlan { adoptable: [left.vip.address].into(), ..plan.clone() };
+        let placement = placed(&plan, false, &[interface("eth0", 2, false)]);
+        for left in [left.clone(), ActualAddress { deprecated: true, ..left.clone() }] {
+            let mut actual = Actual::at_start(&[host.clone(), left.clone()]);
+            actual.addresses = vec![host.clone(), left.clone()];
+            // A Service that only asks for the address: it may be keepalived's.
+            adopt(&plan, &placement, &mut actual);
+            assert!(!actual.is_ours(&left));
+            adopt(&known, &placement, &mut actual);
+            assert!(actual.is_ours(&left) && !actual.is_ours(&host));
+            // Also by the empty plan at the end of the process.
+            adopt(&VipPlan::default(), &Placement::default(), &mut actual);
+            assert!(actual.is_ours(&left));
+            // Another program adds it again.
+            actual.addresses = vec![host.clone()];
+            adopt(&known, &placement, &mut actual);
+            actual.addresses.push(left.clone());
+            adopt(&known, &placement, &mut actual);
+            assert!(!actual.is_ours(&left));
+        }
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub(super) fn elect(context: &PlanContext, state: &ClusterState, plan: &mut Plan
         }
         Mode::Global(lease) => {
             let addresses = addresses_of(context, state, plan, &by_mode, SERVABLE);
-            let resuming = state.has_all(&addresses);
+            let resuming = state.has_all(&addresses, &plan.adoptable);
             let candidacy = Candidacy { eligible: true, resuming, ..Candidacy::default() };
             add_group(context, plan, &by_mode, lease, candidacy, addresses);
         }
@@ -199,8 +199,12 @@ fn place_alone(context: &PlanContext, state: &ClusterState, plan: &mut Plan, com
         let able = present.iter().copied().filter(|node| asleep || can_serve(state, plan, component, node));
         let rank = rendezvous::rank(&context.me, able, &lease).min(STEPS);
         let delay = STEP * u32::try_from(rank).unwrap_or(0);
-        let candidacy =
-            Candidacy { eligible, delay, resuming: state.has_all(&addresses), kind: CandidacyKind::Services };
+        let candidacy = Candidacy {
+            eligible,
+            delay,
+            resuming: state.has_all(&addresses, &plan.adoptable),
+            kind: CandidacyKind::Services,
+        };
         add_group(context, plan, component, &lease, candidacy, addresses);
     }
 }
@@ -247,7 +251,7 @@ fn place_in_groups(
         // A member with more than its share hands over to one with less.
         let eligible = rank.is_some_and(|rank| rank == 0 || !mine);
         let delay = GROUP_STEP * u32::try_from(rank.unwrap_or(0)).unwrap_or(0);
-        let resuming = state.has_all(&addresses);
+        let resuming = state.has_all(&addresses, &plan.adoptable);
         let candidacy = Candidacy { eligible, delay, resuming, kind: CandidacyKind::Services };
         add_group(context, plan, &keys, &lease, candidacy, addresses);
     }

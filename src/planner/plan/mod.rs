@@ -33,7 +33,7 @@ pub use values::{ClusterState, Issue, Mode, Plan, PlanContext, RouteRules, Servi
 
 /// Plans all VIP groups and Services. Without a list of Services only the control plane is planned.
 pub fn plan(context: &PlanContext, state: &ClusterState) -> Plan {
-    let mut plan = Plan::default();
+    let mut plan = Plan { adoptable: state.adoptable(), ..Plan::default() };
     if let Some(control_plane) = &context.control_plane {
         control_plane.plan(state, &mut plan);
     }

@@ -178,3 +178,24 @@ fn only_addresses_of_families_with_endpoints_are_announced() {
         assert_eq!(service.addresses.len(), addresses.split(',').count(), "{what}");
     }
 }
+
+/// The author of a Service may ask for any address; its status is kube-vip's.
+#[test]
+fn an_untagged_address_of_this_host_is_adoptable_if_it_was_announced() {
+    let address: IpAddr = ADDRESS.parse().unwrap();
+    let asked = view(ADDRESS, &[(VIP_HOST, "node-1")]);
+    let status = vec![Ingress { ip: Some(address), ..Ingress::default() }];
+    let announced = ServiceView { status, ..asked.clone() };
+    for (view, untagged, expected) in
+        [(asked, true, false), (announced.clone(), true, true), (announced, false, false)]
+    {
+        let mut state = state(vec![("web", view)]);
+        state.untagged.extend(untagged.then_some(address));
+        let plan = plan(&PlanContext::example(), &state);
+        let group = plan.services[&key("web")].group.clone().unwrap();
+        assert_eq!(
+            (plan.adoptable.contains(&address), plan.groups[&group].candidacy.resuming),
+            (expected, expected)
+        );
+    }
+}

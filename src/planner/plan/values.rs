@@ -124,6 +124,8 @@ pub struct ClusterState {
     pub holders: BTreeMap<LeaseName, Holder>,
     /// Tagged addresses of an earlier process on this host.
     pub left_over: BTreeSet<IpAddr>,
+    /// Addresses without a tag that this host had when the process began.
+    pub untagged: BTreeSet<IpAddr>,
     /// The cluster's ServiceCIDRs.
     pub service_cidrs: BTreeSet<Prefix>,
     /// State of DHCP leases.
@@ -172,9 +174,18 @@ impl ClusterState {
         self.reserved.host = own.chain(fixed).chain(gateways).chain(servers).collect();
     }
 
-    /// Whether this host still has all of these from an earlier process.
-    pub(super) fn has_all(&self, specs: &BTreeSet<AddressSpec>) -> bool {
-        !specs.is_empty() && specs.iter().all(|spec| self.left_over.contains(&spec.address))
+    /// The control plane's VIPs, and untagged addresses of this host that kube-vip has announced: those in the status of a
+    /// Service, which its author cannot write.
+    pub(super) fn adoptable(&self) -> BTreeSet<IpAddr> {
+        let announced = self.services.values().flat_map(|view| view.announced());
+        let left = announced.filter(|address| self.untagged.contains(address));
+        left.chain(self.vips.iter().copied()).collect()
+    }
+
+    /// Whether this host still has all of these from an earlier process. See [`Plan::adoptable`].
+    pub(super) fn has_all(&self, specs: &BTreeSet<AddressSpec>, adoptable: &BTreeSet<IpAddr>) -> bool {
+        let has = |address| self.left_over.contains(address) || adoptable.contains(address);
+        !specs.is_empty() && specs.iter().all(|spec| has(&spec.address))
     }
 }
 
@@ -193,6 +204,8 @@ pub struct Plan {
     pub unverified: BTreeSet<IpAddr>,
     /// See [`VipPlan::leased`](crate::model::VipPlan).
     pub leased: BTreeMap<IpAddr, [u8; 6]>,
+    /// See [`VipPlan::adoptable`](crate::model::VipPlan).
+    pub adoptable: BTreeSet<IpAddr>,
     /// DHCP leases to obtain, by the leader of their group.
     pub leases: BTreeMap<LeaseKey, ClientSpec>,
     /// Leases whose address is owned by another Service, node or the control plane, with that owner.
@@ -308,6 +321,7 @@ impl Plan {
             unverified: std::mem::take(&mut self.unverified),
             leased: std::mem::take(&mut self.leased),
             known: Arc::new(known),
+            adoptable: std::mem::take(&mut self.adoptable),
             complete,
         }
     }
