@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::interface::ManagedInterface;
 use super::text::excerpt;
-use super::{ActualAddress, Family, IfIndex, Interface, Tag, Vip};
+use super::{ActualAddress, Family, IfIndex, Interface, Prefix, Tag, Vip};
 
 /// An address, with the rules for its prefix length and interface on any host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +47,9 @@ pub enum PlacementError {
         excerpt(.interface)
     )]
     NoSubnet { address: IpAddr, interface: String },
+    /// The kernel does not take packets for it as packets for a host.
+    #[error("{address} is the {kind} address of this host's subnet {subnet}: choose another address")]
+    NoHost { address: IpAddr, kind: &'static str, subnet: Prefix },
 }
 
 impl InterfaceSelector {
@@ -106,8 +109,23 @@ impl AddressSpec {
                 found.ok_or_else(none)?.vip.prefix
             }
         };
+        addresses.iter().filter(subnet).try_for_each(|subnet| check_host(self.address, subnet.vip))?;
         Ok((interface, Vip { address: self.address, prefix }))
     }
+}
+
+/// Fails if `address` is the first or the last of the IPv4 subnet of `own` (RFC 1122 section 3.2.1.3). Subnets of two
+/// addresses have neither (RFC 3021).
+fn check_host(address: IpAddr, own: Vip) -> Result<(), PlacementError> {
+    let subnet = Prefix::new(own.address, own.prefix);
+    let (IpAddr::V4(found), IpAddr::V4(first)) = (address, subnet.address) else { return Ok(()) };
+    let hosts = u32::MAX.checked_shr(own.prefix.into()).unwrap_or(0);
+    let kind = match found.to_bits() {
+        bits if bits == first.to_bits() => "network",
+        bits if bits == first.to_bits() | hosts => "broadcast",
+        _ => return Ok(()),
+    };
+    if hosts > 1 { Err(PlacementError::NoHost { address, kind, subnet }) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -133,7 +151,13 @@ mod tests {
     #[test]
     fn interface_and_prefix_follow_the_selector() {
         let interfaces = [interface(2, "eth0"), interface(3, "eth1")];
-        let addresses = [own(2, "192.0.2.1", 24), own(3, "198.51.100.1", 25), own(3, "fd00::1", 64)];
+        let addresses = [
+            own(2, "192.0.2.1", 24),
+            own(2, "10.77.1.1", 16),
+            own(2, "203.0.113.2", 31),
+            own(3, "198.51.100.1", 25),
+            own(3, "fd00::1", 64),
+        ];
         let named = |name: &str| InterfaceSelector::Named(name.into());
         let subnet = |name: &str| InterfaceSelector::OfSubnet(name.into());
         let table = [
@@ -149,6 +173,21 @@ mod tests {
                 Err("no subnet of interface eth1 contains 192.0.2.9"),
             ),
             ("192.0.2.9", PrefixLength::Fixed(32), named("eth7"), Err("there is no interface eth7")),
+            (
+                "10.77.255.255",
+                PrefixLength::Fixed(32),
+                named("eth1"),
+                Err("10.77.255.255 is the broadcast address of this host's subnet 10.77.0.0/16"),
+            ),
+            (
+                "10.77.0.0",
+                PrefixLength::OfSubnet,
+                subnet("eth0"),
+                Err("10.77.0.0 is the network address of this host's subnet 10.77.0.0/16"),
+            ),
+            ("10.77.2.255", PrefixLength::Fixed(32), named("eth0"), Ok((2, 32))),
+            ("203.0.113.3", PrefixLength::OfSubnet, named("eth0"), Ok((2, 31))),
+            ("fd00::", PrefixLength::Fixed(128), named("eth1"), Ok((3, 128))),
         ];
         for (address, prefix, interface, expected) in table {
             let spec = AddressSpec { address: address.parse().unwrap(), prefix, interface };
