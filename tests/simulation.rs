@@ -24,7 +24,7 @@ use kube_vip::election::record::{Acquired, Write};
 use kube_vip::election::{Elector, LeaderElectionRecord, LeaseObject, Settings};
 use kube_vip::model::{ActualAddress, BootTime, IfIndex, Vip};
 use kube_vip::model::{ClaimSource, Health, Role};
-use kube_vip::reconcile::desired::{Inputs, desired};
+use kube_vip::reconcile::desired::{Inputs, PlacedGroup, desired};
 use kube_vip::reconcile::diff::{Action, Actual, plan};
 
 const LEASE: Duration = Duration::from_secs(5);
@@ -670,9 +670,14 @@ impl World {
             routes: Vec::new(),
             aggregates: Vec::new(),
             quiet: false,
-            groups: vec![(a.elector.role(now), [(IfIndex(2), vip())].into())],
+            groups: vec![PlacedGroup {
+                role: a.elector.role(now),
+                elected: true,
+                addresses: [(IfIndex(2), vip())].into(),
+            }],
             succeeded: a.succeeded.clone(),
             preserve: false,
+            adopted_lifetime: LEASE,
         };
         let address = a.address.map(|expiry| ActualAddress {
             interface: IfIndex(2),

@@ -18,6 +18,8 @@ pub struct Options {
     pub interface: String,
     /// See [`Inputs::preserve`](super::desired::Inputs).
     pub preserve: bool,
+    /// See [`Inputs::adopted_lifetime`](super::desired::Inputs).
+    pub adopted_lifetime: Duration,
     /// Do not probe for IPv6 addresses.
     pub skip_dad: bool,
     /// Global scope on `lo`.

@@ -10,8 +10,7 @@ use crate::model::{BootTime, IfIndex, Prefix, Role, Roles, RouteAttributes, Rout
 /// Everything that the desired state depends on. One value; the latest wins.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inputs {
-    /// This host's role in each VIP group, and the group's addresses by interface.
-    pub groups: Vec<(Role, BTreeSet<(IfIndex, Vip)>)>,
+    pub groups: Vec<PlacedGroup>,
     /// This host's role in each VIP group, and the group's routes.
     pub routes: Vec<(Role, Arc<Routes>)>,
     /// Aggregates of plain routes.
@@ -23,6 +22,18 @@ pub struct Inputs {
     /// Whether an IPv4 address may stay, without announcements, after the claim expired and until the kernel drops it
     /// (`vip_preserve_on_leadership_loss`).
     pub preserve: bool,
+    /// What an infinite lifetime of an elected group's address becomes until this host's role is known.
+    pub adopted_lifetime: Duration,
+}
+
+/// A VIP group on this host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlacedGroup {
+    pub role: Role,
+    /// By a Lease: its addresses are on one host.
+    pub elected: bool,
+    /// By interface.
+    pub addresses: BTreeSet<(IfIndex, Vip)>,
 }
 
 /// The desired state of this host.
@@ -38,11 +49,13 @@ pub struct Desired {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Presence {
-    /// Kept if present: neither added, extended nor announced.
-    Draining {
-        /// Suppress the kernel's responses to ARP and ND.
-        silent: bool,
+    /// Of an earlier process: kept if present, neither added, extended nor announced.
+    Adopted {
+        /// What an infinite lifetime becomes: without one the address would stay for as long as no API server answers.
+        lifetime: Option<Duration>,
     },
+    /// Kept if present, with the kernel's responses to ARP and ND suppressed: neither added, extended nor announced.
+    Draining,
     /// Configured and announced while the claim is valid.
     Active {
         /// The kernel must drop it before then.
@@ -59,9 +72,9 @@ pub const DRAIN_TAIL: Duration = Duration::from_millis(200);
 pub fn desired(inputs: &Inputs, now: BootTime) -> Desired {
     let mut desired = Desired { quiet: inputs.quiet, ..Desired::default() };
     desired.routes = aggregated(routes(inputs, now), &inputs.aggregates);
-    for (role, addresses) in &inputs.groups {
-        for (interface, vip) in addresses {
-            let Some(presence) = presence(inputs, role, vip, now) else { continue };
+    for group in &inputs.groups {
+        for (interface, vip) in &group.addresses {
+            let Some(presence) = presence(inputs, group, vip, now) else { continue };
             // An address in two groups is active if it is in either.
             let entry = desired.addresses.entry((*interface, *vip)).or_insert(presence);
             *entry = presence.max(*entry);
@@ -123,20 +136,22 @@ fn aggregated(mut routes: Routes, aggregates: &[Prefix]) -> Routes {
     routes
 }
 
-fn presence(inputs: &Inputs, role: &Role, vip: &Vip, now: BootTime) -> Option<Presence> {
-    if let Some(claim) = role.claim(now) {
+fn presence(inputs: &Inputs, group: &PlacedGroup, vip: &Vip, now: BootTime) -> Option<Presence> {
+    if let Some(claim) = group.role.claim(now) {
         return Some(Presence::Active { fence_until: claim.fence_until, valid_until: claim.valid_until });
     }
-    match role {
-        Role::Starting => Some(Presence::Draining { silent: false }),
+    match &group.role {
+        Role::Starting => {
+            Some(Presence::Adopted { lifetime: group.elected.then_some(inputs.adopted_lifetime) })
+        }
         Role::HandingOver { until } if now < *until && !inputs.succeeded.contains(&vip.address) => {
-            Some(Presence::Draining { silent: true })
+            Some(Presence::Draining)
         }
         // An IPv6 address would fail the next holder's duplicate address detection.
         Role::Follower { fence_until: Some(fence_until), .. }
             if now < *fence_until && inputs.preserve && vip.address.is_ipv4() =>
         {
-            Some(Presence::Draining { silent: true })
+            Some(Presence::Draining)
         }
         _ => None,
     }
@@ -158,11 +173,12 @@ mod tests {
         let addresses = vips.map(|vip| (IfIndex(2), vip)).into();
         let routes = vips.map(|vip| (Prefix::host(vip.address), Arc::default())).into();
         Inputs {
-            groups: vec![(role.clone(), addresses)],
+            groups: vec![PlacedGroup { role: role.clone(), elected: true, addresses }],
             routes: vec![(role, Arc::new(routes))],
             aggregates: Vec::new(),
             succeeded: BTreeSet::new(),
             preserve: false,
+            adopted_lifetime: Duration::from_millis(3700),
             quiet: false,
         }
     }
@@ -193,14 +209,19 @@ mod tests {
 
     #[test]
     fn addresses_of_an_earlier_process_stay_while_starting() {
-        let kept = Presence::Draining { silent: false };
-        assert_eq!(presences(&inputs(Role::Starting), at(0)), [kept, kept]);
+        let mut inputs = inputs(Role::Starting);
+        let limited = Presence::Adopted { lifetime: Some(Duration::from_millis(3700)) };
+        assert_eq!(presences(&inputs, at(0)), [limited, limited]);
+        // Without an election no other host waits for the address.
+        inputs.groups[0].elected = false;
+        let kept = Presence::Adopted { lifetime: None };
+        assert_eq!(presences(&inputs, at(0)), [kept, kept]);
     }
 
     #[test]
     fn a_hand_over_keeps_an_address_silently_until_the_successor_has_it() {
         let mut inputs = inputs(Role::HandingOver { until: at(500) });
-        let kept = Presence::Draining { silent: true };
+        let kept = Presence::Draining;
         assert_eq!(presences(&inputs, at(499)), [kept, kept]);
         inputs.succeeded.insert("192.0.2.1".parse().unwrap());
         assert_eq!(presences(&inputs, at(499)), [kept]);
@@ -211,7 +232,7 @@ mod tests {
     fn preserving_keeps_ipv4_alone_and_only_until_the_fence() {
         let role = Role::Follower { holder: None, fence_until: Some(at(4700)) };
         let preserving = Inputs { preserve: true, ..inputs(role.clone()) };
-        assert_eq!(presences(&preserving, at(4699)), [Presence::Draining { silent: true }]);
+        assert_eq!(presences(&preserving, at(4699)), [Presence::Draining]);
         assert_eq!(presences(&preserving, at(4700)), []);
         assert_eq!(presences(&inputs(role), at(4699)), []);
     }

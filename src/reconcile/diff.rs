@@ -102,14 +102,11 @@ pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
     let blocked: BTreeSet<IpAddr> = plan.foreign.iter().map(|(_, vip)| vip.address).collect();
 
     let hold = holdable(desired, &blocked, &ours, now);
-    let draining = desired.addresses.iter().filter_map(|(key, presence)| match presence {
-        Presence::Draining { silent } => Some((*key, *silent)),
-        Presence::Active { .. } => None,
-    });
-    let keep: BTreeMap<(IfIndex, Vip), bool> = draining.collect();
+    let inactive = desired.addresses.iter().filter(|(_, it)| !matches!(it, Presence::Active { .. }));
+    let keep: BTreeMap<(IfIndex, Vip), Presence> = inactive.map(|(key, it)| (*key, *it)).collect();
     let silent: BTreeSet<(IfIndex, IpAddr)> = keep
         .iter()
-        .filter(|(_, silent)| **silent)
+        .filter(|(_, presence)| **presence == Presence::Draining)
         .map(|((interface, vip), _)| (*interface, vip.address))
         .collect();
 
@@ -138,6 +135,7 @@ pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
             plan.actions.push(Action::Unsuppress { address });
         }
     }
+    plan.actions.extend(limits(&keep, &present, now));
     let mut announce = Vec::new();
     for (&(interface, vip), &(seconds, fence_until, valid_until)) in &hold {
         let missing = !present.contains_key(&(interface, vip));
@@ -162,6 +160,23 @@ pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
     plan
 }
 
+/// Gives addresses of an earlier process a lifetime that have none.
+fn limits(
+    keep: &BTreeMap<(IfIndex, Vip), Presence>,
+    present: &BTreeMap<(IfIndex, Vip), Option<Duration>>,
+    now: BootTime,
+) -> impl Iterator<Item = Action> {
+    keep.iter().filter_map(move |(key, presence)| match presence {
+        Presence::Adopted { lifetime: Some(lifetime) } if present.get(key) == Some(&None) => {
+            let (interface, vip) = *key;
+            let seconds = whole_seconds(*lifetime);
+            let until = now + Duration::from_secs(seconds.into());
+            Some(Action::Hold { interface, vip, seconds, until, missing: false })
+        }
+        _ => None,
+    })
+}
+
 /// The active addresses that can be held, each with the whole seconds until its fence, the fence, and the end of the claim.
 ///
 /// Where it is too late for another second, one that is there stays until its claim or its lifetime ends.
@@ -175,7 +190,7 @@ fn holdable(
     let there: BTreeSet<(IfIndex, Vip)> = there.collect();
     let active = desired.addresses.iter().filter_map(|(key, presence)| match presence {
         Presence::Active { fence_until, valid_until } => Some((*key, *fence_until, *valid_until)),
-        Presence::Draining { .. } => None,
+        Presence::Adopted { .. } | Presence::Draining => None,
     });
     let free = active.filter(|((_, vip), ..)| !blocked.contains(&vip.address));
     let hold = free.filter_map(|(key, fence_until, valid_until)| {
@@ -453,8 +468,7 @@ mod tests {
     #[test]
     fn a_hand_over_suppresses_responses_until_the_address_is_removed() {
         let key = (ETH0, vip(A));
-        let leaving =
-            Desired { addresses: [(key, Presence::Draining { silent: true })].into(), ..Desired::default() };
+        let leaving = Desired { addresses: [(key, Presence::Draining)].into(), ..Desired::default() };
         let address = vip(A).address;
         let mut actual = holding(A, 4010, 4);
         let first = plan(&leaving, &actual, at(10));
@@ -473,13 +487,19 @@ mod tests {
     }
 
     #[test]
-    fn a_draining_address_is_neither_added_nor_extended() {
-        let key = (ETH0, vip(A));
-        let kept =
-            Desired { addresses: [(key, Presence::Draining { silent: false })].into(), ..Desired::default() };
-        assert_eq!(plan(&kept, &managing(&[A]), at(10)), Plan::default());
-        let mut actual = managing(&[A]);
-        actual.addresses.push(on_interface(A, 2));
-        assert_eq!(plan(&kept, &actual, at(10)), Plan::default());
+    fn an_adopted_address_is_neither_added_nor_extended_but_gets_a_lifetime_once() {
+        for lifetime in [None, Some(Duration::from_millis(3700))] {
+            let presence = Presence::Adopted { lifetime };
+            let kept = Desired { addresses: [((ETH0, vip(A)), presence)].into(), ..Desired::default() };
+            assert_eq!(plan(&kept, &managing(&[A]), at(10)), Plan::default());
+            let mut actual = managing(&[A]);
+            actual.addresses.push(on_interface(A, 2));
+            assert_eq!(plan(&kept, &actual, at(10)), Plan::default());
+            actual.addresses[0].valid_for = None;
+            let hold =
+                Action::Hold { interface: ETH0, vip: vip(A), seconds: 3, until: at(3010), missing: false };
+            let expected: &[Action] = if lifetime.is_some() { &[hold] } else { &[] };
+            assert_eq!(plan(&kept, &actual, at(10)).actions, expected);
+        }
     }
 }

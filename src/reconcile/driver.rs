@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::channels::{Channels, Options};
-use super::desired::{Inputs, desired, next_change};
+use super::desired::{Inputs, PlacedGroup, desired, next_change};
 use super::diff::{self, Action, Actual};
 use super::interfaces::Interfaces;
 use super::moves::Moves;
@@ -265,21 +265,21 @@ impl Driver {
 
     fn inputs(&self, plan: &VipPlan, roles: &Roles) -> Inputs {
         let groups = plan.groups_with_roles(roles);
-        let placed = |group| self.placement.targets.get(group).cloned().unwrap_or_default();
+        let placed = |(id, _, role): (&GroupId, _, &Role)| PlacedGroup {
+            role: role.clone(),
+            elected: matches!(id, GroupId::Lease(_)),
+            addresses: self.placement.targets.get(id).cloned().unwrap_or_default(),
+        };
         let routes = groups.clone().filter(|(_, group, _)| !group.routes.is_empty());
         Inputs {
-            groups: groups.map(|(id, _, role)| (role.clone(), placed(id))).collect(),
+            groups: groups.map(placed).collect(),
             routes: routes.map(|(_, group, role)| (role.clone(), group.routes.clone())).collect(),
             aggregates: self.options.aggregates.clone(),
             succeeded: self.succeeded.clone(),
             preserve: self.options.preserve,
+            adopted_lifetime: self.options.adopted_lifetime,
             quiet: self.options.quiet,
         }
-    }
-
-    fn conflicts_are_published(&self) -> bool {
-        let known = self.conflicts.iter().map(|(address, (host, _))| (address, host));
-        known.eq(&self.channels.outcome.borrow().conflicts)
     }
 
     pub(super) fn failed(&mut self, error: &NetlinkError) {

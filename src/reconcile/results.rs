@@ -22,6 +22,11 @@ impl Driver {
         });
     }
 
+    pub(super) fn conflicts_are_published(&self) -> bool {
+        let known = self.conflicts.iter().map(|(address, (host, _))| (address, host));
+        known.eq(&self.channels.outcome.borrow().conflicts)
+    }
+
     /// Publishes the held addresses, and what blocks others.
     pub(super) fn publish(&mut self, foreign: &BTreeSet<Vip>) {
         self.published = true;

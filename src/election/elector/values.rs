@@ -47,6 +47,12 @@ impl Settings {
         if room > FENCE_MARGIN { FENCE_MARGIN } else { SHORT_FENCE_MARGIN }
     }
 
+    /// Lifetime of addresses of an earlier process until the Lease is read: another host may acquire it one duration after the
+    /// last renewal, which was before this process began.
+    pub fn adopted_lifetime(&self) -> Duration {
+        self.lease_duration.saturating_sub(self.fence_margin())
+    }
+
     /// Time without a renewal after which a holder is likely to have failed. The Leases of a failed host expire within a
     /// retry period of each other: all of them are overdue before the first, valid for `duration`, expires.
     pub fn overdue(&self, duration: Duration) -> Duration {
