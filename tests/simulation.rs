@@ -25,7 +25,7 @@ use kube_vip::election::{Elector, LeaderElectionRecord, LeaseObject, Settings};
 use kube_vip::model::{ActualAddress, BootTime, IfIndex, Vip};
 use kube_vip::model::{ClaimSource, Health, Role};
 use kube_vip::reconcile::desired::{Inputs, PlacedGroup, desired};
-use kube_vip::reconcile::diff::{Action, Actual, plan};
+use kube_vip::reconcile::diff::{Action, Actual, lifetime, plan};
 
 const LEASE: Duration = Duration::from_secs(5);
 const RENEW: Duration = Duration::from_secs(3);
@@ -703,7 +703,8 @@ impl World {
                 Action::Suppress { .. } => a.silenced = true,
                 Action::Unsuppress { .. } => a.silenced = false,
                 Action::Remove { .. } => a.address = None,
-                Action::Hold { seconds, until, .. } => {
+                Action::Hold { fence_until, .. } => {
+                    let Some((seconds, until)) = lifetime(fence_until, now) else { continue };
                     a.address = Some(self.now + u64::from(seconds) * 1_000_000 + lateness);
                     a.fences.insert((IfIndex(2), vip()), until);
                 }

@@ -68,10 +68,8 @@ pub enum Action {
     Hold {
         interface: IfIndex,
         vip: Vip,
-        /// Valid lifetime in whole seconds.
-        seconds: u32,
-        /// The kernel drops it then.
-        until: BootTime,
+        /// See [`lifetime`].
+        fence_until: BootTime,
         /// The address is not configured yet.
         missing: bool,
     },
@@ -150,7 +148,7 @@ pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
         // An infinite lifetime is not extended.
         let settled = seconds == 0 || (seconds == FOREVER && applied.is_some() && current.is_none());
         if missing || (!settled && (!agrees || (!lasts && gains))) {
-            plan.actions.push(Action::Hold { interface, vip, seconds, until, missing });
+            plan.actions.push(Action::Hold { interface, vip, fence_until, missing });
         }
         if !desired.quiet && (missing || !actual.announcing.contains(&(interface, vip.address))) {
             announce.push(Action::Announce { interface, address: vip.address });
@@ -169,9 +167,7 @@ fn limits(
     keep.iter().filter_map(move |(key, presence)| match presence {
         Presence::Adopted { lifetime: Some(lifetime) } if present.get(key) == Some(&None) => {
             let (interface, vip) = *key;
-            let seconds = whole_seconds(*lifetime);
-            let until = now + Duration::from_secs(seconds.into());
-            Some(Action::Hold { interface, vip, seconds, until, missing: false })
+            Some(Action::Hold { interface, vip, fence_until: now + *lifetime, missing: false })
         }
         _ => None,
     })
@@ -212,6 +208,13 @@ fn in_the_way(foreign: Vec<&ActualAddress>, desired: &Desired, actual: &Actual) 
             || targets.contains(&(address.interface, address.vip.address))
     };
     foreign.into_iter().filter(excludes).map(|address| (address.interface, address.vip)).collect()
+}
+
+/// The valid lifetime in seconds of an address that the kernel must drop before its fence, and the end of that lifetime. None
+/// where no whole second is left.
+pub fn lifetime(fence_until: BootTime, now: BootTime) -> Option<(u32, BootTime)> {
+    let seconds = whole_seconds(fence_until.since(now));
+    (seconds > 0).then(|| (seconds, now + Duration::from_secs(seconds.into())))
 }
 
 /// The kernel counts lifetimes in whole seconds; rounding up would outlive the fence.
@@ -280,13 +283,8 @@ mod tests {
     #[test]
     fn a_gain_adds_before_it_announces() {
         let plan = plan(&held(&[A, B], 4700), &managing(&[A, B]), at(10));
-        let hold = |text| Action::Hold {
-            interface: ETH0,
-            vip: vip(text),
-            seconds: 4,
-            until: at(4010),
-            missing: true,
-        };
+        let hold =
+            |text| Action::Hold { interface: ETH0, vip: vip(text), fence_until: at(4700), missing: true };
         let announce = |text| Action::Announce { interface: ETH0, address: vip(text).address };
         assert_eq!(plan.actions, [hold(A), hold(B), announce(A), announce(B)]);
     }
@@ -298,12 +296,14 @@ mod tests {
         let quiet =
             Desired { addresses: [((ETH0, vip(A)), presence)].into(), quiet: true, ..Desired::default() };
         let first = plan(&quiet, &managing(&[A]), at(10));
-        let [Action::Hold { seconds: FOREVER, until, missing: true, .. }] = first.actions.as_slice() else {
+        let [Action::Hold { fence_until, missing: true, .. }] = first.actions.as_slice() else {
             panic!("{first:?}")
         };
+        let (seconds, until) = lifetime(*fence_until, at(10)).unwrap();
+        assert_eq!(seconds, FOREVER);
         let mut actual = managing(&[A]);
         actual.addresses.push(ActualAddress { valid_for: None, ..on_interface(A, 0) });
-        actual.fences.insert((ETH0, vip(A)), *until);
+        actual.fences.insert((ETH0, vip(A)), until);
         assert_eq!(plan(&quiet, &actual, at(60_000)), Plan::default());
         actual.addresses[0].valid_for = Some(Duration::from_secs(9));
         assert_eq!(plan(&quiet, &actual, at(60_000)).actions.len(), 1);
@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn a_renewed_claim_extends_the_lifetime_without_a_new_announcement() {
         let plan = plan(&held(&[A], 6700), &holding(A, 4010, 2), at(2010));
-        let hold = Action::Hold { interface: ETH0, vip: vip(A), seconds: 4, until: at(6010), missing: false };
+        let hold = Action::Hold { interface: ETH0, vip: vip(A), fence_until: at(6700), missing: false };
         assert_eq!(plan.actions, [hold]);
     }
 
@@ -349,17 +349,18 @@ mod tests {
     #[test]
     fn a_lifetime_beyond_the_fence_is_shortened() {
         let plan = plan(&held(&[A], 4700), &holding(A, 6000, 5), at(1000));
-        let hold = Action::Hold { interface: ETH0, vip: vip(A), seconds: 3, until: at(4000), missing: false };
+        let hold = Action::Hold { interface: ETH0, vip: vip(A), fence_until: at(4700), missing: false };
         assert_eq!(plan.actions, [hold]);
     }
 
     #[test]
     fn the_lifetime_never_outlives_the_fence() {
-        for millis in (0..4700).step_by(50) {
-            for action in plan(&held(&[A], 4700), &managing(&[A]), at(millis)).actions {
-                if let Action::Hold { seconds, .. } = action {
-                    assert!(at(millis) + Duration::from_secs(seconds.into()) <= at(4700));
+        for millis in (0..4800).step_by(50) {
+            match lifetime(at(4700), at(millis)) {
+                Some((seconds, until)) => {
+                    assert!(until <= at(4700) && until == at(millis) + Duration::from_secs(seconds.into()));
                 }
+                None => assert!(millis > 3700),
             }
         }
     }
@@ -496,8 +497,7 @@ mod tests {
             actual.addresses.push(on_interface(A, 2));
             assert_eq!(plan(&kept, &actual, at(10)), Plan::default());
             actual.addresses[0].valid_for = None;
-            let hold =
-                Action::Hold { interface: ETH0, vip: vip(A), seconds: 3, until: at(3010), missing: false };
+            let hold = Action::Hold { interface: ETH0, vip: vip(A), fence_until: at(3710), missing: false };
             let expected: &[Action] = if lifetime.is_some() { &[hold] } else { &[] };
             assert_eq!(plan(&kept, &actual, at(10)).actions, expected);
         }

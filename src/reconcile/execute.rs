@@ -1,13 +1,24 @@
 //! Executes the actions of a plan, and announces.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::diff::Action;
+use super::diff::{Action, lifetime};
 use super::driver::Driver;
-use crate::announce::schedule;
+use crate::announce::schedule::{self, Target};
 use crate::model::{BootTime, IfIndex, Vip};
-use crate::net::netlink::{Hold, Scope};
+use crate::net::netlink::{BATCH, Hold, Scope};
 use crate::net::{clock, nft};
+
+/// An address to configure.
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    /// Its lifetime is set when it is sent.
+    hold: Hold,
+    fence_until: BootTime,
+    /// It is not configured yet.
+    missing: bool,
+}
 
 impl Driver {
     /// Executes the actions kind by kind, in the order of the plan; all of one kind are one request to the kernel.
@@ -23,12 +34,12 @@ impl Driver {
                 Action::Suppress { address, .. } => suppressed.push(address),
                 Action::Remove { interface, vip } => removals.push((interface, vip)),
                 Action::Unsuppress { address } => restored.push(address),
-                Action::Hold { interface, vip, seconds, until, missing } => {
+                Action::Hold { interface, vip, fence_until, missing } => {
                     let group = self.placement.owners.get(&vip.address);
                     let control_plane = group.is_some_and(|group| self.options.control_plane.contains(group));
                     let tag = self.options.tags.of(control_plane);
-                    let hold = Hold { interface, vip, seconds, scope: self.scope(interface), tag };
-                    holds.push((hold, until, missing));
+                    let hold = Hold { interface, vip, seconds: 0, scope: self.scope(interface), tag };
+                    holds.push(Pending { hold, fence_until, missing });
                 }
                 Action::Announce { interface, address } => announcements.push((interface, address)),
             }
@@ -42,9 +53,9 @@ impl Driver {
             tracing::debug!(%error, "cannot restore the kernel's replies");
         }
         self.actual.suppressed.retain(|address| !restored.contains(address));
-        self.hold(holds);
+        let absent = self.hold(&holds);
         let now = clock::now();
-        for target in announcements {
+        for target in announcements.into_iter().filter(|target| !absent.contains(target)) {
             self.schedule.handle_input(now, schedule::Input::Start(target));
         }
     }
@@ -61,12 +72,16 @@ impl Driver {
         }
     }
 
-    /// Configures addresses, each with the moment at which the kernel drops it, and whether it was missing.
-    fn hold(&mut self, holds: Vec<(Hold, BootTime, bool)>) {
-        let requests: Vec<Hold> = holds.iter().map(|(hold, ..)| *hold).collect();
-        for ((hold, until, missing), result) in holds.into_iter().zip(self.netlink.hold(&requests)) {
+    /// Configures addresses. Returns those that were missing and still are.
+    fn hold(&mut self, holds: &[Pending]) -> BTreeSet<Target> {
+        let mut absent = BTreeSet::new();
+        let results = send_in_chunks(holds, clock::now, |chunk| self.netlink.hold(chunk));
+        for (Pending { hold, missing, .. }, result) in holds.iter().copied().zip(results) {
+            if missing && !matches!(result, Some(Ok(_))) {
+                absent.insert((hold.interface, hold.vip.address));
+            }
             match result {
-                Ok(()) => {
+                Some(Ok(until)) => {
                     let before = self.actual.fences.insert((hold.interface, hold.vip), until);
                     if missing {
                         let repaired = before.is_some_and(|before| clock::now() < before);
@@ -77,9 +92,11 @@ impl Driver {
                         );
                     }
                 }
-                Err(error) => self.failed(&error),
+                Some(Err(error)) => self.failed(&error),
+                None => {}
             }
         }
+        absent
     }
 
     fn scope(&self, interface: IfIndex) -> Scope {
@@ -110,6 +127,73 @@ impl Driver {
                     format!("cannot announce {address} on {}: {error}", self.interfaces.name(interface));
                 self.report(&text);
             }
+        }
+    }
+}
+
+/// Sends addresses to the kernel, each with the lifetime that is left when its chunk is sent: what comes before takes time. Returns
+/// when the kernel drops an address, or why it could not be configured; none where no whole second was left.
+fn send_in_chunks<E>(
+    pending: &[Pending],
+    clock: impl Fn() -> BootTime,
+    send: impl Fn(&[Hold]) -> Vec<Result<(), E>>,
+) -> Vec<Option<Result<BootTime, E>>> {
+    let mut results = Vec::with_capacity(pending.len());
+    for chunk in pending.chunks(BATCH) {
+        let now = clock();
+        let lifetimes: Vec<_> = chunk.iter().map(|it| lifetime(it.fence_until, now)).collect();
+        let holds = chunk.iter().zip(&lifetimes);
+        let holds =
+            holds.filter_map(|(it, lifetime)| Some(Hold { seconds: lifetime.as_ref()?.0, ..it.hold }));
+        let mut sent = send(&holds.collect::<Vec<_>>()).into_iter();
+        let result = lifetimes.into_iter().map(|lifetime| {
+            let (_, until) = lifetime?;
+            Some(sent.next()?.map(|()| until))
+        });
+        results.extend(result);
+    }
+    results
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::time::Duration;
+
+    use super::*;
+
+    fn at(millis: u64) -> BootTime {
+        BootTime::from_boot(Duration::from_millis(millis))
+    }
+
+    fn pending(number: u8) -> Pending {
+        let vip = Vip::host([192, 0, 2, number].into());
+        let hold = Hold { interface: IfIndex(2), vip, seconds: 0, scope: Scope::Global, tag: 248 };
+        Pending { hold, fence_until: at(3700), missing: true }
+    }
+
+    /// Each chunk takes 1.5 s.
+    #[test]
+    fn a_lifetime_is_what_is_left_when_its_chunk_is_sent() {
+        let all: Vec<Pending> = (0..=250).map(pending).collect();
+        let (millis, sent) = (Cell::new(0), RefCell::new(Vec::new()));
+        let send = |chunk: &[Hold]| -> Vec<Result<(), &'static str>> {
+            millis.set(millis.get() + 1500);
+            sent.borrow_mut().push(chunk.iter().map(|hold| hold.seconds).collect::<Vec<_>>());
+            // The kernel rejects one of the second chunk.
+            let rejected = Vip::host([192, 0, 2, 150].into());
+            chunk.iter().map(|hold| if hold.vip == rejected { Err("rejected") } else { Ok(()) }).collect()
+        };
+        let results = send_in_chunks(&all, || at(millis.get()), send);
+        assert_eq!(sent.into_inner(), [vec![3; 100], vec![2; 100], vec![]]);
+        for (number, result) in results.into_iter().enumerate() {
+            let expected = match number {
+                0..100 => Some(Ok(at(3000))),
+                150 => Some(Err("rejected")),
+                100..200 => Some(Ok(at(3500))),
+                _ => None,
+            };
+            assert_eq!(result, expected, "{number}");
         }
     }
 }

@@ -17,6 +17,7 @@ use rtnetlink::packet_route::route::{RouteHeader, RouteMessage};
 use rtnetlink::sys::SocketAddr;
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 
+pub use self::requests::BATCH;
 pub use self::writer::{Hold, NetlinkWriter, Scope};
 use crate::model::route::Table;
 use crate::model::{ActualAddress, Family, IfIndex, Interface, Tags};

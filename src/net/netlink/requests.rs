@@ -10,7 +10,7 @@ use crate::net::kernel_socket::KernelSocket;
 use crate::net::sys::filter_dumps;
 
 /// Requests in one system call: their acknowledgements have to fit into the socket's buffer.
-const BATCH: usize = 100;
+pub const BATCH: usize = 100;
 /// Length of `struct nlmsghdr`.
 const HEADER: usize = 16;
 const NLMSG_ERROR: u16 = 2;
