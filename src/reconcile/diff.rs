@@ -51,10 +51,10 @@ pub enum Action {
         interface: IfIndex,
         address: IpAddr,
     },
-    /// Suppress the kernel's responses to ARP and ND for an address that is still configured.
+    /// Suppress the kernel's responses to ARP and ND for an address that is still configured; remove it where that fails.
     Suppress {
         interface: IfIndex,
-        address: IpAddr,
+        vip: Vip,
     },
     Remove {
         interface: IfIndex,
@@ -102,30 +102,25 @@ pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
     let hold = holdable(desired, &blocked, &ours, now);
     let inactive = desired.addresses.iter().filter(|(_, it)| !matches!(it, Presence::Active { .. }));
     let keep: BTreeMap<(IfIndex, Vip), Presence> = inactive.map(|(key, it)| (*key, *it)).collect();
-    let silent: BTreeSet<(IfIndex, IpAddr)> = keep
-        .iter()
-        .filter(|(_, presence)| **presence == Presence::Draining)
-        .map(|((interface, vip), _)| (*interface, vip.address))
-        .collect();
-
     let held: BTreeSet<(IfIndex, IpAddr)> =
         hold.keys().map(|(interface, vip)| (*interface, vip.address)).collect();
     let withdrawn = actual.announcing.iter().filter(|target| !held.contains(target));
     plan.actions.extend(withdrawn.map(|&(interface, address)| Action::Withdraw { interface, address }));
-    for &(interface, address) in &silent {
-        if !actual.suppressed.contains(&address) {
-            plan.actions.push(Action::Suppress { interface, address });
+    let stays = |address: &&&ActualAddress| {
+        let key = address.key();
+        !address.dad_failed && (hold.contains_key(&key) || keep.contains_key(&key))
+    };
+    let (staying, leaving): (Vec<_>, Vec<_>) = ours.iter().partition(stays);
+    let present: BTreeMap<(IfIndex, Vip), Option<Duration>> =
+        staying.iter().map(|address| (address.key(), address.valid_for)).collect();
+    // Where routes lead to an address no neighbour asks for it.
+    for (&(interface, vip), presence) in keep.iter().filter(|(key, _)| present.contains_key(key)) {
+        if *presence == Presence::Draining && !desired.quiet && !actual.suppressed.contains(&vip.address) {
+            plan.actions.push(Action::Suppress { interface, vip });
         }
     }
-    let mut present = BTreeMap::new();
-    for address in &ours {
-        let key = (address.interface, address.vip);
-        if address.dad_failed || !(hold.contains_key(&key) || keep.contains_key(&key)) {
-            plan.actions.push(Action::Remove { interface: address.interface, vip: address.vip });
-        } else {
-            present.insert(key, address.valid_for);
-        }
-    }
+    let removals = leaving.iter().map(|it| Action::Remove { interface: it.interface, vip: it.vip });
+    plan.actions.extend(removals);
     let kept: BTreeSet<IpAddr> = keep.keys().map(|(_, vip)| vip.address).collect();
     for &address in &actual.suppressed {
         // A draining address stays as it is: its suppression may be an earlier process's.
@@ -475,7 +470,10 @@ mod tests {
         let first = plan(&leaving, &actual, at(10));
         assert_eq!(
             first.actions,
-            [Action::Withdraw { interface: ETH0, address }, Action::Suppress { interface: ETH0, address }]
+            [
+                Action::Withdraw { interface: ETH0, address },
+                Action::Suppress { interface: ETH0, vip: vip(A) }
+            ]
         );
         actual.announcing.clear();
         actual.suppressed.insert(address);
@@ -485,6 +483,19 @@ mod tests {
             last.actions,
             [Action::Remove { interface: ETH0, vip: vip(A) }, Action::Unsuppress { address }]
         );
+    }
+
+    #[test]
+    fn only_an_address_that_is_here_and_announced_is_suppressed() {
+        let leaving =
+            Desired { addresses: [((ETH0, vip(A)), Presence::Draining)].into(), ..Desired::default() };
+        let mut actual = managing(&[A]);
+        // It could not be suppressed, and was removed.
+        assert_eq!(plan(&leaving, &actual, at(10)), Plan::default());
+        actual.addresses.push(on_interface(A, 4));
+        assert_eq!(plan(&leaving, &actual, at(10)).actions.len(), 1);
+        // Routers may need it until they have converged.
+        assert_eq!(plan(&Desired { quiet: true, ..leaving }, &actual, at(10)), Plan::default());
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub struct Driver {
     /// When to reconcile again because an action failed.
     pub(super) retry_at: Option<BootTime>,
     pub(super) problem: LogOnChange,
+    /// Why replies cannot be suppressed.
+    pub(super) suppression: LogOnChange,
 }
 
 enum Wake {
@@ -109,6 +111,7 @@ impl Driver {
             next_change: None,
             retry_at: None,
             problem: LogOnChange::default(),
+            suppression: LogOnChange::default(),
         }
     }
 

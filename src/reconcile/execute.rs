@@ -31,7 +31,7 @@ impl Driver {
                 Action::Withdraw { interface, address } => {
                     self.schedule.handle_input(now, schedule::Input::Stop((interface, address)));
                 }
-                Action::Suppress { address, .. } => suppressed.push(address),
+                Action::Suppress { interface, vip } => suppressed.push((interface, vip)),
                 Action::Remove { interface, vip } => removals.push((interface, vip)),
                 Action::Unsuppress { address } => restored.push(address),
                 Action::Hold { interface, vip, fence_until, missing } => {
@@ -44,10 +44,7 @@ impl Driver {
                 Action::Announce { interface, address } => announcements.push((interface, address)),
             }
         }
-        if let Err(error) = nft::suppress_replies(&suppressed) {
-            tracing::debug!(%error, "cannot suppress the kernel's replies");
-        }
-        self.actual.suppressed.extend(suppressed);
+        removals.extend(self.suppress(&suppressed));
         self.remove(&removals);
         if let Err(error) = nft::restore_replies(&restored) {
             tracing::debug!(%error, "cannot restore the kernel's replies");
@@ -58,6 +55,25 @@ impl Driver {
         for target in announcements.into_iter().filter(|target| !absent.contains(target)) {
             self.schedule.handle_input(now, schedule::Input::Start(target));
         }
+    }
+
+    /// Suppresses the kernel's replies. Returns the addresses for which that fails: while this host replies for them, no other
+    /// host can take them over, so they are removed first (break before make).
+    fn suppress(&mut self, draining: &[(IfIndex, Vip)]) -> Vec<(IfIndex, Vip)> {
+        let addresses: Vec<IpAddr> = draining.iter().map(|(_, vip)| vip.address).collect();
+        let failures = nft::suppress_replies(&addresses);
+        let (removed, suppressed) = split(draining, &failures);
+        self.actual.suppressed.extend(suppressed);
+        if let Some((error, _)) = failures.first()
+            && self.suppression.set(error.to_string())
+        {
+            tracing::warn!(
+                %error,
+                "cannot suppress replies to ARP and ND: addresses are removed before the next node has them, and packets are \
+                 lost in between; does this kernel have nf_tables for the families arp and ip6?"
+            );
+        }
+        removed
     }
 
     fn remove(&mut self, removals: &[(IfIndex, Vip)]) {
@@ -131,6 +147,17 @@ impl Driver {
     }
 }
 
+/// Splits addresses into those for which suppression failed, to be removed, and the others.
+fn split<E>(
+    draining: &[(IfIndex, Vip)],
+    failures: &[(E, Vec<IpAddr>)],
+) -> (Vec<(IfIndex, Vip)>, BTreeSet<IpAddr>) {
+    let failed: BTreeSet<IpAddr> = failures.iter().flat_map(|(_, addresses)| addresses).copied().collect();
+    let (removed, suppressed): (Vec<_>, Vec<_>) =
+        draining.iter().copied().partition(|(_, vip)| failed.contains(&vip.address));
+    (removed, suppressed.into_iter().map(|(_, vip)| vip.address).collect())
+}
+
 /// Sends addresses to the kernel, each with the lifetime that is left when its chunk is sent: what comes before takes time. Returns
 /// when the kernel drops an address, or why it could not be configured; none where no whole second was left.
 fn send_in_chunks<E>(
@@ -170,6 +197,17 @@ mod tests {
         let vip = Vip::host([192, 0, 2, number].into());
         let hold = Hold { interface: IfIndex(2), vip, seconds: 0, scope: Scope::Global, tag: 248 };
         Pending { hold, fence_until: at(3700), missing: true }
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_suppressed_is_removed() {
+        let on = |address: &str| (IfIndex(2), Vip::host(address.parse().unwrap()));
+        let [v4, v6] = ["192.0.2.1", "2001:db8::1"].map(on);
+        // The kernel has no nf_tables for ARP.
+        let (removed, suppressed) = split(&[v4, v6], &[("no arp", vec![v4.1.address])]);
+        assert_eq!((removed, suppressed), (vec![v4], [v6.1.address].into()));
+        let none: [((), Vec<IpAddr>); 0] = [];
+        assert_eq!(split(&[v4], &none), (vec![], [v4.1.address].into()));
     }
 
     /// Each chunk takes 1.5 s.

@@ -11,10 +11,12 @@
 //!   }                                              }
 //!   chain answers {                                chain answers {
 //!     type filter hook output priority filter;       type filter hook output priority filter;
-//!     arp operation reply                            ip6 nexthdr icmpv6 icmpv6 type nd-neighbor-advert
-//!       arp saddr ip @addresses drop                   @th,64,128 @addresses drop
-//!   }                                              }
-//! }                                              }
+//!     arp hlen 6 arp plen 4 arp operation reply      ip6 nexthdr icmpv6 icmpv6 type nd-neighbor-advert
+//!       @nh,112,32 @addresses drop                     @th,64,128 @addresses drop
+//!     arp hlen 20 arp plen 4 arp operation reply     }
+//!       @nh,224,32 @addresses drop                 }
+//!   }
+//! }
 //! ```
 
 mod wire;
@@ -34,21 +36,32 @@ const TIMEOUT_MILLIS: u64 = 60_000;
 /// Addresses in one message, which has to stay below 64 KiB.
 const CHUNK: usize = 500;
 
-/// Suppresses replies about these addresses for a minute.
-///
-/// # Errors
-/// For instance if the kernel lacks nf_tables for a family.
-pub fn suppress_replies(addresses: &[IpAddr]) -> std::io::Result<()> {
+/// Suppresses replies about these addresses for a minute. Returns the addresses for which that fails, for instance because the
+/// kernel lacks nf_tables for their family.
+pub fn suppress_replies(addresses: &[IpAddr]) -> Vec<(std::io::Error, Vec<IpAddr>)> {
+    suppress(addresses, transact)
+}
+
+fn suppress(
+    addresses: &[IpAddr],
+    transact: impl Fn(&[Vec<u8>]) -> std::io::Result<()>,
+) -> Vec<(std::io::Error, Vec<IpAddr>)> {
+    let mut failures = Vec::new();
     for (family, members) in by_family(addresses) {
         match transact(&create(family)) {
-            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
-            result => result?,
+            Err(error) if error.raw_os_error() != Some(libc::EEXIST) => {
+                failures.push((error, members));
+                continue;
+            }
+            _ => {}
         }
         for chunk in members.chunks(CHUNK) {
-            transact(&[add_elements(family, chunk)])?;
+            if let Err(error) = transact(&[add_elements(family, chunk)]) {
+                failures.push((error, chunk.to_vec()));
+            }
         }
     }
-    Ok(())
+    failures
 }
 
 /// Permits replies about these addresses again. An address that was not suppressed counts as success.
@@ -98,8 +111,8 @@ fn by_family(addresses: &[IpAddr]) -> Vec<(Family, Vec<IpAddr>)> {
     [(V4, v4), (V6, v6)].into_iter().filter(|(_, members)| !members.is_empty()).collect()
 }
 
-/// The table with its set, chain and rule. Fails as a whole with EEXIST where the table exists.
-fn create(family: Family) -> [Vec<u8>; 4] {
+/// The table with its set, chain and rules. Fails as a whole with EEXIST where the table exists.
+fn create(family: Family) -> Vec<Vec<u8>> {
     let set = [
         text(NFTA_SET_TABLE, TABLE),
         text(NFTA_SET_NAME, SET),
@@ -115,38 +128,46 @@ fn create(family: Family) -> [Vec<u8>; 4] {
         nested(NFTA_CHAIN_HOOK, &hook),
         text(NFTA_CHAIN_TYPE, "filter"),
     ];
-    let rule = [
-        text(NFTA_RULE_TABLE, TABLE),
-        text(NFTA_RULE_CHAIN, CHAIN),
-        nested(NFTA_RULE_EXPRESSIONS, &drop_replies(family)),
-    ];
-    [
+    let rule = |replies: Vec<Vec<u8>>| {
+        let expressions = [replies, vec![require_member(SET), drop_packet()]].concat();
+        let rule = [
+            text(NFTA_RULE_TABLE, TABLE),
+            text(NFTA_RULE_CHAIN, CHAIN),
+            nested(NFTA_RULE_EXPRESSIONS, &expressions),
+        ];
+        message(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, family.number, &rule)
+    };
+    let table = vec![
         message(NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, family.number, &[text(NFTA_TABLE_NAME, TABLE)]),
         message(NFT_MSG_NEWSET, NLM_F_CREATE, family.number, &set),
         message(NFT_MSG_NEWCHAIN, NLM_F_CREATE, family.number, &chain),
-        message(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, family.number, &rule),
-    ]
+    ];
+    table.into_iter().chain(replies(family).into_iter().map(rule)).collect()
 }
 
-fn drop_replies(family: Family) -> Vec<Vec<u8>> {
-    let address = if family.number == NFPROTO_ARP {
-        // ARP over Ethernet: operation 2 (reply) at offset 6, the sender's address behind 8 + 6 bytes.
-        vec![
-            load(NFT_PAYLOAD_NETWORK_HEADER, 6, 2),
-            require(&[0, 2]),
-            load(NFT_PAYLOAD_NETWORK_HEADER, 14, 4),
-        ]
+/// Expressions that match a reply and load its address.
+fn replies(family: Family) -> Vec<Vec<Vec<u8>>> {
+    if family.number == NFPROTO_ARP {
+        // Lengths of hardware and protocol addresses and operation 2 (reply) from offset 4; the sender's protocol address
+        // behind 8 bytes and its hardware address, of Ethernet or InfiniBand.
+        let of_length = |length: u8| {
+            vec![
+                load(NFT_PAYLOAD_NETWORK_HEADER, 4, 4),
+                require(&[length, 4, 0, 2]),
+                load(NFT_PAYLOAD_NETWORK_HEADER, 8 + u32::from(length), 4),
+            ]
+        };
+        [6, 20].map(of_length).into()
     } else {
         // Next header 58 (ICMPv6), type 136 (Neighbor Advertisement), the target behind 8 bytes.
-        vec![
+        vec![vec![
             load(NFT_PAYLOAD_NETWORK_HEADER, 6, 1),
             require(&[58]),
             load(NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1),
             require(&[136]),
             load(NFT_PAYLOAD_TRANSPORT_HEADER, 8, 16),
-        ]
-    };
-    [address, vec![require_member(SET), drop_packet()]].concat()
+        ]]
+    }
 }
 
 fn add_elements(family: Family, addresses: &[IpAddr]) -> Vec<u8> {
