@@ -121,13 +121,13 @@ pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
     }
     let removals = leaving.iter().map(|it| Action::Remove { interface: it.interface, vip: it.vip });
     plan.actions.extend(removals);
-    let kept: BTreeSet<IpAddr> = keep.keys().map(|(_, vip)| vip.address).collect();
-    for &address in &actual.suppressed {
-        // A draining address stays as it is: its suppression may be an earlier process's.
-        if !kept.contains(&address) {
-            plan.actions.push(Action::Unsuppress { address });
-        }
-    }
+    // A draining address stays as it is. One that is removed may be here still if that fails: the next look shows it.
+    let draining = keep.keys().map(|(_, vip)| vip.address);
+    let removed = leaving.iter().map(|address| address.vip.address);
+    let active: BTreeSet<IpAddr> = hold.keys().map(|(_, vip)| vip.address).collect();
+    let kept: BTreeSet<IpAddr> = draining.chain(removed).filter(|it| !active.contains(it)).collect();
+    let restored = actual.suppressed.iter().filter(|address| !kept.contains(address));
+    plan.actions.extend(restored.map(|address| Action::Unsuppress { address: *address }));
     plan.actions.extend(limits(&keep, &present, now));
     let mut announce = Vec::new();
     for (&(interface, vip), &(seconds, fence_until, valid_until)) in &hold {
@@ -478,11 +478,16 @@ mod tests {
         actual.announcing.clear();
         actual.suppressed.insert(address);
         assert_eq!(plan(&leaving, &actual, at(20)), Plan::default());
-        let last = plan(&Desired::default(), &actual, at(30));
-        assert_eq!(
-            last.actions,
-            [Action::Remove { interface: ETH0, vip: vip(A) }, Action::Unsuppress { address }]
-        );
+        // While the removal fails, the kernel would reply again.
+        for millis in [30, 230] {
+            let removal = plan(&Desired::default(), &actual, at(millis));
+            assert_eq!(removal.actions, [Action::Remove { interface: ETH0, vip: vip(A) }]);
+        }
+        let again = plan(&held(&[A], 4700), &actual, at(30)).actions;
+        assert_eq!(again, [Action::Unsuppress { address }, Action::Announce { interface: ETH0, address }]);
+        actual.addresses.clear();
+        let last = plan(&Desired::default(), &actual, at(240));
+        assert_eq!(last.actions, [Action::Unsuppress { address }]);
     }
 
     #[test]

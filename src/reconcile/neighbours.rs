@@ -13,8 +13,7 @@ use crate::conflict::{ConflictDetector, FrameKind, NeighborFrame, Output, Preset
 use crate::election::elections;
 use crate::election::elector::{Input, SegmentRequest};
 use crate::model::interface::hardware_text;
-use crate::model::{ClaimSource, Role};
-use crate::model::{GroupId, IfIndex};
+use crate::model::{BootTime, ClaimSource, GroupId, IfIndex, Role};
 use crate::net::clock;
 use crate::reconcile::desired::{Desired, Presence};
 
@@ -25,6 +24,28 @@ const CONFLICT_HOLD: Duration = Duration::from_secs(60);
 
 /// Detectors by address.
 pub(super) type Detectors = BTreeMap<Target, ConflictDetector>;
+
+/// What a frame of another host about a planned address means for this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Announcement {
+    /// The next holder has the address.
+    OfSuccessor,
+    /// The other host announces what this host may hold now.
+    AgainstClaim(ClaimSource),
+    /// No announcement, or none that concerns this host.
+    Other,
+}
+
+impl Announcement {
+    /// The claim is checked here, where it is used: an address is not defended after its end.
+    fn of(kind: FrameKind, role: &Role, now: BootTime) -> Self {
+        match role {
+            _ if kind != FrameKind::Announcement => Self::Other,
+            Role::HandingOver { .. } => Self::OfSuccessor,
+            role => role.claim(now).map_or(Self::Other, |claim| Self::AgainstClaim(claim.source)),
+        }
+    }
+}
 
 impl Driver {
     fn targets(&self, group: &GroupId) -> Vec<Target> {
@@ -153,20 +174,20 @@ impl Driver {
         if self.channels.plan.borrow().is_of_own_lease(*address, mac) {
             return false;
         }
-        match (kind, self.role(&group)) {
-            (FrameKind::Announcement, Role::HandingOver { .. }) => {
+        match Announcement::of(*kind, &self.role(&group), clock::now()) {
+            Announcement::OfSuccessor => {
                 self.succeeded.insert(*address);
                 if self.targets(&group).iter().all(|(_, address)| self.succeeded.contains(address)) {
                     self.command(&group, Input::Succeeded);
                 }
                 return true;
             }
-            (FrameKind::Announcement, Role::Leader(claim))
+            Announcement::AgainstClaim(source)
                 if self.detectors.contains_key(&target) || self.schedule.contains(target) =>
             {
-                return self.handle_conflict(&group, claim.source, target, frame);
+                return self.handle_conflict(&group, source, target, frame);
             }
-            _ => {}
+            Announcement::AgainstClaim(_) | Announcement::Other => {}
         }
         let Some(detectors) = self.probes.get_mut(&group) else { return false };
         let Some(detector) = detectors.iter_mut().find(|((_, probed), _)| probed == address) else {
@@ -242,4 +263,32 @@ fn step(detectors: &mut Detectors, interfaces: &Interfaces) -> bool {
 /// Addresses that other hosts have, each with the host's hardware address.
 pub(super) fn lasting_conflicts(detectors: &Detectors) -> impl Iterator<Item = (Target, &[u8])> {
     detectors.iter().filter_map(|(target, detector)| Some((*target, detector.lasting_conflict()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Claim;
+
+    #[test]
+    fn an_address_is_defended_while_the_claim_is_valid() {
+        let at = |seconds| BootTime::from_boot(Duration::from_secs(seconds));
+        let source = ClaimSource::Lease;
+        let leader = Role::Leader(Claim { since: at(0), valid_until: at(3), fence_until: at(4), source });
+        let leaving = Role::HandingOver { until: at(1) };
+        for (role, now, expected) in [
+            (&leader, 2, Announcement::AgainstClaim(source)),
+            (&leader, 3, Announcement::Other),
+            (&leaving, 2, Announcement::OfSuccessor),
+            (&Role::Starting, 2, Announcement::Other),
+            (&Role::FOLLOWER, 2, Announcement::Other),
+        ] {
+            assert_eq!(
+                Announcement::of(FrameKind::Announcement, role, at(now)),
+                expected,
+                "{role:?} at {now}"
+            );
+            assert_eq!(Announcement::of(FrameKind::Probe, role, at(now)), Announcement::Other);
+        }
+    }
 }

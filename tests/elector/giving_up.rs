@@ -143,6 +143,37 @@ fn a_drained_host_stays_away() {
     assert_eq!(script.outputs(), [put(ME, 9)]);
 }
 
+/// Otherwise other hosts wait for the expiry of a Lease that no host renews.
+#[test]
+fn a_drained_host_releases_the_lease_as_soon_as_it_can_be_written() {
+    let failed = LeaseResponse::Failed { retry_after: None };
+    for failure in [failed, LeaseResponse::Rejected, LeaseResponse::Forbidden, LeaseResponse::Conflict] {
+        let mut script = holder();
+        script.tell_at(5500, Input::Drain(DrainReason::Operator));
+        let mut released = None;
+        for millis in (5500..12_000).step_by(20) {
+            script.wait_until(millis);
+            for asked in script.outputs() {
+                let response = match asked {
+                    Asked::Read => LeaseResponse::Object(lease(ME, 8)),
+                    asked if asked != put("", 8) => {
+                        assert_eq!(asked, Asked::RenewWatch, "{failure:?} at {millis}");
+                        continue;
+                    }
+                    // The hand-over and the claim are over by then.
+                    _ if millis < 8500 => failure.clone(),
+                    _ => LeaseResponse::Object(lease("", 9)),
+                };
+                released = matches!(&response, LeaseResponse::Object(it) if it.record.holder.is_empty())
+                    .then_some(millis);
+                script.answer(millis, millis, response);
+            }
+        }
+        assert!(released.is_some_and(|at| at < 9500), "{failure:?}: {released:?}");
+        assert_eq!(script.role(), Role::Follower { holder: None, fence_until: None });
+    }
+}
+
 #[test]
 fn a_lease_that_is_won_after_being_told_to_stay_away_is_given_up() {
     let mut script = Script::new(settings());
