@@ -110,7 +110,7 @@ pub fn plan(desired: &Desired, actual: &Actual, now: BootTime) -> Plan {
         let key = address.key();
         !address.dad_failed && (hold.contains_key(&key) || keep.contains_key(&key))
     };
-    let (staying, leaving): (Vec<_>, Vec<_>) = ours.iter().partition(stays);
+    let (staying, leaving): (Vec<&&ActualAddress>, Vec<_>) = ours.iter().partition(stays);
     let present: BTreeMap<(IfIndex, Vip), Option<Duration>> =
         staying.iter().map(|address| (address.key(), address.valid_for)).collect();
     // Where routes lead to an address no neighbour asks for it.

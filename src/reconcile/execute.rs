@@ -5,10 +5,11 @@ use std::net::IpAddr;
 
 use super::diff::{Action, lifetime};
 use super::driver::Driver;
+use super::placement::is_first_of_subnet;
 use crate::announce::schedule::{self, Target};
 use crate::model::{BootTime, IfIndex, Vip};
 use crate::net::netlink::{BATCH, Hold, Scope};
-use crate::net::{clock, nft};
+use crate::net::{clock, nft, sysctl};
 
 /// An address to configure.
 #[derive(Debug, Clone, Copy)]
@@ -106,6 +107,7 @@ impl Driver {
                             &self.interfaces.name(hold.interface),
                             repaired,
                         );
+                        self.check_order(hold.interface, hold.vip);
                     }
                 }
                 Some(Err(error)) => self.failed(&error),
@@ -113,6 +115,21 @@ impl Driver {
             }
         }
         absent
+    }
+
+    /// Warns where the end of an address would take the host's own with it.
+    fn check_order(&self, interface: IfIndex, vip: Vip) {
+        let name = self.interfaces.name(interface);
+        if is_first_of_subnet(interface, vip, &self.actual.addresses) && !sysctl::promotes_secondaries(&name)
+        {
+            tracing::warn!(
+                address = %vip,
+                interface = name,
+                "the address is the first of its subnet: when it is removed, the kernel removes addresses of the same subnet that \
+                 were added later, such as the host's own; set net.ipv4.conf.{name}.promote_secondaries to 1, or vip_subnet \
+                 to 32"
+            );
+        }
     }
 
     fn scope(&self, interface: IfIndex) -> Scope {

@@ -55,6 +55,14 @@ pub(super) fn place(
     placement
 }
 
+/// Whether an address that is added becomes the first of its subnet. Addresses of the subnet that come later are secondary, and
+/// the kernel drops them with the first, unless it promotes them.
+pub(super) fn is_first_of_subnet(interface: IfIndex, vip: Vip, addresses: &[ActualAddress]) -> bool {
+    let beside = |other: &&ActualAddress| other.interface == interface && other.vip.prefix == vip.prefix;
+    let has_subnet = vip.address.is_ipv4() && vip.covers(vip.address);
+    has_subnet && !addresses.iter().filter(beside).any(|other| other.vip.covers(vip.address))
+}
+
 /// Finds what an earlier process left without a tag: addresses that the plan knows, in the form that the Go program gives
 /// them, and since this process began. What another program adds later is its own.
 pub(super) fn adopt(plan: &VipPlan, placement: &Placement, actual: &mut Actual) {
@@ -183,6 +191,34 @@ mod tests {
             actual.addresses.push(left.clone());
             adopt(&known, &placement, &mut actual);
             assert!(!actual.is_ours(&left));
+        }
+    }
+
+    #[test]
+    fn an_address_is_the_first_of_its_subnet_unless_the_hosts_own_precedes_it() {
+        let on = |interface, address: &str, prefix| ActualAddress {
+            interface: IfIndex(interface),
+            vip: Vip { address: address.parse().unwrap(), prefix },
+            tag: Tag::None,
+            deprecated: false,
+            valid_for: None,
+            dad_failed: false,
+        };
+        for (vip, prefix, own, expected) in [
+            (ADDRESS, 24, vec![], true),
+            (ADDRESS, 24, vec![on(2, "192.0.2.2", 24)], false),
+            (
+                ADDRESS,
+                24,
+                vec![on(3, "192.0.2.2", 24), on(2, "192.0.2.2", 25), on(2, "198.51.100.1", 24)],
+                true,
+            ),
+            // A host route has no subnet, and IPv6 no secondary addresses.
+            (ADDRESS, 32, vec![], false),
+            ("2001:db8::1", 64, vec![], false),
+        ] {
+            let vip = Vip { address: vip.parse().unwrap(), prefix };
+            assert_eq!(is_first_of_subnet(IfIndex(2), vip, &own), expected, "{vip} beside {own:?}");
         }
     }
 

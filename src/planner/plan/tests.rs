@@ -131,7 +131,7 @@ fn an_answer_about_a_leased_address_is_of_this_host_if_it_has_the_clients_hardwa
         last_error: None,
     };
     state.leases.insert(lease, leased);
-    let plan = plan(&PlanContext::example(), &state).take_vip_plan(true);
+    let plan = plan(&PlanContext::example(), &state).take_vip_plan("node-1", true);
     let own = Identity::mac_of("u");
     assert!(plan.is_of_own_lease(address, &own));
     assert!(!plan.is_of_own_lease(address, &[2, 0, 0, 0, 0, 9]));
