@@ -142,7 +142,6 @@ fn unusual(kind: Kind, name: &str) -> Option<String> {
         (_, "prometheus_server") => ":9999".into(),
         (_, "svc_vlans") => "eth0.7".into(),
         (_, "svc_lease_names") => "infra/shared".into(),
-        (_, "svc_allowed_addresses") => "10.0.0.0/16".into(),
         (Kind::Bool, _) => "true".into(),
         (Kind::Int(low, high), _) => (low + 1).max(7).min(high).to_string(),
         (Kind::OneOf(words), _) => (*words.last()?).to_owned(),

@@ -401,7 +401,7 @@ mod tests {
             (&nodes[1..], "n1", Some("and none has an address of this host")),
             (&[], "n1.example.com", None),
         ] {
-            let (mut cache, none) = (Cache::new(BTreeSet::new()), Plan::default());
+            let (mut cache, none) = (Cache::new(&[]), Plan::default());
             cache.apply(at(0), WatchEvent::Nodes(Change::Reset(nodes.to_vec())), &context(), &none);
             let found = cache.node_problem(me, &own);
             assert_eq!(found.is_some(), named.is_some(), "{me}: {found:?}");

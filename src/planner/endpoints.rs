@@ -61,10 +61,13 @@ pub fn of_endpoints(endpoints: OldEndpoints) -> Option<Slice> {
     Some(Slice { service, name: String::new(), family: None, endpoints: endpoints.collect() })
 }
 
+/// The endpoints of a slice; without a family they count for both.
+type OfSlice = (Option<Family>, Vec<Endpoint>);
+
 /// Every Service's endpoints.
 #[derive(Debug, Default)]
 pub struct Endpoints {
-    slices: BTreeMap<ServiceKey, BTreeMap<String, (Option<Family>, Vec<Endpoint>)>>,
+    slices: BTreeMap<ServiceKey, BTreeMap<String, OfSlice>>,
 }
 
 impl Endpoints {

@@ -27,7 +27,7 @@ fn the_bytes_of_each_message() {
         let (add, delete) = (add_elements(family, &[address]), delete_elements(family, &[address]));
         let of_table = ["table", "set", "chain", "rule", "rule"].into_iter().zip(created);
         let of_set = [("add", add), ("delete", delete), ("clear", delete_table(family))];
-        text.extend(of_table.chain(of_set).map(|(what, bytes)| format!("{name} {what}\n{}", hex(bytes))));
+        text.extend(of_table.chain(of_set).map(|(what, bytes)| format!("{name} {what}\n{}", hex(&bytes))));
     }
     assert_eq!(text, include_str!("golden.txt"));
 }
