@@ -18,10 +18,12 @@ use super::decide::ObservedLease;
 use super::elections::{Config, Elections, Input, Output};
 use super::elector::{self, LeaseRequest};
 use super::lease_watch::LeaseWatch;
+use super::record::MANAGED_BY;
 use super::request::{self, lease_object};
+use super::watches::Scope;
 use super::{LeaseMetadata, Observer};
 use crate::cluster::Api;
-use crate::cluster::watch::watch_objects;
+use crate::cluster::watch::{watch_objects, within};
 use crate::model::{BootTime, Candidacy, CandidacyKind, GroupId, Health, LeaseName, Role};
 use crate::net::clock::{self, Timer};
 use crate::watch_ext;
@@ -38,7 +40,10 @@ pub struct Driver {
     candidacies: BTreeMap<GroupId, Candidacy>,
     in_flight: FuturesUnordered<InFlight>,
     cancel: BTreeMap<LeaseName, AbortHandle>,
-    watches: JoinSet<()>,
+    /// Of primary Leases.
+    lease_watches: JoinSet<()>,
+    /// Of many Leases, each with its task, which ends when it is dropped.
+    watches: BTreeMap<Scope, JoinSet<()>>,
     /// Of watches.
     events: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     restart: BTreeMap<LeaseName, mpsc::Sender<()>>,
@@ -63,7 +68,8 @@ impl Driver {
             candidacies: BTreeMap::new(),
             in_flight: FuturesUnordered::new(),
             cancel: BTreeMap::new(),
-            watches: JoinSet::new(),
+            lease_watches: JoinSet::new(),
+            watches: BTreeMap::new(),
             events: (events_in, events),
             restart: BTreeMap::new(),
             watching: BTreeMap::new(),
@@ -139,7 +145,8 @@ impl Driver {
             }
             // A full queue means that the main loop has stopped.
             Output::Segment(group, request) => drop(self.channels.segment.try_send((group, request))),
-            Output::WatchNamespace(namespace) => self.watch_namespace(namespace),
+            Output::Watch(scope) => self.watch(scope),
+            Output::Unwatch(scope) => drop(self.watches.remove(&scope)),
             Output::WatchLease(lease) => self.watch_lease(lease),
             Output::RestartWatch(lease) => {
                 // A full queue means that a restart is already requested.
@@ -159,29 +166,34 @@ impl Driver {
         let (cancel, registration) = AbortHandle::new_pair();
         self.cancel.insert(lease.clone(), cancel);
         let (api, observer) = (self.api.clone(), self.observer.clone());
-        let response = request::send(api, lease.clone(), self.request_timeout, observer, request);
+        let group = GroupId::Lease(lease.clone());
+        let owner = self.channels.plan.borrow().groups.get(&group).and_then(|group| group.owner.clone());
+        let response = request::send(api, lease.clone(), owner, self.request_timeout, observer, request);
         let input = async move { Input::Elector(lease, response.await) };
         self.in_flight.push(Box::pin(Abortable::new(input, registration)));
     }
 
-    fn watch_namespace(&mut self, namespace: String) {
+    fn watch(&mut self, scope: Scope) {
         let convert = |lease: Lease| {
             let meta = &lease.metadata;
             let name = LeaseName { namespace: meta.namespace.clone()?, name: meta.name.clone()? };
             Some((name, Box::new(lease_object(lease))))
         };
-        let select = {
-            let namespace = namespace.clone();
-            move |client| kube::Api::<Lease>::namespaced(client, &namespace)
+        let (namespace, config) = match &scope {
+            Scope::Namespace(namespace) => (Some(namespace.clone()), watcher::Config::default()),
+            Scope::Labelled => {
+                let (label, value) = MANAGED_BY;
+                (None, watcher::Config::default().labels(&format!("{label}={value}")))
+            }
         };
-        self.watches.spawn(watch_objects(
-            self.api.clone(),
-            select,
-            watcher::Config::default(),
-            convert,
-            move |change| Input::Leases(namespace.clone(), change),
-            self.events.0.clone(),
-        ));
+        let select = move |client| within(client, namespace.as_deref());
+        let wrap = {
+            let scope = scope.clone();
+            move |change| Input::Leases(scope.clone(), change)
+        };
+        let mut task = JoinSet::new();
+        task.spawn(watch_objects(self.api.clone(), select, config, convert, wrap, self.events.0.clone()));
+        self.watches.insert(scope, task);
     }
 
     fn watch_lease(&mut self, lease: LeaseName) {
@@ -193,14 +205,16 @@ impl Driver {
             events: self.events.0.clone(),
             request_timeout: self.request_timeout,
         };
-        self.watches.spawn(watch.run(restart_out));
+        self.lease_watches.spawn(watch.run(restart_out));
     }
 
     fn publish(&mut self, group: GroupId, role: Option<Role>) {
         let now = clock::now();
         let before = self.channels.roles.borrow().get(&group).cloned().unwrap_or_default();
-        if let (GroupId::Lease(lease), Some(role)) = (&group, &role) {
-            self.observe(lease, &before, role, now);
+        match (&group, &role) {
+            (GroupId::Lease(lease), Some(role)) => self.observe(lease, &before, role, now),
+            (GroupId::Lease(lease), None) => drop(self.cancel.remove(lease)),
+            _ => {}
         }
         self.channels.roles.send_if_modified(|roles| match role {
             Some(role) => roles.insert(group, role.clone()).as_ref() != Some(&role),

@@ -1,4 +1,4 @@
-//! Which host holds each Lease of the watched namespaces.
+//! Which host holds each Lease that the plan depends on.
 //!
 //! Expiry is measured by this host's clock, from the moment a record was first observed in its present form.
 
@@ -6,11 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Settings;
 use super::record::LeaseObject;
+use super::watches::Scope;
 use crate::model::{BootTime, Holder, LeaseName};
 
-/// Every Lease of the watched namespaces.
+/// The Leases of candidacies, and all those of a namespace with memberships: others are not kept, however many there are.
 #[derive(Debug, Default)]
 pub struct Holders {
+    candidacies: BTreeSet<LeaseName>,
+    /// Namespaces whose Leases show the members of a Lease group.
+    memberships: BTreeSet<String>,
     leases: BTreeMap<LeaseName, (LeaseObject, BootTime)>,
     /// When the next holder is overdue, or its Lease expires.
     next_change: Option<BootTime>,
@@ -25,6 +29,15 @@ impl Holders {
         self.next_change
     }
 
+    /// Keeps these Leases, and forgets all others. True if there were any.
+    pub fn follow(&mut self, candidacies: BTreeSet<LeaseName>, memberships: BTreeSet<String>) -> bool {
+        (self.candidacies, self.memberships) = (candidacies, memberships);
+        let before = self.leases.len();
+        let (candidacies, memberships) = (&self.candidacies, &self.memberships);
+        self.leases.retain(|lease, _| is_followed(candidacies, memberships, lease));
+        self.leases.len() != before
+    }
+
     /// Records a Lease. True if that changes the result of [`Self::current`].
     pub fn observe(
         &mut self,
@@ -33,6 +46,9 @@ impl Holders {
         settings: &Settings,
         now: BootTime,
     ) -> bool {
+        if !is_followed(&self.candidacies, &self.memberships, &lease) {
+            return false;
+        }
         let Some((before, since)) = self.leases.get_mut(&lease) else {
             self.leases.insert(lease, (object, now));
             return true;
@@ -47,13 +63,14 @@ impl Holders {
         other || (renewed && overdue)
     }
 
-    pub fn remove(&mut self, lease: &LeaseName) {
-        self.leases.remove(lease);
+    /// True if it was known.
+    pub fn remove(&mut self, lease: &LeaseName) -> bool {
+        self.leases.remove(lease).is_some()
     }
 
-    /// Forgets all Leases of a namespace but these.
-    pub fn retain(&mut self, namespace: &str, listed: &BTreeSet<LeaseName>) {
-        self.leases.retain(|lease, _| lease.namespace != namespace || listed.contains(lease));
+    /// Forgets the Leases of a watch that are not listed.
+    pub fn retain(&mut self, scope: &Scope, is_listed: impl Fn(&LeaseName) -> bool) {
+        self.leases.retain(|lease, _| !scope.contains(lease) || is_listed(lease));
     }
 
     /// The holders of all unexpired Leases at `now`; computes [`Self::next_change`] anew.
@@ -73,4 +90,8 @@ impl Holders {
         }
         holders
     }
+}
+
+fn is_followed(candidacies: &BTreeSet<LeaseName>, memberships: &BTreeSet<String>, lease: &LeaseName) -> bool {
+    candidacies.contains(lease) || memberships.contains(&lease.namespace)
 }

@@ -2,8 +2,8 @@
 //!
 //! `record` is the Lease as client-go reads and writes it, `decide` derives from it what this host may do, `elector` is the
 //! state machine of one election. `anycast` takes its place where every node advertises, `host_health` combines what makes
-//! this host a worse candidate. `elections` has all of them, and is pure; `driver` connects it to the API server (`request`,
-//! `lease_watch`), to the planner and to the main loop.
+//! this host a worse candidate. `elections` has all of them, and is pure; `watches` decides which Leases it follows.
+//! `driver` connects it to the API server (`request`, `lease_watch`), to the planner and to the main loop.
 //! The rest of the program sees a [`Role`](crate::model::Role).
 
 pub mod anycast;
@@ -22,6 +22,7 @@ pub mod record;
 pub mod reporter;
 pub mod request;
 pub mod status;
+pub mod watches;
 
 use std::collections::BTreeMap;
 

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+/// The label of our Leases: they are found by it in all namespaces.
+pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "kube-vip");
+
 /// A time of day as written into a Lease, in microseconds since 1970. Never compared with this host's clock.
 pub type WallTime = i64;
 
@@ -55,6 +58,12 @@ impl LeaseObject {
     /// The `resourceVersion`, as a number where it is one (Kubernetes 1.35 and later promise that).
     pub fn version(&self) -> Option<u64> {
         self.meta.resource_version.as_deref().and_then(|version| version.parse().ok())
+    }
+
+    /// Whether it has [`MANAGED_BY`].
+    pub fn is_labelled(&self) -> bool {
+        let (name, value) = MANAGED_BY;
+        self.meta.labels.iter().any(|labels| labels.get(name).is_some_and(|found| found == value))
     }
 
     /// Whether `other` is an older state. The store has one counter, so this holds across deletion and creation.

@@ -5,23 +5,27 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use kube::api::PostParams;
 use tokio::time::timeout;
 
 use super::elector::{Input, LeaseRequest, LeaseResponse};
 use super::observer::{FailedCall, FailureReason, Observer};
-use super::record::{Acquired, LeaderElectionRecord, LeaseObject, WallTime, Write};
+use super::record::{Acquired, LeaderElectionRecord, LeaseObject, MANAGED_BY, WallTime, Write};
 use crate::cluster::{Api, ApiClient};
-use crate::model::LeaseName;
+use crate::model::{LeaseName, LeaseOwner};
 use crate::net::clock;
 
 const NO_RESPONSE: LeaseResponse = LeaseResponse::Failed { retry_after: None };
 
 /// Sends a request with a timeout. It starts when the future is first polled; the input has the start time.
+///
+/// A Lease that it creates belongs to `owner`. An existing one is left as it is: where the admission plugin
+/// OwnerReferencesPermissionEnforcement is on, changing its owner needs the right to delete it.
 pub async fn send(
     api: Arc<Api>,
     lease: LeaseName,
+    owner: Option<LeaseOwner>,
     limit: Duration,
     observer: Arc<dyn Observer>,
     call: LeaseRequest,
@@ -41,7 +45,7 @@ pub async fn send(
         }
     };
     let creating = matches!(call, LeaseRequest::Create(_));
-    let (response, reason, why) = match timeout(limit, perform(&chosen, &lease, call, wall)).await {
+    let (response, reason, why) = match timeout(limit, perform(&chosen, &lease, owner, call, wall).await {
         Ok(Ok(stored)) => {
             observer.call_succeeded(verb);
             return Input::Response { started, renewed, response: LeaseResponse::Object(Box::new(stored)) };
@@ -69,6 +73,7 @@ pub async fn send(
 async fn perform(
     chosen: &ApiClient,
     lease: &LeaseName,
+    owner: Option<LeaseOwner>,
     call: LeaseRequest,
     wall: Timestamp,
 ) -> Result<LeaseObject, kube::Error> {
@@ -76,8 +81,7 @@ async fn perform(
     let stored = match call {
         LeaseRequest::Read => leases.get(&lease.name).await?,
         LeaseRequest::Create(write) => {
-            let meta = ObjectMeta { name: Some(lease.name.clone()), ..ObjectMeta::default() };
-            leases.create(&PostParams::default(), &object(write, meta, wall)).await?
+            leases.create(&PostParams::default(), &object(write, new_metadata(lease, owner), wall)).await?
         }
         LeaseRequest::Replace { write, meta } => {
             leases.replace(&lease.name, &PostParams::default(), &object(write, *meta, wall)).await?
@@ -86,8 +90,25 @@ async fn perform(
     Ok(lease_object(stored))
 }
 
-/// The Lease that a write makes. `renewTime` is `now`.
-fn object(write: Write, metadata: ObjectMeta, now: Timestamp) -> Lease {
+/// The metadata of a Lease to create.
+fn new_metadata(lease: &LeaseName, owner: Option<LeaseOwner>) -> ObjectMeta {
+    let reference = |LeaseOwner { service, uid }| OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Service".to_owned(),
+        name: service,
+        uid,
+        controller: Some(false),
+        // `true` would need a right on the finalizers of Services.
+        block_owner_deletion: Some(false),
+    };
+    let owner_references = owner.map(|owner| vec![reference(owner)]);
+    ObjectMeta { name: Some(lease.name.clone()), owner_references, ..ObjectMeta::default() }
+}
+
+/// The Lease that a write makes: with our label, unless another program manages it. `renewTime` is `now`.
+fn object(write: Write, mut metadata: ObjectMeta, now: Timestamp) -> Lease {
+    let (label, value) = MANAGED_BY;
+    metadata.labels.get_or_insert_default().entry(label.to_owned()).or_insert_with(|| value.to_owned());
     let acquired = match write.acquired {
         Acquired::Now => Some(now),
         Acquired::Keep(before) => before.and_then(|wall| Timestamp::from_microsecond(wall).ok()),
@@ -170,5 +191,35 @@ mod tests {
             let error = kube::Error::Api(Box::new(Status { code, ..Status::failure("", "") }));
             assert_eq!(response_of(&error, creating).0, expected, "{code}");
         }
+    }
+
+    #[test]
+    fn every_write_labels_the_lease_unless_another_program_manages_it() {
+        let labels = |meta| object(Write::release(&LeaderElectionRecord::default()), meta, Timestamp::UNIX_EPOCH).metadata.labels;
+        let expected = |value: &str| Some([(MANAGED_BY.0.to_owned(), value.to_owned())].into());
+        assert_eq!(labels(ObjectMeta::default()), expected("kube-vip"));
+        assert_eq!(
+            labels(ObjectMeta { labels: expected("Helm"), ..ObjectMeta::default() }),
+            expected("Helm")
+        );
+        let unlabelled = LeaseObject::default();
+        let labelled = LeaseObject {
+            meta: ObjectMeta { labels: expected("kube-vip"), ..ObjectMeta::default() },
+            ..unlabelled.clone()
+        };
+        assert!(labelled.is_labelled() && !unlabelled.is_labelled());
+    }
+
+    #[test]
+    fn a_lease_that_stands_for_a_service_belongs_to_it() {
+        let lease = LeaseName { namespace: "shop".into(), name: "kubevip-web".into() };
+        let owner = LeaseOwner { service: "web".into(), uid: "an UID".into() };
+        let references = new_metadata(&lease, Some(owner)).owner_references.unwrap();
+        assert_eq!(
+            serde_json::to_value(references).unwrap(),
+            serde_json::json!([{ "apiVersion": "v1", "kind": "Service", "name": "web", "uid": "an UID",
+                "controller": false, "blockOwnerDeletion": false }])
+        );
+        assert_eq!(new_metadata(&lease, None).owner_references, None);
     }
 }

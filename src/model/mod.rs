@@ -36,7 +36,7 @@ pub use host_use::HostUse;
 pub use interface::{IfIndex, Interface};
 pub use lease::LeaseName;
 pub use log_on_change::LogOnChange;
-pub use plan::{GroupPlan, Roles, VipPlan};
+pub use plan::{GroupPlan, LeaseOwner, Roles, VipPlan};
 pub use prefix::Prefix;
 pub use role::{Candidacy, CandidacyKind, Claim, ClaimSource, Health, Holder, Role};
 pub use route::{AdvertisedRoutes, RouteAttributes, Routes};

@@ -13,11 +13,20 @@ use super::{GroupId, Routes};
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GroupPlan {
     pub candidacy: Candidacy,
+    pub owner: Option<LeaseOwner>,
     pub addresses: BTreeSet<AddressSpec>,
     /// Routes that are advertised while this host leads the group.
     pub routes: Arc<Routes>,
     /// Interfaces that the leader needs before it has an address for them.
     pub interfaces: BTreeSet<ManagedInterface>,
+}
+
+/// The one Service that a Lease stands for: the cluster's garbage collector deletes the Lease with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseOwner {
+    /// Its name; its namespace is the Lease's.
+    pub service: String,
+    pub uid: String,
 }
 
 impl GroupPlan {

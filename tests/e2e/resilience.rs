@@ -14,6 +14,7 @@ use crate::services::wait_for_event;
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_lease_name_that_the_api_server_rejects_costs_no_lists", lease_name),
+        trial("a_lease_in_ever_other_namespaces_costs_no_descriptors", lease_namespaces),
         trial("a_status_that_another_controller_overwrites_is_written_seldom", two_writers),
         trial("a_taken_port_and_a_second_agent_end_no_process", two_agents),
         trial("services_alone_are_ready_and_report_their_elections", readiness),
@@ -46,6 +47,29 @@ fn lease_name() -> Outcome {
     let lists = all(&lab)? - before;
     println!("  {lists} lists in 5 s");
     assert!(lists < 60, "{lists} lists");
+    Ok(())
+}
+
+/// The namespaces do not exist: an API server answers a watch of their Leases all the same.
+fn lease_namespaces() -> Outcome {
+    let mut lab = services(&[("svc_election", "true")])?;
+    lab.serve("web", "10.43.0.1")?;
+    lab.start_agents()?;
+    lab.wait_for_status("web", &["10.43.0.1"])?;
+    let pids = [0, 1, 2].map(|host| lab.agent(host).pid());
+    let descriptors = || pids.map(|pid| std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count());
+    let before = descriptors();
+    for number in 1..=100 {
+        lab.annotate("web", json!({ "kube-vip.io/leaseName": format!("n{number}/web") }))?;
+    }
+    lab.annotate("web", json!({ "kube-vip.io/leaseName": null }))?;
+    // A second Service shows that the changes were planned.
+    lab.serve("more", "10.43.0.2")?;
+    lab.wait_for_status("more", &["10.43.0.2"])?;
+    println!("  {before:?} descriptors before, {:?} after", descriptors());
+    wait_for("as many descriptors as before", 20, || {
+        std::iter::zip(before, descriptors()).all(|(before, after)| after <= before + 8).then_some(())
+    })?;
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use crate::model::hash::fnv1a;
 use crate::model::service::TrafficPolicy;
 use crate::model::text::quoted;
 use crate::model::{
-    AddressSpec, Candidacy, CandidacyKind, GroupId, GroupPlan, LeaseName, ServiceKey, ServiceView,
+    AddressSpec, Candidacy, CandidacyKind, GroupId, GroupPlan, LeaseName, LeaseOwner, ServiceKey, ServiceView,
 };
 
 /// Delay between the candidates of a group for a free Lease.
@@ -43,7 +43,7 @@ pub(super) fn elect(context: &PlanContext, state: &ClusterState, plan: &mut Plan
             let addresses = addresses_of(context, state, plan, &by_mode, SERVABLE);
             let resuming = state.has_all(&addresses, &plan.adoptable);
             let candidacy = Candidacy { eligible: true, resuming, ..Candidacy::default() };
-            add_group(context, plan, &by_mode, lease, candidacy, addresses);
+            add_group(context, plan, &by_mode, (lease, None), candidacy, addresses);
         }
         Mode::Groups { base, count, most } => {
             place_in_groups(context, state, plan, &by_mode, (base, *count, *most))
@@ -96,12 +96,13 @@ fn assign_group(plan: &mut Plan, keys: &[ServiceKey], group: &GroupId) {
     }
 }
 
-/// Plans an election of these Services. On the control plane's Lease their addresses join its group.
+/// Plans an election of these Services, on a Lease that has an owner or none. On the control plane's Lease their addresses
+/// join its group.
 fn add_group(
     context: &PlanContext,
     plan: &mut Plan,
     keys: &[ServiceKey],
-    lease: &LeaseName,
+    (lease, owner): (&LeaseName, Option<LeaseOwner>),
     candidacy: Candidacy,
     addresses: BTreeSet<AddressSpec>,
 ) {
@@ -113,14 +114,20 @@ fn add_group(
         None => {
             let planned = plan.groups.entry(group).or_default();
             planned.candidacy = candidacy;
+            planned.owner = owner;
             planned.addresses.extend(addresses);
         }
     }
 }
 
+/// The Lease that is named after a Service.
+fn own_lease(key: &ServiceKey) -> LeaseName {
+    LeaseName { namespace: key.namespace.clone(), name: format!("kubevip-{}", key.name) }
+}
+
 /// The Lease of a Service with an election of its own.
 fn lease_of(key: &ServiceKey, view: &ServiceView) -> LeaseName {
-    let own = || LeaseName { namespace: key.namespace.clone(), name: format!("kubevip-{}", key.name) };
+    let own = || own_lease(key);
     let requested = requested_lease(key, view).filter(|_| view.traffic_policy == TrafficPolicy::Cluster);
     requested.and_then(Result::ok).unwrap_or_else(own)
 }
@@ -173,14 +180,18 @@ fn place_alone(context: &PlanContext, state: &ClusterState, plan: &mut Plan, com
     let lease = |component: &Component| {
         let services = component.iter().filter_map(|key| plan.services.get_key_value(key));
         let (key, oldest) = services.min_by_key(|(key, service)| (service.view.created, *key))?;
-        Some(lease_of(key, &oldest.view))
+        let lease = lease_of(key, &oldest.view);
+        // What is created for a Service that is gone would be deleted at once.
+        let owned = lease == own_lease(key) && !oldest.terminating;
+        let owner = LeaseOwner { service: key.name.clone(), uid: oldest.view.uid.clone() };
+        Some((lease, owned.then_some(owner)))
     };
-    let leases: Vec<Option<LeaseName>> = components.iter().map(lease).collect();
-    let holders = leases.iter().flatten().filter_map(|lease| state.holders.get(lease));
+    let leases: Vec<Option<(LeaseName, Option<LeaseOwner>)>> = components.iter().map(lease).collect();
+    let holders = leases.iter().flatten().filter_map(|(lease, _)| state.holders.get(lease));
     let present: BTreeSet<&str> =
         holders.filter(|holder| holder.is_current).map(|holder| holder.identity.as_str()).collect();
     for (component, lease) in components.iter().zip(leases) {
-        let Some(lease) = lease else { continue };
+        let Some((lease, owner)) = lease else { continue };
         let services = || component.iter().filter_map(|key| plan.services.get(key));
         let servable_here = services().any(|service| service.servable_here);
         let leased = services().any(|service| service.dhcp.is_some());
@@ -205,7 +216,7 @@ fn place_alone(context: &PlanContext, state: &ClusterState, plan: &mut Plan, com
             resuming: state.has_all(&addresses, &plan.adoptable),
             kind: CandidacyKind::Services,
         };
-        add_group(context, plan, component, &lease, candidacy, addresses);
+        add_group(context, plan, component, (&lease, owner), candidacy, addresses);
     }
 }
 
@@ -253,7 +264,7 @@ fn place_in_groups(
         let delay = GROUP_STEP * u32::try_from(rank.unwrap_or(0)).unwrap_or(0);
         let resuming = state.has_all(&addresses, &plan.adoptable);
         let candidacy = Candidacy { eligible, delay, resuming, kind: CandidacyKind::Services };
-        add_group(context, plan, &keys, &lease, candidacy, addresses);
+        add_group(context, plan, &keys, (&lease, None), candidacy, addresses);
     }
     let candidacy =
         Candidacy { eligible: true, delay: Duration::ZERO, resuming: true, kind: CandidacyKind::Membership };
@@ -295,7 +306,7 @@ mod tests {
             interface: InterfaceSelector::Named("eth0".into()),
         };
         for last in [1, 2] {
-            add_group(&context, &mut plan, &[], &lease, Candidacy::default(), [spec(last)].into());
+            add_group(&context, &mut plan, &[], (&lease, None), Candidacy::default(), [spec(last)].into());
         }
         assert_eq!(plan.groups[&GroupId::from(lease)].addresses, [spec(1), spec(2)].into());
     }

@@ -6,10 +6,10 @@ use crate::dhcp::fsm::ClientState;
 use crate::dhcp::identity::Identity;
 use crate::dhcp::spec::ClientStatus;
 use crate::mdns::records::requested_name;
-use crate::model::LeaseName;
 use crate::model::annotation::{FORWARD_UPNP, LEASE_NAME, LOAD_BALANCER_IPS, SERVICE_ANNOTATIONS, VIP_HOST};
 use crate::model::node::NodeView;
 use crate::model::service::{Ingress, TrafficPolicy};
+use crate::model::{LeaseName, LeaseOwner};
 use crate::planner::endpoints::{Endpoint, Slice};
 use crate::planner::reserved::Reserved;
 
@@ -197,5 +197,30 @@ fn an_untagged_address_of_this_host_is_adoptable_if_it_was_announced() {
             (plan.adoptable.contains(&address), plan.groups[&group].candidacy.resuming),
             (expected, expected)
         );
+    }
+}
+
+/// Otherwise each Service that ever was leaves a Lease.
+#[test]
+fn the_lease_that_is_named_after_a_service_goes_with_it() {
+    for (name, text, owned) in [
+        ("web", "", true),
+        ("web", "kubevip-web", true),
+        ("web", "kubevip-other", false),
+        ("web", "elsewhere/kubevip-web", false),
+        ("other", "kubevip-web", false),
+    ] {
+        let uid = format!("uid of {name}");
+        let view = ServiceView { uid: uid.clone(), ..view(ADDRESS, &[(LEASE_NAME, text)]) };
+        let mut state = state(vec![(name, view)]);
+        let owner = |state: &ClusterState| {
+            let plan = plan(&PlanContext::example(), state);
+            plan.groups.into_values().next().and_then(|group| group.owner)
+        };
+        let expected = owned.then(|| LeaseOwner { service: name.to_owned(), uid });
+        assert_eq!(owner(&state), expected, "{name} on {text}");
+        // A Lease that is created for a deleted Service is deleted at once.
+        state.terminating.insert(key(name));
+        assert_eq!(owner(&state), None);
     }
 }

@@ -7,6 +7,10 @@
 //!
 //! Contract: ARCHITECTURE.md, "State machines".
 
+mod leases;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -18,6 +22,7 @@ use super::health::Report;
 use super::holders::Holders;
 use super::host_health::{self, HostHealth, InterfacePolicy};
 use super::record::LeaseObject;
+use super::watches::{Scope, Watches};
 use crate::cluster::watch::Change;
 use crate::model::hash::fnv1a;
 use crate::model::{BootTime, Candidacy, CandidacyKind, Family, GroupId, Health, Holder, LeaseName, Role};
@@ -42,8 +47,8 @@ pub enum Input {
     /// Every group, and whether this host is a candidate for it.
     Candidacies(BTreeMap<GroupId, Candidacy>),
     Elector(LeaseName, elector::Input),
-    /// Leases of a namespace.
-    Leases(String, Change<(LeaseName, Box<LeaseObject>)>),
+    /// Leases that a watch shows.
+    Leases(Scope, Change<(LeaseName, Box<LeaseObject>)>),
     /// Health of the local API server, probed by this family or by none in particular.
     Health(Option<Family>, Report),
     InterfaceDown(Option<BootTime>),
@@ -60,8 +65,10 @@ pub enum Output {
     /// Drop the request in flight for this Lease.
     Cancel(LeaseName),
     Segment(GroupId, SegmentRequest),
-    /// Watch the Leases of a namespace.
-    WatchNamespace(String),
+    /// Watch these Leases.
+    Watch(Scope),
+    /// End that watch.
+    Unwatch(Scope),
     /// Watch this Lease alone.
     WatchLease(LeaseName),
     /// The watch of this Lease was behind: open it again.
@@ -94,8 +101,7 @@ pub struct Elections {
     /// Health of the local API server as last reported.
     reports: BTreeMap<Option<Family>, Report>,
     holders: Holders,
-    /// Watched namespaces, and whether all their Leases are known.
-    namespaces: BTreeMap<String, bool>,
+    watches: Watches,
     requests: BTreeMap<LeaseName, LeaseRequest>,
     in_flight: BTreeSet<LeaseName>,
     drained: bool,
@@ -113,7 +119,7 @@ impl Elections {
             anycast: BTreeMap::new(),
             reports: BTreeMap::new(),
             holders: Holders::default(),
-            namespaces: BTreeMap::new(),
+            watches: Watches::default(),
             requests: BTreeMap::new(),
             in_flight: BTreeSet::new(),
             drained: false,
@@ -159,12 +165,13 @@ impl Elections {
         match input {
             Input::Candidacies(candidacies) => self.set_candidacies(candidacies),
             Input::Elector(lease, input) => {
-                if matches!(input, elector::Input::Response { .. }) {
+                if let elector::Input::Response { response, .. } = &input {
                     self.in_flight.remove(&lease);
+                    self.observe_response(&lease, response);
                 }
                 self.input(&lease, input);
             }
-            Input::Leases(namespace, change) => self.leases_changed(namespace, change),
+            Input::Leases(scope, change) => self.leases_changed(&scope, change),
             Input::Health(family, report) => self.health_changed(family, report),
             Input::InterfaceDown(since) => self.host_input(host_health::Input::InterfaceDown(since)),
             Input::Drain(drained) => self.set_drained(drained),
@@ -222,14 +229,7 @@ impl Elections {
                 GroupId::ControlPlane(_) | GroupId::EveryNode => self.enter_anycast(group),
             }
         }
-        let by_namespace = wanted.iter().filter(|(_, candidacy)| !candidacy.kind.is_primary());
-        let namespaces: BTreeSet<String> = by_namespace.map(|(lease, _)| lease.namespace.clone()).collect();
-        for namespace in namespaces {
-            if !self.namespaces.contains_key(&namespace) {
-                self.namespaces.insert(namespace.clone(), false);
-                self.outputs.push_back(Output::WatchNamespace(namespace));
-            }
-        }
+        self.watch_leases(&wanted);
         let is_wanted = |lease: &LeaseName| wanted.get(lease).is_some_and(|candidacy| candidacy.eligible);
         let gone: Vec<LeaseName> = self.entries.keys().filter(|lease| !is_wanted(lease)).cloned().collect();
         for lease in gone {
@@ -296,9 +296,15 @@ impl Elections {
         }
         if primary {
             self.outputs.push_back(Output::WatchLease(lease.clone()));
-        } else if self.namespaces.get(&lease.namespace) == Some(&true) {
-            self.input(&lease, elector::Input::Watching(true));
-            self.input(&lease, self.observed_in_watch(&lease));
+        } else if let Some(scope) = self.watches.of(&lease) {
+            let known = self.holders.lease(&lease).cloned();
+            if scope.is_complete() || known.as_ref().is_some_and(LeaseObject::is_labelled) {
+                self.input(&lease, elector::Input::Watching(true));
+            }
+            // What is not known here is read.
+            if let Some(object) = known {
+                self.input(&lease, elector::Input::Watched(Box::new(object)));
+            }
         }
         self.publish(&lease);
     }
@@ -374,54 +380,6 @@ impl Elections {
                 }
             }
         }
-    }
-
-    fn leases_changed(&mut self, namespace: String, change: Change<(LeaseName, Box<LeaseObject>)>) {
-        match change {
-            Change::Reset(all) => {
-                let listed: BTreeSet<LeaseName> = all.iter().map(|(lease, _)| lease.clone()).collect();
-                self.holders.retain(&namespace, &listed);
-                for (lease, object) in all {
-                    self.holders.observe(lease, *object, &self.config.settings, self.now);
-                }
-                for lease in self.leases_where(|entry| !entry.kind.is_primary()) {
-                    if lease.namespace == namespace {
-                        self.input(&lease, elector::Input::Watching(false));
-                        self.input(&lease, elector::Input::Watching(true));
-                        self.input(&lease, self.observed_in_watch(&lease));
-                    }
-                }
-                self.namespaces.insert(namespace, true);
-                self.publish_holders();
-            }
-            Change::Applied((lease, object)) => {
-                let settings = &self.config.settings;
-                let changed = self.holders.observe(lease.clone(), (*object).clone(), settings, self.now);
-                self.watched_input(&lease, elector::Input::Watched(object));
-                if changed {
-                    self.publish_holders();
-                }
-            }
-            Change::Deleted((lease, _)) => {
-                self.holders.remove(&lease);
-                self.watched_input(&lease, elector::Input::WatchedDeletion);
-                self.publish_holders();
-            }
-        }
-    }
-
-    /// An event of a namespace's watch.
-    fn watched_input(&mut self, lease: &LeaseName, input: elector::Input) {
-        if self.entries.get(lease).is_some_and(|entry| !entry.kind.is_primary()) {
-            self.input(lease, input);
-        }
-    }
-
-    fn observed_in_watch(&self, lease: &LeaseName) -> elector::Input {
-        let object = self.holders.lease(lease);
-        object.map_or(elector::Input::WatchedDeletion, |object| {
-            elector::Input::Watched(Box::new(object.clone()))
-        })
     }
 
     fn publish_holders(&mut self) {

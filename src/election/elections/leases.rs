@@ -1,0 +1,108 @@
+//! What watches and responses show of the Leases.
+
+use std::collections::BTreeMap;
+
+use super::{Elections, Output};
+use crate::cluster::watch::Change;
+use crate::election::elector::{self, LeaseResponse};
+use crate::election::record::LeaseObject;
+use crate::election::watches::Scope;
+use crate::model::{Candidacy, CandidacyKind, LeaseName};
+
+impl Elections {
+    /// Watches the Leases of these candidacies, and no longer those of others.
+    pub(super) fn watch_leases(&mut self, wanted: &BTreeMap<LeaseName, Candidacy>) {
+        let watched = || wanted.iter().filter(|(_, candidacy)| !candidacy.kind.is_primary());
+        let changes = self.watches.cover(watched().map(|(lease, _)| lease.namespace.clone()).collect());
+        for scope in changes.ended {
+            for lease in self.shown_by(&scope) {
+                self.input(&lease, elector::Input::Watching(false));
+            }
+            self.outputs.push_back(Output::Unwatch(scope));
+        }
+        self.outputs.extend(changes.started.into_iter().map(Output::Watch));
+        let memberships = watched().filter(|(_, candidacy)| candidacy.kind == CandidacyKind::Membership);
+        let memberships = memberships.map(|(lease, _)| lease.namespace.clone()).collect();
+        if self.holders.follow(watched().map(|(lease, _)| lease.clone()).collect(), memberships) {
+            self.publish_holders();
+        }
+    }
+
+    pub(super) fn leases_changed(&mut self, scope: &Scope, change: Change<(LeaseName, Box<LeaseObject>)>) {
+        match change {
+            Change::Reset(all) => {
+                if self.watches.set_listed(scope) {
+                    self.leases_listed(scope, all.into_iter().collect());
+                }
+            }
+            // Events of a watch that has ended may still be in the queue.
+            _ if !self.watches.is_listed(scope) => {}
+            Change::Applied((lease, object)) => {
+                let settings = &self.config.settings;
+                let changed = self.holders.observe(lease.clone(), (*object).clone(), settings, self.now);
+                if !scope.is_complete() {
+                    self.watched_input(&lease, elector::Input::Watching(true));
+                }
+                self.watched_input(&lease, elector::Input::Watched(object));
+                if changed {
+                    self.publish_holders();
+                }
+            }
+            Change::Deleted((lease, _)) => {
+                let input = match scope.is_complete() {
+                    true => elector::Input::WatchedDeletion,
+                    // It may have lost its label instead: it is read from now on.
+                    false => elector::Input::Watching(false),
+                };
+                self.watched_input(&lease, input);
+                if self.holders.remove(&lease) {
+                    self.publish_holders();
+                }
+            }
+        }
+    }
+
+    fn leases_listed(&mut self, scope: &Scope, mut listed: BTreeMap<LeaseName, Box<LeaseObject>>) {
+        self.holders.retain(scope, |lease| listed.contains_key(lease));
+        for (lease, object) in &listed {
+            self.holders.observe(lease.clone(), (**object).clone(), &self.config.settings, self.now);
+        }
+        for lease in self.shown_by(scope) {
+            self.input(&lease, elector::Input::Watching(false));
+            let event = match listed.remove(&lease) {
+                Some(object) => elector::Input::Watched(object),
+                None if scope.is_complete() => elector::Input::WatchedDeletion,
+                None => continue,
+            };
+            self.input(&lease, elector::Input::Watching(true));
+            self.input(&lease, event);
+        }
+        self.publish_holders();
+    }
+
+    /// What is read of a Lease without our label is in no watch of all namespaces.
+    pub(super) fn observe_response(&mut self, lease: &LeaseName, response: &LeaseResponse) {
+        let LeaseResponse::Object(object) = response else { return };
+        if object.is_labelled() || self.watches.of(lease).is_none_or(Scope::is_complete) {
+            return;
+        }
+        let settings = &self.config.settings;
+        if self.holders.observe(lease.clone(), (**object).clone(), settings, self.now) {
+            self.publish_holders();
+        }
+    }
+
+    /// Elections whose Lease a watch shows.
+    fn shown_by(&self, scope: &Scope) -> Vec<LeaseName> {
+        let shown =
+            self.entries.iter().filter(|(lease, entry)| !entry.kind.is_primary() && scope.contains(lease));
+        shown.map(|(lease, _)| lease.clone()).collect()
+    }
+
+    /// An event of the watch of many Leases.
+    fn watched_input(&mut self, lease: &LeaseName, input: elector::Input) {
+        if self.entries.get(lease).is_some_and(|entry| !entry.kind.is_primary()) {
+            self.input(lease, input);
+        }
+    }
+}
