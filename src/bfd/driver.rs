@@ -21,6 +21,9 @@ use crate::net::udp;
 /// Interval of checking for dropped receivers, and of listening again on a port in use.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Requests that the thread has not taken yet; there is one for each BGP peer.
+const REQUESTS: usize = 1024;
+
 type Request = (SessionSpec, watch::Sender<PathState>);
 /// Sockets by local port and address family.
 type Listeners = BTreeMap<(u16, Family), UdpSocket>;
@@ -28,13 +31,13 @@ type Listeners = BTreeMap<(u16, Family), UdpSocket>;
 /// Requests sessions from the BFD thread.
 #[derive(Debug, Clone)]
 pub struct Bfd {
-    requests: mpsc::UnboundedSender<Request>,
+    requests: mpsc::Sender<Request>,
 }
 
 impl Bfd {
     /// Starts the thread. It ends when all handles and all receivers are dropped.
     pub fn start() -> io::Result<Self> {
-        let (requests, requests_out) = mpsc::unbounded_channel();
+        let (requests, requests_out) = mpsc::channel(REQUESTS);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name("bfd".into()).spawn(move || {
             let ended = runtime.block_on(async { Driver::new(requests_out)?.run().await });
@@ -48,14 +51,16 @@ impl Bfd {
     /// Runs a session until the receiver is dropped.
     pub fn monitor(&self, spec: SessionSpec) -> watch::Receiver<PathState> {
         let (path, out) = watch::channel(PathState::Unknown);
-        // Fails only after the thread ended with an error, which it logged.
-        self.requests.send((spec, path)).ok();
+        // A thread that ended has logged why; one that takes no requests monitors no path either.
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.requests.try_send((spec, path)) {
+            tracing::error!("the BFD thread does not respond: a path is not monitored");
+        }
         out
     }
 }
 
 struct Driver {
-    requests: mpsc::UnboundedReceiver<Request>,
+    requests: mpsc::Receiver<Request>,
     timer: Timer,
     sessions: Vec<ActiveSession>,
     next_discriminator: u32,
@@ -67,7 +72,7 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(requests: mpsc::UnboundedReceiver<Request>) -> io::Result<Self> {
+    fn new(requests: mpsc::Receiver<Request>) -> io::Result<Self> {
         Ok(Self {
             requests,
             timer: Timer::new()?,

@@ -45,7 +45,7 @@ pub async fn send(
         }
     };
     let creating = matches!(call, LeaseRequest::Create(_));
-    let (response, reason, why) = match timeout(limit, perform(&chosen, &lease, owner, call, wall).await {
+    let (response, reason, why) = match timeout(limit, perform(&chosen, &lease, owner, call, wall)).await {
         Ok(Ok(stored)) => {
             observer.call_succeeded(verb);
             return Input::Response { started, renewed, response: LeaseResponse::Object(Box::new(stored)) };

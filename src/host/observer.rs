@@ -33,11 +33,11 @@ pub struct Observer {
 impl Observer {
     /// Connects, and reads the state for the first time. Addresses that `ignored` adds are not observed.
     pub async fn start(ignored: Option<&NetlinkWriter>, tags: Tags) -> Result<Self, NetlinkError> {
-        let (netlink, changes) = Netlink::open(tags)?;
+        let (netlink, changes) = Netlink::open_ignoring(tags, ignored)?;
         let state = HostState { gateways: netlink.gateways().await?, ..read(&netlink).await? };
         Ok(Self {
             netlink,
-            changes: changes.ignoring(ignored),
+            changes,
             gateways_at: clock::now() + GATEWAYS_INTERVAL,
             state: watch::Sender::new(Arc::new(state)),
         })

@@ -10,12 +10,13 @@ mod writer;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::route::{RouteHeader, RouteMessage};
 use rtnetlink::sys::SocketAddr;
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
+use tokio::sync::watch;
 
 pub use self::requests::BATCH;
 pub use self::writer::{Hold, NetlinkWriter, Scope};
@@ -52,98 +53,130 @@ pub enum Change {
     Interfaces,
 }
 
-/// Change notifications of the kernel.
+type Messages = futures::channel::mpsc::UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>;
+
+/// Change notifications of the kernel. They are counted as they arrive, not queued: a reader may take its time.
 #[derive(Debug)]
 pub struct Changes {
-    messages: futures::channel::mpsc::UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
-    /// The port of the socket whose additions of addresses are not reported.
-    ignored: Option<u32>,
+    counts: watch::Receiver<Counts>,
+    /// What was returned already.
+    seen: Counts,
+}
+
+/// How many changes of each kind there were.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    addresses: u64,
+    interfaces: u64,
+}
+
+impl Counts {
+    fn add(&mut self, change: Change) {
+        let count = match change {
+            Change::Addresses => &mut self.addresses,
+            Change::Interfaces => &mut self.interfaces,
+        };
+        *count = count.wrapping_add(1);
+    }
 }
 
 impl Changes {
-    /// Without the addresses that a writer adds or extends: they are renewed all the time, by the thousand.
-    pub fn ignoring(self, writer: Option<&NetlinkWriter>) -> Self {
-        Self { ignored: writer.map(NetlinkWriter::port), ..self }
+    fn new() -> (watch::Sender<Counts>, Self) {
+        let (sender, counts) = watch::channel(Counts::default());
+        (sender, Self { counts, seen: Counts::default() })
     }
 
     /// The next change; none when the connection has ended.
     pub async fn next(&mut self) -> Option<Change> {
         loop {
-            let (message, _) = self.messages.next().await?;
-            if let Some(change) = self.change(message) {
+            if let Some(change) = self.pending() {
                 return Some(change);
             }
+            self.counts.changed().await.ok()?;
         }
     }
 
     /// What has changed further by now: one read answers for all of it.
     pub fn pending(&mut self) -> Option<Change> {
-        let mut pending = None;
-        while let Some(Some((message, _))) = self.messages.next().now_or_never() {
-            pending = pending.max(self.change(message));
-        }
-        pending
-    }
-
-    fn change(&self, message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Change> {
-        use RouteNetlinkMessage::{DelAddress, DelLink, NewAddress, NewLink};
-        let ignored = self.ignored == Some(message.header.port_number);
-        match message.payload {
-            NetlinkPayload::InnerMessage(NewAddress(_)) if ignored => None,
-            NetlinkPayload::InnerMessage(NewAddress(_) | DelAddress(_)) => Some(Change::Addresses),
-            NetlinkPayload::InnerMessage(NewLink(_) | DelLink(_)) => Some(Change::Interfaces),
-            // Notifications were lost: the socket's buffer was full.
-            NetlinkPayload::Overrun(_) | NetlinkPayload::Error(_) => Some(Change::Interfaces),
-            _ => None,
+        let now = *self.counts.borrow_and_update();
+        let seen = std::mem::replace(&mut self.seen, now);
+        if now.interfaces != seen.interfaces {
+            Some(Change::Interfaces)
+        } else {
+            (now.addresses != seen.addresses).then_some(Change::Addresses)
         }
     }
 }
 
-/// Notifications about the routes of one table and protocol that another program changes.
+/// Counts changes until the connection ends. Addresses that the socket with the port `ignored` adds are left out.
+async fn count(mut messages: Messages, ignored: Option<u32>, counts: watch::Sender<Counts>) {
+    while let Some((message, _)) = messages.next().await {
+        if let Some(change) = change_of(&message, ignored) {
+            counts.send_modify(|counts| counts.add(change));
+        }
+    }
+}
+
+fn change_of(message: &NetlinkMessage<RouteNetlinkMessage>, ignored: Option<u32>) -> Option<Change> {
+    use RouteNetlinkMessage::{DelAddress, DelLink, NewAddress, NewLink};
+    let ignored = ignored == Some(message.header.port_number);
+    match &message.payload {
+        NetlinkPayload::InnerMessage(NewAddress(_)) if ignored => None,
+        NetlinkPayload::InnerMessage(NewAddress(_) | DelAddress(_)) => Some(Change::Addresses),
+        NetlinkPayload::InnerMessage(NewLink(_) | DelLink(_)) => Some(Change::Interfaces),
+        // Notifications were lost: the socket's buffer was full.
+        NetlinkPayload::Overrun(_) | NetlinkPayload::Error(_) => Some(Change::Interfaces),
+        _ => None,
+    }
+}
+
+/// Notifications about the routes of one table and protocol that another program changes, as one.
 #[derive(Debug)]
-pub struct RouteChanges {
-    messages: futures::channel::mpsc::UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
-    table: Table,
-    /// The port of our own socket.
-    writer: u32,
-}
+pub struct RouteChanges(watch::Receiver<()>);
 
 impl RouteChanges {
     /// Connects on the current runtime.
     pub fn open(table: Table, writer: &NetlinkWriter) -> std::io::Result<Self> {
         let groups = [MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
-        let (connection, _, messages) = rtnetlink::new_multicast_connection(&groups)?;
+        let (connection, _, mut messages) = rtnetlink::new_multicast_connection(&groups)?;
+        let (changed, changes) = watch::channel(());
+        let writer = writer.port();
         tokio::spawn(connection);
-        Ok(Self { messages, table, writer: writer.port() })
+        tokio::spawn(async move {
+            while let Some((message, _)) = messages.next().await {
+                if concerns(&message, table, writer) {
+                    changed.send_replace(());
+                }
+            }
+        });
+        Ok(Self(changes))
     }
 
     /// The next change; never if the connection has ended.
     pub async fn next(&mut self) {
-        while let Some((message, _)) = self.messages.next().await {
-            if self.concerns(&message) {
-                return;
-            }
+        if self.0.changed().await.is_err() {
+            std::future::pending().await
         }
-        std::future::pending().await
     }
 
     /// Drops what has arrived by now.
     pub fn clear(&mut self) {
-        while let Some(Some(_)) = self.messages.next().now_or_never() {}
+        self.0.mark_unchanged();
     }
+}
 
-    fn concerns(&self, message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
-        use RouteNetlinkMessage::{DelRoute, NewRoute};
-        match &message.payload {
-            NetlinkPayload::InnerMessage(NewRoute(route) | DelRoute(route)) => {
-                message.header.port_number != self.writer
-                    && message::table_of(route) == self.table.id
-                    && u8::from(route.header.protocol) == self.table.protocol
-            }
-            // Notifications were lost: the socket's buffer was full.
-            NetlinkPayload::Overrun(_) | NetlinkPayload::Error(_) => true,
-            _ => false,
+/// Whether another socket than the writer's has changed a route of this table.
+fn concerns(message: &NetlinkMessage<RouteNetlinkMessage>, table: Table, writer: u32) -> bool {
+    use RouteNetlinkMessage::{DelRoute, NewRoute};
+    match &message.payload {
+        NetlinkPayload::InnerMessage(NewRoute(route) | DelRoute(route)) => {
+            message.header.port_number != writer
+                && message::table_of(route) == table.id
+                && u8::from(route.header.protocol) == table.protocol
         }
+        // Notifications were lost: the socket's buffer was full.
+        NetlinkPayload::Overrun(_) | NetlinkPayload::Error(_) => true,
+        _ => false,
     }
 }
 
@@ -157,10 +190,17 @@ pub struct Netlink {
 impl Netlink {
     /// Connects on the current runtime, and subscribes to changes. Addresses are ours by these tags.
     pub fn open(tags: Tags) -> std::io::Result<(Self, Changes)> {
+        Self::open_ignoring(tags, None)
+    }
+
+    /// The same without changes by a writer that adds or extends addresses: they are renewed all the time, by the thousand.
+    pub fn open_ignoring(tags: Tags, writer: Option<&NetlinkWriter>) -> std::io::Result<(Self, Changes)> {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
         let (connection, handle, messages) = rtnetlink::new_multicast_connection(&groups)?;
+        let (counts, changes) = Changes::new();
         tokio::spawn(connection);
-        Ok((Self { handle, tags: of_this_kernel(tags) }, Changes { messages, ignored: None }))
+        tokio::spawn(count(messages, writer.map(NetlinkWriter::port), counts));
+        Ok((Self { handle, tags: of_this_kernel(tags) }, changes))
     }
 
     /// All interfaces.
@@ -219,4 +259,27 @@ fn of_this_kernel(tags: Tags) -> Tags {
 
 fn failed(what: &'static str) -> impl Fn(rtnetlink::Error) -> NetlinkError {
     move |source| NetlinkError { what: what.to_owned(), source: source.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn any_number_of_changes_is_read_as_one() {
+        let (counts, mut changes) = Changes::new();
+        for kind in [Change::Addresses, Change::Interfaces] {
+            for _ in 0..10_000 {
+                counts.send_modify(|counts| counts.add(kind));
+            }
+            assert_eq!((changes.next().await, changes.pending()), (Some(kind), None));
+        }
+        for change in [Change::Interfaces, Change::Addresses] {
+            counts.send_modify(|counts| counts.add(change));
+        }
+        // The end of the connection is seen after what came before.
+        drop(counts);
+        assert_eq!(changes.next().await, Some(Change::Interfaces), "and their addresses");
+        assert_eq!(changes.next().await, None);
+    }
 }
