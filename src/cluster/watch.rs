@@ -26,6 +26,9 @@ const OPTIONAL_BACKOFF_MAX: Duration = Duration::from_secs(300);
 /// A stream resumes, or lists again, after an error response. After this many in a row another server may do better.
 const ERRORS_MAX: u32 = 4;
 
+/// Pause before a list when versions went back: an odd store must not be listed all the time.
+const RESTORED_PAUSE: Duration = BACKOFF_MAX;
+
 /// A change of the watched objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change<T> {
@@ -124,12 +127,14 @@ impl<C, W, M> Watch<C, W, M> {
         api: &Api,
         server: &str,
     ) where
+        K: kube::Resource,
         C: Fn(K) -> Option<T>,
         W: Fn(Change<T>) -> M,
     {
         let mut stream = pin!(stream);
         // The objects of the list in progress; none once it is complete.
         let mut list = Some(Vec::new());
+        let mut newest = Newest::default();
         loop {
             let next = match list {
                 Some(_) => timeout(LIST_TIMEOUT, stream.next()).await,
@@ -157,6 +162,12 @@ impl<C, W, M> Watch<C, W, M> {
             // Emitted before the server is contacted.
             if !matches!(event, Event::Init) {
                 self.backoff.reset();
+            }
+            if !newest.admits(&event) {
+                self.log(format!(
+                    "{server} delivered an older version than before, as after the restore of a backup"
+                ));
+                return tokio::time::sleep(RESTORED_PAUSE).await;
             }
             if let Some(change) = self.convert(event, &mut list)
                 && self.changes.send((self.wrap)(change)).await.is_err()
@@ -199,6 +210,31 @@ impl<C, W, M> Watch<C, W, M> {
     }
 }
 
+/// The newest version that a watch has delivered. Versions increase through the whole store, unless it is restored from a
+/// backup: then what is known has to be listed again, or it would be taken for newer.
+#[derive(Debug, Default)]
+struct Newest(u64);
+
+impl Newest {
+    /// Notes an event. False if it is older than the list, or than an event before.
+    fn admits<K: kube::Resource>(&mut self, event: &Event<K>) -> bool {
+        let version = |object: &K| object.meta().resource_version.as_deref()?.parse::<u64>().ok();
+        match event {
+            Event::Init => self.0 = 0,
+            // The list is sorted by name.
+            Event::InitApply(object) => self.0 = self.0.max(version(object).unwrap_or_default()),
+            Event::Apply(object) => match version(object) {
+                Some(version) if version < self.0 => return false,
+                Some(version) => self.0 = version,
+                None => {}
+            },
+            // Some servers deliver a deleted object as it was before.
+            Event::InitDone | Event::Delete(_) => {}
+        }
+        true
+    }
+}
+
 /// Objects of one namespace, or of all namespaces.
 pub fn within<K>(client: kube::Client, namespace: Option<&str>) -> kube::Api<K>
 where
@@ -215,5 +251,43 @@ fn is_failure(error: &watcher::Error) -> bool {
     match error {
         InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => super::is_failure(error),
         WatchError(_) | NoResourceVersion => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Service;
+
+    use super::*;
+
+    #[test]
+    fn an_event_that_is_older_than_the_list_has_everything_listed_again() {
+        let service = |version: u64| {
+            let mut service = Service::default();
+            service.metadata.resource_version = Some(version.to_string());
+            service
+        };
+        let list = |newest: &mut Newest, versions: &[u64]| {
+            newest.admits::<Service>(&Event::Init);
+            assert!(versions.iter().all(|version| newest.admits(&Event::InitApply(service(*version)))));
+            newest.admits::<Service>(&Event::InitDone);
+        };
+        let mut newest = Newest::default();
+        list(&mut newest, &[900, 1000, 20]);
+        for (event, admitted) in [
+            (Event::Apply(service(1001)), true),
+            (Event::Apply(service(1001)), true),
+            (Event::Delete(service(900)), true),
+            (Event::Apply(service(1003)), true),
+            // The store was restored to version 500.
+            (Event::Apply(service(501)), false),
+            (Event::Apply(service(502)), false),
+        ] {
+            assert_eq!(newest.admits(&event), admitted, "{event:?}");
+        }
+        list(&mut newest, &[400, 20]);
+        assert!(newest.admits(&Event::Apply(service(502))));
+        // A version that is no number says nothing.
+        assert!(newest.admits(&Event::Apply(Service::default())));
     }
 }

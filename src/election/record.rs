@@ -66,7 +66,8 @@ impl LeaseObject {
         self.meta.labels.iter().any(|labels| labels.get(name).is_some_and(|found| found == value))
     }
 
-    /// Whether `other` is an older state. The store has one counter, so this holds across deletion and creation.
+    /// Whether `other` is an older state. The store has one counter, so this holds across deletion and creation, until the
+    /// store is restored from a backup.
     pub fn is_newer_than(&self, other: &Self) -> bool {
         matches!((self.version(), other.version()), (Some(mine), Some(theirs)) if mine > theirs)
     }

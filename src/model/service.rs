@@ -108,7 +108,8 @@ pub struct Ingress {
 
 impl ServiceView {
     /// Whether this is an earlier state, that of a deleted Service of the same name included. Resource versions increase
-    /// through the whole store (Kubernetes API concepts, "Resource versions": comparable since 1.35; etcd revisions before).
+    /// through the whole store (Kubernetes API concepts, "Resource versions": comparable since 1.35; etcd revisions before),
+    /// until the store is restored from a backup: a comparison needs a way out of that.
     pub fn is_older_than(&self, other: &Self) -> bool {
         match (self.resource_version.parse::<u64>(), other.resource_version.parse::<u64>()) {
             (Ok(version), Ok(known)) => version < known,

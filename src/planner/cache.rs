@@ -248,7 +248,8 @@ impl Cache {
         for (key, Terminating { deselected, .. }) in &released {
             self.state.terminating.remove(key);
             match deselected {
-                Some(view) => self.state.apply(key.clone(), view.clone()),
+                // Whatever its version: after the restore of a backup it may be a smaller one.
+                Some(view) => drop(self.state.services.insert(key.clone(), Arc::new(view.clone()))),
                 None => drop(self.state.services.remove(key)),
             }
         }
@@ -446,6 +447,30 @@ mod tests {
         assert!(cache.state.services[&key()].load_balancer);
         cache.apply_gateways(at(1), gateways(false));
         assert!(!cache.state.services[&key()].load_balancer);
+    }
+
+    /// The store is restored from a backup: what is listed then counts, and what follows it.
+    #[test]
+    fn a_new_list_replaces_versions_that_were_greater() {
+        let versioned = |load_balancer, version: u64| {
+            (key(), ServiceView { resource_version: version.to_string(), ..view(load_balancer) })
+        };
+        let known = |cache: &Cache| cache.state.services[&key()].resource_version.clone();
+        for open in [false, true] {
+            let (mut cache, plan) = listed(open);
+            let apply = |cache: &mut Cache, change| {
+                cache.apply(at(0), WatchEvent::Services(change), &context(), &plan);
+            };
+            apply(&mut cache, Change::Applied(versioned(true, 1000)));
+            apply(&mut cache, Change::Reset(vec![versioned(true, 500)]));
+            assert_eq!(known(&cache), "500");
+            apply(&mut cache, Change::Applied(versioned(true, 501)));
+            assert_eq!(known(&cache), "501");
+            // In the backup it was of another type. With open port mappings it terminates first.
+            apply(&mut cache, Change::Reset(vec![versioned(false, 400)]));
+            cache.handle_timeout(at(5000));
+            assert_eq!(known(&cache), "400");
+        }
     }
 
     #[test]

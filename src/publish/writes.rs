@@ -24,6 +24,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 const SETTLE_TIME: Duration = Duration::from_millis(300);
 /// Spreads the writes of nodes that could all write the same status.
 const WRITE_JITTER: Duration = Duration::from_millis(300);
+/// The plan has seen a written version after this time, unless versions went back with the restore of a backup.
+const SEEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The node that a write belongs to makes it sooner.
 const STAND_IN_DELAY: Duration = Duration::from_secs(2);
 
@@ -40,8 +42,8 @@ pub(super) struct Write {
 #[derive(Debug, Default)]
 pub(super) struct StatusWrites {
     in_flight: BTreeSet<ServiceKey>,
-    /// Written versions that the plan may not have seen yet.
-    written: BTreeMap<ServiceKey, ServiceView>,
+    /// Written versions that the plan may not have seen yet, each with the end of the wait for that.
+    written: BTreeMap<ServiceKey, (ServiceView, BootTime)>,
     /// Failed writes, and when they are repeated.
     failures: BTreeMap<ServiceKey, (Backoff, BootTime)>,
     overwrites: Overwrites,
@@ -59,7 +61,7 @@ impl StatusWrites {
         let outdated = |key: &ServiceKey, written: &ServiceView| {
             services.get(key).is_some_and(|service| service.view.is_older_than(written))
         };
-        self.written.retain(|key, written| outdated(key, written));
+        self.written.retain(|key, (written, until)| now < *until && outdated(key, written));
         self.failures.retain(|key, _| services.get(key).is_some_and(|service| !service.terminating));
         self.postponed.retain(|key, _| services.contains_key(key));
     }
@@ -158,7 +160,7 @@ impl StatusWrites {
             sources.event(&key, true, "StatusOverwritten", text)
         });
         if service.view.is_older_than(&view) {
-            self.written.insert(key, *view);
+            self.written.insert(key, (*view, now + SEEN_TIMEOUT));
         }
         overwritten.or(event)
     }
@@ -168,7 +170,7 @@ impl StatusWrites {
     pub(super) fn poll_timeout(&self, now: BootTime) -> Option<BootTime> {
         let retries = self.failures.values().map(|(_, until)| *until);
         let due = retries.chain(self.postponed.values().copied()).chain(self.overwrites.ends());
-        let due = due.chain([self.settled_at]);
+        let due = due.chain(self.written.values().map(|(_, until)| *until)).chain([self.settled_at]);
         due.filter(|at| *at > now).min()
     }
 }
@@ -260,6 +262,21 @@ mod tests {
         let after = sources("2", false);
         writes.retain(at(1000), &after);
         assert_eq!(writes.start(at(2000), &after).len(), 1);
+    }
+
+    #[test]
+    fn a_written_version_that_the_plan_never_sees_is_waited_for_only_so_long() {
+        let mut writes = StatusWrites::default();
+        let before = sources("1", false);
+        let write = writes.start(at(1000), &before).pop().unwrap();
+        writes.finish(at(1000), &before, write, done("1000"));
+        // The store was restored from a backup.
+        let restored = sources("500", false);
+        writes.retain(at(10_999), &restored);
+        assert!(writes.start(at(10_999), &restored).is_empty());
+        assert_eq!(writes.poll_timeout(at(10_999)), Some(at(11_000)));
+        writes.retain(at(11_000), &restored);
+        assert_eq!(writes.start(at(11_000), &restored).len(), 1);
     }
 
     #[test]

@@ -231,6 +231,61 @@ fn news_that_is_older_than_what_is_known_is_no_news() {
 }
 
 #[test]
+fn a_read_that_started_before_newer_news_is_no_news() {
+    let mut script = Script::new(settings());
+    assert_eq!(script.outputs(), [Asked::Read]);
+    script.tell_at(5, Input::Watched(lease(OTHER, 8)));
+    script.answer(0, 10, LeaseResponse::Object(lease("node-c", 7)));
+    assert_eq!(script.role(), Role::Follower { holder: Some(OTHER.into()), fence_until: None });
+}
+
+/// The store is restored from a backup: all versions are smaller than those that are known.
+#[test]
+fn a_follower_reads_a_lease_whose_versions_went_back() {
+    let mut script = standby();
+    // A stale watch does the same for a short time.
+    script.tell_at(900, Input::Watched(lease("node-c", 3)));
+    assert_eq!(script.outputs(), []);
+    assert_eq!(script.role(), Role::Follower { holder: Some(OTHER.into()), fence_until: None });
+    script.tell_at(1900, Input::Watched(lease("node-c", 4)));
+    assert_eq!(script.outputs(), [Asked::Read]);
+    script.answer(1900, 1910, LeaseResponse::Object(lease("node-c", 4)));
+    assert_eq!(script.role(), Role::Follower { holder: Some("node-c".into()), fence_until: None });
+    script.tell_at(2900, Input::Watched(lease("node-c", 5)));
+    assert_eq!((script.outputs(), script.elector.poll_timeout()), (vec![], Some(at(7900))));
+}
+
+#[test]
+fn a_stale_watch_costs_a_follower_one_read_per_retry_period() {
+    let mut script = standby();
+    let mut reads = 0;
+    for millis in (20..5000).step_by(20) {
+        script.tell_at(millis, Input::Watched(lease("node-c", 3)));
+        for asked in script.outputs() {
+            assert_eq!(asked, Asked::Read);
+            reads += 1;
+            script.answer(millis, millis, LeaseResponse::Object(lease(OTHER, 7)));
+        }
+    }
+    assert_eq!(reads, 4);
+    assert_eq!(script.role(), Role::Follower { holder: Some(OTHER.into()), fence_until: None });
+}
+
+#[test]
+fn a_leader_whose_lease_went_back_reads_and_renews_it_or_follows() {
+    for (named, holds) in [(ME, true), (OTHER, false)] {
+        let mut script = holder();
+        script.wait_until(6010);
+        assert_eq!(script.outputs(), [put(ME, 8)]);
+        script.answer(6010, 6020, LeaseResponse::Conflict);
+        assert_eq!(script.outputs(), [Asked::RenewWatch, Asked::Read]);
+        script.answer(6020, 6030, LeaseResponse::Object(lease(named, 4)));
+        assert_eq!(script.holds(), holds);
+        assert_eq!(script.outputs() == [put(ME, 4)], holds);
+    }
+}
+
+#[test]
 fn two_standbys_at_one_expired_lease_the_loser_reads_and_follows() {
     let mut script = standby();
     script.wait_until(5010);

@@ -77,6 +77,8 @@ struct ServiceEntry {
     in_flight: Option<Option<ServiceEvent>>,
     /// A write may or may not have been carried out. The next resource version decides.
     unconfirmed: bool,
+    /// The view is the response to a write: the watch may not have shown it yet.
+    written: bool,
     state: ServiceState,
     last_event: Option<ServiceEvent>,
     /// Families with an address from a DHCP server.
@@ -171,7 +173,12 @@ impl Planner {
         gone.iter().for_each(|key| self.remove(key));
         let mut by_age: Vec<(ServiceKey, ServiceView)> = all.into_iter().collect();
         by_age.sort_by_key(|(_, view)| view.created);
-        by_age.into_iter().for_each(|(key, view)| self.apply(key, view));
+        for (key, view) in by_age {
+            // A list may be older than the response to a write. Otherwise it counts, whatever its version: after the restore
+            // of a backup it may be a smaller one.
+            let written = self.services.get_mut(&key).is_some_and(|entry| std::mem::take(&mut entry.written));
+            if written { self.apply(key, view) } else { self.replace(key, view) }
+        }
     }
 
     /// Adds or updates a Service. A view that is older than the known one is ignored.
@@ -180,7 +187,11 @@ impl Planner {
         if before.is_some_and(|entry| entry.view.uid == view.uid && view.is_older_than(&entry.view)) {
             return;
         }
-        if before.is_some_and(|entry| entry.view.uid != view.uid) {
+        self.replace(key, view);
+    }
+
+    fn replace(&mut self, key: ServiceKey, view: ServiceView) {
+        if self.services.get(&key).is_some_and(|entry| entry.view.uid != view.uid) {
             // Deleted and created again between two events.
             self.remove(&key);
         }
@@ -191,6 +202,7 @@ impl Planner {
         let entry = self.services.entry(key).or_default();
         // A write is bound to its resource version: with the next one it was carried out, or never will be.
         entry.unconfirmed &= entry.view.resource_version == view.resource_version;
+        entry.written = false;
         entry.view = view;
     }
 
@@ -291,8 +303,12 @@ impl Planner {
                 if event.is_some() {
                     entry.last_event.clone_from(&event);
                 }
-                let uid = entry.view.uid.clone();
+                let (uid, version) = (entry.view.uid.clone(), view.resource_version.clone());
+                let known = entry.view.resource_version == version;
                 self.apply(key.clone(), *view);
+                if let Some(entry) = self.services.get_mut(key) {
+                    entry.written = !known && entry.view.resource_version == version;
+                }
                 // A newer view that arrived in the meantime is decided on now.
                 self.enqueue(key);
                 event.map(|event| Action::Event { key: key.clone(), uid, event })

@@ -324,6 +324,27 @@ fn a_duplicate_made_by_hand_is_resolved() {
     assert_eq!((store.addresses("a"), store.addresses("b")), ("10.0.0.1".into(), "10.0.0.2".into()));
 }
 
+/// The store is restored from a backup: all versions are smaller.
+#[test]
+fn a_list_counts_whatever_its_versions() {
+    let mut store = pool();
+    store.put("a", service(&[V4]));
+    let written = store.services[&key("a")].clone();
+    let restored = ServiceView {
+        uid: written.uid.clone(),
+        resource_version: "0".into(),
+        created: written.created,
+        ..service(&[V4])
+    };
+    // A list may be older than the response to a write that the watch has not shown yet.
+    store.planner.reset([(key("a"), restored.clone())]);
+    assert!(store.planner.next_actions().is_empty());
+    store.planner.apply(key("a"), written);
+    store.planner.reset([(key("a"), restored)]);
+    let actions = store.planner.next_actions();
+    assert!(matches!(actions.as_slice(), [Action::Write { .. }]), "{actions:?}");
+}
+
 /// The response to a write is lost: whether it was carried out or not, no other Service gets the address meanwhile.
 #[test]
 fn a_write_of_unknown_result_keeps_its_address() {

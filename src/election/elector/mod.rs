@@ -192,6 +192,12 @@ impl Elector {
             Input::Watched(lease) => {
                 if !self.is_behind(&lease) {
                     self.observe_lease(now, *lease);
+                } else if self.state == State::Follower
+                    && self.freshness == Freshness::Current
+                    && now >= self.refreshed + self.settings.retry_period
+                {
+                    // A stale watch, or a store that was restored from a backup: a read tells. A leader's write does.
+                    self.freshness = Freshness::Stale;
                 }
             }
             Input::WatchedDeletion => self.observe_missing(now),

@@ -109,8 +109,10 @@ impl Elector {
         let Some(kind) = self.in_flight else { return };
         match response {
             LeaseResponse::Object(lease) => {
-                // A read is current. The response to a write may arrive after the watch has shown a later write.
-                if kind == Kind::Read || !self.is_behind(&lease) {
+                // What is read is current, whatever its version, unless the watch has shown something newer since the read
+                // started. The response to a write may arrive after the watch has shown a later write.
+                let current = kind == Kind::Read && started >= self.refreshed;
+                if current || !self.is_behind(&lease) {
                     self.observe_lease(now, *lease);
                 }
                 self.succeeded(now);
