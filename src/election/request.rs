@@ -195,7 +195,11 @@ mod tests {
 
     #[test]
     fn every_write_labels_the_lease_unless_another_program_manages_it() {
-        let labels = |meta| object(Write::release(&LeaderElectionRecord::default()), meta, Timestamp::UNIX_EPOCH).metadata.labels;
+        let labels = |meta| {
+            object(Write::release(&LeaderElectionRecord::default()), meta, Timestamp::UNIX_EPOCH)
+                .metadata
+                .labels
+        };
         let expected = |value: &str| Some([(MANAGED_BY.0.to_owned(), value.to_owned())].into());
         assert_eq!(labels(ObjectMeta::default()), expected("kube-vip"));
         assert_eq!(

@@ -104,7 +104,10 @@ impl Script {
     fn respond(&mut self, name: &str, response: LeaseResponse) -> LeaseRequest {
         let (requested, request) = self.requests.pop().unwrap();
         assert_eq!((requested, self.requests.len()), (lease(name), 0));
-        self.input(Input::Elector(lease(name), OfElector::Response { started: at(self.now), response }));
+        self.input(Input::Elector(
+            lease(name),
+            OfElector::Response { started: at(self.now), renewed: None, response },
+        ));
         request
     }
 
@@ -168,7 +171,7 @@ fn a_lease_without_our_label_is_read_where_one_watch_shows_all_namespaces() {
     for (name, request) in std::mem::take(&mut script.requests) {
         assert_eq!(request, LeaseRequest::Read);
         let response = present(OTHER, 7, name.namespace != "n1");
-        script.input(Input::Elector(name, OfElector::Response { started: at(0), response }));
+        script.input(Input::Elector(name, OfElector::Response { started: at(0), renewed: None, response }));
     }
     assert_eq!(script.holders.len(), 2, "{:?}", script.holders);
     script.requests.clear();
@@ -178,7 +181,7 @@ fn a_lease_without_our_label_is_read_where_one_watch_shows_all_namespaces() {
     // Once an agent has labelled it, the watch shows it; it is read once more for what came in between.
     script.input(Input::Elector(
         lease("n1/kubevip-web"),
-        OfElector::Response { started: at(1000), response: present(OTHER, 8, false) },
+        OfElector::Response { started: at(1000), renewed: None, response: present(OTHER, 8, false) },
     ));
     script.event(&Scope::Labelled, "n1/kubevip-web", Some(object(OTHER, 9, true)));
     script.respond("n1/kubevip-web", present(OTHER, 9, true));
