@@ -89,7 +89,7 @@ fn command() -> Command {
                 .arg(switch("taint", "Run on control-plane nodes only, and tolerate their taints")),
         )
         .subcommand(
-            sub("rbac", "Print the ServiceAccount, role and binding")
+            sub("rbac", "Print the ServiceAccount, roles and bindings")
                 .arg(switch("role", "Print a Role instead of a ClusterRole"))
                 .arg(switch("rolebinding", "Print a RoleBinding instead of a ClusterRoleBinding")),
         );

@@ -13,6 +13,10 @@ const NAME: &str = "kube-vip-cloud-provider";
 const ACCOUNT: &str = "kube-vip-cloud-controller";
 const ROLE: &str = "system:kube-vip-cloud-controller-role";
 const BINDING: &str = "system:kube-vip-cloud-controller-binding";
+const LEASES: &str = "coordination.k8s.io";
+/// The Lease of the election, and the ConfigMap with the pools.
+const LEASE: &str = "kube-vip-cloud-controller";
+const CONFIG_MAP: &str = "kubevip";
 const PORT: u16 = 10258;
 
 /// All objects as YAML, optionally with `--dhcp-interface` and `--upnp`.
@@ -34,35 +38,54 @@ pub fn sample(text: &str) -> String {
 }
 
 fn documents(image: &str, dhcp_interface: Option<&str>, upnp: bool) -> Vec<Value> {
-    let rule = |groups: &[&str], resources: &[&str], verbs: &[&str]| json!({ "apiGroups": groups, "resources": resources, "verbs": verbs });
-    let read = ["get", "list", "watch"];
-    vec![
-        json!({
-            "apiVersion": "v1",
-            "kind": "ServiceAccount",
-            "metadata": { "name": ACCOUNT, "namespace": NAMESPACE },
-        }),
-        json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRole",
-            "metadata": { "name": ROLE },
-            "rules": [
-                rule(&["coordination.k8s.io"], &["leases"], &["create", "get", "list", "update", "watch"]),
-                rule(&[""], &["services"], &["get", "list", "patch", "watch"]),
-                rule(&[""], &["services/status"], &["patch"]),
-                rule(&[""], &["configmaps", "namespaces", "nodes"], &read),
-                rule(&[""], &["events"], &["create", "patch"]),
-            ],
-        }),
-        json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": { "name": BINDING },
-            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": ROLE },
-            "subjects": [{ "kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE }],
-        }),
-        deployment(image, dhcp_interface, upnp),
-    ]
+    let rule = |group: &str, resources: &[&str], verbs: &[&str]| json!({ "apiGroups": [group], "resources": resources, "verbs": verbs });
+    let named = |group: &str, resource: &str, name: &str, verbs: &[&str]| json!({ "apiGroups": [group], "resourceNames": [name], "resources": [resource], "verbs": verbs });
+    let account = json!({
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": { "name": ACCOUNT, "namespace": NAMESPACE },
+    });
+    let everywhere = json!([
+        rule("", &["services"], &["list", "patch", "watch"]),
+        rule("", &["services/status"], &["patch"]),
+        rule("", &["namespaces", "nodes"], &["list", "watch"]),
+        rule("", &["events"], &["create", "patch"]),
+    ]);
+    let pools_and_lease = json!([
+        named("", "configmaps", CONFIG_MAP, &["get", "list", "watch"]),
+        rule(LEASES, &["leases"], &["create"]),
+        named(LEASES, "leases", LEASE, &["get", "update", "watch"]),
+    ]);
+    let cluster_info = json!([named("", "configmaps", "cluster-info", &["list", "watch"])]);
+    let roles = [
+        role(None, &everywhere),
+        role(Some(NAMESPACE), &pools_and_lease),
+        role(Some("kube-public"), &cluster_info),
+    ];
+    let deployment = deployment(image, dhcp_interface, upnp);
+    [account].into_iter().chain(roles.into_iter().flatten()).chain([deployment]).collect()
+}
+
+/// A role with these rules and its binding, in one namespace or for all.
+fn role(namespace: Option<&str>, rules: &Value) -> [Value; 2] {
+    let prefix = if namespace.is_some() { "" } else { "Cluster" };
+    let object = |kind: &str, name: &str| {
+        let mut metadata = json!({ "name": name });
+        if let (Some(namespace), Some(metadata)) = (namespace, metadata.as_object_mut()) {
+            metadata.insert("namespace".into(), json!(namespace));
+        }
+        json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": format!("{prefix}{kind}"), "metadata": metadata })
+    };
+    let (mut role, mut binding) = (object("Role", ROLE), object("RoleBinding", BINDING));
+    if let (Some(role), Some(binding)) = (role.as_object_mut(), binding.as_object_mut()) {
+        role.insert("rules".into(), rules.clone());
+        let reference =
+            json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": format!("{prefix}Role"), "name": ROLE });
+        binding.insert("roleRef".into(), reference);
+        let subject = json!({ "kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE });
+        binding.insert("subjects".into(), json!([subject]));
+    }
+    [role, binding]
 }
 
 fn deployment(image: &str, dhcp_interface: Option<&str>, upnp: bool) -> Value {
@@ -122,7 +145,7 @@ fn plain_deployment(image: &str) -> Value {
                         "podAntiAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": apart },
                     },
                     "containers": [{
-                        "args": ["--leader-elect-resource-name=kube-vip-cloud-controller"],
+                        "args": [format!("--leader-elect-resource-name={LEASE}")],
                         "image": image,
                         "imagePullPolicy": "IfNotPresent",
                         "livenessProbe": probe("/healthz"),

@@ -11,7 +11,8 @@ use tokio::time::timeout;
 
 use super::{Api, ApiClient};
 
-/// The slice that the API servers write themselves. Others with its label can be those of any author of EndpointSlices.
+/// The slice that the API servers write themselves. Others with its label can be those of any author of EndpointSlices; a role
+/// may permit this one alone.
 const SLICE: &str = "kubernetes";
 const WATCH_SECONDS: u32 = 290;
 const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -30,7 +31,7 @@ async fn watch_once(api: &Api) -> Option<()> {
     let ApiClient { client, server } = api.client().await.ok()?;
     let slices = kube::Api::<EndpointSlice>::namespaced(client, "default");
     let params = WatchParams::default()
-        .labels("kubernetes.io/service-name=kubernetes")
+        .fields(&format!("metadata.name={SLICE}"))
         .timeout(WATCH_SECONDS)
         .disable_bookmarks();
     let mut stream = timeout(OPEN_TIMEOUT, slices.watch(&params, "")).await.ok()?.ok()?.boxed();

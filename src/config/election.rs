@@ -69,10 +69,14 @@ pub(super) fn check(values: &Values, notes: &mut Vec<String>) -> Vec<Problem> {
 
 /// Whether any Lease is used: see [`Config::elects`](super::Config::elects).
 pub(super) fn is_held(values: &Values) -> bool {
-    let routed = values.bgp || values.routing_table;
-    let of_control_plane = values.control_plane && (!routed || (values.bgp && values.leader_election));
     let of_services = values.on_demand_election || services::election(values) != ServiceElection::EveryNode;
-    of_control_plane || (values.services && of_services)
+    elects_control_plane(values) || (values.services && of_services)
+}
+
+/// See [`Config::elects_control_plane`](super::Config::elects_control_plane).
+pub(crate) fn elects_control_plane(values: &Values) -> bool {
+    let routed = values.bgp || values.routing_table;
+    values.control_plane && (!routed || (values.bgp && values.leader_election))
 }
 
 /// Names that the API server rejects.

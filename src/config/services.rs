@@ -86,6 +86,11 @@ pub(super) fn election(values: &Values) -> ServiceElection {
     }
 }
 
+/// Whether a Service may have an election of its own: by the mode, by annotation, or since a lease belongs to one host.
+pub(crate) fn elects_alone(values: &Values) -> bool {
+    values.services && (values.on_demand_election || election(values) != ServiceElection::Global)
+}
+
 fn class_rule(values: &Values) -> ClassRule {
     let class = values.class_name.clone();
     match values.class_legacy {

@@ -24,7 +24,7 @@ pub fn render(manifest: &Manifest, raw: &Raw) -> Result<(String, Vec<String>), V
     let values = &Values::read(raw.clone())?;
     let (mut notes, mut problems) = (Vec::new(), Vec::new());
     match manifest.kind {
-        // A role depends on no address and no mode.
+        // A role depends on no address.
         ManifestKind::Rbac { .. } => problems = check_names(values),
         ManifestKind::Pod | ManifestKind::DaemonSet { .. } => match check(raw.clone(), None) {
             Ok(config) => notes = config.notes,
@@ -37,9 +37,7 @@ pub fn render(manifest: &Manifest, raw: &Raw) -> Result<(String, Vec<String>), V
     let documents = match manifest.kind {
         ManifestKind::Pod => vec![pod(values, &image, manifest.in_cluster)],
         ManifestKind::DaemonSet { taint } => vec![daemon_set(values, &image, manifest.in_cluster, taint)],
-        ManifestKind::Rbac { role, role_binding } => {
-            rbac::documents(namespace(values), role, role_binding, &secrets(values))
-        }
+        ManifestKind::Rbac { role, role_binding } => rbac::documents(values, role, role_binding),
     };
     let text = yaml(&documents)
         .map_err(|error| vec![Problem::Combination(format!("the manifest cannot be written: {error}"))])?;
@@ -77,16 +75,6 @@ pub fn yaml(documents: &[Value]) -> Result<String, serde_saphyr::ser::Error> {
         text.push('\n');
     }
     Ok(text)
-}
-
-/// The names of Secrets with passwords of BGP peers, or with the tunnels of WireGuard mode.
-fn secrets(values: &Values) -> Vec<String> {
-    let (peers, _) = crate::config::bgp::peers(&values.bgp_peers, &mut Vec::new());
-    let secrets = peers.into_iter().filter_map(|peer| peer.password_secret);
-    let tunnels = values.wireguard.then(|| "wireguard".to_owned());
-    let names: std::collections::BTreeSet<String> =
-        secrets.map(|secret| secret.name).chain(tunnels).collect();
-    names.into_iter().collect()
 }
 
 /// The namespace of the objects; `cp_namespace` is that of Leases.

@@ -1,50 +1,201 @@
-//! The ServiceAccount and its permissions: those of the Go program, Events, and patches of a Service's status.
+//! The ServiceAccount and its permissions: the verbs that the program uses with these settings.
+//!
+//! The ClusterRole and its binding have the Go program's names. Rights in one namespace are in a Role there, of the same name.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-/// ServiceAccount, role and binding. `secrets` are the names of Secrets to read.
-pub(super) fn documents(namespace: &str, role: bool, role_binding: bool, secrets: &[String]) -> Vec<Value> {
-    let in_namespace = |name: &str| json!({ "name": name, "namespace": namespace });
-    let (role_kind, role_meta) = match role {
-        true => ("Role", in_namespace("kube-vip")),
-        false => ("ClusterRole", json!({ "name": "system:kube-vip-role" })),
-    };
-    let (binding_kind, binding_meta) = match role_binding {
-        true => ("RoleBinding", in_namespace("kube-vip")),
-        false => ("ClusterRoleBinding", json!({ "name": "system:kube-vip-binding" })),
-    };
-    let rule = |groups: &[&str], resources: &[&str], verbs: &[&str]| json!({ "apiGroups": groups, "resources": resources, "verbs": verbs });
-    let mut rules = vec![
-        rule(&[""], &["services/status"], &["update", "patch"]),
-        rule(&[""], &["services", "endpoints"], &["list", "get", "watch", "update"]),
-        rule(&[""], &["nodes"], &["list", "get", "watch", "update", "patch"]),
-        rule(&["coordination.k8s.io"], &["leases"], &["list", "get", "watch", "update", "create"]),
-        rule(&["discovery.k8s.io"], &["endpointslices"], &["list", "get", "watch", "update"]),
-        rule(&[""], &["pods"], &["list"]),
-        rule(&[""], &["events"], &["create", "patch"]),
-    ];
-    if !role {
-        rules.push(rule(&["networking.k8s.io"], &["servicecidrs"], &["list", "get", "watch"]));
+use super::namespace;
+use crate::config::election::elects_control_plane;
+use crate::config::services::elects_alone;
+use crate::config::{Values, bgp};
+use crate::model::LeaseName;
+
+const ROLE: &str = "system:kube-vip-role";
+const BINDING: &str = "system:kube-vip-binding";
+/// Names of both with `--role` and `--rolebinding`.
+const CONFINED: &str = "kube-vip";
+
+/// API group and plural.
+type Resource = (&'static str, &'static str);
+
+const SERVICES: Resource = ("", "services");
+const SERVICE_STATUS: Resource = ("", "services/status");
+const ENDPOINTS: Resource = ("", "endpoints");
+const NODES: Resource = ("", "nodes");
+const EVENTS: Resource = ("", "events");
+const SECRETS: Resource = ("", "secrets");
+const CONFIG_MAPS: Resource = ("", "configmaps");
+const LEASES: Resource = ("coordination.k8s.io", "leases");
+const SLICES: Resource = ("discovery.k8s.io", "endpointslices");
+const CIDRS: Resource = ("networking.k8s.io", "servicecidrs");
+
+/// Verbs for a resource, or for its objects of one name.
+type Rights = BTreeMap<(Resource, Option<String>), BTreeSet<&'static str>>;
+
+#[derive(Default)]
+struct Grants {
+    wide: Rights,
+    by_namespace: BTreeMap<String, Rights>,
+}
+
+impl Grants {
+    /// In all namespaces, and for objects without one.
+    fn everywhere(&mut self, resource: Resource, verbs: &[&'static str]) {
+        self.wide.entry((resource, None)).or_default().extend(verbs);
     }
-    if !secrets.is_empty() {
-        rules.push(json!({ "apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourceNames": secrets }));
+
+    /// In one namespace, optionally for the object of this name alone.
+    fn within(&mut self, namespace: &str, resource: Resource, name: Option<&str>, verbs: &[&'static str]) {
+        let rights = self.by_namespace.entry(namespace.to_owned()).or_default();
+        rights.entry((resource, name.map(str::to_owned))).or_default().extend(verbs);
     }
+
+    /// Everything that the program requests with these settings. Without a mode it suffices for each of them.
+    fn of(values: &Values) -> Self {
+        let any = !values.control_plane && !values.services;
+        let mut grants = Self::default();
+        // The API servers of other nodes, and Events on the Node.
+        grants.within("default", SLICES, Some("kubernetes"), &["watch"]);
+        grants.within("default", EVENTS, None, &["create", "patch"]);
+        if any || elects_control_plane(values) {
+            let lease = lease(values, &values.lease_name);
+            grants.within(&lease.namespace, LEASES, None, &["create"]);
+            grants.within(&lease.namespace, LEASES, Some(&lease.name), &["get", "update", "watch"]);
+        }
+        if any || values.services {
+            grants.add_services(values, any);
+        }
+        if values.node_labeling {
+            grants.everywhere(NODES, &["get", "patch"]);
+        }
+        grants.add_peers(values);
+        grants
+    }
+
+    fn add_services(&mut self, values: &Values, any: bool) {
+        const READ: &[&str] = &["list", "watch"];
+        self.everywhere(SERVICES, READ);
+        self.everywhere(if values.enable_endpoints { ENDPOINTS } else { SLICES }, READ);
+        self.everywhere(NODES, READ);
+        self.everywhere(CIDRS, READ);
+        self.everywhere(EVENTS, &["create", "patch"]);
+        if !values.disable_service_updates {
+            self.everywhere(SERVICE_STATUS, &["patch"]);
+        }
+        // The control plane's VIPs, which no Service may have.
+        self.within("kube-public", CONFIG_MAPS, Some("cluster-info"), READ);
+        let control_plane = lease(values, &values.lease_name);
+        self.within(&control_plane.namespace, LEASES, Some(&control_plane.name), READ);
+        if any || elects_alone(values) {
+            self.everywhere(LEASES, &["create", "get", "list", "update", "watch"]);
+        } else {
+            let common = lease(values, &values.services_lease_name);
+            self.within(&common.namespace, LEASES, None, &["create", "list", "watch"]);
+            self.within(&common.namespace, LEASES, Some(&common.name), &["get", "update"]);
+        }
+    }
+
+    /// Node annotations and labels that define peers, and Secrets with their passwords.
+    fn add_peers(&mut self, values: &Values) {
+        let (peers, _) = bgp::peers(&values.bgp_peers, &mut Vec::new());
+        if values.bgp_annotations.is_some() || peers.iter().any(|peer| !peer.node_selector.is_empty()) {
+            self.everywhere(NODES, &["list", "watch"]);
+        }
+        for secret in peers.iter().filter_map(|peer| peer.password_secret.as_ref()) {
+            self.within(&secret.namespace, SECRETS, Some(&secret.name), &["get"]);
+        }
+    }
+
+    /// Without rights that others include. `confined` is the namespace that the wide rights are confined to.
+    fn simplified(mut self, confined: Option<&str>) -> Self {
+        if let Some(own) = confined.and_then(|own| self.by_namespace.remove(own)) {
+            for (right, verbs) in own {
+                self.wide.entry(right).or_default().extend(verbs);
+            }
+        }
+        let wider = if confined.is_some() { Rights::new() } else { self.wide.clone() };
+        let simplified =
+            self.by_namespace.into_iter().map(|(namespace, rights)| (namespace, reduce(rights, &wider)));
+        let by_namespace = simplified.filter(|(_, rights)| !rights.is_empty()).collect();
+        Self { wide: reduce(self.wide, &Rights::new()), by_namespace }
+    }
+}
+
+/// Takes out what rights for all objects of the resource include, here or in `wider`.
+fn reduce(rights: Rights, wider: &Rights) -> Rights {
+    let all = rights.clone();
+    let reduced = rights.into_iter().map(|((resource, name), mut verbs)| {
+        let here = all.get(&(resource, None)).filter(|_| name.is_some());
+        for included in here.into_iter().chain(wider.get(&(resource, None))) {
+            verbs.retain(|verb| !included.contains(verb));
+        }
+        ((resource, name), verbs)
+    });
+    reduced.filter(|(_, verbs)| !verbs.is_empty()).collect()
+}
+
+/// A Lease; pods are in the namespace of the ServiceAccount.
+fn lease(values: &Values, given: &str) -> LeaseName {
+    let default = namespace(values);
+    LeaseName::parse(default, given)
+        .unwrap_or_else(|| LeaseName { namespace: default.to_owned(), name: given.to_owned() })
+}
+
+fn rules(rights: &Rights) -> Vec<Value> {
+    let rule = |(((group, resource), name), verbs): (&(Resource, Option<String>), &BTreeSet<&str>)| {
+        let mut rule = json!({ "apiGroups": [group], "resources": [resource], "verbs": verbs });
+        if let (Some(name), Some(rule)) = (name, rule.as_object_mut()) {
+            rule.insert("resourceNames".into(), json!([name]));
+        }
+        rule
+    };
+    rights.iter().map(rule).collect()
+}
+
+/// ServiceAccount, roles and bindings.
+pub(super) fn documents(values: &Values, role: bool, role_binding: bool) -> Vec<Value> {
+    let own = namespace(values);
+    let mut grants = Grants::of(values).simplified((role || role_binding).then_some(own));
+    if role {
+        // A Role gives no rights for objects without a namespace.
+        grants.wide.retain(|(resource, _), _| ![NODES, CIDRS].contains(resource));
+    }
+    let in_namespace = |name: &str, namespace: &str| json!({ "name": name, "namespace": namespace });
     let account =
-        json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": in_namespace("kube-vip") });
-    let reference =
-        json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": role_kind, "name": role_meta.get("name") });
-    let role_object = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": role_kind,
-        "metadata": role_meta,
-        "rules": rules,
+        json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": in_namespace("kube-vip", own) });
+    let object = |kind: &str, metadata: Value| json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": metadata });
+    let with_rules = |kind: &str, metadata: Value, rights: &Rights| {
+        let mut object = object(kind, metadata);
+        super::set(&mut object, "rules", json!(rules(rights)));
+        object
+    };
+    let binding = |kind: &str, metadata: Value, role_kind: &str, role_name: &str| {
+        let mut object = object(kind, metadata);
+        let reference =
+            json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": role_kind, "name": role_name });
+        super::set(&mut object, "roleRef", reference);
+        let subject = json!({ "kind": "ServiceAccount", "name": "kube-vip", "namespace": own });
+        super::set(&mut object, "subjects", json!([subject]));
+        object
+    };
+    let (role_kind, role_name) = if role { ("Role", CONFINED) } else { ("ClusterRole", ROLE) };
+    let role_meta = if role { in_namespace(role_name, own) } else { json!({ "name": role_name }) };
+    let (binding_kind, binding_meta) = match role_binding {
+        true => ("RoleBinding", in_namespace(CONFINED, own)),
+        false => ("ClusterRoleBinding", json!({ "name": BINDING })),
+    };
+    let main = [
+        account,
+        with_rules(role_kind, role_meta, &grants.wide),
+        binding(binding_kind, binding_meta, role_kind, role_name),
+    ];
+    let others = grants.by_namespace.iter().flat_map(|(namespace, rights)| {
+        [
+            with_rules("Role", in_namespace(ROLE, namespace), rights),
+            binding("RoleBinding", in_namespace(BINDING, namespace), "Role", ROLE),
+        ]
     });
-    let binding = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": binding_kind,
-        "metadata": binding_meta,
-        "roleRef": reference,
-        "subjects": [{ "kind": "ServiceAccount", "name": "kube-vip", "namespace": namespace }],
-    });
-    vec![account, role_object, binding]
+    main.into_iter().chain(others).collect()
 }

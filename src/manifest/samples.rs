@@ -56,7 +56,11 @@ pub fn all() -> Vec<Sample> {
             "kube-vip manifest pod --interface eth0 --address 192.168.0.40,fd00::40 --controlplane --arp \
              --leaderElection",
         ),
-        sample("rbac.yaml", "ServiceAccount, role and binding for the DaemonSets.", "kube-vip manifest rbac"),
+        sample(
+            "rbac.yaml",
+            "ServiceAccount, roles and bindings for the DaemonSets, in every mode.",
+            "kube-vip manifest rbac",
+        ),
     ]
 }
 

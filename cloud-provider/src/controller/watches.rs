@@ -7,7 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Service};
 use kube::runtime::watcher;
 use kube_vip::cluster::Api;
-use kube_vip::cluster::watch::{Change, watch_objects};
+use kube_vip::cluster::watch::{Change, watch_objects, watch_optional};
 use kube_vip::model::node::{self, NodeView};
 use kube_vip::model::{ServiceKey, ServiceView, service};
 use tokio::sync::mpsc;
@@ -69,7 +69,8 @@ pub fn start(
         WatchEvent::Nodes,
         events.clone(),
     ));
-    tasks.spawn(watch_objects(
+    // For warnings about pools. The Go program's role has no rights for them.
+    tasks.spawn(watch_optional(
         api.clone(),
         kube::Api::<Namespace>::all,
         all(),
@@ -77,7 +78,7 @@ pub fn start(
         WatchEvent::Namespaces,
         events.clone(),
     ));
-    tasks.spawn(watch_objects(
+    tasks.spawn(watch_optional(
         api.clone(),
         |client| kube::Api::<ConfigMap>::namespaced(client, "kube-public"),
         named("cluster-info"),

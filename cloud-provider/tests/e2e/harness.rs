@@ -40,20 +40,12 @@ pub(crate) fn tear_down() {
     WORLDS.clear();
 }
 
-/// What the role in the program's own manifest allows.
-fn rules_of_the_manifest() -> Value {
-    let yaml = kube_vip_lab::run(&[PROGRAM, "manifest"]).unwrap();
-    let role = yaml.split("---\n").find(|document| document.contains("kind: ClusterRole\n")).unwrap();
-    let role: Value = serde_saphyr::from_str(role).unwrap();
-    role["rules"].clone()
-}
-
 impl World {
     fn start() -> Result<Self> {
         let lab = Lab::start(LabOptions { hosts: 1, control_plane: true })?;
         let admin = Administrator::new(&lab, 0)?;
         let world = Self { admin, lab };
-        world.grant(RIGHTS, &rules_of_the_manifest())?;
+        world.objects().grant(RIGHTS, &kube_vip_lab::run(&[PROGRAM, "manifest"])?)?;
         Ok(world)
     }
 

@@ -111,6 +111,13 @@ impl Lab {
         self.client_for("super-admin.conf", "https://127.0.0.1:6443", &self.host(index).namespace)
     }
 
+    /// The same for a user with the rights of a group.
+    pub fn client_as(&self, index: usize, user: &str, group: &str) -> Result<Client> {
+        let (file, url) = (format!("{user}.conf"), "https://127.0.0.1:6443");
+        std::fs::write(self.path(&file), self.pki.kubeconfig(user, group, url)?).map_err(io(&file))?;
+        self.client_for(&file, url, &self.host(index).namespace)
+    }
+
     /// The version of the API server behind the VIP, queried by an administrator on the client host.
     pub fn version_through_vip(&self) -> Result<String> {
         let client =

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Event, Service};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
@@ -29,6 +30,11 @@ impl Administrator {
     /// An administrator on one host.
     pub fn new(lab: &Lab, host: usize) -> Result<Self> {
         Ok(Self { client: lab.client(host)?, host })
+    }
+
+    /// Another user on one host, with the rights of a group.
+    pub fn user(lab: &Lab, host: usize, user: &str, group: &str) -> Result<Self> {
+        Ok(Self { client: lab.client_as(host, user, group)?, host })
     }
 
     /// The objects of the cluster.
@@ -60,9 +66,12 @@ impl Objects<'_> {
     fn api<K: Resource<DynamicType = ()>>(&self, namespace: &str) -> Api<DynamicObject> {
         let resource = ApiResource::erase::<K>(&());
         match K::plural(&()).as_ref() {
-            "nodes" | "namespaces" | "clusterroles" | "clusterrolebindings" => {
-                Api::all_with(self.client.clone(), &resource)
-            }
+            "nodes"
+            | "namespaces"
+            | "clusterroles"
+            | "clusterrolebindings"
+            | "validatingadmissionpolicies"
+            | "validatingadmissionpolicybindings" => Api::all_with(self.client.clone(), &resource),
             _ => Api::namespaced_with(self.client.clone(), namespace, &resource),
         }
     }
@@ -87,6 +96,34 @@ impl Objects<'_> {
                 result => result.map(drop),
             }
         })
+    }
+
+    /// Give a group the rights of all roles in a manifest.
+    pub fn grant(&self, group: &str, manifest: &str) -> Result<()> {
+        for document in manifest.split("---\n").filter(|document| !document.trim().is_empty()) {
+            let object: Value =
+                serde_saphyr::from_str(document).map_err(|error| LabError::Api(error.to_string()))?;
+            let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
+            let rules = json!({ "rules": object.get("rules") });
+            let binding = json!({
+                "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": group },
+                "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group }],
+            });
+            let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str);
+            match (kind, namespace) {
+                ("ClusterRole", _) => {
+                    self.create::<ClusterRole>(group, rules)?;
+                    self.create::<ClusterRoleBinding>(group, binding)?;
+                }
+                ("Role", Some(namespace)) => {
+                    let name = format!("{namespace}/{group}");
+                    self.create::<Role>(&name, rules)?;
+                    self.create::<RoleBinding>(&name, binding)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Merge a change into an object.

@@ -342,14 +342,10 @@ fn parsed(address: &str) -> IpAddr {
     address.parse().expect("an address")
 }
 
-/// Give the agents' group what the program's own role allows.
+/// Give the agents' group what the program's own roles allow.
 fn grant(lab: &Lab, admin: &Administrator, program: &str) -> Result<()> {
-    let yaml = run(&[program, "manifest", "rbac"])?;
-    let wrong = |error: &dyn std::fmt::Display| crate::LabError::Api(error.to_string());
-    let role = yaml.split("---\n").find(|document| document.contains("kind: ClusterRole\n"));
-    let role: Value = serde_saphyr::from_str(role.unwrap_or_default()).map_err(|error| wrong(&error))?;
-    admin.objects(lab).create::<ClusterRole>(GROUP, json!({ "rules": role.get("rules") }))?;
-    bind(admin.objects(lab))
+    let yaml = run(&[program, "manifest", "rbac", "--enableNodeLabeling"])?;
+    admin.objects(lab).grant(GROUP, &yaml)
 }
 
 fn bind(objects: Objects<'_>) -> Result<()> {
