@@ -14,6 +14,7 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube_vip::config::{Kind, SETTINGS, show};
 use kube_vip::manifest::samples;
+use kube_vip::planner::policy::admission;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_kube-vip");
 
@@ -438,6 +439,15 @@ fn the_manifests_of_the_project_are_up_to_date() {
         let path = format!("{}/manifests/{}", env!("CARGO_MANIFEST_DIR"), sample.file);
         let found = std::fs::read_to_string(&path).unwrap_or_default();
         assert_eq!(samples::render(&sample).unwrap(), found, "run `cargo xtask manifests`");
+    }
+}
+
+#[test]
+fn the_policies_of_the_project_are_up_to_date() {
+    for (name, text) in admission::files().unwrap() {
+        let path = format!("{}/manifests/policy/{name}", env!("CARGO_MANIFEST_DIR"));
+        let found = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(text, found, "run `cargo xtask manifests`");
     }
 }
 

@@ -18,7 +18,7 @@ use crate::model::text::quoted;
 use crate::model::{AddressSpec, Family, GroupId, Prefix, RouteAttributes, Routes, ServiceKey, ServiceView};
 
 /// Maximum of AS path prepending.
-const MAX_PREPEND: u8 = 32;
+pub(super) const MAX_PREPEND: u8 = 32;
 
 /// Adds the routes of each group: for its addresses on this host, and for networks that every node advertises.
 pub(super) fn routes(context: &PlanContext, rules: &RouteRules, state: &ClusterState, plan: &mut Plan) {

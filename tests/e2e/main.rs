@@ -26,6 +26,7 @@ mod examples;
 mod faults;
 mod harness;
 mod mdns;
+mod policy;
 mod resilience;
 mod routed;
 mod service_faults;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         table::trials(),
         resilience::trials(),
         tenancy::trials(),
+        policy::trials(),
         addresses::trials(),
     ];
     let others = Group::new(others.into_iter().flatten(), UNLIMITED, harness::end_services);

@@ -1,16 +1,20 @@
 //! Files that are written by the program itself.
 
 use kube_vip::manifest::samples;
+use kube_vip::planner::policy::admission;
 use kube_vip_cloud_provider as provider;
 
 use crate::sh::{Outcome, root};
 
-/// manifests/, from the samples the program knows.
+/// manifests/, from the samples and the policies that the program knows.
 pub(crate) fn manifests() -> Outcome {
     let folder = root().join("manifests");
     for sample in samples::all() {
         let text = samples::render(&sample)?;
         write(&folder.join(sample.file), &text)?;
+    }
+    for (name, text) in admission::files()? {
+        write(&folder.join("policy").join(name), &text)?;
     }
     let image = "ghcr.io/kube-vip/kube-vip-cloud-provider";
     let provider = provider::manifest::render(image, None, false).map_err(|error| error.to_string())?;

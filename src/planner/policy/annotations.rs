@@ -48,7 +48,7 @@ pub fn permitted(policy: &Policy, default: &[&str], key: &ServiceKey, view: &Arc
 }
 
 /// The annotations that this module decides on.
-const INFRASTRUCTURE: [&str; 6] =
+pub(super) const INFRASTRUCTURE: [&str; 6] =
     [SERVICE_INTERFACE, SERVICE_VLAN, MACVLAN_NAME, RP_FILTER, HARDWARE_ADDRESS, LEASE_NAME];
 
 /// The setting that would permit an annotation; none if it is permitted.
