@@ -21,7 +21,7 @@ use crate::model::{
     AdvertisedRoutes, BootTime, GroupId, IfIndex, Interface, LogOnChange, Role, Roles, Vip, VipPlan,
 };
 use crate::net::clock::{self, Timer};
-use crate::net::netlink::{NetlinkError, NetlinkWriter};
+use crate::net::netlink::NetlinkWriter;
 use crate::net::nft;
 use crate::watch_ext;
 
@@ -282,17 +282,6 @@ impl Driver {
             preserve: self.options.preserve,
             adopted_lifetime: self.options.adopted_lifetime,
             quiet: self.options.quiet,
-        }
-    }
-
-    pub(super) fn failed(&mut self, error: &NetlinkError) {
-        self.retry_at = Some(clock::now() + RETRY);
-        self.report(&error.to_string());
-    }
-
-    pub(super) fn report(&mut self, error: &str) {
-        if self.problem.set(error) {
-            tracing::error!("{error}; trying again");
         }
     }
 }

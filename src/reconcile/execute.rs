@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::diff::{Action, lifetime};
-use super::driver::Driver;
+use super::driver::{Driver, RETRY};
 use super::placement::is_first_of_subnet;
 use crate::announce::schedule::{self, Target};
 use crate::model::{BootTime, IfIndex, Vip};
-use crate::net::netlink::{BATCH, Hold, Scope};
+use crate::net::netlink::{BATCH, Hold, NetlinkError, Scope};
 use crate::net::{clock, nft, sysctl};
 
 /// An address to configure.
@@ -135,6 +135,17 @@ impl Driver {
     fn scope(&self, interface: IfIndex) -> Scope {
         let host = !self.options.lo_global && self.interfaces.name(interface) == "lo";
         if host { Scope::Host } else { Scope::Global }
+    }
+
+    pub(super) fn failed(&mut self, error: &NetlinkError) {
+        self.retry_at = Some(clock::now() + RETRY);
+        self.report(&error.to_string());
+    }
+
+    pub(super) fn report(&mut self, error: &str) {
+        if self.problem.set(error) {
+            tracing::error!("{error}; trying again");
+        }
     }
 
     pub(super) fn send_due_announcements(&mut self) {

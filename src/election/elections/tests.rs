@@ -21,13 +21,13 @@ fn namespace(name: &str) -> Scope {
 
 fn object(holder: &str, version: u64, labelled: bool) -> LeaseObject {
     let (label, value) = MANAGED_BY;
-    let mut lease = LeaseObject::default();
-    lease.record = LeaderElectionRecord {
+    let record = LeaderElectionRecord {
         holder: holder.to_owned(),
         duration_seconds: if holder.is_empty() { 1 } else { 5 },
         renewed: i64::try_from(version).ok(),
         ..LeaderElectionRecord::default()
     };
+    let mut lease = LeaseObject { record, ..LeaseObject::default() };
     lease.meta.resource_version = Some(version.to_string());
     lease.meta.labels = labelled.then(|| [(label.to_owned(), value.to_owned())].into());
     lease
