@@ -352,7 +352,8 @@ fn the_roles_have_the_rights_that_the_mode_needs() {
         .iter()
         .map(|right| if right.starts_with("* nodes") { "* nodes: get list patch watch" } else { right })
         .collect();
-    let peers = r#"[{"address":"192.0.2.1","as":65001,"passwordSecret":"bgp/router","nodeSelector":{"rack":"a"}}]"#;
+    let peers =
+        r#"[{"address":"192.0.2.1","as":65001,"passwordSecret":"bgp/router","nodeSelector":{"rack":"a"}}]"#;
     let peers = format!("--controlplane --bgp --bgppeers {peers}");
     let table = [
         // Every mode.
