@@ -357,7 +357,7 @@ fn the_roles_have_the_rights_that_the_mode_needs() {
     let peers = format!("--controlplane --bgp --bgppeers {peers}");
     let table = [
         // Every mode.
-        ("", for_services(&[ALL_LEASES])),
+        ("", [&["* endpoints: list watch"][..], &for_services(&[ALL_LEASES])].concat()),
         (
             "--controlplane --arp",
             [

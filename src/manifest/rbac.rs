@@ -77,7 +77,12 @@ impl Grants {
     fn add_services(&mut self, values: &Values, any: bool) {
         const READ: &[&str] = &["list", "watch"];
         self.everywhere(SERVICES, READ);
-        self.everywhere(if values.enable_endpoints { ENDPOINTS } else { SLICES }, READ);
+        if any || values.enable_endpoints {
+            self.everywhere(ENDPOINTS, READ);
+        }
+        if any || !values.enable_endpoints {
+            self.everywhere(SLICES, READ);
+        }
         self.everywhere(NODES, READ);
         self.everywhere(CIDRS, READ);
         self.everywhere(EVENTS, &["create", "patch"]);

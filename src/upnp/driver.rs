@@ -227,7 +227,10 @@ impl Driver {
                 ports.insert(*address, result.map_err(str::to_owned));
             }
         }
-        status.cleared.clone_from(&self.desired.borrow().retired);
+        // The gateways may have mappings of an earlier process.
+        if !self.searching || !self.gateways.is_empty() {
+            status.cleared.clone_from(&self.desired.borrow().retired);
+        }
         status
             .cleared
             .retain(|address| self.gateways.values().all(|known| known.table.is_cleared(&[*address].into())));
