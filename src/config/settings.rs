@@ -346,7 +346,7 @@ settings! {
             "Services of several namespaces may have one address without a common sharing key, as the provider's `allow-share-…` gives it to them.";
         MaxAddresses max_addresses: u32 as Kind::Int(1, 1_000_000), default "8192",
             flags ["servicesMaxAddresses"], env ["svc_max_addresses"], file ["servicesMaxAddresses"],
-            "Most addresses of all Services together; beyond, the youngest Services have none.";
+            "Most addresses of all Services together; beyond, those that are not announced yet, the youngest first, lose addresses.";
         MaxLeases max_leases: u32 as Kind::Int(0, 1_000_000), default "64",
             flags ["servicesMaxLeases"], env ["svc_max_leases"], file ["servicesMaxLeases"],
             "Most DHCP leases of the Services of a namespace.";

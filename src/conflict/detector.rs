@@ -42,7 +42,7 @@ pub struct Preset {
 }
 
 impl Preset {
-    /// Addresses of a group whose Lease was just created: nothing tells whether another host announced them before.
+    /// The control plane's addresses, if its Lease was just created: nothing tells whether another host announced them before.
     pub const ELECTION: Self = Self {
         probes: 3,
         probe_interval: Duration::from_millis(30),
@@ -62,7 +62,8 @@ impl Preset {
         yields_to_probes: false,
     };
 
-    /// Addresses of Services that another node may still hold: it is a Linux host, which answers, and gives the address up soon.
+    /// Addresses of Services that another node may still hold, also where their Lease was just created: it is a Linux host,
+    /// which answers, and gives the address up soon.
     pub const MOVED: Self = Self {
         probes: 3,
         probe_interval: Duration::from_millis(30),

@@ -38,12 +38,12 @@ const SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
 /// Its Ethernet address (RFC 2464 §7).
 pub const SERVERS_ON_ETHERNET: [u8; 6] = [0x33, 0x33, 0, 1, 0, 2];
 
-/// `addresses` are source and destination.
 /// An Ethernet frame with an IPv4 packet to all hosts.
 pub fn to_frame(source: [u8; 6], packet: &[u8]) -> Vec<u8> {
     [&[0xff; 6], &source[..], &IPV4.to_be_bytes(), packet].concat()
 }
 
+/// `addresses` are source and destination.
 fn udp(ports: (u16, u16), addresses: &[u8], payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(UDP_HEADER + payload.len()).unwrap_or(u16::MAX).to_be_bytes();
     let header = [ports.0.to_be_bytes(), ports.1.to_be_bytes(), length].concat();

@@ -1,4 +1,4 @@
-//! What the kernel reports about this host: interfaces and addresses.
+//! This host: its interfaces and addresses as the kernel reports them, and the addresses that it needs.
 
 pub mod needs;
 pub mod observer;

@@ -1,4 +1,4 @@
-//! Addresses that this host needs, as far as they do not change.
+//! Addresses that this host needs, as of the start.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

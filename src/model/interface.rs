@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::validation::is_interface;
+
 /// The kernel's number of an interface; a rename does not change it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct IfIndex(pub u32);
@@ -77,7 +79,7 @@ impl ManagedInterface {
 pub fn vlan_of(text: &str) -> Option<(&str, u16)> {
     let (parent, tag) = text.rsplit_once('.')?;
     let tag = tag.parse().ok().filter(|tag| (1..=4094).contains(tag))?;
-    (!parent.is_empty()).then_some((parent, tag))
+    (!parent.is_empty() && is_interface(text)).then_some((parent, tag))
 }
 
 /// ARPHRD_ETHER (IANA "ARP Parameters").

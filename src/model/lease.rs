@@ -11,6 +11,9 @@ pub struct LeaseName {
     pub name: String,
 }
 
+/// Own Leases of Services begin with this.
+pub const OWN_LEASES: &str = "kubevip-";
+
 impl LeaseName {
     /// What [`Self::parse`] accepts, for messages.
     pub const ALLOWED: &str =

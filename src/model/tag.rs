@@ -14,7 +14,7 @@ pub enum Tag {
 }
 
 /// The marks of this process. Two processes of one host, one with the control plane and one with Services, have different ones,
-/// as have instances with different names.
+/// as have 23 of 24 pairs of instances with different names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tags {
     control_plane: u8,

@@ -35,9 +35,10 @@ pub fn is_subdomain(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label_of_any_length)
 }
 
-/// Whether the kernel accepts a text as the name of an interface: at most IFNAMSIZ - 1 bytes.
+/// Whether the kernel accepts a text as the name of an interface: at most IFNAMSIZ - 1 bytes. In a name to create it replaces
+/// `%d` by a number.
 pub fn is_interface(text: &str) -> bool {
-    let legal = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b':';
+    let legal = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b'%');
     (1..=15).contains(&text.len()) && text.bytes().all(legal) && !matches!(text, "." | "..")
 }
 
@@ -70,6 +71,24 @@ mod tests {
             ("x y", false),
         ] {
             assert_eq!(is_name(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn names_of_interfaces_are_those_that_the_kernel_accepts_as_they_are() {
+        for (text, expected) in [
+            ("eth0", true),
+            ("eth0.200", true),
+            ("a-name-of-fifte", true),
+            ("a-name-of-sixtee", false),
+            ("web%d", false),
+            ("a/b", false),
+            ("a:b", false),
+            ("a b", false),
+            ("..", false),
+            ("", false),
+        ] {
+            assert_eq!(is_interface(text), expected, "{text}");
         }
     }
 

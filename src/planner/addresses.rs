@@ -6,6 +6,9 @@ use crate::model::annotation::{LOAD_BALANCER_IPS, UPNP_EXTERNAL_IP};
 use crate::model::service::Ingress;
 use crate::model::{Family, ServiceView};
 
+/// Elements of a list that are read: more than a Service may have.
+const MAX_ELEMENTS: usize = 64;
+
 /// An element of a Service's list of addresses.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wanted {
@@ -23,7 +26,7 @@ pub fn wanted(view: &ServiceView) -> Vec<Wanted> {
     };
     if let Some(text) = view.annotation(LOAD_BALANCER_IPS) {
         let elements = text.split(',').map(str::trim).filter(|element| !element.is_empty());
-        return elements.map(one).collect();
+        return elements.take(MAX_ELEMENTS).map(one).collect();
     }
     // The external address of a gateway with port mappings is not an address of the Service.
     let external = view.annotation(UPNP_EXTERNAL_IP).unwrap_or_default();

@@ -108,7 +108,6 @@ impl Cache {
             }
             WatchEvent::Cidrs(change) => {
                 apply_to(&mut self.cidrs, change, |cidr| cidr);
-                self.state.service_cidrs = self.cidrs.values().flatten().copied().collect();
                 self.reserve();
             }
             WatchEvent::ControlPlane(object, change) => {
@@ -126,8 +125,8 @@ impl Cache {
 
     fn reserve(&mut self) {
         let published = self.published.values().flatten().copied();
-        let services = self.state.service_cidrs.clone();
-        self.state.reserved = Reserved { services, ..Reserved::new(self.nodes.values(), published) };
+        let service_cidrs = self.cidrs.values().flatten().copied().collect();
+        self.state.reserved = Reserved { service_cidrs, ..Reserved::new(self.nodes.values(), published) };
     }
 
     /// What is wrong with this node's name if no Node has it. `own` are the addresses of this host.

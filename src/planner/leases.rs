@@ -15,6 +15,9 @@ use crate::model::interface::hardware_text;
 use crate::model::text::quoted;
 use crate::model::{Family, InterfaceSelector, ServiceKey, ServiceView};
 
+/// Elements of a list of preferred addresses that are read.
+const MAX_REQUESTED: usize = 8;
+
 /// Which records of leases in annotations are continued. The author of a Service can write a record of any lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Records {
@@ -85,7 +88,9 @@ impl DhcpSpec {
             name
         });
         let mut requested: Vec<IpAddr> = Vec::new();
-        for text in view.annotation(REQUESTED_IP).unwrap_or_default().split(',').map(str::trim) {
+        for text in
+            view.annotation(REQUESTED_IP).unwrap_or_default().split(',').take(MAX_REQUESTED).map(str::trim)
+        {
             match text.parse::<IpAddr>() {
                 Ok(address) if requested.iter().all(|other| Family::of(*other) != Family::of(address)) => {
                     requested.push(address);

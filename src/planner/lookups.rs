@@ -9,6 +9,8 @@ use crate::model::{Backoff, BootTime};
 
 /// Lookups in flight: the resolver's threads are few, and a server that does not answer keeps one for seconds.
 const MAX_LOOKUPS: usize = 8;
+/// Of these, lookups of Services' names that have addresses: slow answers must not keep others without any.
+const MAX_REFRESHES: usize = 6;
 /// Interval of queries, as in the Go program.
 const DNS_INTERVAL: Duration = Duration::from_secs(3);
 /// Longest pause of a name without an answer.
@@ -66,8 +68,18 @@ impl Lookups {
         };
         let mut due: Vec<_> = due.map(|(name, it)| (precedence(name, it), name.clone())).collect();
         due.sort();
+        let is_refresh = |name: &String| {
+            let has_addresses = self.names.get(name).is_some_and(|it| !it.addresses.is_empty());
+            has_addresses && !self.control_plane.contains(name)
+        };
+        let mut refreshes = self.in_flight.iter().filter(|name| is_refresh(name)).count();
+        let mut may_start = |name: &String| {
+            refreshes += usize::from(is_refresh(name));
+            !is_refresh(name) || refreshes <= MAX_REFRESHES
+        };
         let free = MAX_LOOKUPS.saturating_sub(self.in_flight.len());
-        let started: Vec<String> = due.into_iter().take(free).map(|(_, name)| name).collect();
+        let started = due.into_iter().map(|(_, name)| name).filter(|name| may_start(name)).take(free);
+        let started: Vec<String> = started.collect();
         self.in_flight.extend(started.iter().cloned());
         started
     }
@@ -97,8 +109,11 @@ impl Lookups {
         if self.in_flight.len() >= MAX_LOOKUPS {
             return None;
         }
+        let refreshes = |name: &String| self.names.get(name).is_some_and(|it| !it.addresses.is_empty());
+        let full = self.in_flight.iter().filter(|name| refreshes(name)).count() >= MAX_REFRESHES;
         let waiting = self.names.iter().filter(|(name, _)| !self.in_flight.contains(*name));
-        waiting.map(|(_, it)| it.due).min()
+        let may_start = waiting.filter(|(_, it)| !full || it.addresses.is_empty());
+        may_start.map(|(_, it)| it.due).min()
     }
 }
 
@@ -221,6 +236,23 @@ mod tests {
             assert_eq!(lookups.start(at(3 * round + 2)), [""; 0]);
             assert_eq!(lookups.start(at(3 * round + 3)), ["vip.test"]);
         }
+    }
+
+    #[test]
+    fn slow_answers_for_many_names_leave_room_for_a_name_without_addresses() {
+        let mut lookups = Lookups::new(DnsMode::First, BTreeSet::new());
+        let names: Vec<String> = (0..20).map(|number| format!("{number:02}.slow")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        set(&mut lookups, at(0), &names);
+        while let Some(name) = lookups.start(at(0)).first().cloned() {
+            lookups.in_flight.clear();
+            lookups.finish(at(0), &name, &[address(1)]);
+        }
+        set(&mut lookups, at(10), &[&names[..], &["new.example"]].concat());
+        let started = lookups.start(at(10));
+        assert_eq!(started.len(), MAX_REFRESHES + 1, "{started:?}");
+        assert!(started.contains(&"new.example".to_owned()));
+        assert_eq!(lookups.poll_timeout(), None);
     }
 
     #[test]

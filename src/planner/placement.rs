@@ -7,17 +7,14 @@ use super::plan::values::PlanContext;
 use crate::model::annotation::{MACVLAN_NAME, RP_FILTER, SERVICE_INTERFACE, SERVICE_VLAN};
 use crate::model::interface::{ManagedInterface, vlan_of};
 use crate::model::text::quoted;
+use crate::model::validation::is_interface;
 use crate::model::{AddressSpec, InterfaceSelector, ServiceView};
-
-/// Longest name of an interface (IFNAMSIZ - 1).
-const MAX_INTERFACE_NAME: usize = 15;
 
 /// The macvlan that a Service requests on `parent`, for leased addresses only.
 pub(super) fn macvlan(view: &ServiceView, parent: &str) -> Option<Result<ManagedInterface, String>> {
     let name = view.annotation(MACVLAN_NAME)?;
     let spec = DhcpSpec::of(view)?;
-    let legal = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
-    if name.len() > MAX_INTERFACE_NAME || !name.chars().all(legal) || name == parent {
+    if !is_interface(name) || name == parent {
         let name = quoted(name);
         let text =
             format!("{MACVLAN_NAME}: {name} is not an interface name of at most 15 letters and digits");

@@ -11,7 +11,7 @@ use crate::model::text::quoted;
 use crate::model::validation::unusable;
 use crate::model::{HostUse, Prefix};
 
-/// Addresses of the cluster itself.
+/// Addresses of the cluster itself, and of the network that it needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reserved {
     /// The nodes' own addresses, each with its node.
@@ -26,7 +26,7 @@ pub struct Reserved {
     /// The nodes' pod networks.
     pub pods: BTreeSet<Prefix>,
     /// ServiceCIDRs: networks of cluster IPs.
-    pub services: BTreeSet<Prefix>,
+    pub service_cidrs: BTreeSet<Prefix>,
     /// Addresses that this host needs.
     pub host: BTreeMap<IpAddr, HostUse>,
 }
@@ -66,6 +66,23 @@ impl Refusal {
     /// Whether it depends on this host: others may decide differently.
     pub fn is_local(&self) -> bool {
         matches!(self, Self::Host { .. })
+    }
+
+    /// The address that is refused, if it is one.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Kind { address, .. }
+            | Self::Node { address, .. }
+            | Self::ControlPlane(address)
+            | Self::ApiServer { address, .. }
+            | Self::ClusterIp(address)
+            | Self::Pods { address, .. }
+            | Self::ServiceCidr { address, .. }
+            | Self::Host { address, .. }
+            | Self::Outside(address)
+            | Self::Service { address, .. } => Some(*address),
+            Self::Limit(_) | Self::Infrastructure(_) | Self::Malformed(_) => None,
+        }
     }
 
     /// What to do about it, for messages of kube-vip, which shares the VIPs it holds itself with Services.
@@ -147,7 +164,7 @@ impl Reserved {
             let within =
                 |networks: &BTreeSet<Prefix>| networks.iter().copied().find(|it| it.contains(address));
             let pods = within(&self.pods).map(|network| Refusal::Pods { address, network });
-            pods.or_else(|| Some(Refusal::ServiceCidr { address, network: within(&self.services)? }))
+            pods.or_else(|| Some(Refusal::ServiceCidr { address, network: within(&self.service_cidrs)? }))
         })
     }
 

@@ -43,7 +43,7 @@ pub(super) fn routes(context: &PlanContext, rules: &RouteRules, state: &ClusterS
     for (id, group) in &mut plan.groups {
         let mut routes: Routes = group.addresses.iter().map(route).collect();
         if *id == GroupId::EveryNode {
-            let cidrs = state.service_cidrs.iter().filter(|_| rules.service_cidrs);
+            let cidrs = state.reserved.service_cidrs.iter().filter(|_| rules.service_cidrs);
             routes.extend(rules.networks.iter().chain(cidrs).map(|prefix| (*prefix, plain.clone())));
             routes.extend(external.clone());
         }

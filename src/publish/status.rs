@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::model::ServiceView;
 use crate::model::annotation::{DHCP_LEASE, UPNP_EXTERNAL_IP, VIP_HOST};
 use crate::model::service::Ingress;
-use crate::planner::plan::{Issue, ServicePlan};
+use crate::planner::plan::ServicePlan;
 use crate::planner::reserved::Refusal;
 
 /// A write of a Service's status and annotations.
@@ -90,23 +90,25 @@ pub fn change(
 /// Addresses in the status that the Service does not ask for any more, or may not have.
 fn stale(service: &ServicePlan) -> BTreeSet<IpAddr> {
     let view = &*service.view;
-    let refusals = || {
-        service.issues.iter().filter_map(|issue| match issue {
-            Issue::Refused(refusal) => Some(refusal),
-            _ => None,
-        })
-    };
-    // Other controllers write the addresses of nodes to the status; what one node may refuse, another may announce.
+    // Other controllers write the addresses of nodes to the status.
     let of_another_controller = view.annotation(VIP_HOST).is_none()
-        && refusals().any(|refusal| matches!(refusal, Refusal::Node { .. }));
-    if service.terminating || service.unresolved || of_another_controller || refusals().any(Refusal::is_local)
-    {
+        && service.refusals().any(|refusal| matches!(refusal, Refusal::Node { .. }));
+    if service.terminating || of_another_controller {
         return BTreeSet::new();
     }
+    // What one node refuses by itself, or does not know, another may announce.
+    let unclear = service.unresolved || service.refusals().any(Refusal::is_local);
+    let refused: BTreeSet<IpAddr> = service
+        .refusals()
+        .filter(|refusal| !refusal.is_local())
+        .filter_map(Refusal::address)
+        .filter(|address| !service.addresses.contains(address))
+        .collect();
     let external = view.annotation(UPNP_EXTERNAL_IP).unwrap_or_default();
     let external: BTreeSet<IpAddr> = external.split(',').filter_map(|ip| ip.trim().parse().ok()).collect();
     let written = view.status.iter().filter_map(|entry| entry.ip);
-    written.filter(|ip| !service.addresses.contains(ip) && !external.contains(ip)).collect()
+    let unwanted = |ip: &IpAddr| !unclear && !service.addresses.contains(ip) && !external.contains(ip);
+    written.filter(|ip| refused.contains(ip) || unwanted(ip)).collect()
 }
 
 fn entry(view: &ServiceView, address: IpAddr) -> Ingress {
@@ -172,6 +174,7 @@ mod tests {
     use super::*;
     use crate::model::service::Protocol;
     use crate::model::{Family, HostUse};
+    use crate::planner::plan::Issue;
 
     const A: &str = "192.0.2.1";
 
@@ -288,6 +291,7 @@ mod tests {
         let local = with(Refusal::Host { address, usage: HostUse::Gateway });
         let node = with(Refusal::Node { address, node: "node-1".into() });
         let unresolved = ServicePlan { unresolved: true, ..without.clone() };
+        let refused_unresolved = ServicePlan { unresolved: true, ..refused.clone() };
         let elsewhere = ServicePlan { addresses: vec!["192.0.2.9".parse().unwrap()], ..planned(true, true) };
         for (name, service, mine, of_another, without_host) in [
             ("asks for none", &without, Some(false), Some(true), Some(true)),
@@ -297,6 +301,13 @@ mod tests {
             // Without our annotation another controller has written it.
             ("a node's", &node, Some(false), Some(true), None),
             ("asks for what is not known yet", &unresolved, None, None, None),
+            (
+                "refused, and asks for what is not known yet",
+                &refused_unresolved,
+                Some(false),
+                Some(true),
+                Some(true),
+            ),
         ] {
             assert_eq!(removes(service, Some("me")), mine, "{name}, mine");
             assert_eq!(removes(service, Some("gone")), of_another, "{name}, of another");

@@ -51,7 +51,7 @@ pub struct Driver {
     pub(super) actual: Actual,
     /// Addresses that a successor announced during a hand-over.
     pub(super) succeeded: BTreeSet<IpAddr>,
-    /// Detectors of addresses that are new to the cluster, or that another host announced while this host holds them.
+    /// Detectors of addresses that are new to the cluster, have moved, or were announced by another host while held here.
     pub(super) detectors: Detectors,
     pub(super) moves: Moves,
     /// Hosts that announce addresses held here, each with the end of the report.

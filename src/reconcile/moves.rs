@@ -15,6 +15,8 @@ struct Known {
     led: Option<BTreeSet<IpAddr>>,
     /// The last other holder of its Lease.
     holder: Option<String>,
+    /// See [`Moves::suspect`].
+    suspect: bool,
 }
 
 /// Addresses to be probed although a node has announced them.
@@ -27,6 +29,12 @@ pub(super) struct Moves {
 impl Moves {
     pub(super) fn contains(&self, address: &IpAddr) -> bool {
         self.moved.contains(address)
+    }
+
+    /// The election does not know whether another host has the addresses of a group: all of them are probed once this host leads
+    /// it. One that another host has keeps no other address of the group away.
+    pub(super) fn suspect(&mut self, group: &GroupId) {
+        self.groups.entry(group.clone()).or_default().suspect = true;
     }
 
     /// An address has moved if it joins a group that this host leads already, or if this host gains a group and the address
@@ -46,9 +54,11 @@ impl Moves {
             let addresses: BTreeSet<IpAddr> = group.addresses.iter().map(|spec| spec.address).collect();
             let new = addresses.iter().filter(|address| match &known.led {
                 Some(before) => !before.contains(address),
+                None if known.suspect => true,
                 None => plan.hosts.get(address).is_some_and(|host| Some(host) != known.holder.as_ref()),
             });
             self.moved.extend(new);
+            known.suspect = false;
             leading.extend(addresses.iter().copied());
             known.led = Some(addresses);
         }
@@ -111,6 +121,21 @@ mod tests {
             assert_eq!(moved(&moves), ["192.0.2.17"]);
         }
         moves.update(&joined, &follows("0", "b"));
+        assert_eq!(moved(&moves), [""; 0]);
+    }
+
+    #[test]
+    fn every_address_of_a_suspect_group_is_probed() {
+        let plan = plan(&[("0", &["192.0.2.16", "192.0.2.17"])], &[]);
+        let mut moves = Moves::default();
+        moves.update(&plan, &Roles::new());
+        moves.suspect(&group("0"));
+        moves.update(&plan, &follows("0", "b"));
+        moves.update(&plan, &leads(&["0"]));
+        assert_eq!(moved(&moves), ["192.0.2.16", "192.0.2.17"]);
+        // Once.
+        moves.update(&plan, &follows("0", "b"));
+        moves.update(&plan, &leads(&["0"]));
         assert_eq!(moved(&moves), [""; 0]);
     }
 

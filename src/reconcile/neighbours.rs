@@ -13,7 +13,7 @@ use crate::conflict::{ConflictDetector, FrameKind, NeighborFrame, Output, Preset
 use crate::election::elections;
 use crate::election::elector::{Input, SegmentRequest};
 use crate::model::interface::hardware_text;
-use crate::model::{BootTime, ClaimSource, GroupId, IfIndex, Role};
+use crate::model::{BootTime, CandidacyKind, ClaimSource, GroupId, IfIndex, Role};
 use crate::net::clock;
 use crate::reconcile::desired::{Desired, Presence};
 
@@ -57,6 +57,10 @@ impl Driver {
         match request {
             // With routes instead of neighbours there is no other host to probe for.
             SegmentRequest::Probe if self.options.quiet => self.end_probe(&group, false),
+            SegmentRequest::Probe if self.is_of_services(&group) => {
+                self.moves.suspect(&group);
+                self.end_probe(&group, false);
+            }
             SegmentRequest::Announce if self.options.quiet => {}
             SegmentRequest::Probe => {
                 let now = clock::now();
@@ -80,6 +84,12 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// Whether the addresses of a group are those of Services, which are probed one by one.
+    fn is_of_services(&self, group: &GroupId) -> bool {
+        let plan = self.channels.plan.borrow();
+        plan.groups.get(group).is_some_and(|group| group.candidacy.kind == CandidacyKind::Services)
     }
 
     /// Removes addresses from `desired` that are being probed or in use by another host, and reports the latter.

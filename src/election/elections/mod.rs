@@ -432,7 +432,7 @@ impl Elections {
                 elector::Output::DuplicateIdentity => {
                     self.outputs.push_back(Output::DuplicateIdentity(lease.clone()));
                 }
-                // The watch of a namespace serves all its Leases.
+                // A watch of many Leases serves others, too.
                 elector::Output::RestartWatch => {}
             }
         }

@@ -71,11 +71,9 @@ pub struct Elector {
     delay: Duration,
     drains: BTreeSet<DrainReason>,
     stopping: Option<BootTime>,
-    /// `renewTime` of the last write that succeeded, and of those since then. Empty while a write may have taken effect whose
-    /// time is not known.
+    /// `renewTime` of the last write of this process that succeeded, and of those since then. Empty before the first one, and
+    /// while a write may have taken effect whose time is not known.
     written: Vec<WallTime>,
-    /// A write of this process has succeeded.
-    confirmed: bool,
     /// Of [`Input::Annotate`], until another host holds the Lease and writes its own.
     annotations: BTreeMap<String, String>,
     outputs: VecDeque<Output>,
@@ -109,7 +107,6 @@ impl Elector {
             drains: BTreeSet::new(),
             stopping: None,
             written: Vec::new(),
-            confirmed: false,
             annotations: BTreeMap::new(),
             outputs: VecDeque::new(),
         }
@@ -182,10 +179,7 @@ impl Elector {
         match input {
             Input::Response { started, renewed, response } => {
                 if let Some(renewed) = renewed {
-                    if matches!(response, LeaseResponse::Object(_)) || self.written.len() >= WRITTEN_MAX {
-                        self.written.clear();
-                    }
-                    self.written.push(renewed);
+                    self.note_write(renewed, matches!(response, LeaseResponse::Object(_)));
                 }
                 self.handle_response(now, started, response);
             }
@@ -232,6 +226,16 @@ impl Elector {
             }
         }
         self.advance(now);
+    }
+
+    fn note_write(&mut self, renewed: WallTime, succeeded: bool) {
+        if succeeded {
+            self.written = vec![renewed];
+        } else if self.written.len() >= WRITTEN_MAX {
+            self.written.clear();
+        } else if !self.written.is_empty() {
+            self.written.push(renewed);
+        }
     }
 
     fn advance(&mut self, now: BootTime) {

@@ -119,10 +119,7 @@ impl Elector {
                 self.rejections.reset();
                 match kind {
                     Kind::Read => {}
-                    Kind::Hold | Kind::Create => {
-                        self.confirmed = true;
-                        self.granted(now, started, kind);
-                    }
+                    Kind::Hold | Kind::Create => self.granted(now, started, kind),
                     Kind::Release => self.released(now),
                 }
             }
@@ -201,6 +198,8 @@ impl Elector {
     pub(super) fn observe_lease(&mut self, now: BootTime, lease: LeaseObject) {
         self.refreshed = now;
         let was_ours = self.is_ours();
+        // After the restore of etcd.
+        let older = self.is_behind(&lease);
         self.observed.observe(lease, now);
         let Some(record) = self.observed.record() else { return };
         if record.holder == self.settings.identity {
@@ -210,11 +209,11 @@ impl Elector {
                 || self.freshness == Freshness::Unanswered;
             // Two processes with one identity: the other one may hold the address.
             let duplicate = !writing
+                && !older
                 && !self.written.is_empty()
                 && record.renewed.is_some_and(|renewed| !self.written.contains(&renewed));
             let unexpected = (!was_ours || duplicate) && self.state == State::Follower && !writing;
-            // An earlier process's last write may take effect before the first one of this process.
-            if duplicate && self.confirmed {
+            if duplicate {
                 self.outputs.push_back(Output::DuplicateIdentity);
             }
             let resumed = self.phase == Phase::Starting && self.settings.resuming;

@@ -1,7 +1,7 @@
 //! Suppresses the kernel's replies to ARP requests and neighbour solicitations for addresses that are being handed over
 //! (docs/decisions/0014-nftables.md).
 //!
-//! One table for each family, with a set of addresses and a rule that drops replies about them:
+//! One table for each family, with a set of addresses and rules that drop replies about them:
 //!
 //! ```text
 //! table arp kube-vip-silent {                    table ip6 kube-vip-silent {

@@ -10,6 +10,7 @@ use super::values::{ClusterState, Mode, Plan, PlanContext, ServicePlan};
 use crate::model::annotation::{LEASE_NAME, VIP_HOST};
 use crate::model::family::number;
 use crate::model::hash::fnv1a;
+use crate::model::lease::OWN_LEASES;
 use crate::model::service::TrafficPolicy;
 use crate::model::text::quoted;
 use crate::model::{
@@ -122,7 +123,7 @@ fn add_group(
 
 /// The Lease that is named after a Service.
 fn own_lease(key: &ServiceKey) -> LeaseName {
-    LeaseName { namespace: key.namespace.clone(), name: format!("kubevip-{}", key.name) }
+    LeaseName { namespace: key.namespace.clone(), name: format!("{OWN_LEASES}{}", key.name) }
 }
 
 /// The Lease of a Service with an election of its own.

@@ -43,7 +43,7 @@ pub struct PlanContext {
     pub upnp: Upnp,
     /// What Services may ask for.
     pub policy: Policy,
-    /// Resolvers and BGP peers of this host.
+    /// Addresses that this host needs, as of the start.
     pub host: BTreeMap<IpAddr, HostUse>,
 }
 
@@ -126,10 +126,10 @@ pub struct ClusterState {
     pub left_over: BTreeSet<IpAddr>,
     /// Addresses without a tag that this host had when the process began.
     pub untagged: BTreeSet<IpAddr>,
-    /// The cluster's ServiceCIDRs.
-    pub service_cidrs: BTreeSet<Prefix>,
     /// State of DHCP leases.
     pub leases: BTreeMap<LeaseKey, ClientStatus>,
+    /// The addresses in the status of all Services. See [`Self::note_services`].
+    pub in_status: BTreeSet<IpAddr>,
     /// Labels for Services on this node's Node object; None before it is known.
     pub node_labels: Option<BTreeMap<String, String>>,
 }
@@ -153,6 +153,7 @@ impl ClusterState {
             view.announced().filter(asks)
         });
         let mut announced: BTreeSet<IpAddr> = announced.collect();
+        self.in_status = self.services.values().flat_map(|view| view.announced()).collect();
         announced.extend(&self.left_over);
         announced.extend(before.services.values().flat_map(|service| &service.addresses));
         self.reserved.announced = announced;
@@ -182,10 +183,14 @@ impl ClusterState {
         left.chain(self.vips.iter().copied()).collect()
     }
 
-    /// Whether this host still has all of these from an earlier process. See [`Plan::adoptable`].
+    /// Whether this host still has all of these from an earlier process, but for those that no node has announced yet, where
+    /// there are others. See [`Plan::adoptable`].
     pub(super) fn has_all(&self, specs: &BTreeSet<AddressSpec>, adoptable: &BTreeSet<IpAddr>) -> bool {
         let has = |address| self.left_over.contains(address) || adoptable.contains(address);
-        !specs.is_empty() && specs.iter().all(|spec| has(&spec.address))
+        let is_new = |spec: &&AddressSpec| !self.in_status.contains(&spec.address);
+        let (new, announced): (Vec<_>, Vec<_>) = specs.iter().partition(is_new);
+        let needed = if announced.is_empty() { new } else { announced };
+        !needed.is_empty() && needed.iter().all(|spec| has(&spec.address))
     }
 }
 
@@ -265,18 +270,22 @@ impl ServicePlan {
     /// The same refusal of many addresses is one problem.
     pub(in crate::planner) fn refuse(&mut self, refusal: Refusal) {
         let issue = Issue::Refused(refusal);
-        if self.issues.last() != Some(&issue) {
+        if !self.issues.contains(&issue) {
             self.issues.push(issue);
         }
     }
 
-    /// Why it has no address, although it asks for one.
-    pub fn refusal(&self) -> Option<&Refusal> {
-        let refusals = self.issues.iter().find_map(|issue| match issue {
+    /// Why it may not have what it asks for.
+    pub fn refusals(&self) -> impl Iterator<Item = &Refusal> {
+        self.issues.iter().filter_map(|issue| match issue {
             Issue::Refused(refusal) => Some(refusal),
             _ => None,
-        });
-        refusals.filter(|_| self.addresses.is_empty())
+        })
+    }
+
+    /// Why it has no address, although it asks for one.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        self.refusals().next().filter(|_| self.addresses.is_empty())
     }
 
     /// A leased address is lost with its lease, not with the last endpoint.

@@ -51,7 +51,7 @@ mod tests {
     fn state() -> ClusterState {
         let reserved = Reserved {
             cluster: ["10.96.0.1".parse().unwrap()].into(),
-            services: ["10.97.0.0/16".parse().unwrap()].into(),
+            service_cidrs: ["10.97.0.0/16".parse().unwrap()].into(),
             ..Reserved::default()
         };
         ClusterState { vips: [VIP.parse().unwrap()].into(), reserved, ..ClusterState::default() }

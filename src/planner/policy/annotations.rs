@@ -7,11 +7,9 @@ use crate::dhcp::identity::{is_virtual, parse_mac};
 use crate::model::annotation::{
     HARDWARE_ADDRESS, LEASE_NAME, MACVLAN_NAME, RP_FILTER, SERVICE_INTERFACE, SERVICE_VLAN,
 };
+use crate::model::lease::OWN_LEASES;
 use crate::model::text::quoted;
 use crate::model::{LeaseName, ServiceKey, ServiceView};
-
-/// Own Leases of Services begin with this: a Service may name those of its namespace.
-const OWN_LEASES: &str = "kubevip-";
 
 /// A Service without the annotations that it may not have.
 #[derive(Debug, Clone, PartialEq, Eq)]

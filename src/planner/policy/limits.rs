@@ -54,8 +54,8 @@ pub fn without_lease<'a>(
     by_age.into_iter().filter(|request| excess(request)).map(|(_, key, _)| key.clone()).collect()
 }
 
-/// Takes addresses from the youngest Services where all together have too many. An address that several Services share counts
-/// once.
+/// Takes addresses from the youngest Services where all together have too many, those that are not announced yet first. An
+/// address that several Services share counts once.
 pub fn limit_total(policy: &Policy, services: &mut BTreeMap<ServiceKey, ServicePlan>) {
     let total: BTreeSet<IpAddr> = services.values().flat_map(|service| &service.addresses).copied().collect();
     let max = policy.max_addresses;
@@ -63,19 +63,23 @@ pub fn limit_total(policy: &Policy, services: &mut BTreeMap<ServiceKey, ServiceP
         return;
     }
     let mut by_age: Vec<_> = services.iter_mut().collect();
-    by_age.sort_by_key(|(key, service)| {
-        (service.view.announced().next().is_none(), service.view.created, (*key).clone())
+    by_age.sort_by_key(|(key, service)| (service.view.created, (*key).clone()));
+    let asked = by_age.iter().flat_map(|(_, service)| {
+        let announced: BTreeSet<IpAddr> = service.view.announced().collect();
+        service.addresses.iter().map(move |address| (!announced.contains(address), *address))
     });
-    let mut counted: BTreeSet<IpAddr> = BTreeSet::new();
+    // The sort is stable: of those that are announced, and of the others, the oldest come first.
+    let mut asked: Vec<(bool, IpAddr)> = asked.collect();
+    asked.sort_by_key(|(new, _)| *new);
+    let mut fitting = BTreeSet::new();
+    for (_, address) in asked {
+        if fitting.len() < max {
+            fitting.insert(address);
+        }
+    }
     for (_, service) in by_age {
         let before = service.addresses.len();
-        service.addresses.retain(|address| {
-            let fits = counted.len() < max || counted.contains(address);
-            if fits {
-                counted.insert(*address);
-            }
-            fits
-        });
+        service.addresses.retain(|address| fitting.contains(address));
         if service.addresses.len() < before {
             service.refuse(Refusal::Limit(Limit::Total(max)));
         }
@@ -88,6 +92,8 @@ mod tests {
 
     use super::*;
     use crate::model::ServiceView;
+    use crate::model::annotation::VIP_HOST;
+    use crate::model::service::Ingress;
 
     fn key(namespace: &str, name: &str) -> ServiceKey {
         ServiceKey { namespace: namespace.into(), name: name.into() }
@@ -107,6 +113,28 @@ mod tests {
         // One lease still fits after the dual-stack Service.
         assert_eq!(without(2), ["a/dual"]);
         assert_eq!(without(0).len(), 4);
+    }
+
+    #[test]
+    fn addresses_that_are_announced_precede_those_that_an_older_service_asks_for_later() {
+        let service = |created, announced: &str, addresses: &[&str]| {
+            let ip = announced.parse().ok();
+            let view = ServiceView {
+                created,
+                status: vec![Ingress { ip, ..Ingress::default() }],
+                annotations: [(VIP_HOST.to_owned(), "node-1".to_owned())].into(),
+                ..ServiceView::default()
+            };
+            let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+            ServicePlan { view: Arc::new(view), addresses, ..ServicePlan::default() }
+        };
+        let mut services = BTreeMap::from([
+            (key("a", "old"), service(1, "192.0.2.1", &["192.0.2.1", "192.0.2.8", "192.0.2.9"])),
+            (key("b", "new"), service(2, "192.0.2.2", &["192.0.2.2"])),
+        ]);
+        limit_total(&Policy { max_addresses: 3, ..Policy::default() }, &mut services);
+        let kept = services.values().map(|service| service.addresses.len());
+        assert_eq!(kept.collect::<Vec<_>>(), [2, 1]);
     }
 
     #[test]
