@@ -60,7 +60,7 @@ fn context(mode: Mode) -> PlanContext {
         routes: None,
         upnp: Upnp::default(),
         policy: Policy { infrastructure: Namespaces::All, share_control_plane: true, ..Policy::default() },
-        host: BTreeMap::new(),
+        host_uses: BTreeMap::new(),
     }
 }
 

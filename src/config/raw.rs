@@ -202,7 +202,22 @@ fn normal(kind: Kind, value: &str) -> Option<String> {
 
 /// Warnings about variables with a prefix of ours and an unknown name.
 fn unknown_variables(env: &[(String, String)]) -> Vec<String> {
-    const PREFIXES: [&str; 7] = ["vip_", "bgp_", "svc_", "cp_", "lb_", "egress_", "dhcp_"];
+    const PREFIXES: [&str; 14] = [
+        "vip_",
+        "bgp_",
+        "svc_",
+        "cp_",
+        "lb_",
+        "egress_",
+        "dhcp_",
+        "upnp_",
+        "enable_",
+        "disable_",
+        "health_",
+        "prometheus_",
+        "control_plane_",
+        "mpbgp_",
+    ];
     let known = || SETTINGS.iter().flat_map(|setting| setting.env.iter().copied());
     env.iter()
         .filter(|(name, _)| PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
@@ -294,11 +309,15 @@ mod tests {
 
     #[test]
     fn an_unknown_variable_is_a_warning() {
-        let (_, problems, notes) = collect(&[], &[("vip_adress", "x"), ("PATH", "y")], "");
+        let (_, problems, notes) =
+            collect(&[], &[("vip_adress", "x"), ("upnp_prots", "80"), ("PATH", "y")], "");
         assert_eq!(problems, [""; 0]);
         assert_eq!(
             notes,
-            ["variable vip_adress is not known and has no effect; did you mean `vip_address`?"]
+            [
+                "variable vip_adress is not known and has no effect; did you mean `vip_address`?",
+                "variable upnp_prots is not known and has no effect; did you mean `upnp_ports`?",
+            ]
         );
     }
 }

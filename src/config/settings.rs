@@ -331,7 +331,7 @@ settings! {
             "Every Service may have a macvlan interface by annotation.";
         AllowHardwareAddresses allow_hardware_addresses: bool as Kind::Bool, default "false",
             flags ["servicesAllowHardwareAddresses"], env ["svc_hwaddr"], file ["servicesAllowHardwareAddresses"],
-            "Every Service may choose any hardware address for DHCP by annotation, not only locally administered ones.";
+            "Every Service may choose any hardware address for DHCP by annotation, not only those that agents of both programs generate.";
         AllowedLeases allowed_leases: Vec<String> as Kind::List, default "",
             flags ["servicesAllowedLeases"], env ["svc_lease_names"], file ["servicesAllowedLeases"],
             "Leases, as `namespace/name`, that every Service may be elected on by annotation, beside those of its namespace that begin with `kubevip-`.";

@@ -77,7 +77,7 @@ pub(super) fn plan(config: &Config, interface: &Interface, addresses: &[ActualAd
         routes: config.is_routed().then(|| route_rules(config)),
         upnp: config.upnp.clone(),
         policy: services.map(|services| services.policy.clone()).unwrap_or_default(),
-        host: host::needs::needs(config),
+        host_uses: host::uses::uses(config),
     }
 }
 

@@ -105,10 +105,10 @@ pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
     (bytes[0] & 1 == 0 && bytes != [0; 6]).then_some(bytes)
 }
 
-/// Whether no device has the hardware address: it is locally administered (IEEE 802 §8.4), or of the range from which the Go
-/// program chooses.
-pub fn is_virtual(address: [u8; 6]) -> bool {
-    matches!(address, [0, 0, 0x6c, ..]) || address[0] & 2 != 0
+/// Whether the agents write the hardware address themselves to the Service with this UID: it is derived, or of the range from
+/// which the Go program chooses.
+pub fn is_generated(address: [u8; 6], uid: &str) -> bool {
+    matches!(address, [0, 0, 0x6c, ..]) || address == Identity::mac_of(uid)
 }
 
 #[cfg(test)]

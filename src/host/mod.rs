@@ -1,9 +1,9 @@
 //! This host: its interfaces and addresses as the kernel reports them, and the addresses that it needs.
 
-pub mod needs;
 pub mod observer;
 pub mod selection;
 pub mod state;
+pub mod uses;
 
 pub use observer::Observer;
 pub use state::HostState;

@@ -55,6 +55,21 @@ impl ActualAddress {
     }
 }
 
+#[cfg(test)]
+impl ActualAddress {
+    /// An address of another program, as most are.
+    pub(crate) fn on(interface: u32, address: &str, prefix: u8) -> Self {
+        Self {
+            interface: IfIndex(interface),
+            vip: Vip { address: address.parse().unwrap(), prefix },
+            tag: Tag::None,
+            deprecated: false,
+            valid_for: None,
+            dad_failed: false,
+        }
+    }
+}
+
 /// Whether an earlier process left all of `vips` on this host; their place is `interface`.
 pub fn left_over(actual: &[ActualAddress], interface: IfIndex, vips: &BTreeSet<Vip>) -> bool {
     let is_left = |vip: &Vip| {
@@ -70,23 +85,12 @@ mod tests {
 
     const ETH0: IfIndex = IfIndex(2);
 
-    fn on(interface: u32, address: &str, prefix: u8) -> ActualAddress {
-        ActualAddress {
-            interface: IfIndex(interface),
-            vip: Vip { address: address.parse().unwrap(), prefix },
-            tag: Tag::None,
-            deprecated: false,
-            valid_for: None,
-            dad_failed: false,
-        }
-    }
-
     #[test]
     fn what_an_earlier_process_left_is_recognized_by_its_tag_or_form() {
-        let host = on(2, "192.0.2.2", 24);
-        let left = on(2, "192.0.2.1", 32);
-        let link_local = on(2, "fe80::1", 64);
-        let v6 = on(2, "2001:db8::1", 128);
+        let host = ActualAddress::on(2, "192.0.2.2", 24);
+        let left = ActualAddress::on(2, "192.0.2.1", 32);
+        let link_local = ActualAddress::on(2, "fe80::1", 64);
+        let v6 = ActualAddress::on(2, "2001:db8::1", 128);
         let v4_vips = [Vip::host("192.0.2.1".parse().unwrap())];
         let v6_vips = [Vip::host("2001:db8::1".parse().unwrap())];
         for (addresses, vips, expected) in [
@@ -95,14 +99,18 @@ mod tests {
             (vec![ActualAddress { tag: Tag::Another, deprecated: true, ..left.clone() }], v4_vips, false),
             // Of the Go program since 0.9.1, with any prefix length.
             (vec![ActualAddress { deprecated: true, ..left.clone() }], v4_vips, true),
-            (vec![ActualAddress { deprecated: true, ..on(2, "192.0.2.1", 24) }], v4_vips, true),
+            (
+                vec![ActualAddress { deprecated: true, ..ActualAddress::on(2, "192.0.2.1", 24) }],
+                v4_vips,
+                true,
+            ),
             // Before 0.9.1.
             (vec![host.clone(), left.clone()], v4_vips, true),
-            (vec![v6.clone(), link_local, on(2, "2001:db8::2", 64)], v6_vips, true),
+            (vec![v6.clone(), link_local, ActualAddress::on(2, "2001:db8::2", 64)], v6_vips, true),
             // The host's own: its only one, one of a subnet, of a DHCP server, on another interface.
             (vec![left.clone()], v4_vips, false),
-            (vec![v6, on(2, "fe80::1", 64)], v6_vips, false),
-            (vec![host.clone(), on(2, "192.0.2.1", 24)], v4_vips, false),
+            (vec![v6, ActualAddress::on(2, "fe80::1", 64)], v6_vips, false),
+            (vec![host.clone(), ActualAddress::on(2, "192.0.2.1", 24)], v4_vips, false),
             (
                 vec![
                     host.clone(),
@@ -111,7 +119,11 @@ mod tests {
                 v4_vips,
                 false,
             ),
-            (vec![host, on(3, "192.0.2.1", 32), on(3, "198.51.100.1", 24)], v4_vips, false),
+            (
+                vec![host, ActualAddress::on(3, "192.0.2.1", 32), ActualAddress::on(3, "198.51.100.1", 24)],
+                v4_vips,
+                false,
+            ),
         ] {
             assert_eq!(left_over(&addresses, ETH0, &vips.into()), expected, "{addresses:?}");
         }

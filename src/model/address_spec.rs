@@ -136,27 +136,15 @@ mod tests {
         Interface { index: IfIndex(index), name: name.into(), up: true, ..Interface::default() }
     }
 
-    fn own(interface: u32, address: &str, prefix: u8) -> ActualAddress {
-        let vip = Vip { address: address.parse().unwrap(), prefix };
-        ActualAddress {
-            interface: IfIndex(interface),
-            vip,
-            tag: Tag::None,
-            deprecated: false,
-            valid_for: None,
-            dad_failed: false,
-        }
-    }
-
     #[test]
     fn interface_and_prefix_follow_the_selector() {
         let interfaces = [interface(2, "eth0"), interface(3, "eth1")];
         let addresses = [
-            own(2, "192.0.2.1", 24),
-            own(2, "10.77.1.1", 16),
-            own(2, "203.0.113.2", 31),
-            own(3, "198.51.100.1", 25),
-            own(3, "fd00::1", 64),
+            ActualAddress::on(2, "192.0.2.1", 24),
+            ActualAddress::on(2, "10.77.1.1", 16),
+            ActualAddress::on(2, "203.0.113.2", 31),
+            ActualAddress::on(3, "198.51.100.1", 25),
+            ActualAddress::on(3, "fd00::1", 64),
         ];
         let named = |name: &str| InterfaceSelector::Named(name.into());
         let subnet = |name: &str| InterfaceSelector::OfSubnet(name.into());

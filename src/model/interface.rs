@@ -104,3 +104,23 @@ impl Interface {
         !self.no_arp && self.hardware_address.len() == length
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vlan_is_an_interface_name_with_a_tag() {
+        for (text, expected) in [
+            ("eth0.200", Some(("eth0", 200))),
+            ("eth0.7.200", Some(("eth0.7", 200))),
+            ("eth0.0", None),
+            ("eth0.4095", None),
+            (".200", None),
+            ("a-long-parent.200", None),
+            ("e%d.7", None),
+        ] {
+            assert_eq!(vlan_of(text), expected, "{text}");
+        }
+    }
+}

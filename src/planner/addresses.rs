@@ -81,6 +81,12 @@ mod tests {
     }
 
     #[test]
+    fn a_list_is_read_up_to_a_limit() {
+        let list: Vec<String> = (0..=MAX_ELEMENTS).map(|number| format!("{number}.example")).collect();
+        assert_eq!(addresses(Some(&list.join(",")), None, &[]), list[..MAX_ELEMENTS]);
+    }
+
+    #[test]
     fn the_annotation_precedes_the_status_and_the_spec() {
         let none: [&str; 0] = [];
         assert_eq!(

@@ -61,7 +61,6 @@ pub struct Cache {
     published: BTreeMap<Published, Vec<IpAddr>>,
     services_listed: bool,
     endpoints_listed: bool,
-    nodes_listed: bool,
     /// Until then the Nodes are waited for.
     nodes_until: Option<BootTime>,
     terminating: BTreeMap<ServiceKey, Terminating>,
@@ -96,7 +95,7 @@ impl Cache {
             WatchEvent::Nodes(change) => {
                 let named = |node: NodeView| (node.name.clone(), node);
                 apply_to(&mut self.nodes, change, named);
-                self.nodes_listed = true;
+                self.state.nodes_listed = true;
                 self.reserve();
                 self.state.node_labels = self.nodes.get(&context.me).map(|node| node.provided.clone());
             }
@@ -153,7 +152,7 @@ impl Cache {
         }
         // Without the Nodes a node's own address could be announced; a role may lack the right to list them.
         let until = *self.nodes_until.get_or_insert(now + NODES_TIMEOUT);
-        self.state.listed = self.nodes_listed || now >= until;
+        self.state.listed = self.state.nodes_listed || now >= until;
         self.state.listed
     }
 
@@ -330,6 +329,22 @@ mod tests {
         let plan = plan(&context(), &cache.state);
         assert!(cache.state.listed && plan.mappings.services.contains_key(&key()));
         (cache, plan)
+    }
+
+    #[test]
+    fn vips_of_another_process_are_reserved_as_long_as_an_object_names_them() {
+        let mut cache = Cache::new(&[]);
+        let vip: IpAddr = ADDRESS.parse().unwrap();
+        let mut apply = |event| {
+            cache.apply(at(0), event, &context(), &Plan::default());
+            cache.state.reserved.control_plane.contains(&vip)
+        };
+        let named = |object| WatchEvent::ControlPlane(object, Change::Reset(vec![vec![vip]]));
+        assert!(apply(named(Published::ClusterInfo)) && apply(named(Published::Lease)));
+        // A change of the Nodes or of one of the objects keeps the other's.
+        assert!(apply(WatchEvent::Nodes(Change::Reset(Vec::new()))));
+        assert!(apply(WatchEvent::ControlPlane(Published::Lease, Change::Applied(Vec::new()))));
+        assert!(!apply(WatchEvent::ControlPlane(Published::ClusterInfo, Change::Deleted(vec![vip]))));
     }
 
     fn delete(cache: &mut Cache, plan: &Plan) {

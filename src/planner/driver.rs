@@ -146,8 +146,8 @@ impl Driver {
         let vips = control_plane::vips(&self.context, state);
         state.vips = vips.iter().map(|vip| vip.address).collect();
         watch_ext::set(&self.channels.vips, vips);
-        state.note_services(&self.plan);
-        state.note_host(&self.context.host, &self.host.borrow(), self.api.addresses());
+        state.note_services(&self.context.rules, &self.plan);
+        state.note_host(&self.context.host_uses, &self.host.borrow(), self.api.addresses());
         let mut plan = plan(&self.context, state);
         plan.node_problem = self.check_node_name();
         let vip_plan = Arc::new(plan.take_vip_plan(&self.context.me, self.cache.state.listed));

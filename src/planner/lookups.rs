@@ -68,14 +68,10 @@ impl Lookups {
         };
         let mut due: Vec<_> = due.map(|(name, it)| (precedence(name, it), name.clone())).collect();
         due.sort();
-        let is_refresh = |name: &String| {
-            let has_addresses = self.names.get(name).is_some_and(|it| !it.addresses.is_empty());
-            has_addresses && !self.control_plane.contains(name)
-        };
-        let mut refreshes = self.in_flight.iter().filter(|name| is_refresh(name)).count();
+        let mut refreshes = self.refreshes();
         let mut may_start = |name: &String| {
-            refreshes += usize::from(is_refresh(name));
-            !is_refresh(name) || refreshes <= MAX_REFRESHES
+            refreshes += usize::from(self.is_refresh(name));
+            !self.is_refresh(name) || refreshes <= MAX_REFRESHES
         };
         let free = MAX_LOOKUPS.saturating_sub(self.in_flight.len());
         let started = due.into_iter().map(|(_, name)| name).filter(|name| may_start(name)).take(free);
@@ -109,11 +105,20 @@ impl Lookups {
         if self.in_flight.len() >= MAX_LOOKUPS {
             return None;
         }
-        let refreshes = |name: &String| self.names.get(name).is_some_and(|it| !it.addresses.is_empty());
-        let full = self.in_flight.iter().filter(|name| refreshes(name)).count() >= MAX_REFRESHES;
+        let full = self.refreshes() >= MAX_REFRESHES;
         let waiting = self.names.iter().filter(|(name, _)| !self.in_flight.contains(*name));
-        let may_start = waiting.filter(|(_, it)| !full || it.addresses.is_empty());
+        let may_start = waiting.filter(|(name, _)| !full || !self.is_refresh(name));
         may_start.map(|(_, it)| it.due).min()
+    }
+
+    /// See [`MAX_REFRESHES`].
+    fn is_refresh(&self, name: &str) -> bool {
+        let has_addresses = self.names.get(name).is_some_and(|it| !it.addresses.is_empty());
+        has_addresses && !self.control_plane.contains(name)
+    }
+
+    fn refreshes(&self) -> usize {
+        self.in_flight.iter().filter(|name| self.is_refresh(name)).count()
     }
 }
 
@@ -240,9 +245,9 @@ mod tests {
 
     #[test]
     fn slow_answers_for_many_names_leave_room_for_a_name_without_addresses() {
-        let mut lookups = Lookups::new(DnsMode::First, BTreeSet::new());
+        let mut lookups = Lookups::new(DnsMode::First, ["vip.test".to_owned()].into());
         let names: Vec<String> = (0..20).map(|number| format!("{number:02}.slow")).collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).chain(["vip.test"]).collect();
         set(&mut lookups, at(0), &names);
         while let Some(name) = lookups.start(at(0)).first().cloned() {
             lookups.in_flight.clear();
@@ -250,9 +255,12 @@ mod tests {
         }
         set(&mut lookups, at(10), &[&names[..], &["new.example"]].concat());
         let started = lookups.start(at(10));
-        assert_eq!(started.len(), MAX_REFRESHES + 1, "{started:?}");
-        assert!(started.contains(&"new.example".to_owned()));
-        assert_eq!(lookups.poll_timeout(), None);
+        assert_eq!(started.len(), MAX_REFRESHES + 2, "{started:?}");
+        assert!(started.contains(&"new.example".to_owned()) && started.contains(&"vip.test".to_owned()));
+        // The control plane's name is not kept waiting.
+        lookups.finish(at(10), "vip.test", &[address(1)]);
+        assert_eq!(lookups.poll_timeout(), Some(at(13)));
+        assert_eq!(lookups.start(at(13)), ["vip.test"]);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub struct Reserved {
     /// ServiceCIDRs: networks of cluster IPs.
     pub service_cidrs: BTreeSet<Prefix>,
     /// Addresses that this host needs.
-    pub host: BTreeMap<IpAddr, HostUse>,
+    pub host_uses: BTreeMap<IpAddr, HostUse>,
 }
 
 /// Why a Service may not have an address.
@@ -152,7 +152,7 @@ impl Reserved {
     /// What this host needs an address for. A host that uses a Service as its resolver goes on doing so, and an announced
     /// address is on an interface of its node.
     pub fn host_use(&self, address: IpAddr) -> Option<HostUse> {
-        let usage = *self.host.get(&address)?;
+        let usage = *self.host_uses.get(&address)?;
         let of_service = matches!(usage, HostUse::Own | HostUse::Resolver);
         (!of_service || !self.announced.contains(&address)).then_some(usage)
     }

@@ -56,12 +56,15 @@ pub fn change(
     let mine = host == Some(me) || (anycast && host.is_some());
     // Another Service may share an address, and have endpoints of its family.
     let announced: Vec<IpAddr> = service.served().filter(|address| held.contains(address)).collect();
-    let stale = stale(service);
+    let refused = refused(service);
+    let stale = stale(service, &refused);
     let gone = service.addresses.is_empty()
         && (service.lost_lease() || service.refusal().is_some() || !stale.is_empty());
     let (ingress, host) = if service.servable_here && !announced.is_empty() {
         let host = if anycast { host.unwrap_or(me) } else { me };
         let inside = announced.iter().map(|address| entry(view, *address));
+        // Otherwise another node would remove what this one writes.
+        let external = external.into_iter().filter(|entry| entry.ip.is_none_or(|ip| !refused.contains(&ip)));
         (inside.chain(external).collect(), Some(host.to_owned()))
     } else if mine && (!service.has_endpoints || gone) {
         (Vec::new(), None)
@@ -87,23 +90,30 @@ pub fn change(
     (!change.differences(view).is_empty()).then_some(change)
 }
 
-/// Addresses in the status that the Service does not ask for any more, or may not have.
-fn stale(service: &ServicePlan) -> BTreeSet<IpAddr> {
-    let view = &*service.view;
+/// Addresses that the Service may not have, whichever node decides.
+fn refused(service: &ServicePlan) -> BTreeSet<IpAddr> {
     // Other controllers write the addresses of nodes to the status.
-    let of_another_controller = view.annotation(VIP_HOST).is_none()
-        && service.refusals().any(|refusal| matches!(refusal, Refusal::Node { .. }));
-    if service.terminating || of_another_controller {
+    let of_another_controller = service.view.annotation(VIP_HOST).is_none();
+    let counts = |refusal: &&Refusal| match refusal {
+        Refusal::Node { .. } => !of_another_controller,
+        refusal => !refusal.is_local(),
+    };
+    let refused = service.refusals().filter(counts).filter_map(Refusal::address);
+    refused.filter(|address| !service.addresses.contains(address)).collect()
+}
+
+/// Addresses in the status that the Service does not ask for any more, or may not have.
+fn stale(service: &ServicePlan, refused: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
+    let view = &*service.view;
+    if service.terminating {
         return BTreeSet::new();
     }
-    // What one node refuses by itself, or does not know, another may announce.
-    let unclear = service.unresolved || service.refusals().any(Refusal::is_local);
-    let refused: BTreeSet<IpAddr> = service
-        .refusals()
-        .filter(|refusal| !refusal.is_local())
-        .filter_map(Refusal::address)
-        .filter(|address| !service.addresses.contains(address))
-        .collect();
+    // What one node refuses by itself, or does not know, another may announce; nodes' addresses may be another controller's.
+    let unclear = |refusal: &Refusal| match refusal {
+        Refusal::Node { .. } => view.annotation(VIP_HOST).is_none(),
+        refusal => refusal.is_local(),
+    };
+    let unclear = service.unresolved || service.refusals().any(unclear);
     let external = view.annotation(UPNP_EXTERNAL_IP).unwrap_or_default();
     let external: BTreeSet<IpAddr> = external.split(',').filter_map(|ip| ip.trim().parse().ok()).collect();
     let written = view.status.iter().filter_map(|entry| entry.ip);
@@ -291,12 +301,21 @@ mod tests {
         let local = with(Refusal::Host { address, usage: HostUse::Gateway });
         let node = with(Refusal::Node { address, node: "node-1".into() });
         let unresolved = ServicePlan { unresolved: true, ..without.clone() };
+        let refused_and_nodes = ServicePlan {
+            issues: [
+                &refused.issues[..],
+                &with(Refusal::Node { address: "192.0.2.8".parse().unwrap(), node: "b".into() }).issues,
+            ]
+            .concat(),
+            ..without.clone()
+        };
         let refused_unresolved = ServicePlan { unresolved: true, ..refused.clone() };
         let elsewhere = ServicePlan { addresses: vec!["192.0.2.9".parse().unwrap()], ..planned(true, true) };
         for (name, service, mine, of_another, without_host) in [
             ("asks for none", &without, Some(false), Some(true), Some(true)),
             ("refused", &refused, Some(false), Some(true), Some(true)),
             ("asks for another one", &elsewhere, Some(true), Some(true), Some(true)),
+            ("refused, and asks for a node's", &refused_and_nodes, Some(false), Some(true), Some(true)),
             ("refused by this host alone", &local, Some(false), None, None),
             // Without our annotation another controller has written it.
             ("a node's", &node, Some(false), Some(true), None),
@@ -312,6 +331,20 @@ mod tests {
             assert_eq!(removes(service, Some("me")), mine, "{name}, mine");
             assert_eq!(removes(service, Some("gone")), of_another, "{name}, of another");
             assert_eq!(removes(service, None), without_host, "{name}, without host");
+        }
+    }
+
+    /// Otherwise two nodes write the status by turns.
+    #[test]
+    fn an_external_address_that_is_refused_is_not_written() {
+        let held: BTreeSet<IpAddr> = [A.parse().unwrap()].into();
+        let external = Ingress { ip: "100.64.0.1".parse().ok(), ..Ingress::default() };
+        let refusal = Refusal::Outside("100.64.0.1".parse().unwrap());
+        for (issues, written) in [(vec![], 2), (vec![Issue::Refused(refusal)], 1)] {
+            let service = ServicePlan { issues, ..planned(true, true) };
+            let here = Here { held: &held, me: "me", anycast: false, external: vec![external.clone()] };
+            let change = change(&of(&view(), &service), here, BTreeMap::new()).unwrap();
+            assert_eq!(change.ingress.len(), written);
         }
     }
 

@@ -122,11 +122,11 @@ impl Driver {
         self.detectors.retain(|target, _| wanted.contains(target));
         for (target, mac) in lasting_conflicts(&self.detectors) {
             let (mac, interface) = (hardware_text(mac), self.interfaces.name(target.0));
-            let text = format!(
-                "another host, {mac}, has {} on interface {interface}: assign another address to the Service, or remove \
-                 this one from that host",
-                target.1
-            );
+            let remedy = match self.moves.contains(&target.1) {
+                true => "it may be the node that announced the Service before, which gives it up",
+                false => "assign another address to the Service, or remove this one from that host",
+            };
+            let text = format!("another host, {mac}, has {} on interface {interface}: {remedy}", target.1);
             self.placement.blocked.insert(target.1, text);
         }
     }

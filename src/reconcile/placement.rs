@@ -161,16 +161,8 @@ mod tests {
 
     #[test]
     fn what_the_go_program_left_is_adopted_if_the_plan_knows_it() {
-        let on = |address: &str, prefix| ActualAddress {
-            interface: IfIndex(2),
-            vip: Vip { address: address.parse().unwrap(), prefix },
-            tag: Tag::None,
-            deprecated: false,
-            valid_for: None,
-            dad_failed: false,
-        };
-        let host = on("192.0.2.2", 24);
-        let left = on(ADDRESS, 32);
+        let host = ActualAddress::on(2, "192.0.2.2", 24);
+        let left = ActualAddress::on(2, ADDRESS, 32);
         let plan = plan(InterfaceSelector::Named("eth0".into()));
         let known = VipPlan { adoptable: [left.vip.address].into(), ..plan.clone() };
         let placement = placed(&plan, false, &[interface("eth0", 2, false)]);
@@ -196,14 +188,7 @@ mod tests {
 
     #[test]
     fn an_address_is_the_first_of_its_subnet_unless_the_hosts_own_precedes_it() {
-        let on = |interface, address: &str, prefix| ActualAddress {
-            interface: IfIndex(interface),
-            vip: Vip { address: address.parse().unwrap(), prefix },
-            tag: Tag::None,
-            deprecated: false,
-            valid_for: None,
-            dad_failed: false,
-        };
+        let on = ActualAddress::on;
         for (vip, prefix, own, expected) in [
             (ADDRESS, 24, vec![], true),
             (ADDRESS, 24, vec![on(2, "192.0.2.2", 24)], false),
@@ -238,14 +223,8 @@ mod tests {
     fn a_managed_interface_is_removed_once_nothing_needs_it() {
         let interfaces = [interface("eth0", 2, false), interface("eth0.7", 3, true)];
         let unused = |plan: &VipPlan, tagged: &[u32]| {
-            let address = |index: &u32| ActualAddress {
-                interface: IfIndex(*index),
-                vip: Vip::host(ADDRESS.parse().unwrap()),
-                tag: Tag::Ours,
-                deprecated: true,
-                valid_for: None,
-                dad_failed: false,
-            };
+            let address =
+                |index: &u32| ActualAddress { tag: Tag::Ours, ..ActualAddress::on(*index, ADDRESS, 32) };
             let addresses: Vec<ActualAddress> = tagged.iter().map(address).collect();
             let found = unused_interfaces(plan, &roles(true), BootTime::default(), &interfaces, &addresses);
             found.into_iter().map(|interface| interface.name).collect::<Vec<_>>()

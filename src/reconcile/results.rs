@@ -49,7 +49,9 @@ impl Driver {
         let held = announcing.into_iter().map(|(_, address)| address);
         let held = held.chain(hosts.map(|prefix| prefix.address)).collect();
         let conflicts = self.conflicts.iter().map(|(address, (text, _))| (*address, text.clone())).collect();
-        let taken = lasting_conflicts(&self.detectors).map(|((_, address), _)| address).collect();
+        // The node that announced a moved address gives it up soon: it is not taken.
+        let taken = lasting_conflicts(&self.detectors).map(|((_, address), _)| address);
+        let taken = taken.filter(|address| !self.moves.contains(address)).collect();
         watch_ext::set(&self.channels.outcome, HostStatus { held, blocked, conflicts, taken });
     }
 }

@@ -103,7 +103,7 @@ fn create(lab: &ServiceLab, annotations: Value) -> Outcome {
 
 /// What is sent, what is written back; and real servers that answer to the hardware address alone.
 fn annotations() -> Outcome {
-    let mut lab = services(&[])?;
+    let mut lab = services(&[("svc_hwaddr", "true")])?;
     let server = FakeDhcpServer::start(&lab.lab, honest(Ipv4Addr::new(10, 42, 0, 151), 600))?;
     lab.start_agents()?;
     create(

@@ -58,6 +58,8 @@ fn lease(holder: &str, version: u64) -> Box<LeaseObject> {
 struct Script {
     elector: Elector,
     now: BootTime,
+    /// The last request writes.
+    writing: bool,
 }
 
 /// What a call is for.
@@ -76,7 +78,7 @@ enum Asked {
 
 impl Script {
     fn new(settings: Settings) -> Self {
-        let mut script = Self { elector: Elector::new(settings), now: at(0) };
+        let mut script = Self { elector: Elector::new(settings), now: at(0), writing: false };
         script.tell_at(0, Input::Watching(true));
         script
     }
@@ -84,6 +86,9 @@ impl Script {
     fn outputs(&mut self) -> Vec<Asked> {
         let mut asked = Vec::new();
         while let Some(output) = self.elector.poll_output() {
+            if let Output::Request(request) = &output {
+                self.writing = *request != LeaseRequest::Read;
+            }
             asked.push(match output {
                 Output::Request(LeaseRequest::Read) => Asked::Read,
                 Output::Request(LeaseRequest::Create(_)) => Asked::Create,
@@ -109,8 +114,9 @@ impl Script {
     fn answer(&mut self, started: u64, millis: u64, response: LeaseResponse) {
         let renewed = match &response {
             LeaseResponse::Object(lease) => lease.record.renewed,
-            _ => None,
+            _ => Some(0),
         };
+        let renewed = renewed.filter(|_| self.writing);
         self.tell_at(millis, Input::Response { started: at(started), renewed, response });
     }
 
@@ -504,12 +510,46 @@ fn a_record_in_our_name_that_another_process_wrote_is_reported_and_gives_no_clai
     assert_eq!(script.outputs(), [Asked::RenewWatch]);
     script.wait_until(8900);
     assert_eq!(script.outputs(), [Asked::Read]);
-    let response = LeaseResponse::Object(lease(ME, 10));
-    script.tell_at(8910, Input::Response { started: at(8900), renewed: None, response });
+    script.answer(8900, 8910, LeaseResponse::Object(lease(ME, 10)));
     assert_eq!(script.outputs(), [Asked::Duplicate, put(ME, 10)]);
     script.answer(8910, 8920, LeaseResponse::Object(lease(ME, 11)));
     assert!(!script.holds());
     assert_eq!(script.outputs(), [Asked::Probe]);
     script.tell_at(9020, Input::Probed { taken: true });
     assert!(!script.holds());
+}
+
+/// etcd was restored: another host may have acquired the Lease in between, and hold the address.
+#[test]
+fn an_older_record_in_our_name_gives_no_claim_without_a_probe() {
+    let mut script = holder();
+    script.wait_until(6010);
+    script.outputs();
+    script.answer(6010, 6020, LeaseResponse::Conflict);
+    assert_eq!(script.outputs(), [Asked::RenewWatch, Asked::Read]);
+    script.wait_until(8010);
+    script.answer(6020, 8020, LeaseResponse::Object(lease(ME, 4)));
+    assert_eq!(script.outputs(), [put(ME, 4)]);
+    script.answer(8020, 8030, LeaseResponse::Object(lease(ME, 11)));
+    assert!(!script.holds());
+    assert_eq!(script.outputs(), [Asked::Probe]);
+}
+
+#[test]
+fn a_write_of_this_process_without_a_response_is_not_another_processs() {
+    // The first one of the process, and one of more than are remembered.
+    for (mut script, writes) in [(standby(), 1), (holder(), 1100)] {
+        for number in 0..writes {
+            while !matches!(script.outputs()[..], [Asked::Put(..)]) {
+                script.now = script.elector.poll_timeout().unwrap();
+                script.elector.handle_timeout(script.now);
+            }
+            let (started, renewed) = (script.now, Some(9 + number));
+            let response = LeaseResponse::Failed { retry_after: None };
+            script.elector.handle_input(started, Input::Response { started, renewed, response });
+        }
+        script.outputs();
+        script.elector.handle_input(script.now, Input::Watched(lease(ME, 9)));
+        assert!(!script.outputs().contains(&Asked::Duplicate), "{writes}");
+    }
 }

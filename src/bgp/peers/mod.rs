@@ -252,13 +252,9 @@ pub(super) mod tests {
     pub(crate) fn host() -> Host {
         let interface =
             Interface { index: IfIndex(2), name: "eth0".into(), up: true, ..Interface::default() };
-        let address = |text: &str, tag| ActualAddress {
-            interface: IfIndex(2),
-            vip: Vip::host(text.parse().unwrap()),
-            tag,
-            deprecated: tag == Tag::Ours,
-            valid_for: None,
-            dad_failed: false,
+        let address = |text: &str, tag| {
+            let vip = Vip::host(text.parse().unwrap());
+            ActualAddress { vip, tag, deprecated: tag == Tag::Ours, ..ActualAddress::on(2, text, 0) }
         };
         Host {
             node: "a".into(),

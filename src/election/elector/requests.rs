@@ -198,8 +198,11 @@ impl Elector {
     pub(super) fn observe_lease(&mut self, now: BootTime, lease: LeaseObject) {
         self.refreshed = now;
         let was_ours = self.is_ours();
-        // After the restore of etcd.
+        // After the restore of etcd: other hosts may have written what is gone now.
         let older = self.is_behind(&lease);
+        if older {
+            self.written.clear();
+        }
         self.observed.observe(lease, now);
         let Some(record) = self.observed.record() else { return };
         if record.holder == self.settings.identity {
@@ -209,10 +212,9 @@ impl Elector {
                 || self.freshness == Freshness::Unanswered;
             // Two processes with one identity: the other one may hold the address.
             let duplicate = !writing
-                && !older
                 && !self.written.is_empty()
                 && record.renewed.is_some_and(|renewed| !self.written.contains(&renewed));
-            let unexpected = (!was_ours || duplicate) && self.state == State::Follower && !writing;
+            let unexpected = (!was_ours || older || duplicate) && self.state == State::Follower && !writing;
             if duplicate {
                 self.outputs.push_back(Output::DuplicateIdentity);
             }

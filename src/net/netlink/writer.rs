@@ -155,14 +155,7 @@ impl NetlinkWriter {
         let mark = |message: &LinkMessage| RouteNetlinkMessage::SetLink(message.clone());
         let created = self.change(&[created], NLM_F_CREATE | NLM_F_EXCL, create, what);
         created.into_iter().collect::<Result<(), _>>()?;
-        let marked: Result<(), _> = self.change(&[marked], 0, mark, what).into_iter().collect();
-        if marked.is_err() {
-            // Without its mark nothing would ever remove it.
-            let unmarked = LinkUnspec::new_with_name(&name).build();
-            let remove = |message: &LinkMessage| RouteNetlinkMessage::DelLink(message.clone());
-            drop(self.change(&[unmarked], 0, remove, what));
-        }
-        marked
+        self.change(&[marked], 0, mark, what).into_iter().collect()
     }
 
     /// Removes an interface.

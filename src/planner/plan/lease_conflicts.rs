@@ -6,8 +6,10 @@ use std::net::IpAddr;
 
 use super::super::addresses::{Wanted, wanted};
 use super::super::leases::{self, DhcpSpec};
+use super::super::policy::addresses;
+use super::super::policy::limits::MAX_ADDRESSES;
 use super::super::reserved::Refusal;
-use super::values::ClusterState;
+use super::values::{ClusterState, PlanContext};
 use crate::dhcp::saved_lease::SavedLease;
 use crate::dhcp::spec::LeaseKey;
 use crate::model::annotation::DHCP_LEASE;
@@ -17,6 +19,7 @@ use crate::model::{ServiceKey, ServiceView};
 ///
 /// The present owner keeps an address: a lease recorded in its Service is uncontested while it is extended.
 pub(super) fn lease_conflicts(
+    context: &PlanContext,
     state: &ClusterState,
     specs: &BTreeMap<&ServiceKey, DhcpSpec>,
 ) -> BTreeMap<LeaseKey, String> {
@@ -26,7 +29,7 @@ pub(super) fn lease_conflicts(
     if claims.iter().all(|claim| claim.recorded) {
         return BTreeMap::new();
     }
-    let by_hand = by_hand(state);
+    let by_hand = by_hand(context, state);
     let whose = |claim: &Claim<'_>| {
         let address = claim.address;
         let reserved = || match state.reserved.check(address) {
@@ -48,12 +51,18 @@ pub(super) fn lease_conflicts(
     new.filter_map(|claim| Some((claim.lease.clone(), sentence(whose(claim)?)))).collect()
 }
 
-/// Static addresses of Services.
-fn by_hand(state: &ClusterState) -> BTreeMap<IpAddr, Vec<&ServiceKey>> {
+/// Static addresses of Services: those in the status, and those that a Service may have. Others are not in use, and declining
+/// them would take them from all hosts of the network.
+fn by_hand<'a>(context: &PlanContext, state: &'a ClusterState) -> BTreeMap<IpAddr, Vec<&'a ServiceKey>> {
     let mut found: BTreeMap<IpAddr, Vec<&ServiceKey>> = BTreeMap::new();
     for (key, view) in &state.services {
-        for wanted in wanted(view) {
-            if let Wanted::Ip(address) = wanted {
+        let covered = context.rules.covers(key, view);
+        let may_have =
+            |address| covered && addresses::check(&context.policy, state, (key, view), address).is_ok();
+        for wanted in wanted(view).into_iter().take(MAX_ADDRESSES) {
+            if let Wanted::Ip(address) = wanted
+                && (view.status.iter().any(|entry| entry.ip == Some(address)) || may_have(address))
+            {
                 found.entry(address).or_default().push(key);
             }
         }

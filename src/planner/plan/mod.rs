@@ -33,7 +33,7 @@ pub use values::{ClusterState, Issue, Mode, Plan, PlanContext, RouteRules, Servi
 
 /// Plans all VIP groups and Services. Without a list of Services only the control plane is planned.
 pub fn plan(context: &PlanContext, state: &ClusterState) -> Plan {
-    let mut plan = Plan { adoptable: state.adoptable(), ..Plan::default() };
+    let mut plan = Plan { adoptable: state.adoptable(), nodes_listed: state.nodes_listed, ..Plan::default() };
     if let Some(control_plane) = &context.control_plane {
         control_plane.plan(state, &mut plan);
     }
@@ -75,7 +75,7 @@ fn plan_services(context: &PlanContext, state: &ClusterState, plan: &mut Plan) {
         .filter_map(|(key, spec)| Some((*key, permitted.get(key)?.view.created, spec.families.len())));
     let without_lease = without_lease(&context.policy, requests);
     dhcp_specs.retain(|key, _| !without_lease.contains(*key));
-    let conflicts = lease_conflicts(state, &dhcp_specs);
+    let conflicts = lease_conflicts(context, state, &dhcp_specs);
     let surroundings = Surroundings { context, state, conflicts: &conflicts };
     for (key, Permitted { view, ignored, withheld }) in &permitted {
         let spec = dhcp_specs.remove(key);

@@ -6,7 +6,9 @@ use crate::dhcp::fsm::ClientState;
 use crate::dhcp::identity::Identity;
 use crate::dhcp::spec::ClientStatus;
 use crate::mdns::records::requested_name;
-use crate::model::annotation::{FORWARD_UPNP, LEASE_NAME, LOAD_BALANCER_IPS, SERVICE_ANNOTATIONS, VIP_HOST};
+use crate::model::annotation::{
+    FORWARD_UPNP, IGNORE, LEASE_NAME, LOAD_BALANCER_IPS, SERVICE_ANNOTATIONS, VIP_HOST,
+};
 use crate::model::node::NodeView;
 use crate::model::service::{Ingress, TrafficPolicy};
 use crate::model::{LeaseName, LeaseOwner};
@@ -96,7 +98,7 @@ fn an_announced_address_that_a_node_reports_as_its_own_stays() {
     let planned = |view: ServiceView, before: &Plan| {
         let mut state = state(vec![("web", view)]);
         state.reserved = Reserved::new([&node], None);
-        state.note_services(before);
+        state.note_services(&PlanContext::example().rules, before);
         plan(&PlanContext::example(), &state)
     };
     let reported = Issue::Reported { address: ADDRESS.parse().unwrap(), node: "node-1".into() };
@@ -106,9 +108,18 @@ fn an_announced_address_that_a_node_reports_as_its_own_stays() {
         let service = &plan.services[&key("web")];
         assert_eq!((service.addresses.len(), service.issues.as_slice()), (1, &[reported.clone()][..]));
     }
-    // Where no status is written, by what this process announced before.
-    let before = plan(&PlanContext::example(), &state(vec![("web", view(ADDRESS, &[]))]));
-    assert_eq!(planned(view(ADDRESS, &[]), &before).services[&key("web")].addresses.len(), 1);
+    // Where no status is written, by what this process announced before, unless it did not know the Nodes then.
+    for (nodes_listed, kept) in [(true, 1), (false, 0)] {
+        let known = ClusterState { nodes_listed, ..state(vec![("web", view(ADDRESS, &[]))]) };
+        let before = plan(&PlanContext::example(), &known);
+        assert_eq!(planned(view(ADDRESS, &[]), &before).services[&key("web")].addresses.len(), kept);
+    }
+    // Of another class: its author, or another controller, has written it.
+    let other_class = ServiceView { class: Some("other".into()), ..announced(Some("x")) };
+    let mut forged = state(vec![("forged", other_class), ("web", view(ADDRESS, &[]))]);
+    forged.reserved = Reserved::new([&node], None);
+    forged.note_services(&PlanContext::example().rules, &Plan::default());
+    assert_eq!(plan(&PlanContext::example(), &forged).services[&key("web")].addresses.len(), 0);
     // A node's address that was never announced.
     let refused = planned(view(ADDRESS, &[]), &Plan::default());
     let service = &refused.services[&key("web")];
@@ -136,6 +147,134 @@ fn an_answer_about_a_leased_address_is_of_this_host_if_it_has_the_clients_hardwa
     assert!(plan.is_of_own_lease(address, &own));
     assert!(!plan.is_of_own_lease(address, &[2, 0, 0, 0, 0, 9]));
     assert!(!plan.is_of_own_lease("192.0.2.66".parse().unwrap(), &own));
+}
+
+/// A Service that waits must not make the restart of an agent interrupt the others.
+#[test]
+fn an_address_that_no_node_has_announced_does_not_count_as_lost() {
+    let announced = |address: &str| ServiceView {
+        status: vec![Ingress { ip: address.parse().ok(), ..Ingress::default() }],
+        ..view(address, &[(VIP_HOST, "node-1")])
+    };
+    let lease = LeaseName { namespace: "kube-system".into(), name: "plndr-svcs-lock".into() };
+    let context = PlanContext { mode: Mode::Global(lease.clone()), ..PlanContext::example() };
+    for (left_over, resuming) in [(&[ADDRESS][..], true), (&["192.0.2.66"], false), (&[], false)] {
+        let services = vec![("web", announced(ADDRESS)), ("new", view("192.0.2.66", &[]))];
+        let mut state = state(services);
+        state.left_over = left_over.iter().map(|address| address.parse().unwrap()).collect();
+        state.note_services(&context.rules, &Plan::default());
+        let plan = plan(&context, &state);
+        assert_eq!(plan.groups[&lease.clone().into()].candidacy.resuming, resuming, "{left_over:?}");
+    }
+}
+
+#[test]
+fn a_service_has_a_limited_number_of_addresses_and_names() {
+    let list = |count: u8, element: fn(u8) -> String| (1..=count).map(element).collect::<Vec<_>>().join(",");
+    let addresses = |count| list(count, |last| format!("192.0.2.{last}"));
+    let names = |count| list(count, |number| format!("n{number}.example"));
+    let limited = |limit| vec![Issue::Refused(Refusal::Limit(limit))];
+    for (asks, planned, resolved, issues) in [
+        (addresses(16), 16, 0, vec![]),
+        (addresses(30), 16, 0, limited(Limit::Addresses)),
+        (names(4), 0, 4, vec![]),
+        (names(30), 0, 4, limited(Limit::Names)),
+    ] {
+        let plan = plan(&PlanContext::example(), &state(vec![("web", view(&asks, &[]))]));
+        let service = &plan.services[&key("web")];
+        assert_eq!((service.addresses.len(), plan.names.len()), (planned, resolved), "{asks}");
+        assert_eq!(service.issues, issues, "{asks}");
+    }
+}
+
+/// Its status leads to it from every node.
+#[test]
+fn an_announced_service_that_shall_be_ignored_is_planned_without_addresses() {
+    let status = vec![Ingress { ip: ADDRESS.parse().ok(), ..Ingress::default() }];
+    let ignored = view(ADDRESS, &[(IGNORE, "true")]);
+    let announced = ServiceView { status, ..view(ADDRESS, &[(IGNORE, "true"), (VIP_HOST, "node-1")]) };
+    let plan = plan(&PlanContext::example(), &state(vec![("never", ignored), ("web", announced)]));
+    let addresses = plan.services.iter().map(|(key, service)| (key.name.as_str(), service.addresses.len()));
+    assert_eq!(addresses.collect::<Vec<_>>(), [("web", 0)]);
+    assert!(plan.groups.values().all(|group| group.addresses.is_empty()));
+}
+
+#[test]
+fn external_addresses_are_checked_as_others_are() {
+    let external = |namespace: &str, name: &str, addresses: &[&str]| {
+        let external_ips = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        let key = ServiceKey { namespace: namespace.into(), name: name.into() };
+        (key, ServiceView { uid: name.into(), external_ips, ..ServiceView::default() })
+    };
+    let node =
+        NodeView { name: "node-1".into(), own: ["192.0.2.1".parse().unwrap()].into(), ..NodeView::default() };
+    let mut state = state(vec![("web", view(ADDRESS, &[]))]);
+    state.reserved = Reserved::new([&node], None);
+    state.vips = ["192.0.2.100".parse().unwrap()].into();
+    for (key, view) in [
+        external("shop", "own", &["198.51.100.1", ADDRESS]),
+        external("thief", "a", &["192.0.2.1", "192.0.2.100", ADDRESS, "198.51.100.1", "198.51.100.2"]),
+    ] {
+        let endpoints = vec![Endpoint { node: Some("node-1".into()), ready: true, serving: true }];
+        state.endpoints.apply(Slice { service: key.clone(), name: "a".into(), family: None, endpoints });
+        state.apply(key, view);
+    }
+    let rules = RouteRules { attach: true, external_ips: true, networks: Vec::new(), service_cidrs: false };
+    let policy =
+        Policy { infrastructure: crate::config::Namespaces::default(), ..PlanContext::example().policy };
+    let context = PlanContext { routes: Some(rules), policy, ..PlanContext::example() };
+    let plan = plan(&context, &state);
+    let routes = plan.groups[&GroupId::EveryNode].routes.keys().map(ToString::to_string);
+    assert_eq!(routes.collect::<Vec<_>>(), ["192.0.2.65/32", "198.51.100.1/32", "198.51.100.2/32"]);
+    let refused = plan.external.values().flatten().map(|issue| match issue {
+        Issue::Refused(refusal) => refusal.to_string(),
+        other => panic!("{other:?}"),
+    });
+    let mut refused: Vec<String> = refused.collect();
+    refused.sort();
+    let expected = [
+        "192.0.2.1 is node node-1's own address",
+        "192.0.2.100 is the control plane's VIP",
+        "192.0.2.65 belongs to Service shop/web",
+        "198.51.100.1 belongs to Service shop/own",
+    ];
+    assert_eq!(refused, expected);
+}
+
+#[test]
+fn the_same_problem_of_many_elements_is_one() {
+    let wrong = format!("{}{ADDRESS}", "!,?,".repeat(100));
+    let plan = plan(&PlanContext::example(), &state(vec![("web", view(&wrong, &[]))]));
+    assert_eq!(plan.services[&key("web")].issues.len(), 2);
+}
+
+/// A Service that lists the whole range of a DHCP server would otherwise make the agents decline every lease.
+#[test]
+fn a_lease_conflicts_with_addresses_that_a_service_may_have_and_no_others() {
+    let many: String = (1..17).map(|last| format!("198.51.100.{last},")).collect();
+    let outside = "198.51.100.0/24".parse().unwrap();
+    let other_class = || ServiceView { class: Some("other".into()), ..view(ADDRESS, &[]) };
+    for (name, asking, networks, conflicts) in [
+        ("one address", view(ADDRESS, &[]), vec![], true),
+        ("the seventeenth", view(&format!("{many}{ADDRESS}"), &[]), vec![], false),
+        ("refused", view(ADDRESS, &[]), vec![outside], false),
+        ("of another class", other_class(), vec![], false),
+    ] {
+        let leasing = ServiceView { uid: "u".into(), created: 9, ..view("0.0.0.0", &[]) };
+        let lease = leases::key(&leasing, Family::V4);
+        let mut state = state(vec![("asking", asking), ("leasing", leasing)]);
+        let leased = ClientStatus {
+            address: ADDRESS.parse().ok(),
+            saved: None,
+            state: ClientState::Bound,
+            probed: true,
+            last_error: None,
+        };
+        state.leases.insert(lease.clone(), leased);
+        let mut context = PlanContext::example();
+        context.policy.networks = networks;
+        assert_eq!(plan(&context, &state).lease_conflicts.contains_key(&lease), conflicts, "{name}");
+    }
 }
 
 /// Otherwise clients wait for an address that leads nowhere.

@@ -44,7 +44,7 @@ pub struct PlanContext {
     /// What Services may ask for.
     pub policy: Policy,
     /// Addresses that this host needs, as of the start.
-    pub host: BTreeMap<IpAddr, HostUse>,
+    pub host_uses: BTreeMap<IpAddr, HostUse>,
 }
 
 #[cfg(test)]
@@ -67,7 +67,7 @@ impl PlanContext {
             routes: None,
             upnp: Upnp { policy: UpnpPolicy::Always, ports: vec![1..=65535], status: true },
             policy: Policy { infrastructure: Namespaces::All, ..Policy::default() },
-            host: BTreeMap::new(),
+            host_uses: BTreeMap::new(),
         }
     }
 }
@@ -118,6 +118,7 @@ pub struct ClusterState {
     pub control_plane_lease: LeaseMetadata,
     /// Services and their endpoints are listed.
     pub listed: bool,
+    pub nodes_listed: bool,
     /// Addresses by DNS name.
     pub names: BTreeMap<String, Vec<IpAddr>>,
     /// Holders of unexpired Leases.
@@ -144,9 +145,11 @@ impl ClusterState {
 
     /// Notes the cluster IPs, and the addresses that kube-vip announces: those in the status of Services and in the plan
     /// before, and those that this host still has from an earlier process.
-    pub fn note_services(&mut self, before: &Plan) {
+    pub fn note_services(&mut self, rules: &Rules, before: &Plan) {
         // An address that its Service does not ask for any more is not announced.
-        let announced = self.services.values().filter(|view| !view.status.is_empty()).flat_map(|view| {
+        let covered =
+            self.services.iter().filter(|(key, view)| rules.covers(key, view)).map(|(_, view)| view);
+        let announced = covered.filter(|view| !view.status.is_empty()).flat_map(|view| {
             let asked = wanted(view);
             let fixed = asked.iter().all(|wanted| matches!(wanted, Wanted::Ip(ip) if !ip.is_unspecified()));
             let asks = move |address: &IpAddr| !fixed || asked.contains(&Wanted::Ip(*address));
@@ -155,7 +158,10 @@ impl ClusterState {
         let mut announced: BTreeSet<IpAddr> = announced.collect();
         self.in_status = self.services.values().flat_map(|view| view.announced()).collect();
         announced.extend(&self.left_over);
-        announced.extend(before.services.values().flat_map(|service| &service.addresses));
+        // Without the Nodes a node's own address may have been planned.
+        if before.nodes_listed {
+            announced.extend(before.services.values().flat_map(|service| &service.addresses));
+        }
         self.reserved.announced = announced;
         self.reserved.cluster = self.services.values().flat_map(|view| &view.cluster_ips).copied().collect();
     }
@@ -172,7 +178,7 @@ impl ClusterState {
         let servers = api_servers.into_iter().map(|address| (address, HostUse::ApiServer));
         let fixed = fixed.iter().map(|(address, usage)| (*address, *usage));
         // An address of several uses has the last one.
-        self.reserved.host = own.chain(fixed).chain(gateways).chain(servers).collect();
+        self.reserved.host_uses = own.chain(fixed).chain(gateways).chain(servers).collect();
     }
 
     /// The control plane's VIPs, and untagged addresses of this host that kube-vip has announced: those in the status of a
@@ -201,6 +207,8 @@ pub struct Plan {
     pub groups: BTreeMap<GroupId, GroupPlan>,
     /// Every selected Service.
     pub services: BTreeMap<ServiceKey, ServicePlan>,
+    /// The Nodes were known.
+    pub nodes_listed: bool,
     /// Problems with external addresses, by Service and its UID: Services of any type may have such addresses.
     pub external: BTreeMap<(ServiceKey, String), BTreeSet<Issue>>,
     /// DNS names to resolve.

@@ -86,7 +86,7 @@ mod tests {
         ] {
             let address = "192.0.2.9".parse().unwrap();
             let mut state = state();
-            state.reserved.host.insert(address, usage);
+            state.reserved.host_uses.insert(address, usage);
             let allowed =
                 |policy: &Policy, state: &ClusterState| check(policy, state, &on(&[]), address).is_ok();
             assert_eq!(allowed(&Policy::default(), &state), by_default, "{usage}");

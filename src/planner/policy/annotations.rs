@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::Policy;
-use crate::dhcp::identity::{is_virtual, parse_mac};
+use crate::dhcp::identity::{is_generated, parse_mac};
 use crate::model::annotation::{
     HARDWARE_ADDRESS, LEASE_NAME, MACVLAN_NAME, RP_FILTER, SERVICE_INTERFACE, SERVICE_VLAN,
 };
@@ -29,7 +29,7 @@ pub fn permitted(policy: &Policy, default: &[&str], key: &ServiceKey, view: &Arc
     }
     for name in INFRASTRUCTURE {
         let Some(value) = view.annotation(name) else { continue };
-        let Some(setting) = refused(policy, default, key, name, value) else { continue };
+        let Some(setting) = refused(policy, default, (key, view), name, value) else { continue };
         let text = format!(
             "{name}: namespace {} may not choose {}; {setting} permits it, or svc_infrastructure_namespaces all of this \
              to the namespace",
@@ -53,7 +53,7 @@ pub(super) const INFRASTRUCTURE: [&str; 6] =
 fn refused(
     policy: &Policy,
     default: &[&str],
-    key: &ServiceKey,
+    (key, view): (&ServiceKey, &ServiceView),
     name: &str,
     value: &str,
 ) -> Option<&'static str> {
@@ -65,9 +65,9 @@ fn refused(
         SERVICE_VLAN => (policy.vlans.contains(value), "svc_vlans"),
         MACVLAN_NAME | RP_FILTER => (policy.macvlan, "svc_macvlan"),
         HARDWARE_ADDRESS => {
-            // What agents of both programs write is not the address of a device.
-            let virtual_address = parse_mac(value).is_none_or(is_virtual);
-            (virtual_address || policy.hardware_addresses, "svc_hwaddr")
+            // Another host's address would get that host's lease, and end it.
+            let generated = parse_mac(value).is_none_or(|address| is_generated(address, &view.uid));
+            (generated || policy.hardware_addresses, "svc_hwaddr")
         }
         _ => (may_name(policy, key, value), "svc_lease_names"),
     };
@@ -123,7 +123,7 @@ mod tests {
             (MACVLAN_NAME, "web", false, true, true),
             (RP_FILTER, "0", false, true, false),
             (HARDWARE_ADDRESS, &own, true, true, false),
-            (HARDWARE_ADDRESS, "02:00:00:00:00:01", true, true, false),
+            (HARDWARE_ADDRESS, "02:00:00:00:00:01", false, true, false),
             (HARDWARE_ADDRESS, "00:00:6c:00:00:01", true, true, false),
             (HARDWARE_ADDRESS, "3c:ec:ef:00:00:01", false, true, false),
             (LEASE_NAME, "kubevip-common", true, true, false),

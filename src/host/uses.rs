@@ -8,7 +8,7 @@ use crate::config::bgp::Peer;
 use crate::model::HostUse;
 
 /// Those of its resolvers, BGP peers, and the API server's Service.
-pub fn needs(config: &Config) -> BTreeMap<IpAddr, HostUse> {
+pub fn uses(config: &Config) -> BTreeMap<IpAddr, HostUse> {
     let peers = config.bgp.iter().flat_map(|bgp| &bgp.peers).filter_map(Peer::address);
     let service = std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse().ok());
     let resolvers = resolvers(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
