@@ -112,6 +112,7 @@ impl Driver {
                     self.dirty |= dhcp_clients::differ(&self.cache.state.leases, &leases);
                     self.cache.state.leases = leases;
                 }
+                Ok(()) = self.host.changed() => self.dirty |= self.note_host(),
                 Ok(()) = gateways.changed() => {
                     let gateways = gateways.borrow_and_update().clone();
                     self.dirty |= self.cache.apply_gateways(clock::now(), gateways);
@@ -135,8 +136,13 @@ impl Driver {
     }
 
     fn apply(&mut self, event: WatchEvent) {
-        self.cache.apply(clock::now(), event, &self.context, &self.plan);
-        self.dirty = true;
+        self.dirty |= self.cache.apply(clock::now(), event, &self.context, &self.plan);
+    }
+
+    /// Returns whether the addresses that this host needs have changed.
+    fn note_host(&mut self) -> bool {
+        let host = self.host.borrow_and_update();
+        self.cache.state.note_host(&self.context.host_uses, &host, self.api.addresses())
     }
 
     fn replan(&mut self) {
@@ -147,7 +153,8 @@ impl Driver {
         state.vips = vips.iter().map(|vip| vip.address).collect();
         watch_ext::set(&self.channels.vips, vips);
         state.note_services(&self.context.rules, &self.plan);
-        state.note_host(&self.context.host_uses, &self.host.borrow(), self.api.addresses());
+        self.note_host();
+        let state = &self.cache.state;
         let mut plan = plan(&self.context, state);
         plan.node_problem = self.check_node_name();
         let vip_plan = Arc::new(plan.take_vip_plan(&self.context.me, self.cache.state.listed));

@@ -25,6 +25,8 @@ cargo xtask bench services        addresses for Services: --only WORK, --json FI
 cargo xtask bench bgp             routes, by FRR and BIRD: --only change|loss|server|scale|idle, --json FILE
 cargo xtask bench dhcp            addresses from DHCP servers, and names: --only one|burst|many|names,
                                   --json FILE
+cargo xtask bench plan            what a plan of up to 50,000 Services costs: --only groups|per-service,
+                                  --json FILE
 cargo xtask deny                  licences, sources, versions and advisories of dependencies, by cargo-deny
 cargo xtask fuzz [SECONDS]        every fuzz target, for so many seconds each
 cargo xtask manifests             write manifests/ anew
@@ -55,6 +57,9 @@ fn main() -> ExitCode {
         }
         ["bench", "dhcp", rest @ ..] => {
             bench::services::Options::parse(rest).and_then(|options| bench::dhcp::run_all(&options))
+        }
+        ["bench", "plan", rest @ ..] => {
+            bench::services::Options::parse(rest).and_then(|options| bench::plan::run_all(&options))
         }
         ["bench", "services", rest @ ..] => {
             bench::services::Options::parse(rest).and_then(|options| bench::services::run_all(&options))

@@ -166,19 +166,21 @@ impl ClusterState {
         self.reserved.cluster = self.services.values().flat_map(|view| &view.cluster_ips).copied().collect();
     }
 
-    /// Notes the addresses that this host needs: `fixed` ones, those of other programs, and those of API servers.
+    /// Notes the addresses that this host needs: `fixed` ones, those of other programs, and those of API servers. Returns
+    /// whether they have changed.
     pub fn note_host(
         &mut self,
         fixed: &BTreeMap<IpAddr, HostUse>,
         host: &HostState,
         api_servers: BTreeSet<IpAddr>,
-    ) {
+    ) -> bool {
         let own = host.foreign_addresses().map(|address| (address, HostUse::Own));
         let gateways = host.gateways.iter().map(|address| (*address, HostUse::Gateway));
         let servers = api_servers.into_iter().map(|address| (address, HostUse::ApiServer));
         let fixed = fixed.iter().map(|(address, usage)| (*address, *usage));
         // An address of several uses has the last one.
-        self.reserved.host_uses = own.chain(fixed).chain(gateways).chain(servers).collect();
+        let uses = own.chain(fixed).chain(gateways).chain(servers).collect();
+        std::mem::replace(&mut self.reserved.host_uses, uses) != self.reserved.host_uses
     }
 
     /// The control plane's VIPs, and untagged addresses of this host that kube-vip has announced: those in the status of a

@@ -3,6 +3,7 @@
 pub(crate) mod bgp;
 pub(crate) mod dhcp;
 pub(crate) mod failover;
+pub(crate) mod plan;
 pub(crate) mod services;
 
 use kube_vip_lab::LabError;
