@@ -8,6 +8,7 @@
 
 pub mod anycast;
 pub mod channels;
+mod deadlines;
 pub mod decide;
 pub mod driver;
 pub mod elections;

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use super::Settings;
 use super::anycast::{self, AnycastElector};
+use super::deadlines::Deadlines;
 use super::decide::ObservedLease;
 use super::elector::{self, DrainReason, Elector, LeaseRequest, SegmentRequest};
 use super::health::Report;
@@ -96,6 +97,8 @@ pub struct Elections {
     config: Config,
     now: BootTime,
     entries: BTreeMap<LeaseName, Entry>,
+    /// Of the electors.
+    deadlines: Deadlines,
     anycast: BTreeMap<GroupId, AnycastElector>,
     host: HostHealth,
     /// Health of the local API server as last reported.
@@ -116,6 +119,7 @@ impl Elections {
             config,
             now: BootTime::default(),
             entries: BTreeMap::new(),
+            deadlines: Deadlines::default(),
             anycast: BTreeMap::new(),
             reports: BTreeMap::new(),
             holders: Holders::default(),
@@ -197,8 +201,7 @@ impl Elections {
             elector.handle_timeout(now);
         }
         self.publish_anycast();
-        let due = |entry: &Entry| entry.elector.poll_timeout().is_some_and(|at| at <= now);
-        for lease in self.leases_where(due) {
+        for lease in self.deadlines.due(now) {
             if let Some(entry) = self.entries.get_mut(&lease) {
                 entry.elector.handle_timeout(now);
             }
@@ -209,11 +212,10 @@ impl Elections {
 
     #[must_use]
     pub fn poll_timeout(&self) -> Option<BootTime> {
-        let electors = self.entries.values().filter_map(|entry| entry.elector.poll_timeout());
         let anycast = self.anycast.values().filter_map(AnycastElector::poll_timeout);
         let turn = self.stopping.map(|since| since + MEMBERSHIP_RELEASE_WAIT).filter(|at| *at > self.now);
-        let rest = [self.holders.next_change(), self.host.poll_timeout(), turn];
-        electors.chain(anycast).chain(rest.into_iter().flatten()).min()
+        let rest = [self.deadlines.first(), self.holders.next_change(), self.host.poll_timeout(), turn];
+        anycast.chain(rest.into_iter().flatten()).min()
     }
 
     #[must_use]
@@ -451,6 +453,8 @@ impl Elections {
         if std::mem::replace(&mut entry.role, role.clone()) != role || entry.kind.is_primary() {
             self.outputs.push_back(Output::Role(lease.clone().into(), Some(role)));
         }
+        let deadline = if over { None } else { entry.elector.poll_timeout() };
+        self.deadlines.set(lease, deadline);
         if over {
             self.entries.remove(lease);
             self.outputs.push_back(Output::Role(lease.clone().into(), None));
