@@ -5,6 +5,8 @@ use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
 
+use tokio::runtime::{Builder, Runtime};
+
 use crate::mdns;
 use crate::model::text::printable;
 use crate::net::raise_descriptor_limit;
@@ -88,11 +90,11 @@ pub fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
 }
 
 /// A runtime with one thread, since all work waits most of the time.
-pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+pub fn runtime() -> Result<Runtime, Failure> {
     // With the usual soft limit of 1,024, other clients of a port could leave no descriptor for a connection to the API
     // server. Without the right to raise it the process still runs.
     raise_descriptor_limit().ok();
-    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::one)
+    Builder::new_current_thread().enable_all().build().map_err(Failure::one)
 }
 
 #[cfg(test)]

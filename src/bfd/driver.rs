@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures::TryFutureExt;
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 
@@ -16,7 +17,7 @@ use super::path::{ActiveSession, PathState, SINGLE_HOP, SessionSpec};
 use crate::model::hash::fnv1a;
 use crate::model::{Family, LogOnChange};
 use crate::net::clock::{self, Timer};
-use crate::net::udp;
+use crate::net::{thread, udp};
 
 /// Interval of checking for dropped receivers, and of listening again on a port in use.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
@@ -35,16 +36,11 @@ pub struct Bfd {
 }
 
 impl Bfd {
-    /// Starts the thread. It ends when all handles and all receivers are dropped.
+    /// Starts the thread. Its task ends when all handles and all receivers are dropped.
     pub fn start() -> io::Result<Self> {
         let (requests, requests_out) = mpsc::channel(REQUESTS);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::Builder::new().name("bfd".into()).spawn(move || {
-            let ended = runtime.block_on(async { Driver::new(requests_out)?.run().await });
-            if let Err(error) = ended {
-                tracing::error!("BFD stopped: {error}");
-            }
-        })?;
+        let run = async { Driver::new(requests_out)?.run().await };
+        thread::start("bfd")?.spawn(run.inspect_err(|error| tracing::error!("BFD stopped: {error}")));
         Ok(Self { requests })
     }
 

@@ -13,7 +13,7 @@ pub mod write;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kube::Client;
@@ -29,8 +29,14 @@ const PENALTY: Duration = Duration::from_secs(2);
 /// Servers on other hosts that are remembered.
 const REMEMBERED_MAX: usize = 16;
 
-/// The API servers, and a client for each.
+/// The API servers, and the connections of one runtime to them.
 pub struct Api {
+    shared: Arc<Shared>,
+    connections: Mutex<Connections>,
+}
+
+/// What is known of the API servers.
+struct Shared {
     settings: crate::config::Api,
     environment: Environment,
     state: Mutex<State>,
@@ -44,15 +50,29 @@ struct State {
     /// The credentials must be read again.
     stale: bool,
     servers: Vec<Server>,
-    /// The server on this host by each address family, for health checks only.
-    by_family: PerFamily<Option<Server>>,
     prefer_peers: bool,
 }
 
 struct Server {
     endpoint: Endpoint,
-    client: Option<Client>,
+    /// How often it failed: connections from before the last failure are not used again.
+    failures: u64,
     avoid_until: Option<BootTime>,
+}
+
+/// A connection is driven by the runtime that opened it.
+#[derive(Default)]
+struct Connections {
+    servers: Vec<Connection>,
+    /// To the server on this host by each address family, for health checks only.
+    by_family: PerFamily<Option<Connection>>,
+}
+
+struct Connection {
+    endpoint: Endpoint,
+    /// Of the server, when it was opened.
+    failures: u64,
+    client: Client,
 }
 
 #[derive(Clone)]
@@ -66,12 +86,17 @@ impl Api {
     /// Reads and opens nothing: that happens on first use.
     pub fn new(settings: crate::config::Api, environment: Environment) -> Arc<Self> {
         let state = Mutex::new(State::default());
-        Arc::new(Self { settings, environment, state, failures: Sender::new(None) })
+        let shared = Shared { settings, environment, state, failures: Sender::new(None) };
+        Arc::new(Self { shared: Arc::new(shared), connections: Mutex::default() })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        // The state is consistent between any two statements: a panic elsewhere cannot break it.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The same servers and credentials with connections of its own, for another runtime.
+    pub fn with_own_connections(&self) -> Arc<Self> {
+        Arc::new(Self { shared: self.shared.clone(), connections: Mutex::default() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.shared.state)
     }
 
     /// A client for the best server: the local one, then the others; servers that failed recently come last.
@@ -81,33 +106,40 @@ impl Api {
     pub async fn client(&self) -> Result<ApiClient, SourceError> {
         self.load().await?;
         let now = clock::now();
-        let mut state = self.lock();
-        let State { base, servers, prefer_peers, .. } = &mut *state;
+        let state = self.lock();
+        let State { servers, prefer_peers, .. } = &*state;
         let best = servers
-            .iter_mut()
+            .iter()
             .min_by_key(|server| {
                 let avoided = server.avoid_until.filter(|until| now < *until);
                 (avoided.is_some(), server.endpoint.local == *prefer_peers, avoided)
             })
             .ok_or(SourceError::NoServer)?;
-        best.client(base.as_ref())
+        lock(&self.connections).client(best, &state)
     }
 
     /// A client for the server on this host; if a family is given, by an address of it: the configured address whatever
     /// its family, else a detected one, else loopback.
     pub async fn local_client(&self, family: Option<Family>) -> Result<ApiClient, SourceError> {
         self.load().await?;
-        let configured = self.settings.address.is_some();
-        let mut state = self.lock();
-        let State { base, servers, by_family, .. } = &mut *state;
-        let mut local = servers.iter_mut().filter(|server| server.endpoint.local).peekable();
-        let first = local.peek_mut().ok_or(SourceError::NoServer)?;
-        let Some(family) = family else { return first.client(base.as_ref()) };
-        let on_loopback = first.endpoint.on_loopback(family, self.settings.port);
+        let settings = &self.shared.settings;
+        let state = self.lock();
+        let mut local = state.servers.iter().filter(|server| server.endpoint.local).peekable();
+        let first = *local.peek().ok_or(SourceError::NoServer)?;
+        let mut connections = lock(&self.connections);
+        let Some(family) = family else { return connections.client(first, &state) };
+        let configured = settings.address.is_some();
         let found = local.find(|server| configured || server.endpoint.family() == Some(family));
-        let endpoint = found.map_or(on_loopback, |server| server.endpoint.clone());
-        let known = by_family[family].take().filter(|server| server.endpoint == endpoint);
-        by_family[family].insert(known.unwrap_or_else(|| Server::new(endpoint))).client(base.as_ref())
+        let endpoint = match found {
+            Some(server) => server.endpoint.clone(),
+            None => first.endpoint.on_loopback(family, settings.port),
+        };
+        let known = connections.by_family[family].take().filter(|known| known.endpoint == endpoint);
+        let connection = match known {
+            Some(known) => known,
+            None => Connection::open(&endpoint, 0, state.base.as_ref())?,
+        };
+        Ok(connections.by_family[family].insert(connection).client())
     }
 
     /// The addresses of all servers, but for loopback.
@@ -118,23 +150,23 @@ impl Api {
     }
 
     pub fn peers(&self) -> Vec<ApiClient> {
-        let mut state = self.lock();
-        let State { base, servers, .. } = &mut *state;
-        let peers = servers.iter_mut().filter(|server| !server.endpoint.local);
-        peers.filter_map(|server| server.client(base.as_ref()).ok()).collect()
+        let state = self.lock();
+        let mut connections = lock(&self.connections);
+        let peers = state.servers.iter().filter(|server| !server.endpoint.local);
+        peers.filter_map(|server| connections.client(server, &state).ok()).collect()
     }
 
     /// A request to `server` got no response: closes its connections and avoids it for a while.
     pub fn failed(&self, server: &str) {
         let mut state = self.lock();
         for known in state.servers.iter_mut().filter(|known| known.endpoint.url == server) {
-            known.client = None;
+            known.failures += 1;
             known.avoid_until = Some(clock::now() + PENALTY);
         }
         // Credentials are rotated, which may be the cause.
         state.stale = true;
         drop(state);
-        self.failures.send_replace(Some(server.to_owned()));
+        self.shared.failures.send_replace(Some(server.to_owned()));
     }
 
     /// A request to `server` ended with this error. The server has failed only if that is no response of it.
@@ -156,7 +188,7 @@ impl Api {
 
     /// Waits until `server` is next reported as failed.
     pub async fn until_failed(&self, server: &str) {
-        let mut failures = self.failures.subscribe();
+        let mut failures = self.shared.failures.subscribe();
         // The sender lives as long as `self`: `changed` cannot fail.
         while failures.changed().await.is_ok() {
             if failures.borrow_and_update().as_deref() == Some(server) {
@@ -174,7 +206,8 @@ impl Api {
     pub fn remember(&self, servers: &[SocketAddr]) {
         let mut state = self.lock();
         let tls_name = state.servers.iter().find_map(|server| server.endpoint.tls_name.clone());
-        let avoid = |ip: &IpAddr| self.environment.own.contains(ip) || self.environment.vips.contains(ip);
+        let environment = &self.shared.environment;
+        let avoid = |ip: &IpAddr| environment.own.contains(ip) || environment.vips.contains(ip);
         for address in servers.iter().filter(|address| !avoid(&address.ip())) {
             let url = format!("https://{address}");
             if !state.servers.iter().any(|server| server.endpoint.url == url) {
@@ -200,7 +233,7 @@ impl Api {
         if known && !stale {
             return Ok(());
         }
-        let loaded = Source::load(&self.settings, &self.environment).await;
+        let loaded = Source::load(&self.shared.settings, &self.shared.environment).await;
         let mut state = self.lock();
         state.stale = false;
         let source = match loaded {
@@ -235,20 +268,43 @@ pub fn is_failure(error: &kube::Error) -> bool {
     }
 }
 
+/// What these mutexes guard is consistent between any two statements: a panic elsewhere cannot break it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Server {
     fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, client: None, avoid_until: None }
+        Self { endpoint, failures: 0, avoid_until: None }
+    }
+}
+
+impl Connections {
+    /// The connection to a server. Those to servers that failed, or are not known any more, are closed.
+    fn client(&mut self, server: &Server, state: &State) -> Result<ApiClient, SourceError> {
+        self.servers.retain(|connection| state.servers.iter().any(|server| connection.is_to(server)));
+        if let Some(open) = self.servers.iter().find(|connection| connection.is_to(server)) {
+            return Ok(open.client());
+        }
+        let opened = Connection::open(&server.endpoint, server.failures, state.base.as_ref())?;
+        let client = opened.client();
+        self.servers.push(opened);
+        Ok(client)
+    }
+}
+
+impl Connection {
+    fn open(endpoint: &Endpoint, failures: u64, base: Option<&kube::Config>) -> Result<Self, SourceError> {
+        let client = endpoint.connect(base.ok_or(SourceError::NoServer)?)?;
+        Ok(Self { endpoint: endpoint.clone(), failures, client })
     }
 
-    fn client(&mut self, base: Option<&kube::Config>) -> Result<ApiClient, SourceError> {
-        let client = match &self.client {
-            Some(client) => client.clone(),
-            None => {
-                let client = self.endpoint.connect(base.ok_or(SourceError::NoServer)?)?;
-                self.client.insert(client).clone()
-            }
-        };
-        Ok(ApiClient { client, server: self.endpoint.url.clone() })
+    fn is_to(&self, server: &Server) -> bool {
+        self.endpoint == server.endpoint && self.failures == server.failures
+    }
+
+    fn client(&self) -> ApiClient {
+        ApiClient { client: self.client.clone(), server: self.endpoint.url.clone() }
     }
 }
 
@@ -257,6 +313,27 @@ mod tests {
     use kube::core::Status;
 
     use super::*;
+
+    #[tokio::test]
+    async fn connections_to_servers_that_failed_or_are_gone_are_closed() {
+        let server = |last: u8| {
+            let url = format!("https://192.0.2.{last}:6443");
+            Server::new(Endpoint { url, tls_name: None, local: false, given: true })
+        };
+        let base = Some(kube::Config::new("https://192.0.2.1:6443".parse().unwrap()));
+        let mut state = State { base, servers: vec![server(1), server(2)], ..State::default() };
+        let mut connections = Connections::default();
+        let mut open = |state: &State| -> Vec<u64> {
+            state.servers.iter().for_each(|server| drop(connections.client(server, state).unwrap()));
+            connections.servers.iter().map(|connection| connection.failures).collect()
+        };
+        assert_eq!(open(&state), [0, 0]);
+        assert_eq!(open(&state), [0, 0], "they are used again");
+        state.servers[0].failures += 1;
+        assert_eq!(open(&state), [0, 1]);
+        state.servers.pop();
+        assert_eq!(open(&state), [1]);
+    }
 
     #[test]
     fn a_response_is_no_failure_of_the_server() {

@@ -23,13 +23,14 @@ use crate::host::{HostWatch, Observer};
 use crate::model::{ActualAddress, AdvertisedRoutes, HostStatus, Interface, Roles, Vip, VipPlan};
 use crate::net::https::ClientError;
 use crate::net::netlink::{NetlinkError, NetlinkWriter};
+use crate::net::thread;
 use crate::planner::plan::PlanContext;
 use crate::publish::node_labels::{self, NodeLabels, ServiceLabels};
 use crate::status::routes_of_agents;
 use crate::telemetry::{endpoints, http, socket};
 use crate::{dhcp, mdns, planner, publish, reconcile, route_table, upnp};
 use report::Report;
-use tasks::{SHUTDOWN_TIMEOUT, TaskSet};
+use tasks::{ELECTIONS, SHUTDOWN_TIMEOUT, TaskSet};
 
 /// Limit for the main loop to remove the last addresses.
 const EXIT_TIMEOUT: Duration = Duration::from_millis(4500);
@@ -171,13 +172,14 @@ impl Daemon {
             election::channels::channels(plan.subscribe(), roles, drained.subscribe(), stop.subscribe());
         let table = self.start_table(announced.clone(), vips.subscribe())?;
         let first_plan = plan.subscribe();
-        self.start_planner(Planned { vip_plan: plan, vips, host: outcome, elections: &elections });
+        self.start_planner(Planned { vip_plan: plan, vips, host: outcome, elections: &elections })?;
         let reconciled = reconcile::driver::Channels {
             plan: first_plan,
             roles: elections.roles.clone(),
             segment: elections.segment,
             elections: elections.inputs.clone(),
             interface_down: elections.interface_down,
+            applied: elections.applied,
             outcome: outcome_in,
             announced: announced_in,
         };
@@ -185,12 +187,7 @@ impl Daemon {
         let reporter = self.report.host.clone();
         let reconciler =
             reconcile::driver::Driver::new(options, reconciled, reporter, netlink, self.host.clone());
-        self.start_health(&elections.inputs, &elections.probe_health)?;
-        let config = context::elections(&self.config);
-        let reporter = self.report.election.clone();
-        let driver = election::driver::Driver::new(config, self.api.clone(), reporter, channels)
-            .reporting(self.config.reported_lease());
-        self.tasks.elections(driver.run());
+        self.start_elections(channels, &elections.inputs, &elections.probe_health)?;
         let config = &self.config;
         let speaker = match &config.bgp {
             Some(bgp) => Some(bgp::start(
@@ -208,27 +205,34 @@ impl Daemon {
         Ok(Hosts { reconcile, speaker, table })
     }
 
-    /// Probes of the local API server, where the control plane depends on it.
-    fn start_health(
-        &self,
+    /// The elections, and the probes of the local API server where the control plane depends on it: on a thread of their
+    /// own, so that no plan, no burst of announcements and no list of thousands of objects delays a renewal.
+    fn start_elections(
+        &mut self,
+        channels: election::channels::Channels,
         inputs: &mpsc::Sender<election::elections::Input>,
         active: &watch::Receiver<bool>,
     ) -> Result<(), DaemonError> {
-        if self.context.control_plane.is_none() {
-            return Ok(());
+        let (thread, api) = (thread::start("elections")?, self.api.with_own_connections());
+        let _entered = thread.enter();
+        let families = self.context.control_plane.iter().flat_map(|_| self.config.probed_families());
+        for family in families {
+            let (check, active, inputs) = (&self.config.health, active.clone(), inputs.clone());
+            let prober = health::driver::Driver::new(check, family, api.clone(), active, inputs)?;
+            thread.spawn(prober.run());
         }
-        for family in self.config.probed_families() {
-            let check = &self.config.health;
-            let prober =
-                health::driver::Driver::new(check, family, self.api.clone(), active.clone(), inputs.clone())?;
-            tokio::spawn(prober.run());
-        }
+        let config = context::elections(&self.config);
+        let driver = election::driver::Driver::new(config, api, self.report.election.clone(), channels)
+            .reporting(self.config.reported_lease());
+        self.tasks.spawn(&thread, ELECTIONS, driver.run());
         Ok(())
     }
 
-    /// The planner, what publishes its plan, and the protocols that both talk to.
-    fn start_planner(&mut self, planned: Planned<'_>) {
+    /// The planner and what publishes its plan, on a thread of their own, since their work grows with the cluster; and the
+    /// protocols that both talk to.
+    fn start_planner(&mut self, planned: Planned<'_>) -> std::io::Result<()> {
         let Planned { vip_plan, vips, host, elections } = planned;
+        let (thread, api) = (thread::start("planner")?, self.api.with_own_connections());
         let (config, report) = (&self.config, &self.report);
         let main = self.context.main_interface.clone();
         let (dhcp_channels, dhcp) = dhcp::driver::channels();
@@ -244,7 +248,7 @@ impl Daemon {
         tokio::spawn(mapper.run());
         let plan = watch::Sender::default();
         let publisher = publish::driver::Driver::new(
-            self.api.clone(),
+            api.clone(),
             self.context.control_plane.clone(),
             context::publish_options(config),
             publish::driver::Channels {
@@ -261,9 +265,9 @@ impl Daemon {
             },
             report.services.clone(),
         );
-        self.tasks.spawn("the publisher", publisher.run());
+        self.tasks.spawn(&thread, "the publisher", publisher.run());
         let planner = planner::driver::Driver::new(
-            self.api.clone(),
+            api,
             self.context.clone(),
             context::planner_options(config),
             planner::driver::Channels {
@@ -280,7 +284,8 @@ impl Daemon {
             self.host.clone(),
             &self.addresses,
         );
-        self.tasks.spawn("the planner", planner.run());
+        self.tasks.spawn(&thread, "the planner", planner.run());
+        Ok(())
     }
 
     /// The writer of this node's labels, where nodes are labelled.

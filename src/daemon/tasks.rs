@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -15,42 +16,26 @@ use crate::telemetry::output::STDOUT;
 /// Limit for the last packets, Events and labels.
 pub(super) const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(800);
 
+/// The task that ends once every Lease is released.
+pub(super) const ELECTIONS: &str = "the elections task";
+
 /// Tasks that run until the end.
 #[derive(Default)]
 pub(super) struct TaskSet {
-    tasks: JoinSet<(Task, std::io::Result<()>)>,
+    tasks: JoinSet<(&'static str, std::io::Result<()>)>,
     /// Tasks that end by themselves once all others have ended.
     last: Vec<JoinHandle<()>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Task {
-    /// Ends once every Lease is released.
-    Elections,
-    Other(&'static str),
-}
-
-impl Task {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Elections => "the elections task",
-            Self::Other(name) => name,
-        }
-    }
-}
-
 impl TaskSet {
-    pub(super) fn elections(&mut self, run: impl Future<Output = std::io::Result<()>> + Send + 'static) {
-        self.tasks.spawn(async move { (Task::Elections, run.await) });
-    }
-
-    /// A task that never ends by itself.
+    /// A task on its thread. None but the elections ends by itself.
     pub(super) fn spawn(
         &mut self,
+        thread: &Handle,
         name: &'static str,
         run: impl Future<Output = std::io::Result<()>> + Send + 'static,
     ) {
-        self.tasks.spawn(async move { (Task::Other(name), run.await) });
+        self.tasks.spawn_on(async move { (name, run.await) }, thread);
     }
 
     /// A task that ends when those it serves have ended.
@@ -77,9 +62,9 @@ impl TaskSet {
                     continue;
                 }
                 ended = self.tasks.join_next() => return match ended {
-                    Some(Ok((Task::Elections, Ok(())))) if *stop.borrow() => Ok(()),
-                    Some(Ok((task, Ok(())))) => Err(DaemonError::Ended(task.name(), "unexpectedly".into())),
-                    Some(Ok((task, Err(error)))) => Err(DaemonError::Ended(task.name(), error.to_string())),
+                    Some(Ok((ELECTIONS, Ok(())))) if *stop.borrow() => Ok(()),
+                    Some(Ok((task, Ok(())))) => Err(DaemonError::Ended(task, "unexpectedly".into())),
+                    Some(Ok((task, Err(error)))) => Err(DaemonError::Ended(task, error.to_string())),
                     Some(Err(panic)) => Err(DaemonError::Ended("a task", panic.to_string())),
                     None => Ok(()),
                 },

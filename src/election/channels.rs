@@ -26,6 +26,8 @@ pub struct Channels {
     /// Whether the local API server has to be probed.
     pub probe_health: watch::Sender<bool>,
     pub interface_down: watch::Receiver<Option<BootTime>>,
+    /// When the main loop last began to apply the roles.
+    pub applied: watch::Receiver<BootTime>,
     /// An operator drains this node.
     pub drained: watch::Receiver<bool>,
     pub stopping: watch::Receiver<bool>,
@@ -40,6 +42,7 @@ pub struct Handles {
     pub lease: watch::Receiver<LeaseMetadata>,
     pub probe_health: watch::Receiver<bool>,
     pub interface_down: watch::Sender<Option<BootTime>>,
+    pub applied: watch::Sender<BootTime>,
 }
 
 /// The channels of elections for `plan`, which publish `roles`.
@@ -52,6 +55,7 @@ pub fn channels(
     let (inputs_in, inputs) = mpsc::channel(INPUTS);
     let (segment, segment_out) = mpsc::channel(INPUTS);
     let (interface_down_in, interface_down) = watch::channel(None);
+    let (applied_in, applied) = watch::channel(BootTime::default());
     let channels = Channels {
         plan,
         inputs,
@@ -61,6 +65,7 @@ pub fn channels(
         lease: watch::Sender::default(),
         probe_health: watch::Sender::new(true),
         interface_down,
+        applied,
         drained,
         stopping,
     };
@@ -72,6 +77,7 @@ pub fn channels(
         lease: channels.lease.subscribe(),
         probe_health: channels.probe_health.subscribe(),
         interface_down: interface_down_in,
+        applied: applied_in,
     };
     (channels, handles)
 }

@@ -51,6 +51,9 @@ pub struct Driver {
     watching: BTreeMap<LeaseName, bool>,
     /// The observer's last role of the control plane without election.
     anycast_role: Role,
+    /// Since when a role is published that the main loop has not applied.
+    unapplied: Option<BootTime>,
+    stall_max: Duration,
     /// An election that is reported although nothing else depends on it.
     reported: Option<LeaseName>,
 }
@@ -63,6 +66,7 @@ impl Driver {
             api,
             observer,
             request_timeout: config.settings.retry_period.mul_f64(0.8),
+            stall_max: config.settings.renew_deadline,
             elections: Elections::new(config),
             channels,
             candidacies: BTreeMap::new(),
@@ -74,6 +78,7 @@ impl Driver {
             restart: BTreeMap::new(),
             watching: BTreeMap::new(),
             anycast_role: Role::Starting,
+            unapplied: None,
             reported: None,
         }
     }
@@ -89,6 +94,7 @@ impl Driver {
         let mut timer = Timer::new()?;
         let mut input = self.candidacies();
         loop {
+            self.wait_for_main_loop().await;
             if let Some(Input::Elector(lease, elector::Input::Watching(up))) = &input {
                 self.watching.insert(lease.clone(), *up);
             }
@@ -117,6 +123,26 @@ impl Driver {
                 Ok(()) = channels.stopping.changed() => Some(Input::Stop),
                 () = timer.until(deadline) => None,
             };
+        }
+    }
+
+    /// Does nothing, like a suspended process, while the main loop has not applied a role for a renew deadline: another host
+    /// takes over from a host that cannot act on its claims.
+    async fn wait_for_main_loop(&mut self) {
+        loop {
+            let applied = *self.channels.applied.borrow_and_update();
+            self.unapplied = self.unapplied.filter(|since| applied < *since);
+            let Some(since) = self.unapplied.filter(|since| clock::now().since(*since) >= self.stall_max)
+            else {
+                return;
+            };
+            let seconds = clock::now().since(since).as_secs_f64();
+            tracing::error!(
+                "the main loop has not responded for {seconds:.1} s: no Lease is renewed until it does"
+            );
+            if self.channels.applied.changed().await.is_err() {
+                return;
+            }
         }
     }
 
@@ -216,10 +242,13 @@ impl Driver {
             (GroupId::Lease(lease), None) => drop(self.cancel.remove(lease)),
             _ => {}
         }
-        self.channels.roles.send_if_modified(|roles| match role {
+        let changed = self.channels.roles.send_if_modified(|roles| match role {
             Some(role) => roles.insert(group, role.clone()).as_ref() != Some(&role),
             None => roles.remove(&group).is_some(),
         });
+        if changed {
+            self.unapplied.get_or_insert(now);
+        }
         self.observe_anycast(now);
     }
 

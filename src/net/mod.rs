@@ -9,6 +9,7 @@ pub mod packet_socket;
 mod sys;
 pub mod sysctl;
 pub mod tcp;
+pub mod thread;
 pub mod udp;
 
 pub use sys::raise_descriptor_limit;

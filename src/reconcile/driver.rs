@@ -244,6 +244,7 @@ impl Driver {
             self.reporter.ready();
         }
         self.send_due_announcements();
+        self.channels.applied.send_replace(began);
         self.not_before = clock::now() + clock::pause_after(began, MAX_PAUSE);
     }
 

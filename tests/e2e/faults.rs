@@ -34,6 +34,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_drained_host_hands_over_and_stays_away_until_it_may_come_back", drained),
         trial("a_partitioned_holder_releases_the_address_before_another_takes_it", partition),
         trial("a_thawed_agent_neither_has_nor_announces_the_address", freeze),
+        trial("a_planner_that_does_not_run_delays_no_renewal", planner_stalls),
+        trial("without_its_elections_a_host_withdraws_the_address", elections_stall),
+        trial("a_host_without_its_main_loop_renews_no_lease", main_loop_stalls),
         trial("without_an_etcd_quorum_no_host_has_the_address", quorum_lost),
         trial("a_cluster_that_reboots_has_no_holder_before_its_quorum_and_one_after", rebooted),
         trial("an_address_removed_by_hand_comes_back_at_once", removed_by_hand),
@@ -274,6 +277,41 @@ fn freeze() -> Outcome {
     assert!(!touched, "the address came back to the host that had been frozen");
     assert!(cluster.outage(thawed) < Duration::from_secs(1), "the thawed agent disturbed the new holder");
     Ok(())
+}
+
+fn planner_stalls() -> Outcome {
+    let mut cluster = cluster()?;
+    let story = Story::begin(&cluster)?;
+    let frozen = cluster.agent(story.holder).freeze_thread("planner")?;
+    // Longer than a lease duration.
+    std::thread::sleep(Duration::from_secs(8));
+    drop(frozen);
+    let lost = cluster.sampler.since(story.start).iter().any(|sample| sample.holds[story.holder].is_empty());
+    assert!(!lost, "the holder lost the address");
+    story.stayed(&cluster)?;
+    assert!(cluster.outage(story.start) < Duration::from_secs(1));
+    Ok(())
+}
+
+fn elections_stall() -> Outcome {
+    let mut cluster = cluster()?;
+    let story = Story::begin(&cluster)?;
+    let frozen = cluster.agent(story.holder).freeze_thread("elections")?;
+    wait_until_lost(&cluster, story.holder, 8)?;
+    story.moved(&cluster, NEVER)?;
+    drop(frozen);
+    story.moved(&cluster, NEVER)
+}
+
+/// The elections could go on: the kernel removes the address, and another host has to take over.
+fn main_loop_stalls() -> Outcome {
+    let mut cluster = cluster()?;
+    let story = Story::begin(&cluster)?;
+    let frozen = cluster.agent(story.holder).freeze_thread("kube-vip")?;
+    wait_until_lost(&cluster, story.holder, 8)?;
+    story.moved(&cluster, NEVER)?;
+    drop(frozen);
+    story.moved(&cluster, NEVER)
 }
 
 fn quorum_lost() -> Outcome {

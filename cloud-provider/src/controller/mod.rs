@@ -27,7 +27,7 @@ use kube_vip::election::elections::Config;
 use kube_vip::host::{HostWatch, Observer};
 use kube_vip::model::hash::fnv1a;
 use kube_vip::model::{Candidacy, CandidacyKind, GroupId, GroupPlan, Roles, Tags, VipPlan};
-use kube_vip::net::clock;
+use kube_vip::net::{clock, thread};
 use kube_vip::telemetry::endpoints::health;
 use kube_vip::telemetry::http::{self, Page, PortProblems};
 use tokio::signal::unix::{SignalKind, signal};
@@ -139,7 +139,7 @@ pub async fn run(options: Options) -> Result<(), ControllerError> {
         None => (Leadership::Always, None),
         Some(election) => {
             let (release, released) = watch::channel(false);
-            let (group, roles, running) = elect(election, &host, api.clone(), telemetry.clone(), released);
+            let (group, roles, running) = elect(election, &host, &api, telemetry.clone(), released)?;
             (Leadership::Elected(group, roles), Some((running, release)))
         }
     };
@@ -187,13 +187,14 @@ async fn observe_host(interface: &str) -> Result<HostWatch, ControllerError> {
     Ok(host)
 }
 
+/// The election runs on a thread of its own: the work for thousands of Services delays no renewal.
 fn elect(
     election: &Election,
     host: &str,
-    api: Arc<Api>,
+    api: &Api,
     telemetry: Arc<Telemetry>,
     stopping: watch::Receiver<bool>,
-) -> (GroupId, watch::Receiver<Roles>, JoinHandle<std::io::Result<()>>) {
+) -> std::io::Result<(GroupId, watch::Receiver<Roles>, JoinHandle<std::io::Result<()>>)> {
     // As in the Go program, a restarted process is another candidate.
     let identity = format!("{host}_{}", unique());
     let settings = Settings {
@@ -213,8 +214,8 @@ fn elect(
     let (_, drained) = watch::channel(false);
     let (channels, handles) = channels(plan, watch::Sender::default(), drained, stopping);
     let config = Config { settings, interface: Default::default(), hand_over_time: Duration::ZERO };
-    let driver = election_driver::Driver::new(config, api, telemetry, channels);
-    (group, handles.roles, tokio::spawn(driver.run()))
+    let driver = election_driver::Driver::new(config, api.with_own_connections(), telemetry, channels);
+    Ok((group, handles.roles, thread::start("elections")?.spawn(driver.run())))
 }
 
 /// A random UUID of the kernel; without one, process id and uptime.

@@ -4,7 +4,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use crate::{LabError, Namespace, Result, io, wait_for};
@@ -61,6 +63,20 @@ impl Process {
     /// Send SIGCONT.
     pub fn thaw(&self) {
         self.signal(Signal::SIGCONT);
+    }
+
+    /// Stop one of its threads until the result is dropped, in the thread that called this. The first thread has the
+    /// process's name.
+    pub fn freeze_thread(&self, name: &str) -> Result<FrozenThread> {
+        let tasks = format!("/proc/{}/task", self.pid());
+        let is_named = |path: &PathBuf| {
+            std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+        };
+        let found = std::fs::read_dir(&tasks).map_err(io(&tasks))?.flatten().map(|entry| entry.path());
+        let thread = found.filter(is_named).find_map(|path| path.file_name()?.to_str()?.parse().ok());
+        let missing = || io(format!("thread {name} in {tasks}"))(std::io::ErrorKind::NotFound.into());
+        let thread = thread.ok_or_else(missing)?;
+        FrozenThread::new(Pid::from_raw(thread)).map_err(|error| io(&tasks)(error.into()))
     }
 
     /// Send it a signal. That it is gone already is no error.
@@ -140,5 +156,26 @@ pub fn usage(pid: u32) -> Usage {
         peak_mb: mebibytes(&status, "VmHWM"),
         // utime and stime, in ticks of 10 ms.
         cpu: (ticks(11) + ticks(12)) / 100.0,
+    }
+}
+
+/// A thread that does not run.
+#[derive(Debug)]
+pub struct FrozenThread(Pid);
+
+impl FrozenThread {
+    fn new(thread: Pid) -> nix::Result<Self> {
+        ptrace::seize(thread, ptrace::Options::empty())?;
+        let frozen = Self(thread);
+        ptrace::interrupt(thread)?;
+        waitpid(thread, Some(WaitPidFlag::__WALL))?;
+        Ok(frozen)
+    }
+}
+
+impl Drop for FrozenThread {
+    fn drop(&mut self) {
+        // The process may have ended.
+        ptrace::detach(self.0, None).ok();
     }
 }
