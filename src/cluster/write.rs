@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
-use kube::api::{PatchParams, PostParams};
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -13,6 +13,9 @@ use crate::model::{ServiceKey, ServiceView, service};
 
 /// Shorter than the time between the end of a claim and the start of the next one: two holders' writes cannot overlap.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// The conditions of an object with a status.
+const CONDITIONS: &str = "/status/conditions";
 
 #[derive(Debug)]
 pub enum WriteResult {
@@ -30,10 +33,8 @@ pub enum WriteResult {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subresource {
     Object,
-    /// The status, with annotations.
+    /// The status, with annotations. Conditions are merged by type: those of other controllers stay.
     Status,
-    /// Conditions of the status, merged by type: those of other controllers stay.
-    Conditions,
 }
 
 #[derive(Debug)]
@@ -85,15 +86,9 @@ impl Writer {
             return replaced;
         }
         let params = PatchParams { field_manager: Some(self.manager.to_owned()), ..PatchParams::default() };
-        let merge = kube::api::Patch::Merge(change);
         let patched = match self.subresource {
-            Subresource::Object => services.patch(name, &params, &merge).await,
-            Subresource::Status => services.patch_status(name, &params, &merge).await,
-            // A whole object would replace the conditions of other controllers.
-            Subresource::Conditions => {
-                let strategic = kube::api::Patch::Strategic(change);
-                return services.patch_status(name, &params, &strategic).await;
-            }
+            Subresource::Object => services.patch(name, &params, &Patch::Merge(change)).await,
+            Subresource::Status => services.patch_status(name, &params, &Patch::Strategic(change)).await,
         };
         if !is_forbidden(&patched) {
             return patched;
@@ -120,15 +115,28 @@ impl Writer {
     ) -> Result<Service, kube::Error> {
         let serde = kube::Error::SerdeError;
         let mut object = serde_json::to_value(services.get(name).await?).map_err(serde)?;
-        json_patch::merge(&mut object, change);
+        merge(&mut object, change);
         let object: Service = serde_json::from_value(object).map_err(serde)?;
         let params = PostParams { field_manager: Some(self.manager.to_owned()), ..PostParams::default() };
         match self.subresource {
             Subresource::Object => services.replace(name, &params, &object).await,
-            Subresource::Status | Subresource::Conditions => {
-                services.replace_status(name, &params, &object).await
-            }
+            Subresource::Status => services.replace_status(name, &params, &object).await,
         }
+    }
+}
+
+/// Applies a patch as the API server does: conditions of the status by their type, anything else as a JSON merge patch.
+fn merge(object: &mut Value, change: &Value) {
+    let conditions =
+        |object: &Value| object.pointer(CONDITIONS).and_then(Value::as_array).cloned().unwrap_or_default();
+    let (mut merged, changed) = (conditions(object), conditions(change));
+    json_patch::merge(object, change);
+    for condition in changed {
+        merged.retain(|known| known.get("type") != condition.get("type"));
+        merged.extend(Some(condition).filter(|condition| condition.get("$patch").is_none()));
+    }
+    if let Some(conditions) = object.pointer_mut(CONDITIONS) {
+        *conditions = Value::Array(merged);
     }
 }
 
@@ -144,4 +152,37 @@ fn result_of(error: kube::Error) -> WriteResult {
 
 fn is_forbidden(result: &Result<Service, kube::Error>) -> bool {
     matches!(result, Err(kube::Error::Api(status)) if status.code == 403)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn conditions_of_other_controllers_stay() {
+        let object = |conditions: Value| json!({ "metadata": { "labels": { "a": "b" } }, "status": { "conditions": conditions } });
+        let change = |conditions: Value| json!({ "status": { "conditions": conditions } });
+        let (theirs, old, new) = (
+            json!({ "type": "Theirs", "status": "True" }),
+            json!({ "type": "Ours", "status": "False" }),
+            json!({ "type": "Ours", "status": "True" }),
+        );
+        let deleted = json!({ "type": "Ours", "$patch": "delete" });
+        for (before, change, after) in [
+            (object(json!([theirs, old])), change(json!([new])), object(json!([theirs, new]))),
+            (object(json!([theirs, old])), change(json!([deleted])), object(json!([theirs]))),
+            (object(json!([theirs])), change(json!([deleted])), object(json!([theirs]))),
+            (object(json!([theirs])), json!({}), object(json!([theirs]))),
+            (object(Value::Null), change(json!([new])), object(json!([new]))),
+        ] {
+            let mut merged = before.clone();
+            merge(&mut merged, &change);
+            assert_eq!(merged, after, "{before} {change}");
+        }
+        let mut without = json!({ "status": {} });
+        merge(&mut without, &json!({ "status": { "loadBalancer": null } }));
+        assert_eq!(without, json!({ "status": {} }));
+    }
 }

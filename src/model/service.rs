@@ -1,6 +1,6 @@
 //! What kube-vip uses of a Service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -12,6 +12,10 @@ use super::annotation::VIP_HOST;
 /// The condition by which the cloud provider permits a Service's port mappings. Only the status has conditions, which authors of
 /// Services may not write.
 pub const UPNP_DELEGATED: &str = "kube-vip.io/UPnPDelegated";
+
+/// The condition of a Service that is not announced with all its addresses, for want of endpoints; its message lists those that
+/// stay the Service's.
+pub const ADDRESSES_KEPT: &str = "kube-vip.io/AddressesKept";
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceKey {
@@ -93,6 +97,8 @@ pub struct ServiceView {
     pub selector: BTreeMap<String, String>,
     /// `status.loadBalancer.ingress`.
     pub status: Vec<Ingress>,
+    /// The addresses of [`ADDRESSES_KEPT`].
+    pub kept: BTreeSet<IpAddr>,
     /// The condition [`UPNP_DELEGATED`] is true.
     pub upnp_delegated: bool,
 }
@@ -136,7 +142,9 @@ pub fn view(service: Service) -> Option<(ServiceKey, ServiceView)> {
     let spec = service.spec.unwrap_or_default();
     let status = service.status.unwrap_or_default();
     let ingress = status.load_balancer.and_then(|balancer| balancer.ingress).unwrap_or_default();
-    let mut conditions = status.conditions.iter().flatten();
+    let mut conditions = status.conditions.iter().flatten().filter(|condition| condition.status == "True");
+    let kept = conditions.clone().find(|condition| condition.type_ == ADDRESSES_KEPT);
+    let kept = kept.into_iter().flat_map(|condition| condition.message.split(", "));
     let view = ServiceView {
         uid: meta.uid.unwrap_or_default(),
         resource_version: meta.resource_version.unwrap_or_default(),
@@ -146,7 +154,8 @@ pub fn view(service: Service) -> Option<(ServiceKey, ServiceView)> {
         labels: meta.labels.unwrap_or_default(),
         finalizers: meta.finalizers.unwrap_or_default(),
         status: ingress.into_iter().map(ingress_of).collect(),
-        upnp_delegated: conditions.any(|one| one.type_ == UPNP_DELEGATED && one.status == "True"),
+        kept: kept.filter_map(|address| address.parse().ok()).collect(),
+        upnp_delegated: conditions.any(|condition| condition.type_ == UPNP_DELEGATED),
         ..of_spec(spec)
     };
     Some((key, view))

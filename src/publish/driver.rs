@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 
 use super::events::IssueReports;
@@ -243,7 +245,8 @@ impl Driver {
         for write in self.writes.start(now, &self.sources) {
             let (api, writer) = (self.api.clone(), self.writer.clone());
             self.in_flight.push(Box::pin(async move {
-                let result = writer.write(&api, &write.key, &write.change.to_json()).await;
+                let change = write.change.to_json(&Time(Timestamp::now()));
+                let result = writer.write(&api, &write.key, &change).await;
                 (write, result)
             }));
         }

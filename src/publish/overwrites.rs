@@ -90,6 +90,8 @@ impl Overwrites {
 mod tests {
     use std::collections::BTreeMap;
 
+    use std::collections::BTreeSet;
+
     use super::*;
 
     /// Two nodes that both believe to announce a Service must not write at the speed of the API server.
@@ -100,6 +102,7 @@ mod tests {
             resource_version: String::new(),
             ingress: Vec::new(),
             host: Some("me".to_owned()),
+            kept: BTreeSet::new(),
             annotations: BTreeMap::new(),
             of_another: false,
         };

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use crate::model::ServiceView;
 use crate::model::annotation::{DHCP_LEASE, UPNP_EXTERNAL_IP, VIP_HOST};
-use crate::model::service::Ingress;
+use crate::model::service::{ADDRESSES_KEPT, Ingress};
 use crate::planner::plan::ServicePlan;
 use crate::planner::reserved::Refusal;
 
@@ -20,6 +21,8 @@ pub struct Change {
     pub ingress: Vec<Ingress>,
     /// The announcing node; none removes the annotation.
     pub host: Option<String>,
+    /// The addresses that stay the Service's although `ingress` does not contain them.
+    pub kept: BTreeSet<IpAddr>,
     /// Further annotations; none removes an annotation.
     pub annotations: BTreeMap<&'static str, Option<String>>,
     /// It belongs to another node, which may have stopped, or be about to write.
@@ -74,8 +77,9 @@ pub fn change(
         let host = host.filter(|_| rest.iter().any(|entry| entry.ip.is_some()));
         let change = Change {
             resource_version: view.resource_version.clone(),
-            ingress: rest,
             host: host.map(str::to_owned),
+            kept: kept(service, &rest),
+            ingress: rest,
             annotations: BTreeMap::new(),
             of_another: true,
         };
@@ -86,8 +90,17 @@ pub fn change(
         return None;
     };
     let version = view.resource_version.clone();
-    let change = Change { resource_version: version, ingress, host, annotations, of_another: false };
+    let kept = kept(service, &ingress);
+    let change = Change { resource_version: version, ingress, host, kept, annotations, of_another: false };
     (!change.differences(view).is_empty()).then_some(change)
+}
+
+/// Addresses that were announced and are not, for want of endpoints: another tenant may not have them before they are again.
+fn kept(service: &ServicePlan, ingress: &[Ingress]) -> BTreeSet<IpAddr> {
+    let view = &service.view;
+    let had = view.announced().chain(view.kept.iter().copied());
+    let written = |address: &IpAddr| ingress.iter().any(|entry| entry.ip == Some(*address));
+    had.filter(|address| service.addresses.contains(address) && !written(address)).collect()
 }
 
 /// Addresses that the Service may not have, whichever node decides.
@@ -142,18 +155,20 @@ impl Change {
     pub fn differences(&self, view: &ServiceView) -> Vec<&'static str> {
         let status = (!self.status_is_written(view)).then_some("status.loadBalancer.ingress");
         let host = (view.annotation(VIP_HOST) != self.host.as_deref()).then_some(VIP_HOST);
+        let kept = (view.kept != self.kept).then_some("status.conditions");
         let annotations = self.annotations.iter();
         let annotations = annotations.filter(|(name, value)| view.annotation(name) != value.as_deref());
-        status.into_iter().chain(host).chain(annotations.map(|(name, _)| *name)).collect()
+        status.into_iter().chain(host).chain(kept).chain(annotations.map(|(name, _)| *name)).collect()
     }
 
     /// Whether both write the same, to whatever version.
     pub fn is_same(&self, other: &Self) -> bool {
-        (&self.ingress, &self.host, &self.annotations) == (&other.ingress, &other.host, &other.annotations)
+        (&self.ingress, &self.host, &self.kept, &self.annotations)
+            == (&other.ingress, &other.host, &other.kept, &other.annotations)
     }
 
-    /// The merge patch of the status; it fails if the Service has changed.
-    pub fn to_json(&self) -> Value {
+    /// The strategic merge patch of the status; it fails if the Service has changed.
+    pub fn to_json(&self, now: &Time) -> Value {
         let entries: Vec<Value> = self.ingress.iter().map(entry_to_json).collect();
         let ingress = if entries.is_empty() { Value::Null } else { json!(entries) };
         let mut annotations = self.annotations.clone();
@@ -163,7 +178,21 @@ impl Change {
                 "resourceVersion": self.resource_version,
                 "annotations": annotations,
             },
-            "status": { "loadBalancer": { "ingress": ingress } },
+            "status": { "conditions": [self.condition(now)], "loadBalancer": { "ingress": ingress } },
+        })
+    }
+
+    fn condition(&self, now: &Time) -> Value {
+        if self.kept.is_empty() {
+            return json!({ "type": ADDRESSES_KEPT, "$patch": "delete" });
+        }
+        let addresses: Vec<String> = self.kept.iter().map(ToString::to_string).collect();
+        json!({
+            "type": ADDRESSES_KEPT,
+            "status": "True",
+            "reason": "NotAnnounced",
+            "message": addresses.join(", "),
+            "lastTransitionTime": now,
         })
     }
 }
@@ -231,6 +260,50 @@ mod tests {
         assert_eq!(writes(&published(view(), "me"), &planned(true, true), &none), None);
         assert_eq!(writes(&published(view(), "me"), &planned(false, false), &none), Some((0, None)));
         assert_eq!(writes(&published(view(), "other"), &planned(false, false), &none), None);
+    }
+
+    /// A Service without endpoints does not lose its address to another tenant.
+    #[test]
+    fn addresses_are_kept_while_there_are_no_endpoints() {
+        let (a, b): (IpAddr, IpAddr) = (A.parse().unwrap(), "192.0.2.2".parse().unwrap());
+        let kept = |view: &ServiceView, service: &ServicePlan, held: &[IpAddr]| {
+            let held = held.iter().copied().collect();
+            let here = Here { held: &held, me: "me", anycast: false, external: Vec::new() };
+            change(&of(view, service), here, BTreeMap::new()).map(|change| Vec::from_iter(change.kept))
+        };
+        let cleared = ServiceView { kept: [a].into(), ..view() };
+        let none = planned(false, false);
+        assert_eq!(kept(&published(view(), "me"), &none, &[]), Some(vec![a]));
+        assert_eq!(kept(&cleared, &none, &[]), None);
+        assert_eq!(kept(&cleared, &planned(true, true), &[a]), Some(Vec::new()));
+        // With endpoints of one family it keeps the address of the other.
+        let both = ServicePlan { addresses: vec![a, b], ..planned(true, true) };
+        assert_eq!(kept(&published(view(), "me"), &both, &[b]), Some(vec![a]));
+        // What it does not ask for any more it does not keep.
+        let other = ServicePlan { addresses: vec![b], ..none };
+        assert_eq!(kept(&published(view(), "me"), &other, &[]), Some(Vec::new()));
+    }
+
+    #[test]
+    fn the_condition_of_kept_addresses_is_read_again() {
+        let change = Change {
+            resource_version: "7".into(),
+            ingress: Vec::new(),
+            host: None,
+            kept: ["192.0.2.1", "2001:db8::1"].map(|address| address.parse().unwrap()).into(),
+            annotations: BTreeMap::new(),
+            of_another: false,
+        };
+        let now = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+        let mut written = change.to_json(&now);
+        written["metadata"] = json!({ "namespace": "lab", "name": "web" });
+        let read = |written: Value| {
+            let (_, view) = crate::model::service::view(serde_json::from_value(written).unwrap()).unwrap();
+            view.kept
+        };
+        assert_eq!(read(written.clone()), change.kept);
+        written["status"]["conditions"][0]["status"] = json!("False");
+        assert_eq!(read(written), BTreeSet::new());
     }
 
     #[test]

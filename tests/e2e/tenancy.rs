@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube_vip_lab::process::Process;
 use kube_vip_lab::trials::{Outcome, Trial, trial};
 use kube_vip_lab::{Agent, AgentOptions, ServiceLab};
@@ -17,6 +18,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("addresses_inside_the_cluster_are_not_for_services", cluster_ips),
         trial("a_process_for_services_leaves_the_vip_of_another_process_alone", two_processes),
         trial("an_address_that_its_service_does_not_ask_for_leaves_the_status", stale_status),
+        trial("an_address_stays_with_its_tenant_while_there_are_no_endpoints", kept_address),
     ]
 }
 
@@ -71,8 +73,7 @@ fn infrastructure() -> Outcome {
 
 fn cluster_ips() -> Outcome {
     let mut lab = services(&[])?;
-    let kubernetes: k8s_openapi::api::core::v1::Service =
-        lab.objects().get("kubernetes")?.ok_or("there is no Service kubernetes")?;
+    let kubernetes: Service = lab.objects().get("kubernetes")?.ok_or("there is no Service kubernetes")?;
     let inside = kubernetes.spec.and_then(|spec| spec.cluster_ip).unwrap_or_default();
     lab.serve("thief", &inside)?;
     lab.serve("web", "10.43.0.1")?;
@@ -127,5 +128,31 @@ fn stale_status() -> Outcome {
         lab.wait_until_no_host_has("10.43.0.1")?;
         lab.delete("web")?;
     }
+    Ok(())
+}
+
+fn kept_address() -> Outcome {
+    let mut lab = services(&[])?;
+    lab.objects().create::<Namespace>("another", json!({}))?;
+    // The older one, also by name where both are created within a second.
+    lab.create("another/old", "", json!({}))?;
+    lab.serve("web", "10.43.0.1")?;
+    lab.start_agents()?;
+    lab.wait_for_status("web", &["10.43.0.1"])?;
+    lab.annotate("another/old", json!({ "kube-vip.io/loadbalancerIPs": "10.43.0.1" }))?;
+    wait_for_event(&lab, "another/old", "AddressRefused", "default/web")?;
+    lab.set_endpoints("web", "a", &[])?;
+    let service = lab.wait_for_status("web", &[])?;
+    let conditions = service.status.and_then(|status| status.conditions).unwrap_or_default();
+    let conditions: Vec<(&str, &str)> =
+        conditions.iter().map(|condition| (condition.type_.as_str(), condition.message.as_str())).collect();
+    assert_eq!(conditions, [("kube-vip.io/AddressesKept", "10.43.0.1")]);
+    // Processes that have not seen the address in the status.
+    lab.stop_agents()?;
+    lab.start_agents()?;
+    lab.set_endpoints("web", "a", &["node-1", "node-2", "node-3"])?;
+    let service = lab.wait_for_status("web", &["10.43.0.1"])?;
+    assert_eq!(service.status.and_then(|status| status.conditions).unwrap_or_default(), []);
+    lab.objects().delete::<Service>("another/old")?;
     Ok(())
 }

@@ -60,7 +60,7 @@ impl Driver {
         Self {
             api,
             writer,
-            conditions: Arc::new(Writer::new(MANAGER, Subresource::Conditions)),
+            conditions: Arc::new(Writer::new(MANAGER, Subresource::Status)),
             telemetry,
             events,
             config_map: options.config_map.clone(),

@@ -10,15 +10,17 @@ use crate::model::{ServiceKey, ServiceView};
 
 /// Takes an address from every Service but those of the namespace that has it, and of those that name the same sharing key.
 ///
-/// The Service with it in the status has it, whether it still asks for it or not, else the oldest.
+/// The Service with it in the status has it, whether it still asks for it or not; else one that asks for it: that which had it
+/// when its last endpoint went, then the oldest.
 pub fn separate_tenants(services: &mut BTreeMap<ServiceKey, ServicePlan>) {
     let mut owners = BTreeMap::new();
     for (key, service) in services.iter() {
         let written: BTreeSet<IpAddr> = service.view.status.iter().filter_map(|entry| entry.ip).collect();
         let asked: BTreeSet<IpAddr> = service.addresses.iter().copied().collect();
         for address in written.union(&asked) {
-            let new = !written.contains(address);
-            let candidate = (new, service.view.created, key.clone(), sharing_key(&service.view));
+            let view = &service.view;
+            let rank = (!written.contains(address), !view.kept.contains(address));
+            let candidate = (rank, view.created, key.clone(), sharing_key(view));
             let owner = owners.entry(*address).or_insert_with(|| candidate.clone());
             // The least has the address.
             if candidate < *owner {
@@ -90,6 +92,15 @@ mod tests {
         assert_eq!(kept(service(1, false, Some("x")), service(2, true, None)), ["b"]);
         assert_eq!(kept(service(1, false, Some("x")), service(2, true, Some("y"))), ["b"]);
         assert_eq!(kept(service(1, false, Some("x")), service(2, true, Some("x"))), ["a", "b"]);
+        // Nor while the other one has no endpoints.
+        let keeps = |service: ServicePlan| {
+            let mut view = (*service.view).clone();
+            view.kept.extend(&service.addresses);
+            ServicePlan { view: Arc::new(view), ..service }
+        };
+        assert_eq!(kept(service(1, false, None), keeps(service(2, false, None))), ["b"]);
+        // What another one has meanwhile is its own.
+        assert_eq!(kept(service(2, true, None), keeps(service(1, false, None))), ["a"]);
         // Without its status being cleared a Service leads traffic for the address to its endpoints.
         let stale = ServicePlan { addresses: Vec::new(), ..service(2, true, None) };
         assert_eq!(kept(service(1, false, None), stale), [""; 0]);
