@@ -20,7 +20,7 @@ use crate::upnp::status::GatewayStatus;
 use crate::watch_ext;
 
 /// The longest pause between two plans.
-const MAX_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 pub struct Channels {
     /// For the elections and the main loop.
