@@ -55,7 +55,8 @@ pub async fn watch_objects<K, T, M>(
     watch(api, select, config, Watch::new::<K>(convert, wrap, changes)).await;
 }
 
-/// Watches objects that a role may lack the right for, or a server the kind, as [`watch_objects`]; without a warning then.
+/// Watches objects that a role may lack the right for, or a server the kind, as [`watch_objects`]. Then there are none, without
+/// a warning.
 pub async fn watch_optional<K, T, M>(
     api: Arc<Api>,
     select: impl Fn(kube::Client) -> kube::Api<K>,
@@ -111,13 +112,24 @@ struct Watch<C, W, M> {
     backoff: Backoff,
     problem: LogOnChange,
     optional: bool,
+    /// There was a first [`Change::Reset`].
+    listed: bool,
 }
 
 impl<C, W, M> Watch<C, W, M> {
     fn new<K: kube::Resource<DynamicType = ()>>(convert: C, wrap: W, changes: mpsc::Sender<M>) -> Self {
         let backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
         let kind = K::kind(&()).into_owned();
-        Self { kind, convert, wrap, changes, backoff, problem: LogOnChange::default(), optional: false }
+        Self {
+            kind,
+            convert,
+            wrap,
+            changes,
+            backoff,
+            problem: LogOnChange::default(),
+            optional: false,
+            listed: false,
+        }
     }
 
     /// Forwards the events of one stream, until it ends or its server does not respond.
@@ -144,6 +156,10 @@ impl<C, W, M> Watch<C, W, M> {
                 Ok(Some(Ok(event))) => event,
                 Ok(Some(Err(error))) => {
                     self.log(error.to_string());
+                    if self.optional && !self.listed && is_rejection(&error) {
+                        self.listed = true;
+                        self.changes.send((self.wrap)(Change::Reset(Vec::new()))).await.ok();
+                    }
                     tokio::time::sleep(self.backoff.next_pause()).await;
                     if is_failure(&error) {
                         return api.failed(server);
@@ -192,6 +208,7 @@ impl<C, W, M> Watch<C, W, M> {
             }
             Event::InitDone => {
                 self.problem.clear();
+                self.listed = true;
                 let all = list.take().unwrap_or_default();
                 tracing::debug!(kind = self.kind, count = all.len(), "listed objects");
                 Some(Change::Reset(all))
@@ -247,10 +264,19 @@ where
 }
 
 fn is_failure(error: &watcher::Error) -> bool {
+    cause(error).is_some_and(super::is_failure)
+}
+
+/// Whether the role lacks the right, or the server the kind.
+fn is_rejection(error: &watcher::Error) -> bool {
+    matches!(cause(error), Some(kube::Error::Api(status)) if matches!(status.code, 403 | 404))
+}
+
+fn cause(error: &watcher::Error) -> Option<&kube::Error> {
     use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
     match error {
-        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => super::is_failure(error),
-        WatchError(_) | NoResourceVersion => false,
+        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => Some(error),
+        WatchError(_) | NoResourceVersion => None,
     }
 }
 

@@ -15,8 +15,8 @@ use crate::model::{ActualAddress, BootTime, Prefix, ServiceKey, ServiceView, Tag
 use crate::upnp::mapping::MappingKey;
 use crate::upnp::status::GatewayStatus;
 
-/// For Nodes, after Services and endpoints are listed.
-const NODES_TIMEOUT: Duration = Duration::from_secs(10);
+/// For what Services must not have, after Services and endpoints are listed.
+const RESERVED_TIMEOUT: Duration = Duration::from_secs(10);
 /// The address of a deleted Service stays this long, so that its port mappings can be closed from it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -44,6 +44,10 @@ pub enum Published {
     Lease,
 }
 
+impl Published {
+    const ALL: [Self; 2] = [Self::ClusterInfo, Self::Lease];
+}
+
 /// A deleted or deselected Service with open port mappings.
 #[derive(Debug)]
 struct Terminating {
@@ -59,11 +63,12 @@ pub struct Cache {
     pub state: ClusterState,
     nodes: BTreeMap<String, NodeView>,
     cidrs: BTreeMap<String, Vec<Prefix>>,
+    cidrs_listed: bool,
     published: BTreeMap<Published, Vec<IpAddr>>,
     services_listed: bool,
     endpoints_listed: bool,
-    /// Until then the Nodes are waited for.
-    nodes_until: Option<BootTime>,
+    /// Until then what Services must not have is waited for.
+    reserved_until: Option<BootTime>,
     terminating: BTreeMap<ServiceKey, Terminating>,
     gateways: GatewayStatus,
 }
@@ -109,6 +114,7 @@ impl Cache {
             }
             WatchEvent::Cidrs(change) => {
                 apply_to(&mut self.cidrs, change, |cidr| cidr);
+                self.cidrs_listed = true;
                 self.reserve();
             }
             WatchEvent::ControlPlane(object, change) => {
@@ -181,9 +187,11 @@ impl Cache {
         if self.state.listed || !self.services_listed || !self.endpoints_listed {
             return false;
         }
-        // Without the Nodes a node's own address could be announced; a role may lack the right to list them.
-        let until = *self.nodes_until.get_or_insert(now + NODES_TIMEOUT);
-        self.state.listed = self.state.nodes_listed || now >= until;
+        // Before, a node's own address or the control plane's VIP could be announced; a role may lack the right to list Nodes.
+        let until = *self.reserved_until.get_or_insert(now + RESERVED_TIMEOUT);
+        let known =
+            self.state.nodes_listed && self.cidrs_listed && self.published.len() == Published::ALL.len();
+        self.state.listed = known || now >= until;
         self.state.listed
     }
 
@@ -288,8 +296,8 @@ impl Cache {
     /// When [`Self::handle_timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<BootTime> {
-        let nodes = self.nodes_until.filter(|_| !self.state.listed);
-        self.terminating.values().map(|it| it.until).chain(nodes).min()
+        let reserved = self.reserved_until.filter(|_| !self.state.listed);
+        self.terminating.values().map(|it| it.until).chain(reserved).min()
     }
 }
 

@@ -47,7 +47,11 @@ fn listed(open: bool) -> (Cache, Plan) {
     let none = Plan::default();
     let services = WatchEvent::Services(Change::Reset(vec![(key(), view(true))]));
     let endpoints = WatchEvent::Endpoints(Change::Reset(Vec::new()));
-    for event in [services, endpoints, WatchEvent::Nodes(Change::Reset(Vec::new()))] {
+    let [info, lease] =
+        Published::ALL.map(|object| WatchEvent::ControlPlane(object, Change::Reset(Vec::new())));
+    let (nodes, cidrs) =
+        (WatchEvent::Nodes(Change::Reset(Vec::new())), WatchEvent::Cidrs(Change::Reset(Vec::new())));
+    for event in [services, endpoints, nodes, info, cidrs, lease] {
         assert!(!cache.state.listed);
         cache.apply(at(0), event, &context(), &none);
     }
