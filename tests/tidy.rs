@@ -521,6 +521,53 @@ fn a_decoder_is_recognized_by_its_signature() {
     assert!(!decodes("fn encode(bytes: &[u8]) {"));
 }
 
+// Events.
+
+/// Names in Events that are no reasons: kinds of objects, and types.
+const OTHER_NAMES: &[&str] = &["ConfigMap", "Node", "Normal", "Service", "Warning"];
+
+/// Event reasons in a file that makes Events: its texts of letters alone that begin with a capital.
+fn reasons(name: &str, text: &str) -> BTreeSet<String> {
+    let makes =
+        |line: &str| ["record_on_node(", ".event(", " Event {"].iter().any(|call| line.contains(call));
+    let in_scope = name.starts_with("src/") || name.starts_with("cloud-provider/src/");
+    if !in_scope || name.ends_with("/tests.rs") || !code(text).any(|(_, line)| makes(line)) {
+        return BTreeSet::new();
+    }
+    let is_reason = |text: &&str| {
+        let letters = text.bytes().all(|byte| byte.is_ascii_alphabetic());
+        letters && text.starts_with(|first: char| first.is_ascii_uppercase()) && !OTHER_NAMES.contains(text)
+    };
+    let texts = code(text).flat_map(|(_, line)| line.split('"').skip(1).step_by(2));
+    texts.filter(is_reason).map(str::to_owned).collect()
+}
+
+/// The reasons in the first cells of the tables under headings about Events.
+fn documented(page: &str) -> BTreeSet<String> {
+    let of_events =
+        page.split("\n#").filter(|section| section.trim_start_matches('#').starts_with(" Events on"));
+    let rows = of_events.flat_map(str::lines).filter_map(|line| line.strip_prefix("| `"));
+    rows.filter_map(|row| row.split('`').next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_event_reason_is_in_the_operations_page() {
+    let found = sources().into_iter().flat_map(|(name, text)| reasons(&name, &text)).collect();
+    let page = std::fs::read_to_string(root().join("docs/operations.md")).unwrap();
+    let documented = documented(&page);
+    let missing: Vec<&String> = documented.symmetric_difference(&found).collect();
+    assert!(missing.is_empty(), "only one of the code and docs/operations.md has {missing:?}");
+}
+
+#[test]
+fn a_reason_is_recognized_in_code_and_page() {
+    let code = r#"events.record_on_node(true, "VIPLost", format!("lost {vips}")); kind("Node")"#;
+    assert_eq!(reasons("src/a.rs", code), ["VIPLost".to_owned()].into());
+    assert!(reasons("src/a.rs", r#"kind("VIPLost")"#).is_empty());
+    let page = "# A\n| `Row` |\n## Events on Nodes\n| Reason |\n| `VIPLost` | x |\n## B\n| `Other` |\n";
+    assert_eq!(documented(page), ["VIPLost".to_owned()].into());
+}
+
 #[test]
 fn every_module_begins_with_its_purpose() {
     for (name, text) in sources() {
