@@ -6,10 +6,11 @@ use std::time::Duration;
 use crate::cluster::Environment;
 use crate::config::{self, ClassRule, Config, ServiceElection, SubnetPrefix, VipTarget};
 use crate::election::host_health::InterfacePolicy;
-use crate::election::{Settings, elections};
+use crate::election::{Candidate, Settings, elections};
 use crate::model::address::left_over;
 use crate::model::hash::fnv1a;
 use crate::model::{ActualAddress, GroupId, Interface, InterfaceSelector, PrefixLength};
+use crate::net::machine::host_id;
 use crate::planner::control_plane::ControlPlane;
 use crate::planner::plan::{Mode, PlanContext, RouteRules};
 use crate::planner::select::Rules;
@@ -30,15 +31,16 @@ pub(super) fn uncounted_leases(config: &Config) -> BTreeSet<GroupId> {
 
 pub(super) fn elections(config: &Config) -> elections::Config {
     let election = &config.election;
+    let candidate = Candidate { identity: config.node_name.clone(), host: host_id() };
     let settings = Settings {
-        identity: config.node_name.clone(),
+        seed: fnv1a(format!("{} {}", candidate.identity, candidate.host).as_bytes()),
+        candidate,
         lease_duration: election.lease_duration,
         renew_deadline: election.renew_deadline,
         retry_period: election.retry_period,
         annotations: election.annotations.clone(),
         provisional: false,
         resuming: false,
-        seed: fnv1a(config.node_name.as_bytes()),
     };
     let interface = InterfacePolicy {
         tolerate_down: config.layer2.tolerate_down,

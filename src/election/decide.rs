@@ -94,16 +94,16 @@ pub enum Decision {
     },
 }
 
-/// The decision of host `me`; `fallback` is its own lease duration, and the least that a claim is protected for.
-pub fn decide(seen: &ObservedLease, me: &str, fallback: Duration) -> Decision {
+/// The decision of a host that the Lease names if it `is_ours`; `fallback` is the host's own lease duration, and the least that
+/// a claim is protected for.
+pub fn decide(seen: &ObservedLease, is_ours: bool, fallback: Duration) -> Decision {
     match seen {
+        ObservedLease::Present { .. } if is_ours => Decision::Renew,
         ObservedLease::Unknown => Decision::Read,
         ObservedLease::Missing { free_at } => Decision::Acquire { at: *free_at },
         ObservedLease::Present { lease, first_seen, longest } => {
             let record = &lease.record;
-            if record.holder == me {
-                Decision::Renew
-            } else if record.is_released() {
+            if record.is_released() {
                 Decision::Acquire { at: *first_seen }
             } else {
                 Decision::Acquire { at: *first_seen + protection(*longest, fallback) }
@@ -153,7 +153,8 @@ mod tests {
             (seen("other", i32::MAX), Decision::Acquire { at: at(3700) }),
         ];
         for (seen, expected) in table {
-            assert_eq!(decide(&seen, "me", FIVE), expected, "{seen:?}");
+            let is_ours = seen.holder() == Some("me");
+            assert_eq!(decide(&seen, is_ours, FIVE), expected, "{seen:?}");
         }
     }
 
@@ -164,9 +165,9 @@ mod tests {
         let mut annotated = lease("a", 1, 5);
         annotated.meta.resource_version = Some("9".into());
         seen.observe(annotated, at(12));
-        assert_eq!(decide(&seen, "me", FIVE), Decision::Acquire { at: at(15) });
+        assert_eq!(decide(&seen, false, FIVE), Decision::Acquire { at: at(15) });
         seen.observe(lease("a", 2, 5), at(13));
-        assert_eq!(decide(&seen, "me", FIVE), Decision::Acquire { at: at(18) });
+        assert_eq!(decide(&seen, false, FIVE), Decision::Acquire { at: at(18) });
     }
 
     #[test]
@@ -174,12 +175,12 @@ mod tests {
         let mut seen = ObservedLease::Unknown;
         seen.observe(lease("a", 1, 15), at(10));
         seen.observe(lease("a", 1, 1), at(11));
-        assert_eq!(decide(&seen, "me", FIVE), Decision::Acquire { at: at(26) });
+        assert_eq!(decide(&seen, false, FIVE), Decision::Acquire { at: at(26) });
         // Another holder has its own duration.
         let mut other = lease("b", 1, 6);
         other.record.transitions = 1;
         seen.observe(other, at(20));
-        assert_eq!(decide(&seen, "me", FIVE), Decision::Acquire { at: at(26) });
+        assert_eq!(decide(&seen, false, FIVE), Decision::Acquire { at: at(26) });
     }
 
     #[test]
@@ -188,7 +189,7 @@ mod tests {
         for renewed in [-hour, 0, hour] {
             let mut seen = ObservedLease::Unknown;
             seen.observe(lease("a", renewed, 5), at(10));
-            assert_eq!(decide(&seen, "me", FIVE), Decision::Acquire { at: at(15) });
+            assert_eq!(decide(&seen, false, FIVE), Decision::Acquire { at: at(15) });
         }
     }
 

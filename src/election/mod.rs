@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 
 pub use elector::{Elector, Settings};
 pub use observer::{FailedCall, Observer};
-pub use record::{LeaderElectionRecord, LeaseObject, WallTime};
+pub use record::{Candidate, LeaderElectionRecord, LeaseObject, WallTime};
 
 /// The metadata of a Lease.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -7,6 +7,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 /// The label of our Leases: they are found by it in all namespaces.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "kube-vip");
 
+/// The annotation of [`LeaseObject::host`].
+const WRITTEN_BY: &str = "kube-vip.io/written-by";
+
 /// A time of day as written into a Lease, in microseconds since 1970. Never compared with this host's clock.
 pub type WallTime = i64;
 
@@ -60,6 +63,13 @@ impl LeaseObject {
         self.meta.resource_version.as_deref().and_then(|version| version.parse().ok())
     }
 
+    /// The host that wrote the record. None where another program did, or an administrator: those keep the annotation, but
+    /// not with the `renewTime` that it was written for.
+    pub fn host(&self) -> Option<&str> {
+        let (host, renewed) = self.meta.annotations.as_ref()?.get(WRITTEN_BY)?.rsplit_once(' ')?;
+        (renewed.parse().ok() == Some(self.record.renewed?)).then_some(host)
+    }
+
     /// Whether it has [`MANAGED_BY`].
     pub fn is_labelled(&self) -> bool {
         let (name, value) = MANAGED_BY;
@@ -73,11 +83,27 @@ impl LeaseObject {
     }
 }
 
+/// Notes in the metadata of a Lease which host writes its record, with this `renewTime`.
+pub fn sign(meta: &mut ObjectMeta, host: &str, renewed: WallTime) {
+    meta.annotations.get_or_insert_default().insert(WRITTEN_BY.to_owned(), format!("{host} {renewed}"));
+}
+
+/// How this host names itself in Leases.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// `holderIdentity`. Two hosts may have the same by mistake.
+    pub identity: String,
+    /// See [`LeaseObject::host`].
+    pub host: String,
+}
+
 /// A write of the record. `renewTime` is the time of the write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
     /// The new holder; empty to release.
     pub holder: String,
+    /// The host that writes.
+    pub host: String,
     pub duration_seconds: i32,
     pub acquired: Acquired,
     pub transitions: i32,
@@ -92,25 +118,27 @@ pub enum Acquired {
 }
 
 impl Write {
-    /// Acquire or renew: client-go keeps `acquireTime` and the count while the holder stays the same.
-    pub fn hold(me: &str, duration: Duration, before: Option<&LeaderElectionRecord>) -> Self {
-        let (acquired, transitions) = match before {
-            Some(record) if record.holder == me => (Acquired::Keep(record.acquired), record.transitions),
-            Some(record) => (Acquired::Now, record.transitions.saturating_add(1)),
-            None => (Acquired::Now, 0),
-        };
-        let duration_seconds = i32::try_from(duration.as_secs()).unwrap_or(i32::MAX);
-        Self { holder: me.to_owned(), duration_seconds, acquired, transitions }
+    /// Create the Lease, or acquire it from the holder of `before`.
+    pub fn acquire(me: &Candidate, duration: Duration, before: Option<&LeaderElectionRecord>) -> Self {
+        Self {
+            holder: me.identity.clone(),
+            host: me.host.clone(),
+            duration_seconds: i32::try_from(duration.as_secs()).unwrap_or(i32::MAX),
+            acquired: Acquired::Now,
+            transitions: before.map_or(0, |record| record.transitions.saturating_add(1)),
+        }
+    }
+
+    /// Renew: client-go keeps `acquireTime` and the count while the holder stays the same.
+    pub fn renew(me: &Candidate, duration: Duration, before: &LeaderElectionRecord) -> Self {
+        let acquired = Acquired::Keep(before.acquired);
+        Self { acquired, transitions: before.transitions, ..Self::acquire(me, duration, None) }
     }
 
     /// Release, as client-go does it: no holder, a duration of one second.
-    pub fn release(before: &LeaderElectionRecord) -> Self {
-        Self {
-            holder: String::new(),
-            duration_seconds: 1,
-            acquired: Acquired::Now,
-            transitions: before.transitions,
-        }
+    pub fn release(me: &Candidate, before: &LeaderElectionRecord) -> Self {
+        let transitions = before.transitions;
+        Self { holder: String::new(), transitions, ..Self::acquire(me, Duration::from_secs(1), None) }
     }
 }
 
@@ -128,21 +156,37 @@ mod tests {
         }
     }
 
+    fn me(identity: &str) -> Candidate {
+        Candidate { identity: identity.into(), host: "host".into() }
+    }
+
+    #[test]
+    fn a_signature_counts_for_the_record_that_it_was_written_for() {
+        let mut lease = LeaseObject { record: held_by("a"), ..LeaseObject::default() };
+        assert_eq!(lease.host(), None);
+        sign(&mut lease.meta, "boot id/1", 20);
+        assert_eq!(lease.host(), Some("boot id/1"));
+        for renewed in [Some(21), None] {
+            lease.record.renewed = renewed;
+            assert_eq!(lease.host(), None);
+        }
+    }
+
     #[test]
     fn renewing_keeps_the_time_of_acquisition_and_the_count() {
-        let write = Write::hold("a", Duration::from_secs(5), Some(&held_by("a")));
+        let write = Write::renew(&me("a"), Duration::from_secs(5), &held_by("a"));
         assert_eq!((write.acquired, write.transitions), (Acquired::Keep(Some(10)), 3));
     }
 
     #[test]
     fn taking_counts_a_transition() {
-        let write = Write::hold("b", Duration::from_secs(5), Some(&held_by("a")));
+        let write = Write::acquire(&me("b"), Duration::from_secs(5), Some(&held_by("a")));
         assert_eq!((write.acquired, write.transitions), (Acquired::Now, 4));
     }
 
     #[test]
     fn a_release_looks_like_client_gos() {
-        let write = Write::release(&held_by("a"));
+        let write = Write::release(&me("a"), &held_by("a"));
         assert_eq!((write.holder.as_str(), write.duration_seconds, write.transitions), ("", 1, 3));
     }
 

@@ -184,8 +184,8 @@ impl Observer for Reporter {
         drop(state);
         let node = self.status.borrow().node.clone();
         let text = format!(
-            "another process writes Lease {lease} as {node}, too: give each host a node name of its own (vip_nodename), or stop \
-             the other process"
+            "another host writes Lease {lease} as {node}, too: give each host a node name of its own (vip_nodename), or stop \
+             the other process. The Lease's annotation kube-vip.io/written-by has the boot ID of that host"
         );
         tracing::error!("{text}");
         self.events.record_on_node(true, "DuplicateIdentity", text);

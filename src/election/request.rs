@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::elector::{Input, LeaseRequest, LeaseResponse};
 use super::observer::{FailedCall, FailureReason, Observer};
-use super::record::{Acquired, LeaderElectionRecord, LeaseObject, MANAGED_BY, WallTime, Write};
+use super::record::{Acquired, LeaderElectionRecord, LeaseObject, MANAGED_BY, WallTime, Write, sign};
 use crate::cluster::{Api, ApiClient};
 use crate::model::{LeaseName, LeaseOwner};
 use crate::net::clock;
@@ -31,7 +31,6 @@ pub async fn send(
     call: LeaseRequest,
 ) -> Input {
     let (started, wall) = (clock::now(), Timestamp::now());
-    let renewed = (!matches!(call, LeaseRequest::Read)).then(|| wall.as_microsecond());
     let verb = match &call {
         LeaseRequest::Read => "get",
         LeaseRequest::Create(_) => "create",
@@ -41,14 +40,14 @@ pub async fn send(
         Ok(chosen) => chosen,
         Err(error) => {
             observer.no_access(&error.to_string());
-            return Input::Response { started, renewed: None, response: NO_RESPONSE };
+            return Input::Response { started, response: NO_RESPONSE };
         }
     };
     let creating = matches!(call, LeaseRequest::Create(_));
     let (response, reason, why) = match timeout(limit, perform(&chosen, &lease, owner, call, wall)).await {
         Ok(Ok(stored)) => {
             observer.call_succeeded(verb);
-            return Input::Response { started, renewed, response: LeaseResponse::Object(Box::new(stored)) };
+            return Input::Response { started, response: LeaseResponse::Object(Box::new(stored)) };
         }
         Ok(Err(error)) => {
             let (response, reason) = response_of(&error, creating);
@@ -67,7 +66,7 @@ pub async fn send(
     };
     let failed = FailedCall { verb, lease: &lease, server: &chosen.server, reason, why: &why };
     observer.call_failed(failed);
-    Input::Response { started, renewed, response }
+    Input::Response { started, response }
 }
 
 async fn perform(
@@ -105,10 +104,11 @@ fn new_metadata(lease: &LeaseName, owner: Option<LeaseOwner>) -> ObjectMeta {
     ObjectMeta { name: Some(lease.name.clone()), owner_references, ..ObjectMeta::default() }
 }
 
-/// The Lease that a write makes: with our label, unless another program manages it. `renewTime` is `now`.
+/// The Lease that a write makes: signed, and with our label unless another program manages it. `renewTime` is `now`.
 fn object(write: Write, mut metadata: ObjectMeta, now: Timestamp) -> Lease {
     let (label, value) = MANAGED_BY;
     metadata.labels.get_or_insert_default().entry(label.to_owned()).or_insert_with(|| value.to_owned());
+    sign(&mut metadata, &write.host, now.as_microsecond());
     let acquired = match write.acquired {
         Acquired::Now => Some(now),
         Acquired::Keep(before) => before.and_then(|wall| Timestamp::from_microsecond(wall).ok()),
@@ -171,6 +171,7 @@ mod tests {
     use kube::core::Status;
 
     use super::*;
+    use crate::election::Candidate;
 
     #[test]
     fn the_status_decides_what_a_response_means() {
@@ -193,13 +194,20 @@ mod tests {
         }
     }
 
+    fn write() -> Write {
+        let me = Candidate { identity: "node-a".into(), host: "boot/1".into() };
+        Write::release(&me, &LeaderElectionRecord::default())
+    }
+
+    #[test]
+    fn every_write_is_signed_for_its_own_time() {
+        let lease = lease_object(object(write(), ObjectMeta::default(), Timestamp::MAX));
+        assert_eq!(lease.host(), Some("boot/1"));
+    }
+
     #[test]
     fn every_write_labels_the_lease_unless_another_program_manages_it() {
-        let labels = |meta| {
-            object(Write::release(&LeaderElectionRecord::default()), meta, Timestamp::UNIX_EPOCH)
-                .metadata
-                .labels
-        };
+        let labels = |meta| object(write(), meta, Timestamp::UNIX_EPOCH).metadata.labels;
         let expected = |value: &str| Some([(MANAGED_BY.0.to_owned(), value.to_owned())].into());
         assert_eq!(labels(ObjectMeta::default()), expected("kube-vip"));
         assert_eq!(

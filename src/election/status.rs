@@ -113,7 +113,7 @@ impl ElectionStatus {
             }
             (_, false, _) => return None,
             (RoleName::Follower, true, Some(holder)) if *holder == self.node => {
-                "the claim expired; waiting for a renewal".to_owned()
+                "this node's claim expired, or another host has its name".to_owned()
             }
             (RoleName::Follower, true, Some(holder)) => format!("{holder} holds the Lease"),
             (RoleName::Follower, true, None) => {
@@ -150,7 +150,10 @@ mod tests {
         };
         let blocked = |role, holder| status(role, "ns/l", holder).unwrap_or_default();
         assert_eq!(blocked(RoleName::Follower, Some("b")), "b holds the Lease");
-        assert_eq!(blocked(RoleName::Follower, Some("a")), "the claim expired; waiting for a renewal");
+        assert_eq!(
+            blocked(RoleName::Follower, Some("a")),
+            "this node's claim expired, or another host has its name"
+        );
         assert_eq!(blocked(RoleName::Follower, None), "no node holds the Lease; waiting for the API server");
         assert_eq!(blocked(RoleName::Starting, None), "the Lease has not been read yet");
         assert_eq!(blocked(RoleName::Leader, Some("a")), "");

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod https;
 mod kernel_socket;
+pub mod machine;
 pub mod netlink;
 pub mod nft;
 pub mod packet_socket;

@@ -1,4 +1,5 @@
-//! One election, shared with Go programs: client-go's own elector competes for the same Lease.
+//! One election, shared with Go programs, and with a machine of the same name: client-go's own elector competes for the
+//! same Lease.
 
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("client_go_and_kube_vip_hand_one_lease_to_each_other", client_go),
         trial("services_move_between_client_go_and_kube_vip", services_with_client_go),
+        trial("two_hosts_with_one_node_name_hold_the_vip_one_after_the_other", clones),
     ]
 }
 
@@ -74,6 +76,33 @@ fn client_go() -> Outcome {
     let took = kube_vip_lab::now().since(killed);
     note!("taken over {took:?} after client-go's death");
     assert!(took > Duration::from_secs(3), "{took:?}");
+    Ok(())
+}
+
+/// Cloned machines: each is another holder for the other one.
+fn clones() -> Outcome {
+    let lab = Lab::start(LabOptions { hosts: 2, control_plane: true })?;
+    let sampler = Sampler::start(&lab)?;
+    let start = kube_vip_lab::now();
+    let options = AgentOptions::new(&lab, PROGRAM).with("vip_nodename", "clone");
+    let mut first = Agent::start(lab.host(0), &options)?;
+    sampler.wait_for_holder(15)?;
+    let second = Agent::start(lab.host(1), &options)?;
+    let reported = |agent: &Agent| {
+        agent.wait_for_log("another host writes Lease kube-system/plndr-cp-lock as clone", 10)
+    };
+    reported(&second)?;
+    assert_eq!(sampler.holder()?, 0, "the second host acquired the Lease of the first one");
+
+    first.kill();
+    let killed = kube_vip_lab::now();
+    kube_vip_lab::wait_for("the second host to hold the VIP", 10, || {
+        sampler.holder().ok().filter(|it| *it == 1)
+    })?;
+    note!("taken over {:?} after the kill", kube_vip_lab::now().since(killed));
+    let first = Agent::start(lab.host(0), &options)?;
+    reported(&first)?;
+    assert_eq!((sampler.holder()?, sampler.overlap(start)), (1, Duration::ZERO));
     Ok(())
 }
 

@@ -17,11 +17,13 @@ use kube_vip::election::elector::{
     DrainReason, Elector, Input, LeaseRequest, LeaseResponse, Output, SegmentRequest,
 };
 use kube_vip::election::health::Report;
-use kube_vip::election::{LeaderElectionRecord, LeaseObject, Settings};
+use kube_vip::election::record::sign;
+use kube_vip::election::{Candidate, LeaderElectionRecord, LeaseObject, Settings};
 use kube_vip::model::BootTime;
 use kube_vip::model::{ClaimSource, Health, Role};
 
 const ME: &str = "node-a";
+const HOST: &str = "boot/1";
 const OTHER: &str = "node-b";
 
 fn at(millis: u64) -> BootTime {
@@ -30,7 +32,7 @@ fn at(millis: u64) -> BootTime {
 
 fn settings() -> Settings {
     Settings {
-        identity: ME.into(),
+        candidate: Candidate { identity: ME.into(), host: HOST.into() },
         lease_duration: Duration::from_secs(5),
         renew_deadline: Duration::from_secs(3),
         retry_period: Duration::from_secs(1),
@@ -50,16 +52,27 @@ fn lease(holder: &str, version: u64) -> Box<LeaseObject> {
         renewed,
         ..LeaderElectionRecord::default()
     };
-    let meta = ObjectMeta { resource_version: Some(version.to_string()), ..ObjectMeta::default() };
+    let mut meta = ObjectMeta { resource_version: Some(version.to_string()), ..ObjectMeta::default() };
+    if holder == ME {
+        sign(&mut meta, HOST, version.try_into().unwrap());
+    }
     Box::new(LeaseObject { record, meta })
+}
+
+/// In this host's name, by another host or, without one, by another program.
+fn lease_of_twin(host: Option<&str>, version: u64) -> Box<LeaseObject> {
+    let mut lease = lease(ME, version);
+    lease.meta.annotations = None;
+    if let Some(host) = host {
+        sign(&mut lease.meta, host, version.try_into().unwrap());
+    }
+    lease
 }
 
 /// An elector, and its requests since the last check.
 struct Script {
     elector: Elector,
     now: BootTime,
-    /// The last request writes.
-    writing: bool,
 }
 
 /// What a call is for.
@@ -78,7 +91,7 @@ enum Asked {
 
 impl Script {
     fn new(settings: Settings) -> Self {
-        let mut script = Self { elector: Elector::new(settings), now: at(0), writing: false };
+        let mut script = Self { elector: Elector::new(settings), now: at(0) };
         script.tell_at(0, Input::Watching(true));
         script
     }
@@ -86,9 +99,6 @@ impl Script {
     fn outputs(&mut self) -> Vec<Asked> {
         let mut asked = Vec::new();
         while let Some(output) = self.elector.poll_output() {
-            if let Output::Request(request) = &output {
-                self.writing = *request != LeaseRequest::Read;
-            }
             asked.push(match output {
                 Output::Request(LeaseRequest::Read) => Asked::Read,
                 Output::Request(LeaseRequest::Create(_)) => Asked::Create,
@@ -112,12 +122,7 @@ impl Script {
 
     /// The answer to a call that was started at `started`.
     fn answer(&mut self, started: u64, millis: u64, response: LeaseResponse) {
-        let renewed = match &response {
-            LeaseResponse::Object(lease) => lease.record.renewed,
-            _ => Some(0),
-        };
-        let renewed = renewed.filter(|_| self.writing);
-        self.tell_at(millis, Input::Response { started: at(started), renewed, response });
+        self.tell_at(millis, Input::Response { started: at(started), response });
     }
 
     fn wait_until(&mut self, millis: u64) {
@@ -201,11 +206,7 @@ fn a_holder_renews_once_per_retry_period_and_loses_its_claim_when_it_cannot() {
             let started = next;
             script.elector.handle_input(
                 next + Duration::from_millis(300),
-                Input::Response {
-                    started,
-                    renewed: None,
-                    response: LeaseResponse::Failed { retry_after: None },
-                },
+                Input::Response { started, response: LeaseResponse::Failed { retry_after: None } },
             );
         }
     }
@@ -494,29 +495,63 @@ fn what_another_holder_has_annotated_is_not_overwritten() {
 
 /// A cloned machine with the same node name.
 #[test]
-fn a_record_in_our_name_that_another_process_wrote_is_reported_and_gives_no_claim_without_a_probe() {
+fn a_host_with_this_hosts_name_is_another_holder() {
+    for host in [Some("boot/2"), None] {
+        let mut script = holder();
+        script.tell_at(5500, Input::Watched(lease_of_twin(host, 9)));
+        assert_eq!(script.outputs(), [Asked::Duplicate], "{host:?}");
+        assert_eq!(script.role(), Role::Follower { holder: Some(ME.into()), fence_until: None });
+        // What the other host renews is neither renewed nor released here.
+        script.tell_at(5600, Input::Drain(DrainReason::Operator));
+        script.tell_at(6000, Input::Undrain(DrainReason::Operator));
+        script.tell_at(6500, Input::Watched(lease_of_twin(host, 10)));
+        assert_eq!(script.outputs(), [Asked::Duplicate]);
+        assert_eq!(script.elector.poll_timeout(), Some(at(11_500)));
+        script.wait_until(11_500);
+        let Some(Output::Request(LeaseRequest::Replace { write, .. })) = script.elector.poll_output() else {
+            panic!("the Lease has expired")
+        };
+        assert_eq!((write.holder.as_str(), write.host.as_str(), write.transitions), (ME, HOST, 1));
+        script.answer(11_500, 11_510, LeaseResponse::Object(lease(ME, 11)));
+        assert!(script.holds());
+    }
+}
+
+/// The response to this host's write is late, and the other host has written since.
+#[test]
+fn a_write_in_flight_does_not_hide_a_host_with_the_same_name() {
     let mut script = holder();
-    script.tell_at(5500, Input::Watched(lease(ME, 9)));
-    assert_eq!(script.outputs(), [Asked::Duplicate]);
-    assert!(script.holds(), "the first holder keeps the address");
-    // The other process renews while this one has no response, and holds the address once this claim is over.
     script.wait_until(6010);
-    assert_eq!(script.outputs(), [put(ME, 9)]);
-    script.answer(6010, 7010, LeaseResponse::Failed { retry_after: None });
-    script.wait_until(8010);
+    assert_eq!(script.outputs(), [put(ME, 8)]);
+    script.tell_at(6100, Input::Watched(lease_of_twin(Some("boot/2"), 9)));
     assert!(!script.holds());
-    assert_eq!(script.outputs(), [put(ME, 9)]);
-    script.answer(7110, 8020, LeaseResponse::Conflict);
-    assert_eq!(script.outputs(), [Asked::RenewWatch]);
-    script.wait_until(8900);
-    assert_eq!(script.outputs(), [Asked::Read]);
-    script.answer(8900, 8910, LeaseResponse::Object(lease(ME, 10)));
-    assert_eq!(script.outputs(), [Asked::Duplicate, put(ME, 10)]);
-    script.answer(8910, 8920, LeaseResponse::Object(lease(ME, 11)));
-    assert!(!script.holds());
-    assert_eq!(script.outputs(), [Asked::Probe]);
-    script.tell_at(9020, Input::Probed { taken: true });
-    assert!(!script.holds());
+    script.answer(6010, 6200, LeaseResponse::Conflict);
+    assert_eq!(script.outputs(), [Asked::Duplicate, Asked::RenewWatch, Asked::Read]);
+    script.answer(6200, 6210, LeaseResponse::Object(lease_of_twin(Some("boot/2"), 9)));
+    assert_eq!((script.outputs(), script.elector.poll_timeout()), (vec![], Some(at(11_100))));
+}
+
+#[test]
+fn a_process_continues_what_this_host_wrote_or_has_from_the_go_program_and_waits_for_another_host() {
+    for (found, resuming, adopted) in [
+        (lease(ME, 3), true, true),
+        (lease_of_twin(None, 3), true, true),
+        // By the Go program, which may run on another host.
+        (lease_of_twin(None, 3), false, false),
+        // A clone, or this host before it booted: the address is gone, and whether another host has it is unknown.
+        (lease_of_twin(Some("boot/2"), 3), true, false),
+    ] {
+        let mut script = Script::new(Settings { resuming, ..settings() });
+        assert_eq!(script.outputs(), [Asked::Read]);
+        script.answer(0, 10, LeaseResponse::Object(found));
+        assert_eq!(script.outputs() == [put(ME, 3)], adopted);
+        assert_eq!(script.role() == Role::Starting, adopted);
+        let started = if adopted { 10 } else { 5010 };
+        script.wait_until(started);
+        assert_eq!(script.outputs() == [put(ME, 3)], !adopted);
+        script.answer(started, started + 10, LeaseResponse::Object(lease(ME, 4)));
+        assert!(script.holds());
+    }
 }
 
 /// etcd was restored: another host may have acquired the Lease in between, and hold the address.
@@ -533,23 +568,4 @@ fn an_older_record_in_our_name_gives_no_claim_without_a_probe() {
     script.answer(8020, 8030, LeaseResponse::Object(lease(ME, 11)));
     assert!(!script.holds());
     assert_eq!(script.outputs(), [Asked::Probe]);
-}
-
-#[test]
-fn a_write_of_this_process_without_a_response_is_not_another_processs() {
-    // The first one of the process, and one of more than are remembered.
-    for (mut script, writes) in [(standby(), 1), (holder(), 1100)] {
-        for number in 0..writes {
-            while !matches!(script.outputs()[..], [Asked::Put(..)]) {
-                script.now = script.elector.poll_timeout().unwrap();
-                script.elector.handle_timeout(script.now);
-            }
-            let (started, renewed) = (script.now, Some(9 + number));
-            let response = LeaseResponse::Failed { retry_after: None };
-            script.elector.handle_input(started, Input::Response { started, renewed, response });
-        }
-        script.outputs();
-        script.elector.handle_input(script.now, Input::Watched(lease(ME, 9)));
-        assert!(!script.outputs().contains(&Asked::Duplicate), "{writes}");
-    }
 }

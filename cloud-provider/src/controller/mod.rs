@@ -20,13 +20,14 @@ use std::time::Duration;
 use kube_vip::cluster::write::{Subresource, Writer};
 use kube_vip::cluster::{Api, Environment};
 use kube_vip::config::Election;
-use kube_vip::election::Settings;
 use kube_vip::election::channels::channels;
 use kube_vip::election::driver as election_driver;
 use kube_vip::election::elections::Config;
+use kube_vip::election::{Candidate, Settings};
 use kube_vip::host::{HostWatch, Observer};
 use kube_vip::model::hash::fnv1a;
 use kube_vip::model::{Candidacy, CandidacyKind, GroupId, GroupPlan, Roles, Tags, VipPlan};
+use kube_vip::net::machine::host_id;
 use kube_vip::net::{clock, thread};
 use kube_vip::telemetry::endpoints::health;
 use kube_vip::telemetry::http::{self, Page, PortProblems};
@@ -199,7 +200,7 @@ fn elect(
     let identity = format!("{host}_{}", unique());
     let settings = Settings {
         seed: fnv1a(identity.as_bytes()),
-        identity,
+        candidate: Candidate { identity, host: host_id() },
         lease_duration: election.lease_duration,
         renew_deadline: election.renew_deadline,
         retry_period: election.retry_period,

@@ -1,10 +1,12 @@
 //! Which Leases are watched, and elections whose Lease is deleted.
 
 use super::*;
+use crate::election::Candidate;
 use crate::election::elector::{Input as OfElector, LeaseResponse};
-use crate::election::record::{LeaderElectionRecord, MANAGED_BY, Write};
+use crate::election::record::{LeaderElectionRecord, MANAGED_BY, Write, sign};
 
 const ME: &str = "node-1";
+const HOST: &str = "boot/1";
 const OTHER: &str = "node-2";
 
 fn at(milliseconds: u64) -> BootTime {
@@ -29,6 +31,7 @@ fn object(holder: &str, version: u64, labelled: bool) -> LeaseObject {
     };
     let mut lease = LeaseObject { record, ..LeaseObject::default() };
     lease.meta.resource_version = Some(version.to_string());
+    sign(&mut lease.meta, if holder == ME { HOST } else { "elsewhere" }, version.try_into().unwrap());
     lease.meta.labels = labelled.then(|| [(label.to_owned(), value.to_owned())].into());
     lease
 }
@@ -46,7 +49,7 @@ struct Script {
 impl Script {
     fn new() -> Self {
         let settings = Settings {
-            identity: ME.into(),
+            candidate: Candidate { identity: ME.into(), host: HOST.into() },
             lease_duration: Duration::from_secs(5),
             renew_deadline: Duration::from_secs(3),
             retry_period: Duration::from_secs(1),
@@ -104,10 +107,7 @@ impl Script {
     fn respond(&mut self, name: &str, response: LeaseResponse) -> LeaseRequest {
         let (requested, request) = self.requests.pop().unwrap();
         assert_eq!((requested, self.requests.len()), (lease(name), 0));
-        self.input(Input::Elector(
-            lease(name),
-            OfElector::Response { started: at(self.now), renewed: None, response },
-        ));
+        self.input(Input::Elector(lease(name), OfElector::Response { started: at(self.now), response }));
         request
     }
 
@@ -171,7 +171,7 @@ fn a_lease_without_our_label_is_read_where_one_watch_shows_all_namespaces() {
     for (name, request) in std::mem::take(&mut script.requests) {
         assert_eq!(request, LeaseRequest::Read);
         let response = present(OTHER, 7, name.namespace != "n1");
-        script.input(Input::Elector(name, OfElector::Response { started: at(0), renewed: None, response }));
+        script.input(Input::Elector(name, OfElector::Response { started: at(0), response }));
     }
     assert_eq!(script.holders.len(), 2, "{:?}", script.holders);
     script.requests.clear();
@@ -181,7 +181,7 @@ fn a_lease_without_our_label_is_read_where_one_watch_shows_all_namespaces() {
     // Once an agent has labelled it, the watch shows it; it is read once more for what came in between.
     script.input(Input::Elector(
         lease("n1/kubevip-web"),
-        OfElector::Response { started: at(1000), renewed: None, response: present(OTHER, 8, false) },
+        OfElector::Response { started: at(1000), response: present(OTHER, 8, false) },
     ));
     script.event(&Scope::Labelled, "n1/kubevip-web", Some(object(OTHER, 9, true)));
     script.respond("n1/kubevip-web", present(OTHER, 9, true));

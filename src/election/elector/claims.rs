@@ -79,7 +79,6 @@ impl Elector {
                 // It waits for the server that has just failed, and its result is unknown.
                 self.outputs.push_back(Output::Cancel);
                 self.freshness = Freshness::Stale;
-                self.written.clear();
             }
             self.hand_over(now);
         }

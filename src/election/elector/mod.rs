@@ -25,15 +25,12 @@ use std::time::Duration;
 
 use super::decide::ObservedLease;
 use super::health::Report;
-use super::record::WallTime;
 use crate::model::{Backoff, BootTime, Role};
 use state::{AddressState, Freshness, Kind, Phase, Probing, State, Verification, Watch};
 pub use values::{DrainReason, Input, LeaseRequest, LeaseResponse, Output, SegmentRequest, Settings};
 
 /// Pause after a hand-over without a successor.
 const HANDOVER_COOLDOWN: Duration = Duration::from_secs(10);
-/// Writes without success that are remembered: those of some minutes.
-const WRITTEN_MAX: usize = 1024;
 /// Limit for the release at shutdown.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -71,9 +68,6 @@ pub struct Elector {
     delay: Duration,
     drains: BTreeSet<DrainReason>,
     stopping: Option<BootTime>,
-    /// `renewTime` of the last write of this process that succeeded, and of those since then. Empty before the first one, and
-    /// while a write may have taken effect whose time is not known.
-    written: Vec<WallTime>,
     /// Of [`Input::Annotate`], until another host holds the Lease and writes its own.
     annotations: BTreeMap<String, String>,
     outputs: VecDeque<Output>,
@@ -106,7 +100,6 @@ impl Elector {
             delay: Duration::ZERO,
             drains: BTreeSet::new(),
             stopping: None,
-            written: Vec::new(),
             annotations: BTreeMap::new(),
             outputs: VecDeque::new(),
         }
@@ -177,12 +170,7 @@ impl Elector {
 
     pub fn handle_input(&mut self, now: BootTime, input: Input) {
         match input {
-            Input::Response { started, renewed, response } => {
-                if let Some(renewed) = renewed {
-                    self.note_write(renewed, matches!(response, LeaseResponse::Object(_)));
-                }
-                self.handle_response(now, started, response);
-            }
+            Input::Response { started, response } => self.handle_response(now, started, response),
             Input::Watched(lease) => {
                 if !self.is_behind(&lease) {
                     self.observe_lease(now, *lease);
@@ -228,16 +216,6 @@ impl Elector {
         self.advance(now);
     }
 
-    fn note_write(&mut self, renewed: WallTime, succeeded: bool) {
-        if succeeded {
-            self.written = vec![renewed];
-        } else if self.written.len() >= WRITTEN_MAX {
-            self.written.clear();
-        } else if !self.written.is_empty() {
-            self.written.push(renewed);
-        }
-    }
-
     fn advance(&mut self, now: BootTime) {
         match &self.state {
             State::Leader(leader) if now >= leader.claim.valid_until => {
@@ -245,7 +223,7 @@ impl Elector {
                 self.state = State::Follower;
             }
             State::HandingOver(hand_over) if now >= hand_over.until => {
-                if self.observed.holder().is_none_or(|holder| holder == self.settings.identity) {
+                if self.observed.holder().is_none() || self.is_ours() {
                     self.handover_not_before = now + HANDOVER_COOLDOWN;
                 }
                 self.state = State::Follower;
@@ -280,7 +258,13 @@ impl Elector {
         }
     }
 
+    /// Whether the Lease names this host. A record with this host's identity that another host wrote is another holder's. One
+    /// of unknown origin, by the Go program or by hand, is that of an earlier process of this host if the address is here
+    /// when this process begins, else another holder's.
     fn is_ours(&self) -> bool {
-        self.observed.holder() == Some(self.settings.identity.as_str())
+        let ObservedLease::Present { lease, .. } = &self.observed else { return false };
+        let me = &self.settings.candidate;
+        let inherits = self.phase == Phase::Starting && self.settings.resuming;
+        lease.record.holder == me.identity && lease.host().map_or(inherits, |host| host == me.host)
     }
 }

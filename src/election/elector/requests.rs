@@ -24,7 +24,7 @@ impl Elector {
         let decision = if self.freshness != Freshness::Current {
             Decision::Read
         } else {
-            decide(&self.observed, &self.settings.identity, self.settings.lease_duration)
+            decide(&self.observed, self.is_ours(), self.settings.lease_duration)
         };
         let soonest = |at: BootTime, kind| Some((at.max(self.not_before), kind));
         let hold = |at: BootTime| soonest(at.max(self.rejected_until), Kind::Hold);
@@ -76,7 +76,7 @@ impl Elector {
     }
 
     pub(super) fn request(&self, kind: Kind) -> Option<(Kind, LeaseRequest)> {
-        let write = |record| Write::hold(&self.settings.identity, self.settings.lease_duration, record);
+        let (me, duration) = (&self.settings.candidate, self.settings.lease_duration);
         match (kind, &self.observed) {
             (Kind::Read, _) => Some((kind, LeaseRequest::Read)),
             (Kind::Hold, ObservedLease::Present { lease, .. }) => {
@@ -84,21 +84,21 @@ impl Elector {
                 for (name, value) in self.settings.annotations.iter().chain(&self.annotations) {
                     meta.annotations.get_or_insert_default().insert(name.clone(), value.clone());
                 }
-                Some((
-                    kind,
-                    LeaseRequest::Replace { write: write(Some(&lease.record)), meta: Box::new(meta) },
-                ))
+                let write = match self.is_ours() {
+                    true => Write::renew(me, duration, &lease.record),
+                    false => Write::acquire(me, duration, Some(&lease.record)),
+                };
+                Some((kind, LeaseRequest::Replace { write, meta: Box::new(meta) }))
             }
             (Kind::Hold, ObservedLease::Missing { .. }) => {
-                Some((Kind::Create, LeaseRequest::Create(write(None))))
+                Some((Kind::Create, LeaseRequest::Create(Write::acquire(me, duration, None))))
             }
             (Kind::Release, ObservedLease::Present { lease, .. }) => {
                 // While another host answers for the address, no host may acquire it without a probe or the full duration.
-                let write = if self.address.needs_probe() {
-                    Write { duration_seconds: write(None).duration_seconds, ..Write::release(&lease.record) }
-                } else {
-                    Write::release(&lease.record)
-                };
+                let mut write = Write::release(me, &lease.record);
+                if self.address.needs_probe() {
+                    write.duration_seconds = Write::acquire(me, duration, None).duration_seconds;
+                }
                 Some((kind, LeaseRequest::Replace { write, meta: Box::new(lease.meta.clone()) }))
             }
             _ => None,
@@ -200,30 +200,26 @@ impl Elector {
         let was_ours = self.is_ours();
         // After the restore of etcd: other hosts may have written what is gone now.
         let older = self.is_behind(&lease);
-        if older {
-            self.written.clear();
-        }
+        let unknown = self.observed == ObservedLease::Unknown;
+        let renewed = self.observed.record().and_then(|record| record.renewed);
         self.observed.observe(lease, now);
         let Some(record) = self.observed.record() else { return };
-        if record.holder == self.settings.identity {
+        if self.is_ours() {
             // A creation that timed out has no precondition and may take effect at any later time. The holder in between
             // may still hold the address.
             let writing = matches!(self.in_flight, Some(Kind::Hold | Kind::Create))
                 || self.freshness == Freshness::Unanswered;
-            // Two processes with one identity: the other one may hold the address.
-            let duplicate = !writing
-                && !self.written.is_empty()
-                && record.renewed.is_some_and(|renewed| !self.written.contains(&renewed));
-            let unexpected = (!was_ours || older || duplicate) && self.state == State::Follower && !writing;
-            if duplicate {
-                self.outputs.push_back(Output::DuplicateIdentity);
-            }
+            let unexpected = (!was_ours || older) && self.state == State::Follower && !writing;
             let resumed = self.phase == Phase::Starting && self.settings.resuming;
             self.address = self.address.after(unexpected && !resumed);
             return;
         }
         self.phase = Phase::Running;
         self.rejections.reset();
+        // The first record may be of this host before it booted.
+        if record.holder == self.settings.candidate.identity && !unknown && record.renewed != renewed {
+            self.outputs.push_back(Output::DuplicateIdentity);
+        }
         let (vacant, released) = (record.holder.is_empty(), record.is_released());
         if !vacant {
             self.address = AddressState::Verified;

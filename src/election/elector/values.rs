@@ -5,15 +5,14 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::super::record::{LeaseObject, WallTime, Write};
+use super::super::record::{Candidate, LeaseObject, Write};
 use crate::election::health::Report;
 use crate::model::BootTime;
 
 /// Parameters of an election.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// This host's `holderIdentity`.
-    pub identity: String,
+    pub candidate: Candidate,
     /// Other hosts wait this long after the last renewal that they observed.
     pub lease_duration: Duration,
     /// This host acts on a renewal for this long.
@@ -97,8 +96,6 @@ pub enum Input {
     /// The response to the request in flight.
     Response {
         started: BootTime,
-        /// `renewTime` of the record that the request writes.
-        renewed: Option<WallTime>,
         response: LeaseResponse,
     },
     Watched(Box<LeaseObject>),
@@ -147,7 +144,7 @@ pub enum Output {
     Segment(SegmentRequest),
     /// The watch was behind: open it again.
     RestartWatch,
-    /// Another process writes records with this host's identity.
+    /// Another host writes records with this host's identity.
     DuplicateIdentity,
 }
 
