@@ -38,6 +38,8 @@ pub enum Action {
     Drain,
     Undrain,
     Manifest(Manifest),
+    /// Create a client certificate, and print or write a kubeconfig with it.
+    Kubeconfig(Kubeconfig),
     /// Print a static pod after kubeadm's checks.
     Kubeadm {
         manifest: Manifest,
@@ -56,7 +58,16 @@ pub struct Manifest {
     pub image: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kubeconfig {
+    /// The file to write; none prints it.
+    pub output: Option<String>,
+    pub group: String,
+    /// The requested validity of the certificate.
+    pub days: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ManifestKind {
     /// A static pod.
     Pod,
@@ -70,10 +81,15 @@ pub enum ManifestKind {
         role: bool,
         /// A RoleBinding instead of a ClusterRoleBinding.
         role_binding: bool,
+        /// A group that has the rights of the ServiceAccount.
+        group: Option<String>,
     },
 }
 
 const IMAGE: &str = "ghcr.io/kube-vip/kube-vip";
+/// The group of certificates by `kube-vip kubeconfig`.
+const GROUP: &str = "kube-vip:nodes";
+const DAYS: &str = "365";
 
 fn command() -> Command {
     let sub = |name: &'static str, about: &'static str| Command::new(name).about(about);
@@ -91,7 +107,8 @@ fn command() -> Command {
         .subcommand(
             sub("rbac", "Print the ServiceAccount, roles and bindings")
                 .arg(switch("role", "Print a Role instead of a ClusterRole"))
-                .arg(switch("rolebinding", "Print a RoleBinding instead of a ClusterRoleBinding")),
+                .arg(switch("rolebinding", "Print a RoleBinding instead of a ClusterRoleBinding"))
+                .arg(group("Group of `kube-vip kubeconfig` that has these rights, too")),
         );
     let kubeadm = sub("kubeadm", "Print a static pod for kubeadm")
         .subcommand(sub("init", "Print the static pod for the first host"))
@@ -103,6 +120,26 @@ fn command() -> Command {
                     .default_value(ADMIN_CONF),
             ),
         );
+    let file =
+        Arg::new("output").short('o').long("output").value_name("FILE").value_hint(ValueHint::FilePath);
+    let kubeconfig =
+        sub("kubeconfig", "Create a client certificate for this node, and print a kubeconfig with it")
+            .arg(
+                file.help(
+                    "Write the kubeconfig to this file, with mode 0600; a renewal replaces its content",
+                ),
+            )
+            .arg(
+                group("Group of the certificate, as in `kube-vip manifest rbac --group`")
+                    .default_value(GROUP),
+            )
+            .arg(
+                Arg::new("days")
+                    .long("days")
+                    .help("Validity of the certificate, which kube-controller-manager may shorten")
+                    .value_parser(clap::value_parser!(u16).range(1..=3650))
+                    .default_value(DAYS),
+            );
     let output =
         Arg::new("output").short('o').long("output").help("Output format").value_parser(["text", "json"]);
     let shell = Arg::new("shell").required(true).value_parser(clap::value_parser!(clap_complete::Shell));
@@ -127,10 +164,26 @@ fn command() -> Command {
         .subcommand(sub("drain", "Hand over all addresses, and leave all elections"))
         .subcommand(sub("undrain", "Take part in elections again"))
         .subcommand(manifest)
+        .subcommand(kubeconfig)
         .subcommand(kubeadm)
         .subcommand(sub("sample", "Print this help"))
         .subcommand(sub("version", "Print version and build"))
         .subcommand(sub("completion", "Print the completion script for a shell").arg(shell))
+}
+
+fn group(help: &'static str) -> Arg {
+    Arg::new("group").long("group").help(help).value_parser(valid_group)
+}
+
+/// A group that Kubernetes does not define itself.
+fn valid_group(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("a group has a name".to_owned()),
+        _ if text.starts_with("system:") => {
+            Err("groups that begin with `system:` belong to Kubernetes".to_owned())
+        }
+        _ => Ok(text.to_owned()),
+    }
 }
 
 /// A global flag for each name of each setting, under the heading of its section; alternative names are hidden.
@@ -201,12 +254,13 @@ fn given(matches: &ArgMatches) -> Vec<(String, String)> {
 
 fn action(path: &[&str], matches: &ArgMatches, command: &mut Command) -> Action {
     let on = |name: &str| matches.get_flag(name);
+    let text = |name: &str| matches.get_one::<String>(name).cloned();
     let json = || matches.get_one::<String>("output").is_some_and(|format| format == "json");
     let manifest = |kind| {
         Action::Manifest(Manifest {
             kind,
             in_cluster: on("inCluster"),
-            image: matches.get_one::<String>("image").cloned().unwrap_or_default(),
+            image: text("image").unwrap_or_default(),
         })
     };
     let kubeadm = Manifest { kind: ManifestKind::Pod, in_cluster: false, image: IMAGE.to_owned() };
@@ -223,13 +277,18 @@ fn action(path: &[&str], matches: &ArgMatches, command: &mut Command) -> Action 
         }
         ["manifest", "pod"] => manifest(ManifestKind::Pod),
         ["manifest", "daemonset"] => manifest(ManifestKind::DaemonSet { taint: on("taint") }),
-        ["manifest", "rbac"] => {
-            manifest(ManifestKind::Rbac { role: on("role"), role_binding: on("rolebinding") || on("role") })
-        }
+        ["manifest", "rbac"] => manifest(ManifestKind::Rbac {
+            role: on("role"),
+            role_binding: on("rolebinding") || on("role"),
+            group: text("group"),
+        }),
+        ["kubeconfig"] => Action::Kubeconfig(Kubeconfig {
+            output: text("output"),
+            group: text("group").unwrap_or_default(),
+            days: matches.get_one("days").copied().unwrap_or_default(),
+        }),
         ["kubeadm", "init"] => Action::Kubeadm { manifest: kubeadm, join: None },
-        ["kubeadm", "join"] => {
-            Action::Kubeadm { manifest: kubeadm, join: matches.get_one::<String>("config").cloned() }
-        }
+        ["kubeadm", "join"] => Action::Kubeadm { manifest: kubeadm, join: text("config") },
         ["completion"] => {
             let shell = matches.get_one::<clap_complete::Shell>("shell").copied();
             Action::Print(completion(shell.unwrap_or(clap_complete::Shell::Bash)))
@@ -269,4 +328,33 @@ fn usage(error: &clap::Error) -> String {
         line.push_str("; a boolean takes its value after an equals sign, as in `--arp=false`");
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn action(line: &str) -> Result<Action, String> {
+        parse(line.split(' ').map(Into::into)).map(|cli| cli.action)
+    }
+
+    #[test]
+    fn a_kubeconfig_is_requested_for_a_group_and_a_time_that_are_possible() {
+        let wanted = |output: Option<&str>, group: &str, days| {
+            let output = output.map(str::to_owned);
+            Ok(Action::Kubeconfig(Kubeconfig { output, group: group.to_owned(), days }))
+        };
+        assert_eq!(action("kube-vip kubeconfig"), wanted(None, "kube-vip:nodes", 365));
+        let all = "kube-vip kubeconfig -o /x.conf --group vip --days 30";
+        assert_eq!(action(all), wanted(Some("/x.conf"), "vip", 30));
+        for (args, problem) in [
+            ("--group system:masters", "groups that begin with `system:` belong to Kubernetes"),
+            ("--group ", "a group has a name"),
+            ("--days 0", "0 is not in 1..=3650"),
+            ("--days 3651", "3651 is not in 1..=3650"),
+        ] {
+            let found = action(&format!("kube-vip kubeconfig {args}")).unwrap_err();
+            assert!(found.contains(problem), "{args}: {found}");
+        }
+    }
 }

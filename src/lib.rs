@@ -15,6 +15,7 @@ pub mod dhcp;
 pub mod dump;
 pub mod election;
 pub mod host;
+pub mod kubeconfig;
 pub mod manifest;
 pub mod mdns;
 pub mod metrics;

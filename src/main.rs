@@ -4,15 +4,15 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use kube_vip::bgp::status::PeerStatus;
-use kube_vip::cli::{self, Action, Cli, Manifest};
-use kube_vip::config::{self, Config, Raw, ServiceElection, Sources};
+use kube_vip::cli::{self, Action, Cli, Kubeconfig, Manifest};
+use kube_vip::config::{self, Config, Raw, ServiceElection, Sources, Values};
 use kube_vip::host::observer::read_once;
 use kube_vip::model::{ActualAddress, IfIndex, Tag};
 use kube_vip::program::{Failure, environment, print, print_json, run_main, runtime};
 use kube_vip::status::Status;
 use kube_vip::telemetry::logging;
 use kube_vip::telemetry::socket::{self, StatusRequest};
-use kube_vip::{daemon, manifest};
+use kube_vip::{daemon, kubeconfig, manifest};
 
 fn main() -> ExitCode {
     run_main("kube-vip", || match cli::parse(std::env::args_os()) {
@@ -33,6 +33,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Action::Drain => status(StatusRequest::Drain, false),
         Action::Undrain => status(StatusRequest::Undrain, false),
         Action::Manifest(wanted) => generate(&wanted, &cli.flags),
+        Action::Kubeconfig(wanted) => create_kubeconfig(&wanted, &cli.flags),
         Action::Kubeadm { manifest, join } => {
             check_kubeadm(&cli.flags, join.as_deref())?;
             generate(&manifest, &cli.flags)
@@ -66,7 +67,7 @@ async fn validate(raw: Raw) -> Result<Config, Failure> {
     let host = read_once().await.map_err(Failure::one)?;
     let namespace = std::fs::read_to_string("/var/run/secrets/kubernetes.io/serviceaccount/namespace");
     let facts = config::HostFacts {
-        hostname: nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned(),
+        hostname: hostname(),
         service_account_namespace: namespace
             .ok()
             .map(|text| text.trim().to_owned())
@@ -79,6 +80,10 @@ async fn validate(raw: Raw) -> Result<Config, Failure> {
         interfaces: host.interfaces.into_iter().map(|interface| (interface.name, interface.up)).collect(),
     };
     config::check(raw, Some(&facts)).map_err(|problems| Failure::all(&problems))
+}
+
+fn hostname() -> String {
+    nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The addresses of an interface, without those that an earlier process of ours has left there.
@@ -140,6 +145,37 @@ fn generate(wanted: &Manifest, flags: &[(String, String)]) -> Result<(), Failure
         eprintln!("kube-vip: warning: {note}");
     }
     print(&text)
+}
+
+/// Prints or writes the kubeconfig; what is to be known of it is printed on stderr.
+fn create_kubeconfig(wanted: &Kubeconfig, flags: &[(String, String)]) -> Result<(), Failure> {
+    let values = Values::read(collect(flags)?).map_err(|problems| Failure::all(&problems))?;
+    let node = values.node_name.clone().unwrap_or_else(hostname).to_lowercase();
+    let identity = kubeconfig::Identity { node, group: wanted.group.clone() };
+    let file = wanted.output.as_deref();
+    file.map_or(Ok(()), |file| kubeconfig::file::check(file, &identity)).map_err(Failure::one)?;
+    let source = config::Api {
+        kubeconfig: values.kubeconfig,
+        address: values.kubernetes_addr,
+        detect: false,
+        port: values.port,
+    };
+    let issuing = kubeconfig::driver::issue(&source, &identity, wanted.days);
+    let issued = runtime()?.block_on(issuing).map_err(Failure::one)?;
+    match file {
+        Some(file) => kubeconfig::file::write(file, &issued.kubeconfig).map_err(Failure::one)?,
+        None => print(&issued.kubeconfig)?,
+    }
+    let written = file.map(|file| format!("wrote {file}: ")).unwrap_or_default();
+    eprintln!("kube-vip: {written}{identity}, valid until {}", issued.expires);
+    if !issued.authorized {
+        let group = &wanted.group;
+        eprintln!(
+            "kube-vip: warning: group {group} has no rights yet: run `kube-vip manifest rbac --group {group}` with the settings \
+             of the pods (such as --controlplane --arp), and apply its output with kubectl once for the cluster"
+        );
+    }
+    Ok(())
 }
 
 /// The checks of `kubeadm init` and `join`.

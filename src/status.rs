@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::bgp::status::PeerStates;
+use crate::cluster::credentials::CertificateStatus;
 use crate::election::status::ElectionStatus;
 use crate::model::{BootTime, GroupId, Prefix, Roles};
 use crate::net::clock;
@@ -38,6 +39,9 @@ pub struct Status {
     /// In routing-table mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub routing_table: Option<TableStatus>,
+    /// Where the kubeconfig has a client certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<CertificateStatus>,
     /// Ports that cannot be bound: setting, address and reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<String>,
@@ -61,6 +65,7 @@ pub struct Sources {
     pub election: watch::Receiver<ElectionStatus>,
     pub host: watch::Receiver<AddressStatus>,
     pub services: watch::Receiver<ServicesStatus>,
+    pub certificate: watch::Receiver<Option<CertificateStatus>>,
     /// Problems of ports, by setting.
     pub ports: watch::Receiver<BTreeMap<&'static str, String>>,
     pub table: watch::Receiver<Option<TableStatus>>,
@@ -86,6 +91,7 @@ impl Sources {
             services: self.services.borrow().clone(),
             service_elections: self.service_elections(now),
             routing_table: self.table.borrow().clone(),
+            certificate: self.certificate.borrow().clone(),
             ports: self.ports.borrow().values().cloned().collect(),
             peers,
         }
@@ -170,6 +176,10 @@ impl Status {
         services.names.iter().for_each(|name| line("name", name));
         self.peers.values().for_each(|peer| line("BGP peer", &peer.to_text()));
         self.ports.iter().for_each(|problem| line("port", problem));
+        if let Some(certificate) = &self.certificate {
+            line("certificate", &certificate.line());
+            certificate.problem.iter().for_each(|problem| line("renewal", problem));
+        }
         if election.control_plane {
             line("API server", &election.api_server.to_string());
         }

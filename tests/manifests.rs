@@ -417,6 +417,23 @@ fn the_roles_have_the_rights_that_the_mode_needs() {
 }
 
 #[test]
+fn a_group_has_the_rights_of_the_service_account_and_a_pod_the_kubeconfig_of_its_user() {
+    let group = "- apiGroup: rbac.authorization.k8s.io\n  kind: Group\n  name: kube-vip:nodes\n";
+    for mode in ["--controlplane --arp", "--services --arp --role"] {
+        let args: Vec<&str> = ["manifest", "rbac"].into_iter().chain(mode.split(' ')).collect();
+        let printed = kube_vip(&[&args[..], &["--group", "kube-vip:nodes"]].concat(), &[]).stdout;
+        let bindings = printed.matches("\nsubjects:\n").count();
+        assert_eq!((bindings > 1, printed.matches(group).count()), (true, bindings), "{printed}");
+        assert_eq!(printed.replace(group, ""), kube_vip(&args, &[]).stdout);
+    }
+    let file = "/etc/kubernetes/kube-vip.conf";
+    let spec = spec(&pod(&[ARP, &["--k8sConfigPath", file]].concat(), &[]));
+    assert_eq!(spec.volumes.unwrap()[0].host_path.as_ref().unwrap().path, file);
+    let mounts = spec.containers[0].volume_mounts.as_ref().unwrap();
+    assert_eq!(mounts[0].mount_path, "/etc/kubernetes/admin.conf");
+}
+
+#[test]
 fn a_role_needs_no_address_and_masquerading_no_privileges_without_the_load_balancer() {
     let printed = kube_vip(&["manifest", "rbac", "--controlplane", "--arp"], &[]);
     assert_eq!((printed.code, printed.stderr.as_str()), (Some(0), ""));

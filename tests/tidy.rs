@@ -50,6 +50,7 @@ const LAYERS: &[&[&str]] = &[
     &[
         "host",
         "cluster",
+        "kubeconfig",
         "conflict",
         "announce",
         "arp",
@@ -97,8 +98,10 @@ const PURE: &[&str] = &[
     "cloud-provider/src/pools/",
     "cloud-provider/src/reference.rs",
     "src/cli.rs",
+    "src/cluster/certificate.rs",
     "src/cluster/correlator.rs",
     "src/config/",
+    "src/kubeconfig/document.rs",
     "src/manifest/",
     "src/model/",
     "src/planner/cache.rs",

@@ -4,7 +4,9 @@
 //! itself. When it fails, the servers on other hosts are used, as learnt while one worked and verified by the same CA.
 //! A server that failed is avoided for a while, and its connections are closed.
 
+pub mod certificate;
 mod correlator;
+pub mod credentials;
 pub mod event;
 pub mod peers;
 pub mod source;
@@ -47,6 +49,10 @@ struct Shared {
 struct State {
     /// Credentials and CA; its server address is replaced by that of each endpoint.
     base: Option<kube::Config>,
+    /// The client certificate of `base` as PEM, and the file that named it.
+    certificate: Option<(String, String)>,
+    /// How often it was renewed: connections with another one are not used again.
+    renewals: u64,
     /// The credentials must be read again.
     stale: bool,
     servers: Vec<Server>,
@@ -70,8 +76,8 @@ struct Connections {
 
 struct Connection {
     endpoint: Endpoint,
-    /// Of the server, when it was opened.
-    failures: u64,
+    /// Failures of the server and renewals of the certificate until it was opened.
+    version: (u64, u64),
     client: Client,
 }
 
@@ -134,12 +140,22 @@ impl Api {
             Some(server) => server.endpoint.clone(),
             None => first.endpoint.on_loopback(family, settings.port),
         };
-        let known = connections.by_family[family].take().filter(|known| known.endpoint == endpoint);
+        let server = Server::new(endpoint);
+        let known = connections.by_family[family].take().filter(|known| known.is_to(&server, &state));
         let connection = match known {
             Some(known) => known,
-            None => Connection::open(&endpoint, 0, state.base.as_ref())?,
+            None => Connection::open(&server, &state)?,
         };
         Ok(connections.by_family[family].insert(connection).client())
+    }
+
+    /// Reads the credentials again, and returns the client certificate among them with its origin. New connections use a
+    /// renewed one.
+    pub async fn client_certificate(&self) -> Option<(String, String)> {
+        self.lock().stale = true;
+        // Former credentials stay; missing ones are reported by the requests that need them.
+        self.load().await.ok()?;
+        self.lock().certificate.clone()
     }
 
     /// The addresses of all servers, but for loopback.
@@ -226,15 +242,15 @@ impl Api {
 
     /// Reads the credentials, if they are missing or stale.
     async fn load(&self) -> Result<(), SourceError> {
-        let (known, stale) = {
+        {
             let state = self.lock();
-            (state.base.is_some(), state.stale)
-        };
-        if known && !stale {
-            return Ok(());
+            if state.base.is_some() && !state.stale {
+                return Ok(());
+            }
         }
         let loaded = Source::load(&self.shared.settings, &self.shared.environment).await;
         let mut state = self.lock();
+        let known = state.base.is_some();
         state.stale = false;
         let source = match loaded {
             Ok(source) => source,
@@ -252,7 +268,13 @@ impl Api {
                 state.servers.push(Server::new(endpoint));
             }
         }
-        state.base = Some(source.base);
+        let certificate = source::client_certificate(&source.base.auth_info).map(|pem| (source.origin, pem));
+        if known && state.certificate != certificate {
+            tracing::info!("read new credentials");
+            // The next requests use new connections; watches keep those they have.
+            state.renewals += 1;
+        }
+        (state.base, state.certificate) = (Some(source.base), certificate);
         Ok(())
     }
 }
@@ -280,13 +302,13 @@ impl Server {
 }
 
 impl Connections {
-    /// The connection to a server. Those to servers that failed, or are not known any more, are closed.
+    /// The connection to a server. Those that are out of date are closed.
     fn client(&mut self, server: &Server, state: &State) -> Result<ApiClient, SourceError> {
-        self.servers.retain(|connection| state.servers.iter().any(|server| connection.is_to(server)));
-        if let Some(open) = self.servers.iter().find(|connection| connection.is_to(server)) {
+        self.servers.retain(|connection| state.servers.iter().any(|server| connection.is_to(server, state)));
+        if let Some(open) = self.servers.iter().find(|connection| connection.is_to(server, state)) {
             return Ok(open.client());
         }
-        let opened = Connection::open(&server.endpoint, server.failures, state.base.as_ref())?;
+        let opened = Connection::open(server, state)?;
         let client = opened.client();
         self.servers.push(opened);
         Ok(client)
@@ -294,13 +316,15 @@ impl Connections {
 }
 
 impl Connection {
-    fn open(endpoint: &Endpoint, failures: u64, base: Option<&kube::Config>) -> Result<Self, SourceError> {
-        let client = endpoint.connect(base.ok_or(SourceError::NoServer)?)?;
-        Ok(Self { endpoint: endpoint.clone(), failures, client })
+    fn open(server: &Server, state: &State) -> Result<Self, SourceError> {
+        let base = state.base.as_ref().ok_or(SourceError::NoServer)?;
+        let client = server.endpoint.connect(base)?;
+        Ok(Self { endpoint: server.endpoint.clone(), version: (server.failures, state.renewals), client })
     }
 
-    fn is_to(&self, server: &Server) -> bool {
-        self.endpoint == server.endpoint && self.failures == server.failures
+    /// Whether it is to this server, of the time after its last failure, and with the present certificate.
+    fn is_to(&self, server: &Server, state: &State) -> bool {
+        self.endpoint == server.endpoint && self.version == (server.failures, state.renewals)
     }
 
     fn client(&self) -> ApiClient {
@@ -310,7 +334,10 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::ByteString;
     use kube::core::Status;
+    use rcgen::{CertificateParams, KeyPair};
+    use serde_json::json;
 
     use super::*;
 
@@ -323,16 +350,64 @@ mod tests {
         let base = Some(kube::Config::new("https://192.0.2.1:6443".parse().unwrap()));
         let mut state = State { base, servers: vec![server(1), server(2)], ..State::default() };
         let mut connections = Connections::default();
-        let mut open = |state: &State| -> Vec<u64> {
+        let mut open = |state: &State| -> Vec<(u64, u64)> {
             state.servers.iter().for_each(|server| drop(connections.client(server, state).unwrap()));
-            connections.servers.iter().map(|connection| connection.failures).collect()
+            connections.servers.iter().map(|connection| connection.version).collect()
         };
-        assert_eq!(open(&state), [0, 0]);
-        assert_eq!(open(&state), [0, 0], "they are used again");
+        assert_eq!(open(&state), [(0, 0), (0, 0)]);
         state.servers[0].failures += 1;
-        assert_eq!(open(&state), [0, 1]);
+        assert_eq!(open(&state), [(0, 0), (1, 0)]);
+        state.renewals += 1;
+        assert_eq!(open(&state), [(1, 1), (0, 1)]);
         state.servers.pop();
-        assert_eq!(open(&state), [1]);
+        assert_eq!(open(&state), [(1, 1)]);
+    }
+
+    /// A kubeconfig, and the certificate in it.
+    fn kubeconfig() -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::default().self_signed(&key).unwrap().pem();
+        let data = |pem: &str| ByteString(pem.as_bytes().to_vec());
+        let text = json!({
+            "clusters": [{ "name": "c", "cluster": {
+                "server": "https://192.0.2.1:6443", "certificate-authority-data": data(&certificate),
+            } }],
+            "users": [{ "name": "u", "user": {
+                "client-certificate-data": data(&certificate), "client-key-data": data(&key.serialize_pem()),
+            } }],
+            "contexts": [{ "name": "x", "context": { "cluster": "c", "user": "u" } }],
+            "current-context": "x",
+        });
+        (text.to_string(), certificate)
+    }
+
+    #[tokio::test]
+    async fn a_renewed_certificate_is_used_for_new_connections() {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let path = std::env::temp_dir().join(format!("kube-vip-{}-renewed", std::process::id()));
+        let kubeconfig_path = path.to_string_lossy().into_owned();
+        let settings =
+            crate::config::Api { kubeconfig: kubeconfig_path, address: None, detect: false, port: 6443 };
+        let api = Api::new(settings, Environment::default());
+        let ((first, old), (second, new)) = (kubeconfig(), kubeconfig());
+        let half = &second[..second.len() / 2];
+        std::fs::write(&path, &first).unwrap();
+        for (text, certificate, connected) in [
+            (first.as_str(), &old, true),
+            // It is being written.
+            (half, &old, true),
+            ("", &old, true),
+            (&second, &new, false),
+            (&second, &new, true),
+        ] {
+            api.client().await.unwrap();
+            std::fs::write(&path, text).unwrap();
+            let found = api.client_certificate().await.map(|(_, pem)| pem);
+            assert_eq!(found.as_ref(), Some(certificate));
+            let state = api.lock();
+            assert_eq!(lock(&api.connections).servers[0].is_to(&state.servers[0], &state), connected);
+        }
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use k8s_openapi::ByteString;
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
 use crate::config::api::ADMIN_CONF;
@@ -203,6 +204,16 @@ fn is_own(host: &str, environment: &Environment) -> bool {
         || host
             .parse()
             .is_ok_and(|address: IpAddr| address.is_loopback() || environment.own.contains(&address))
+}
+
+/// The client certificate of a user, as PEM.
+pub fn client_certificate(user: &AuthInfo) -> Option<String> {
+    let bytes = match (&user.client_certificate_data, &user.client_certificate) {
+        (Some(data), _) => serde_json::from_value::<ByteString>(data.trim().into()).ok()?.0,
+        (None, Some(path)) => std::fs::read(path).ok()?,
+        (None, None) => return None,
+    };
+    String::from_utf8(bytes).ok()
 }
 
 /// Whether the credentials are sent to the server, which could use them itself. A client certificate is not.

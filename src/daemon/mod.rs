@@ -104,7 +104,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let context = context::plan(&config, &interface, &addresses);
     let (events, event_writer) = cluster::event::recorder("kube-vip", &config.node_name, EVENT_QUEUE);
     let roles = watch::Sender::default();
-    let report = Report::new(&config, &events, &roles);
+    let api = Api::new(config.api.clone(), context::environment(&config, &addresses));
+    let report = Report::new(&config, &api, &events, &roles);
     tracing::info!(version = crate::VERSION, build = crate::BUILD, "kube-vip.io");
     tracing::info!(
         namespace = config.election.lease.namespace,
@@ -114,13 +115,12 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         "starting"
     );
     serve_http(&config, &report);
-    let api = Api::new(config.api.clone(), context::environment(&config, &addresses));
     let closing = watch::Sender::new(false);
     let closed = closed(closing.subscribe());
     let event_writer = tokio::spawn(event_writer.run(api.clone(), closed));
-    let tasks = TaskSet::default();
+    let (labels, tasks) = (None, TaskSet::default());
     let mut daemon =
-        Daemon { config, api: api.clone(), report, events, labels: None, context, host, addresses, tasks };
+        Daemon { config, api: api.clone(), report, events, labels, context, host, addresses, tasks };
     let stop = watch::Sender::new(false);
     let label_writer = daemon.label_writer(closing.subscribe());
     let hosts = daemon.start(&stop, netlink, roles)?;
@@ -188,16 +188,9 @@ impl Daemon {
         let reconciler =
             reconcile::driver::Driver::new(options, reconciled, reporter, netlink, self.host.clone());
         self.start_elections(channels, &elections.inputs, &elections.probe_health)?;
-        let config = &self.config;
+        let (config, reporting) = (&self.config, (&self.report, self.events.clone()));
         let speaker = match &config.bgp {
-            Some(bgp) => Some(bgp::start(
-                config,
-                bgp,
-                &self.api,
-                announced,
-                self.host.clone(),
-                (&self.report, self.events.clone()),
-            )?),
+            Some(bgp) => Some(bgp::start(config, bgp, &self.api, announced, self.host.clone(), reporting)?),
             None => None,
         };
         let reconcile = tokio::spawn(reconciler.run());

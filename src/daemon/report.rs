@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::context::uncounted_leases;
 use crate::bgp::status::{PeerStates, StatusRequests};
 use crate::cluster::event::EventRecorder;
+use crate::cluster::{Api, credentials};
 use crate::config::Config;
 use crate::model::Roles;
 use crate::route_table::status::TableStatus;
@@ -42,7 +43,12 @@ struct Peers {
 }
 
 impl Report {
-    pub(super) fn new(config: &Config, events: &EventRecorder, roles: &watch::Sender<Roles>) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        api: &Arc<Api>,
+        events: &EventRecorder,
+        roles: &watch::Sender<Roles>,
+    ) -> Self {
         let (node, lease) = (&config.node_name, config.reported_lease().map(|lease| lease.to_string()));
         let mut registry = registry::new(node);
         let r = &mut registry;
@@ -58,6 +64,7 @@ impl Report {
         let host = reconcile::reporter::Reporter::new(host, events.clone());
         let (ports, table) = (PortProblems::default(), watch::Sender::new(None));
         let sources = Sources {
+            certificate: credentials::start(api.clone(), events.clone(), r),
             ports: ports.subscribe(),
             table: table.subscribe(),
             roles: roles.subscribe(),

@@ -23,7 +23,7 @@ use crate::config::{Key, Problem, Raw, Values, check, check_names};
 pub fn render(manifest: &Manifest, raw: &Raw) -> Result<(String, Vec<String>), Vec<Problem>> {
     let values = &Values::read(raw.clone())?;
     let (mut notes, mut problems) = (Vec::new(), Vec::new());
-    match manifest.kind {
+    match &manifest.kind {
         // A role depends on no address.
         ManifestKind::Rbac { .. } => problems = check_names(values),
         ManifestKind::Pod | ManifestKind::DaemonSet { .. } => match check(raw.clone(), None) {
@@ -34,10 +34,12 @@ pub fn render(manifest: &Manifest, raw: &Raw) -> Result<(String, Vec<String>), V
     let image = image::qualify(&manifest.image, VERSION).map_err(|problem| problems.push(problem));
     let (Ok(image), true) = (image, problems.is_empty()) else { return Err(problems) };
     notes.extend(plain_secrets(raw));
-    let documents = match manifest.kind {
+    let documents = match &manifest.kind {
         ManifestKind::Pod => vec![pod(values, &image, manifest.in_cluster)],
-        ManifestKind::DaemonSet { taint } => vec![daemon_set(values, &image, manifest.in_cluster, taint)],
-        ManifestKind::Rbac { role, role_binding } => rbac::documents(values, role, role_binding),
+        ManifestKind::DaemonSet { taint } => vec![daemon_set(values, &image, manifest.in_cluster, *taint)],
+        ManifestKind::Rbac { role, role_binding, group } => {
+            rbac::documents(values, *role, *role_binding, group.as_deref())
+        }
     };
     let text = yaml(&documents)
         .map_err(|error| vec![Problem::Combination(format!("the manifest cannot be written: {error}"))])?;

@@ -159,8 +159,14 @@ fn rules(rights: &Rights) -> Vec<Value> {
     rights.iter().map(rule).collect()
 }
 
-/// ServiceAccount, roles and bindings.
-pub(super) fn documents(values: &Values, role: bool, role_binding: bool) -> Vec<Value> {
+fn subjects(own: &str, named: Option<&str>) -> Vec<Value> {
+    let account = json!({ "kind": "ServiceAccount", "name": "kube-vip", "namespace": own });
+    let group = |name| json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": name });
+    std::iter::once(account).chain(named.map(group)).collect()
+}
+
+/// ServiceAccount, roles and bindings. The rights are those of the ServiceAccount, and of a group if one is given.
+pub(super) fn documents(values: &Values, role: bool, role_binding: bool, group: Option<&str>) -> Vec<Value> {
     let own = namespace(values);
     let mut grants = Grants::of(values).simplified((role || role_binding).then_some(own));
     if role {
@@ -181,8 +187,7 @@ pub(super) fn documents(values: &Values, role: bool, role_binding: bool) -> Vec<
         let reference =
             json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": role_kind, "name": role_name });
         super::set(&mut object, "roleRef", reference);
-        let subject = json!({ "kind": "ServiceAccount", "name": "kube-vip", "namespace": own });
-        super::set(&mut object, "subjects", json!([subject]));
+        super::set(&mut object, "subjects", json!(subjects(own, group)));
         object
     };
     let (role_kind, role_name) = if role { ("Role", CONFINED) } else { ("ClusterRole", ROLE) };

@@ -19,6 +19,7 @@ mod bgp_faults;
 mod bgp_provider;
 mod bgp_traffic;
 mod bootstrap;
+mod credentials;
 mod dhcp;
 mod dhcp_faults;
 mod election;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         election::trials(),
         bootstrap::trials(),
         telemetry::trials(),
+        credentials::trials(),
         service_options::trials(),
         shared_lease::trials(),
         mdns::trials(),

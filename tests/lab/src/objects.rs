@@ -70,6 +70,7 @@ impl Objects<'_> {
             | "namespaces"
             | "clusterroles"
             | "clusterrolebindings"
+            | "certificatesigningrequests"
             | "validatingadmissionpolicies"
             | "validatingadmissionpolicybindings" => Api::all_with(self.client.clone(), &resource),
             _ => Api::namespaced_with(self.client.clone(), namespace, &resource),

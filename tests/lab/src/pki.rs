@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 
 use crate::{LabError, Result, io};
@@ -74,6 +75,19 @@ impl Pki {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
         self.sign(&format!("{name}-server"), params)
+    }
+
+    /// A certificate for a client's request, as kube-controller-manager signs it. It is 100 days old, and valid for so many
+    /// days more.
+    pub fn sign_request(&self, pem: &str, days: u32) -> Result<String> {
+        const DAY: Duration = Duration::from_secs(86_400);
+        let mut request = CertificateSigningRequestParams::from_pem(pem).map_err(wrong)?;
+        let now = SystemTime::UNIX_EPOCH.elapsed().map_err(wrong)?;
+        let now = rcgen::date_time_ymd(1970, 1, 1) + now;
+        request.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        request.params.not_before = now - 100 * DAY;
+        request.params.not_after = now + days * DAY;
+        Ok(request.signed_by(&self.issuer).map_err(wrong)?.pem())
     }
 
     fn client(&self, name: &str, group: &str) -> Result<Files> {
