@@ -6,6 +6,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches};
 
 use crate::config::api::ADMIN_CONF;
+use crate::config::problem::{Hint, nearest};
 use crate::config::{Kind, SETTINGS, Setting};
 use crate::{BUILD, VERSION};
 
@@ -308,22 +309,36 @@ fn completion(shell: clap_complete::Shell) -> String {
     String::from_utf8_lossy(&script).into_owned()
 }
 
-/// One line: what is wrong, and the most similar known word.
+/// Flags of versions of the Go program before v1.0, and those that replace them.
+const FORMER: [(&str, &str); 1] = [("--cidr", "--vipSubnet")];
+
+/// One line: what is wrong, and a known word that is near.
 fn usage(error: &clap::Error) -> String {
     let text = error.to_string();
     let mut line = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-    for kind in [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::SuggestedValue] {
-        let suggestion = match error.get(kind) {
-            Some(ContextValue::String(word)) => Some(word.clone()),
-            Some(ContextValue::Strings(words)) => words.first().cloned(),
-            _ => None,
+    let word = |kind| match error.get(kind) {
+        Some(ContextValue::String(word)) => Some(word.as_str()),
+        _ => None,
+    };
+    for (typed, known) in [
+        (ContextKind::InvalidArg, ContextKind::SuggestedArg),
+        (ContextKind::InvalidSubcommand, ContextKind::SuggestedSubcommand),
+        (ContextKind::InvalidValue, ContextKind::SuggestedValue),
+    ] {
+        let Some(typed) = word(typed) else { continue };
+        let several = match error.get(known) {
+            Some(ContextValue::Strings(words)) => words.iter().map(String::as_str).collect(),
+            _ => Vec::new(),
         };
-        if let Some(word) = suggestion {
-            line.push_str(&format!("; did you mean `{word}`?"));
-        }
+        let former = FORMER.iter().find(|(flag, _)| *flag == typed).map(|(_, flag)| *flag);
+        let hint = match former {
+            Some(flag) => Hint(Some(flag.into())),
+            None => nearest(typed, several.into_iter().chain(word(known))),
+        };
+        line.push_str(&hint.to_string());
     }
-    if let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg)
-        && matches!(argument.as_str(), "true" | "false")
+    if let Some(argument) = word(ContextKind::InvalidArg)
+        && matches!(argument, "true" | "false")
     {
         line.push_str("; a boolean takes its value after an equals sign, as in `--arp=false`");
     }

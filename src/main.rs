@@ -77,6 +77,7 @@ async fn validate(raw: Raw) -> Result<Config, Failure> {
             .iter()
             .map(|interface| (interface.name.clone(), own_addresses(interface.index, &host.addresses)))
             .collect(),
+        gateways: host.gateways,
         interfaces: host.interfaces.into_iter().map(|interface| (interface.name, interface.up)).collect(),
     };
     config::check(raw, Some(&facts)).map_err(|problems| Failure::all(&problems))

@@ -80,7 +80,7 @@ pub(crate) fn elects_control_plane(values: &Values) -> bool {
 }
 
 /// Names that the API server rejects.
-pub(crate) fn check_names(values: &Values) -> Vec<Problem> {
+pub(super) fn check_names(values: &Values) -> Vec<Problem> {
     let raw = &values.raw;
     let mut problems = Vec::new();
     for key in [Key::LeaseName, Key::ServicesLeaseName] {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::bgp::asdot;
 use super::raw::Origin;
 use super::settings::{Key, Kind};
 use super::value::named;
@@ -41,14 +42,14 @@ impl fmt::Display for Hint {
     }
 }
 
-/// The known word nearest to `typed` by edit distance, unless that is too far.
+/// The known word nearest to `typed` by edit distance: one edit for each four letters.
 pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Hint {
     let lower = typed.to_lowercase();
     let near = known
         .into_iter()
         .map(|word| (strsim::damerau_levenshtein(&lower, &word.to_lowercase()), word))
         .min_by_key(|(distance, _)| *distance);
-    let limit = 1 + typed.len() / 4;
+    let limit = (typed.len() / 4).max(1);
     Hint(near.filter(|(distance, _)| *distance <= limit).map(|(_, word)| word.into()))
 }
 
@@ -56,6 +57,9 @@ impl Problem {
     /// A value that does not match its setting's kind.
     pub fn value(key: Key, origin: Origin, value: &str) -> Self {
         let mut hint = Hint::default();
+        if matches!(key, Key::BgpAs | Key::BgpPeerAs) {
+            hint = Hint(asdot(value).map(|asn| asn.to_string().into()));
+        }
         let allowed = match key.setting().kind {
             Kind::Bool => "true or false".into(),
             Kind::Int(low, high) => format!("a whole number from {low} to {high}"),
@@ -87,5 +91,22 @@ mod tests {
     fn a_typo_gets_a_hint_and_an_unrelated_word_none() {
         assert_eq!(nearest("vip_adress", ["vip_address", "vip_arp"]), Hint(Some("vip_address".into())));
         assert_eq!(nearest("completely_else", ["vip_address", "vip_arp"]), Hint(None));
+        for (typed, known, hint) in
+            [("globl", "global", true), ("local", "global", false), ("cidr", "etcdCert", false)]
+        {
+            assert_eq!(nearest(typed, [known]).0.is_some(), hint, "{typed}");
+        }
+    }
+
+    #[test]
+    fn an_as_number_in_asdot_gets_the_plain_one() {
+        for (key, hint) in [(Key::BgpAs, Some("65546")), (Key::BgpPeerAs, Some("65546")), (Key::Port, None)] {
+            let problem = Problem::value(key, Origin::Default, "1.10").to_string();
+            assert_eq!(
+                problem.split("did you mean `").nth(1),
+                hint.map(|hint| format!("{hint}`?")).as_deref(),
+                "{problem}"
+            );
+        }
     }
 }

@@ -105,7 +105,7 @@ impl Raw {
     }
 
     /// Name and origin of a setting, for messages.
-    pub(super) fn describe(&self, key: Key) -> String {
+    pub(crate) fn describe(&self, key: Key) -> String {
         format!("{} by {}", key.name(), self.origin(key))
     }
 

@@ -1,5 +1,6 @@
 //! From the given settings to the configuration, with all problems at once.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::problem::{Problem, nearest};
@@ -21,6 +22,8 @@ pub struct HostFacts {
     pub interfaces: Vec<(String, bool)>,
     /// The addresses of each interface, without those that kube-vip has put there.
     pub addresses: Vec<(String, Vec<IpAddr>)>,
+    /// Of the default routes.
+    pub gateways: BTreeSet<IpAddr>,
 }
 
 impl HostFacts {
@@ -33,15 +36,7 @@ impl HostFacts {
 /// Settings that contradict each other, and values that no host accepts.
 fn check_values(values: &Values, modes: &[(Key, &'static str)]) -> Vec<Problem> {
     let raw = &values.raw;
-    let mut problems = Vec::new();
-    if modes.len() > 1 {
-        let names: Vec<String> = modes.iter().map(|(key, _)| raw.describe(*key)).collect();
-        problems.push(Problem::Combination(format!(
-            "multiple kube-vip modes detected ({}): exactly one of vip_arp, bgp_enable, vip_routingtable and \
-             vip_wireguard may be on",
-            names.join(", ")
-        )));
-    }
+    let mut problems: Vec<Problem> = several_modes(raw, modes).into_iter().collect();
     if values.control_plane && vip::targets(values).is_empty() && !values.ddns {
         problems.push(Problem::Combination(
             "no address is specified for kube-vip to expose services on: with cp_enable, set `address` to the \
@@ -66,6 +61,24 @@ fn check_values(values: &Values, modes: &[(Key, &'static str)]) -> Vec<Problem> 
         problems.push(raw.exclusive(Key::BgpSourceIf, Key::BgpSourceIp));
     }
     problems.extend(vip::prefixes(values).err());
+    problems
+}
+
+fn several_modes(raw: &Raw, modes: &[(Key, &'static str)]) -> Option<Problem> {
+    let names: Vec<String> = modes.iter().map(|(key, _)| raw.describe(*key)).collect();
+    let text = format!(
+        "multiple kube-vip modes detected ({}): exactly one of vip_arp, bgp_enable, vip_routingtable and \
+         vip_wireguard may be on",
+        names.join(", ")
+    );
+    (modes.len() > 1).then_some(Problem::Combination(text))
+}
+
+/// The checks of what permissions depend on: they need neither a mode nor an address.
+pub(crate) fn check_for_roles(values: &Values) -> Vec<Problem> {
+    let mut problems: Vec<Problem> = several_modes(&values.raw, &modes(values)).into_iter().collect();
+    problems.extend(election::check_names(values));
+    bgp::given_peers(values, &mut problems, &mut Vec::new());
     problems
 }
 
@@ -96,9 +109,10 @@ pub fn check(raw: Raw, facts: Option<&HostFacts>) -> Result<Config, Vec<Problem>
     // `check_values` has reported what is wrong with them.
     let prefixes = vip::prefixes(&values).unwrap_or_default();
     problems.extend(vip::check(&values, &targets, prefixes));
+    notes.extend(facts.iter().flat_map(|facts| vip::notes(&values, &targets, facts)));
     let layer2 = layer2::read(&values, &mut notes);
     notes.extend(without_effect(&values));
-    let telemetry = telemetry::read(&values, &mut problems);
+    let telemetry = telemetry::read(&values, &mut problems, &mut notes);
     let bgp = values.bgp.then(|| bgp::read(&values, facts, &mut problems, &mut notes));
     let mdns = mdns::read(&values, &mut problems);
     let dhcp = dhcp::read(&values, &mut problems);
@@ -338,6 +352,10 @@ mod tests {
                 ("address", "192.0.2.256"),
                 "variable address: `192.0.2.256` is not an IP address or a DNS name",
             ),
+            (
+                ("address", "::ffff:192.0.2.50"),
+                "variable address: `::ffff:192.0.2.50` is not an address that can be announced (this one is a mapped IPv4 address); did you mean `192.0.2.50`?",
+            ),
             (("vip_subnet", "33"), "variable vip_subnet: `33` is not a prefix length for 192.0.2.1"),
             (
                 ("vip_subnet", "32,128,1"),
@@ -409,6 +427,7 @@ mod tests {
             ("vip_renewdeadline", "0"),
             ("vip_retryperiod", "0"),
             ("vip_leaderelectiontype", "etcd"),
+            ("vip_loglevel", "10"),
             ("svc_interface", "eth9"),
         ];
         let config = with(&unelected).unwrap();
@@ -460,6 +479,48 @@ mod tests {
         assert_eq!(of_manifest(&[&bgp[..], &[("bgp_peers", "192.0.2.2:65001")]].concat()), Ok(Vec::new()));
         let none = of_manifest(&[("vip_arp", "false")]).unwrap();
         assert!(none[0].starts_with("no valid kube-vip mode detected"), "{none:?}");
+    }
+
+    #[test]
+    fn a_vip_that_this_host_needs_and_a_port_for_two_pages_are_notes() {
+        let base = [("vip_arp", "true"), ("cp_enable", "true"), ("svc_enable", "true")];
+        let notes = |more: &[(&str, &str)]| {
+            let own = |name: &str, address: &str| (name.to_owned(), vec![address.parse().unwrap()]);
+            let facts = HostFacts {
+                addresses: vec![own("lo", "192.0.2.7"), own("eth0", "192.0.2.8")],
+                gateways: ["192.0.2.254".parse().unwrap()].into(),
+                ..facts()
+            };
+            check(raw(&[&base[..], more].concat()), Some(&facts)).unwrap().notes
+        };
+        let owned = "is an address of this host's interface eth0, which another program has configured";
+        for (setting, part) in [
+            (("address", "192.0.2.1"), None),
+            (("address", "192.0.2.7"), None),
+            (("address", "192.0.2.8"), Some(format!("192.0.2.8 (variable address) {owned}"))),
+            (("vip_address", "192.0.2.8"), Some(format!("192.0.2.8 (variable vip_address) {owned}"))),
+            (
+                ("address", "192.0.2.1,192.0.2.254"),
+                Some("is this host's default gateway: set the VIP".to_owned()),
+            ),
+        ] {
+            let notes = notes(&[setting]);
+            assert_eq!(notes.len(), usize::from(part.is_some()), "{setting:?}: {notes:?}");
+            assert!(part.is_none_or(|part| notes[0].contains(&part)), "{setting:?}: {notes:?}");
+        }
+        for (metrics, health, noted) in [
+            (":2112", "2112", true),
+            ("127.0.0.1:2113", "2113", true),
+            (":2112", "2113", false),
+            (":2112", "0", false),
+        ] {
+            let vip = ("address", "192.0.2.1");
+            let notes = notes(&[vip, ("prometheus_server", metrics), ("health_check_port", health)]);
+            assert_eq!(notes.len(), usize::from(noted), "{metrics} {health}: {notes:?}");
+            assert!(
+                notes.iter().all(|note| note.contains("prometheus_server") && note.contains("change one"))
+            );
+        }
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
+use super::problem::Hint;
 use super::value::address;
-use super::{Key, Origin, Problem, SubnetPrefix, Values};
+use super::{HostFacts, Key, Origin, Problem, SubnetPrefix, Values};
 use crate::model::validation::{is_name, unusable};
 use crate::model::{Family, Vip};
 
@@ -102,9 +103,11 @@ pub(super) fn check(values: &Values, targets: &[VipTarget], prefixes: Prefixes) 
             VipTarget::Ip(address) => {
                 // A link-local IPv4 VIP works on a host that has a link-local subnet.
                 let kind = unusable(*address).filter(|kind| address.is_ipv6() || *kind != "link-local");
-                problems.extend(kind.map(|kind| {
-                    let allowed = format!("an address that can be announced (this one is a {kind} address)");
-                    unacceptable(address.to_string(), allowed)
+                problems.extend(kind.map(|kind| Problem::Value {
+                    origin: origin(values),
+                    value: address.to_string(),
+                    allowed: format!("an address that can be announced (this one is a {kind} address)"),
+                    hint: Hint(unmapped(*address).map(|address| address.to_string().into())),
                 }));
                 if prefixes.of(*address) > Family::of(*address).bits() {
                     let allowed = format!("a prefix length for {address}");
@@ -114,4 +117,27 @@ pub(super) fn check(values: &Values, targets: &[VipTarget], prefixes: Prefixes) 
         }
     }
     problems
+}
+
+/// The IPv4 address in a mapped one.
+fn unmapped(address: IpAddr) -> Option<IpAddr> {
+    Some(address.to_canonical()).filter(|canonical| *canonical != address)
+}
+
+/// VIPs that this host needs for itself: they would be announced nowhere, or cut it off.
+pub(super) fn notes(values: &Values, targets: &[VipTarget], facts: &HostFacts) -> Vec<String> {
+    let note = |target: &VipTarget| {
+        let VipTarget::Ip(address) = target else { return None };
+        // On `lo` an operator may have configured the VIP of a routed mode.
+        let mut interfaces = facts.addresses.iter().filter(|(name, _)| name != "lo");
+        let owner = match interfaces.find(|(_, addresses)| addresses.contains(address)) {
+            Some((name, _)) => {
+                format!("an address of this host's interface {name}, which another program has configured")
+            }
+            None if facts.gateways.contains(address) => "this host's default gateway".to_owned(),
+            None => return None,
+        };
+        Some(format!("{address} ({}) is {owner}: set the VIP to an address that no host has", origin(values)))
+    };
+    targets.iter().filter_map(note).collect()
 }

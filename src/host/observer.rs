@@ -34,7 +34,7 @@ impl Observer {
     /// Connects, and reads the state for the first time. Addresses that `ignored` adds are not observed.
     pub async fn start(ignored: Option<&NetlinkWriter>, tags: Tags) -> Result<Self, NetlinkError> {
         let (netlink, changes) = Netlink::open_ignoring(tags, ignored)?;
-        let state = HostState { gateways: netlink.gateways().await?, ..read(&netlink).await? };
+        let state = read_all(&netlink).await?;
         Ok(Self {
             netlink,
             changes,
@@ -116,8 +116,12 @@ async fn read(netlink: &Netlink) -> Result<HostState, NetlinkError> {
     Ok(HostState { interfaces, addresses, ..HostState::default() })
 }
 
+async fn read_all(netlink: &Netlink) -> Result<HostState, NetlinkError> {
+    Ok(HostState { gateways: netlink.gateways().await?, ..read(netlink).await? })
+}
+
 /// Reads the state of this host once.
 pub async fn read_once() -> Result<HostState, NetlinkError> {
     let (netlink, _changes) = Netlink::open(Tags::default())?;
-    read(&netlink).await
+    read_all(&netlink).await
 }

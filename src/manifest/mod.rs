@@ -14,7 +14,7 @@ use crate::VERSION;
 use crate::cli::{Manifest, ManifestKind};
 use crate::config::api::ADMIN_CONF;
 use crate::config::value::Forwarding;
-use crate::config::{Key, Problem, Raw, Values, check, check_names};
+use crate::config::{Key, Problem, Raw, Values, check, check_for_roles};
 
 /// The document, as YAML, and warnings.
 ///
@@ -24,10 +24,12 @@ pub fn render(manifest: &Manifest, raw: &Raw) -> Result<(String, Vec<String>), V
     let values = &Values::read(raw.clone())?;
     let (mut notes, mut problems) = (Vec::new(), Vec::new());
     match &manifest.kind {
-        // A role depends on no address.
-        ManifestKind::Rbac { .. } => problems = check_names(values),
+        ManifestKind::Rbac { role, role_binding, .. } => {
+            problems = check_for_roles(values);
+            notes = rbac::left_out(values, *role, *role_binding);
+        }
         ManifestKind::Pod | ManifestKind::DaemonSet { .. } => match check(raw.clone(), None) {
-            Ok(config) => notes = config.notes,
+            Ok(config) => notes = config.notes.into_iter().chain(deprecated_address(values)).collect(),
             Err(found) => problems = found,
         },
     }
@@ -44,6 +46,18 @@ pub fn render(manifest: &Manifest, raw: &Raw) -> Result<(String, Vec<String>), V
     let text = yaml(&documents)
         .map_err(|error| vec![Problem::Combination(format!("the manifest cannot be written: {error}"))])?;
     Ok((text, notes))
+}
+
+/// The manifest is that of the Go program, which derives the prefix length from `address` alone.
+fn deprecated_address(values: &Values) -> Option<String> {
+    let deprecated =
+        values.address.is_empty() && !values.vip_address.is_empty() && values.vip_subnet.is_empty();
+    deprecated.then(|| {
+        let given = values.raw.describe(Key::VipAddress);
+        format!(
+            "{given} is deprecated, and without vip_subnet the Go program does not start with it: use address"
+        )
+    })
 }
 
 /// Secrets that the manifest contains as plain text, each with what to use instead.

@@ -30,6 +30,8 @@ const CONFIG_MAPS: Resource = ("", "configmaps");
 const LEASES: Resource = ("coordination.k8s.io", "leases");
 const SLICES: Resource = ("discovery.k8s.io", "endpointslices");
 const CIDRS: Resource = ("networking.k8s.io", "servicecidrs");
+/// Resources without a namespace.
+const CLUSTER_WIDE: [Resource; 2] = [NODES, CIDRS];
 
 /// Verbs for a resource, or for its objects of one name.
 type Rights = BTreeMap<(Resource, Option<String>), BTreeSet<&'static str>>;
@@ -104,11 +106,10 @@ impl Grants {
 
     /// Node annotations and labels that define peers, and Secrets with their passwords.
     fn add_peers(&mut self, values: &Values) {
-        let (peers, _) = bgp::peers(&values.bgp_peers, &mut Vec::new());
-        if values.bgp_annotations.is_some() || peers.iter().any(|peer| !peer.node_selector.is_empty()) {
+        if depends_on_node(values) {
             self.everywhere(NODES, &["list", "watch"]);
         }
-        for secret in peers.iter().filter_map(|peer| peer.password_secret.as_ref()) {
+        for secret in peers(values).iter().filter_map(|peer| peer.password_secret.as_ref()) {
             self.within(&secret.namespace, SECRETS, Some(&secret.name), &["get"]);
         }
     }
@@ -126,6 +127,15 @@ impl Grants {
         let by_namespace = simplified.filter(|(_, rights)| !rights.is_empty()).collect();
         Self { wide: reduce(self.wide, &Rights::new()), by_namespace }
     }
+}
+
+fn peers(values: &Values) -> Vec<bgp::Peer> {
+    bgp::peers(&values.bgp_peers, &mut Vec::new()).0
+}
+
+/// Whether annotations or labels of the Node define BGP peers.
+fn depends_on_node(values: &Values) -> bool {
+    values.bgp_annotations.is_some() || peers(values).iter().any(|peer| !peer.node_selector.is_empty())
 }
 
 /// Takes out what rights for all objects of the resource include, here or in `wider`.
@@ -165,13 +175,58 @@ fn subjects(own: &str, named: Option<&str>) -> Vec<Value> {
     std::iter::once(account).chain(named.map(group)).collect()
 }
 
+/// What the roles of `--role` and `--rolebinding` lack.
+pub(super) fn left_out(values: &Values, role: bool, role_binding: bool) -> Vec<String> {
+    let flag = match (role, role_binding) {
+        (true, _) => "--role",
+        (false, true) => "--rolebinding",
+        (false, false) => return Vec::new(),
+    };
+    // Without a mode the role suffices for each of them.
+    let services = values.services || !values.control_plane;
+    let wide = Grants::of(values).wide;
+    let cluster = wide.iter().filter(|((resource, _), _)| CLUSTER_WIDE.contains(resource));
+    let lacking: Vec<String> = cluster
+        .map(|(((_, plural), _), verbs)| {
+            format!("{plural} ({})", verbs.iter().copied().collect::<Vec<_>>().join(", "))
+        })
+        .collect();
+    let lacks = |resource, verb| wide.get(&(resource, None)).is_some_and(|verbs| verbs.contains(verb));
+    let consequences = [
+        (
+            services && lacks(NODES, "list"),
+            "addresses of nodes are not refused to Services, which are announced up to ten seconds later",
+        ),
+        (lacks(CIDRS, "list"), "addresses of ServiceCIDRs are not refused to Services"),
+        (lacks(NODES, "patch"), "nodes get no labels"),
+        (depends_on_node(values), "BGP peers that depend on the Node are not used"),
+    ];
+    let consequences = consequences.into_iter().filter(|(applies, _)| *applies).map(|(_, text)| text);
+    let mut notes = Vec::new();
+    if !lacking.is_empty() {
+        notes.push(format!(
+            "flag {flag} leaves out rights for {}, which belong to no namespace: {}; omit the flag for a ClusterRole with them",
+            lacking.join(" and "),
+            consequences.collect::<Vec<_>>().join("; ")
+        ));
+    }
+    if services && values.service_namespace.is_none() {
+        notes.push(format!(
+            "flag {flag} gives rights on Services of namespace {} alone: set svc_namespace to the namespace of the \
+             Services, here and for the agents",
+            namespace(values)
+        ));
+    }
+    notes
+}
+
 /// ServiceAccount, roles and bindings. The rights are those of the ServiceAccount, and of a group if one is given.
 pub(super) fn documents(values: &Values, role: bool, role_binding: bool, group: Option<&str>) -> Vec<Value> {
     let own = namespace(values);
     let mut grants = Grants::of(values).simplified((role || role_binding).then_some(own));
     if role {
         // A Role gives no rights for objects without a namespace.
-        grants.wide.retain(|(resource, _), _| ![NODES, CIDRS].contains(resource));
+        grants.wide.retain(|(resource, _), _| !CLUSTER_WIDE.contains(resource));
     }
     let in_namespace = |name: &str, namespace: &str| json!({ "name": name, "namespace": namespace });
     let account =

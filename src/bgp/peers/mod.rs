@@ -47,7 +47,7 @@ pub struct Host {
     /// Labels of the Node; None until it was read.
     pub labels: Option<BTreeMap<String, String>>,
     pub state: Arc<HostState>,
-    /// Routers found by router advertisements, by interface index.
+    /// Routers found by router advertisements or in the neighbour table, by interface index.
     pub routers: BTreeMap<IfIndex, Ipv6Addr>,
     /// Passwords read from Secrets.
     pub passwords: BTreeMap<SecretName, String>,
@@ -118,12 +118,23 @@ fn config(bgp: &Bgp, peer: &Peer, host: &Host, elected: bool) -> Result<(Config,
     };
     let rule = peer.next_hops.as_ref().unwrap_or(&bgp.next_hops);
     let own = Family::of(address.ip());
-    let next_hops = next_hops(rule, host, source_address, source_interface, own);
-    let missing = rule.mode != NextHopMode::None && next_hops[own.other()].is_none();
+    let mut next_hops = next_hops(rule, host, source_address, source_interface, own);
+    let other = own.other();
+    if rule.mode == NextHopMode::Fixed {
+        next_hops[other] = next_hops[other].or(bgp.next_hops.given[other]);
+    }
+    let missing = rule.mode != NextHopMode::None && next_hops[other].is_none();
     let warning = missing.then(|| {
-        let other = own.other();
+        let source = match rule.mode {
+            NextHopMode::SourceAddress => {
+                format!(", or give the interface of bgp_sourceip an {other} address")
+            }
+            NextHopMode::SourceInterface => format!(", or give bgp_sourceif an {other} address"),
+            NextHopMode::None | NextHopMode::Fixed => String::new(),
+        };
+        let setting = format!("mpbgp_{other}").to_lowercase();
         format!(
-            "peer {name}: no {other} next hop found, so only {own} routes are advertised: check mpbgp_nexthop"
+            "peer {name}: no {other} next hop, so only {own} routes are advertised: set {setting}{source}"
         )
     });
     let families = peer.families.clone().unwrap_or_else(|| {
@@ -186,7 +197,8 @@ fn locate(
     };
     let Some(router) = host.routers.get(&interface.index) else {
         return Err(format!(
-            "peer {peer}: no router advertisement received on interface {name} yet (RFC 4861)"
+            "peer {peer}: no router advertisement received on interface {name} yet (RFC 4861), and the kernel does not \
+             know exactly one link-local neighbour there"
         ));
     };
     Ok((Some(name.clone()), SocketAddrV6::new(*router, peer.port, 0, interface.index.0).into()))
@@ -303,6 +315,26 @@ pub(super) mod tests {
             assert_eq!(config.settings.families, families, "{text}");
             assert_eq!((config.next_hops.v4, config.next_hops.v6), (v4, v6), "{text}");
             assert_eq!(config.settings.extended_next_hop, extended, "{text}");
+        }
+    }
+
+    #[test]
+    fn without_a_next_hop_the_session_has_its_own_family() {
+        let fixed = |v6: Option<&str>| {
+            let given = PerFamily { v4: None, v6: v6.and_then(|text| text.parse().ok()) };
+            NextHops { mode: NextHopMode::Fixed, given }
+        };
+        let resolved = |text: &str, next_hops| resolve(&Bgp { next_hops, ..bgp(text) }, &host(), false);
+        let (peers, problems) = resolved("192.0.2.254:65001", fixed(None));
+        assert_eq!(peers[0].settings.families, [Family::V4]);
+        assert_eq!(
+            problems,
+            ["peer 192.0.2.254:179: no IPv6 next hop, so only IPv4 routes are advertised: set mpbgp_ipv6"]
+        );
+        // The address of all peers serves a peer that has the rule alone.
+        for text in ["192.0.2.254:65001", "192.0.2.254:65001::::mpbgp_nexthop=fixed"] {
+            let (peers, problems) = resolved(text, fixed(Some("fd77::11")));
+            assert_eq!((peers[0].next_hops.v6, problems.len()), ("fd77::11".parse().ok(), 0), "{text}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! BGP settings.
 
+mod hints;
 mod peers;
 mod provider;
 
@@ -12,6 +13,7 @@ pub use super::value::NextHopMode;
 use super::value::address;
 use super::{HostFacts, Problem};
 use crate::model::{Family, PerFamily, Prefix, RouteAttributes};
+pub(super) use hints::asdot;
 use peers::from_values;
 pub use peers::peers;
 pub(super) use peers::{PEER_KEYS, is_json, split_fields, split_peers, to_text};
@@ -37,7 +39,7 @@ pub struct Bfd {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PeerTarget {
     Address(IpAddr),
-    /// The router on this interface, found by router advertisements.
+    /// The router on this interface, found by router advertisements or in the neighbour table.
     Unnumbered(String),
 }
 
@@ -196,9 +198,7 @@ pub(super) fn read(
             .push(raw.unacceptable(PerFamily { v4: Key::MpBgpIpv4, v6: Key::MpBgpIpv6 }[family], allowed));
         NextHops::default()
     });
-    let (mut peers, wrong_peers) = from_values(raw.peers(), notes);
-    let origin = raw.origin(Key::BgpPeers);
-    problems.extend(wrong_peers.into_iter().map(|text| Problem::Combination(format!("{origin}: {text}"))));
+    let mut peers = given_peers(values, problems, notes);
     peers.extend(single(values, problems));
     if peers.is_empty() && !defined_later && problems.len() == valid {
         problems.push(Problem::Combination(
@@ -232,6 +232,18 @@ pub(super) fn read(
         elected: values.leader_election && values.control_plane,
         extras,
     }
+}
+
+/// The valid peers of `bgp_peers`.
+pub(super) fn given_peers(
+    values: &Values,
+    problems: &mut Vec<Problem>,
+    notes: &mut Vec<String>,
+) -> Vec<Peer> {
+    let (peers, wrong) = from_values(values.raw.peers(), notes);
+    let origin = values.raw.origin(Key::BgpPeers);
+    problems.extend(wrong.into_iter().map(|text| Problem::Combination(format!("{origin}: {text}"))));
+    peers
 }
 
 /// The configured identifier, else an IPv4 address: of the configured interface, of the VIP interface, or of any other. None
@@ -283,14 +295,9 @@ fn next_hops(mode: NextHopMode, given: PerFamily<&str>) -> Result<NextHops, (Fam
         }
     };
     let given = PerFamily { v4: read(Family::V4)?, v6: read(Family::V6)? };
-    let none = given == PerFamily::default();
     let mode = match mode {
-        NextHopMode::Fixed if none => {
-            let allowed = "an address: with `fixed`, mpbgp_ipv4 or mpbgp_ipv6 has to be set";
-            return Err((Family::V4, allowed.to_owned()));
-        }
         // A given address without a mode applies as with `fixed`.
-        NextHopMode::None if !none => NextHopMode::Fixed,
+        NextHopMode::None if given != PerFamily::default() => NextHopMode::Fixed,
         mode => mode,
     };
     Ok(NextHops { mode, given })
@@ -347,7 +354,8 @@ fn single(values: &Values, problems: &mut Vec<Problem>) -> Option<Peer> {
         problems.push(values.raw.unacceptable(Key::BgpPeerAs, "an AS number from 1 to 4294967295"));
         return None;
     }
-    let address = values.raw.accept(Key::BgpPeerAddress, "an IP address", problems, address)?;
+    let allowed = "an IP address (without a zone: bgp_sourceif is the interface of a link-local address)";
+    let address = values.raw.accept(Key::BgpPeerAddress, allowed, problems, address)?;
     Some(Peer {
         password: values.bgp_peer_pass.clone(),
         multihop: values.bgp_multihop,
@@ -396,6 +404,17 @@ mod tests {
         // The provider defines the router ID, too.
         let later = with(&["fd00::1"], &[("bgp_provider_url", "https://192.0.2.2/")]).unwrap();
         assert_eq!((later.router_id, later.peers.len()), (None, 0));
+    }
+
+    #[test]
+    fn a_next_hop_may_be_that_of_a_peer_or_missing() {
+        let fixed = ("mpbgp_nexthop", "fixed");
+        let bgp = with(&[V4], &[fixed, ("bgp_peers", "192.0.2.1:65001::::mpbgp_ipv6=[fd77::11]")]).unwrap();
+        let six = bgp.peers[0].next_hops.as_ref().unwrap();
+        assert_eq!((six.mode, six.given.v6), (NextHopMode::Fixed, "fd77::11".parse().ok()));
+        assert_eq!(with(&[V4], &[fixed, PEER]).unwrap().next_hops.mode, NextHopMode::Fixed);
+        let wrong = with(&[V4], &[fixed, PEER, ("mpbgp_ipv4", "fd77::11")]).unwrap_err();
+        assert_eq!(wrong, ["variable mpbgp_ipv4: `fd77::11` is not an IPv4 address"]);
     }
 
     #[test]

@@ -7,9 +7,10 @@ use serde_json::Value;
 
 use super::super::problem::nearest;
 use super::super::value::{Value as _, address, named};
-use super::{Bfd, NextHopMode, NextHops, Peer, PeerTarget, SecretName, next_hops};
+use super::{Bfd, NextHopMode, NextHops, Peer, PeerTarget, SecretName, hints, next_hops};
 use crate::model::go::parse_bool;
 use crate::model::route::{MAX_COMMUNITIES, community, large_community};
+use crate::model::validation::{is_label, is_subdomain};
 use crate::model::{Family, PerFamily, RouteAttributes};
 
 /// Keys of a peer map. The first ones also exist in the string format of the Go program.
@@ -170,6 +171,10 @@ impl Reader<'_> {
         }
         let keys = ["as", "password", "multiHop", "port"];
         for (index, (key, value)) in keys.into_iter().zip(parts.by_ref()).enumerate() {
+            if key == "password" && value.starts_with("mpbgp_") {
+                let hint = hints::of_field(key, value);
+                self.notes.push(format!("field 3 (password) of a BGP peer begins with `mpbgp_`{hint}"));
+            }
             self.set(key, value, index + 1);
         }
         for option in parts.next().unwrap_or_default().split(';').filter(|option| !option.is_empty()) {
@@ -242,7 +247,8 @@ impl Reader<'_> {
         let found = read(value);
         if found.is_none() {
             let shown = scalar(value).unwrap_or_else(|| items(value).join(","));
-            self.problems.push(format!("{place}: `{shown}` is not {allowed}"));
+            let hint = hints::of_field(key, &shown);
+            self.problems.push(format!("{place}: `{shown}` is not {allowed}{hint}"));
         }
         found
     }
@@ -303,8 +309,8 @@ impl Reader<'_> {
                 "the name of a Secret: `namespace/name`",
                 |text| {
                     let (namespace, name) = text.split_once('/')?;
-                    let given = !namespace.is_empty() && !name.is_empty();
-                    given.then(|| SecretName { namespace: namespace.to_owned(), name: name.to_owned() })
+                    let valid = is_label(namespace) && is_subdomain(name);
+                    valid.then(|| SecretName { namespace: namespace.to_owned(), name: name.to_owned() })
                 },
             ),
             multihop: self.boolean("multiHop").unwrap_or(peer.multihop),
@@ -492,6 +498,9 @@ mod tests {
     fn ipv6_next_hops_in_strings_and_all_keys_in_maps() {
         let six = one("192.0.2.1:65000::::mpbgp_nexthop=fixed;mpbgp_ipv6=[fd00::1]");
         assert_eq!(six.next_hops.unwrap().given.v6, Some("fd00::1".parse().unwrap()));
+        // The address may be that of all peers, or missing: then only the family of the session is advertised.
+        let fixed = one("192.0.2.1:65000::::mpbgp_nexthop=fixed").next_hops.unwrap();
+        assert_eq!((fixed.mode, fixed.given), (NextHopMode::Fixed, PerFamily::default()));
         let text = r#"[{"address": "fd00::1", "as": 65001, "holdTime": 3, "passive": true, "ttlSecurityHops": 1,
             "communities": ["65000:1", "no-export"], "largeCommunities": "1:2:3", "localPref": 200, "prepend": 2,
             "families": ["ipv4", "ipv6"], "nodeSelector": {"rack": "a"}, "passwordSecret": "kube-system/bgp"},
