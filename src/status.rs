@@ -183,6 +183,7 @@ impl Status {
         if election.control_plane {
             line("API server", &election.api_server.to_string());
         }
+        election.api_server_warning.iter().for_each(|warning| line("API server", warning));
         if let Some(error) = &election.last_error {
             line("last error", error);
         }

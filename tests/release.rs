@@ -84,5 +84,5 @@ fn it_runs_from_an_empty_root_file_system_and_knows_names() {
     assert!(manifest.contains("kind: Deployment"), "{manifest}");
     std::fs::remove_dir_all(&root).unwrap();
     assert!(log.contains("resolved the name") && log.contains("192.0.2.44"), "{log}");
-    assert!(log.contains("there is no kubeconfig at /etc/kubernetes/admin.conf yet"), "{log}");
+    assert!(log.contains("kubeconfig /etc/kubernetes/admin.conf does not exist"), "{log}");
 }

@@ -57,6 +57,8 @@ struct State {
     stale: bool,
     servers: Vec<Server>,
     prefer_peers: bool,
+    /// See [`Source::warning`].
+    warning: Option<String>,
 }
 
 struct Server {
@@ -156,6 +158,11 @@ impl Api {
         // Former credentials stay; missing ones are reported by the requests that need them.
         self.load().await.ok()?;
         self.lock().certificate.clone()
+    }
+
+    /// Why a configured server is not used, or not first.
+    pub fn warning(&self) -> Option<String> {
+        self.lock().warning.clone()
     }
 
     /// The addresses of all servers, but for loopback.
@@ -258,11 +265,17 @@ impl Api {
             Err(_) if known => return Ok(()),
             Err(error) => return Err(error),
         };
+        if state.warning != source.warning {
+            source.warning.iter().for_each(|warning| tracing::warn!("{warning}"));
+            state.warning = source.warning;
+        }
         if !known {
             let urls: Vec<&str> = source.endpoints.iter().map(|endpoint| endpoint.url.as_str()).collect();
             let servers = urls.join(", ");
             tracing::info!(credentials = %source.origin, %servers, "found the API servers");
         }
+        let is_current = |endpoint: &Endpoint| !endpoint.given || source.endpoints.contains(endpoint);
+        state.servers.retain(|server| is_current(&server.endpoint));
         for endpoint in source.endpoints {
             if !state.servers.iter().any(|server| server.endpoint == endpoint) {
                 state.servers.push(Server::new(endpoint));

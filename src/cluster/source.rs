@@ -7,12 +7,15 @@ use std::time::Duration;
 use k8s_openapi::ByteString;
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use tokio::time::timeout;
 
 use crate::config::api::ADMIN_CONF;
 use crate::model::Family;
 
 /// A name in every API server certificate made by kubeadm.
 const KUBERNETES: &str = "kubernetes";
+/// Limit for resolving the name of a server: the path to the VIP does not depend on DNS.
+const RESOLVE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What the choice depends on besides the configuration.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +28,8 @@ pub struct Environment {
     pub control_plane: bool,
     /// The VIPs. They are never used to reach an API server.
     pub vips: Vec<IpAddr>,
+    /// The DNS names of VIPs.
+    pub vip_names: Vec<String>,
     /// This host's own addresses, for `cp_detect`.
     pub own: Vec<IpAddr>,
 }
@@ -48,12 +53,14 @@ pub struct Source {
     pub base: Config,
     /// Best first.
     pub endpoints: Vec<Endpoint>,
+    /// A configured server is not used, or not first: why, and what to change.
+    pub warning: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    #[error("there is no kubeconfig{}, and no service account: waiting for one", missing(.0))]
-    Missing(String),
+    #[error("there are no credentials for the API server: {}", missing(.path, .setting))]
+    Missing { path: String, setting: &'static str },
     /// Container runtimes create a directory for a mounted file that does not exist.
     #[error(
         "{0} is a directory, not a kubeconfig: the file did not exist on the host when the container was created; \
@@ -64,16 +71,23 @@ pub enum SourceError {
     Unusable { path: String, why: String },
     #[error("the pod's service account cannot be used: {0}")]
     ServiceAccount(String),
-    #[error("kubernetes_addr: `{0}` is not an address or a URL")]
-    Address(String),
+    #[error("{setting}: `{text}` is not an address or a URL")]
+    Address { setting: &'static str, text: String },
     #[error("cannot create a client for {url}: {why}")]
     Client { url: String, why: String },
     #[error("no API server is known yet")]
     NoServer,
 }
 
-fn missing(path: &str) -> String {
-    if path.is_empty() { String::new() } else { format!(" at {path} yet (k8s_config_file)") }
+fn missing(path: &str, setting: &str) -> String {
+    let (what, remedy) = match path {
+        "" => ("no kubeconfig is given".to_owned(), format!("set {setting}")),
+        path => (
+            format!("kubeconfig {path} does not exist"),
+            format!("create the file, or set {setting} to another one"),
+        ),
+    };
+    format!("{what}, and this process has no service account: {remedy}")
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +124,10 @@ impl Source {
         match choose(&settings.kubeconfig, environment, exists) {
             Some(Choice::File { path, rewrite }) => from_file(path, rewrite, settings, environment).await,
             Some(Choice::InCluster) => in_cluster(settings, environment),
-            None => Err(SourceError::Missing(settings.kubeconfig.clone())),
+            None => {
+                let (path, setting) = (settings.kubeconfig.clone(), settings.names.kubeconfig);
+                Err(SourceError::Missing { path, setting })
+            }
         }
     }
 }
@@ -129,28 +146,101 @@ async fn from_file(
     let base = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .map_err(|error| unusable(error.to_string()))?;
-    let host = base.cluster_url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-    let through_vip = host.parse().is_ok_and(|address: IpAddr| environment.vips.contains(&address));
-    let endpoints = match &settings.address {
-        Some(address) => vec![configured(address, settings.port)?],
-        None if rewrite || (through_vip && environment.control_plane) => local(settings, environment),
+    let own = || local(settings, environment);
+    let (endpoints, warning) = match &settings.address {
+        Some(address) => {
+            let server = configured(address, settings)?;
+            beside_vip(server, settings.names.address, environment, own).await
+        }
+        None if rewrite => (own(), None),
         None => {
-            let tls_name = base.tls_server_name.clone();
-            vec![Endpoint::given(&base.cluster_url.to_string(), tls_name, is_own(&host, environment))]
+            let url = base.cluster_url.to_string();
+            let server = Endpoint::given(&url, base.tls_server_name.clone(), false);
+            let server = Endpoint { local: is_own(&server.host(), environment), ..server };
+            beside_vip(server, &path, environment, own).await
         }
     };
-    Ok(Source { origin: path, base, endpoints })
+    Ok(Source { origin: path, base, endpoints, warning })
+}
+
+/// How requests to a server depend on the VIPs of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Route {
+    /// Not at all.
+    Apart,
+    /// They are sent to a VIP, which needs this process.
+    Through,
+    /// The server has a name that could not be resolved.
+    Unknown,
+}
+
+impl Route {
+    /// The route to a host that has these addresses; none while it could not be resolved.
+    fn to(host: &str, addresses: Option<&[IpAddr]>, environment: &Environment) -> Self {
+        let is_vip = |address: &IpAddr| environment.vips.contains(address);
+        let name = host.trim_end_matches('.');
+        let named =
+            environment.vip_names.iter().any(|vip| vip.trim_end_matches('.').eq_ignore_ascii_case(name));
+        match addresses {
+            _ if !environment.control_plane => Self::Apart,
+            _ if named => Self::Through,
+            Some(addresses) if addresses.iter().any(is_vip) => Self::Through,
+            Some(_) => Self::Apart,
+            None => Self::Unknown,
+        }
+    }
+}
+
+/// The servers for a configured one, which may be the VIP that this process has to bring up first: then those of this host
+/// replace it. If that is unknown, they precede it.
+async fn beside_vip(
+    server: Endpoint,
+    setting: &str,
+    environment: &Environment,
+    own: impl FnOnce() -> Vec<Endpoint>,
+) -> (Vec<Endpoint>, Option<String>) {
+    let host = server.host();
+    let addresses = match host.parse() {
+        Ok(address) => Some(vec![address]),
+        Err(_) if environment.control_plane => resolve(&host).await,
+        Err(_) => None,
+    };
+    let route = Route::to(&host, addresses.as_deref(), environment);
+    let remedy = format!("set the server in {setting} to this node's own API server");
+    match route {
+        Route::Apart => (vec![server], None),
+        Route::Through => {
+            let warning = format!(
+                "{}, the server in {setting}, is the VIP, which needs an API server to come up: the one on this host is used \
+                 instead; {remedy}",
+                server.url
+            );
+            (own(), Some(warning))
+        }
+        Route::Unknown => {
+            let warning = format!(
+                "{host}, the server in {setting}, is a name that does not resolve, and may be that of the VIP: the API server \
+                 on this host is used first; {remedy}"
+            );
+            (own().into_iter().chain([Endpoint { local: false, ..server }]).collect(), Some(warning))
+        }
+    }
+}
+
+async fn resolve(host: &str) -> Option<Vec<IpAddr>> {
+    let lookup = timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((host, 0))).await.ok()?.ok()?;
+    Some(lookup.map(|address| address.ip()).collect())
 }
 
 fn in_cluster(settings: &crate::config::Api, environment: &Environment) -> Result<Source, SourceError> {
     let base = Config::incluster_env().map_err(|error| SourceError::ServiceAccount(error.to_string()))?;
     let mut endpoints = match &settings.address {
-        Some(address) => vec![configured(address, settings.port)?],
+        Some(address) => vec![configured(address, settings)?],
         None if environment.control_plane => local(settings, environment),
         None => Vec::new(),
     };
     endpoints.push(Endpoint::given(&base.cluster_url.to_string(), None, false));
-    Ok(Source { origin: "the pod's service account".into(), base, endpoints })
+    Ok(Source { origin: "the pod's service account".into(), base, endpoints, warning: None })
 }
 
 /// The server on this host: the address of `kubernetes` in /etc/hosts (the static pod's host alias), else loopback.
@@ -183,15 +273,17 @@ fn addresses_in_hosts(text: &str, name: &str) -> Vec<IpAddr> {
 }
 
 /// A server configured as `host`, `host:port` or URL.
-fn configured(text: &str, port: u16) -> Result<Endpoint, SourceError> {
+fn configured(text: &str, settings: &crate::config::Api) -> Result<Endpoint, SourceError> {
+    let port = settings.port;
+    let wrong = || SourceError::Address { setting: settings.names.address, text: text.to_owned() };
     let url = match (text.contains("://"), text.parse::<IpAddr>()) {
         (true, _) => text.to_owned(),
         (false, Ok(address)) => url_of(address, port),
         (false, Err(_)) if text.contains(':') => format!("https://{text}"),
         (false, Err(_)) => format!("https://{text}:{port}"),
     };
-    let parsed: http::Uri = url.parse().map_err(|_| SourceError::Address(text.to_owned()))?;
-    parsed.host().ok_or_else(|| SourceError::Address(text.to_owned()))?;
+    let parsed: http::Uri = url.parse().map_err(|_| wrong())?;
+    parsed.host().ok_or_else(wrong)?;
     Ok(Endpoint::given(&url, None, true))
 }
 
@@ -231,10 +323,16 @@ impl Endpoint {
         Self { url: url.trim_end_matches('/').to_owned(), tls_name, local, given: true }
     }
 
+    /// The URL's host: a name, or an address without brackets.
+    fn host(&self) -> String {
+        let url: Option<http::Uri> = self.url.parse().ok();
+        let host = url.as_ref().and_then(http::Uri::host).unwrap_or_default();
+        host.trim_matches(['[', ']']).to_owned()
+    }
+
     /// The URL's address; none if the URL has a name.
     pub fn address(&self) -> Option<IpAddr> {
-        let url: http::Uri = self.url.parse().ok()?;
-        url.host()?.trim_matches(['[', ']']).parse().ok()
+        self.host().parse().ok()
     }
 
     /// The family of the URL's address; none if the URL has a name.
@@ -348,8 +446,84 @@ mod tests {
             ("https://api.example.com/", "https://api.example.com"),
         ];
         for (text, url) in table {
-            assert_eq!(configured(text, 6443).unwrap().url, url);
+            assert_eq!(configured(text, &settings()).unwrap().url, url);
         }
-        assert!(configured("http://", 6443).is_err());
+        let wrong = configured("http://", &settings()).unwrap_err().to_string();
+        assert_eq!(wrong, "kubernetes_addr: `http://` is not an address or a URL");
+    }
+
+    fn settings() -> crate::config::Api {
+        crate::config::Api {
+            kubeconfig: String::new(),
+            address: None,
+            detect: false,
+            port: 6443,
+            names: crate::config::api::AGENT,
+        }
+    }
+
+    fn environment() -> Environment {
+        Environment {
+            control_plane: true,
+            vips: vec!["192.0.2.50".parse().unwrap()],
+            vip_names: vec!["api.example.com".into()],
+            ..Environment::default()
+        }
+    }
+
+    #[test]
+    fn requests_through_the_vip_are_found_by_address_and_by_name() {
+        use Route::{Apart, Through, Unknown};
+        let table: [(&str, Option<&[&str]>, Route); 7] = [
+            ("192.0.2.50", Some(&["192.0.2.50"]), Through),
+            ("192.0.2.1", Some(&["192.0.2.1"]), Apart),
+            ("API.example.com.", None, Through),
+            ("api.example.com", Some(&["192.0.2.51"]), Through),
+            ("other.example.com", Some(&["192.0.2.9", "192.0.2.50"]), Through),
+            ("other.example.com", Some(&["192.0.2.9"]), Apart),
+            ("other.example.com", None, Unknown),
+        ];
+        for (host, addresses, route) in table {
+            let addresses: Option<Vec<IpAddr>> =
+                addresses.map(|all| all.iter().map(|address| address.parse().unwrap()).collect());
+            assert_eq!(Route::to(host, addresses.as_deref(), &environment()), route, "{host} {addresses:?}");
+            // A process without the VIP does not bring it up.
+            let without = Environment { control_plane: false, ..environment() };
+            assert_eq!(Route::to(host, addresses.as_deref(), &without), Apart, "{host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_servers_of_this_host_replace_the_vip_and_precede_an_unresolved_name() {
+        let own = || vec![Endpoint::given("https://127.0.0.1:6443", None, true)];
+        for (url, urls, warned) in [
+            ("https://192.0.2.50:6443", &["https://127.0.0.1:6443"][..], true),
+            ("https://192.0.2.1:6443", &["https://192.0.2.1:6443"], false),
+            ("https://api.example.com", &["https://127.0.0.1:6443"], true),
+            // Reserved for tests (RFC 6761): it never resolves.
+            ("https://vip.invalid", &["https://127.0.0.1:6443", "https://vip.invalid"], true),
+        ] {
+            let server = Endpoint::given(url, None, true);
+            let (endpoints, warning) = beside_vip(server, "/own.conf", &environment(), own).await;
+            let found: Vec<(&str, bool)> =
+                endpoints.iter().map(|endpoint| (endpoint.url.as_str(), endpoint.local)).collect();
+            let expected: Vec<(&str, bool)> =
+                urls.iter().map(|url| (*url, *url != "https://vip.invalid")).collect();
+            assert_eq!((found, warning.is_some()), (expected, warned), "{url}");
+            assert!(warning.is_none_or(|text| {
+                text.ends_with("set the server in /own.conf to this node's own API server")
+            }));
+        }
+    }
+
+    #[test]
+    fn missing_credentials_name_the_setting_of_the_program() {
+        let text = |path: &str, setting| SourceError::Missing { path: path.to_owned(), setting }.to_string();
+        assert_eq!(
+            text("/k", "k8s_config_file"),
+            "there are no credentials for the API server: kubeconfig /k does not exist, and this process has no service \
+             account: create the file, or set k8s_config_file to another one"
+        );
+        assert!(text("", "--kubeconfig").ends_with("no service account: set --kubeconfig"));
     }
 }

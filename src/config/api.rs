@@ -16,7 +16,18 @@ pub struct Api {
     /// Try this host's own addresses.
     pub detect: bool,
     pub port: u16,
+    pub names: Names,
 }
+
+/// Names of settings, for messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Names {
+    pub kubeconfig: &'static str,
+    pub address: &'static str,
+}
+
+/// Those of kube-vip.
+pub const AGENT: Names = Names { kubeconfig: "k8s_config_file", address: "kubernetes_addr" };
 
 /// How the local API server is checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +54,7 @@ pub(super) fn read(values: &Values) -> Api {
         address: values.kubernetes_addr.clone(),
         detect: values.detect_control_plane,
         port: values.port,
+        names: AGENT,
     }
 }
 

@@ -175,6 +175,7 @@ pub(super) fn environment(config: &Config, addresses: &[ActualAddress]) -> Envir
         home: std::env::var_os("HOME").map(Into::into),
         in_cluster: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty()),
         control_plane: !config.targets.is_empty(),
+        vip_names: config.targets.iter().filter_map(VipTarget::name).map(str::to_owned).collect(),
         vips: config.fixed_vips().iter().map(|vip| vip.address).collect(),
         own: addresses.iter().map(|address| address.vip.address).collect(),
     }

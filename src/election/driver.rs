@@ -183,7 +183,7 @@ impl Driver {
             Output::Holders(holders) => drop(watch_ext::set(&self.channels.holders, holders)),
             Output::Health(health) => {
                 self.api.prefer_peers(self.elections.api_server_health() == Health::Failing);
-                self.observer.health(health);
+                self.observer.health(health, self.api.warning());
             }
         }
     }

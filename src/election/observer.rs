@@ -9,7 +9,8 @@ pub trait Observer: Send + Sync {
     fn election(&self, seen: &ObservedLease, role: &Role, now: BootTime);
     /// The role is another variant than before.
     fn role_changed(&self, before: &Role, after: &Role, seen: &ObservedLease, now: BootTime);
-    fn health(&self, _health: Health) {}
+    /// The health of the local API server, and what is wrong with the configured server.
+    fn health(&self, _health: Health, _server_warning: Option<String>) {}
     /// No API server can be used yet.
     fn no_access(&self, why: &str);
     fn call_failed(&self, failed: FailedCall<'_>);

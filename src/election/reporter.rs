@@ -156,8 +156,10 @@ impl Observer for Reporter {
         }
     }
 
-    fn health(&self, health: Health) {
-        self.status.send_modify(|status| status.api_server = health);
+    fn health(&self, health: Health, server_warning: Option<String>) {
+        self.status.send_modify(|status| {
+            (status.api_server, status.api_server_warning) = (health, server_warning);
+        });
     }
 
     fn no_access(&self, why: &str) {

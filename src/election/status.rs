@@ -74,6 +74,9 @@ pub struct ElectionStatus {
     pub claim_remaining_seconds: Option<f64>,
     /// Health of the API server on this host.
     pub api_server: Health,
+    /// Why a configured server is not used, or not first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_server_warning: Option<String>,
     /// The last request for the Lease failed: why.
     pub last_error: Option<String>,
     #[serde(skip)]

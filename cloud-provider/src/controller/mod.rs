@@ -20,6 +20,7 @@ use std::time::Duration;
 use kube_vip::cluster::write::{Subresource, Writer};
 use kube_vip::cluster::{Api, Environment};
 use kube_vip::config::Election;
+use kube_vip::config::api::Names;
 use kube_vip::election::channels::channels;
 use kube_vip::election::driver as election_driver;
 use kube_vip::election::elections::Config;
@@ -100,6 +101,7 @@ pub fn api(options: &Options) -> Arc<Api> {
         address: options.server.clone(),
         detect: false,
         port: 6443,
+        names: Names { kubeconfig: "--kubeconfig", address: "--master" },
     };
     let environment = Environment {
         home: std::env::var_os("HOME").map(Into::into),
