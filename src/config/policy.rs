@@ -34,6 +34,8 @@ pub struct Policy {
     pub max_addresses: usize,
     /// Most DHCP leases of the Services of a namespace.
     pub max_leases: usize,
+    /// Services with `externalTrafficPolicy: Cluster` are announced although they have no ready endpoints.
+    pub without_endpoints: bool,
 }
 
 impl Default for Policy {
@@ -51,6 +53,7 @@ impl Default for Policy {
             api_ports: BTreeSet::new(),
             max_addresses: usize::MAX,
             max_leases: usize::MAX,
+            without_endpoints: false,
         }
     }
 }
@@ -126,6 +129,7 @@ pub(super) fn read(values: &Values, problems: &mut Vec<Problem>) -> Policy {
         api_ports: [values.port, values.load_balancer_port].into(),
         max_addresses: usize::try_from(values.max_addresses).unwrap_or(usize::MAX),
         max_leases: usize::try_from(values.max_leases).unwrap_or(usize::MAX),
+        without_endpoints: values.without_endpoints,
     }
 }
 

@@ -350,6 +350,9 @@ settings! {
         MaxLeases max_leases: u32 as Kind::Int(0, 1_000_000), default "64",
             flags ["servicesMaxLeases"], env ["svc_max_leases"], file ["servicesMaxLeases"],
             "Most DHCP leases of the Services of a namespace.";
+        WithoutEndpoints without_endpoints: bool as Kind::Bool, default "false",
+            flags ["servicesAllowWithoutEndpoints"], env ["svc_allow_without_endpoints"], file ["servicesAllowWithoutEndpoints"],
+            "Announce Services with `externalTrafficPolicy: Cluster` although they have no ready endpoints, for clusters that create EndpointSlices only after a Service has its address; the annotation `kube-vip.io/allow-reconcile-without-endpoints` decides for one Service.";
         DebounceTime debounce_time: Duration as Kind::Duration, default "0s",
             flags ["debounceTime"], env ["debounce_time"], file ["debounceTime"],
             "Accepted for compatibility, without effect: changes of Services are collected while a plan is computed.";

@@ -106,9 +106,12 @@ pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
 }
 
 /// Whether the agents write the hardware address themselves to the Service with this UID: it is derived, or of the range from
-/// which the Go program chooses.
-pub fn is_generated(address: [u8; 6], uid: &str) -> bool {
-    matches!(address, [0, 0, 0x6c, ..]) || address == Identity::mac_of(uid)
+/// which the Go program chooses. Any other one may be another host's, whose lease the Service would get and end. What is no
+/// hardware address is not used.
+pub fn is_generated(text: &str, uid: &str) -> bool {
+    let generated =
+        |address: [u8; 6]| matches!(address, [0, 0, 0x6c, ..]) || address == Identity::mac_of(uid);
+    parse_mac(text).is_none_or(generated)
 }
 
 #[cfg(test)]

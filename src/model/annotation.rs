@@ -56,7 +56,7 @@ annotations! {
     FORCE_ELECTION = "kube-vip.io/forcePerServiceElection", "user; read by kube-vip",
         "`\"true\"`: an election of its own, with `per_service_election_on_demand`.";
     WITHOUT_ENDPOINTS = "kube-vip.io/allow-reconcile-without-endpoints", "user; read by kube-vip",
-        "`\"true\"`: announce the Service although it has no ready endpoints, with `externalTrafficPolicy: Cluster`.";
+        "`\"true\"`: announce the Service although it has no ready endpoints, with `externalTrafficPolicy: Cluster`; `\"false\"`: not even with `svc_allow_without_endpoints`.";
     VIP_HOST = "kube-vip.io/vipHost", "kube-vip",
         "The node that announces the Service; where every node does, the one that wrote the status.";
     BGP_COMMUNITIES = "kube-vip.io/bgp-communities", "user; read by kube-vip",

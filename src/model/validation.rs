@@ -30,6 +30,14 @@ pub fn is_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(label) && !last.bytes().all(|byte| byte.is_ascii_digit())
 }
 
+/// Words that users write for an address from a DHCP server.
+pub const DHCP_WORDS: [&str; 2] = ["auto", "dhcp"];
+
+/// Whether a text stands for an address from a DHCP server, in place of a DNS name. Neither program takes it for one.
+pub fn is_dhcp_word(text: &str) -> bool {
+    DHCP_WORDS.iter().any(|word| word.eq_ignore_ascii_case(text))
+}
+
 /// Whether the API server accepts a text as the name of most objects (RFC 1123 subdomain).
 pub fn is_subdomain(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label_of_any_length)

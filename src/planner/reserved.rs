@@ -8,7 +8,7 @@ use super::policy::limits::Limit;
 use crate::model::annotation::{LOAD_BALANCER_IPS, SHARING_KEY};
 use crate::model::node::NodeView;
 use crate::model::text::quoted;
-use crate::model::validation::unusable;
+use crate::model::validation::{is_dhcp_word, unusable};
 use crate::model::{HostUse, Prefix};
 
 /// Addresses of the cluster itself, and of the network that it needs.
@@ -109,6 +109,9 @@ impl Refusal {
                  svc_share_addresses"
             ),
             Self::Infrastructure(_) => "remove the annotation, or ask the administrator".to_owned(),
+            Self::Malformed(text) if is_dhcp_word(text) => {
+                format!("write 0.0.0.0 in {LOAD_BALANCER_IPS} for an IPv4 address from a DHCP server, and :: for IPv6")
+            }
             Self::Malformed(_) => format!("correct the annotation {LOAD_BALANCER_IPS}"),
         }
     }

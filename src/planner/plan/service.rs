@@ -18,7 +18,7 @@ use crate::model::annotation::{LEASE_NAME, NOT_YET, SERVICE_VLAN, WITHOUT_ENDPOI
 use crate::model::interface::vlan_of;
 use crate::model::service::TrafficPolicy;
 use crate::model::text::quoted;
-use crate::model::validation::is_name;
+use crate::model::validation::{is_dhcp_word, is_name};
 use crate::model::{Family, ServiceKey, ServiceView};
 
 /// What the plan of a Service depends on, beside the Service.
@@ -41,8 +41,10 @@ impl Surroundings<'_> {
             Some(Issue::Reported { address: *address, node })
         });
         service.issues.extend(reported);
-        let forced =
-            view.annotation(WITHOUT_ENDPOINTS).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let forced = match view.annotation(WITHOUT_ENDPOINTS) {
+            Some(value) => value.eq_ignore_ascii_case("true"),
+            None => context.policy.without_endpoints,
+        };
         match view.traffic_policy {
             // Its endpoints are deleted with it; it keeps its address until its port mappings are closed.
             _ if service.terminating => (service.has_endpoints, service.servable_here) = (true, true),
@@ -117,7 +119,7 @@ impl Surroundings<'_> {
                 // The address for the name is leased.
                 Wanted::Name(_) if service.dhcp.is_some() => continue,
                 Wanted::Ip(address) => vec![address],
-                Wanted::Name(name) if !is_name(&name) => {
+                Wanted::Name(name) if !is_name(&name) || is_dhcp_word(&name) => {
                     service.refuse(Refusal::Malformed(name));
                     continue;
                 }

@@ -7,7 +7,7 @@ use crate::dhcp::identity::Identity;
 use crate::dhcp::spec::ClientStatus;
 use crate::mdns::records::requested_name;
 use crate::model::annotation::{
-    FORWARD_UPNP, IGNORE, LEASE_NAME, LOAD_BALANCER_IPS, SERVICE_ANNOTATIONS, VIP_HOST,
+    FORWARD_UPNP, IGNORE, LEASE_NAME, LOAD_BALANCER_IPS, SERVICE_ANNOTATIONS, VIP_HOST, WITHOUT_ENDPOINTS,
 };
 use crate::model::node::NodeView;
 use crate::model::service::{Ingress, TrafficPolicy};
@@ -361,5 +361,54 @@ fn the_lease_that_is_named_after_a_service_goes_with_it() {
         // A Lease that is created for a deleted Service is deleted at once.
         state.terminating.insert(key(name));
         assert_eq!(owner(&state), None);
+    }
+}
+
+#[test]
+fn a_word_for_dhcp_is_no_dns_name_and_the_event_names_the_placeholder() {
+    for (text, word) in [("dhcp", true), ("Auto", true), ("192.0.2.65,DHCP", true), ("auto.example", false)] {
+        let plan = plan(&PlanContext::example(), &state(vec![("web", view(text, &[]))]));
+        let service = &plan.services[&key("web")];
+        let remedies: Vec<String> = service.refusals().map(Refusal::remedy).collect();
+        assert_eq!((remedies.len(), plan.names.len()), (usize::from(word), usize::from(!word)), "{text}");
+        assert!(
+            remedies.iter().all(|remedy| remedy.contains("write 0.0.0.0 in kube-vip.io/loadbalancerIPs"))
+        );
+    }
+}
+
+/// Where EndpointSlices are created only for Services with an address.
+#[test]
+fn a_setting_announces_services_without_endpoints_and_their_leased_addresses() {
+    let context = PlanContext::example();
+    let policy = Policy { without_endpoints: true, ..context.policy.clone() };
+    let permitting = PlanContext { policy, ..context.clone() };
+    let asked = |value: &'static str| [(WITHOUT_ENDPOINTS, value)];
+    for (context, annotations, traffic_policy, announced) in [
+        (&context, &[][..], TrafficPolicy::Cluster, false),
+        (&context, &asked("True"), TrafficPolicy::Cluster, true),
+        (&permitting, &[], TrafficPolicy::Cluster, true),
+        (&permitting, &asked("false"), TrafficPolicy::Cluster, false),
+        (&permitting, &[], TrafficPolicy::Local, false),
+    ] {
+        for address in [ADDRESS, "0.0.0.0"] {
+            let view = ServiceView { uid: "u".into(), traffic_policy, ..view(address, annotations) };
+            let mut state = ClusterState { listed: true, ..ClusterState::default() };
+            let leased = ClientStatus {
+                address: ADDRESS.parse().ok(),
+                saved: None,
+                state: ClientState::Bound,
+                probed: true,
+                last_error: None,
+            };
+            state.leases.insert(leases::key(&view, Family::V4), leased);
+            state.apply(key("web"), view);
+            let plan = plan(context, &state);
+            let specs = plan.groups.values().flat_map(|group| &group.addresses);
+            let planned: Vec<IpAddr> = specs.map(|spec| spec.address).collect();
+            let expected: Vec<IpAddr> = announced.then(|| ADDRESS.parse().unwrap()).into_iter().collect();
+            assert_eq!(planned, expected, "{address} {annotations:?} {traffic_policy:?}");
+            assert_eq!(plan.services[&key("web")].servable_here, announced);
+        }
     }
 }

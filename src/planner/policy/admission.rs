@@ -14,6 +14,7 @@ use crate::model::annotation::{
     FORCE_ELECTION, FORWARD_UPNP, HOSTNAME, IGNORE, LOAD_BALANCER_IPS, MDNS, REQUESTED_IP, RP_FILTER,
     SERVICE_ANNOTATIONS, UPNP_EXTERNAL_PORT, UPNP_LEASE_DURATION, WITHOUT_ENDPOINTS,
 };
+use crate::model::validation::DHCP_WORDS;
 
 /// Groups that may write every annotation: administrators, static pods with admin.conf, and the service accounts of both
 /// programs.
@@ -141,6 +142,7 @@ fn is_name(text: &str) -> String {
 /// What the program reports as [`Issue::Annotation`](crate::planner::plan::Issue::Annotation), or reads as `false` silently.
 fn rules() -> Vec<Rule> {
     let (name, boolean) = (is_name("item"), "\"true\" or \"false\"");
+    let dhcp = list(DHCP_WORDS);
     let duration = "([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h)";
     let port =
         "part.trim().matches('^[+]?[0-9]{1,5}$') && int(part.trim()) >= 1 && int(part.trim()) <= 65535";
@@ -150,10 +152,11 @@ fn rules() -> Vec<Rule> {
             LOAD_BALANCER_IPS,
             &format!(
                 "items.size() <= {MAX_ADDRESSES} && items.filter(item, !isIP(item)).size() <= {MAX_NAMES} &&\n      \
-                 items.all(item, isIP(item) || {name})"
+                 items.all(item, isIP(item) || ({name} && !(item.lowerAscii() in {dhcp})))"
             ),
             format!(
-                "IP addresses and DNS names, separated by commas: at most {MAX_ADDRESSES}, {MAX_NAMES} of them names"
+                "IP addresses (0.0.0.0 and :: for DHCP) and DNS names, separated by commas: at most {MAX_ADDRESSES}, \
+                 {MAX_NAMES} of them names"
             ),
         ),
         items(

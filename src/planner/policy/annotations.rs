@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::Policy;
-use crate::dhcp::identity::{is_generated, parse_mac};
+use crate::dhcp::identity::is_generated;
 use crate::model::annotation::{
     HARDWARE_ADDRESS, LEASE_NAME, MACVLAN_NAME, RP_FILTER, SERVICE_INTERFACE, SERVICE_VLAN,
 };
@@ -64,11 +64,7 @@ fn refused(
         }
         SERVICE_VLAN => (policy.vlans.contains(value), "svc_vlans"),
         MACVLAN_NAME | RP_FILTER => (policy.macvlan, "svc_macvlan"),
-        HARDWARE_ADDRESS => {
-            // Another host's address would get that host's lease, and end it.
-            let generated = parse_mac(value).is_none_or(|address| is_generated(address, &view.uid));
-            (generated || policy.hardware_addresses, "svc_hwaddr")
-        }
+        HARDWARE_ADDRESS => (is_generated(value, &view.uid) || policy.hardware_addresses, "svc_hwaddr"),
         _ => (may_name(policy, key, value), "svc_lease_names"),
     };
     (!permitted).then_some(setting)
