@@ -13,6 +13,7 @@ use super::packet::{ALL_NODES, multicast_hardware};
 use super::router::{self, ALL_ROUTERS, RouterMessage};
 use crate::model::{BootTime, IfIndex, Interface, LogOnChange};
 use crate::net::clock;
+use crate::net::netlink::link_local_neighbours;
 use crate::net::packet_socket::{Filter, Membership, PacketSocket};
 
 /// Interval of advertisements once the router is known. After this long without one of the router it is solicited.
@@ -21,6 +22,8 @@ const ADVERTISE_INTERVAL: Duration = Duration::from_secs(10);
 const SOLICIT_INTERVAL: Duration = Duration::from_secs(1);
 /// Silence of the router, solicited several times, after which another one may replace it.
 const SILENCE: Duration = Duration::from_secs(30);
+/// Time without an advertisement after which the neighbour table is read, once per interval of solicitations.
+const ADVERTISE_WAIT: Duration = Duration::from_secs(4);
 /// Time until a failed interface is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -49,10 +52,25 @@ impl KnownRouter {
         true
     }
 
+    /// Whether none has advertised itself for so long that a router without advertisements counts.
+    fn is_missing(&self, now: BootTime, began: BootTime) -> bool {
+        match self.0 {
+            None => now.since(began) >= ADVERTISE_WAIT,
+            Some((_, heard)) => now.since(heard) >= SILENCE,
+        }
+    }
+
     /// Whether it has to be solicited.
     fn is_silent(&self, now: BootTime) -> bool {
         self.0.is_none_or(|(_, heard)| now.since(heard) >= ADVERTISE_INTERVAL)
     }
+}
+
+/// The router of an interface whose only neighbour it is, as the Go program finds it.
+fn only_neighbour(neighbours: &[(IfIndex, Ipv6Addr)], interface: IfIndex) -> Option<Ipv6Addr> {
+    let mut here = neighbours.iter().filter(|(of, _)| *of == interface).map(|(_, address)| *address);
+    let first = here.next()?;
+    here.all(|other| other == first).then_some(first)
 }
 
 /// Runs until one of the channels is closed.
@@ -103,6 +121,7 @@ async fn listen(
         socket.send(&bytes, &multicast_hardware(ALL_NODES))
     };
     let mut buffer = [0; 1500];
+    let began = clock::now();
     let mut known = KnownRouter(routers.borrow().get(&interface.index).map(|router| (*router, clock::now())));
     loop {
         let silent = known.is_silent(clock::now());
@@ -110,6 +129,12 @@ async fn listen(
         if silent {
             let bytes = router::solicitation(*own, &hardware);
             socket.send(&bytes, &multicast_hardware(ALL_ROUTERS))?;
+        }
+        if known.is_missing(clock::now(), began) {
+            let neighbours = link_local_neighbours().await.map_err(io::Error::other)?;
+            if let Some(router) = only_neighbour(&neighbours, interface.index) {
+                routers.send_if_modified(|routers| routers.insert(interface.index, router) != Some(router));
+            }
         }
         let pause = tokio::time::sleep(if silent { SOLICIT_INTERVAL } else { ADVERTISE_INTERVAL });
         tokio::pin!(pause);
@@ -159,5 +184,29 @@ mod tests {
         assert!(!known.handle_advertisement(at(129), router(2)));
         assert!(known.handle_advertisement(at(130), router(2)));
         assert!(!known.handle_advertisement(at(131), router(1)));
+    }
+
+    #[test]
+    fn the_neighbour_table_counts_when_no_router_advertises_itself() {
+        let mut known = KnownRouter::default();
+        assert!(!known.is_missing(at(13), at(10)) && known.is_missing(at(14), at(10)));
+        assert!(known.handle_advertisement(at(14), router(1)));
+        assert!(!known.is_missing(at(43), at(10)) && known.is_missing(at(44), at(10)));
+    }
+
+    #[test]
+    fn a_neighbour_is_the_router_if_there_is_no_other() {
+        let table: [(&[(u32, u16)], Option<u16>); 5] = [
+            (&[], None),
+            (&[(2, 1)], Some(1)),
+            (&[(2, 1), (3, 9)], Some(1)),
+            (&[(2, 1), (2, 9)], None),
+            (&[(3, 9)], None),
+        ];
+        for (neighbours, expected) in table {
+            let neighbours: Vec<_> =
+                neighbours.iter().map(|(interface, last)| (IfIndex(*interface), router(*last))).collect();
+            assert_eq!(only_neighbour(&neighbours, IfIndex(2)), expected.map(router), "{neighbours:?}");
+        }
     }
 }

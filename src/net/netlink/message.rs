@@ -9,6 +9,9 @@ use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo,
 };
 use rtnetlink::packet_route::link::{AfSpecInet, AfSpecUnspec, LinkAttribute, LinkFlags, LinkMessage, State};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteRealm, RouteScope, RouteType, RouteVia,
 };
@@ -147,6 +150,17 @@ pub(super) fn output(route: &RouteMessage) -> Option<IfIndex> {
     })
 }
 
+/// None for other neighbours, and for those that do not answer.
+pub(super) fn link_local_neighbour(message: &NeighbourMessage) -> Option<(IfIndex, Ipv6Addr)> {
+    use NeighbourState::{Delay, Permanent, Probe, Reachable, Stale};
+    let known = matches!(message.header.state, Reachable | Stale | Delay | Probe | Permanent);
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => Some(*address),
+        _ => None,
+    })?;
+    (known && address.is_unicast_link_local()).then_some((IfIndex(message.header.ifindex), address))
+}
+
 pub(super) fn interface(message: LinkMessage) -> Interface {
     let mut interface = Interface {
         index: IfIndex(message.header.index),
@@ -213,4 +227,29 @@ pub(super) fn address(tags: Tags, message: AddressMessage) -> Option<ActualAddre
         valid_for: (valid != FOREVER).then(|| Duration::from_secs(valid.into())),
         dad_failed: flags.contains(AddressFlags::Dadfailed),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_are_link_local_ones_that_answer() {
+        use NeighbourState::{Failed, Incomplete, Noarp, Reachable, Stale};
+        for (address, state, found) in [
+            ("fe80::1", Reachable, true),
+            ("fe80::1", Stale, true),
+            ("fe80::1", Failed, false),
+            ("fe80::1", Incomplete, false),
+            ("ff02::1", Noarp, false),
+            ("fd00::1", Reachable, false),
+        ] {
+            let address: Ipv6Addr = address.parse().unwrap();
+            let mut message = NeighbourMessage::default();
+            message.header.ifindex = 7;
+            message.header.state = state;
+            message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)));
+            assert_eq!(link_local_neighbour(&message), found.then_some((IfIndex(7), address)), "{address}");
+        }
+    }
 }

@@ -12,8 +12,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::{StreamExt, TryStreamExt};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
-use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::route::{RouteHeader, RouteMessage};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::SocketAddr;
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use tokio::sync::watch;
@@ -250,6 +250,16 @@ impl Netlink {
         let routes = routes.try_filter(|route| std::future::ready(is_default(route)));
         routes.try_collect().await.map_err(failed("list routes"))
     }
+}
+
+/// The IPv6 neighbours on all interfaces with link-local addresses that the kernel can send to: its neighbour table.
+pub async fn link_local_neighbours() -> Result<Vec<(IfIndex, Ipv6Addr)>, NetlinkError> {
+    let (connection, handle, _) = rtnetlink::new_connection()?;
+    // Ends with the handle.
+    tokio::spawn(connection);
+    let messages = handle.neighbours().get().set_address_family(AddressFamily::Inet6).execute();
+    let neighbours = messages.try_filter_map(|it| std::future::ready(Ok(message::link_local_neighbour(&it))));
+    neighbours.try_collect().await.map_err(failed("list neighbours"))
 }
 
 /// The tags as this kernel stores them.
