@@ -56,14 +56,26 @@ pub struct Options {
     pub log_format: LogFormat,
     /// The interface of the DHCP clients; None: the announcing nodes run them.
     pub dhcp_interface: Option<String>,
+    /// Services may choose any hardware address for DHCP.
+    pub any_hardware_address: bool,
     /// Port mappings that Services request are delegated to the announcing node.
     pub upnp: bool,
+}
+
+/// What was given, for a manifest that repeats it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Given {
+    /// Flags with an effect, without dashes, and their values.
+    pub flags: Vec<(String, String)>,
+    /// Environment variables.
+    pub variables: Vec<(&'static str, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cli {
     pub command: Command,
     pub options: Options,
+    pub given: Given,
     /// To be logged.
     pub warnings: Vec<String>,
 }
@@ -177,8 +189,9 @@ fn switch(name: &'static str, help: &'static str) -> Arg {
     value(name, help).num_args(0..=1).require_equals(true).default_missing_value("true")
 }
 
-fn clap() -> Clap {
-    let flags = [
+/// The flags with an effect.
+fn flags() -> Vec<Arg> {
+    vec![
         value("kubeconfig", "Path of the kubeconfig. Default: the pod's service account."),
         switch("OutSideCluster", "Use $HOME/.kube/config.").default_value("false"),
         value("master", "URL of the API server. Default: the one in the kubeconfig."),
@@ -202,19 +215,28 @@ fn clap() -> Clap {
              that announces the Service runs the client.",
         ),
         switch(
+            "dhcp-hardware-addresses",
+            "With --dhcp-interface, Services may choose any hardware address by the annotation kube-vip.io/hwaddr, not only \
+             those that the programs generate.",
+        )
+        .default_value("false"),
+        switch(
             "upnp",
             "Enable UPnP port mappings for Services with the annotation kube-vip.io/forwardUPNP; the node that \
              announces the Service requests them from the gateway.",
         )
         .default_value("false"),
-    ];
+    ]
+}
+
+fn clap() -> Clap {
     let ignored = SWITCHES.iter().map(|name| switch(name, "No effect.").hide(true));
     let ignored = ignored.chain(VALUES.iter().map(|name| value(name, "No effect.").hide(true)));
     let sub = |name: &'static str, about: &'static str| Clap::new(name).about(about);
     Clap::new("kube-vip-cloud-provider")
         .about("Allocates addresses to Services of type LoadBalancer, from pools in a ConfigMap")
         .disable_help_subcommand(true)
-        .args(flags)
+        .args(flags())
         .args(ignored)
         .subcommand(
             sub("pools", "Print the pools, their usage, and the Services that wait for an address").arg(
@@ -281,7 +303,21 @@ pub fn parse(
     let ignored = SWITCHES.iter().chain(VALUES);
     let ignored = ignored.filter(|name| inner.value_source(name) == Some(ValueSource::CommandLine));
     let warnings = ignored.map(|name| format!("flag --{name} has no effect: remove it")).collect();
-    Ok(Cli { command, options, warnings })
+    Ok(Cli { command, options, given: given(inner, env), warnings })
+}
+
+fn given(matches: &ArgMatches, env: &BTreeMap<String, String>) -> Given {
+    let flag = |flag: Arg| {
+        let name = flag.get_id().as_str();
+        let given = matches.value_source(name) == Some(ValueSource::CommandLine);
+        given.then(|| (name.to_owned(), matches.get_one::<String>(name).cloned().unwrap_or_default()))
+    };
+    let variable = |name| Some((name, env.get(name)?.trim().to_owned()));
+    let variables = [NAMESPACE, CONFIG_MAP, CLASS_SWITCH, CLASS_NAME].into_iter().filter_map(variable);
+    Given {
+        flags: flags().into_iter().filter_map(flag).collect(),
+        variables: variables.filter(|(_, value)| !value.is_empty()).collect(),
+    }
 }
 
 struct Reader<'a> {
@@ -355,6 +391,7 @@ impl Reader<'_> {
             log_level: if self.number("v", 0, 10) >= 2 { -4 } else { 0 },
             log_format: log_format.unwrap_or(LogFormat::Text),
             dhcp_interface: Some(self.text("dhcp-interface")).filter(|interface| !interface.is_empty()),
+            any_hardware_address: self.bool("dhcp-hardware-addresses"),
             upnp: self.bool("upnp"),
         }
     }

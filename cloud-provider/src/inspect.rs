@@ -209,7 +209,7 @@ async fn fetch(client: kube::Client, options: &Options) -> Result<Overview, Insp
         problems.push(Problem { key: format!("{namespace}/{name}"), text, fatal: true });
     }
     let existing = namespaces.items.into_iter().filter_map(|namespace| namespace.metadata.name).collect();
-    problems.extend(pools.without_namespace(&existing));
+    problems.extend(pools.without_namespace(Some(&existing)));
     let mut planner = Planner::new(options.class.clone());
     planner.set_pools(pools);
     let nodes: Vec<NodeView> = nodes.items.into_iter().filter_map(node::view).collect();
@@ -236,7 +236,8 @@ pub fn file(path: &str) -> Result<(Overview, bool), InspectError> {
 fn check(text: &str) -> Result<(Overview, bool), String> {
     let map: ConfigMap = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
     let data = map.data.ok_or("it has no `data`")?;
-    let (pools, problems) = Pools::parse(&data, &Pools::default());
+    let (pools, mut problems) = Pools::parse(&data, &Pools::default());
+    problems.extend(pools.without_namespace(None));
     let fatal = problems.iter().any(|problem| problem.fatal);
     let mut planner = Planner::default();
     planner.set_pools(pools);
@@ -260,6 +261,28 @@ mod tests {
              global  IPv4    7                     0     7                     0        cidr-global\n\
              global  IPv6    18446744073709551616  0     18446744073709551616  0        cidr-global\n"
         );
+    }
+
+    #[test]
+    fn suspicious_values_and_namespaces_are_warnings() {
+        let text = "data:\n  cidr-global: 192.0.2.17/28\n  range-global: 192.0.2.20-192.0.2.40\n  range-globl: 127.0.0.1\n  \
+                    allow-share-golbal: \"true\"\n  range-local: 10.0.0.1\n";
+        let (overview, fatal) = check(text).unwrap();
+        let expected = [
+            "cidr-global: `192.0.2.17/28` stands for the whole network, 192.0.2.16-192.0.2.31",
+            "range-global: has 192.0.2.20-192.0.2.31 in common with cidr-global",
+            "range-globl: `127.0.0.1` has loopback addresses",
+            "range-globl: concerns a namespace globl alone; did you mean `global`?",
+            "allow-share-golbal: concerns a namespace golbal alone; did you mean `global`?",
+        ];
+        assert!(!fatal);
+        assert_eq!(overview.problems.len(), expected.len(), "{overview:?}");
+        for part in expected {
+            assert!(
+                overview.problems.iter().any(|problem| problem.starts_with(part)),
+                "{part}: {overview:?}"
+            );
+        }
     }
 
     #[test]

@@ -16,16 +16,19 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
-    let Cli { command, options, warnings } = cli;
+    let Cli { command, options, given, warnings } = cli;
+    if command != Command::Run {
+        warnings.iter().for_each(|warning| eprintln!("kube-vip-cloud-provider: warning: {warning}"));
+    }
+    if let (Command::Run | Command::Pools { .. }, Some(path)) = (&command, &options.kubeconfig)
+        && !std::path::Path::new(path).exists()
+    {
+        return Err(Failure::one(format!("flag --kubeconfig: {path} does not exist")));
+    }
     match command {
         Command::Run => {
             logging::start(options.log_level, options.log_format);
             warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            if let Some(path) = &options.kubeconfig
-                && !std::path::Path::new(path).exists()
-            {
-                return Err(Failure::one(format!("flag --kubeconfig: {path} does not exist")));
-            }
             runtime()?.block_on(controller::run(options)).map_err(Failure::one)
         }
         Command::Pools { json } => {
@@ -41,8 +44,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             if fatal { Err(Failure::one(format!("{file}: a pool in it is invalid"))) } else { Ok(()) }
         }
         Command::Manifest { image } => {
-            let interface = options.dhcp_interface.as_deref();
-            print(&manifest::render(&image, interface, options.upnp).map_err(Failure::one)?)
+            print(&manifest::render(&image, &options, &given).map_err(Failure::one)?)
         }
         Command::Version => {
             print(&format!("Version:  {}\nBuild:    {}\n", kube_vip::VERSION, kube_vip::BUILD))

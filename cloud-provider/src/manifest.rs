@@ -3,10 +3,15 @@
 //! Names are those of the Go program, so that applying these objects replaces it. New are two replicas with an
 //! election, probes, resources, a security context, and the least privileges.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
 use kube_vip::VERSION;
 use kube_vip::config::Problem;
 use kube_vip::manifest::{image, yaml};
 use serde_json::{Value, json};
+
+use crate::cli::{self, Command, Given, Options};
 
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "kube-vip-cloud-provider";
@@ -14,30 +19,43 @@ const ACCOUNT: &str = "kube-vip-cloud-controller";
 const ROLE: &str = "system:kube-vip-cloud-controller-role";
 const BINDING: &str = "system:kube-vip-cloud-controller-binding";
 const LEASES: &str = "coordination.k8s.io";
-/// The Lease of the election, and the ConfigMap with the pools.
-const LEASE: &str = "kube-vip-cloud-controller";
-const CONFIG_MAP: &str = "kubevip";
-const PORT: u16 = 10258;
+/// JSON pointers into the Deployment.
+const POD: &str = "/spec/template/spec";
+const CONTAINER: &str = "/spec/template/spec/containers/0";
+const LEASE_FLAG: &str = "leader-elect-resource-name";
+/// Flags about credentials. Pods have a service account.
+const CREDENTIALS: [&str; 2] = ["kubeconfig", "OutSideCluster"];
 
-/// All objects as YAML, optionally with `--dhcp-interface` and `--upnp`.
+/// All objects as YAML, for pods with these options.
 ///
 /// # Errors
-/// If the image reference is invalid.
-pub fn render(image: &str, dhcp_interface: Option<&str>, upnp: bool) -> Result<String, Problem> {
+/// If the image reference is invalid, or a flag is of no use to a pod.
+pub fn render(image: &str, options: &Options, given: &Given) -> Result<String, Problem> {
     let image = image::qualify(image, VERSION)?;
-    yaml(&documents(&image, dhcp_interface, upnp))
+    if let Some((name, _)) = given.flags.iter().find(|(name, _)| CREDENTIALS.contains(&name.as_str())) {
+        let text = format!("flag --{name}: the pods of the manifest have a service account: remove the flag");
+        return Err(Problem::Combination(text));
+    }
+    yaml(&documents(&image, options, given))
         .map_err(|error| Problem::Combination(format!("cannot serialize the manifest: {error}")))
 }
 
 /// The file in manifests/: the objects with a comment at the top.
-pub fn sample(text: &str) -> String {
-    format!(
+///
+/// # Errors
+/// What is wrong: a bug in this file.
+pub fn sample() -> Result<String, String> {
+    let cli = cli::parse([NAME, "manifest"].map(Into::into), &BTreeMap::new());
+    let cli = cli.map_err(|error| format!("{error:?}"))?;
+    let Command::Manifest { image } = &cli.command else { return Err("no manifest".to_owned()) };
+    let text = render(image, &cli.options, &cli.given).map_err(|problem| problem.to_string())?;
+    Ok(format!(
         "# The cloud provider: two replicas, one of which allocates addresses. Then apply a ConfigMap kube-system/kubevip.\n\
          # kube-vip-cloud-provider manifest\n{text}"
-    )
+    ))
 }
 
-fn documents(image: &str, dhcp_interface: Option<&str>, upnp: bool) -> Vec<Value> {
+fn documents(image: &str, options: &Options, given: &Given) -> Vec<Value> {
     let rule = |group: &str, resources: &[&str], verbs: &[&str]| json!({ "apiGroups": [group], "resources": resources, "verbs": verbs });
     let named = |group: &str, resource: &str, name: &str, verbs: &[&str]| json!({ "apiGroups": [group], "resourceNames": [name], "resources": [resource], "verbs": verbs });
     let account = json!({
@@ -51,19 +69,26 @@ fn documents(image: &str, dhcp_interface: Option<&str>, upnp: bool) -> Vec<Value
         rule("", &["namespaces", "nodes"], &["list", "watch"]),
         rule("", &["events"], &["create", "patch"]),
     ]);
-    let pools_and_lease = json!([
-        named("", "configmaps", CONFIG_MAP, &["get", "list", "watch"]),
-        rule(LEASES, &["leases"], &["create"]),
-        named(LEASES, "leases", LEASE, &["get", "update", "watch"]),
-    ]);
-    let cluster_info = json!([named("", "configmaps", "cluster-info", &["list", "watch"])]);
-    let roles = [
-        role(None, &everywhere),
-        role(Some(NAMESPACE), &pools_and_lease),
-        role(Some("kube-public"), &cluster_info),
-    ];
-    let deployment = deployment(image, dhcp_interface, upnp);
-    [account].into_iter().chain(roles.into_iter().flatten()).chain([deployment]).collect()
+    let (namespace, name) = &options.config_map;
+    let mut confined =
+        vec![(namespace.as_str(), vec![named("", "configmaps", name, &["get", "list", "watch"])])];
+    if let Some(election) = &options.election {
+        let lease = named(LEASES, "leases", &election.lease.name, &["get", "update", "watch"]);
+        grant(&mut confined, &election.lease.namespace, vec![rule(LEASES, &["leases"], &["create"]), lease]);
+    }
+    grant(&mut confined, "kube-public", vec![named("", "configmaps", "cluster-info", &["list", "watch"])]);
+    let in_namespaces = confined.iter().map(|(namespace, rules)| role(Some(namespace), &json!(rules)));
+    let roles = [role(None, &everywhere)].into_iter().chain(in_namespaces);
+    let deployment = deployment(image, options, given);
+    [account].into_iter().chain(roles.flatten()).chain([deployment]).collect()
+}
+
+/// Adds rules for a namespace.
+fn grant<'a>(confined: &mut Vec<(&'a str, Vec<Value>)>, namespace: &'a str, rules: Vec<Value>) {
+    match confined.iter_mut().find(|(of, _)| *of == namespace) {
+        Some((_, all)) => all.extend(rules),
+        None => confined.push((namespace, rules)),
+    }
 }
 
 /// A role with these rules and its binding, in one namespace or for all.
@@ -88,27 +113,44 @@ fn role(namespace: Option<&str>, rules: &Value) -> [Value; 2] {
     [role, binding]
 }
 
-fn deployment(image: &str, dhcp_interface: Option<&str>, upnp: bool) -> Value {
+/// The arguments of the container: what was given, and the Lease in any case.
+fn arguments(options: &Options, given: &Given) -> Vec<String> {
+    let lease = options.election.as_ref().map(|election| format!("--{LEASE_FLAG}={}", election.lease.name));
+    let others = given.flags.iter().filter(|(name, _)| lease.is_none() || name != LEASE_FLAG);
+    let others = others.map(|(name, value)| format!("--{name}={value}"));
+    lease.clone().into_iter().chain(others).collect()
+}
+
+fn deployment(image: &str, options: &Options, given: &Given) -> Value {
     let mut deployment = plain_deployment(image);
-    let args = deployment.pointer_mut("/spec/template/spec/containers/0/args").and_then(Value::as_array_mut);
-    if let Some(args) = args {
-        args.extend(upnp.then(|| json!("--upnp")));
-    }
-    let pod = deployment.pointer_mut("/spec/template/spec").and_then(Value::as_object_mut);
-    if let (Some(interface), Some(pod)) = (dhcp_interface, pod) {
-        // DHCP clients use a packet socket on an interface of the host.
-        pod.insert("hostNetwork".into(), json!(true));
-        pod.insert("securityContext".into(), json!({ "seccompProfile": { "type": "RuntimeDefault" } }));
-        if let Some(container) = pod.get_mut("containers").and_then(|all| all.get_mut(0)) {
-            if let Some(args) = container.pointer_mut("/args").and_then(Value::as_array_mut) {
-                args.push(json!(format!("--dhcp-interface={interface}")));
-            }
-            if let Some(capabilities) =
-                container.pointer_mut("/securityContext/capabilities").and_then(Value::as_object_mut)
-            {
-                capabilities.insert("add".into(), json!(["NET_RAW"]));
-            }
+    let mut set = |path: &str, key: &str, value: Value| {
+        if let Some(object) = deployment.pointer_mut(path).and_then(Value::as_object_mut) {
+            object.insert(key.to_owned(), value);
         }
+    };
+    set(CONTAINER, "args", json!(arguments(options, given)));
+    if !given.variables.is_empty() {
+        let variable = |(name, value): &(&str, String)| json!({ "name": name, "value": value });
+        set(CONTAINER, "env", given.variables.iter().map(variable).collect());
+    }
+    if options.election.is_none() {
+        // Without an election two processes would allocate the same addresses.
+        set("/spec", "replicas", json!(1));
+        set("/spec", "strategy", json!({ "type": "Recreate" }));
+    }
+    let port = options.http.as_ref().and_then(|address| address.parse().ok());
+    if let Some(port) = port.map(|address: SocketAddr| address.port()) {
+        let probe = |path: &str| json!({ "httpGet": { "path": path, "port": "http" }, "periodSeconds": 10, "timeoutSeconds": 5 });
+        set(CONTAINER, "livenessProbe", probe("/healthz"));
+        set(CONTAINER, "ports", json!([{ "containerPort": port, "name": "http" }]));
+        set(CONTAINER, "readinessProbe", probe("/readyz"));
+    }
+    if options.dhcp_interface.is_some() {
+        // DHCP clients use a packet socket on an interface of the host.
+        set(POD, "hostNetwork", json!(true));
+        set(POD, "securityContext", json!({ "seccompProfile": { "type": "RuntimeDefault" } }));
+        let capabilities = format!("{CONTAINER}/securityContext/capabilities");
+        set(&capabilities, "add", json!(["NET_RAW"]));
     }
     deployment
 }
@@ -123,7 +165,6 @@ fn plain_deployment(image: &str) -> Value {
     };
     let tolerate = |label: &str| json!({ "effect": "NoSchedule", "key": label, "operator": "Exists" });
     let control_plane = ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
-    let probe = |path: &str| json!({ "httpGet": { "path": path, "port": "http" }, "periodSeconds": 10, "timeoutSeconds": 5 });
     let apart = json!([{
         "podAffinityTerm": { "labelSelector": { "matchLabels": labels }, "topologyKey": "kubernetes.io/hostname" },
         "weight": 100,
@@ -145,13 +186,9 @@ fn plain_deployment(image: &str) -> Value {
                         "podAntiAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": apart },
                     },
                     "containers": [{
-                        "args": [format!("--leader-elect-resource-name={LEASE}")],
                         "image": image,
                         "imagePullPolicy": "IfNotPresent",
-                        "livenessProbe": probe("/healthz"),
                         "name": NAME,
-                        "ports": [{ "containerPort": PORT, "name": "http" }],
-                        "readinessProbe": probe("/readyz"),
                         "resources": {
                             "limits": { "memory": "128Mi" },
                             "requests": { "cpu": "10m", "memory": "32Mi" },

@@ -16,9 +16,7 @@ pub(crate) fn manifests() -> Outcome {
     for (name, text) in admission::files()? {
         write(&folder.join("policy").join(name), &text)?;
     }
-    let image = "ghcr.io/kube-vip/kube-vip-cloud-provider";
-    let provider = provider::manifest::render(image, None, false).map_err(|error| error.to_string())?;
-    write(&folder.join("cloud-provider.yaml"), &provider::manifest::sample(&provider))
+    write(&folder.join("cloud-provider.yaml"), &provider::manifest::sample()?)
 }
 
 /// The references of all settings, annotations and keys.

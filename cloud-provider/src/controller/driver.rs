@@ -37,6 +37,7 @@ pub struct Driver {
     telemetry: Arc<Telemetry>,
     events: EventRecorder,
     config_map: (String, String),
+    any_hardware_address: bool,
     session: LeaderSession,
     writes: FuturesUnordered<InFlight>,
     /// The interface for DHCP, and the state of the host.
@@ -64,6 +65,7 @@ impl Driver {
             telemetry,
             events,
             config_map: options.config_map.clone(),
+            any_hardware_address: options.any_hardware_address,
             session: LeaderSession::new(planner, options.writes),
             writes: FuturesUnordered::new(),
             dhcp_host: None,
@@ -187,7 +189,7 @@ impl Driver {
         let (channels, handles) = dhcp::driver::channels();
         let counts = self.telemetry.dhcp.clone();
         let clients = dhcp::driver::Driver::start(channels, host.clone(), counts, DHCP_ATTEMPTS);
-        self.session.planner_mut().enable_dhcp(interface);
+        self.session.planner_mut().enable_dhcp(interface, self.any_hardware_address);
         self.dhcp = Some(handles);
         tasks.spawn(async move {
             if let Err(error) = clients.await {

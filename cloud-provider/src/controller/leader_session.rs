@@ -273,7 +273,7 @@ impl LeaderSession {
         let Some(config) = &self.cache.pools else { return };
         let mut all: BTreeSet<Problem> = self.config_problems.iter().cloned().collect();
         if let Some(namespaces) = &self.cache.namespaces {
-            all.extend(self.planner.pools().without_namespace(namespaces));
+            all.extend(self.planner.pools().without_namespace(Some(namespaces)));
         }
         let new = all.difference(&self.reported_problems).cloned().collect();
         self.outputs.push_back(Output::Problems { uid: config.uid.clone(), all: all.clone(), new });

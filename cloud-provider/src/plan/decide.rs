@@ -10,7 +10,7 @@ use kube_vip::model::annotation::{
 };
 use kube_vip::model::family::number;
 use kube_vip::model::service::{FamilyPolicy, TrafficPolicy};
-use kube_vip::model::validation::is_name;
+use kube_vip::model::validation::{is_dhcp_word, is_name};
 use kube_vip::model::{Family, ServiceKey, ServiceView};
 use kube_vip::upnp::mapping::asks;
 
@@ -180,7 +180,7 @@ impl Allocator<'_> {
         let field = by.name();
         let Ok(address) = text.parse::<IpAddr>() else {
             let malformed = || Reason::Malformed { field, text: text.to_owned() };
-            return is_name(text).then_some(None).ok_or_else(malformed);
+            return (is_name(text) && !is_dhcp_word(text)).then_some(None).ok_or_else(malformed);
         };
         if let Err(refusal) = self.ipam.reserved().check(address) {
             return Err(Reason::Refused { field, address, refusal });

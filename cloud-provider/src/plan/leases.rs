@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use kube_vip::dhcp::identity::is_generated;
 use kube_vip::dhcp::saved_lease::SavedLease;
 use kube_vip::dhcp::spec::{ClientSpec, ClientStatus, LeaseKey};
-use kube_vip::model::annotation::DHCP_LEASE;
+use kube_vip::model::annotation::{DHCP_LEASE, HARDWARE_ADDRESS};
+use kube_vip::model::interface::hardware_text;
+use kube_vip::model::text::quoted;
 use kube_vip::model::{Family, InterfaceSelector, ServiceKey, ServiceView};
 use kube_vip::planner::leases::{self, DhcpSpec, Records};
 
@@ -19,6 +22,8 @@ use crate::ipam::Sharing;
 pub struct DhcpState {
     /// The interface of the DHCP clients.
     pub interface: String,
+    /// Services may choose any hardware address.
+    pub any_hardware_address: bool,
     pub leases: BTreeMap<LeaseKey, ClientStatus>,
     /// Invalid annotations of Services, as messages.
     pub invalid: BTreeMap<ServiceKey, Vec<String>>,
@@ -32,7 +37,7 @@ impl DhcpState {
         services: impl Iterator<Item = (&'a ServiceKey, &'a ServiceView, &'a BTreeSet<Family>)>,
     ) -> (BTreeMap<LeaseKey, ClientSpec>, Vec<(i64, ServiceKey)>) {
         let mut specs: Vec<(&ServiceKey, &ServiceView, DhcpSpec)> =
-            services.map(|(key, view, families)| (key, view, spec(view, families))).collect();
+            services.map(|(key, view, families)| (key, view, self.spec(view, families))).collect();
         leases::disambiguate_client_ids(specs.iter_mut().map(|(key, view, spec)| (*key, *view, spec)));
         let invalid = specs.iter().filter(|(.., spec)| !spec.wrong.is_empty());
         let invalid = invalid.map(|(key, _, spec)| ((*key).clone(), spec.wrong.clone())).collect();
@@ -44,15 +49,28 @@ impl DhcpState {
             specs.iter().flat_map(|(_, view, spec)| spec.client_specs(view, &interface, Records::All));
         (requests.map(|(key, request)| (key, ClientSpec { active: true, ..request })).collect(), changed)
     }
+
+    /// The request of a Service for these families, without a hardware address that it may not have.
+    fn spec(&self, view: &ServiceView, families: &BTreeSet<Family>) -> DhcpSpec {
+        let families = families.iter().copied().collect();
+        let given = view.annotation(HARDWARE_ADDRESS);
+        let refused = given.filter(|text| !self.any_hardware_address && !is_generated(text, &view.uid));
+        let Some(refused) = refused else { return DhcpSpec::for_families(view, families, None) };
+        let mut permitted = view.clone();
+        permitted.annotations.remove(HARDWARE_ADDRESS);
+        let mut spec = DhcpSpec::for_families(&permitted, families, None);
+        spec.wrong.push(format!(
+            "{HARDWARE_ADDRESS}: {} may be another host's: {} is used; the provider's --dhcp-hardware-addresses permits it",
+            quoted(refused),
+            hardware_text(&spec.identity.mac)
+        ));
+        spec
+    }
 }
 
 /// The keys of the leases of a Service.
 pub(super) fn keys(view: &ServiceView, families: &BTreeSet<Family>) -> impl Iterator<Item = LeaseKey> {
     families.iter().map(move |family| leases::key(view, *family))
-}
-
-fn spec(view: &ServiceView, families: &BTreeSet<Family>) -> DhcpSpec {
-    DhcpSpec::for_families(view, families.iter().copied().collect(), None)
 }
 
 impl Allocator<'_> {
@@ -108,7 +126,7 @@ impl Allocator<'_> {
         let Some(dhcp) = self.dhcp else { return };
         let held = keys(view, &self.dhcp_families).map(|key| dhcp.leases.get(&key));
         let Some(held) = held.collect::<Option<Vec<&ClientStatus>>>() else { return };
-        for (name, value) in leases::annotations(&spec(view, &self.dhcp_families), held) {
+        for (name, value) in leases::annotations(&dhcp.spec(view, &self.dhcp_families), held) {
             patch.annotate(view, name, value.as_deref());
         }
     }

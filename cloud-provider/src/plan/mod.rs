@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use kube_vip::dhcp::spec::{ClientSpec, ClientStatus, LeaseKey};
+use kube_vip::model::service::FamilyPolicy;
 use kube_vip::model::{Family, ServiceKey, ServiceView};
 use kube_vip::planner::reserved::Reserved;
 
@@ -111,9 +112,10 @@ impl Planner {
         self.upnp = true;
     }
 
-    /// This process runs the DHCP clients, on this interface.
-    pub fn enable_dhcp(&mut self, interface: &str) {
-        self.dhcp = Some(DhcpState { interface: interface.to_owned(), ..DhcpState::default() });
+    /// This process runs the DHCP clients, on this interface. Without `any_hardware_address` Services have generated ones only.
+    pub fn enable_dhcp(&mut self, interface: &str, any_hardware_address: bool) {
+        let interface = interface.to_owned();
+        self.dhcp = Some(DhcpState { interface, any_hardware_address, ..DhcpState::default() });
     }
 
     /// Replaces the state of all leases.
@@ -148,9 +150,11 @@ impl Planner {
             self.services.keys().any(|key| self.pools.shares(&key.namespace) != pools.shares(&key.namespace));
         self.pools = pools;
         self.ipam.set_pools(&self.pools);
-        if sharing_changed {
-            self.queue.extend(self.services.iter().map(|(key, entry)| (entry.view.created, key.clone())));
-        }
+        // A pool may have a second family now.
+        let affected =
+            |entry: &ServiceEntry| sharing_changed || entry.view.family_policy == FamilyPolicy::PreferDual;
+        let affected = self.services.iter().filter(|(_, entry)| affected(entry));
+        self.queue.extend(affected.map(|(key, entry)| (entry.view.created, key.clone())));
     }
 
     /// Addresses that kube-vip announces.

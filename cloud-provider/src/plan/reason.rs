@@ -66,7 +66,11 @@ pub enum Reason {
         /// The last error of the DHCP client.
         trouble: Option<String>,
     },
-    #[error("{field}: unable to parse IP {}: write addresses or DNS names, separated by commas", quoted(.text))]
+    #[error(
+        "{field}: unable to parse IP {}: write addresses or DNS names, separated by commas, and 0.0.0.0 or :: for an address \
+         from a DHCP server",
+        quoted(.text)
+    )]
     Malformed {
         /// The field with the request.
         field: &'static str,

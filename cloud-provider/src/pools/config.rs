@@ -7,6 +7,7 @@ use kube_vip::config::problem::nearest;
 use kube_vip::model::Family;
 use kube_vip::model::go::parse_bool;
 
+use super::lint;
 use super::value::Addresses;
 
 /// The namespace part of keys that apply to all namespaces.
@@ -120,6 +121,8 @@ pub struct Pools {
     fallback: Option<PoolId>,
     share: BTreeMap<String, bool>,
     interfaces: BTreeMap<String, String>,
+    /// The keys of each namespace.
+    keys: BTreeMap<String, Vec<String>>,
     /// The last valid value of each key, as text and parsed.
     valid: BTreeMap<String, (String, Addresses)>,
 }
@@ -153,6 +156,11 @@ impl Pools {
                     GLOBAL => pools.fallback = Some(id),
                     _ => drop(pools.by_namespace.insert(namespace, id)),
                 }
+            }
+        }
+        for (namespace, key) in data.keys().filter_map(|key| Some((namespace_of(key)?, key))) {
+            if namespace != GLOBAL {
+                pools.keys.entry(namespace.to_owned()).or_default().push(key.clone());
             }
         }
         for key in data.keys() {
@@ -208,16 +216,24 @@ impl Pools {
         found.map(String::as_str).filter(|name| !name.is_empty())
     }
 
-    /// Pools for namespaces that do not exist: misspelled, or not created yet.
-    pub fn without_namespace(&self, existing: &BTreeSet<String>) -> Vec<Problem> {
-        let absent = self.by_namespace.iter().filter(|(namespace, _)| !existing.contains(*namespace));
-        let keys =
-            absent.filter_map(|(namespace, id)| Some((namespace, self.pools.get(*id)?.keys.join(", "))));
-        let problem = |(namespace, key): (&String, String)| {
-            let hint = nearest(namespace, existing.iter().map(String::as_str));
-            Problem { key, text: format!("there is no namespace {namespace}{hint}"), fatal: false }
+    /// Keys of namespaces that do not exist: misspelled, or not created yet. Without a list of namespaces these are the ones
+    /// that resemble `global`.
+    pub fn without_namespace(&self, existing: Option<&BTreeSet<String>>) -> Vec<Problem> {
+        let problem = |(namespace, keys): (&String, &Vec<String>)| {
+            let text = match existing {
+                Some(existing) if existing.contains(namespace) => return None,
+                Some(existing) => {
+                    let hint = nearest(namespace, existing.iter().map(String::as_str).chain([GLOBAL]));
+                    format!("there is no namespace {namespace}{hint}")
+                }
+                None => {
+                    let hint = nearest(namespace, [GLOBAL]);
+                    hint.0.is_some().then(|| format!("concerns a namespace {namespace} alone{hint}"))?
+                }
+            };
+            Some(Problem { key: keys.join(", "), text, fatal: false })
         };
-        keys.map(problem).collect()
+        self.keys.iter().filter_map(problem).collect()
     }
 
     pub fn contains(&self, family: Family, number: u128) -> bool {
@@ -276,6 +292,9 @@ impl Reader<'_> {
         let text = self.data.get(key)?;
         match Addresses::parse(text, self.skip_ends) {
             Ok(addresses) => {
+                for warning in lint::warnings(text, key.starts_with("exclude-")) {
+                    self.problem(key, warning, false);
+                }
                 self.valid.insert(key.to_owned(), (text.clone(), addresses.clone()));
                 Some(Ok((text.clone(), addresses)))
             }
@@ -320,6 +339,14 @@ impl Reader<'_> {
         for key in &keys {
             match self.value(key)? {
                 Ok((text, addresses)) => {
+                    if let Some((family, first, last)) = pool.addresses.overlap(&addresses) {
+                        let common = span(family, first, last);
+                        self.problem(
+                            key,
+                            format!("has {common} in common with cidr-{namespace}: they count once"),
+                            false,
+                        );
+                    }
                     pool.addresses.add(&addresses);
                     texts.push(text);
                 }
@@ -375,12 +402,13 @@ pub fn span(family: Family, first: u128, last: u128) -> String {
 }
 
 fn is_known(key: &str) -> bool {
-    WHOLE_KEYS.contains(&key)
-        || PREFIXES.iter().any(|prefix| {
-            key.strip_prefix(prefix)
-                .and_then(|rest| rest.strip_prefix('-'))
-                .is_some_and(|name| !name.is_empty())
-        })
+    WHOLE_KEYS.contains(&key) || namespace_of(key).is_some()
+}
+
+/// The namespace of a key, or `global`; none for keys without one.
+fn namespace_of(key: &str) -> Option<&str> {
+    let rest = |prefix: &&str| key.strip_prefix(*prefix)?.strip_prefix('-').filter(|name| !name.is_empty());
+    PREFIXES.iter().find_map(rest)
 }
 
 /// `: did you mean …?` for the nearest known key.

@@ -1,8 +1,9 @@
 //! The pools of the ConfigMap: pure.
 //!
-//! `set` is a set of address ranges, `value` parses one value, `config` all keys.
+//! `set` is a set of address ranges, `value` parses one value, `lint` finds what is suspicious in it, `config` parses all keys.
 
 pub mod config;
+mod lint;
 pub mod set;
 pub mod value;
 

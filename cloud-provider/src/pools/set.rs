@@ -103,6 +103,13 @@ impl RangeSet {
         }
     }
 
+    /// The first elements from `first` to `last`, as a range.
+    pub fn overlap(&self, first: u128, last: u128) -> Option<(u128, u128)> {
+        let start = self.next(first).filter(|start| *start <= last)?;
+        let end = self.next_gap(start).map_or(u128::MAX, |gap| gap - 1);
+        Some((start, end.min(last)))
+    }
+
     pub fn add_all(&mut self, other: &Self) {
         other.ranges().for_each(|(first, last)| self.insert(first, last));
     }
@@ -172,6 +179,13 @@ mod tests {
                     let gap = (number..).find(|number| !expected.contains(number));
                     prop_assert_eq!(set.next_gap(number), gap);
                 }
+                let overlap = set.overlap(20, 40);
+                let first = expected.range(20..=40).next().copied();
+                prop_assert_eq!(overlap.map(|(first, _)| first), first);
+                let is_last = |last| last == 40 || !expected.contains(&(last + 1));
+                prop_assert!(overlap.is_none_or(|(first, last)| {
+                    is_last(last) && (first..=last).all(|number| expected.contains(&number))
+                }));
                 let ranges: Vec<_> = set.ranges().collect();
                 prop_assert!(ranges.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0), "{:?}", ranges);
             }

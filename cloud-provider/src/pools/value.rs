@@ -38,7 +38,7 @@ impl Addresses {
     /// All invalid elements.
     pub fn parse(text: &str, skip_ends: bool) -> Result<Self, Vec<ValueError>> {
         let (mut found, mut networks, mut errors) = (Self::default(), RangeSet::default(), Vec::new());
-        for element in text.split(',').map(str::trim).filter(|element| !element.is_empty()) {
+        for element in elements(text) {
             match parse_element(element) {
                 Ok(Element::Dhcp(families)) => found.dhcp.extend(families),
                 Ok(Element::Network { first, last, prefix, family: Family::V4 })
@@ -78,18 +78,33 @@ impl Addresses {
         );
     }
 
+    /// The first addresses that both have.
+    pub fn overlap(&self, other: &Self) -> Option<(Family, u128, u128)> {
+        Family::BOTH.into_iter().find_map(|family| {
+            let mut common = other.sets[family]
+                .ranges()
+                .filter_map(|(first, last)| self.sets[family].overlap(first, last));
+            common.next().map(|(first, last)| (family, first, last))
+        })
+    }
+
     pub fn exclude(&mut self, other: &Self) {
         Family::BOTH.into_iter().for_each(|family| self.sets[family].remove_all(&other.sets[family]));
     }
 }
 
-enum Element {
+/// The elements of a value.
+pub(super) fn elements(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|element| !element.is_empty())
+}
+
+pub(super) enum Element {
     Dhcp(Vec<Family>),
     Network { first: u128, last: u128, prefix: u8, family: Family },
     Range { first: u128, last: u128, family: Family },
 }
 
-fn parse_element(text: &str) -> Result<Element, ValueError> {
+pub(super) fn parse_element(text: &str) -> Result<Element, ValueError> {
     let malformed = || ValueError::Malformed(text.to_owned());
     let address = |part: &str| part.trim().parse::<IpAddr>().map_err(|_| malformed());
     if text.eq_ignore_ascii_case("dhcp") {

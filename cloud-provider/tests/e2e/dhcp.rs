@@ -24,7 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 const PORT: u16 = 10301;
 
 fn asking(world: &World, port: u16) -> kube_vip_lab::Result<Provider> {
-    let args = [&QUICK[..], &["--dhcp-interface=eth0"]].concat();
+    let args = [&QUICK[..], &["--dhcp-interface=eth0", "--dhcp-hardware-addresses"]].concat();
     Provider::start(&world.lab, 0, PROGRAM, (port, RIGHTS), &args)
 }
 

@@ -1,15 +1,18 @@
 //! Services, pools and requests that change.
 
+use kube_vip::dhcp::identity::{Identity, parse_mac};
 use kube_vip::model::Family::{V4, V6};
 use kube_vip::model::ServiceView;
 use kube_vip::model::annotation::{
-    ALLOCATED, CLEANUP_FINALIZER, FORWARD_UPNP, IMPLEMENTATION, LEGACY_ADDRESS, LOAD_BALANCER_IPS, VIP_HOST,
+    ALLOCATED, CLEANUP_FINALIZER, FORWARD_UPNP, HARDWARE_ADDRESS, IMPLEMENTATION, LEGACY_ADDRESS,
+    LOAD_BALANCER_IPS, VIP_HOST,
 };
 use kube_vip::model::node::NodeView;
-use kube_vip::model::service::FamilyPolicy::{RequireDual, Single};
+use kube_vip::model::service::FamilyPolicy::{PreferDual, RequireDual, Single};
 use kube_vip::model::service::Ingress;
 use kube_vip::planner::reserved::Reserved;
-use kube_vip_cloud_provider::plan::{Action, ServiceEvent, WriteStatus};
+use kube_vip_cloud_provider::plan::{Action, Class, Planner, ServiceEvent, WriteStatus};
+use kube_vip_cloud_provider::pools::Pools;
 
 use crate::store::{Store, key, service};
 
@@ -119,6 +122,11 @@ fn requests_that_cannot_be_met_have_a_reason() {
         ("10.0.0.2,10.0.0.1", "10.0.0.1 is in use by Service default/first"),
         ("10.0.0.300", "unable to parse IP `10.0.0.300`"),
         ("10.0.0.2 10.0.0.3", "unable to parse IP"),
+        (
+            "dhcp",
+            "unable to parse IP `dhcp`: write addresses or DNS names, separated by commas, and 0.0.0.0 or ::",
+        ),
+        ("Auto", "unable to parse IP `Auto`"),
     ];
     for (text, expected) in table {
         store.put("web", fixed(text));
@@ -200,6 +208,48 @@ fn a_second_family_is_added_and_dropped() {
     });
     assert_eq!(store.addresses("web"), "10.0.0.1");
     assert_eq!(store.planner.ipam().held(&key("web")).len(), 1);
+}
+
+#[test]
+fn a_service_that_prefers_two_families_gains_that_of_a_larger_pool() {
+    let mut store = Store::new(&[("range-global", "10.0.0.1-10.0.0.9")]);
+    for (name, policy) in [("web", PreferDual), ("single", Single)] {
+        let families = if policy == Single { vec![V4] } else { vec![V4, V6] };
+        store.put(name, ServiceView { family_policy: policy, families, ..service(&[]) });
+    }
+    let addresses = |store: &Store| ["web", "single"].map(|name| store.addresses(name));
+    assert_eq!(addresses(&store), ["10.0.0.1", "10.0.0.2"]);
+    store.configure(&[("range-global", "10.0.0.1-10.0.0.9,fd00::1-fd00::9")]);
+    assert_eq!(addresses(&store), ["10.0.0.1,fd00::1", "10.0.0.2"]);
+    let writes = store.writes;
+    store.configure(&[("range-global", "10.0.0.1-10.0.0.9,fd00::1-fd00::8")]);
+    assert_eq!(
+        (addresses(&store), store.writes),
+        (["10.0.0.1,fd00::1", "10.0.0.2"].map(str::to_owned), writes)
+    );
+    // It keeps both when the pool has one family again.
+    store.configure(&[("range-global", "10.0.0.1-10.0.0.9")]);
+    assert_eq!(addresses(&store), ["10.0.0.1,fd00::1", "10.0.0.2"]);
+}
+
+#[test]
+fn a_hardware_address_that_may_be_another_hosts_needs_a_flag() {
+    const MAC: &str = "02:00:00:00:00:01";
+    for (any, text, used) in [(false, MAC, false), (true, MAC, true), (false, "00:00:6c:00:00:01", true)] {
+        let mut planner = Planner::new(Class::Unnamed);
+        planner.enable_dhcp("eth0", any);
+        planner.set_pools(
+            Pools::parse(&[("range-global".into(), "0.0.0.0/32".into())].into(), &Pools::default()).0,
+        );
+        let mut view = ServiceView { uid: "u".into(), resource_version: "1".into(), ..service(&[V4]) };
+        view.annotations.insert(HARDWARE_ADDRESS.into(), text.into());
+        planner.apply(key("web"), view);
+        while !planner.next_actions().is_empty() {}
+        let requests = planner.lease_requests();
+        let mac = requests.values().next().unwrap().identity.mac;
+        let (own, given) = (Identity::mac_of("u"), parse_mac(text).unwrap());
+        assert_eq!(mac, if used { given } else { own }, "{any} {text}");
+    }
 }
 
 #[test]
