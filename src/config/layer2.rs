@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use super::Values;
+use crate::model::PerFamily;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer2 {
     /// Time between announcements after the first burst; none: 60 s.
     pub announce_every: Option<Duration>,
-    /// Skip duplicate address detection of IPv6 addresses.
-    pub skip_dad: bool,
+    /// Do not probe for addresses of these families.
+    pub skip_probes: PerFamily<bool>,
     /// Leave the IPv4 address to the kernel's lifetime when the claim expires.
     pub preserve: bool,
     /// Global scope on `lo`.
@@ -32,7 +33,7 @@ pub(super) fn read(values: &Values, notes: &mut Vec<String>) -> Layer2 {
     let timeout = Duration::from_secs(values.lose_leadership_timeout.into());
     Layer2 {
         announce_every,
-        skip_dad: values.skip_dad,
+        skip_probes: PerFamily { v4: values.skip_arp_probe, v6: values.skip_dad },
         preserve: values.preserve_vip,
         lo_global: values.lo_global_scope,
         tolerate_down: values.allow_interface_not_up,

@@ -157,6 +157,9 @@ settings! {
         SkipDad skip_dad: bool as Kind::Bool, default "false",
             flags ["skipDAD"], env ["vip_skipdad"], file ["skipDAD"],
             "Skip duplicate address detection for IPv6 addresses.";
+        SkipArpProbe skip_arp_probe: bool as Kind::Bool, default "false",
+            flags ["skipARPProbe"], env ["vip_skip_arp_probe"], file ["skipARPProbe"],
+            "Do not probe for IPv4 addresses before use: for segments where a router with proxy ARP answers for every address.";
         ArpRate arp_rate: u32 as Kind::Int(0, 3600000), default "0",
             flags ["arpRate"], env ["vip_arpRate"], file ["arpBroadcastRate"],
             "Milliseconds between announcements of a held VIP; 0: a burst, then one announcement every 60 s.";

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A conflict while the address is probed or tentative makes this host give the address up. An owned address is defended.
-//! Back-off has jitter: of two clusters that give the same address up at the same moment, one probes first.
+//! Back-off has jitter: of two clusters that give the same address up at the same moment, one probes first. After a lasting
+//! conflict the verdict waits as long as an address is tentative: a host that answered late answers late again.
 
 use std::time::Duration;
 
@@ -32,13 +33,14 @@ pub struct Preset {
     probe_interval: Duration,
     /// From the last probe to the verdict.
     announce_wait: Duration,
-    /// For how long after the verdict a conflict makes this host give the address up: a host that sleeps answers late.
+    /// For how long after the verdict a conflict makes this host give the address up: a host that sleeps answers late. After a
+    /// lasting conflict it has this time before the verdict.
     tentative: Duration,
     /// Pauses between a conflict and the next probe; without them there is none.
     backoff: Option<Backoff>,
-    /// Whether a probe of another host is a conflict, too (§2.1.1). The lower hardware address wins, so that of two hosts
-    /// that probe at the same moment one succeeds.
-    yields_to_probes: bool,
+    /// The other host is likely a node of this cluster, which gives the address up soon. Its probe is a conflict, too
+    /// (§2.1.1): the lower hardware address wins, so that of two hosts that probe at the same moment one succeeds.
+    among_nodes: bool,
 }
 
 impl Preset {
@@ -49,7 +51,7 @@ impl Preset {
         announce_wait: Duration::from_millis(40),
         tentative: Duration::ZERO,
         backoff: None,
-        yields_to_probes: true,
+        among_nodes: true,
     };
 
     /// Addresses of Services that are new to the cluster.
@@ -59,7 +61,7 @@ impl Preset {
         announce_wait: Duration::from_millis(4),
         tentative: Duration::from_secs(1),
         backoff: Some(Backoff::new(Duration::from_millis(200), Duration::from_secs(30))),
-        yields_to_probes: false,
+        among_nodes: false,
     };
 
     /// Addresses of Services that another node may still hold, also where their Lease was just created: it is a Linux host,
@@ -70,7 +72,7 @@ impl Preset {
         announce_wait: Duration::from_millis(40),
         tentative: Duration::ZERO,
         backoff: Some(Backoff::new(Duration::from_millis(100), Duration::from_secs(1))),
-        yields_to_probes: true,
+        among_nodes: true,
     };
 
     /// Addresses that a DHCP server assigned (RFC 2131 §2.2, RFC 8415 §18.2.10.1). A conflict ends in a DECLINE.
@@ -80,16 +82,37 @@ impl Preset {
         announce_wait: Duration::from_millis(10),
         tentative: Duration::ZERO,
         backoff: None,
-        yields_to_probes: false,
+        among_nodes: false,
     };
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
-    Probing { sent: u32, next: BootTime },
-    Tentative { until: BootTime },
-    Owned { defended: Option<BootTime> },
-    Conflict { mac: Vec<u8>, retry_at: Option<BootTime> },
+    Probing {
+        sent: u32,
+        next: BootTime,
+        /// The last conflict, whose host may still have the address.
+        after: Option<Conflict>,
+    },
+    Tentative {
+        until: BootTime,
+    },
+    Owned {
+        defended: Option<BootTime>,
+    },
+    Conflict {
+        conflict: Conflict,
+        retry_at: Option<BootTime>,
+    },
+}
+
+/// Another host has the address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Conflict {
+    /// Its hardware address.
+    mac: Vec<u8>,
+    /// See [`ConflictDetector::lasting_conflict`].
+    lasting: bool,
 }
 
 /// What the caller has to do.
@@ -118,7 +141,7 @@ pub struct ConflictDetector {
 impl ConflictDetector {
     /// A detector that starts to probe at `now`. `mac` is the hardware address of this host's interface.
     pub fn new(preset: Preset, mac: &[u8], now: BootTime) -> Self {
-        let state = State::Probing { sent: 0, next: now };
+        let state = State::Probing { sent: 0, next: now, after: None };
         Self { state, preset, mac: mac.to_vec(), output: None }
     }
 
@@ -132,19 +155,26 @@ impl ConflictDetector {
         matches!(self.state, State::Tentative { .. } | State::Owned { .. })
     }
 
-    /// Hardware address of the host that has the address, from the second conflict in a row on: a host that answers once may
-    /// be about to leave.
+    /// Hardware address of the host that has the address. A host that answers the first probes at once may be about to leave: it
+    /// counts from the second conflict in a row on.
     pub fn lasting_conflict(&self) -> Option<&[u8]> {
         match &self.state {
-            State::Conflict { mac, .. } if self.preset.backoff.as_ref()?.attempts() > 1 => Some(mac),
+            State::Conflict { conflict, .. } | State::Probing { after: Some(conflict), .. } => {
+                conflict.lasting.then_some(&conflict.mac)
+            }
             _ => None,
         }
+    }
+
+    /// Whether the other host is likely a node of this cluster, which gives the address up soon.
+    pub fn is_among_nodes(&self) -> bool {
+        self.preset.among_nodes
     }
 
     /// Takes in a frame about this address.
     pub fn handle_input(&mut self, now: BootTime, frame: &NeighborFrame) {
         match (&mut self.state, frame.kind) {
-            (State::Probing { .. }, FrameKind::Probe) if !self.preset.yields_to_probes => {}
+            (State::Probing { .. }, FrameKind::Probe) if !self.preset.among_nodes => {}
             (State::Probing { .. }, FrameKind::Probe) if !frame.mac.is_empty() && self.mac <= frame.mac => {}
             (State::Probing { .. }, _) | (State::Tentative { .. }, FrameKind::Announcement) => {
                 self.give_up(now, frame.mac.clone());
@@ -165,7 +195,7 @@ impl ConflictDetector {
         if self.poll_timeout().is_none_or(|at| now < at) {
             return;
         }
-        self.state = match self.state {
+        self.state = match self.state.clone() {
             State::Probing { sent, .. } if sent == self.preset.probes => {
                 self.output = Some(Output::Usable);
                 match self.preset.tentative {
@@ -173,8 +203,8 @@ impl ConflictDetector {
                     tentative => State::Tentative { until: now + tentative },
                 }
             }
-            State::Probing { sent, .. } => self.probe(sent, now),
-            State::Conflict { .. } => self.probe(0, now),
+            State::Probing { sent, after, .. } => self.probe(sent, after, now),
+            State::Conflict { conflict, .. } => self.probe(0, Some(conflict), now),
             State::Tentative { .. } | State::Owned { .. } => State::Owned { defended: None },
         };
     }
@@ -195,19 +225,25 @@ impl ConflictDetector {
     }
 
     /// The pause counts from the moment of sending: after a late wake-up hosts still have the whole time to answer.
-    fn probe(&mut self, sent: u32, now: BootTime) -> State {
+    fn probe(&mut self, sent: u32, after: Option<Conflict>, now: BootTime) -> State {
         self.output = Some(Output::SendProbe);
-        let sent = sent + 1;
-        let last = sent == self.preset.probes;
-        let pause = if last { self.preset.announce_wait } else { self.preset.probe_interval };
-        State::Probing { sent, next: now + pause }
+        let (sent, preset) = (sent + 1, &self.preset);
+        let pause = match sent == preset.probes {
+            true if after.as_ref().is_some_and(|conflict| conflict.lasting) => {
+                preset.announce_wait.max(preset.tentative)
+            }
+            true => preset.announce_wait,
+            false => preset.probe_interval,
+        };
+        State::Probing { sent, next: now + pause, after }
     }
 
     fn give_up(&mut self, now: BootTime, mac: Vec<u8>) {
         let seed = fnv1a(&self.mac);
         let backoff = self.preset.backoff.as_mut();
         let retry_at = backoff.map(|backoff| now + backoff.next_pause_with_jitter(seed));
-        self.state = State::Conflict { mac, retry_at };
+        let lasting = !matches!(self.state, State::Probing { after: None, .. });
+        self.state = State::Conflict { conflict: Conflict { mac, lasting }, retry_at };
         self.output = Some(Output::Conflict);
     }
 }

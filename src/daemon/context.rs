@@ -158,7 +158,7 @@ pub(super) fn reconcile_options(config: &Config, context: &PlanContext) -> recon
         interface: context.main_interface.clone(),
         preserve: config.layer2.preserve,
         adopted_lifetime: elections(config).settings.adopted_lifetime(),
-        skip_dad: config.layer2.skip_dad,
+        skip_probes: config.layer2.skip_probes.clone(),
         lo_global: config.layer2.lo_global,
         refresh: config.layer2.announce_every.unwrap_or(crate::announce::schedule::REFRESH),
         quiet: config.is_routed(),

@@ -230,9 +230,9 @@ impl Daemon {
         let main = self.context.main_interface.clone();
         let (dhcp_channels, dhcp) = dhcp::driver::channels();
         if config.services.is_some() || config.dhcp.control_plane.is_some() {
-            let attempts = config.dhcp.attempts;
+            let (attempts, skip_probes) = (config.dhcp.attempts, config.layer2.skip_probes.clone());
             let (host, metrics) = (self.host.clone(), report.dhcp_metrics.clone());
-            tokio::spawn(dhcp::driver::Driver::start(dhcp_channels, host, metrics, attempts));
+            tokio::spawn(dhcp::driver::Driver::start(dhcp_channels, host, metrics, attempts, skip_probes));
         }
         let (responder, records, names) = mdns::driver::Driver::new(&main, self.host.clone());
         self.tasks.spawn_last(responder.run());

@@ -14,7 +14,7 @@ pub use super::spec::{Channels, Command, Handles, channels};
 use super::spec::{ClientSpec, LeaseKey};
 use crate::host::HostWatch;
 use crate::model::hash::fnv1a;
-use crate::model::{BootTime, Family, IfIndex};
+use crate::model::{BootTime, Family, IfIndex, PerFamily};
 use crate::net::clock::{self, Timer};
 use crate::watch_ext;
 
@@ -28,6 +28,8 @@ pub struct Driver {
     channels: Channels,
     metrics: Metrics,
     max_rounds: u32,
+    /// Of which families addresses are used without probes.
+    skip_probes: PerFamily<bool>,
     slots: BTreeMap<LeaseKey, Slot>,
     links: Links,
     /// When missing interfaces are looked for again.
@@ -41,10 +43,12 @@ impl Driver {
         host: HostWatch,
         metrics: Metrics,
         max_rounds: u32,
+        skip_probes: PerFamily<bool>,
     ) -> impl Future<Output = std::io::Result<()>> + Send {
         let (sender, received) = mpsc::channel(RECEIVE_QUEUE);
         let links = Links::new(host, sender);
-        let driver = Self { channels, metrics, max_rounds, slots: BTreeMap::new(), links, retry_at: None };
+        let slots = BTreeMap::new();
+        let driver = Self { channels, metrics, max_rounds, skip_probes, slots, links, retry_at: None };
         driver.run(received)
     }
 
@@ -137,7 +141,7 @@ impl Driver {
         }
         slot.missing_since = None;
         let seed = fnv1a(&[key.owner.as_bytes(), &now.since_boot().as_nanos().to_le_bytes()].concat());
-        slot.start(self.max_rounds, seed, now);
+        slot.start(self.max_rounds, self.skip_probes[key.family], seed, now);
         self.execute(&key, now);
     }
 

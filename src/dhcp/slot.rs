@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::fsm::{Client, ClientConfig, ClientState, Input, Lease};
+use super::identity::Identity;
 use super::saved_lease::SavedLease;
 use super::spec::{ClientSpec, ClientStatus};
 use crate::model::BootTime;
@@ -53,9 +54,9 @@ impl Slot {
         self.spec = spec;
     }
 
-    pub(super) fn start(&mut self, max_rounds: u32, seed: u64, now: BootTime) {
-        let mac = self.spec.identity.mac;
-        let mut client = Client::new(ClientConfig { mac, requested: self.spec.requested, max_rounds, seed });
+    pub(super) fn start(&mut self, max_rounds: u32, skip_probes: bool, seed: u64, now: BootTime) {
+        let ClientSpec { requested, identity: Identity { mac, .. }, .. } = self.spec;
+        let mut client = Client::new(ClientConfig { mac, requested, max_rounds, skip_probes, seed });
         client.handle_input(now, Input::Start(self.known.as_ref().map(|(_, lease)| lease.clone())));
         self.last_error = None;
         self.client = Some(client);
@@ -126,7 +127,6 @@ impl Slot {
 mod tests {
     use super::*;
     use crate::dhcp::fsm::{LeaseTerms, Output, Reply, Server};
-    use crate::dhcp::identity::Identity;
 
     const ADDRESS: &str = "192.0.2.9";
 
@@ -154,7 +154,7 @@ mod tests {
     /// A client that has to probe the address that it was assigned at 0.
     fn probing() -> Slot {
         let mut slot = Slot::new(spec());
-        slot.start(0, 7, at(0));
+        slot.start(0, false, 7, at(0));
         let terms = LeaseTerms {
             address: ADDRESS.parse().unwrap(),
             server: Server::Address("192.0.2.1".parse().unwrap()),

@@ -12,6 +12,6 @@ pub struct HostStatus {
     pub blocked: BTreeMap<IpAddr, String>,
     /// The other host that announces an address held here.
     pub conflicts: BTreeMap<IpAddr, String>,
-    /// Unverified addresses that another host has.
+    /// Addresses of Services that a host outside the cluster has: this host has given them up, or does not take them.
     pub taken: BTreeSet<IpAddr>,
 }

@@ -34,6 +34,8 @@ pub struct Change {
 pub struct Here<'a> {
     /// Announced addresses.
     pub held: &'a BTreeSet<IpAddr>,
+    /// Addresses that a host outside the cluster has.
+    pub taken: &'a BTreeSet<IpAddr>,
     pub me: &'a str,
     /// Every node announces the Service.
     pub anycast: bool,
@@ -44,8 +46,9 @@ pub struct Here<'a> {
 /// The write that this node has to make, if any.
 ///
 /// The leader of its addresses writes. The last announcing node clears the status when no node can serve the Service any more.
-/// Where every node announces, the first one writes. Addresses that the Service does not ask for any more, or may not have, are
-/// removed by the last announcing node, else by any: an address in the status leads to its endpoints from every node.
+/// Where every node announces, the first one writes. The status of an address that turns out to be another host's is cleared.
+/// Addresses that the Service does not ask for any more, or may not have, are removed by the last announcing node, else by any:
+/// an address in the status leads to its endpoints from every node.
 /// `annotations` are further annotations of the leader; those about a DHCP lease are written also while no node can serve the
 /// Service.
 pub fn change(
@@ -53,7 +56,7 @@ pub fn change(
     here: Here<'_>,
     annotations: BTreeMap<&'static str, Option<String>>,
 ) -> Option<Change> {
-    let Here { held, me, anycast, external } = here;
+    let Here { held, taken, me, anycast, external } = here;
     let view = &*service.view;
     let host = view.annotation(VIP_HOST);
     let mine = host == Some(me) || (anycast && host.is_some());
@@ -63,13 +66,14 @@ pub fn change(
     let stale = stale(service, &refused);
     let gone = service.addresses.is_empty()
         && (service.lost_lease() || service.refusal().is_some() || !stale.is_empty());
+    let given_up = view.announced().any(|address| taken.contains(&address));
     let (ingress, host) = if service.servable_here && !announced.is_empty() {
         let host = if anycast { host.unwrap_or(me) } else { me };
         let inside = announced.iter().map(|address| entry(view, *address));
         // Otherwise another node would remove what this one writes.
         let external = external.into_iter().filter(|entry| entry.ip.is_none_or(|ip| !refused.contains(&ip)));
         (inside.chain(external).collect(), Some(host.to_owned()))
-    } else if mine && (!service.has_endpoints || gone) {
+    } else if mine && (!service.has_endpoints || gone || given_up) {
         (Vec::new(), None)
     } else if !stale.is_empty() {
         let rest = view.status.iter().filter(|entry| entry.ip.is_none_or(|ip| !stale.contains(&ip)));
@@ -216,6 +220,12 @@ mod tests {
     use crate::planner::plan::Issue;
 
     const A: &str = "192.0.2.1";
+    static NONE: BTreeSet<IpAddr> = BTreeSet::new();
+
+    /// An elected node that holds these addresses.
+    fn here(held: &BTreeSet<IpAddr>) -> Here<'_> {
+        Here { held, taken: &NONE, me: "me", anycast: false, external: Vec::new() }
+    }
 
     fn view() -> ServiceView {
         ServiceView { ports: vec![(Protocol::Tcp, 80)], ..ServiceView::default() }
@@ -245,8 +255,7 @@ mod tests {
         let held: BTreeSet<IpAddr> = [A.parse().unwrap()].into();
         let none = BTreeSet::new();
         let writes = |view: &ServiceView, service: &ServicePlan, held: &BTreeSet<IpAddr>| {
-            let here = Here { held, me: "me", anycast: false, external: Vec::new() };
-            change(&of(view, service), here, BTreeMap::new())
+            change(&of(view, service), here(held), BTreeMap::new())
                 .map(|change| (change.ingress.len(), change.host))
         };
         let mine = Some((1, Some("me".to_owned())));
@@ -268,8 +277,8 @@ mod tests {
         let (a, b): (IpAddr, IpAddr) = (A.parse().unwrap(), "192.0.2.2".parse().unwrap());
         let kept = |view: &ServiceView, service: &ServicePlan, held: &[IpAddr]| {
             let held = held.iter().copied().collect();
-            let here = Here { held: &held, me: "me", anycast: false, external: Vec::new() };
-            change(&of(view, service), here, BTreeMap::new()).map(|change| Vec::from_iter(change.kept))
+            let change = change(&of(view, service), here(&held), BTreeMap::new());
+            change.map(|change| Vec::from_iter(change.kept))
         };
         let cleared = ServiceView { kept: [a].into(), ..view() };
         let none = planned(false, false);
@@ -306,6 +315,29 @@ mod tests {
         assert_eq!(read(written), BTreeSet::new());
     }
 
+    /// Otherwise no node would probe it again, and packets of all nodes would not reach the other host.
+    #[test]
+    fn an_address_that_another_host_has_is_taken_back_from_the_status() {
+        let (a, b): (IpAddr, IpAddr) = (A.parse().unwrap(), "192.0.2.2".parse().unwrap());
+        let both = ServicePlan { addresses: vec![a, b], ..planned(true, true) };
+        let writes = |view: &ServiceView, service: &ServicePlan, held: &[IpAddr], taken: &[IpAddr]| {
+            let (held, taken) = (held.iter().copied().collect(), taken.iter().copied().collect());
+            let change = change(&of(view, service), Here { taken: &taken, ..here(&held) }, BTreeMap::new());
+            change
+                .map(|change| (change.ingress.iter().filter_map(|it| it.ip).collect::<Vec<_>>(), change.host))
+        };
+        let [mine, of_another] = ["me", "other"].map(|host| published(view(), host));
+        let one = planned(true, true);
+        assert_eq!(writes(&mine, &one, &[], &[a]), Some((vec![], None)));
+        assert_eq!(writes(&mine, &one, &[], &[b]), None);
+        assert_eq!(writes(&of_another, &one, &[], &[a]), None);
+        assert_eq!(writes(&view(), &one, &[], &[a]), None);
+        let mut of_both = mine;
+        of_both.status.push(entry(&of_both, b));
+        assert_eq!(writes(&of_both, &both, &[b], &[a]), Some((vec![b], Some("me".to_owned()))));
+        assert_eq!(writes(&of_both, &both, &[], &[a]), Some((vec![], None)));
+    }
+
     #[test]
     fn an_address_of_a_family_without_endpoints_is_not_in_the_status() {
         let six: IpAddr = "2001:db8::1".parse().unwrap();
@@ -314,8 +346,7 @@ mod tests {
         let both = ServicePlan { addresses: vec![A.parse().unwrap(), six], ..planned(true, true) };
         let without = ServicePlan { unserved: Some(Family::V6), ..both.clone() };
         let ingress = |view: &ServiceView, service: &ServicePlan| {
-            let here = Here { held: &held, me: "me", anycast: false, external: Vec::new() };
-            let change = change(&of(view, service), here, BTreeMap::new())?;
+            let change = change(&of(view, service), here(&held), BTreeMap::new())?;
             Some(change.ingress.iter().filter_map(|entry| entry.ip).collect::<Vec<_>>())
         };
         let only = published(view(), "me");
@@ -333,11 +364,9 @@ mod tests {
         let held: BTreeSet<IpAddr> = [A.parse().unwrap()].into();
         let mut before_1_30 = published(view(), "me");
         before_1_30.status[0].ip_mode = None;
-        let here = Here { held: &held, me: "me", anycast: false, external: Vec::new() };
-        assert_eq!(change(&of(&before_1_30, &planned(true, true)), here, BTreeMap::new()), None);
+        assert_eq!(change(&of(&before_1_30, &planned(true, true)), here(&held), BTreeMap::new()), None);
         before_1_30.status[0].ports.clear();
-        let here = Here { held: &held, me: "me", anycast: false, external: Vec::new() };
-        let change = change(&of(&before_1_30, &planned(true, true)), here, BTreeMap::new()).unwrap();
+        let change = change(&of(&before_1_30, &planned(true, true)), here(&held), BTreeMap::new()).unwrap();
         assert_eq!(change.differences(&before_1_30), ["status.loadBalancer.ingress"]);
     }
 
@@ -349,8 +378,7 @@ mod tests {
             issues: vec![Issue::Refused(Refusal::ControlPlane(A.parse().unwrap()))],
             ..planned(true, true)
         };
-        let here = Here { held: &none, me: "me", anycast: false, external: Vec::new() };
-        let change = change(&of(&published(view(), "me"), &refused), here, BTreeMap::new()).unwrap();
+        let change = change(&of(&published(view(), "me"), &refused), here(&none), BTreeMap::new()).unwrap();
         assert_eq!((change.ingress.len(), change.host), (0, None));
     }
 
@@ -362,8 +390,7 @@ mod tests {
             let mut view = published(view(), "me");
             view.annotations.remove(VIP_HOST);
             view.annotations.extend(host.map(|host| (VIP_HOST.to_owned(), host.to_owned())));
-            let here = Here { held: &none, me: "me", anycast: false, external: Vec::new() };
-            let change = change(&of(&view, service), here, BTreeMap::new())?;
+            let change = change(&of(&view, service), here(&none), BTreeMap::new())?;
             assert_eq!((change.ingress.len(), change.host), (0, None));
             Some(change.of_another)
         };
@@ -415,7 +442,7 @@ mod tests {
         let refusal = Refusal::Outside("100.64.0.1".parse().unwrap());
         for (issues, written) in [(vec![], 2), (vec![Issue::Refused(refusal)], 1)] {
             let service = ServicePlan { issues, ..planned(true, true) };
-            let here = Here { held: &held, me: "me", anycast: false, external: vec![external.clone()] };
+            let here = Here { external: vec![external.clone()], ..here(&held) };
             let change = change(&of(&view(), &service), here, BTreeMap::new()).unwrap();
             assert_eq!(change.ingress.len(), written);
         }
@@ -425,11 +452,7 @@ mod tests {
     fn a_lease_is_recorded_although_no_node_can_serve_the_service() {
         let none = BTreeSet::new();
         let writes = |view: &ServiceView, service: &ServicePlan, annotations| {
-            change(
-                &of(view, service),
-                Here { held: &none, me: "me", anycast: false, external: Vec::new() },
-                annotations,
-            )
+            change(&of(view, service), here(&none), annotations)
         };
         let lease = |text: &str| BTreeMap::from([(DHCP_LEASE, Some(text.to_owned()))]);
         let asleep = planned(false, false);
@@ -446,7 +469,7 @@ mod tests {
     fn an_anycast_status_is_written_once() {
         let held: BTreeSet<IpAddr> = [A.parse().unwrap()].into();
         let writes = |view: &ServiceView, service: &ServicePlan| {
-            let here = Here { held: &held, me: "me", anycast: true, external: Vec::new() };
+            let here = Here { anycast: true, ..here(&held) };
             let change = change(&of(view, service), here, BTreeMap::new());
             change.map(|change| (change.ingress.len(), change.host))
         };

@@ -11,7 +11,7 @@ use crate::cluster::event::Event;
 use crate::cluster::write::WriteResult;
 use crate::model::annotation::{IGNORE, MDNS_NAME, UPNP_EXTERNAL_IP, VIP_HOST};
 use crate::model::hash::{fnv1a, spread};
-use crate::model::{Backoff, BootTime, GroupId, ServiceKey, ServiceView};
+use crate::model::{Backoff, BootTime, GroupId, HostStatus, ServiceKey, ServiceView};
 use crate::planner::plan::ServicePlan;
 use crate::planner::select::is_ignored;
 
@@ -107,7 +107,8 @@ impl StatusWrites {
         let mut annotations = service.lease_annotations.clone();
         annotations.extend(sources.name_annotation(key, service).map(|text| (MDNS_NAME, text)));
         annotations.extend(external.map(|text| (UPNP_EXTERNAL_IP, text)));
-        let here = Here { held: &sources.host.held, me, anycast, external: entries };
+        let HostStatus { held, taken, .. } = &sources.host;
+        let here = Here { held, taken, me, anycast, external: entries };
         let Some(change) = change(service, here, annotations) else {
             self.postponed.remove(key);
             return None;
@@ -185,12 +186,16 @@ fn event(sources: &Sources, key: &ServiceKey, service: &ServicePlan, change: &Ch
     let addresses: Vec<IpAddr> = if gone { before.collect() } else { service.served().collect() };
     let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
     let addresses = addresses.join(", ");
+    let taken = |address: &IpAddr| sources.host.taken.contains(address);
     let Some(node) = &change.host else {
         let why = match service.refusal() {
             Some(refusal) => refusal.to_string(),
             None if service.lost_lease() => "its DHCP lease is lost".to_owned(),
             None if is_ignored(&service.view) => format!("{IGNORE} is set"),
             None if gone && !service.unresolved => "the Service does not ask for it any more".to_owned(),
+            None if service.has_endpoints && service.addresses.iter().any(taken) => {
+                "another host has it".to_owned()
+            }
             None => "the Service has no ready endpoints".to_owned(),
         };
         return Some(sources.event(key, true, "AddressWithdrawn", format!("withdrew {addresses}: {why}")));
@@ -203,7 +208,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::HostStatus;
     use crate::model::annotation::DHCP_LEASE;
     use crate::model::service::Ingress;
     use crate::planner::plan::{Issue, Plan};
@@ -342,6 +346,26 @@ mod tests {
         let write = writes.start(at(1000), &sources).pop().unwrap();
         let event = writes.finish(at(1000), &sources, write, done("2")).unwrap();
         assert_eq!(event.message, "withdrew 192.0.2.1: its DHCP lease is lost");
+    }
+
+    #[test]
+    fn another_host_that_has_the_address_is_the_reason_of_a_withdrawal() {
+        let mut sources = sources("1", false);
+        let service = Arc::get_mut(&mut sources.plan).unwrap().services.get_mut(&key()).unwrap();
+        let announced = Ingress { ip: ADDRESS.parse().ok(), ..Ingress::default() };
+        service.view = Arc::new(ServiceView {
+            annotations: [(VIP_HOST.to_owned(), "node-1".to_owned())].into(),
+            status: vec![announced],
+            ..view("1")
+        });
+        sources.host.taken = std::mem::take(&mut sources.host.held);
+        let mut writes = StatusWrites::default();
+        let write = writes.start(at(1000), &sources).pop().unwrap();
+        let event = writes.finish(at(1000), &sources, write, done("2")).unwrap();
+        assert_eq!(
+            (event.reason, event.message.as_str()),
+            ("AddressWithdrawn", "withdrew 192.0.2.1: another host has it")
+        );
     }
 
     #[test]

@@ -7,7 +7,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::election::elections::Input;
 use crate::election::elector::SegmentRequest;
-use crate::model::{AdvertisedRoutes, BootTime, GroupId, HostStatus, Prefix, Roles, Tags, VipPlan};
+use crate::model::{
+    AdvertisedRoutes, BootTime, GroupId, HostStatus, PerFamily, Prefix, Roles, Tags, VipPlan,
+};
 
 /// How this host holds addresses.
 #[derive(Debug, Clone)]
@@ -20,8 +22,8 @@ pub struct Options {
     pub preserve: bool,
     /// See [`Inputs::adopted_lifetime`](super::desired::Inputs).
     pub adopted_lifetime: Duration,
-    /// Do not probe for IPv6 addresses.
-    pub skip_dad: bool,
+    /// Do not probe for addresses of these families.
+    pub skip_probes: PerFamily<bool>,
     /// Global scope on `lo`.
     pub lo_global: bool,
     /// Time between announcements after the burst.

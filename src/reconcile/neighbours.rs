@@ -1,5 +1,6 @@
 //! Conflict detection in the main loop: probes, frames of other hosts, and what elections learn of both.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use crate::conflict::{ConflictDetector, FrameKind, NeighborFrame, Output, Preset
 use crate::election::elections;
 use crate::election::elector::{Input, SegmentRequest};
 use crate::model::interface::hardware_text;
-use crate::model::{BootTime, CandidacyKind, ClaimSource, GroupId, IfIndex, Role};
+use crate::model::{BootTime, CandidacyKind, ClaimSource, Family, GroupId, IfIndex, Role};
 use crate::net::clock;
 use crate::reconcile::desired::{Desired, Presence};
 
@@ -21,6 +22,8 @@ use crate::reconcile::desired::{Desired, Presence};
 const MAX_FRAMES: usize = 256;
 /// For how long a conflict is reported after the last frame of the other host.
 const CONFLICT_HOLD: Duration = Duration::from_secs(60);
+/// A host that has this many addresses of one family is likely a router that answers for every address.
+const PROXY_ADDRESSES: usize = 3;
 
 /// Detectors by address.
 pub(super) type Detectors = BTreeMap<Target, ConflictDetector>;
@@ -66,9 +69,9 @@ impl Driver {
                 let now = clock::now();
                 // Unverified addresses are probed one by one when they are added.
                 let plan = self.channels.plan.borrow();
-                let exempt = |address: &IpAddr| self.options.skip_dad && address.is_ipv6();
-                let concerned =
-                    |(_, address): &Target| !plan.unverified.contains(address) && !exempt(address);
+                let concerned = |(_, address): &Target| {
+                    !plan.unverified.contains(address) && !self.options.skip_probes[Family::of(*address)]
+                };
                 let targets = self.targets(&group).into_iter().filter(concerned);
                 let detector = |(interface, address)| {
                     let mac = self.interfaces.hardware(interface);
@@ -103,32 +106,18 @@ impl Driver {
                 return true;
             }
             let target = (*interface, vip.address);
-            let exempt = self.options.skip_dad && vip.address.is_ipv6();
-            let usable = self.detectors.get(&target).map(ConflictDetector::is_usable);
-            let moved = self.moves.contains(&vip.address);
-            let unverified = unverified.contains(&vip.address);
-            if usable != Some(true) && (exempt || !(unverified || moved)) {
-                return true;
-            }
-            if usable.is_none() && present.contains(&target) {
-                return true;
-            }
+            let exempt = self.options.skip_probes[Family::of(vip.address)] || present.contains(&target);
+            let (unverified, moved) = (unverified.contains(&vip.address), self.moves.contains(&vip.address));
+            let begin = || {
+                let preset = preset(exempt, unverified, moved)?;
+                Some(ConflictDetector::new(preset, self.interfaces.hardware(*interface), now))
+            };
+            let Some(detector) = deciding(&mut self.detectors, target, begin) else { return true };
             wanted.insert(target);
-            let mac = self.interfaces.hardware(*interface);
-            let preset = if moved && !unverified { Preset::MOVED } else { Preset::SERVICE };
-            let detector = || ConflictDetector::new(preset, mac, now);
-            self.detectors.entry(target).or_insert_with(detector).is_usable()
+            detector.is_usable()
         });
         self.detectors.retain(|target, _| wanted.contains(target));
-        for (target, mac) in lasting_conflicts(&self.detectors) {
-            let (mac, interface) = (hardware_text(mac), self.interfaces.name(target.0));
-            let remedy = match self.moves.contains(&target.1) {
-                true => "it may be the node that announced the Service before, which gives it up",
-                false => "assign another address to the Service, or remove this one from that host",
-            };
-            let text = format!("another host, {mac}, has {} on interface {interface}: {remedy}", target.1);
-            self.placement.blocked.insert(target.1, text);
-        }
+        self.placement.blocked.extend(blocked(&self.detectors, |interface| self.interfaces.name(interface)));
     }
 
     /// Takes in frames that have arrived before a deadline is handled: an answer in the socket's buffer counts.
@@ -270,15 +259,179 @@ fn step(detectors: &mut Detectors, interfaces: &Interfaces) -> bool {
     usable
 }
 
-/// Addresses that other hosts have, each with the host's hardware address.
-pub(super) fn lasting_conflicts(detectors: &Detectors) -> impl Iterator<Item = (Target, &[u8])> {
-    detectors.iter().filter_map(|(target, detector)| Some((*target, detector.lasting_conflict()?)))
+/// How an address is probed before it is used, if at all.
+fn preset(exempt: bool, unverified: bool, moved: bool) -> Option<Preset> {
+    match (unverified, moved) {
+        _ if exempt => None,
+        (true, _) => Some(Preset::SERVICE),
+        (false, true) => Some(Preset::MOVED),
+        (false, false) => None,
+    }
+}
+
+/// The detector that decides whether an address may be used; without one it may. One that has begun runs to its end: the status
+/// that this host writes while an address is tentative verifies nothing.
+fn deciding(
+    detectors: &mut Detectors,
+    target: Target,
+    begin: impl FnOnce() -> Option<ConflictDetector>,
+) -> Option<&ConflictDetector> {
+    match detectors.entry(target) {
+        Entry::Occupied(entry) => Some(entry.into_mut()),
+        Entry::Vacant(entry) => begin().map(|detector| &*entry.insert(detector)),
+    }
+}
+
+/// Addresses that hosts outside the cluster have. The node that announced a moved address gives it up soon: it is not taken.
+pub(super) fn taken(detectors: &Detectors) -> BTreeSet<IpAddr> {
+    let outside = detectors.iter().filter(|(_, detector)| !detector.is_among_nodes());
+    let taken = outside.filter(|(_, detector)| detector.lasting_conflict().is_some());
+    taken.map(|((_, address), _)| *address).collect()
+}
+
+/// Why addresses cannot be used that other hosts have.
+fn blocked(detectors: &Detectors, name: impl Fn(IfIndex) -> String) -> BTreeMap<IpAddr, String> {
+    let conflicts = detectors.iter().filter_map(|(target, it)| Some((*target, it, it.lasting_conflict()?)));
+    let mut by_host: BTreeMap<(&[u8], Family), BTreeSet<IpAddr>> = BTreeMap::new();
+    for ((_, address), _, mac) in conflicts.clone().filter(|(.., mac)| !mac.is_empty()) {
+        by_host.entry((mac, Family::of(address))).or_default().insert(address);
+    }
+    let text = |((interface, address), detector, mac): (Target, &ConflictDetector, &[u8])| {
+        let of_host = by_host.get(&(mac, Family::of(address))).map_or(0, BTreeSet::len);
+        let remedy = if detector.is_among_nodes() {
+            "it may be the node that announced the Service before, which gives it up"
+        } else if of_host >= PROXY_ADDRESSES {
+            proxy_remedy(address)
+        } else {
+            "assign another address to the Service, or remove this one from that host"
+        };
+        let (mac, interface) = (hardware_text(mac), name(interface));
+        (address, format!("another host, {mac}, has {address} on interface {interface}: {remedy}"))
+    };
+    conflicts.map(text).collect()
+}
+
+/// What to do about a router that answers for every address.
+pub(super) fn proxy_remedy(address: IpAddr) -> &'static str {
+    match Family::of(address) {
+        Family::V4 => {
+            "it answers for many addresses, as a router with proxy ARP does: switch that off there, or set \
+             vip_skip_arp_probe here"
+        }
+        Family::V6 => {
+            "it answers for many addresses, as a router with an ND proxy does: switch that off there, or set vip_skipdad here"
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::Claim;
+
+    const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 9];
+
+    fn millis(millis: u64) -> BootTime {
+        BootTime::from_boot(Duration::from_millis(millis))
+    }
+
+    fn target(address: &str) -> Target {
+        (IfIndex(2), address.parse().unwrap())
+    }
+
+    /// Runs a detector up to a moment in milliseconds.
+    fn run(detectors: &mut Detectors, target: Target, until: u64) {
+        let detector = detectors.get_mut(&target).unwrap();
+        while let Some(at) = detector.poll_timeout().filter(|at| *at <= millis(until)) {
+            detector.handle_timeout(at);
+            while detector.poll_output().is_some() {}
+        }
+    }
+
+    /// The other host answers what this host sent last.
+    fn answer(detectors: &mut Detectors, target: Target, mac: &[u8], now: u64) {
+        let frame = NeighborFrame { address: target.1, mac: mac.to_vec(), kind: FrameKind::Announcement };
+        detectors.get_mut(&target).unwrap().handle_input(millis(now), &frame);
+    }
+
+    #[test]
+    fn new_and_moved_addresses_are_probed() {
+        for (exempt, unverified, moved, expected) in [
+            (false, true, false, Some(Preset::SERVICE)),
+            (false, true, true, Some(Preset::SERVICE)),
+            (false, false, true, Some(Preset::MOVED)),
+            (false, false, false, None),
+            (true, true, true, None),
+        ] {
+            assert_eq!(preset(exempt, unverified, moved), expected, "{exempt} {unverified} {moved}");
+        }
+    }
+
+    /// The address is on the interface, and in the status that this host wrote, when the other host answers.
+    #[test]
+    fn a_late_answer_takes_an_address_back_whatever_the_status_says_meanwhile() {
+        for (delay, address) in [(50, "192.0.2.1"), (600, "192.0.2.1"), (600, "2001:db8::1")] {
+            let (mut detectors, target) = (Detectors::new(), target(address));
+            let begin = || Some(ConflictDetector::new(Preset::SERVICE, &[], millis(0)));
+            assert!(!deciding(&mut detectors, target, begin).unwrap().is_usable());
+            run(&mut detectors, target, 8);
+            let usable = |detectors: &mut Detectors| {
+                deciding(detectors, target, || None).is_none_or(ConflictDetector::is_usable)
+            };
+            assert!(usable(&mut detectors));
+            assert_eq!(taken(&detectors), BTreeSet::new());
+            run(&mut detectors, target, delay);
+            answer(&mut detectors, target, &OTHER, delay);
+            assert!(!usable(&mut detectors), "{address} after {delay} ms");
+            assert_eq!(taken(&detectors), [target.1].into());
+            // It answers no more.
+            run(&mut detectors, target, 3000);
+            assert!(usable(&mut detectors));
+            assert_eq!(taken(&detectors), BTreeSet::new());
+        }
+    }
+
+    #[test]
+    fn a_host_that_has_three_addresses_is_likely_a_proxy() {
+        let begin = |preset: &Preset| ConflictDetector::new(preset.clone(), &[], millis(0));
+        let conflicts = |hosts: &[(&str, &[u8], &Preset)]| {
+            let mut detectors = Detectors::new();
+            for (address, mac, preset) in hosts {
+                let target = target(address);
+                deciding(&mut detectors, target, || Some(begin(preset)));
+                // Two answers to probes.
+                for _ in 0..2 {
+                    let now = detectors[&target].poll_timeout().unwrap();
+                    detectors.get_mut(&target).unwrap().handle_timeout(now);
+                    answer(&mut detectors, target, mac, now.since_boot().as_millis() as u64);
+                }
+            }
+            let texts = blocked(&detectors, |_| "eth0".to_owned()).into_values();
+            (texts.collect::<Vec<_>>(), taken(&detectors).len())
+        };
+        let counts = |texts: &[String], part: &str| texts.iter().filter(|text| text.contains(part)).count();
+        let (v4, moved): (&Preset, &Preset) = (&Preset::SERVICE, &Preset::MOVED);
+        let mut hosts: Vec<(&str, &[u8], &Preset)> = vec![
+            ("192.0.2.1", &OTHER, v4),
+            ("192.0.2.2", &OTHER, v4),
+            ("192.0.2.9", &[2, 0, 0, 0, 0, 7], v4),
+            ("2001:db8::1", &OTHER, v4),
+        ];
+        let (texts, count) = conflicts(&hosts);
+        assert_eq!((counts(&texts, "assign another address"), counts(&texts, "proxy"), count), (4, 0, 4));
+        hosts.push(("192.0.2.3", &OTHER, v4));
+        let (texts, _) = conflicts(&hosts);
+        assert_eq!((counts(&texts, "assign another address"), counts(&texts, "vip_skip_arp_probe")), (2, 3));
+        let six = ["2001:db8::1", "2001:db8::2", "2001:db8::3"].map(|it| (it, &OTHER[..], v4));
+        assert_eq!(counts(&conflicts(&six).0, "vip_skipdad"), 3);
+        // No option was in the advertisements.
+        let unknown = ["2001:db8::1", "2001:db8::2", "2001:db8::3"].map(|it| (it, &[][..], v4));
+        assert_eq!(counts(&conflicts(&unknown).0, "vip_skipdad"), 0);
+        // A node of the cluster gives its addresses up.
+        let node = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(|it| (it, &OTHER[..], moved));
+        let (texts, count) = conflicts(&node);
+        assert_eq!((counts(&texts, "gives it up"), count), (3, 0));
+    }
 
     #[test]
     fn an_address_is_defended_while_the_claim_is_valid() {

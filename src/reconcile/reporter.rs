@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::metrics::Metrics;
+use super::neighbours::proxy_remedy;
 use crate::cluster::event::EventRecorder;
 use crate::model::interface::hardware_text;
 use crate::model::{BootTime, Vip};
@@ -101,8 +102,13 @@ impl Reporter {
     pub fn taken(&self, address: IpAddr, mac: &[u8]) {
         let mac = hardware_text(mac);
         self.metrics.conflict(address);
-        if self.block(format!("address {address} is in use by {mac}")) {
-            tracing::warn!(%address, mac, "another host answers for the address that this node is to take; waiting");
+        let remedy = format!("remove the address from that host; if {}", proxy_remedy(address));
+        if self.block(format!("address {address} is in use by {mac}: {remedy}")) {
+            tracing::warn!(
+                %address,
+                mac,
+                "another host answers for the address that this node is to take; waiting: {remedy}"
+            );
             self.record_conflict(address, &mac);
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::driver::Driver;
-use super::neighbours::lasting_conflicts;
+use super::neighbours::taken;
 use super::reporter::HeldAddress;
 use crate::model::{HostStatus, Prefix, Routes, Vip};
 use crate::watch_ext;
@@ -49,9 +49,7 @@ impl Driver {
         let held = announcing.into_iter().map(|(_, address)| address);
         let held = held.chain(hosts.map(|prefix| prefix.address)).collect();
         let conflicts = self.conflicts.iter().map(|(address, (text, _))| (*address, text.clone())).collect();
-        // The node that announced a moved address gives it up soon: it is not taken.
-        let taken = lasting_conflicts(&self.detectors).map(|((_, address), _)| address);
-        let taken = taken.filter(|address| !self.moves.contains(address)).collect();
+        let taken = taken(&self.detectors);
         watch_ext::set(&self.channels.outcome, HostStatus { held, blocked, conflicts, taken });
     }
 }

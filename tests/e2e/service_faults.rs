@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Service;
 use kube_vip_lab::trials::{Outcome, Trial, trial};
-use kube_vip_lab::{ServiceLab, wait_for};
+use kube_vip_lab::{LateHost, ServiceLab, wait_for};
 use serde_json::json;
 
 use crate::harness::services;
@@ -16,6 +16,8 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("reserved_addresses_are_refused", refused),
         trial("an_address_that_another_host_has_is_not_taken", occupied).alone(),
+        trial("an_address_whose_host_answers_late_is_given_up", late).alone(),
+        trial("a_router_that_answers_for_every_address_is_named_and_can_be_ignored", proxy).alone(),
         trial("a_later_address_conflict_is_reported", contested),
         trial("a_vlan_interface_is_removed_with_its_last_service", vlan),
         trial("edited_leases_leave_one_holder", edited_leases),
@@ -76,6 +78,65 @@ fn occupied() -> Outcome {
         lab.wait_for_holder("10.43.0.11")?;
         lab.wait_for_holder("fd43::4")?;
         lab.wait_for_status("web", &["10.43.0.11", "fd43::4"])?;
+    }
+    Ok(())
+}
+
+fn late() -> Outcome {
+    let (v4, v6) = ("10.43.0.11", "fd43::4");
+    let addresses: [IpAddr; 2] = [v4.parse().unwrap(), v6.parse().unwrap()];
+    for (env, delay) in
+        [(&[("svc_election", "true")][..], 600), (&[("svc_election", "true")], 50), (&[], 600)]
+    {
+        let mut lab = services(env)?;
+        lab.start_agents()?;
+        lab.serve("first", "10.43.0.10")?;
+        lab.wait_for_holder("10.43.0.10")?;
+        let other = LateHost::start(&lab.lab.client_host, &addresses, Duration::from_millis(delay))?;
+        let start = kube_vip_lab::now();
+        lab.serve("web", "10.43.0.11,fd43::4")?;
+        for address in [v4, v6] {
+            wait_for_event(&lab, "web", "AddressBlocked", &format!("has {address}"))?;
+            lab.wait_until_no_host_has(address)?;
+        }
+        lab.wait_for_status("web", &[])?;
+        let held = |since| {
+            let samples = lab.sampler.since(since);
+            let held = |address: IpAddr| samples.iter().filter(|it| !it.holders(address).is_empty()).count();
+            addresses.map(held)
+        };
+        let tentative = held(start);
+        assert!(tentative.iter().all(|count| *count > 0), "the answers were not late: {tentative:?}");
+        // Two rounds of two probes for each address.
+        let (before, since) = (other.answers(), kube_vip_lab::now());
+        wait_for("more probes", 20, || (other.answers() >= before + 8).then_some(()))?;
+        assert_eq!(held(since), [0, 0], "an address was taken again though the other host answers");
+        drop(other);
+        lab.wait_for_holder(v4)?;
+        lab.wait_for_holder(v6)?;
+        lab.wait_for_status("web", &[v4, v6])?;
+    }
+    Ok(())
+}
+
+fn proxy() -> Outcome {
+    let mut lab = services(&[])?;
+    let names = [("one", "10.43.0.10"), ("two", "10.43.0.11"), ("three", "10.43.0.12")];
+    let addresses: Vec<IpAddr> = names.iter().map(|(_, address)| address.parse().unwrap()).collect();
+    let _router = LateHost::start(&lab.lab.client_host, &addresses, Duration::ZERO)?;
+    lab.start_agents()?;
+    for (name, address) in names {
+        lab.serve(name, address)?;
+    }
+    for (name, _) in names {
+        wait_for_event(&lab, name, "AddressBlocked", "vip_skip_arp_probe")?;
+    }
+    lab.stop_agents()?;
+    lab.options = lab.plain_options().with("vip_skip_arp_probe", "true");
+    lab.start_agents()?;
+    for (name, address) in names {
+        lab.wait_for_holder(address)?;
+        lab.wait_for_status(name, &[address])?;
     }
     Ok(())
 }

@@ -224,6 +224,18 @@ fn another_holder_in_the_lease_ends_the_claim_at_once() {
     assert_eq!(script.role(), Role::Follower { holder: Some(OTHER.into()), fence_until: None });
 }
 
+/// A paused virtual machine has no clock that shows the pause. Its next renewal bounds what two hosts hold at once.
+#[test]
+fn a_leader_whose_pause_no_clock_shows_follows_with_its_next_renewal() {
+    let mut script = holder();
+    script.wait_until(6010);
+    assert_eq!(script.outputs(), [put(ME, 8)]);
+    script.answer(6010, 6020, LeaseResponse::Conflict);
+    assert_eq!(script.outputs(), [Asked::RenewWatch, Asked::Read]);
+    script.answer(6020, 6030, LeaseResponse::Object(lease(OTHER, 9)));
+    assert_eq!(script.role(), Role::Follower { holder: Some(OTHER.into()), fence_until: None });
+}
+
 #[test]
 fn news_that_is_older_than_what_is_known_is_no_news() {
     let mut script = holder();

@@ -12,7 +12,7 @@ use kube_vip::cluster::write::{Subresource, WriteResult, Writer};
 use kube_vip::dhcp;
 use kube_vip::dhcp::driver::{Command, Handles};
 use kube_vip::host::HostWatch;
-use kube_vip::model::ServiceKey;
+use kube_vip::model::{PerFamily, ServiceKey};
 use kube_vip::net::clock::{self, Timer};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -188,7 +188,8 @@ impl Driver {
         let Some((interface, host)) = &self.dhcp_host else { return };
         let (channels, handles) = dhcp::driver::channels();
         let counts = self.telemetry.dhcp.clone();
-        let clients = dhcp::driver::Driver::start(channels, host.clone(), counts, DHCP_ATTEMPTS);
+        let clients =
+            dhcp::driver::Driver::start(channels, host.clone(), counts, DHCP_ATTEMPTS, PerFamily::default());
         self.session.planner_mut().enable_dhcp(interface, self.any_hardware_address);
         self.dhcp = Some(handles);
         tasks.spawn(async move {

@@ -111,10 +111,49 @@ fn conflicts_back_off_exponentially_until_the_other_host_leaves() {
         now = retry_at;
     }
     assert_eq!(detector.lasting_conflict(), Some(OTHER.as_slice()));
+    // A host that answered late has a second to do it again.
+    let retry_at = detector.poll_timeout().unwrap();
+    detector.handle_timeout(retry_at);
+    let retry_at = retry_at.since_boot().as_millis() as u64;
+    assert_eq!(detector.lasting_conflict(), Some(OTHER.as_slice()));
+    run(&mut detector, retry_at + 1003);
+    assert!(!detector.is_usable());
+    run(&mut detector, retry_at + 1005);
+    assert!(detector.is_usable());
+    assert_eq!(detector.lasting_conflict(), None);
+}
+
+/// As where a Service is created again while the node of the deleted one still has the address.
+#[test]
+fn after_a_first_answer_at_once_an_address_is_probed_again_as_fast() {
+    let mut detector = started(Preset::SERVICE, 4);
+    assert_eq!(input(&mut detector, at(6), &announcement()), Some(Output::Conflict));
     let retry_at = detector.poll_timeout().unwrap().since_boot().as_millis() as u64;
     run(&mut detector, retry_at + 9);
     assert!(detector.is_usable());
-    assert_eq!(detector.lasting_conflict(), None);
+}
+
+/// The other host answers each round of probes after a fixed time: 50 ms, 600 ms, or not at all any more.
+#[test]
+fn an_address_whose_host_answers_late_is_given_up_once_and_used_when_that_host_has_left() {
+    for delay in [50, 600, 1003] {
+        let mut detector = started(Preset::SERVICE, delay);
+        assert!(detector.is_usable(), "{delay}");
+        assert_eq!(input(&mut detector, at(delay), &announcement()), Some(Output::Conflict), "{delay}");
+        assert_eq!(detector.lasting_conflict(), Some(OTHER.as_slice()), "reported at once");
+        for _ in 0..5 {
+            let retry_at = detector.poll_timeout().unwrap();
+            detector.handle_timeout(retry_at);
+            let answered = retry_at.since_boot().as_millis() as u64 + delay;
+            run(&mut detector, answered);
+            assert!(!detector.is_usable(), "{delay}");
+            assert_eq!(detector.lasting_conflict(), Some(OTHER.as_slice()));
+            assert_eq!(input(&mut detector, at(answered), &announcement()), Some(Output::Conflict));
+        }
+        let retry_at = detector.poll_timeout().unwrap().since_boot().as_millis() as u64;
+        run(&mut detector, retry_at + 1005);
+        assert!(detector.is_usable(), "{delay}");
+    }
 }
 
 #[test]

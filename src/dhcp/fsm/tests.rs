@@ -33,7 +33,7 @@ fn frame_from(mac: [u8; 6], last: u8) -> Input {
 }
 
 fn config() -> ClientConfig {
-    ClientConfig { mac: OWN, requested: None, max_rounds: 0, seed: 7 }
+    ClientConfig { mac: OWN, requested: None, max_rounds: 0, skip_probes: false, seed: 7 }
 }
 
 fn terms(last: u8, seconds: u64) -> LeaseTerms {
@@ -88,6 +88,15 @@ fn bound(seconds: u64) -> Client {
     assert_eq!(next(&mut client), (10, "probe 192.0.2.9".into()));
     assert_eq!(next(&mut client), (20, "bound 192.0.2.9".into()));
     client
+}
+
+/// Otherwise every lease would be declined where a router answers for every address.
+#[test]
+fn an_address_is_bound_without_probes_where_they_are_switched_off() {
+    let mut client = Client::new(ClientConfig { skip_probes: true, ..config() });
+    input(&mut client, 0, Input::Start(None));
+    reply(&mut client, 0, Reply::Offer(terms(9, 3600)));
+    assert_eq!(reply(&mut client, 0, Reply::Ack(terms(9, 3600))), "bound 192.0.2.9");
 }
 
 #[test]

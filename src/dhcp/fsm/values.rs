@@ -15,6 +15,8 @@ pub struct ClientConfig {
     pub requested: Option<IpAddr>,
     /// Rounds without a reply before all pauses are the longest, a minute; 0: they grow from 10 seconds.
     pub max_rounds: u32,
+    /// Use an assigned address without probes.
+    pub skip_probes: bool,
     /// Jitter and transaction identifiers derive from it.
     pub seed: u64,
 }
