@@ -158,6 +158,7 @@ impl Status {
         if let Some(ServiceElections { leading, total }) = self.service_elections {
             line("elections", &format!("leader of {leading} of {total} Leases of Services"));
         }
+        election.scheme_problem.iter().for_each(|problem| line("scheme", problem));
         if let Some(remaining) = election.claim_remaining_seconds {
             line("claim", &format!("valid for {remaining:.1} s without another renewal"));
         }

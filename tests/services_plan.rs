@@ -14,6 +14,7 @@ use std::time::Duration;
 use kube_vip::config::{ClassRule, Namespaces, Policy, Prefixes, Upnp};
 use kube_vip::dhcp::fsm::ClientState;
 use kube_vip::dhcp::spec::ClientStatus;
+use kube_vip::election::scheme::member_of;
 use kube_vip::model::Holder;
 use kube_vip::model::annotation::{
     BGP_COMMUNITIES, DHCP_LEASE, FORCE_ELECTION, HARDWARE_ADDRESS, LEASE_NAME, LOAD_BALANCER_IPS,
@@ -49,6 +50,7 @@ fn groups(count: usize) -> Mode {
 fn context(mode: Mode) -> PlanContext {
     PlanContext {
         me: ME.into(),
+        member: matches!(mode, Mode::Groups { .. }).then(|| member_of(&base(), ME)),
         rules: Rules { namespace: None, class: ClassRule::None, on_demand: true },
         mode,
         control_plane: None,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::cluster::Environment;
 use crate::config::{self, ClassRule, Config, ServiceElection, SubnetPrefix, VipTarget};
 use crate::election::host_health::InterfacePolicy;
-use crate::election::{Candidate, Settings, elections};
+use crate::election::{Candidate, Scheme, Settings, elections};
 use crate::model::address::left_over;
 use crate::model::hash::fnv1a;
 use crate::model::{ActualAddress, GroupId, Interface, InterfaceSelector, PrefixLength};
@@ -24,8 +24,7 @@ const DRAIN_TIME: Duration = Duration::from_millis(500);
 
 /// The Leases that no Service is elected on.
 pub(super) fn uncounted_leases(config: &Config) -> BTreeSet<GroupId> {
-    let services = config.services.as_ref();
-    let member = services.map(|services| Mode::member_of(&services.lease, &config.node_name));
+    let member = Scheme::of(config).and_then(|scheme| scheme.member);
     config.reported_lease().into_iter().chain(member).map(GroupId::from).collect()
 }
 
@@ -47,7 +46,8 @@ pub(super) fn elections(config: &Config) -> elections::Config {
         give_up_after: config.layer2.give_up_when_down_for,
     };
     let drain = if config.bgp.is_some() { DRAIN_TIME } else { Duration::ZERO };
-    elections::Config { settings, interface, hand_over_time: drain + DRAIN_TAIL }
+    let scheme = Scheme::of(config);
+    elections::Config { settings, interface, hand_over_time: drain + DRAIN_TAIL, scheme }
 }
 
 pub(super) fn plan(config: &Config, interface: &Interface, addresses: &[ActualAddress]) -> PlanContext {
@@ -66,6 +66,7 @@ pub(super) fn plan(config: &Config, interface: &Interface, addresses: &[ActualAd
             on_demand: services.is_some_and(|services| services.on_demand),
         },
         mode: services.map_or(Mode::EveryNode, mode),
+        member: Scheme::of(config).and_then(|scheme| scheme.member),
         control_plane: control_plane(config, interface, addresses),
         services: services.is_some(),
         interface: match named {

@@ -179,6 +179,7 @@ impl Driver {
                 self.restart.get(&lease).map(|restart| restart.try_send(()).ok());
             }
             Output::DuplicateIdentity(lease) => self.observer.duplicate_identity(&lease),
+            Output::SchemeProblem(problem) => self.observer.scheme_problem(problem.as_deref()),
             Output::Role(group, role) => self.publish(group, role),
             Output::Holders(holders) => drop(watch_ext::set(&self.channels.holders, holders)),
             Output::Health(health) => {
@@ -194,7 +195,8 @@ impl Driver {
         let (api, observer) = (self.api.clone(), self.observer.clone());
         let group = GroupId::Lease(lease.clone());
         let owner = self.channels.plan.borrow().groups.get(&group).and_then(|group| group.owner.clone());
-        let response = request::send(api, lease.clone(), owner, self.request_timeout, observer, request);
+        let created = request::Created { owner, annotations: self.elections.annotations(&lease) };
+        let response = request::send(api, lease.clone(), created, self.request_timeout, observer, request);
         let input = async move { Input::Elector(lease, response.await) };
         self.in_flight.push(Box::pin(Abortable::new(input, registration)));
     }

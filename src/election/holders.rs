@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Settings;
 use super::record::LeaseObject;
+use super::scheme::{OtherSchemes, Scheme, written};
 use super::watches::Scope;
 use crate::model::{BootTime, Holder, LeaseName};
 
@@ -38,7 +39,7 @@ impl Holders {
         self.leases.len() != before
     }
 
-    /// Records a Lease. True if that changes the result of [`Self::current`].
+    /// Records a Lease. True if that changes the result of [`Self::current`] or [`Self::other_schemes`].
     pub fn observe(
         &mut self,
         lease: LeaseName,
@@ -53,7 +54,7 @@ impl Holders {
             self.leases.insert(lease, (object, now));
             return true;
         };
-        let other = before.record.holder != object.record.holder;
+        let other = before.record.holder != object.record.holder || written(before) != written(&object);
         let renewed = before.record != object.record;
         let overdue = now >= *since + settings.overdue(before.record.duration(settings.lease_duration));
         if renewed {
@@ -89,6 +90,22 @@ impl Holders {
             holders.insert(lease.clone(), Holder { identity: object.record.holder.clone(), is_current });
         }
         holders
+    }
+
+    /// Nodes that hold unexpired Leases by another scheme.
+    pub fn other_schemes(&self, scheme: &Scheme, settings: &Settings, now: BootTime) -> OtherSchemes {
+        let mut others = OtherSchemes::default();
+        let first = LeaseName { name: String::new(), ..scheme.base.clone() };
+        let all =
+            self.leases.range(first..).take_while(|(lease, _)| lease.namespace == scheme.base.namespace);
+        for (lease, (object, since)) in all {
+            let record = &object.record;
+            let expired = now >= *since + record.duration(settings.lease_duration);
+            if !expired && !record.holder.is_empty() && record.holder != settings.identity {
+                scheme.compare(lease, object, settings.retry_period, &mut others);
+            }
+        }
+        others
     }
 }
 

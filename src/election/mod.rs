@@ -2,7 +2,8 @@
 //!
 //! `record` is the Lease as client-go reads and writes it, `decide` derives from it what this host may do, `elector` is the
 //! state machine of one election. `anycast` takes its place where every node advertises, `host_health` combines what makes
-//! this host a worse candidate. `elections` has all of them, and is pure; `watches` decides which Leases it follows.
+//! this host a worse candidate. `elections` has all of them, and is pure; `watches` decides which Leases it follows, `scheme`
+//! whether nodes that elect Services otherwise keep this one away.
 //! `driver` connects it to the API server (`request`, `lease_watch`), to the planner and to the main loop.
 //! The rest of the program sees a [`Role`](crate::model::Role).
 
@@ -22,6 +23,7 @@ pub mod observer;
 pub mod record;
 pub mod reporter;
 pub mod request;
+pub mod scheme;
 pub mod status;
 pub mod watches;
 
@@ -30,6 +32,7 @@ use std::collections::BTreeMap;
 pub use elector::{Elector, Settings};
 pub use observer::{FailedCall, Observer};
 pub use record::{Candidate, LeaderElectionRecord, LeaseObject, WallTime};
+pub use scheme::Scheme;
 
 /// The metadata of a Lease.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

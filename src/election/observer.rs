@@ -16,6 +16,8 @@ pub trait Observer: Send + Sync {
     fn call_failed(&self, failed: FailedCall<'_>);
     /// Another process writes records with this host's identity.
     fn duplicate_identity(&self, _lease: &LeaseName) {}
+    /// Why nodes that elect Services by another scheme keep this node from taking Services over; none if they do not.
+    fn scheme_problem(&self, _problem: Option<&str>) {}
     fn call_succeeded(&self, verb: &'static str);
 }
 

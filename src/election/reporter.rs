@@ -193,6 +193,23 @@ impl Observer for Reporter {
         self.events.record_on_node(true, "DuplicateIdentity", text);
     }
 
+    fn scheme_problem(&self, problem: Option<&str>) {
+        let mut before = None;
+        self.status.send_modify(|status| {
+            before = std::mem::replace(&mut status.scheme_problem, problem.map(str::to_owned));
+        });
+        match (before, problem) {
+            (None, Some(text)) => {
+                tracing::warn!("{text}");
+                self.events.record_on_node(true, "ElectionSchemeDiffers", text.to_owned());
+            }
+            (Some(_), None) => {
+                tracing::info!("this node takes Services over: no node elects them by another scheme")
+            }
+            _ => {}
+        }
+    }
+
     fn call_succeeded(&self, verb: &'static str) {
         self.metrics.request(verb);
         self.status.send_if_modified(|status| status.last_error.take().is_some());

@@ -1,5 +1,6 @@
 //! Sends a request for a Lease.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,14 +19,21 @@ use crate::net::clock;
 
 const NO_RESPONSE: LeaseResponse = LeaseResponse::Failed { retry_after: None };
 
+/// What a Lease has that is created; other writes carry its metadata.
+#[derive(Debug, Default)]
+pub struct Created {
+    pub owner: Option<LeaseOwner>,
+    pub annotations: BTreeMap<String, String>,
+}
+
 /// Sends a request with a timeout. It starts when the future is first polled; the input has the start time.
 ///
-/// A Lease that it creates belongs to `owner`. An existing one is left as it is: where the admission plugin
-/// OwnerReferencesPermissionEnforcement is on, changing its owner needs the right to delete it.
+/// The owner of an existing Lease is left as it is: where the admission plugin OwnerReferencesPermissionEnforcement is on,
+/// changing it needs the right to delete the Lease.
 pub async fn send(
     api: Arc<Api>,
     lease: LeaseName,
-    owner: Option<LeaseOwner>,
+    created: Created,
     limit: Duration,
     observer: Arc<dyn Observer>,
     call: LeaseRequest,
@@ -44,7 +52,7 @@ pub async fn send(
         }
     };
     let creating = matches!(call, LeaseRequest::Create(_));
-    let (response, reason, why) = match timeout(limit, perform(&chosen, &lease, owner, call, wall)).await {
+    let (response, reason, why) = match timeout(limit, perform(&chosen, &lease, created, call, wall)).await {
         Ok(Ok(stored)) => {
             observer.call_succeeded(verb);
             return Input::Response { started, response: LeaseResponse::Object(Box::new(stored)) };
@@ -72,7 +80,7 @@ pub async fn send(
 async fn perform(
     chosen: &ApiClient,
     lease: &LeaseName,
-    owner: Option<LeaseOwner>,
+    created: Created,
     call: LeaseRequest,
     wall: Timestamp,
 ) -> Result<LeaseObject, kube::Error> {
@@ -80,7 +88,7 @@ async fn perform(
     let stored = match call {
         LeaseRequest::Read => leases.get(&lease.name).await?,
         LeaseRequest::Create(write) => {
-            leases.create(&PostParams::default(), &object(write, new_metadata(lease, owner), wall)).await?
+            leases.create(&PostParams::default(), &object(write, new_metadata(lease, created), wall)).await?
         }
         LeaseRequest::Replace { write, meta } => {
             leases.replace(&lease.name, &PostParams::default(), &object(write, *meta, wall)).await?
@@ -90,7 +98,7 @@ async fn perform(
 }
 
 /// The metadata of a Lease to create.
-fn new_metadata(lease: &LeaseName, owner: Option<LeaseOwner>) -> ObjectMeta {
+fn new_metadata(lease: &LeaseName, Created { owner, annotations }: Created) -> ObjectMeta {
     let reference = |LeaseOwner { service, uid }| OwnerReference {
         api_version: "v1".to_owned(),
         kind: "Service".to_owned(),
@@ -101,7 +109,8 @@ fn new_metadata(lease: &LeaseName, owner: Option<LeaseOwner>) -> ObjectMeta {
         block_owner_deletion: Some(false),
     };
     let owner_references = owner.map(|owner| vec![reference(owner)]);
-    ObjectMeta { name: Some(lease.name.clone()), owner_references, ..ObjectMeta::default() }
+    let annotations = (!annotations.is_empty()).then_some(annotations);
+    ObjectMeta { name: Some(lease.name.clone()), owner_references, annotations, ..ObjectMeta::default() }
 }
 
 /// The Lease that a write makes: signed, and with our label unless another program manages it. `renewTime` is `now`.
@@ -226,12 +235,15 @@ mod tests {
     fn a_lease_that_stands_for_a_service_belongs_to_it() {
         let lease = LeaseName { namespace: "shop".into(), name: "kubevip-web".into() };
         let owner = LeaseOwner { service: "web".into(), uid: "an UID".into() };
-        let references = new_metadata(&lease, Some(owner)).owner_references.unwrap();
+        let annotations = [("scheme".to_owned(), "of the holder".to_owned())].into();
+        let owned = new_metadata(&lease, Created { owner: Some(owner), annotations });
+        assert_eq!(owned.annotations.unwrap()["scheme"], "of the holder");
+        let references = owned.owner_references.unwrap();
         assert_eq!(
             serde_json::to_value(references).unwrap(),
             serde_json::json!([{ "apiVersion": "v1", "kind": "Service", "name": "web", "uid": "an UID",
                 "controller": false, "blockOwnerDeletion": false }])
         );
-        assert_eq!(new_metadata(&lease, None).owner_references, None);
+        assert_eq!(new_metadata(&lease, Created::default()).owner_references, None);
     }
 }

@@ -77,6 +77,9 @@ pub struct ElectionStatus {
     /// Why a configured server is not used, or not first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_server_warning: Option<String>,
+    /// Nodes that elect Services by another scheme keep this one from taking Services over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme_problem: Option<String>,
     /// The last request for the Lease failed: why.
     pub last_error: Option<String>,
     #[serde(skip)]

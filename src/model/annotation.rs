@@ -10,6 +10,8 @@ pub const CLEANUP_FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup
 pub const HAS_IP: &str = "kube-vip.io/has-ip";
 /// On the control plane's Lease: its VIPs, separated by commas.
 pub const VIPS: &str = "kube-vip.io/vips";
+/// On each Lease of Services: how its holder elects Services. See `election/scheme`.
+pub const ELECTION_SCHEME: &str = "kube-vip.io/election-scheme";
 /// Prefix of the label for a Service that a node announces: `…/service.namespace`.
 pub const SERVICE_PROVIDED: &str = "service-provided.kube-vip.io";
 /// Annotations for features that this version lacks, and the feature.

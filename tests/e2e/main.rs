@@ -30,6 +30,7 @@ mod mdns;
 mod policy;
 mod resilience;
 mod routed;
+mod schemes;
 mod service_faults;
 mod service_options;
 mod services;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         upnp_faults::trials(),
         service_faults::trials(),
         routed::trials(),
+        schemes::trials(),
         bgp::trials(),
         dhcp_faults::trials(),
         dhcp::trials(),

@@ -216,7 +216,8 @@ fn elect(
     let (_, plan) = watch::channel(Arc::new(VipPlan { groups, ..VipPlan::default() }));
     let (_, drained) = watch::channel(false);
     let (channels, handles) = channels(plan, watch::Sender::default(), drained, stopping);
-    let config = Config { settings, interface: Default::default(), hand_over_time: Duration::ZERO };
+    let config =
+        Config { settings, interface: Default::default(), hand_over_time: Duration::ZERO, scheme: None };
     let driver = election_driver::Driver::new(config, api.with_own_connections(), telemetry, channels);
     Ok((group, handles.roles, thread::start("elections")?.spawn(driver.run())))
 }

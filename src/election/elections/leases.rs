@@ -13,7 +13,9 @@ impl Elections {
     /// Watches the Leases of these candidacies, and no longer those of others.
     pub(super) fn watch_leases(&mut self, wanted: &BTreeMap<LeaseName, Candidacy>) {
         let watched = || wanted.iter().filter(|(_, candidacy)| !candidacy.kind.is_primary());
-        let changes = self.watches.cover(watched().map(|(lease, _)| lease.namespace.clone()).collect());
+        let of_scheme = self.config.scheme.as_ref().map(|scheme| scheme.base.namespace.clone());
+        let namespaces = watched().map(|(lease, _)| lease.namespace.clone()).chain(of_scheme.clone());
+        let changes = self.watches.cover(namespaces.collect());
         for scope in changes.ended {
             for lease in self.shown_by(&scope) {
                 self.input(&lease, elector::Input::Watching(false));
@@ -22,7 +24,7 @@ impl Elections {
         }
         self.outputs.extend(changes.started.into_iter().map(Output::Watch));
         let memberships = watched().filter(|(_, candidacy)| candidacy.kind == CandidacyKind::Membership);
-        let memberships = memberships.map(|(lease, _)| lease.namespace.clone()).collect();
+        let memberships = memberships.map(|(lease, _)| lease.namespace.clone()).chain(of_scheme).collect();
         if self.holders.follow(watched().map(|(lease, _)| lease.clone()).collect(), memberships) {
             self.publish_holders();
         }

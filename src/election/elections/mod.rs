@@ -8,6 +8,7 @@
 //! Contract: ARCHITECTURE.md, "State machines".
 
 mod leases;
+mod schemes;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ use super::health::Report;
 use super::holders::Holders;
 use super::host_health::{self, HostHealth, InterfacePolicy};
 use super::record::LeaseObject;
+use super::scheme::{Gate, OtherSchemes, Scheme};
 use super::watches::{Scope, Watches};
 use crate::cluster::watch::Change;
 use crate::model::hash::fnv1a;
@@ -41,6 +43,8 @@ pub struct Config {
     pub interface: InterfacePolicy,
     /// See [`AnycastElector::new`].
     pub hand_over_time: Duration,
+    /// None where Services are not elected.
+    pub scheme: Option<Scheme>,
 }
 
 #[derive(Debug)]
@@ -76,6 +80,8 @@ pub enum Output {
     RestartWatch(LeaseName),
     /// Another process has this host's identity.
     DuplicateIdentity(LeaseName),
+    /// Why this host takes over no Services: other nodes elect them by another scheme.
+    SchemeProblem(Option<String>),
     /// This host's role in a group; none once it is no candidate any more.
     Role(GroupId, Option<Role>),
     Holders(BTreeMap<LeaseName, Holder>),
@@ -105,6 +111,11 @@ pub struct Elections {
     reports: BTreeMap<Option<Family>, Report>,
     holders: Holders,
     watches: Watches,
+    /// Where there is a scheme.
+    gate: Option<Gate>,
+    others: OtherSchemes,
+    /// As last reported.
+    scheme_problem: Option<String>,
     requests: BTreeMap<LeaseName, LeaseRequest>,
     in_flight: BTreeSet<LeaseName>,
     drained: bool,
@@ -116,6 +127,9 @@ impl Elections {
     pub fn new(config: Config) -> Self {
         Self {
             host: HostHealth::new(config.interface),
+            gate: config.scheme.as_ref().map(|_| Gate::new(config.settings.lease_duration)),
+            others: OtherSchemes::default(),
+            scheme_problem: None,
             config,
             now: BootTime::default(),
             entries: BTreeMap::new(),
@@ -135,6 +149,11 @@ impl Elections {
     /// What the elector of this Lease has observed.
     pub fn observed(&self, lease: &LeaseName) -> Option<&ObservedLease> {
         self.entries.get(lease).map(|entry| entry.elector.observed())
+    }
+
+    /// The annotations of a Lease that this host creates.
+    pub fn annotations(&self, lease: &LeaseName) -> BTreeMap<String, String> {
+        self.entries.get(lease).map(|entry| entry.elector.annotations()).unwrap_or_default()
     }
 
     pub fn kind(&self, lease: &LeaseName) -> Option<CandidacyKind> {
@@ -187,6 +206,7 @@ impl Elections {
                 self.publish_anycast();
             }
         }
+        self.step_gate();
         self.stop_in_order();
     }
 
@@ -207,6 +227,7 @@ impl Elections {
             }
             self.advance(&lease);
         }
+        self.step_gate();
         self.stop_in_order();
     }
 
@@ -214,7 +235,9 @@ impl Elections {
     pub fn poll_timeout(&self) -> Option<BootTime> {
         let anycast = self.anycast.values().filter_map(AnycastElector::poll_timeout);
         let turn = self.stopping.map(|since| since + MEMBERSHIP_RELEASE_WAIT).filter(|at| *at > self.now);
-        let rest = [self.deadlines.first(), self.holders.next_change(), self.host.poll_timeout(), turn];
+        let gate = self.gate.as_ref().filter(|_| self.stopping.is_none()).and_then(Gate::poll_timeout);
+        let rest =
+            [self.deadlines.first(), self.holders.next_change(), self.host.poll_timeout(), gate, turn];
         anycast.chain(rest.into_iter().flatten()).min()
     }
 
@@ -274,9 +297,13 @@ impl Elections {
     fn enter(&mut self, lease: LeaseName, candidacy: Candidacy) {
         let control_plane = candidacy.kind == CandidacyKind::ControlPlane;
         let common = &self.config.settings;
+        let scheme = self.config.scheme.as_ref().filter(|_| !candidacy.kind.is_primary());
         let settings = Settings {
             seed: common.seed ^ fnv1a(lease.to_string().as_bytes()),
-            annotations: if control_plane { common.annotations.clone() } else { BTreeMap::new() },
+            annotations: match control_plane {
+                true => common.annotations.clone(),
+                false => scheme.map(Scheme::annotation).into_iter().collect(),
+            },
             provisional: control_plane,
             resuming: candidacy.resuming,
             ..common.clone()
@@ -287,6 +314,7 @@ impl Elections {
         let entry = Entry { elector, kind: candidacy.kind, wanted: true, stopped: false, role };
         let primary = entry.kind.is_primary();
         self.entries.insert(lease.clone(), entry);
+        self.apply_gate(&lease);
         if self.drained {
             self.input(&lease, elector::Input::Drain(DrainReason::Operator));
         }
@@ -385,6 +413,7 @@ impl Elections {
     }
 
     fn publish_holders(&mut self) {
+        self.compare_schemes();
         let holders = self.holders.current(&self.config.settings, self.now);
         self.outputs.push_back(Output::Holders(holders));
     }

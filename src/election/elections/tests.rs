@@ -44,10 +44,15 @@ struct Script {
     requests: Vec<(LeaseName, LeaseRequest)>,
     roles: BTreeMap<GroupId, Role>,
     holders: BTreeMap<LeaseName, Holder>,
+    scheme_problem: Option<String>,
 }
 
 impl Script {
     fn new() -> Self {
+        Self::with_scheme(None)
+    }
+
+    fn with_scheme(scheme: Option<Scheme>) -> Self {
         let settings = Settings {
             candidate: Candidate { identity: ME.into(), host: HOST.into() },
             lease_duration: Duration::from_secs(5),
@@ -58,8 +63,12 @@ impl Script {
             resuming: false,
             seed: 1,
         };
-        let config =
-            Config { settings, interface: InterfacePolicy::default(), hand_over_time: Duration::ZERO };
+        let config = Config {
+            settings,
+            interface: InterfacePolicy::default(),
+            hand_over_time: Duration::ZERO,
+            scheme,
+        };
         Self {
             elections: Elections::new(config),
             now: 0,
@@ -67,6 +76,7 @@ impl Script {
             requests: Vec::new(),
             roles: BTreeMap::new(),
             holders: BTreeMap::new(),
+            scheme_problem: None,
         }
     }
 
@@ -79,6 +89,11 @@ impl Script {
                 Output::Role(group, Some(role)) => drop(self.roles.insert(group, role)),
                 Output::Role(group, None) => drop(self.roles.remove(&group)),
                 Output::Holders(holders) => self.holders = holders,
+                Output::SchemeProblem(problem) => self.scheme_problem = problem,
+                Output::Segment(GroupId::Lease(lease), SegmentRequest::Probe) => {
+                    let free = Input::Elector(lease, OfElector::Probed { taken: false });
+                    self.elections.handle_input(at(self.now), free);
+                }
                 _ => {}
             }
         }
@@ -109,6 +124,16 @@ impl Script {
         assert_eq!((requested, self.requests.len()), (lease(name), 0));
         self.input(Input::Elector(lease(name), OfElector::Response { started: at(self.now), response }));
         request
+    }
+
+    /// A Lease is read when its election begins, and again once the watch is open.
+    fn respond_to_reads(&mut self, response: impl Fn(&LeaseName) -> LeaseResponse) {
+        for (name, request) in std::mem::take(&mut self.requests) {
+            assert_eq!(request, LeaseRequest::Read);
+            let response = response(&name);
+            let input = OfElector::Response { started: at(self.now), renewed: None, response };
+            self.input(Input::Elector(name, input));
+        }
     }
 
     fn list(&mut self, scope: &Scope, leases: &[(&str, LeaseObject)]) {
@@ -245,4 +270,117 @@ fn a_lease_that_goes_with_an_earlier_service_of_the_same_name_is_created_again()
     assert!(!follower.leads(name));
     follower.respond(name, present(OTHER, 4, true));
     assert!(!follower.leads(name));
+}
+
+/// A Lease with the scheme of its holder.
+fn by_scheme(kind: &str, holder: &str, version: u64) -> LeaseObject {
+    let mut object = object(holder, version, true);
+    object.meta.annotations = Some([Scheme::example(kind).annotation()].into());
+    object
+}
+
+/// A node with eight groups that has started, among nodes with sixteen.
+fn among_other_groups() -> Script {
+    let mut script = Script::with_scheme(Some(Scheme::example("groups-8")));
+    let member = Candidacy { eligible: true, kind: CandidacyKind::Membership, ..Candidacy::default() };
+    let group = Candidacy { eligible: true, ..Candidacy::default() };
+    script.input(Input::Candidacies(
+        [(lease("svcs-member-node-1").into(), member), (lease("svcs-3").into(), group)].into(),
+    ));
+    script.respond_to_reads(|_| present("", 1, true));
+    script.list(
+        &namespace("default"),
+        &[
+            ("svcs-3", object("", 1, true)),
+            ("svcs-11", by_scheme("groups-16", OTHER, 2)),
+            ("svcs-member-node-1", object("", 1, true)),
+            ("svcs-member-node-2", by_scheme("groups-16", OTHER, 3)),
+        ],
+    );
+    script.respond_to_reads(|_| present("", 1, true));
+    script
+}
+
+#[test]
+fn a_node_waits_for_the_last_lease_by_another_scheme_and_acquires_at_once() {
+    let scope = namespace("default");
+    let mut script = among_other_groups();
+    script.wait_until(4000);
+    assert_eq!(script.requests, []);
+    let problem = script.scheme_problem.clone().unwrap();
+    assert!(problem.contains("(scheme groups-8)") && problem.contains("node-2 (groups-16)"), "{problem}");
+    // The other one stops: its heartbeat is released first.
+    script.event(&scope, "svcs-member-node-2", Some(by_scheme("groups-16", "", 10)));
+    assert_eq!(script.requests, []);
+    script.event(&scope, "svcs-11", Some(by_scheme("groups-16", "", 11)));
+    assert_eq!(script.scheme_problem, None);
+    let joined = script.respond("svcs-member-node-1", present(ME, 12, true));
+    let LeaseRequest::Replace { write, meta } = joined else { panic!("{joined:?}") };
+    let (name, text) = Scheme::example("groups-8").annotation();
+    assert_eq!((write.holder.as_str(), &meta.annotations.unwrap()[&name]), (ME, &text));
+    // Another node may have joined by another scheme just before: the watch tells.
+    assert_eq!(script.requests, []);
+    script.event(&scope, "svcs-member-node-1", Some(by_scheme("groups-8", ME, 12)));
+    assert!(matches!(script.respond("svcs-3", present(ME, 13, true)), LeaseRequest::Replace { .. }));
+    assert!(script.leads("svcs-3"));
+    // A node that joins later by another scheme changes nothing.
+    script.event(&scope, "svcs-member-node-3", Some(by_scheme("groups-16", "node-3", 14)));
+    assert!(script.leads("svcs-3") && script.scheme_problem.is_none());
+}
+
+#[test]
+fn of_two_nodes_that_join_at_once_by_different_schemes_the_later_one_yields() {
+    let scope = namespace("default");
+    let mut script = among_other_groups();
+    script.event(&scope, "svcs-member-node-2", Some(by_scheme("groups-16", "", 10)));
+    script.event(&scope, "svcs-11", Some(by_scheme("groups-16", "", 11)));
+    script.respond("svcs-member-node-1", present(ME, 13, true));
+    script.event(&scope, "svcs-member-node-3", Some(by_scheme("global", "node-3", 12)));
+    script.event(&scope, "svcs-member-node-1", Some(by_scheme("groups-8", ME, 13)));
+    let released = script.respond("svcs-member-node-1", present("", 14, true));
+    assert!(matches!(released, LeaseRequest::Replace { write, .. } if write.holder.is_empty()));
+    assert!(script.requests.is_empty() && script.scheme_problem.unwrap().contains("node-3 (global)"));
+}
+
+#[test]
+fn a_crashed_node_with_another_scheme_counts_until_its_leases_expire() {
+    let mut script = among_other_groups();
+    script.wait_until(4999);
+    assert_eq!(script.requests, []);
+    script.wait_until(5000);
+    assert_eq!(script.requests.len(), 1, "{:?}", script.requests);
+}
+
+#[test]
+fn a_leader_keeps_its_lease_and_acquires_no_other_beside_another_scheme() {
+    let scope = namespace("default");
+    let mut script = Script::with_scheme(Some(Scheme::example("global")));
+    script.candidacies(["kubevip-own", "kubevip-web", "svcs"]);
+    // An earlier process of this host led the first one, and another node leads the second one.
+    let before = |name: &LeaseName| match name.name.as_str() {
+        "kubevip-own" => present(ME, 1, true),
+        "kubevip-web" => present(OTHER, 1, true),
+        _ => present("", 1, true),
+    };
+    script.respond_to_reads(before);
+    let all = [("kubevip-own", object(ME, 1, true)), ("kubevip-web", object(OTHER, 1, true))];
+    script.list(&scope, &[&all[..], &[("svcs", object("", 1, true))]].concat());
+    script.respond_to_reads(before);
+    let written: Vec<LeaseName> = script.requests.drain(..).map(|(name, _)| name).collect();
+    assert_eq!(written, [lease("kubevip-own"), lease("svcs")]);
+    let input = OfElector::Response { started: at(0), renewed: None, response: present(ME, 2, true) };
+    script.input(Input::Elector(lease("svcs"), input));
+    assert!(script.leads("svcs"));
+    script.event(&scope, "svcs-member-node-2", Some(by_scheme("groups-16", OTHER, 3)));
+    assert!(script.scheme_problem.clone().unwrap().contains("node-2 (groups-16)"));
+    // What was requested before is given back, and nothing is requested any more.
+    let input = OfElector::Response { started: at(0), renewed: None, response: present(ME, 4, true) };
+    script.input(Input::Elector(lease("kubevip-own"), input));
+    let released = script.respond("kubevip-own", present("", 5, true));
+    assert!(matches!(released, LeaseRequest::Replace { write, .. } if write.holder.is_empty()));
+    script.event(&scope, "kubevip-web", Some(object("", 6, true)));
+    assert_eq!(script.requests, []);
+    script.wait_until(1000);
+    assert!(matches!(script.respond("svcs", present(ME, 7, true)), LeaseRequest::Replace { .. }));
+    assert!(script.leads("svcs") && !script.leads("kubevip-web") && !script.leads("kubevip-own"));
 }

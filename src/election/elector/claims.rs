@@ -27,7 +27,8 @@ impl Elector {
             State::HandingOver(_) => return,
             State::Follower => None,
         };
-        self.address = self.address.after(kind == Kind::Create && before.is_none());
+        let gained = before.is_none();
+        self.address = self.address.after(kind == Kind::Create && gained);
         let required =
             if self.address.needs_probe() { Verification::Probing } else { Verification::Verified };
         let (since, verification) = before.unwrap_or((now, required));
@@ -37,8 +38,8 @@ impl Elector {
         let fence_until = (started + self.settings.lease_duration).max(valid_until + margin) - margin;
         let claim = Claim { since, valid_until, fence_until, source: ClaimSource::Lease };
         self.state = State::Leader(LeaderState { claim, renewed: started, verification });
-        // Drained while the write was in flight.
-        if self.gives_up() {
+        // Drained or held back while the write was in flight.
+        if self.gives_up() || (gained && self.held_back) {
             self.hand_over(now);
         }
     }
@@ -134,7 +135,8 @@ impl Elector {
             }
             _ => {}
         }
-        if self.gives_up() {
+        // A claim that was being probed is new.
+        if self.gives_up() || self.held_back {
             self.hand_over(now);
         }
     }

@@ -67,6 +67,8 @@ pub struct Elector {
     /// Extra wait before acquiring a free Lease.
     delay: Duration,
     drains: BTreeSet<DrainReason>,
+    /// See [`Self::set_held_back`].
+    held_back: bool,
     stopping: Option<BootTime>,
     /// Of [`Input::Annotate`], until another host holds the Lease and writes its own.
     annotations: BTreeMap<String, String>,
@@ -99,6 +101,7 @@ impl Elector {
             handover_not_before: zero,
             delay: Duration::ZERO,
             drains: BTreeSet::new(),
+            held_back: false,
             stopping: None,
             annotations: BTreeMap::new(),
             outputs: VecDeque::new(),
@@ -133,6 +136,21 @@ impl Elector {
     /// Extra wait before acquiring a free Lease.
     pub fn set_delay(&mut self, delay: Duration) {
         self.delay = delay;
+    }
+
+    /// Held back, it acquires nothing, not even a Lease that an earlier process of this host left; it keeps what it leads.
+    pub fn set_held_back(&mut self, held_back: bool) {
+        self.held_back = held_back;
+    }
+
+    /// What each write adds to the annotations of the Lease.
+    pub fn annotations(&self) -> BTreeMap<String, String> {
+        self.settings
+            .annotations
+            .iter()
+            .chain(&self.annotations)
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect()
     }
 
     /// No request is in flight, and the Lease is known to name another host or none.

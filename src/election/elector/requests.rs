@@ -35,7 +35,8 @@ impl Elector {
                 // No successor: acquire again before the address has to be removed.
                 (true, Decision::Acquire { .. })
                     if self.observed.record().is_some_and(LeaderElectionRecord::is_released)
-                        && !self.gives_up() =>
+                        && !self.gives_up()
+                        && !self.held_back =>
                 {
                     soonest(hand_over.until - HANDOVER_WINDOW / 2, Kind::Hold)
                 }
@@ -45,7 +46,7 @@ impl Elector {
             // What was never read is not read for a stop.
             (State::Follower, _) if self.stopping.is_some() && self.freshness == Freshness::Current => None,
             (_, Decision::Read) => soonest(self.not_before, Kind::Read),
-            (State::Follower, _) if !self.drains.is_empty() => self.poll(),
+            (State::Follower, _) if !self.drains.is_empty() || self.held_back => self.poll(),
             (State::Leader(leader), Decision::Renew) if leader.claim.source == ClaimSource::Lease => {
                 soonest(leader.renewed + self.settings.retry_period, Kind::Hold)
             }
@@ -81,8 +82,9 @@ impl Elector {
             (Kind::Read, _) => Some((kind, LeaseRequest::Read)),
             (Kind::Hold, ObservedLease::Present { lease, .. }) => {
                 let mut meta = lease.meta.clone();
-                for (name, value) in self.settings.annotations.iter().chain(&self.annotations) {
-                    meta.annotations.get_or_insert_default().insert(name.clone(), value.clone());
+                let annotations = self.annotations();
+                if !annotations.is_empty() {
+                    meta.annotations.get_or_insert_default().extend(annotations);
                 }
                 let write = match self.is_ours() {
                     true => Write::renew(me, duration, &lease.record),

@@ -131,6 +131,8 @@ pub enum DrainReason {
     InterfaceDown,
     /// No endpoint on this host can serve the address.
     NotEligible,
+    /// Other nodes elect Services by another scheme: this one gives up its heartbeat Lease.
+    OtherScheme,
 }
 
 /// Output of an [`Elector`](super::Elector).

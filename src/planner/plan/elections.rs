@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::super::placement::place;
 use super::super::rendezvous;
 use super::values::{ClusterState, Mode, Plan, PlanContext, ServicePlan};
+use crate::election::scheme::member_prefix;
 use crate::model::annotation::{LEASE_NAME, VIP_HOST};
 use crate::model::family::number;
 use crate::model::hash::fnv1a;
@@ -32,6 +33,11 @@ pub(super) fn elect(context: &PlanContext, state: &ClusterState, plan: &mut Plan
     let elects_alone = |component: &Component| component.iter().any(|key| elects_alone(context, plan, key));
     let (alone, by_mode): (Vec<_>, Vec<_>) = components(plan, elected).into_iter().partition(elects_alone);
     let by_mode: Vec<ServiceKey> = by_mode.into_iter().flatten().collect();
+    if let Some(member) = &context.member {
+        let kind = CandidacyKind::Membership;
+        let candidacy = Candidacy { eligible: true, delay: Duration::ZERO, resuming: true, kind };
+        plan.groups.insert(member.clone().into(), GroupPlan { candidacy, ..GroupPlan::default() });
+    }
     place_alone(context, state, plan, &alone);
     match &context.mode {
         Mode::PerService => {}
@@ -240,7 +246,7 @@ fn place_in_groups(
     keys: &[ServiceKey],
     (base, count, most): (&LeaseName, usize, usize),
 ) {
-    let prefix = Mode::member_prefix(base);
+    let prefix = member_prefix(base);
     let here = state.holders.iter().filter(|(lease, _)| lease.namespace == base.namespace);
     // A member with an overdue renewal gets no groups, and its groups are reassigned before their Leases expire.
     let there = here.filter(|(lease, holder)| holder.is_current && lease.name.starts_with(&prefix));
@@ -267,10 +273,6 @@ fn place_in_groups(
         let candidacy = Candidacy { eligible, delay, resuming, kind: CandidacyKind::Services };
         add_group(context, plan, &keys, (&lease, None), candidacy, addresses);
     }
-    let candidacy =
-        Candidacy { eligible: true, delay: Duration::ZERO, resuming: true, kind: CandidacyKind::Membership };
-    let member = GroupId::from(Mode::member_of(base, &context.me));
-    plan.groups.insert(member, GroupPlan { candidacy, ..GroupPlan::default() });
 }
 
 /// The group of a component, by its lowest address: pools are allocated in order, so consecutive addresses get different

@@ -27,6 +27,8 @@ pub struct PlanContext {
     pub me: String,
     pub rules: Rules,
     pub mode: Mode,
+    /// The heartbeat Lease of this node; none where its scheme has none.
+    pub member: Option<LeaseName>,
     /// Where this process holds the control plane's VIPs.
     pub control_plane: Option<ControlPlane>,
     /// Whether this process announces Services.
@@ -58,6 +60,7 @@ impl PlanContext {
             me: "node-1".into(),
             rules: Rules { namespace: None, class: ClassRule::None, on_demand: true },
             mode: Mode::PerService,
+            member: None,
             control_plane: None,
             services: true,
             interface: InterfaceSelector::Named("eth0".into()),
@@ -349,14 +352,5 @@ impl Plan {
 impl Mode {
     pub(super) fn lease_of(base: &LeaseName, number: usize) -> LeaseName {
         LeaseName { namespace: base.namespace.clone(), name: format!("{}-{number}", base.name) }
-    }
-
-    /// The heartbeat Lease of a node.
-    pub fn member_of(base: &LeaseName, node: &str) -> LeaseName {
-        LeaseName { namespace: base.namespace.clone(), name: format!("{}{node}", Self::member_prefix(base)) }
-    }
-
-    pub(super) fn member_prefix(base: &LeaseName) -> String {
-        format!("{}-member-", base.name)
     }
 }

@@ -1,4 +1,4 @@
-//! Probes the segment for many addresses until each is answered for.
+//! Probes the segment for many addresses, until each is answered for or all the time.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -25,6 +25,8 @@ struct State {
     /// The MAC address of a host whose answers are ignored.
     except: Vec<u8>,
     answered: BTreeMap<IpAddr, (BootTime, Vec<u8>)>,
+    /// Every answer, where addresses are probed all the time.
+    history: Option<Vec<(BootTime, IpAddr, Vec<u8>)>>,
 }
 
 /// Probes from the client host until it is dropped.
@@ -76,8 +78,19 @@ impl Sweep {
 
     /// Probe for these from now on, and ignore answers from the host with the MAC address `except`.
     pub fn probe(&self, wanted: &[IpAddr], except: &[u8]) {
-        *lock(&self.state) =
-            State { wanted: wanted.to_vec(), except: except.to_vec(), answered: BTreeMap::new() };
+        *lock(&self.state) = State { wanted: wanted.to_vec(), except: except.to_vec(), ..State::default() };
+    }
+
+    /// Probe for these all the time from now on.
+    pub fn follow(&self, wanted: &[IpAddr]) {
+        *lock(&self.state) = State { wanted: wanted.to_vec(), history: Some(Vec::new()), ..State::default() };
+    }
+
+    /// The answers to [`Self::follow`], oldest first: each with its time and MAC address.
+    pub fn answers(&self, address: IpAddr) -> Vec<(BootTime, Vec<u8>)> {
+        let state = lock(&self.state);
+        let of_address = state.history.iter().flatten().filter(|(_, about, _)| *about == address);
+        of_address.map(|(at, _, mac)| (*at, mac.clone())).collect()
     }
 
     /// The time of the last answer, once each address has one.
@@ -106,12 +119,16 @@ impl Sweep {
 impl State {
     fn record(&mut self, address: IpAddr, mac: Vec<u8>) {
         if mac != self.except && self.wanted.contains(&address) {
+            if let Some(history) = &mut self.history {
+                history.push((now(), address, mac.clone()));
+            }
             self.answered.entry(address).or_insert_with(|| (now(), mac));
         }
     }
 
     fn open(&self) -> Vec<IpAddr> {
-        self.wanted.iter().filter(|address| !self.answered.contains_key(address)).copied().collect()
+        let is_open = |address: &&IpAddr| self.history.is_some() || !self.answered.contains_key(*address);
+        self.wanted.iter().filter(is_open).copied().collect()
     }
 }
 

@@ -1,0 +1,261 @@
+//! The election scheme: which Lease guards the address of a Service.
+//!
+//! Exclusion by Leases holds among nodes that elect an address on the same one. While a rolling update changes the scheme, some
+//! nodes elect it on another. Therefore each Lease of Services carries the scheme of its holder, and a node acquires none while
+//! another node holds one by another scheme: the addresses stay where they are until the last of those nodes stops.
+//!
+//! With groups, and with an election for each Service, every active node has a heartbeat Lease, its membership. A [`Gate`] opens
+//! once the watch shows this node's own heartbeat and no other scheme: of two nodes that join at the same time by different
+//! schemes, the one that wrote later is shown the other's Lease first. With one election for all, the leader's Lease is the
+//! only one; its followers are unknown, and a node with another scheme waits for them to take over first.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::record::LeaseObject;
+use crate::config::{ClassRule, Config, ServiceElection};
+use crate::model::annotation::ELECTION_SCHEME;
+use crate::model::hash::fnv1a;
+use crate::model::{BootTime, LeaseName};
+
+const GLOBAL: &str = "global";
+const GROUPS: &str = "groups-";
+
+/// Followers of the one election for all acquire a free Lease well within this time.
+const FOLLOWERS: Duration = Duration::from_millis(500);
+/// Followers of the Go program read a free Lease after up to 2.2 retry periods (client-go's jitter factor is 1.2).
+const GO_FOLLOWERS: f64 = 2.5;
+
+/// The heartbeat Lease of a node.
+pub fn member_of(base: &LeaseName, node: &str) -> LeaseName {
+    LeaseName { namespace: base.namespace.clone(), name: format!("{}{node}", member_prefix(base)) }
+}
+
+pub fn member_prefix(base: &LeaseName) -> String {
+    format!("{}-member-", base.name)
+}
+
+/// The scheme of a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scheme {
+    /// `svc_leasename`.
+    pub base: LeaseName,
+    /// This node's heartbeat Lease; none with one election for all.
+    pub member: Option<LeaseName>,
+    /// What decides the Lease of a Service: `global`, `per-service` or `groups-<count>`, and whether `+on-demand`.
+    kind: String,
+    /// Which Services are elected. Other processes do not concern this one.
+    scope: String,
+    /// `base` is the control plane's Lease: that it is held does not show how Services are elected.
+    shared: bool,
+}
+
+/// Nodes that elect the same Services by another scheme.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OtherSchemes {
+    /// Each with its scheme.
+    pub nodes: BTreeMap<String, String>,
+    /// How long after they are gone further nodes may still take over from them.
+    pub followers: Duration,
+}
+
+impl Scheme {
+    /// A scheme of `node-1`, with Leases in `default`.
+    #[cfg(test)]
+    pub(in crate::election) fn example(kind: &str) -> Self {
+        let base = LeaseName { namespace: "default".into(), name: "svcs".into() };
+        let member = (!kind.starts_with(GLOBAL)).then(|| member_of(&base, "node-1"));
+        Self { base, member, kind: kind.to_owned(), scope: "svcs for no class".into(), shared: false }
+    }
+
+    /// The scheme of these settings; none where Services are not elected.
+    pub fn of(config: &Config) -> Option<Self> {
+        let services = config.services.as_ref()?;
+        let class = match &services.class {
+            ClassRule::NamedOrNone(class) => format!("class {class} or none"),
+            ClassRule::Named(class) => format!("class {class}"),
+            ClassRule::None => "no class".to_owned(),
+        };
+        let namespace = services.namespace.iter().map(|namespace| format!(" in namespace {namespace}"));
+        let scope = format!("{} for {class}{}", services.lease.name, namespace.collect::<String>());
+        let base = services.lease.clone();
+        let (kind, members) = match services.election {
+            ServiceElection::EveryNode => return None,
+            ServiceElection::Global => (GLOBAL.to_owned(), None),
+            ServiceElection::Groups(count) => (format!("{GROUPS}{count}"), Some(base.clone())),
+            // Processes for different Services may have the default name in common, and one node.
+            ServiceElection::PerService => {
+                let name = format!("{}-{:x}", base.name, fnv1a(scope.as_bytes()));
+                ("per-service".to_owned(), Some(LeaseName { name, ..base.clone() }))
+            }
+        };
+        let on_demand = services.on_demand && services.election != ServiceElection::PerService;
+        Some(Self {
+            member: members.map(|members| member_of(&members, &config.node_name)),
+            kind: format!("{kind}{}", if on_demand { "+on-demand" } else { "" }),
+            scope,
+            shared: base == config.election.lease,
+            base,
+        })
+    }
+
+    /// The annotation of its Leases.
+    pub fn annotation(&self) -> (String, String) {
+        (ELECTION_SCHEME.to_owned(), format!("{} of {}", self.kind, self.scope))
+    }
+
+    /// Adds the holder of a Lease if it elects the same Services by another scheme.
+    pub fn compare(
+        &self,
+        name: &LeaseName,
+        lease: &LeaseObject,
+        retry_period: Duration,
+        others: &mut OtherSchemes,
+    ) {
+        let is_base = *name == self.base;
+        if name.namespace != self.base.namespace || (is_base && self.shared) {
+            return;
+        }
+        let written = written(lease).and_then(|text| text.split_once(" of "));
+        let kind = match written {
+            Some((kind, scope)) if scope == self.scope => kind,
+            Some(_) => return,
+            // Of the Go program, or of version 0.1.0.
+            None if is_base && !self.kind.starts_with(GLOBAL) => GLOBAL,
+            None if name.name.starts_with(&member_prefix(&self.base)) && !self.kind.starts_with(GROUPS) => {
+                "groups"
+            }
+            None => return,
+        };
+        if kind == self.kind {
+            return;
+        }
+        let followers = match written {
+            Some(_) if is_base => FOLLOWERS,
+            None if is_base => retry_period.mul_f64(GO_FOLLOWERS),
+            _ => Duration::ZERO,
+        };
+        others.followers = others.followers.max(followers);
+        others.nodes.insert(lease.record.holder.clone(), kind.to_owned());
+    }
+
+    /// For the operator of this node, while others prevent it from taking part.
+    pub fn describe(&self, others: &OtherSchemes) -> String {
+        let nodes = others.nodes.iter().map(|(node, kind)| format!("{node} ({kind})"));
+        format!(
+            "this node (scheme {}) takes over no Services, because of nodes that elect them by another scheme: {}; restart \
+             kube-vip there with this node's svc_election, svc_election_groups and per_service_election_on_demand, or here \
+             with theirs",
+            self.kind,
+            nodes.collect::<Vec<_>>().join(", ")
+        )
+    }
+}
+
+/// What a holder wrote about its scheme.
+pub fn written(lease: &LeaseObject) -> Option<&str> {
+    lease.meta.annotations.as_ref()?.get(ELECTION_SCHEME).map(String::as_str)
+}
+
+/// This node's heartbeat Lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heartbeat {
+    /// The scheme has none.
+    None,
+    Lost,
+    /// Held, and the watch does not show the last write yet.
+    Written,
+    /// Held, and everything that was written to Leases before is known.
+    Shown,
+}
+
+/// What a step of the gate depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// This host is a candidate for Leases of Services, and has read one of them.
+    pub wanted: bool,
+    /// The Leases of the scheme's namespace are known.
+    pub listed: bool,
+    pub heartbeat: Heartbeat,
+    /// Another scheme is in use; see [`OtherSchemes::followers`].
+    pub others: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Finding out whether there is another scheme. The gate opens at `until` whatever is still unknown; `again`: the heartbeat
+    /// has worked before, and is waited for.
+    Joining { until: Option<BootTime>, listed: bool, again: bool },
+    /// There is; or it is gone, and its followers have until then to take over.
+    Waiting { followers: Duration, until: Option<BootTime> },
+    /// This node's scheme is in use. `member`: by its heartbeat.
+    Open { member: bool },
+}
+
+/// Whether this node may acquire Leases of Services. What it leads it keeps.
+#[derive(Debug)]
+pub struct Gate {
+    state: State,
+    /// See [`State::Joining`].
+    patience: Duration,
+}
+
+impl Gate {
+    /// What is unknown for as long as `patience`, a lease duration, does not keep the gate closed.
+    pub fn new(patience: Duration) -> Self {
+        Self { state: State::Joining { until: None, listed: false, again: false }, patience }
+    }
+
+    /// Whether Leases of Services may be acquired.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Open { .. })
+    }
+
+    /// Whether the heartbeat Lease may be acquired.
+    pub fn may_join(&self) -> bool {
+        matches!(self.state, State::Open { .. } | State::Joining { listed: true, .. })
+    }
+
+    /// Whether another scheme is in use: the heartbeat Lease is released.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Waiting { .. })
+    }
+
+    pub fn step(&mut self, now: BootTime, facts: Facts) {
+        let held = matches!(facts.heartbeat, Heartbeat::Written | Heartbeat::Shown);
+        let joining = |again| State::Joining { until: None, listed: false, again };
+        self.state = match (self.state, facts.others) {
+            // The heartbeat keeps other schemes away. A node that joined by another one at the same time yields.
+            (State::Open { .. }, _) if held => State::Open { member: true },
+            (_, Some(followers)) => State::Waiting { followers, until: None },
+            // Without it, nodes with another scheme may have taken over meanwhile.
+            (State::Open { member: true }, None) => joining(true),
+            (State::Waiting { followers, until: None }, None) if !followers.is_zero() => {
+                State::Waiting { followers, until: Some(now + followers) }
+            }
+            (State::Waiting { until: Some(until), .. }, None) if now >= until => joining(false),
+            (State::Waiting { until: None, .. }, None) => joining(false),
+            (same, None) => same,
+        };
+        if let State::Joining { until, listed, again } = &mut self.state {
+            let due = until.unwrap_or(now + self.patience);
+            *until = (facts.wanted && !*again).then_some(due);
+            *listed = facts.listed;
+            let complete = facts.listed && matches!(facts.heartbeat, Heartbeat::None | Heartbeat::Shown);
+            if complete || until.is_some_and(|until| now >= until) {
+                self.state = State::Open { member: held };
+            }
+        }
+    }
+
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<BootTime> {
+        match self.state {
+            State::Joining { until, .. } | State::Waiting { until, .. } => until,
+            State::Open { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
