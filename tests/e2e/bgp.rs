@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::{Node, Secret, Service};
 use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
 use kube_vip_lab::{Neighbour, Router, RouterKind, RouterOptions, ServiceLab, now, wait_for};
 use serde_json::json;
@@ -465,11 +465,9 @@ fn found_peers() -> Outcome {
         neighbour.password = Some("s3cret".into())
     })?;
     lab.serve("web", "10.43.0.1")?;
-    let yaml = kube_vip_lab::run(&[PROGRAM, "manifest", "rbac", "--bgppeers", peers])?;
-    assert!(yaml.contains("resourceNames:\n  - bgp\n"), "{yaml}");
     lab.start_agents()?;
     lab.agent(1).wait_for_log("Secret kube-system/bgp cannot be read", 20)?;
-    lab.allow_secret("kube-system", "bgp", json!({ "password": "s3cret" }))?;
+    lab.objects().create::<Secret>("kube-system/bgp", json!({ "stringData": { "password": "s3cret" } }))?;
     router.wait_for_next_hops("10.43.0.1/32", &HOSTS[1..2])?;
     assert_eq!(router.established(), 1);
     Ok(())

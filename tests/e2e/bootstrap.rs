@@ -6,7 +6,7 @@ use kube_vip_lab::note;
 use kube_vip_lab::probe::Prober;
 use kube_vip_lab::sampler::Sampler;
 use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
-use kube_vip_lab::{Agent, AgentOptions, Lab, LabOptions};
+use kube_vip_lab::{Agent, AgentOptions, Kubeconfig, Lab, LabOptions};
 
 use crate::harness::PROGRAM;
 
@@ -30,7 +30,8 @@ fn kubeadm_init() -> Outcome {
     let mut lab = empty_lab(1)?;
     let sampler = Sampler::start(&lab)?;
     let prober = Prober::start(&lab, &lab.client_host, lab.vip_v4.into())?;
-    let options = AgentOptions { kubeconfig: None, confined: true, ..AgentOptions::new(&lab, PROGRAM) };
+    let options =
+        AgentOptions { kubeconfig: Kubeconfig::Missing, confined: true, ..AgentOptions::new(&lab, PROGRAM) };
     let admin_conf = lab.host(0).folder.join("root/etc/kubernetes/admin.conf");
 
     // The kubelet mounts what does not exist yet as a directory.
@@ -114,7 +115,7 @@ fn displaced() -> Outcome {
     let refused = AgentOptions::new(&lab, PROGRAM);
     let _first = Agent::start(lab.host(0), &refused)?;
     assert_eq!(sampler.wait_for_holder(15)?, 0);
-    let entitled = AgentOptions { kubeconfig: Some(lab.path("super-admin.conf")), ..refused };
+    let entitled = AgentOptions { kubeconfig: Kubeconfig::File(lab.path("super-admin.conf")), ..refused };
     let start = kube_vip_lab::now();
     let _second = Agent::start(lab.host(1), &entitled)?;
     let moved = || sampler.holder().ok().filter(|holder| *holder == 1);

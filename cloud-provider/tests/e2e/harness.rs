@@ -40,12 +40,22 @@ pub(crate) fn tear_down() {
     WORLDS.clear();
 }
 
+impl AsRef<Lab> for World {
+    fn as_ref(&self) -> &Lab {
+        &self.lab
+    }
+}
+
 impl World {
     fn start() -> Result<Self> {
         let lab = Lab::start(LabOptions { hosts: 1, control_plane: true })?;
         let admin = Administrator::new(&lab, 0)?;
         let world = Self { admin, lab };
-        world.objects().grant(RIGHTS, &kube_vip_lab::run(&[PROGRAM, "manifest"])?)?;
+        world.objects().grant(
+            RIGHTS,
+            "the provider's manifest",
+            &kube_vip_lab::run(&[PROGRAM, "manifest"])?,
+        )?;
         Ok(world)
     }
 

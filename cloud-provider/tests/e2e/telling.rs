@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use kube_vip::model::service::UPNP_DELEGATED;
 use kube_vip_lab::objects::load_balancer;
 use kube_vip_lab::trials::{Failed, Trial, trial};
-use kube_vip_lab::{Provider, wait_for};
+use kube_vip_lab::{Provider, provider, wait_for};
 use serde_json::{Value, json};
 
 use super::harness::{PROGRAM, QUICK, RIGHTS, world};
@@ -114,10 +114,8 @@ fn the_pools_command_shows_waiting_services() -> Result<(), Failed> {
     let mut provider = world.provider(10258)?;
     world.objects().create_services("web", 3, &load_balancer(80))?;
     world.wait_for_served(2)?;
-    let kubeconfig = world.lab.path("super-admin.conf");
-    let text = std::fs::read_to_string(&kubeconfig)?.replace(&world.lab.vip_v4.to_string(), "127.0.0.1");
-    std::fs::write(world.lab.path("local.conf"), text)?;
-    let flag = format!("--kubeconfig={}", world.lab.path("local.conf").display());
+    // As with `kubectl exec` in the provider's pod.
+    let flag = provider::kubeconfig(&world.lab, world.lab.host(0), RIGHTS)?;
     let ask =
         |args: &[&str]| world.lab.host(0).namespace.run(&[&[PROGRAM, "pools", flag.as_str()], args].concat());
     let text = ask(&[])?;

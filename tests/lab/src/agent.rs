@@ -1,15 +1,39 @@
 //! `kube-vip` on a host, in a root file system that holds nothing but it.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::control_plane::{LOCAL, client};
 use crate::lab::{Host, Lab};
+use crate::pki::Pki;
 use crate::process::Process;
-use crate::{Result, io, run};
+use crate::{Objects, Result, audit, io, rights, run};
 
 /// Where an agent finds its configuration file.
 const FILE: &str = "/etc/kube-vip.yaml";
+
+/// Whose rights an agent has.
+#[derive(Debug, Clone)]
+pub enum Kubeconfig {
+    /// There is no kubeconfig.
+    Missing,
+    /// This file's user.
+    File(PathBuf),
+    /// A user with the rights that `kube-vip manifest rbac` prints for the agent's own settings.
+    Generated(Authority),
+}
+
+/// What it takes to make users and to give them rights.
+#[derive(Debug, Clone)]
+pub struct Authority {
+    pki: Arc<Pki>,
+    admin: PathBuf,
+    /// The server that kubeconfigs name.
+    pub(crate) server: String,
+}
 
 /// How to run an agent.
 #[derive(Debug, Clone)]
@@ -20,8 +44,8 @@ pub struct AgentOptions {
     pub lease: (u32, u32, u32),
     /// The VIPs.
     pub address: String,
-    /// The kubeconfig to put at /etc/kubernetes/admin.conf; none leaves the place empty.
-    pub kubeconfig: Option<PathBuf>,
+    /// What is at /etc/kubernetes/admin.conf.
+    pub kubeconfig: Kubeconfig,
     /// A configuration file, in place of variables.
     pub file: Option<PathBuf>,
     /// Further variables.
@@ -31,13 +55,23 @@ pub struct AgentOptions {
 }
 
 impl AgentOptions {
-    /// The configuration that tests use: leases 5/3/1, `admin.conf`.
+    /// The configuration that tests use: leases 5/3/1, and the least rights. In a lab that begins without API servers it is
+    /// `admin.conf`, as with kubeadm.
     pub fn new(lab: &Lab, program: &str) -> Self {
+        let server = format!("https://{}:6443", lab.vip_v4);
+        let kubeconfig = match lab.control_plane {
+            true => Kubeconfig::Generated(Authority {
+                pki: lab.pki.clone(),
+                admin: lab.path("super-admin.conf"),
+                server,
+            }),
+            false => Kubeconfig::File(lab.path("admin.conf")),
+        };
         Self {
             program: program.into(),
             lease: (5, 3, 1),
             address: format!("{},{}", lab.vip_v4, lab.vip_v6),
-            kubeconfig: Some(lab.path("admin.conf")),
+            kubeconfig,
             file: None,
             env: BTreeMap::new(),
             confined: false,
@@ -49,6 +83,51 @@ impl AgentOptions {
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.env.insert(name.to_owned(), value.to_owned());
         self
+    }
+
+    /// The same agent with its API server at this URL.
+    #[must_use]
+    pub(crate) fn with_server(mut self, url: &str) -> Self {
+        if let Kubeconfig::Generated(authority) = &mut self.kubeconfig {
+            authority.server = url.to_owned();
+        }
+        self
+    }
+
+    /// The roles for these settings, and the group that has their rights: one for all agents with the same roles.
+    pub(crate) fn rights(&self, host: &Host) -> Result<Rights> {
+        let environment = self.environment(host);
+        let settings: Vec<String> =
+            environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let path = format!("PATH={}", std::env::var("PATH").unwrap_or_default());
+        let root = prepare_root(host, self)?.to_string_lossy().into_owned();
+        let mut command = vec!["env", "-i", &path];
+        command.extend(settings.iter().map(String::as_str));
+        command.extend(["chroot", &root, "/kube-vip", "manifest", "rbac"]);
+        let manifest = run(&command)?;
+        let mut hasher = DefaultHasher::new();
+        manifest.hash(&mut hasher);
+        let group = format!("kube-vip-{:x}", hasher.finish());
+        Ok(Rights { group, settings: settings.join(" "), manifest })
+    }
+
+    /// Put the kubeconfig in its place in the root.
+    fn install_kubeconfig(&self, host: &Host, root: &Path) -> Result<()> {
+        let path = match &self.kubeconfig {
+            Kubeconfig::Missing => return Ok(()),
+            Kubeconfig::File(path) => path.clone(),
+            Kubeconfig::Generated(authority) => {
+                let rights = self.rights(host)?;
+                // As in a pod: the default namespace of Leases.
+                let account = root.join("var/run/secrets/kubernetes.io/serviceaccount");
+                std::fs::create_dir_all(&account).map_err(io(account.to_string_lossy()))?;
+                let namespace = rights::account_namespace(&rights.manifest)?;
+                std::fs::write(account.join("namespace"), namespace).map_err(io("namespace"))?;
+                authority.kubeconfig(host, &rights)?
+            }
+        };
+        std::fs::copy(path, root.join("etc/kubernetes/admin.conf")).map_err(io("copying the kubeconfig"))?;
+        Ok(())
     }
 
     fn environment(&self, host: &Host) -> Vec<(String, String)> {
@@ -76,6 +155,29 @@ impl AgentOptions {
     }
 }
 
+/// Roles, and who has their rights.
+#[derive(Debug)]
+pub(crate) struct Rights {
+    pub(crate) group: String,
+    pub(crate) settings: String,
+    pub(crate) manifest: String,
+}
+
+impl Authority {
+    /// The kubeconfig of a user with these rights, which are in effect at the API server of the host.
+    fn kubeconfig(&self, host: &Host, rights: &Rights) -> Result<PathBuf> {
+        let Rights { group, settings, manifest } = rights;
+        let path = host.folder.join(format!("{group}.conf"));
+        if !path.exists() {
+            let admin = client(&self.admin, LOCAL, &host.namespace)?;
+            Objects::new(&admin, &host.namespace).grant(group, settings, manifest)?;
+            let text = self.pki.kubeconfig(audit::USER, group, &self.server)?;
+            std::fs::write(&path, text).map_err(io(path.to_string_lossy()))?;
+        }
+        Ok(path)
+    }
+}
+
 /// A running agent.
 #[derive(Debug)]
 pub struct Agent(Process);
@@ -84,6 +186,7 @@ impl Agent {
     /// Start one on a host.
     pub fn start(host: &Host, options: &AgentOptions) -> Result<Self> {
         let root = prepare_root(host, options)?;
+        options.install_kubeconfig(host, &root)?;
         let log = host.folder.join("kube-vip.log");
         let root = root.to_string_lossy();
         let mount = format!("mount --rbind /proc {root}/proc && exec \"$@\"");
@@ -112,8 +215,8 @@ impl DerefMut for Agent {
     }
 }
 
-/// What the container has: the program, a hosts file with the static pod's alias, an empty resolv.conf, a place for /proc,
-/// the kubeconfig.
+/// What the container has, without the kubeconfig: the program, a hosts file with the static pod's alias, an empty
+/// resolv.conf, a place for /proc.
 fn prepare_root(host: &Host, options: &AgentOptions) -> Result<PathBuf> {
     let root = host.folder.join("root");
     let etc = root.join("etc/kubernetes");
@@ -131,9 +234,6 @@ fn prepare_root(host: &Host, options: &AgentOptions) -> Result<PathBuf> {
     write(&root.join("etc/resolv.conf"), "")?;
     if let Some(file) = &options.file {
         std::fs::copy(file, root.join(FILE.trim_start_matches('/'))).map_err(io(file.to_string_lossy()))?;
-    }
-    if let Some(kubeconfig) = &options.kubeconfig {
-        std::fs::copy(kubeconfig, etc.join("admin.conf")).map_err(io("copying the kubeconfig"))?;
     }
     Ok(root)
 }

@@ -28,6 +28,12 @@ pub struct Cluster {
     pub lab: Lab,
 }
 
+impl AsRef<Lab> for Cluster {
+    fn as_ref(&self) -> &Lab {
+        &self.lab
+    }
+}
+
 impl Cluster {
     /// Bring up hosts and API servers, but no agents yet.
     pub fn start(program: &str) -> Result<Self> {

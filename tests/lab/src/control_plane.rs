@@ -1,5 +1,6 @@
 //! etcd and kube-apiserver on a host.
 
+use std::path::Path;
 use std::time::Duration;
 
 use kube::Client;
@@ -7,7 +8,10 @@ use nix::sys::signal::Signal;
 
 use crate::lab::{Host, Lab, PREFIX_V4};
 use crate::process::Process;
-use crate::{LabError, Namespace, Result, binaries, io, wait_for};
+use crate::{LabError, Namespace, Result, audit, binaries, io, rights, wait_for};
+
+/// The API server of a host, from there.
+pub(crate) const LOCAL: &str = "https://127.0.0.1:6443";
 
 impl Lab {
     /// Start etcd on every control-plane host, as one cluster.
@@ -34,8 +38,8 @@ impl Lab {
         let addresses = self.server_addresses(index);
         let host = self.host(index);
         let files = self.pki.server(&host.name, &addresses)?;
-        let path = |path: &std::path::Path| path.to_string_lossy().into_owned();
-        let args = [
+        let path = |path: &Path| path.to_string_lossy().into_owned();
+        let mut args = vec![
             binaries::find("kube-apiserver")?,
             "--etcd-servers=http://127.0.0.1:2379".into(),
             "--secure-port=6443".into(),
@@ -55,6 +59,12 @@ impl Lab {
             "--enable-priority-and-fairness=true".into(),
             "--v=0".into(),
         ];
+        if rights::are_compared() {
+            let policy = self.path("audit-policy.json");
+            std::fs::write(&policy, audit::policy()).map_err(io("audit-policy.json"))?;
+            args.push(format!("--audit-policy-file={}", path(&policy)));
+            args.push(format!("--audit-log-path={}", path(host.audit.path())));
+        }
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let host = self.host_mut(index);
         let log = host.folder.join("apiserver.log");
@@ -108,20 +118,20 @@ impl Lab {
 
     /// A client with all rights for the API server on one host. Use it inside the host's namespace.
     pub fn client(&self, index: usize) -> Result<Client> {
-        self.client_for("super-admin.conf", "https://127.0.0.1:6443", &self.host(index).namespace)
+        client(&self.path("super-admin.conf"), LOCAL, &self.host(index).namespace)
     }
 
     /// The same for a user with the rights of a group.
     pub fn client_as(&self, index: usize, user: &str, group: &str) -> Result<Client> {
-        let (file, url) = (format!("{user}.conf"), "https://127.0.0.1:6443");
-        std::fs::write(self.path(&file), self.pki.kubeconfig(user, group, url)?).map_err(io(&file))?;
-        self.client_for(&file, url, &self.host(index).namespace)
+        let file = format!("{user}.conf");
+        std::fs::write(self.path(&file), self.pki.kubeconfig(user, group, LOCAL)?).map_err(io(&file))?;
+        client(&self.path(&file), LOCAL, &self.host(index).namespace)
     }
 
     /// The version of the API server behind the VIP, queried by an administrator on the client host.
     pub fn version_through_vip(&self) -> Result<String> {
-        let client =
-            self.client_for("admin.conf", &format!("https://{}:6443", self.vip_v4), &self.client_host)?;
+        let server = format!("https://{}:6443", self.vip_v4);
+        let client = client(&self.path("admin.conf"), &server, &self.client_host)?;
         self.client_host.block_on(async move {
             let answer = tokio::time::timeout(Duration::from_secs(10), client.apiserver_version()).await;
             match answer {
@@ -129,24 +139,6 @@ impl Lab {
                 Ok(Err(error)) => Err(LabError::Api(error.to_string())),
                 Err(_) => Err(LabError::Timeout { what: "the version behind the VIP".into(), seconds: 10 }),
             }
-        })
-    }
-
-    fn client_for(&self, file: &str, url: &str, namespace: &Namespace) -> Result<Client> {
-        let text = std::fs::read_to_string(self.path(file)).map_err(io(file))?;
-        let wrong = |error: &dyn std::fmt::Display| LabError::Api(error.to_string());
-        let kubeconfig = kube::config::Kubeconfig::from_yaml(&text).map_err(|error| wrong(&error))?;
-        let url: http::Uri = url.parse().map_err(|error: http::uri::InvalidUri| wrong(&error))?;
-        namespace.block_on(async move {
-            let api = |error: &dyn std::fmt::Display| LabError::Api(error.to_string());
-            let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default())
-                .await
-                .map_err(|error| api(&error))?;
-            config.cluster_url = url;
-            config.tls_server_name = Some("kubernetes".into());
-            // It would close an idle connection, perhaps while the next request is being sent on it.
-            config.read_timeout = None;
-            Client::try_from(config).map_err(|error| api(&error))
         })
     }
 
@@ -194,6 +186,25 @@ impl Lab {
         addresses.extend(fixed.iter().filter_map(|address| address.parse::<std::net::IpAddr>().ok()));
         addresses
     }
+}
+
+/// A client with the credentials of a kubeconfig, for the API server at `url`. Use it inside `namespace`.
+pub(crate) fn client(kubeconfig: &Path, url: &str, namespace: &Namespace) -> Result<Client> {
+    let text = std::fs::read_to_string(kubeconfig).map_err(io(kubeconfig.to_string_lossy()))?;
+    let wrong = |error: &dyn std::fmt::Display| LabError::Api(error.to_string());
+    let kubeconfig = kube::config::Kubeconfig::from_yaml(&text).map_err(|error| wrong(&error))?;
+    let url: http::Uri = url.parse().map_err(|error: http::uri::InvalidUri| wrong(&error))?;
+    namespace.block_on(async move {
+        let api = |error: &dyn std::fmt::Display| LabError::Api(error.to_string());
+        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default())
+            .await
+            .map_err(|error| api(&error))?;
+        config.cluster_url = url;
+        config.tls_server_name = Some("kubernetes".into());
+        // It would close an idle connection, perhaps while the next request is being sent on it.
+        config.read_timeout = None;
+        Client::try_from(config).map_err(|error| api(&error))
+    })
 }
 
 impl Host {

@@ -3,13 +3,14 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::audit::AuditLog;
 use crate::netns::sweep;
 use crate::pki::Pki;
 use crate::process::Process;
 use crate::segment::{Direction, Segment};
-use crate::{Namespace, Result, io};
+use crate::{Namespace, Result, io, rights};
 
 /// The first three parts of every IPv4 address of a lab.
 pub const PREFIX_V4: &str = "10.42.0";
@@ -39,7 +40,9 @@ pub struct Lab {
     /// What connects them.
     pub segment: Segment,
     /// The authority behind all certificates.
-    pub pki: Pki,
+    pub pki: Arc<Pki>,
+    /// Whether it began with API servers: then programs can have rights before they start.
+    pub control_plane: bool,
     /// The IPv4 VIP of the control plane.
     pub vip_v4: Ipv4Addr,
     pub vip_v6: Ipv6Addr,
@@ -64,6 +67,7 @@ pub struct Host {
     /// The etcd member that runs here.
     pub etcd: Option<Process>,
     pub(crate) etcd_command: Vec<String>,
+    pub(crate) audit: AuditLog,
     /// Its namespace.
     pub namespace: Namespace,
 }
@@ -112,12 +116,13 @@ impl Lab {
         for index in 1..=options.hosts {
             hosts.push(Host::new(&segment, &folder.0, &label, index)?);
         }
-        let pki = Pki::new(&folder.0.join("pki"))?;
+        let pki = Arc::new(Pki::new(&folder.0.join("pki"))?);
         let mut lab = Self {
             hosts,
             client_host,
             segment,
             pki,
+            control_plane: options.control_plane,
             vip_v4: Ipv4Addr::new(10, 42, 0, 100),
             vip_v6: Ipv6Addr::new(0xfd42, 0, 0, 0, 0, 0, 0, 0x100),
             folder,
@@ -192,6 +197,12 @@ impl Lab {
     }
 }
 
+impl Drop for Lab {
+    fn drop(&mut self) {
+        rights::compare(self);
+    }
+}
+
 impl Host {
     fn new(segment: &Segment, folder: &std::path::Path, label: &str, number: u8) -> Result<Self> {
         let name = format!("node-{number}");
@@ -205,10 +216,11 @@ impl Host {
             number: last,
             v4: Ipv4Addr::new(10, 42, 0, last),
             v6: Ipv6Addr::new(0xfd42, 0, 0, 0, 0, 0, 0, hexadecimal(last)),
-            folder,
             api_server: None,
             etcd: None,
             etcd_command: Vec::new(),
+            audit: AuditLog::new(folder.join("audit.log")),
+            folder,
             namespace,
         })
     }

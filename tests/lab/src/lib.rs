@@ -16,6 +16,7 @@
 //! of its own, with the same addresses.
 
 pub mod agent;
+pub(crate) mod audit;
 pub mod avahi;
 pub mod binaries;
 pub mod cluster;
@@ -39,6 +40,7 @@ pub mod probe;
 pub mod process;
 pub mod provider;
 pub mod recorder;
+pub mod rights;
 pub mod router;
 pub mod sampler;
 pub mod segment;
@@ -47,7 +49,7 @@ pub mod sweep;
 pub mod trials;
 pub mod workload;
 
-pub use agent::{Agent, AgentOptions};
+pub use agent::{Agent, AgentOptions, Kubeconfig};
 pub use cluster::Cluster;
 pub use dhcp::{DhcpServer, ServerKind, ServerOptions};
 pub use fake_dhcp::FakeDhcpServer;

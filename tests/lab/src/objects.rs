@@ -3,13 +3,15 @@
 use std::error::Error;
 use std::time::Duration;
 
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::core::v1::{Event, Service};
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use k8s_openapi::api::rbac::v1 as rbac;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
 
-use crate::{Lab, LabError, Namespace, Result};
+use crate::rights::{Right, Role};
+use crate::{Lab, LabError, Namespace, Result, audit, rights, wait_for};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -62,7 +64,21 @@ fn split(name: &str) -> (&str, &str) {
     name.split_once('/').unwrap_or(("default", name))
 }
 
-impl Objects<'_> {
+/// Of a group to the role of its name.
+fn binding(group: &str, in_namespace: bool) -> Value {
+    let kind = if in_namespace { "Role" } else { "ClusterRole" };
+    json!({
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": group },
+        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group }],
+    })
+}
+
+impl<'a> Objects<'a> {
+    /// Seen by a client, inside the namespace.
+    pub(crate) fn new(client: &'a Client, namespace: &'a Namespace) -> Self {
+        Self { client, namespace }
+    }
+
     fn api<K: Resource<DynamicType = ()>>(&self, namespace: &str) -> Api<DynamicObject> {
         let resource = ApiResource::erase::<K>(&());
         match K::plural(&()).as_ref() {
@@ -99,32 +115,54 @@ impl Objects<'_> {
         })
     }
 
-    /// Give a group the rights of all roles in a manifest.
-    pub fn grant(&self, group: &str, manifest: &str) -> Result<()> {
-        for document in manifest.split("---\n").filter(|document| !document.trim().is_empty()) {
-            let object: Value =
-                serde_saphyr::from_str(document).map_err(|error| LabError::Api(error.to_string()))?;
-            let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
-            let rules = json!({ "rules": object.get("rules") });
-            let binding = json!({
-                "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": group },
-                "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group }],
-            });
-            let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str);
-            match (kind, namespace) {
-                ("ClusterRole", _) => {
-                    self.create::<ClusterRole>(group, rules)?;
-                    self.create::<ClusterRoleBinding>(group, binding)?;
+    /// Give a group the rights of all roles in a manifest, and wait until they are in effect. `settings` describes whose
+    /// roles they are.
+    pub fn grant(&self, group: &str, settings: &str, manifest: &str) -> Result<()> {
+        let roles = rights::roles(manifest)?;
+        rights::register(group, settings, &roles);
+        for Role { namespace, rules } in &roles {
+            let (rules, binding) = (json!({ "rules": rules }), binding(group, namespace.is_some()));
+            match namespace {
+                None => {
+                    self.create::<rbac::ClusterRole>(group, rules)?;
+                    self.create::<rbac::ClusterRoleBinding>(group, binding)?;
                 }
-                ("Role", Some(namespace)) => {
+                Some(namespace) => {
                     let name = format!("{namespace}/{group}");
-                    self.create::<Role>(&name, rules)?;
-                    self.create::<RoleBinding>(&name, binding)?;
+                    self.create::<rbac::Role>(&name, rules)?;
+                    self.create::<rbac::RoleBinding>(&name, binding)?;
                 }
-                _ => {}
             }
         }
-        Ok(())
+        // An API server learns of roles and bindings by watches of its own. One right of each role shows that it has both.
+        let mut one_each = roles.iter().filter_map(|role| role.rights().pop_last());
+        one_each.try_for_each(|right| self.wait_until_permitted(group, &right))
+    }
+
+    /// Take these rights away. The roles stay, for the next `grant`.
+    pub fn revoke(&self, group: &str, manifest: &str) -> Result<()> {
+        rights::roles(manifest)?.iter().try_for_each(|role| match &role.namespace {
+            None => self.delete::<rbac::ClusterRoleBinding>(group),
+            Some(namespace) => self.delete::<rbac::RoleBinding>(&format!("{namespace}/{group}")),
+        })
+    }
+
+    fn wait_until_permitted(&self, group: &str, right: &Right) -> Result<()> {
+        let (resource, subresource) = right.resource.split_once('/').unwrap_or((&right.resource, ""));
+        let review: SubjectAccessReview = serde_json::from_value(json!({ "spec": {
+            "user": audit::USER,
+            "groups": [group],
+            "resourceAttributes": {
+                "namespace": right.namespace, "group": right.group, "resource": resource, "subresource": subresource,
+                "name": right.name, "verb": right.verb,
+            },
+        }}))
+        .map_err(|error| LabError::Api(error.to_string()))?;
+        wait_for(&format!("the right `{right}` to be in effect"), 30, || {
+            let (api, review) = (Api::<SubjectAccessReview>::all(self.client.clone()), review.clone());
+            let reviewed = self.block_on(async move { api.create(&PostParams::default(), &review).await });
+            reviewed.ok()?.status.filter(|status| status.allowed).map(drop)
+        })
     }
 
     /// Merge a change into an object.

@@ -8,7 +8,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
-use crate::Result;
+use crate::{Lab, Result, rights};
 
 /// Labs of one kind.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(crate) fn end_trial(passed: bool) {
     USED.take().into_iter().for_each(|pool| pool.end_trial(passed));
 }
 
-impl<T: Send> Pool<T> {
+impl<T: Send + AsRef<Lab>> Pool<T> {
     /// No labs yet.
     #[expect(clippy::new_without_default, reason = "it is made for statics")]
     pub const fn new() -> Self {
@@ -73,7 +73,7 @@ impl<T: Send> Pool<T> {
     }
 }
 
-impl<T: Send> EndTrial for Pool<T> {
+impl<T: Send + AsRef<Lab>> EndTrial for Pool<T> {
     fn end_trial(&self, passed: bool) {
         let me = Some(std::thread::current().id());
         if passed {
@@ -87,12 +87,12 @@ impl<T: Send> EndTrial for Pool<T> {
 
 /// A lab in use. It goes back when this is dropped.
 #[derive(Debug)]
-pub struct Pooled<T: Send + 'static> {
+pub struct Pooled<T: Send + AsRef<Lab> + 'static> {
     pool: &'static Pool<T>,
     lab: Option<T>,
 }
 
-impl<T: Send> Deref for Pooled<T> {
+impl<T: Send + AsRef<Lab>> Deref for Pooled<T> {
     type Target = T;
 
     #[expect(clippy::expect_used, reason = "it is there until the drop")]
@@ -101,16 +101,17 @@ impl<T: Send> Deref for Pooled<T> {
     }
 }
 
-impl<T: Send> DerefMut for Pooled<T> {
+impl<T: Send + AsRef<Lab>> DerefMut for Pooled<T> {
     #[expect(clippy::expect_used, reason = "it is there until the drop")]
     fn deref_mut(&mut self) -> &mut T {
         self.lab.as_mut().expect("a lab")
     }
 }
 
-impl<T: Send> Drop for Pooled<T> {
+impl<T: Send + AsRef<Lab>> Drop for Pooled<T> {
     fn drop(&mut self) {
         if let Some(lab) = self.lab.take() {
+            rights::compare(lab.as_ref());
             self.pool.lock().push(Slot { lab, owner: Some(std::thread::current().id()) });
             USED.with_borrow_mut(|used| used.push(self.pool));
         }

@@ -2,9 +2,10 @@
 
 use std::ops::{Deref, DerefMut};
 
+use crate::control_plane::LOCAL;
 use crate::lab::{Host, Lab};
 use crate::process::Process;
-use crate::{Result, io};
+use crate::{Result, audit, io};
 
 /// A running provider.
 #[derive(Debug)]
@@ -64,10 +65,10 @@ impl DerefMut for Provider {
 }
 
 /// The flag that names a kubeconfig for the API server of a host, with the rights of a group.
-fn kubeconfig(lab: &Lab, host: &Host, group: &str) -> Result<String> {
+pub fn kubeconfig(lab: &Lab, host: &Host, group: &str) -> Result<String> {
     let path = host.folder.join(format!("{}.conf", group.replace(':', "-")));
     if !path.exists() {
-        let text = lab.pki.kubeconfig("provider", group, "https://127.0.0.1:6443")?;
+        let text = lab.pki.kubeconfig(audit::USER, group, LOCAL)?;
         std::fs::write(&path, text).map_err(io("a kubeconfig"))?;
     }
     Ok(format!("--kubeconfig={}", path.to_string_lossy()))

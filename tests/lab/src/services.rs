@@ -4,23 +4,20 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, Secret, Service};
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use serde_json::{Value, json};
 
+use crate::agent::Rights;
+use crate::control_plane::LOCAL;
 use crate::lab::Lab;
 use crate::sampler::Sampler;
-use crate::{
-    Administrator, Agent, AgentOptions, Follower, LabOptions, Namespace, Objects, Result, io, run, wait_for,
-};
+use crate::{Administrator, Agent, AgentOptions, Follower, LabOptions, Namespace, Objects, Result, wait_for};
 
 /// Addresses for Services: routed to the segment by every host, on no subnet of theirs.
 pub const NETWORK_V4: &str = "10.43.0.0/16";
 /// The same for IPv6.
 pub const NETWORK_V6: &str = "fd43::/64";
-/// The group whose rights the agents have.
-const GROUP: &str = "kube-vip";
 
 /// Hosts whose agents announce Services.
 pub struct ServiceLab {
@@ -38,26 +35,24 @@ pub struct ServiceLab {
     pub lab: Lab,
 }
 
+impl AsRef<Lab> for ServiceLab {
+    fn as_ref(&self) -> &Lab {
+        &self.lab
+    }
+}
+
 impl ServiceLab {
-    /// Bring up hosts and API servers, but no agents yet. Those will have the rights that the program's own role
-    /// gives.
+    /// Bring up hosts and API servers, but no agents yet.
     pub fn start(program: &str, watched: &[IpAddr]) -> Result<Self> {
         let lab = Lab::start(LabOptions { hosts: 3, control_plane: true })?;
         let admin = Administrator::new(&lab, 0)?;
-        grant(&lab, &admin, program)?;
         create_nodes(&lab, admin.objects(&lab))?;
         for namespace in lab.hosts.iter().map(|host| &host.namespace).chain([&lab.client_host]) {
             namespace.ip(&["route", "add", NETWORK_V4, "dev", "eth0"])?;
             namespace.ip(&["-6", "route", "add", NETWORK_V6, "dev", "eth0"])?;
         }
-        let kubeconfig = lab.path("services.conf");
-        let text = lab.pki.kubeconfig("kube-vip", GROUP, "https://127.0.0.1:6443")?;
-        std::fs::write(&kubeconfig, text).map_err(io("services.conf"))?;
-        let options = AgentOptions {
-            kubeconfig: Some(kubeconfig),
-            address: String::new(),
-            ..AgentOptions::new(&lab, program)
-        };
+        let options = AgentOptions { address: String::new(), ..AgentOptions::new(&lab, program) };
+        let options = options.with_server(LOCAL);
         let options = options.with("cp_enable", "false").with("svc_enable", "true");
         // Tests use every annotation in this namespace.
         let options = options.with("svc_infrastructure_namespaces", "default");
@@ -68,28 +63,16 @@ impl ServiceLab {
         Ok(Self { agents, sampler, follower, options, plain, admin, lab })
     }
 
-    /// Take the agents' rights away.
+    /// Take the rights of agents with these options away.
     pub fn revoke(&self) -> Result<()> {
-        self.objects().delete::<ClusterRoleBinding>(GROUP)
-    }
-
-    /// Make a Secret in a namespace, and let the agents read it.
-    pub fn allow_secret(&self, namespace: &str, name: &str, data: Value) -> Result<()> {
-        let rules = json!([{ "apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourceNames": [name] }]);
-        self.objects().create::<ClusterRole>("kube-vip-secret", json!({ "rules": rules }))?;
-        self.objects().create::<ClusterRoleBinding>(
-            "kube-vip-secret",
-            json!({
-                "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "kube-vip-secret" },
-                "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": GROUP }],
-            }),
-        )?;
-        self.objects().create::<Secret>(&format!("{namespace}/{name}"), json!({ "stringData": data }))
+        let Rights { group, manifest, .. } = self.options.rights(self.lab.host(0))?;
+        self.objects().revoke(&group, &manifest)
     }
 
     /// Give them back.
     pub fn restore(&self) -> Result<()> {
-        bind(self.objects())
+        let Rights { group, settings, manifest } = self.options.rights(self.lab.host(0))?;
+        self.objects().grant(&group, &settings, &manifest)
     }
 
     /// Default options of agents: Services without the control plane, one election.
@@ -340,20 +323,4 @@ pub fn create_nodes(lab: &Lab, objects: Objects<'_>) -> Result<()> {
 #[expect(clippy::expect_used, reason = "a test's own address")]
 fn parsed(address: &str) -> IpAddr {
     address.parse().expect("an address")
-}
-
-/// Give the agents' group what the program's own roles allow.
-fn grant(lab: &Lab, admin: &Administrator, program: &str) -> Result<()> {
-    let yaml = run(&[program, "manifest", "rbac", "--enableNodeLabeling"])?;
-    admin.objects(lab).grant(GROUP, &yaml)
-}
-
-fn bind(objects: Objects<'_>) -> Result<()> {
-    objects.create::<ClusterRoleBinding>(
-        GROUP,
-        json!({
-            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": GROUP },
-            "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": GROUP }],
-        }),
-    )
 }

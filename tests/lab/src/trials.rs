@@ -14,6 +14,7 @@ use std::time::Duration;
 use libtest_mimic::Arguments;
 pub use libtest_mimic::Failed;
 
+use crate::rights::{self, Exceptions};
 use crate::{now, pool};
 
 /// How a trial ends.
@@ -63,7 +64,8 @@ impl Group {
 }
 
 /// Run what the command line selects.
-pub fn run(mut groups: Vec<Group>) -> ExitCode {
+pub fn run(mut groups: Vec<Group>, exceptions: Exceptions) -> ExitCode {
+    rights::compare_with(exceptions);
     let arguments = Arguments::from_args();
     let all = groups.iter().map(|group| group.trials.len()).sum::<usize>();
     for group in &mut groups {
@@ -77,7 +79,12 @@ pub fn run(mut groups: Vec<Group>) -> ExitCode {
     }
     println!("\nrunning {count} tests");
     let began = now();
-    let report = run_groups(&mut groups, threads(&arguments));
+    let report = Mutex::new(Report::default());
+    run_groups(&mut groups, threads(&arguments), &report);
+    if count == all && lock(&report).failures.is_empty() {
+        perform(&trial("every_right_of_the_manifests_roles_is_used", rights::conclude_run), &report);
+    }
+    let report = lock(&report);
     report.print(all - count, now().since(began));
     if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -92,15 +99,15 @@ fn threads(arguments: &Arguments) -> usize {
     arguments.test_threads.unwrap_or(cores + MORE_THAN_CORES).max(1)
 }
 
-fn run_groups(groups: &mut [Group], threads: usize) -> Report {
+fn run_groups(groups: &mut [Group], threads: usize, report: &Mutex<Report>) {
     let alone = groups.iter_mut().flat_map(take_alone).collect::<Vec<_>>();
     let tear_downs = groups.iter().map(|group| group.tear_down).collect::<Vec<_>>();
-    let (report, queue) = (Mutex::new(Report::default()), Queue::new(groups));
+    let queue = Queue::new(groups);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 while let Some((index, trial)) = queue.next() {
-                    perform(&trial, &report);
+                    perform(&trial, report);
                     if let Some(tear_down) = queue.done(index) {
                         tear_down();
                     }
@@ -108,9 +115,12 @@ fn run_groups(groups: &mut [Group], threads: usize) -> Report {
             });
         }
     });
-    alone.iter().for_each(|trial| perform(trial, &report));
+    alone.iter().for_each(|trial| perform(trial, report));
     tear_downs.iter().for_each(|tear_down| tear_down());
-    report.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn lock(report: &Mutex<Report>) -> MutexGuard<'_, Report> {
+    report.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn take_alone(group: &mut Group) -> VecDeque<Trial> {
@@ -186,12 +196,13 @@ fn perform(trial: &Trial, report: &Mutex<Report>) {
     let began = now();
     NOTES.set(Some(Vec::new()));
     let outcome = catch_unwind(AssertUnwindSafe(trial.test)).unwrap_or_else(|panic| Err(message(&*panic)));
+    let outcome = outcome.and(rights::conclude_trial());
     pool::end_trial(outcome.is_ok());
     let notes = NOTES.take().unwrap_or_default();
     let lines = notes.iter().map(|note| format!("\n  {note}")).collect::<String>();
     let word = if outcome.is_ok() { "ok" } else { "FAILED" };
     println!("test {} ... {word}{lines}", trial.name);
-    let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut report = lock(report);
     report.durations.push((now().since(began), trial.name));
     if let Err(failed) = outcome {
         report.failures.push((trial.name, failed));
