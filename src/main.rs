@@ -160,6 +160,7 @@ fn create_kubeconfig(wanted: &Kubeconfig, flags: &[(String, String)]) -> Result<
         address: values.kubernetes_addr,
         detect: false,
         port: values.port,
+        names: config::api::AGENT,
     };
     let issuing = kubeconfig::driver::issue(&source, &identity, wanted.days);
     let issued = runtime()?.block_on(issuing).map_err(Failure::one)?;

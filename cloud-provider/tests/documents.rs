@@ -46,7 +46,9 @@ fn the_role_has_no_broad_rights() {
 
 #[test]
 fn what_is_given_is_in_the_manifest() {
-    let table: [(&[&str], &[(&str, &str)], &[&str]); 11] = [
+    // Flags, variables, and what the manifest contains.
+    type Row = (&'static [&'static str], &'static [(&'static str, &'static str)], &'static [&'static str]);
+    let table: [Row; 11] = [
         (
             &["--upnp"],
             &[],

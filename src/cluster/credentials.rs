@@ -118,7 +118,9 @@ mod tests {
 
     #[test]
     fn status_and_metric_have_the_present_certificate_alone() {
-        let settings = config::Api { kubeconfig: String::new(), address: None, detect: false, port: 6443 };
+        let names = config::api::AGENT;
+        let settings =
+            config::Api { kubeconfig: String::new(), address: None, detect: false, port: 6443, names };
         let (api, (events, _writer)) =
             (Api::new(settings, Environment::default()), event::recorder("kube-vip", "node-1", 1));
         let mut registry = Registry::default();

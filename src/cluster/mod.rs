@@ -377,7 +377,7 @@ mod tests {
     }
 
     /// A kubeconfig, and the certificate in it.
-    fn kubeconfig() -> (String, String) {
+    fn example() -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::default().self_signed(&key).unwrap().pem();
         let data = |pem: &str| ByteString(pem.as_bytes().to_vec());
@@ -398,11 +398,10 @@ mod tests {
     async fn a_renewed_certificate_is_used_for_new_connections() {
         rustls::crypto::ring::default_provider().install_default().ok();
         let path = std::env::temp_dir().join(format!("kube-vip-{}-renewed", std::process::id()));
-        let kubeconfig_path = path.to_string_lossy().into_owned();
-        let settings =
-            crate::config::Api { kubeconfig: kubeconfig_path, address: None, detect: false, port: 6443 };
+        let (kubeconfig, names) = (path.to_string_lossy().into_owned(), crate::config::api::AGENT);
+        let settings = crate::config::Api { kubeconfig, address: None, detect: false, port: 6443, names };
         let api = Api::new(settings, Environment::default());
-        let ((first, old), (second, new)) = (kubeconfig(), kubeconfig());
+        let ((first, old), (second, new)) = (example(), example());
         let half = &second[..second.len() / 2];
         std::fs::write(&path, &first).unwrap();
         for (text, certificate, connected) in [

@@ -101,7 +101,7 @@ impl Holders {
         for (lease, (object, since)) in all {
             let record = &object.record;
             let expired = now >= *since + record.duration(settings.lease_duration);
-            if !expired && !record.holder.is_empty() && record.holder != settings.identity {
+            if !expired && !record.holder.is_empty() && record.holder != settings.candidate.identity {
                 scheme.compare(lease, object, settings.retry_period, &mut others);
             }
         }

@@ -196,7 +196,8 @@ mod tests {
 
     #[test]
     fn a_neighbour_is_the_router_if_there_is_no_other() {
-        let table: [(&[(u32, u16)], Option<u16>); 5] = [
+        type Row = (&'static [(u32, u16)], Option<u16>);
+        let table: [Row; 5] = [
             (&[], None),
             (&[(2, 1)], Some(1)),
             (&[(2, 1), (3, 9)], Some(1)),

@@ -10,7 +10,7 @@ use kube_vip_lab::objects::{Administrator, Objects};
 use kube_vip_lab::process::Process;
 use kube_vip_lab::sampler::Sampler;
 use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
-use kube_vip_lab::{Agent, AgentOptions, Lab, LabOptions, wait_for};
+use kube_vip_lab::{Agent, AgentOptions, Kubeconfig, Lab, LabOptions, wait_for};
 use serde_json::{Value, json};
 
 use crate::harness::PROGRAM;
@@ -138,7 +138,8 @@ fn story() -> Outcome {
     std::fs::create_dir_all(&root)?;
     std::fs::hard_link(node.path(FILE), root.join("admin.conf"))?;
     let sampler = Sampler::start(&lab)?;
-    let options = AgentOptions { kubeconfig: None, confined: true, ..AgentOptions::new(&lab, PROGRAM) };
+    let options =
+        AgentOptions { kubeconfig: Kubeconfig::Missing, confined: true, ..AgentOptions::new(&lab, PROGRAM) };
     let agent = Agent::start(lab.host(0), &options)?;
     sampler.wait_for_holder(10)?;
     agent.wait_for_log("this node now holds the VIP provisional=false", 5)?;

@@ -236,8 +236,7 @@ impl Elections {
         let anycast = self.anycast.values().filter_map(AnycastElector::poll_timeout);
         let turn = self.stopping.map(|since| since + MEMBERSHIP_RELEASE_WAIT).filter(|at| *at > self.now);
         let gate = self.gate.as_ref().filter(|_| self.stopping.is_none()).and_then(Gate::poll_timeout);
-        let rest =
-            [self.deadlines.first(), self.holders.next_change(), self.host.poll_timeout(), gate, turn];
+        let rest = [self.deadlines.first(), self.holders.next_change(), self.host.poll_timeout(), gate, turn];
         anycast.chain(rest.into_iter().flatten()).min()
     }
 

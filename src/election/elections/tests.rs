@@ -131,7 +131,7 @@ impl Script {
         for (name, request) in std::mem::take(&mut self.requests) {
             assert_eq!(request, LeaseRequest::Read);
             let response = response(&name);
-            let input = OfElector::Response { started: at(self.now), renewed: None, response };
+            let input = OfElector::Response { started: at(self.now), response };
             self.input(Input::Elector(name, input));
         }
     }
@@ -368,13 +368,13 @@ fn a_leader_keeps_its_lease_and_acquires_no_other_beside_another_scheme() {
     script.respond_to_reads(before);
     let written: Vec<LeaseName> = script.requests.drain(..).map(|(name, _)| name).collect();
     assert_eq!(written, [lease("kubevip-own"), lease("svcs")]);
-    let input = OfElector::Response { started: at(0), renewed: None, response: present(ME, 2, true) };
+    let input = OfElector::Response { started: at(0), response: present(ME, 2, true) };
     script.input(Input::Elector(lease("svcs"), input));
     assert!(script.leads("svcs"));
     script.event(&scope, "svcs-member-node-2", Some(by_scheme("groups-16", OTHER, 3)));
     assert!(script.scheme_problem.clone().unwrap().contains("node-2 (groups-16)"));
     // What was requested before is given back, and nothing is requested any more.
-    let input = OfElector::Response { started: at(0), renewed: None, response: present(ME, 4, true) };
+    let input = OfElector::Response { started: at(0), response: present(ME, 4, true) };
     script.input(Input::Elector(lease("kubevip-own"), input));
     let released = script.respond("kubevip-own", present("", 5, true));
     assert!(matches!(released, LeaseRequest::Replace { write, .. } if write.holder.is_empty()));

@@ -57,6 +57,7 @@ fn context(mode: Mode) -> PlanContext {
         me: "node-1".into(),
         rules: Rules { namespace: None, class: ClassRule::None, on_demand: true },
         mode,
+        member: None,
         control_plane: None,
         services: true,
         interface: InterfaceSelector::Named("eth0".into()),
