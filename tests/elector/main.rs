@@ -484,6 +484,19 @@ fn a_lease_deleted_under_its_holder_is_made_again_at_once() {
     assert_eq!(script.outputs(), []);
 }
 
+/// Another host may have created it anew.
+#[test]
+fn a_renewal_before_the_deletion_of_the_lease_extends_no_claim() {
+    let mut script = holder();
+    script.wait_until(6010);
+    assert_eq!(script.outputs(), [put(ME, 8)]);
+    script.tell_at(6100, Input::WatchedDeletion);
+    script.answer(6010, 6200, LeaseResponse::Object(lease(ME, 9)));
+    let Role::Leader(claim) = script.role() else { panic!("{:?}", script.role()) };
+    assert_eq!(claim.valid_until, at(8010));
+    assert_eq!(script.outputs(), [Asked::Create]);
+}
+
 #[test]
 fn what_another_holder_has_annotated_is_not_overwritten() {
     let annotated = |version| {

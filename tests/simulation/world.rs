@@ -71,7 +71,7 @@ pub(crate) struct World {
     verbose: bool,
     /// The last moment at which not exactly one host held the address, or one whose API server never answers.
     last_unsettled: u64,
-    /// When the last fault was mended; zero before.
+    /// When the last fault was mended, and what was under way is lost; zero before.
     pub(crate) mended: u64,
     /// What an event did that must not be.
     pub(crate) violation: Option<String>,
@@ -173,7 +173,8 @@ impl World {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Arrive { from, life, id, request, wall } => {
-                if !self.reachable(from) {
+                let outdated = wall < i64::try_from(self.mended).unwrap();
+                if !self.reachable(from) || outdated {
                     return;
                 }
                 let response = self.serve(from, request, wall);

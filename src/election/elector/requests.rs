@@ -114,7 +114,9 @@ impl Elector {
                 // What is read is current, whatever its version, unless the watch has shown something newer since the read
                 // started. The response to a write may arrive after the watch has shown a later write.
                 let current = kind == Kind::Read && started >= self.refreshed;
-                if current || !self.is_behind(&lease) {
+                // Conditional on a Lease that was deleted after this write: another host may have created it anew.
+                let deleted = kind == Kind::Hold && matches!(self.observed, ObservedLease::Missing { .. });
+                if current || !(deleted || self.is_behind(&lease)) {
                     self.observe_lease(now, *lease);
                 }
                 self.succeeded(now);
