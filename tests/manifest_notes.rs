@@ -71,9 +71,49 @@ fn the_deprecated_address_has_no_prefix_length_and_a_warning() {
 
 #[test]
 fn a_plan_has_the_notes_of_a_start() {
-    let vip = [("vip_arp", "true"), ("cp_enable", "true"), ("address", "192.0.2.1"), ("vip_interface", "lo")];
+    let vip =
+        [("vip_arp", "true"), ("cp_enable", "true"), ("address", "198.51.100.7"), ("vip_interface", "lo")];
     let plan = |more: &[(&str, &str)]| kube_vip(&["manager", "--dry-run"], &[&vip[..], more].concat()).stdout;
     assert!(!plan(&[]).contains("Note:"), "{}", plan(&[]));
     let same_port = plan(&[("health_check_port", "2112"), ("prometheus_server", ":2112")]);
     assert!(same_port.contains("Note: port 2112 is that of prometheus_server by variable"), "{same_port}");
+}
+
+#[test]
+fn a_typo_in_a_variable_is_a_warning_and_manager_lists_the_interfaces() {
+    let printed = kube_vip(&["manifest", "pod", "--arp", "--services"], &[("vip_adress", "x")]);
+    assert_eq!(printed.code, Some(0));
+    assert!(printed.stderr.contains("variable vip_adress is not known"), "{}", printed.stderr);
+    let env =
+        [("vip_arp", "true"), ("cp_enable", "true"), ("address", "192.0.2.1"), ("vip_interface", "eth9")];
+    let printed = kube_vip(&["manager"], &env);
+    assert_eq!(printed.code, Some(1));
+    assert!(
+        printed.stderr.contains("`eth9` is not an interface of this host, which has: lo"),
+        "{}",
+        printed.stderr
+    );
+    // No host and no gateway of the machine has it.
+    let env =
+        [("vip_arp", "true"), ("cp_enable", "true"), ("address", "198.51.100.7"), ("vip_interface", "lo")];
+    let printed = kube_vip(&["manager", "--dry-run"], &env);
+    assert!(
+        printed.stdout.starts_with("The configuration is valid."),
+        "{} {}",
+        printed.stdout,
+        printed.stderr
+    );
+    assert!(!printed.stdout.contains("Note:"), "{}", printed.stdout);
+    let lease = "Control plane: 198.51.100.7 on lo, announced by ARP from the holder of the Lease kube-system/plndr-cp-lock";
+    assert!(printed.stdout.contains(lease), "{}", printed.stdout);
+    let env = [
+        ("bgp_enable", "true"),
+        ("svc_enable", "true"),
+        ("bgp_routerid", "192.0.2.9"),
+        ("bgp_peers", "192.0.2.1:65001,unnumbered:lo"),
+    ];
+    let printed = kube_vip(&["manager", "--dry-run"], &env);
+    let expected = "Services: announced by BGP from every node that can serve them.\n\
+                    BGP: AS 65000, peers 192.0.2.1:179, unnumbered:lo.\n";
+    assert!(printed.stdout.ends_with(expected), "{} {}", printed.stdout, printed.stderr);
 }

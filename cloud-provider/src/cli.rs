@@ -312,7 +312,7 @@ fn given(matches: &ArgMatches, env: &BTreeMap<String, String>) -> Given {
         let given = matches.value_source(name) == Some(ValueSource::CommandLine);
         given.then(|| (name.to_owned(), matches.get_one::<String>(name).cloned().unwrap_or_default()))
     };
-    let variable = |name| Some((name, env.get(name)?.trim().to_owned()));
+    let variable = |name: &'static str| Some((name, env.get(name)?.trim().to_owned()));
     let variables = [NAMESPACE, CONFIG_MAP, CLASS_SWITCH, CLASS_NAME].into_iter().filter_map(variable);
     Given {
         flags: flags().into_iter().filter_map(flag).collect(),

@@ -77,7 +77,7 @@ fn documents(image: &str, options: &Options, given: &Given) -> Vec<Value> {
         grant(&mut confined, &election.lease.namespace, vec![rule(LEASES, &["leases"], &["create"]), lease]);
     }
     grant(&mut confined, "kube-public", vec![named("", "configmaps", "cluster-info", &["list", "watch"])]);
-    let in_namespaces = confined.iter().map(|(namespace, rules)| role(Some(namespace), &json!(rules)));
+    let in_namespaces = confined.iter().map(|(namespace, rules)| role(Some(*namespace), &json!(rules)));
     let roles = [role(None, &everywhere)].into_iter().chain(in_namespaces);
     let deployment = deployment(image, options, given);
     [account].into_iter().chain(roles.flatten()).chain([deployment]).collect()

@@ -155,8 +155,8 @@ impl ConflictDetector {
         matches!(self.state, State::Tentative { .. } | State::Owned { .. })
     }
 
-    /// Hardware address of the host that has the address. A host that answers the first probes at once may be about to leave: it
-    /// counts from the second conflict in a row on.
+    /// Hardware address of the host that has the address. A host that answers the first probes at once may be about to leave:
+    /// it counts from the second conflict in a row on.
     pub fn lasting_conflict(&self) -> Option<&[u8]> {
         match &self.state {
             State::Conflict { conflict, .. } | State::Probing { after: Some(conflict), .. } => {

@@ -151,9 +151,10 @@ impl Planner {
         self.pools = pools;
         self.ipam.set_pools(&self.pools);
         // A pool may have a second family now.
-        let affected =
-            |entry: &ServiceEntry| sharing_changed || entry.view.family_policy == FamilyPolicy::PreferDual;
-        let affected = self.services.iter().filter(|(_, entry)| affected(entry));
+        let affected = self
+            .services
+            .iter()
+            .filter(|(_, entry)| sharing_changed || entry.view.family_policy == FamilyPolicy::PreferDual);
         self.queue.extend(affected.map(|(key, entry)| (entry.view.created, key.clone())));
     }
 

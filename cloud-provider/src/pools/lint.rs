@@ -1,5 +1,7 @@
 //! Elements of a value that are valid, and probably not what was meant.
 
+use std::net::IpAddr;
+
 use kube_vip::model::{Family, PerFamily};
 
 use super::config::span;
@@ -51,7 +53,7 @@ pub(super) fn warnings(text: &str, excluded: bool) -> Vec<String> {
 fn misaligned(element: &str, family: Family, first: u128, last: u128) -> Option<String> {
     let (base, prefix) = element.split_once('/')?;
     let network = family.address(first);
-    (base.trim().parse() != Ok(network)).then(|| {
+    (base.trim().parse::<IpAddr>().ok() != Some(network)).then(|| {
         format!(
             "`{element}` stands for the whole network, {}: write {network}/{}, or the range that you mean",
             span(family, first, last),

@@ -275,7 +275,7 @@ fn a_lease_that_goes_with_an_earlier_service_of_the_same_name_is_created_again()
 /// A Lease with the scheme of its holder.
 fn by_scheme(kind: &str, holder: &str, version: u64) -> LeaseObject {
     let mut object = object(holder, version, true);
-    object.meta.annotations = Some([Scheme::example(kind).annotation()].into());
+    object.meta.annotations.get_or_insert_default().extend([Scheme::example(kind).annotation()]);
     object
 }
 
