@@ -6,6 +6,8 @@ use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use kube_vip::config::api::ADMIN_CONF;
+
 use crate::control_plane::{LOCAL, client};
 use crate::lab::{Host, Lab};
 use crate::pki::Pki;
@@ -111,23 +113,20 @@ impl AgentOptions {
         Ok(Rights { group, settings: settings.join(" "), manifest })
     }
 
-    /// Put the kubeconfig in its place in the root.
-    fn install_kubeconfig(&self, host: &Host, root: &Path) -> Result<()> {
-        let path = match &self.kubeconfig {
-            Kubeconfig::Missing => return Ok(()),
-            Kubeconfig::File(path) => path.clone(),
-            Kubeconfig::Generated(authority) => {
-                let rights = self.rights(host)?;
-                // As in a pod: the default namespace of Leases.
-                let account = root.join("var/run/secrets/kubernetes.io/serviceaccount");
-                std::fs::create_dir_all(&account).map_err(io(account.to_string_lossy()))?;
-                let namespace = rights::account_namespace(&rights.manifest)?;
-                std::fs::write(account.join("namespace"), namespace).map_err(io("namespace"))?;
-                authority.kubeconfig(host, &rights)?
-            }
+    /// The agent's kubeconfig, with rights that are in effect.
+    fn kubeconfig(&self, host: &Host, root: &Path) -> Result<Option<PathBuf>> {
+        let authority = match &self.kubeconfig {
+            Kubeconfig::Missing => return Ok(None),
+            Kubeconfig::File(path) => return Ok(Some(path.clone())),
+            Kubeconfig::Generated(authority) => authority,
         };
-        std::fs::copy(path, root.join("etc/kubernetes/admin.conf")).map_err(io("copying the kubeconfig"))?;
-        Ok(())
+        let rights = self.rights(host)?;
+        // As in a pod: the default namespace of Leases.
+        let account = root.join("var/run/secrets/kubernetes.io/serviceaccount");
+        std::fs::create_dir_all(&account).map_err(io(account.to_string_lossy()))?;
+        let namespace = rights::account_namespace(&rights.manifest)?;
+        std::fs::write(account.join("namespace"), namespace).map_err(io("the namespace of the agent"))?;
+        authority.kubeconfig(host, &rights).map(Some)
     }
 
     fn environment(&self, host: &Host) -> Vec<(String, String)> {
@@ -186,12 +185,19 @@ impl Agent {
     /// Start one on a host.
     pub fn start(host: &Host, options: &AgentOptions) -> Result<Self> {
         let root = prepare_root(host, options)?;
-        options.install_kubeconfig(host, &root)?;
+        let kubeconfig = options.kubeconfig(host, &root)?;
         let log = host.folder.join("kube-vip.log");
         let root = root.to_string_lossy();
-        let mount = format!("mount --rbind /proc {root}/proc && exec \"$@\"");
+        let mut mounts = format!("mount --rbind /proc {root}/proc");
+        if let Some(kubeconfig) = kubeconfig {
+            // Mounted, as in a pod: agents with other rights share the root.
+            let place = format!("{root}{ADMIN_CONF}");
+            std::fs::write(&place, "").map_err(io(&place))?;
+            mounts.push_str(&format!(" && mount --bind {} {place}", kubeconfig.to_string_lossy()));
+        }
+        mounts.push_str(" && exec \"$@\"");
         // In a mount namespace of its own, which ends with it.
-        let mut command = vec!["unshare", "--mount", "sh", "-c", &mount, "sh"];
+        let mut command = vec!["unshare", "--mount", "sh", "-c", &mounts, "sh"];
         if options.confined {
             let kept = "-all,+net_admin,+net_raw,+sys_chroot";
             command.extend(["setpriv", "--no-new-privs", "--bounding-set", kept, "--inh-caps", kept]);

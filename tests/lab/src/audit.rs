@@ -51,9 +51,8 @@ struct User {
     groups: Vec<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-#[derive(Default)]
 struct ObjectReference {
     resource: String,
     subresource: String,
