@@ -381,6 +381,7 @@ fn the_roles_have_the_rights_that_the_mode_needs() {
         ("--services --arp --servicesElection", for_services(&[ALL_LEASES])),
         ("--services --arp --servicesElectionGroups 8", for_services(&[ALL_LEASES])),
         ("--services --arp --perServiceElectionOnDemand", for_services(&[ALL_LEASES])),
+        ("--services --arp --servicesLocalElection", for_services(&[ALL_LEASES])),
         // A Service with a DHCP lease is elected.
         ("--services --bgp", for_services(&[ALL_LEASES])),
         (

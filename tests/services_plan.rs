@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube_vip::config::{ClassRule, Namespaces, Policy, Prefixes, Upnp};
+use kube_vip::config::{Namespaces, Policy, Prefixes, Upnp};
 use kube_vip::dhcp::fsm::ClientState;
 use kube_vip::dhcp::spec::ClientStatus;
 use kube_vip::election::scheme::member_of;
@@ -51,7 +51,7 @@ fn context(mode: Mode) -> PlanContext {
     PlanContext {
         me: ME.into(),
         member: matches!(mode, Mode::Groups { .. }).then(|| member_of(&base(), ME)),
-        rules: Rules { namespace: None, class: ClassRule::None, on_demand: true },
+        rules: Rules { on_demand: true, ..Rules::default() },
         mode,
         control_plane: None,
         services: true,

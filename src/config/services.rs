@@ -14,6 +14,8 @@ pub struct Services {
     pub lease: LeaseName,
     /// An annotation gives a Service an election of its own.
     pub on_demand: bool,
+    /// With one election for all, each Service with `externalTrafficPolicy: Local` has an election of its own.
+    pub local_alone: bool,
     /// The interface for their addresses; `auto` is the one whose subnet contains the address.
     pub interface: Option<String>,
     /// Prefix lengths for IPv4 and IPv6.
@@ -26,13 +28,14 @@ pub struct Services {
 }
 
 /// Which load balancer classes are served.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum ClassRule {
     /// This class, and Services without one (the Go program's default).
     NamedOrNone(String),
     /// This class only.
     Named(String),
     /// Only Services without a class.
+    #[default]
     None,
 }
 
@@ -68,6 +71,7 @@ pub(super) fn read(values: &Values, facts: &HostFacts, policy: Policy) -> Servic
         election: election(values),
         lease: lease(values, &values.services_lease_name, facts),
         on_demand: values.on_demand_election,
+        local_alone: values.services_local_election,
         interface: values.services_interface.clone(),
         prefixes: (prefix(subnets.first(), 32), prefix(subnets.get(1), 128)),
         publish: !values.disable_service_updates,
@@ -86,9 +90,11 @@ pub(super) fn election(values: &Values) -> ServiceElection {
     }
 }
 
-/// Whether a Service may have an election of its own: by the mode, by annotation, or since a lease belongs to one host.
+/// Whether a Service may have an election of its own: by the mode, by annotation, by its traffic policy, or since a lease
+/// belongs to one host.
 pub(crate) fn elects_alone(values: &Values) -> bool {
-    values.services && (values.on_demand_election || election(values) != ServiceElection::Global)
+    let by_service = values.on_demand_election || values.services_local_election;
+    values.services && (by_service || election(values) != ServiceElection::Global)
 }
 
 fn class_rule(values: &Values) -> ClassRule {

@@ -314,6 +314,9 @@ settings! {
         OnDemandElection on_demand_election: bool as Kind::Bool, default "false",
             flags ["perServiceElectionOnDemand"], env ["per_service_election_on_demand"], file ["perServiceElectionOnDemand"],
             "Elect a leader for each Service that requests it by annotation.";
+        ServicesLocalElection services_local_election: bool as Kind::Bool, default "false",
+            flags ["servicesLocalElection"], env ["svc_local_election"], file ["servicesLocalElection"],
+            "With one election for all Services, elect a leader for each one with `externalTrafficPolicy: Local`, among the nodes with its endpoints; only where every agent is of this program and has it.";
         DisableServiceUpdates disable_service_updates: bool as Kind::Bool, default "false",
             flags ["disableServiceUpdates"], env ["disable_service_updates"], file ["disableServiceUpdates"],
             "Do not write status and annotations of Services.";

@@ -167,6 +167,13 @@ fn without_effect(values: &Values) -> Vec<String> {
             "svc_election_groups has no effect beside svc_election, which elects each Service".to_owned(),
         );
     }
+    if values.services_local_election && services::election(values) != super::ServiceElection::Global {
+        notes.push(
+            "svc_local_election has no effect here: it is for one election of all Services, without svc_election, \
+             svc_election_groups and modes without an election"
+                .to_owned(),
+        );
+    }
     let keys = [Key::DebounceTime, Key::SingleNode, Key::StartLeader, Key::ConfigMap];
     let set = keys.into_iter().filter(|key| raw.text(*key) != key.setting().default);
     notes
@@ -314,6 +321,12 @@ mod tests {
             with(&[("svc_enable", "true"), ("svc_election", "true"), ("svc_election_groups", "4")]).unwrap();
         assert_eq!(both.services.unwrap().election, ServiceElection::PerService);
         assert!(both.notes[0].contains("no effect beside svc_election"));
+        for (more, noted) in [(("svc_election", "false"), false), (("svc_election_groups", "4"), true)] {
+            let config = with(&[("svc_enable", "true"), ("svc_local_election", "true"), more]).unwrap();
+            assert!(config.services.as_ref().unwrap().local_alone);
+            let noted_now = config.notes.iter().any(|note| note.starts_with("svc_local_election"));
+            assert_eq!(noted_now, noted, "{more:?}");
+        }
         let auto = with(&[
             ("svc_enable", "true"),
             ("cp_enable", "false"),

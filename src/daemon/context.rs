@@ -64,6 +64,7 @@ pub(super) fn plan(config: &Config, interface: &Interface, addresses: &[ActualAd
             namespace: services.and_then(|services| services.namespace.clone()),
             class: services.map_or(ClassRule::None, |services| services.class.clone()),
             on_demand: services.is_some_and(|services| services.on_demand),
+            local_alone: services.is_some_and(|services| services.local_alone),
         },
         mode: services.map_or(Mode::EveryNode, mode),
         member: Scheme::of(config).and_then(|scheme| scheme.member),

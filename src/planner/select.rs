@@ -4,12 +4,14 @@ use crate::config::ClassRule;
 use crate::model::annotation::{FORCE_ELECTION, IGNORE};
 use crate::model::{ServiceKey, ServiceView};
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rules {
     pub namespace: Option<String>,
     pub class: ClassRule,
     /// Services may request an election of their own.
     pub on_demand: bool,
+    /// With one election for all, Services with `externalTrafficPolicy: Local` have an election of their own.
+    pub local_alone: bool,
 }
 
 impl Rules {
@@ -52,7 +54,7 @@ mod tests {
     use super::*;
 
     fn covers(class: &ClassRule, of: Option<&str>, change: impl FnOnce(&mut ServiceView)) -> bool {
-        let rules = Rules { namespace: Some("shop".into()), class: class.clone(), on_demand: false };
+        let rules = Rules { namespace: Some("shop".into()), class: class.clone(), ..Rules::default() };
         let mut view =
             ServiceView { load_balancer: true, class: of.map(str::to_owned), ..ServiceView::default() };
         change(&mut view);
@@ -80,7 +82,7 @@ mod tests {
         assert!(!covers(&none, None, |view| view.deleting = true));
         assert!(!covers(&none, None, |view| drop(view.annotations.insert(IGNORE.into(), "true".into()))));
         assert!(covers(&none, None, |view| drop(view.annotations.insert(IGNORE.into(), "false".into()))));
-        let elsewhere = Rules { namespace: Some("a".into()), class: none, on_demand: false };
+        let elsewhere = Rules { namespace: Some("a".into()), class: none, ..Rules::default() };
         let view = ServiceView { load_balancer: true, ..ServiceView::default() };
         assert!(!elsewhere.covers(&ServiceKey { namespace: "b".into(), name: "web".into() }, &view));
     }

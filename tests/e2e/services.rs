@@ -179,7 +179,13 @@ fn per_service() -> Outcome {
 }
 
 fn local() -> Outcome {
-    for env in [&[("svc_election", "true")][..], &[("svc_election_groups", "4")]] {
+    let modes = [
+        &[("svc_election", "true")][..],
+        &[("svc_election_groups", "4")],
+        // With one election for all, whichever node leads that.
+        &[("svc_local_election", "true")],
+    ];
+    for env in modes {
         let mut lab = services(env)?;
         lab.start_agents()?;
         lab.create("web", "10.43.0.7", json!({ "externalTrafficPolicy": "Local" }))?;

@@ -62,16 +62,18 @@ pub(super) fn elect(context: &PlanContext, state: &ClusterState, plan: &mut Plan
 /// one election.
 fn elects_alone(context: &PlanContext, plan: &Plan, key: &ServiceKey) -> bool {
     let Some(service) = plan.services.get(key) else { return false };
-    match &context.mode {
+    let rules = &context.rules;
+    let is_local = service.view.traffic_policy == TrafficPolicy::Local;
+    let by_mode = match &context.mode {
         Mode::PerService => true,
-        Mode::Global(_) => context.rules.elects_alone(&service.view),
+        // The leader of all announces it only with an endpoint of its own, as in the Go program.
+        Mode::Global(_) => rules.local_alone && is_local,
         // A DHCP lease belongs to one host: a leader has to obtain it.
-        Mode::EveryNode => context.rules.elects_alone(&service.view) || service.dhcp.is_some(),
+        Mode::EveryNode => service.dhcp.is_some(),
         // Services that only some nodes can serve cannot join a group.
-        Mode::Groups { .. } => {
-            context.rules.elects_alone(&service.view) || service.view.traffic_policy == TrafficPolicy::Local
-        }
-    }
+        Mode::Groups { .. } => is_local,
+    };
+    by_mode || rules.elects_alone(&service.view)
 }
 
 /// The addresses of the Services that are `wanted`.

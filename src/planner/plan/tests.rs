@@ -412,3 +412,35 @@ fn a_setting_announces_services_without_endpoints_and_their_leased_addresses() {
         }
     }
 }
+
+/// The leader of all Services may have no endpoint of it, and then no node would announce it.
+#[test]
+fn a_local_service_has_an_election_of_its_own_where_the_setting_asks_for_it() {
+    let common = LeaseName { namespace: "kube-system".into(), name: "plndr-svcs-lock".into() };
+    let own = LeaseName { namespace: "shop".into(), name: "kubevip-web".into() };
+    let modes = [Mode::Global(common.clone()), Mode::EveryNode];
+    for (mode, local_alone, traffic_policy, expected) in [
+        (0, false, TrafficPolicy::Local, Some(&common)),
+        (0, true, TrafficPolicy::Local, Some(&own)),
+        (0, true, TrafficPolicy::Cluster, Some(&common)),
+        (1, true, TrafficPolicy::Local, None),
+    ] {
+        let mut context = PlanContext { mode: modes[mode].clone(), ..PlanContext::example() };
+        context.rules.local_alone = local_alone;
+        let web = ServiceView { traffic_policy, ..view(ADDRESS, &[]) };
+        let state = state(vec![("web", web), ("other", view("192.0.2.66", &[]))]);
+        let group = |plan: &Plan, name: &str| plan.services[&key(name)].group.clone().unwrap();
+        let expected = expected.map_or(GroupId::EveryNode, |lease| lease.clone().into());
+        let here = plan(&context, &state);
+        assert_eq!(group(&here, "web"), expected, "{mode} {local_alone} {traffic_policy:?}");
+        assert!(here.groups[&expected].candidacy.eligible || expected == GroupId::EveryNode);
+        // Another node takes no part in that election, and in the common one without the address.
+        let elsewhere = plan(&PlanContext { me: "node-2".into(), ..context }, &state);
+        assert_eq!(group(&elsewhere, "web"), expected);
+        let alone = expected == own.clone().into();
+        assert!(!alone || !elsewhere.groups[&expected].candidacy.eligible);
+        // The other Services are not concerned.
+        let others = if mode == 0 { common.clone().into() } else { GroupId::EveryNode };
+        assert_eq!(group(&elsewhere, "other"), others);
+    }
+}

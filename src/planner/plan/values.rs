@@ -53,12 +53,12 @@ pub struct PlanContext {
 impl PlanContext {
     /// One election for each Service, and no control plane.
     pub(in crate::planner) fn example() -> Self {
-        use crate::config::{ClassRule, Namespaces, UpnpPolicy};
+        use crate::config::{Namespaces, UpnpPolicy};
         use crate::model::PrefixLength;
 
         Self {
             me: "node-1".into(),
-            rules: Rules { namespace: None, class: ClassRule::None, on_demand: true },
+            rules: Rules { on_demand: true, ..Rules::default() },
             mode: Mode::PerService,
             member: None,
             control_plane: None,
