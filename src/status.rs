@@ -20,6 +20,9 @@ use crate::telemetry::socket::{self, StatusRequest};
 /// Without an iteration of the main loop for this long, the process is unhealthy.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 
+/// Waiting Services that the text lists.
+const MAX_WAITING: usize = 50;
+
 /// The state of a process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -169,8 +172,17 @@ impl Status {
         if let Some(TableStatus { table, routes, .. }) = &self.routing_table {
             line("routes", &format!("{} in table {table}", routes.len()));
         }
-        if services.services > 0 {
-            line("Services", &services.services.to_string());
+        match services.services {
+            0 if services.disabled => {
+                line("Services", "not announced by this process: svc_enable is not set")
+            }
+            0 => {}
+            count => line("Services", &count.to_string()),
+        }
+        services.waiting.iter().take(MAX_WAITING).for_each(|waiting| line("waiting", waiting));
+        if services.waiting.len() > MAX_WAITING {
+            let rest = services.waiting.len() - MAX_WAITING;
+            line("waiting", &format!("{rest} more Services (-o json lists all)"));
         }
         services.leases.iter().for_each(|lease| line("DHCP", &lease.line()));
         services.gateways.iter().for_each(|gateway| line("gateway", gateway));

@@ -9,7 +9,7 @@ use kube_vip::dhcp;
 use kube_vip::election::decide::ObservedLease;
 use kube_vip::election::{FailedCall, Observer};
 use kube_vip::metrics::add;
-use kube_vip::model::{BootTime, LogOnChange, Role};
+use kube_vip::model::{BootTime, LeaseName, LogOnChange, Role};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -278,7 +278,7 @@ impl Observer for Telemetry {
         }
     }
 
-    fn call_succeeded(&self, _verb: &'static str) {
+    fn call_succeeded(&self, _verb: &'static str, _lease: &LeaseName) {
         self.clear_problem(Component::Lease);
     }
 }

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 
 use super::event::Event;
 use crate::model::BootTime;
+use crate::model::hash::fnv1a;
 
 /// Events about one object: as many at once, and one more after each interval.
 const BURST: u32 = 25;
@@ -76,7 +77,7 @@ impl Correlator {
         let key = (object.clone(), event.warning, event.reason, event.message.clone());
         let known = match self.known.remove(&key).filter(|known| now.since(known.last) < REPEAT_WINDOW) {
             Some(known) => Known { last: now, count: known.count.saturating_add(1), ..known },
-            None => Known { name: self.name(&event.about, wall), first: wall, last: now, count: 1 },
+            None => Known { name: self.name(&event, wall), first: wall, last: now, count: 1 },
         };
         let (name, first, count) = (known.name.clone(), known.first, known.count);
         self.known.insert(key, known);
@@ -97,13 +98,21 @@ impl Correlator {
         permitted
     }
 
-    /// As client-go names Events: the object and the time.
-    fn name(&mut self, about: &ObjectReference, wall: Timestamp) -> String {
-        // Unique in this process, also where the wall clock is coarse or was set back.
-        self.suffix = wall.as_nanosecond().max(self.suffix.saturating_add(1));
+    /// As client-go names Events: the object and the time. A shared Event has a hash of its text instead, which is the same in
+    /// each process.
+    fn name(&mut self, event: &Event, wall: Timestamp) -> String {
+        let about = &event.about;
+        let suffix = if event.shared {
+            let uid = about.uid.as_deref().unwrap_or_default();
+            i128::from(fnv1a(format!("{uid} {} {}", event.reason, event.message).as_bytes()))
+        } else {
+            // Unique in this process, also where the wall clock is coarse or was set back.
+            self.suffix = wall.as_nanosecond().max(self.suffix.saturating_add(1));
+            self.suffix
+        };
         let name = about.name.as_deref().unwrap_or_default();
         let name = name.get(..name.floor_char_boundary(NAME_MAX)).unwrap_or_default();
-        format!("{}.{:x}", name.trim_end_matches(['-', '.']), self.suffix)
+        format!("{}.{suffix:x}", name.trim_end_matches(['-', '.']))
     }
 }
 
@@ -151,7 +160,13 @@ mod tests {
 
     fn event(object: &str, message: &str) -> Event {
         let about = ObjectReference { name: Some(object.to_owned()), ..ObjectReference::default() };
-        Event { about, warning: true, reason: "AnnotationIgnored", message: message.to_owned() }
+        Event {
+            about,
+            warning: true,
+            reason: "AnnotationIgnored",
+            message: message.to_owned(),
+            shared: false,
+        }
     }
 
     fn observe(correlator: &mut Correlator, seconds: u64, object: &str, message: &str) -> Option<Occurrence> {
@@ -222,6 +237,22 @@ mod tests {
         assert_ne!(names[0], names[1]);
         assert!(names[0].starts_with("web."), "{}", names[0]);
         assert!(names.iter().all(|name| crate::model::validation::is_subdomain(name)), "{names:?}");
+    }
+
+    /// Otherwise a Service has the same Event from each node, and from each process of a node.
+    #[test]
+    fn a_shared_event_has_one_name_in_all_processes() {
+        let name = |shared, message: &str, uid: &str, second| {
+            let event = event("web", message);
+            let about = ObjectReference { uid: Some(uid.to_owned()), ..event.about };
+            let event = Event { about, shared, ..event };
+            Correlator::default().observe(at(0), wall(second), event).unwrap().name.unwrap()
+        };
+        assert_eq!(name(true, "a", "u", 1), name(true, "a", "u", 2));
+        for other in [name(true, "b", "u", 1), name(true, "a", "v", 1), name(false, "a", "u", 1)] {
+            assert_ne!(name(true, "a", "u", 1), other);
+        }
+        assert_ne!(name(false, "a", "u", 1), name(false, "a", "u", 2));
     }
 
     #[test]

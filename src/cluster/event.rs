@@ -26,6 +26,8 @@ pub struct Event {
     pub warning: bool,
     pub reason: &'static str,
     pub message: String,
+    /// Several processes may record it: all of them write one object, whichever comes first.
+    pub shared: bool,
 }
 
 /// Limit of the API server, in bytes.
@@ -72,7 +74,7 @@ impl EventRecorder {
             uid: Some(self.host.to_string()),
             ..ObjectReference::default()
         };
-        self.record(Event { about, warning, reason, message });
+        self.record(Event { about, warning, reason, message, shared: false });
     }
 }
 
@@ -139,7 +141,20 @@ async fn write(
             _ => return Err(error),
         };
     }
+    let (shared, name, last) = (occurrence.event.shared, occurrence.name.clone(), occurrence.last);
     match events.create(&PostParams::default(), &object(component, host, occurrence)).await {
+        // Another process, or an earlier one of this node, wrote it first.
+        Err(kube::Error::Api(status)) if status.code == 409 && shared => {
+            let change = json!({ "lastTimestamp": Time(last) });
+            let patch = Patch::Merge(change);
+            let name = name.unwrap_or_default();
+            let result = events.patch(&name, &PatchParams::default(), &patch).await;
+            result.map(drop).or_else(|error| match &error {
+                // Roles of earlier versions lack the verb `patch`.
+                kube::Error::Api(status) if status.code == 403 => Ok(()),
+                _ => Err(error),
+            })
+        }
         // A later count of it came first.
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
         result => result.map(drop),

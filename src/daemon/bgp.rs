@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::DaemonError;
@@ -10,9 +10,7 @@ use super::report::Report;
 use crate::bgp::packet::Notification;
 use crate::bgp::peers;
 use crate::bgp::speaker::{Channels, ShutdownReason, Speaker};
-use crate::bgp::status::StatusPublisher;
 use crate::cluster::Api;
-use crate::cluster::event::EventRecorder;
 use crate::config::{Bgp, Config};
 use crate::host::HostWatch;
 use crate::model::AdvertisedRoutes;
@@ -36,15 +34,13 @@ pub(super) fn start(
     api: &Arc<Api>,
     announced: watch::Receiver<AdvertisedRoutes>,
     host: HostWatch,
-    (report, events): (&Report, EventRecorder),
+    report: &Report,
 ) -> Result<Running, DaemonError> {
     let peers = peers::driver::start(bgp, &config.node_name, config.elects(), api, host)
         .map_err(DaemonError::Provider)?;
-    let status_requests = broadcast::Sender::new(4);
+    let status_requests = report.bgp_requests.clone();
     let (shutdown, shutdown_out) = watch::channel(None);
-    let publisher = StatusPublisher::new(report.bgp_metrics.clone(), events);
-    report.set_bgp(publisher.subscribe(), status_requests.clone());
     let channels = Channels { peers, announced, status_requests, shutdown: shutdown_out };
-    let speaker = tokio::spawn(Speaker::new(channels, bgp.listen_port, publisher).run());
+    let speaker = tokio::spawn(Speaker::new(channels, bgp.listen_port, report.bgp.clone()).run());
     Ok(Running { shutdown, speaker })
 }

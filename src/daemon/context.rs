@@ -143,7 +143,7 @@ pub(super) fn planner_options(config: &Config) -> planner::driver::Options {
     }
 }
 
-pub(super) fn publish_options(config: &Config) -> publish::Options {
+pub(super) fn publish_options(config: &Config, context: &PlanContext) -> publish::Options {
     let services = config.services.as_ref();
     publish::Options {
         me: config.node_name.clone(),
@@ -152,6 +152,10 @@ pub(super) fn publish_options(config: &Config) -> publish::Options {
         reserved_name: config.mdns.control_plane.clone(),
         upnp: config.upnp.policy,
         upnp_status: config.upnp.status,
+        services: services.is_some(),
+        bgp: config.bgp.is_some(),
+        control_plane: context.control_plane.iter().flat_map(|it| it.groups.iter().cloned()).collect(),
+        common: config.global_lease().map(GroupId::from),
     }
 }
 

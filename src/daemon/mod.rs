@@ -188,9 +188,11 @@ impl Daemon {
         let reconciler =
             reconcile::driver::Driver::new(options, reconciled, reporter, netlink, self.host.clone());
         self.start_elections(channels, &elections.inputs, &elections.probe_health)?;
-        let (config, reporting) = (&self.config, (&self.report, self.events.clone()));
+        let config = &self.config;
         let speaker = match &config.bgp {
-            Some(bgp) => Some(bgp::start(config, bgp, &self.api, announced, self.host.clone(), reporting)?),
+            Some(bgp) => {
+                Some(bgp::start(config, bgp, &self.api, announced, self.host.clone(), &self.report)?)
+            }
             None => None,
         };
         let reconcile = tokio::spawn(reconciler.run());
@@ -243,13 +245,15 @@ impl Daemon {
         let publisher = publish::driver::Driver::new(
             api.clone(),
             self.context.control_plane.clone(),
-            context::publish_options(config),
+            context::publish_options(config, &self.context),
             publish::driver::Channels {
                 plan: plan.subscribe(),
                 host,
                 roles: elections.roles.clone(),
                 vips: vips.subscribe(),
                 leases: dhcp.status.clone(),
+                refused: report.election.refused(),
+                peers: report.bgp.subscribe(),
                 dhcp: dhcp.commands.clone(),
                 gateways: (mappings, gateways.clone()),
                 mdns: (records, names),

@@ -1,12 +1,12 @@
 //! The reporters of all components, and what `kube-vip status` shows of them.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
 use super::context::uncounted_leases;
-use crate::bgp::status::{PeerStates, StatusRequests};
+use crate::bgp::status::{StatusPublisher, StatusRequests};
 use crate::cluster::event::EventRecorder;
 use crate::cluster::{Api, credentials};
 use crate::config::Config;
@@ -27,19 +27,13 @@ pub(super) struct Report {
     pub(super) services: publish::report::Report,
     pub(super) dhcp_metrics: dhcp::metrics::Metrics,
     pub(super) upnp_metrics: upnp::metrics::Metrics,
-    pub(super) bgp_metrics: bgp::metrics::Metrics,
     pub(super) sources: Sources,
     pub(super) table: watch::Sender<Option<TableStatus>>,
     pub(super) ports: PortProblems,
-    peers: Arc<OnceLock<Peers>>,
+    pub(super) bgp: StatusPublisher,
+    pub(super) bgp_requests: StatusRequests,
     /// An operator drains this node.
     pub(super) drained: Arc<watch::Sender<bool>>,
-}
-
-/// The source of the state of BGP peers.
-struct Peers {
-    states: watch::Receiver<PeerStates>,
-    requests: StatusRequests,
 }
 
 impl Report {
@@ -57,7 +51,7 @@ impl Report {
         let services = publish::report::Report::register(r);
         let dhcp_metrics = dhcp::metrics::Metrics::register(r);
         let upnp_metrics = upnp::metrics::Metrics::register(r);
-        let bgp_metrics = bgp::metrics::Metrics::register(r);
+        let bgp = StatusPublisher::new(bgp::metrics::Metrics::register(r), events.clone());
         let vips = config.targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let lease = lease.filter(|_| config.elects()).unwrap_or_default();
         let election = election::reporter::Reporter::new(election, events.clone(), vips, node, &lease);
@@ -81,11 +75,11 @@ impl Report {
             services,
             dhcp_metrics,
             upnp_metrics,
-            bgp_metrics,
+            bgp,
+            bgp_requests: StatusRequests::new(4),
             sources,
             table,
             ports,
-            peers: Arc::default(),
             drained: Arc::new(watch::Sender::new(false)),
         }
     }
@@ -95,19 +89,9 @@ impl Report {
         registry::encode(&self.registry)
     }
 
-    pub(super) fn set_bgp(&self, states: watch::Receiver<PeerStates>, requests: StatusRequests) {
-        let _set_once = self.peers.set(Peers { states, requests });
-    }
-
     pub(super) fn status(&self) -> Status {
-        let peers = self.peers.get().map(|peers| peers.states.borrow().clone()).unwrap_or_default();
+        let peers = self.bgp.subscribe().borrow().clone();
         self.sources.status(peers)
-    }
-
-    /// The state with the routes of all peers.
-    async fn status_with_routes(&self) -> Option<Status> {
-        let peers = bgp::status::with_routes(&self.peers.get()?.requests).await;
-        Some(self.sources.status(peers))
     }
 
     async fn respond(self, request: StatusRequest) -> String {
@@ -116,11 +100,13 @@ impl Report {
             StatusRequest::Undrain => drop(self.drained.send_replace(false)),
             StatusRequest::Status | StatusRequest::BgpRoutes => {}
         }
-        let with_routes = match request {
-            StatusRequest::BgpRoutes => self.status_with_routes().await,
-            _ => None,
+        let status = match request {
+            StatusRequest::BgpRoutes => {
+                self.sources.status(bgp::status::with_routes(&self.bgp_requests).await)
+            }
+            _ => self.status(),
         };
-        serde_json::to_string(&with_routes.unwrap_or_else(|| self.status())).unwrap_or_default()
+        serde_json::to_string(&status).unwrap_or_default()
     }
 
     pub(super) fn responder(&self) -> Responder {

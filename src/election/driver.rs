@@ -241,7 +241,10 @@ impl Driver {
         let before = self.channels.roles.borrow().get(&group).cloned().unwrap_or_default();
         match (&group, &role) {
             (GroupId::Lease(lease), Some(role)) => self.observe(lease, &before, role, now),
-            (GroupId::Lease(lease), None) => drop(self.cancel.remove(lease)),
+            (GroupId::Lease(lease), None) => {
+                self.cancel.remove(lease);
+                self.observer.ended(lease);
+            }
             _ => {}
         }
         let changed = self.channels.roles.send_if_modified(|roles| match role {

@@ -18,7 +18,9 @@ pub trait Observer: Send + Sync {
     fn duplicate_identity(&self, _lease: &LeaseName) {}
     /// Why nodes that elect Services by another scheme keep this node from taking Services over; none if they do not.
     fn scheme_problem(&self, _problem: Option<&str>) {}
-    fn call_succeeded(&self, verb: &'static str);
+    fn call_succeeded(&self, verb: &'static str, lease: &LeaseName);
+    /// This host is no candidate for this Lease any more.
+    fn ended(&self, _lease: &LeaseName) {}
 }
 
 /// A request for a Lease that failed.

@@ -1,5 +1,6 @@
 //! Reports the election of the control plane, or of all Services where there is none: log lines, metrics, Events and `kube-vip status`.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use tokio::sync::watch;
 
 use super::decide::ObservedLease;
 use super::metrics::Metrics;
-use super::observer::{FailedCall, Observer};
+use super::observer::{FailedCall, FailureReason, Observer};
 use super::status::ElectionStatus;
 use crate::cluster::event::EventRecorder;
 use crate::model::{BootTime, ClaimSource, Health, LeaseName, LogOnChange, Role};
@@ -26,8 +27,13 @@ pub struct Reporter {
     /// The VIPs as configured, for messages; empty where the election is that of Services.
     vips: String,
     status: watch::Sender<ElectionStatus>,
+    refused: watch::Sender<RefusedLeases>,
     state: Mutex<State>,
 }
+
+/// Leases for which the API server refuses requests, each with the verb and the reason: without the permission, in a namespace
+/// that does not exist, or against an admission policy.
+pub type RefusedLeases = BTreeMap<LeaseName, (&'static str, String)>;
 
 #[derive(Debug, Default)]
 struct State {
@@ -47,7 +53,12 @@ impl Reporter {
         let control_plane = !vips.is_empty();
         let status =
             ElectionStatus { node, lease, control_plane, since: clock::now(), ..ElectionStatus::default() };
-        Arc::new(Self { metrics, events, vips, status: watch::Sender::new(status), state: Mutex::default() })
+        let (status, refused) = (watch::Sender::new(status), watch::Sender::default());
+        Arc::new(Self { metrics, events, vips, status, refused, state: Mutex::default() })
+    }
+
+    pub fn refused(&self) -> watch::Receiver<RefusedLeases> {
+        self.refused.subscribe()
     }
 
     pub fn status(&self) -> watch::Receiver<ElectionStatus> {
@@ -169,11 +180,21 @@ impl Observer for Reporter {
     fn call_failed(&self, failed: FailedCall<'_>) {
         let FailedCall { verb, lease, server, reason, why } = failed;
         self.metrics.error(verb, reason);
+        if matches!(reason, FailureReason::Forbidden | FailureReason::Rejected) {
+            self.refused.send_if_modified(|refused| {
+                let known = refused.insert(lease.clone(), (verb, why.to_owned()));
+                known.is_none_or(|known| known != (verb, why.to_owned()))
+            });
+        }
         if reason.is_expected() {
             tracing::debug!(verb, %lease, server, ?reason, "request for a Lease");
         } else {
             self.problem(format!("cannot {verb} Lease {lease}: {why}"), server);
         }
+    }
+
+    fn ended(&self, lease: &LeaseName) {
+        self.refused.send_if_modified(|refused| refused.remove(lease).is_some());
     }
 
     fn duplicate_identity(&self, lease: &LeaseName) {
@@ -210,8 +231,13 @@ impl Observer for Reporter {
         }
     }
 
-    fn call_succeeded(&self, verb: &'static str) {
+    fn call_succeeded(&self, verb: &'static str, lease: &LeaseName) {
         self.metrics.request(verb);
+        self.refused.send_if_modified(|refused| {
+            // A Lease that can be read may still be refused to a writer.
+            let solved = refused.get(lease).is_some_and(|(refused, _)| verb != "get" || *refused == "get");
+            solved && refused.remove(lease).is_some()
+        });
         self.status.send_if_modified(|status| status.last_error.take().is_some());
         if self.lock().problem.clear() {
             tracing::info!("the API server responds again");

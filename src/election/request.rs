@@ -54,7 +54,7 @@ pub async fn send(
     let creating = matches!(call, LeaseRequest::Create(_));
     let (response, reason, why) = match timeout(limit, perform(&chosen, &lease, created, call, wall)).await {
         Ok(Ok(stored)) => {
-            observer.call_succeeded(verb);
+            observer.call_succeeded(verb, &lease);
             return Input::Response { started, response: LeaseResponse::Object(Box::new(stored)) };
         }
         Ok(Err(error)) => {

@@ -1,6 +1,6 @@
 //! The endpoints of Services, merged from their EndpointSlices.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Endpoints as OldEndpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -93,6 +93,20 @@ impl Endpoints {
         let slices = self.slices.get(service).into_iter().flat_map(BTreeMap::values);
         let of_family = slices.filter(move |(of, _)| of.is_none_or(|of| of == family));
         of_family.flat_map(|(_, endpoints)| endpoints)
+    }
+
+    /// Whether a Service has an EndpointSlice.
+    pub fn exist(&self, service: &ServiceKey) -> bool {
+        self.slices.contains_key(service)
+    }
+
+    /// The nodes of a Service's serving endpoints.
+    pub fn nodes(&self, service: &ServiceKey) -> BTreeSet<&str> {
+        let endpoints = Family::BOTH.into_iter().flat_map(|family| self.of(service, family));
+        endpoints
+            .filter(|endpoint| endpoint.serving)
+            .filter_map(|endpoint| endpoint.node.as_deref())
+            .collect()
     }
 
     /// Whether a Service has a serving endpoint of this family.

@@ -19,11 +19,14 @@ use super::port_mappings::MappingReports;
 use super::report::Report;
 use super::writes::{StatusWrites, Write};
 use super::{Options, Sources};
+use crate::bgp::fsm::FsmState;
+use crate::bgp::status::{PeerStates, PeerStatus};
 use crate::cluster::Api;
 use crate::cluster::event::{Event, EventRecorder};
 use crate::cluster::write::{Subresource, WriteResult, Writer};
 use crate::dhcp::driver::Command;
 use crate::dhcp::fsm::LossReason;
+use crate::election::reporter::RefusedLeases;
 use crate::mdns::records::{HostRecord, HostRecords, PublishedNames};
 use crate::metrics::count;
 use crate::model::{BootTime, HostStatus, Roles, Vip};
@@ -44,6 +47,8 @@ pub struct Channels {
     /// The control plane's VIPs.
     pub vips: watch::Receiver<BTreeSet<Vip>>,
     pub leases: watch::Receiver<Leases>,
+    pub refused: watch::Receiver<RefusedLeases>,
+    pub peers: watch::Receiver<PeerStates>,
     pub dhcp: mpsc::Sender<Command>,
     pub gateways: (watch::Sender<DesiredMappings>, watch::Receiver<GatewayStatus>),
     pub mdns: (watch::Sender<HostRecords>, watch::Receiver<PublishedNames>),
@@ -108,13 +113,21 @@ impl Driver {
         loop {
             // Everything that was due by then has been handled.
             let writes = self.writes.poll_timeout(now);
-            let deadline = writes.into_iter().chain(self.mappings.poll_timeout(self.reported_at)).min();
+            let issues = self.issues.poll_timeout(self.reported_at);
+            let mappings = self.mappings.poll_timeout(self.reported_at);
+            let deadline = writes.into_iter().chain(issues).chain(mappings).min();
             tokio::select! {
                 biased;
                 Ok(()) = self.channels.host.changed() => self.on_host_status(),
                 Some((write, result)) = self.in_flight.next() => self.on_written(write, result),
                 Ok(()) = self.channels.plan.changed() => self.on_plan(),
                 Ok(()) = self.channels.leases.changed() => self.on_leases(),
+                Ok(()) = self.channels.refused.changed() => self.on_refused(),
+                // The counters of peers change often, and no write depends on them.
+                Ok(()) = self.channels.peers.changed() => {
+                    self.on_peers();
+                    continue;
+                }
                 Ok(()) = self.channels.gateways.1.changed() => self.on_gateways(),
                 Ok(()) = self.channels.mdns.1.changed() => self.on_names(),
                 // Roles change with every renewal, and only the control plane's name depends on them.
@@ -134,8 +147,10 @@ impl Driver {
         let services = self.sources.plan.services.len();
         self.report.managed.set(count(services));
         let problem = self.sources.plan.node_problem.clone();
+        let disabled = !self.sources.options.services;
         self.report.status.send_modify(|status| {
             (status.services, status.node_problem) = (services, problem);
+            status.disabled = disabled;
         });
         self.writes.retain(clock::now(), &self.sources);
         self.publish_announced();
@@ -186,6 +201,19 @@ impl Driver {
         self.report.status.send_modify(|status| status.leases = lines);
     }
 
+    fn on_refused(&mut self) {
+        self.sources.refused = self.channels.refused.borrow_and_update().clone();
+        self.report_issues();
+    }
+
+    fn on_peers(&mut self) {
+        let is_up = |peer: &PeerStatus| peer.state == FsmState::Established;
+        let has_session = self.channels.peers.borrow_and_update().values().any(is_up);
+        if std::mem::replace(&mut self.sources.has_session, has_session) != has_session {
+            self.report_issues();
+        }
+    }
+
     fn on_gateways(&mut self) {
         self.sources.gateways = self.channels.gateways.1.borrow_and_update().clone();
         let lines = self.sources.gateways.lines();
@@ -227,6 +255,12 @@ impl Driver {
             tracing::warn!(%service, "{}", event.message);
             self.channels.events.record(event);
         }
+        let waiting = self.issues.waiting(&self.sources);
+        self.report.status.send_if_modified(|status| {
+            let changed = status.waiting != waiting;
+            status.waiting = waiting;
+            changed
+        });
     }
 
     /// Publishes the labels of this node, once its Node is known.

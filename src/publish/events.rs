@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::Sources;
 use super::port_mappings::MappingReports;
+use super::waiting::Waiting;
 use crate::cluster::event::{Event, service_reference};
 use crate::model::{BootTime, GroupId, Role, Roles, ServiceKey};
 use crate::planner::plan::{Issue, ServicePlan};
@@ -14,6 +15,7 @@ use crate::planner::plan::{Issue, ServicePlan};
 pub(super) struct IssueReports {
     /// By Service and its UID: a Service that is created again has its own Events.
     reported: BTreeMap<(ServiceKey, String), BTreeSet<Issue>>,
+    waiting: Waiting,
 }
 
 impl IssueReports {
@@ -24,10 +26,12 @@ impl IssueReports {
         sources: &Sources,
         mappings: &MappingReports,
     ) -> Vec<(ServiceKey, Event)> {
+        self.waiting.update(now, sources);
         let mut current = sources.plan.external.clone();
         for (key, service) in &sources.plan.services {
             let mut issues = sources.issues(key, service);
             issues.extend(mappings.issues(now, sources, key).into_iter().map(Issue::Gateway));
+            issues.extend(self.waiting.due(now, key).cloned());
             let object = (key.clone(), service.view.uid.clone());
             let known = self.reported.get(&object);
             let is_known = |issue: &Issue| known.is_some_and(|known| known.contains(issue));
@@ -42,11 +46,24 @@ impl IssueReports {
             for issue in issues.iter().filter(|issue| !known.is_some_and(|known| known.contains(issue))) {
                 let (reason, message) = describe(issue, &sources.options.me);
                 let about = service_reference(key, Some(uid.clone()));
-                events.push((key.clone(), Event { about, warning: true, reason, message }));
+                // Where no node leads an election, each one reports.
+                let shared = !is_of_this_node(issue);
+                events.push((key.clone(), Event { about, warning: true, reason, message, shared }));
             }
         }
         self.reported = current;
         events
+    }
+
+    /// When a Service has waited for long enough after `reported_at` that this is a problem.
+    #[must_use]
+    pub(super) fn poll_timeout(&self, reported_at: BootTime) -> Option<BootTime> {
+        self.waiting.poll_timeout(reported_at)
+    }
+
+    /// See [`Waiting::lines`].
+    pub(super) fn waiting(&self, sources: &Sources) -> Vec<String> {
+        self.waiting.lines(sources)
     }
 }
 
@@ -56,7 +73,7 @@ fn is_of_this_node(issue: &Issue) -> bool {
 }
 
 /// The Event of a problem on this node: its reason and its message.
-fn describe(issue: &Issue, me: &str) -> (&'static str, String) {
+pub(super) fn describe(issue: &Issue, me: &str) -> (&'static str, String) {
     match issue {
         Issue::Refused(refusal) => ("AddressRefused", format!("{refusal}: {}", refusal.remedy())),
         Issue::Annotation(text) => ("AnnotationIgnored", text.clone()),
@@ -72,6 +89,7 @@ fn describe(issue: &Issue, me: &str) -> (&'static str, String) {
         }
         Issue::Blocked(text) => ("AddressBlocked", format!("node {me} cannot announce it: {text}")),
         Issue::Conflict(text) => ("AddressConflict", format!("node {me} announces it, and so does {text}")),
+        Issue::Waiting(text) => ("NotAnnounced", text.clone()),
     }
 }
 
@@ -162,6 +180,24 @@ mod tests {
             reports.update(BootTime::default(), &sources, &MappingReports::default()).len()
         };
         assert_eq!([false, true, false, true].map(&mut reported), [0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn a_service_that_waits_is_reported_once_by_one_node() {
+        let mut reports = IssueReports::default();
+        let mut reported = |seconds, here| {
+            let mut sources = sources(&[]);
+            let services = &mut Arc::get_mut(&mut sources.plan).unwrap().services;
+            services.values_mut().for_each(|service| service.reports_here = here);
+            let now = BootTime::from_boot(std::time::Duration::from_secs(seconds));
+            let events = reports.update(now, &sources, &MappingReports::default());
+            assert!(events.iter().all(|(_, event)| event.reason == "NotAnnounced" && event.shared));
+            events.len()
+        };
+        let table = [(100, true, 0), (129, true, 0), (130, false, 0), (130, true, 1), (200, true, 0)];
+        for (seconds, here, expected) in table {
+            assert_eq!(reported(seconds, here), expected, "{seconds} {here}");
+        }
     }
 
     #[test]

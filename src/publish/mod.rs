@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Plan (planner), HostStatus (reconcile), ─► driver ─┬─► status, writes ─► cluster
-//! GatewayStatus, PublishedNames, leases              ├─► events, node_labels ─► cluster
+//! GatewayStatus, PublishedNames, leases              ├─► waiting, events, node_labels ─► cluster
 //!                                                    ├─► port_mappings ─► upnp
 //!                                                    ├─► names ─► mdns
 //!                                                    └─► report ─► metrics, `kube-vip status`
@@ -17,15 +17,18 @@ mod overwrites;
 mod port_mappings;
 pub mod report;
 pub mod status;
+mod waiting;
 mod writes;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::cluster::event::{Event, service_reference};
 use crate::config::UpnpPolicy;
+use crate::election::reporter::RefusedLeases;
 use crate::mdns::records::PublishedNames;
-use crate::model::{HostStatus, ServiceKey};
+use crate::model::{GroupId, HostStatus, ServiceKey};
 use crate::planner::plan::{Plan, ServicePlan};
 use crate::upnp::status::GatewayStatus;
 
@@ -41,6 +44,14 @@ pub struct Options {
     pub upnp: UpnpPolicy,
     /// Add external addresses of gateways to the status.
     pub upnp_status: bool,
+    /// Services are announced.
+    pub services: bool,
+    /// Addresses are advertised to BGP peers.
+    pub bgp: bool,
+    /// The control plane's groups.
+    pub control_plane: BTreeSet<GroupId>,
+    /// The group of all Services, where these have one election.
+    pub common: Option<GroupId>,
 }
 
 /// What is published from: the latest of each.
@@ -51,6 +62,9 @@ struct Sources {
     host: HostStatus,
     gateways: GatewayStatus,
     names: PublishedNames,
+    refused: RefusedLeases,
+    /// A session with a BGP peer is established.
+    has_session: bool,
 }
 
 impl Sources {
@@ -61,6 +75,6 @@ impl Sources {
 
     fn event(&self, key: &ServiceKey, warning: bool, reason: &'static str, message: String) -> Event {
         let uid = self.plan.services.get(key).map(|service| service.view.uid.clone());
-        Event { about: service_reference(key, uid), warning, reason, message }
+        Event { about: service_reference(key, uid), warning, reason, message, shared: false }
     }
 }

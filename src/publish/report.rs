@@ -28,6 +28,12 @@ pub struct ServicesStatus {
     /// Managed Services.
     #[serde(default)]
     pub services: usize,
+    /// This process announces none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disabled: bool,
+    /// Services without an announced address, each with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<String>,
     /// What is wrong with this node's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_problem: Option<String>,

@@ -20,6 +20,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("without_endpoints_there_is_no_address", endpoints),
         trial("one_election_for_each_service", per_service),
         trial("a_local_service_is_where_its_endpoint_is", local),
+        trial("a_service_that_waits_has_one_event_and_a_line_in_the_status", waiting),
         trial("an_election_on_demand_is_exclusive", on_demand),
         trial("a_live_service_changes", changes),
         trial("groups_spread_the_load_and_a_loss_moves_the_lost_ones", groups),
@@ -202,6 +203,46 @@ fn local() -> Outcome {
         lab.objects().patch::<Service>("web", json!({ "spec": { "externalTrafficPolicy": "Local" } }))?;
         lab.wait_for_holder_to_be("10.43.0.7", 0)?;
     }
+    Ok(())
+}
+
+/// As many Events as there are nodes would bury the others.
+fn waiting() -> Outcome {
+    let mut lab = services(&[("svc_election", "true")])?;
+    lab.create("elsewhere", "10.43.0.8", json!({ "externalTrafficPolicy": "Local" }))?;
+    lab.set_endpoints("elsewhere", "a", &["node-9"])?;
+    lab.create("empty", "10.43.0.9", json!({}))?;
+    lab.create("pending", "", json!({}))?;
+    lab.start_agents()?;
+    for (name, part) in [
+        ("elsewhere", "its endpoints are on node-9"),
+        ("empty", "no ready IPv4 endpoints"),
+        ("pending", "install kube-vip-cloud-provider"),
+    ] {
+        let reported = || lab.objects().events(name).ok()?.into_iter().find(|(_, text)| text.contains(part));
+        let (reason, _) = wait_for(&format!("an Event of {name}"), 60, reported)?;
+        assert_eq!(reason, "NotAnnounced");
+        let line = format!("default/{name}: ");
+        for host in &lab.lab.hosts {
+            let status = host.namespace.run(&[PROGRAM, "status"])?;
+            let mut lines = status.lines().filter(|text| text.contains(&line));
+            assert!(lines.next().is_some_and(|text| text.contains(part)), "{status}");
+            assert_eq!(lines.next(), None);
+        }
+    }
+    // Every node has reported by now.
+    std::thread::sleep(Duration::from_secs(1));
+    for name in ["elsewhere", "empty", "pending"] {
+        let events = lab.objects().events(name)?;
+        assert_eq!(events.len(), 1, "{events:?}");
+    }
+    // An announced Service has no line any more.
+    lab.set_endpoints("elsewhere", "a", &["node-2"])?;
+    lab.wait_for_holder_to_be("10.43.0.8", 1)?;
+    wait_for("a status without it", 10, || {
+        let status = lab.lab.host(1).namespace.run(&[PROGRAM, "status"]).ok()?;
+        (!status.contains("default/elsewhere: ")).then_some(())
+    })?;
     Ok(())
 }
 

@@ -32,13 +32,14 @@ pub fn of_service(key: &ServiceKey, uid: &str, event: &ServiceEvent) -> Event {
             format!("Error syncing load balancer: failed to ensure load balancer: {reason}"),
         ),
     };
-    Event { about: reference("Service", &key.namespace, &key.name, uid), warning, reason, message }
+    let about = reference("Service", &key.namespace, &key.name, uid);
+    Event { about, warning, reason, message, shared: false }
 }
 
 pub fn of_config_map((namespace, name): &(String, String), uid: &str, problem: &Problem) -> Event {
     let reason = if problem.fatal { "InvalidPool" } else { "PoolWarning" };
     let about = reference("ConfigMap", namespace, name, uid);
-    Event { about, warning: true, reason, message: problem.to_string() }
+    Event { about, warning: true, reason, message: problem.to_string(), shared: false }
 }
 
 fn reference(kind: &str, namespace: &str, name: &str, uid: &str) -> ObjectReference {

@@ -296,11 +296,14 @@ impl LeaderSession {
                 self.planner.enqueue(key);
                 WriteStatus::Failed
             }
-            WriteResult::Conflict | WriteResult::Refused(_) | WriteResult::Failed(_) => {
+            result @ (WriteResult::Conflict | WriteResult::Refused(_) | WriteResult::Failed(_)) => {
                 let backoff = self.backoffs.entry(key.clone());
                 let backoff = backoff.or_insert(Backoff::new(BACKOFF_MIN, BACKOFF_MAX));
                 self.retries.insert((now + backoff.next_pause(), key.clone()));
-                WriteStatus::Failed
+                match result {
+                    WriteResult::Refused(why) => WriteStatus::Refused(why),
+                    _ => WriteStatus::Failed,
+                }
             }
         };
         if let Some(action) = self.planner.handle_written(key, status) {
@@ -419,6 +422,28 @@ mod tests {
         written(&mut session, now, WriteResult::Conflict);
         let again = writes(&mut session);
         assert_eq!(again.iter().map(|patch| patch.resource_version.as_str()).collect::<Vec<_>>(), ["2"]);
+    }
+
+    /// Otherwise the Service waits for its address without a reason.
+    #[test]
+    fn a_write_that_the_api_server_refuses_is_reported_once() {
+        let mut session = ready();
+        let (mut events, mut now) = (Vec::new(), 0);
+        for why in ["denied by a policy", "denied by a policy", "forbidden"] {
+            assert_eq!(writes(&mut session).len(), 1);
+            written(&mut session, now, WriteResult::Refused(why.into()));
+            events.extend(std::iter::from_fn(|| session.poll_output()).filter_map(|output| match output {
+                Output::ServiceEvent { event: ServiceEvent::Failed(reason), .. } => Some(reason.to_string()),
+                _ => None,
+            }));
+            now += 1000;
+            session.handle_timeout(at(now));
+        }
+        let [policy, forbidden] = &events[..] else { panic!("{events:?}") };
+        assert!(
+            policy.starts_with("the API server refuses to change the Service: denied by a policy; apply")
+        );
+        assert!(forbidden.contains("forbidden"), "{forbidden}");
     }
 
     #[test]

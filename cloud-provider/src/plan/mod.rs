@@ -65,8 +65,10 @@ impl ServiceEvent {
 pub enum WriteStatus {
     /// The Service as it is after the write.
     Done(Box<ServiceView>),
-    /// Rejected, or of unknown result.
+    /// In conflict with another write, or of unknown result.
     Failed,
+    /// Rejected: why.
+    Refused(String),
     /// The Service does not exist any more.
     Gone,
 }
@@ -303,12 +305,13 @@ impl Planner {
                 entry.unconfirmed = true;
                 None
             }
+            WriteStatus::Refused(why) => {
+                entry.unconfirmed = true;
+                entry.post(key, ServiceEvent::Failed(Reason::Write(why)))
+            }
             WriteStatus::Done(view) => {
-                let event = event.filter(|event| entry.last_event.as_ref() != Some(event));
-                if event.is_some() {
-                    entry.last_event.clone_from(&event);
-                }
-                let (uid, version) = (entry.view.uid.clone(), view.resource_version.clone());
+                let action = event.and_then(|event| entry.post(key, event));
+                let version = view.resource_version.clone();
                 let known = entry.view.resource_version == version;
                 self.apply(key.clone(), *view);
                 if let Some(entry) = self.services.get_mut(key) {
@@ -316,7 +319,7 @@ impl Planner {
                 }
                 // A newer view that arrived in the meantime is decided on now.
                 self.enqueue(key);
-                event.map(|event| Action::Event { key: key.clone(), uid, event })
+                action
             }
         }
     }
@@ -374,10 +377,16 @@ impl ServiceEntry {
             self.last_event = event;
             return actions;
         }
-        if let Some(event) = event.filter(|event| self.last_event.as_ref() != Some(event)) {
-            self.last_event = Some(event.clone());
-            actions.push(Action::Event { key: key.clone(), uid: self.view.uid.clone(), event });
-        }
+        actions.extend(event.and_then(|event| self.post(key, event)));
         actions
+    }
+
+    /// The Event, unless it was the last one.
+    fn post(&mut self, key: &ServiceKey, event: ServiceEvent) -> Option<Action> {
+        if self.last_event.as_ref() == Some(&event) {
+            return None;
+        }
+        self.last_event = Some(event.clone());
+        Some(Action::Event { key: key.clone(), uid: self.view.uid.clone(), event })
     }
 }

@@ -76,6 +76,11 @@ pub enum Reason {
         field: &'static str,
         text: String,
     },
+    #[error(
+        "the API server refuses to change the Service: {0}; apply the role that `kube-vip-cloud-provider manifest` prints, or \
+         correct the admission policy that the message names"
+    )]
+    Write(String),
 }
 
 impl Reason {
@@ -86,7 +91,7 @@ impl Reason {
                 Some(*family)
             }
             Self::Taken { address, .. } | Self::Refused { address, .. } => Some(Family::of(*address)),
-            Self::Pool(_) | Self::NotDual(_) | Self::Malformed { .. } => None,
+            Self::Pool(_) | Self::NotDual(_) | Self::Malformed { .. } | Self::Write(_) => None,
         }
     }
 

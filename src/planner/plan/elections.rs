@@ -232,12 +232,22 @@ fn place_alone(context: &PlanContext, state: &ClusterState, plan: &mut Plan, com
 /// Whether a node can serve any Service of the component.
 fn can_serve(state: &ClusterState, plan: &Plan, component: &Component, node: &str) -> bool {
     let mut services = component.iter().filter_map(|key| plan.services.get_key_value(key));
-    services.any(|(key, service)| match service.view.traffic_policy {
+    services.any(|(key, service)| is_served_by(state, key, service, node))
+}
+
+/// Whether a node can serve a Service, if any can.
+pub(super) fn is_served_by(
+    state: &ClusterState,
+    key: &ServiceKey,
+    service: &ServicePlan,
+    node: &str,
+) -> bool {
+    match service.view.traffic_policy {
         TrafficPolicy::Local => {
             service.families().iter().any(|family| state.endpoints.on(key, node, *family))
         }
         TrafficPolicy::Cluster => true,
-    })
+    }
 }
 
 /// Spreads Services over a fixed number of groups.

@@ -29,7 +29,7 @@ use elections::elect;
 use lease_conflicts::lease_conflicts;
 use reporters::assign_reporters;
 use service::Surroundings;
-pub use values::{ClusterState, Issue, Mode, Plan, PlanContext, RouteRules, ServicePlan};
+pub use values::{ClusterState, Issue, Leader, Mode, Plan, PlanContext, RouteRules, ServicePlan};
 
 /// Plans all VIP groups and Services. Without a list of Services only the control plane is planned.
 pub fn plan(context: &PlanContext, state: &ClusterState) -> Plan {
@@ -93,7 +93,9 @@ fn plan_services(context: &PlanContext, state: &ClusterState, plan: &mut Plan) {
         plan.services.insert((*key).clone(), service);
     }
     plan.lease_conflicts = conflicts;
-    plan.services.extend(ignored_services(context, state));
+    let ignored = state.services.iter().filter(|(key, view)| context.rules.ignores(key, view));
+    plan.ignored = ignored.map(|(key, _)| key.clone()).collect();
+    plan.services.extend(announced_though_ignored(state, &plan.ignored));
     if !context.policy.share_addresses {
         separate_tenants(&mut plan.services);
     }
@@ -111,13 +113,13 @@ fn plan_services(context: &PlanContext, state: &ClusterState, plan: &mut Plan) {
 }
 
 /// Services that are announced and shall be ignored: without addresses, so that their status is cleared.
-fn ignored_services(
-    context: &PlanContext,
+fn announced_though_ignored(
     state: &ClusterState,
+    ignored: &BTreeSet<ServiceKey>,
 ) -> impl Iterator<Item = (ServiceKey, ServicePlan)> {
-    let announced = state.services.iter().filter(|(_, view)| view.announced().next().is_some());
-    let ignored = announced.filter(|(key, view)| context.rules.ignores(key, view));
-    ignored.map(|(key, view)| (key.clone(), ServicePlan { view: view.clone(), ..ServicePlan::default() }))
+    let ignored = ignored.iter().filter_map(|key| state.services.get_key_value(key));
+    let announced = ignored.filter(|(_, view)| view.announced().next().is_some());
+    announced.map(|(key, view)| (key.clone(), ServicePlan { view: view.clone(), ..ServicePlan::default() }))
 }
 
 /// The control plane's group, if all addresses of a Service are its VIPs.

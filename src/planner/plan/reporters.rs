@@ -1,13 +1,17 @@
-//! Which node reports the problems of each Service: one node, however many plan it.
+//! Which node leads the group of each Service, and which one reports its problems: one node, however many plan it.
 
 use std::collections::BTreeSet;
 
-use super::values::{ClusterState, Plan};
+use super::elections::is_served_by;
+use super::values::{ClusterState, Leader, Plan};
 use crate::model::annotation::VIP_HOST;
 use crate::model::{CandidacyKind, GroupId};
 
-/// The node that announces a Service reports its problems. Where no node does, the first by name of the nodes that lead an
-/// election of Services does; where there is no such node, each one.
+/// Nodes with endpoints that a message names.
+const MAX_SERVING_NODES: usize = 4;
+
+/// The node that announces a Service reports its problems. Where no node does, one of the nodes that lead an election of Services
+/// does: the first by name that can serve it, else the first of all; where there is no such node, each one.
 pub(super) fn assign_reporters(me: &str, state: &ClusterState, plan: &mut Plan) {
     let leader = |group: &GroupId| match group {
         GroupId::Lease(lease) => {
@@ -18,14 +22,23 @@ pub(super) fn assign_reporters(me: &str, state: &ClusterState, plan: &mut Plan) 
     };
     let elections = plan.groups.iter().filter(|(_, group)| group.candidacy.kind == CandidacyKind::Services);
     let leaders: BTreeSet<&str> = elections.filter_map(|(group, _)| leader(group)).collect();
-    for service in plan.services.values_mut() {
-        let announcing = service.group.as_ref().and_then(leader).or_else(|| {
+    for (key, service) in &mut plan.services {
+        let serves = |node: &str| is_served_by(state, key, service, node);
+        let leads = service.group.as_ref().and_then(leader);
+        let announcing = leads.or_else(|| {
             // A node that has left stays in the annotation until another one announces the Service.
             let host = service.view.annotation(VIP_HOST)?;
             (leaders.is_empty() || leaders.contains(host)).then_some(host)
         });
-        let reporter = announcing.or(leaders.first().copied());
-        service.reports_here = reporter.is_none_or(|node| node == me);
+        let other = || leaders.iter().find(|node| serves(node)).or(leaders.first()).copied();
+        let reports_here = announcing.or_else(other).is_none_or(|node| node == me);
+        let leader = leads.map(|node| Leader { node: node.to_owned(), serves: serves(node) });
+        service.reports_here = reports_here;
+        service.leader = leader;
+        if service.misses_endpoint() {
+            let nodes = state.endpoints.nodes(key).into_iter().take(MAX_SERVING_NODES);
+            service.serving_nodes = nodes.map(str::to_owned).collect();
+        }
     }
 }
 
@@ -34,7 +47,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::model::service::TrafficPolicy;
     use crate::model::{GroupPlan, Holder, LeaseName, ServiceKey, ServiceView};
+    use crate::planner::endpoints::{Endpoint, Slice};
     use crate::planner::plan::ServicePlan;
 
     fn lease(name: &str) -> LeaseName {
@@ -63,6 +78,55 @@ mod tests {
             plan.services[&key].reports_here
         };
         ["n1", "n2", "n3"].into_iter().filter(reports).collect()
+    }
+
+    /// A node that could announce the Service knows why it does not.
+    #[test]
+    fn a_node_that_can_serve_a_service_reports_before_others() {
+        let key = ServiceKey { namespace: "shop".into(), name: "web".into() };
+        for (nodes, holder, reporter, leader, missing) in [
+            (&["n3"][..], None, "n3", None, vec!["n3"]),
+            (&["n9"], None, "n2", None, vec!["n9"]),
+            (&["n3"], Some("n3"), "n3", Some(("n3", true)), vec![]),
+            (&["n3", "n9"], Some("n2"), "n2", Some(("n2", false)), vec!["n3", "n9"]),
+        ] {
+            for me in ["n1", "n2", "n3"] {
+                let (mut state, mut plan) = (ClusterState::default(), Plan::default());
+                let held = [("one", "n2"), ("two", "n3")].into_iter().chain(holder.map(|node| ("web", node)));
+                for (name, identity) in held {
+                    let holder = Holder { identity: identity.into(), is_current: true };
+                    state.holders.insert(lease(name), holder);
+                    plan.groups.insert(lease(name).into(), GroupPlan::default());
+                }
+                let endpoint =
+                    |node: &&str| Endpoint { node: Some((*node).into()), ready: true, serving: true };
+                let endpoints = nodes.iter().map(endpoint).collect();
+                state.endpoints.apply(Slice {
+                    service: key.clone(),
+                    name: "a".into(),
+                    family: None,
+                    endpoints,
+                });
+                let view = ServiceView { traffic_policy: TrafficPolicy::Local, ..ServiceView::default() };
+                let service = ServicePlan {
+                    view: Arc::new(view),
+                    group: Some(lease("web").into()),
+                    has_endpoints: true,
+                    servable_here: nodes.contains(&me),
+                    ..ServicePlan::default()
+                };
+                plan.services.insert(key.clone(), service);
+                assign_reporters(me, &state, &mut plan);
+                let service = &plan.services[&key];
+                assert_eq!(service.reports_here, me == reporter, "{nodes:?} {holder:?} {me}");
+                let found = service.leader.as_ref().map(|leader| (leader.node.as_str(), leader.serves));
+                assert_eq!(found, leader, "{nodes:?} {holder:?} {me}");
+                // This node does not wait for itself.
+                let missing =
+                    if leader.is_none() && nodes.contains(&me) { &[][..] } else { missing.as_slice() };
+                assert_eq!(service.serving_nodes, missing, "{nodes:?} {holder:?} {me}");
+            }
+        }
     }
 
     #[test]

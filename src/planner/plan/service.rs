@@ -75,6 +75,7 @@ impl Surroundings<'_> {
         let unserved = families.iter().copied().find(|family| has_endpoints && !served(family));
         (service.has_endpoints, service.servable_here) = (has_endpoints, servable_here);
         service.unserved = unserved;
+        service.has_slices = endpoints.exist(key);
     }
 
     /// Adds leased addresses, and the annotations with the leases.

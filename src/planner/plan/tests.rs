@@ -197,6 +197,7 @@ fn an_announced_service_that_shall_be_ignored_is_planned_without_addresses() {
     let addresses = plan.services.iter().map(|(key, service)| (key.name.as_str(), service.addresses.len()));
     assert_eq!(addresses.collect::<Vec<_>>(), [("web", 0)]);
     assert!(plan.groups.values().all(|group| group.addresses.is_empty()));
+    assert_eq!(plan.ignored, [key("never"), key("web")].into());
 }
 
 #[test]

@@ -212,6 +212,8 @@ pub struct Plan {
     pub groups: BTreeMap<GroupId, GroupPlan>,
     /// Every selected Service.
     pub services: BTreeMap<ServiceKey, ServicePlan>,
+    /// Services that an annotation excludes.
+    pub ignored: BTreeSet<ServiceKey>,
     /// The Nodes were known.
     pub nodes_listed: bool,
     /// Problems with external addresses, by Service and its UID: Services of any type may have such addresses.
@@ -262,9 +264,24 @@ pub struct ServicePlan {
     pub servable_here: bool,
     /// Any node can serve it.
     pub has_endpoints: bool,
+    /// Some EndpointSlice belongs to it, with ready endpoints or without.
+    pub has_slices: bool,
+    /// Where only nodes with an endpoint can serve it, and its leader has none, or it has no leader and this node has none: the
+    /// first of those nodes by name.
+    pub serving_nodes: Vec<String>,
+    /// The leader of its group, where a Lease names one.
+    pub leader: Option<Leader>,
     /// This node reports its problems as Events: one node does, as far as nodes know of each other.
     pub reports_here: bool,
     pub issues: Vec<Issue>,
+}
+
+/// The node that leads a Service's group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leader {
+    pub node: String,
+    /// It can serve the Service.
+    pub serves: bool,
 }
 
 impl ServicePlan {
@@ -272,6 +289,12 @@ impl ServicePlan {
     pub(in crate::planner) fn families(&self) -> BTreeSet<Family> {
         let families: BTreeSet<Family> = self.addresses.iter().map(|address| Family::of(*address)).collect();
         if families.is_empty() { Family::BOTH.into() } else { families }
+    }
+
+    /// Whether it has endpoints, but none on the node that would have to announce it: its leader or, without one, this node.
+    pub fn misses_endpoint(&self) -> bool {
+        let serves = self.leader.as_ref().map_or(self.servable_here, |leader| leader.serves);
+        self.has_endpoints && !serves
     }
 
     /// The addresses that lead to endpoints, if it has any.
@@ -326,6 +349,8 @@ pub enum Issue {
     Blocked(String),
     /// A host outside the cluster announces an address.
     Conflict(String),
+    /// No node announces an address of the Service, and no other problem explains that.
+    Waiting(String),
 }
 
 impl Plan {
