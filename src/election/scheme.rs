@@ -42,7 +42,7 @@ pub struct Scheme {
     pub base: LeaseName,
     /// This node's heartbeat Lease; none with one election for all.
     pub member: Option<LeaseName>,
-    /// What decides the Lease of a Service: `global`, `per-service` or `groups-<count>`, and whether `+on-demand`.
+    /// What decides the Lease of a Service: `global`, `per-service` or `groups-<count>`, and whether `+on-demand` and `+local`.
     kind: String,
     /// Which Services are elected. Other processes do not concern this one.
     scope: String,
@@ -90,9 +90,12 @@ impl Scheme {
             }
         };
         let on_demand = services.on_demand && services.election != ServiceElection::PerService;
+        let local = services.local_alone && services.election == ServiceElection::Global;
+        let extra = [(on_demand, "+on-demand"), (local, "+local")];
+        let extra = extra.into_iter().filter(|(applies, _)| *applies).map(|(_, text)| text);
         Some(Self {
             member: members.map(|members| member_of(&members, &config.node_name)),
-            kind: format!("{kind}{}", if on_demand { "+on-demand" } else { "" }),
+            kind: std::iter::once(kind.as_str()).chain(extra).collect(),
             scope,
             shared: base == config.election.lease,
             base,
@@ -144,7 +147,7 @@ impl Scheme {
         let nodes = others.nodes.iter().map(|(node, kind)| format!("{node} ({kind})"));
         format!(
             "this node (scheme {}) takes over no Services, because of nodes that elect them by another scheme: {}; restart \
-             kube-vip there with this node's svc_election, svc_election_groups and per_service_election_on_demand, or here \
+             kube-vip there with this node's svc_election, svc_election_groups, svc_local_election and per_service_election_on_demand, or here \
              with theirs",
             self.kind,
             nodes.collect::<Vec<_>>().join(", ")

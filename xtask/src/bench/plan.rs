@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use kube_vip::config::{ClassRule, Policy, Upnp};
+use kube_vip::config::{Policy, Upnp};
 use kube_vip::model::annotation::{LOAD_BALANCER_IPS, VIP_HOST};
 use kube_vip::model::service::Ingress;
 use kube_vip::model::{Holder, InterfaceSelector, LeaseName, PrefixLength, ServiceKey, ServiceView};
@@ -55,7 +55,7 @@ fn groups() -> Mode {
 fn context(mode: Mode) -> PlanContext {
     PlanContext {
         me: "node-1".into(),
-        rules: Rules { namespace: None, class: ClassRule::None, on_demand: true },
+        rules: Rules { on_demand: true, ..Rules::default() },
         mode,
         member: None,
         control_plane: None,
