@@ -154,9 +154,8 @@ impl Api {
     /// Reads the credentials again, and returns the client certificate among them with its origin. New connections use a
     /// renewed one.
     pub async fn client_certificate(&self) -> Option<(String, String)> {
-        self.lock().stale = true;
         // Former credentials stay; missing ones are reported by the requests that need them.
-        self.load().await.ok()?;
+        self.reload().await.ok()?;
         self.lock().certificate.clone()
     }
 
@@ -249,12 +248,14 @@ impl Api {
 
     /// Reads the credentials, if they are missing or stale.
     async fn load(&self) -> Result<(), SourceError> {
-        {
+        let is_fresh = {
             let state = self.lock();
-            if state.base.is_some() && !state.stale {
-                return Ok(());
-            }
-        }
+            state.base.is_some() && !state.stale
+        };
+        if is_fresh { Ok(()) } else { self.reload().await }
+    }
+
+    async fn reload(&self) -> Result<(), SourceError> {
         let loaded = Source::load(&self.shared.settings, &self.shared.environment).await;
         let mut state = self.lock();
         let known = state.base.is_some();

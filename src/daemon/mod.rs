@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -223,8 +224,8 @@ impl Daemon {
         Ok(())
     }
 
-    /// The planner and what publishes its plan, on a thread of their own, since their work grows with the cluster; and the
-    /// protocols that both talk to.
+    /// The planner on a thread of its own, since its work grows with the cluster; what publishes its plan, and the protocols that
+    /// both talk to.
     fn start_planner(&mut self, planned: Planned<'_>) -> std::io::Result<()> {
         let Planned { vip_plan, vips, host, elections } = planned;
         let (thread, api) = (thread::start("planner")?, self.api.with_own_connections());
@@ -243,7 +244,7 @@ impl Daemon {
         tokio::spawn(mapper.run());
         let plan = watch::Sender::default();
         let publisher = publish::driver::Driver::new(
-            api.clone(),
+            self.api.clone(),
             self.context.control_plane.clone(),
             context::publish_options(config, &self.context),
             publish::driver::Channels {
@@ -262,7 +263,7 @@ impl Daemon {
             },
             report.services.clone(),
         );
-        self.tasks.spawn(&thread, "the publisher", publisher.run());
+        self.tasks.spawn(&Handle::current(), "the publisher", publisher.run());
         let planner = planner::driver::Driver::new(
             api,
             self.context.clone(),

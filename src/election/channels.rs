@@ -26,7 +26,7 @@ pub struct Channels {
     /// Whether the local API server has to be probed.
     pub probe_health: watch::Sender<bool>,
     pub interface_down: watch::Receiver<Option<BootTime>>,
-    /// When the main loop last began to apply the roles.
+    /// When the main loop last read the roles that it applied.
     pub applied: watch::Receiver<BootTime>,
     /// An operator drains this node.
     pub drained: watch::Receiver<bool>,

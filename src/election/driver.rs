@@ -127,9 +127,9 @@ impl Driver {
     }
 
     /// Does nothing, like a suspended process, while the main loop has not applied a role for a renew deadline: another host
-    /// takes over from a host that cannot act on its claims.
+    /// takes over from a host that cannot act on its claims. A process without a main loop has no addresses.
     async fn wait_for_main_loop(&mut self) {
-        loop {
+        while self.channels.applied.has_changed().is_ok() {
             let applied = *self.channels.applied.borrow_and_update();
             self.unapplied = self.unapplied.filter(|since| applied < *since);
             let Some(since) = self.unapplied.filter(|since| clock::now().since(*since) >= self.stall_max)
@@ -138,11 +138,9 @@ impl Driver {
             };
             let seconds = clock::now().since(since).as_secs_f64();
             tracing::error!(
-                "the main loop has not responded for {seconds:.1} s: no Lease is renewed until it does"
+                "the main loop has applied no role for {seconds:.1} s: no Lease is renewed until it does"
             );
-            if self.channels.applied.changed().await.is_err() {
-                return;
-            }
+            self.channels.applied.changed().await.ok();
         }
     }
 

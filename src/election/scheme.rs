@@ -20,6 +20,7 @@ use crate::model::{BootTime, LeaseName};
 
 const GLOBAL: &str = "global";
 const GROUPS: &str = "groups-";
+const LOCAL: &str = "+local";
 
 /// Followers of the one election for all acquire a free Lease well within this time.
 const FOLLOWERS: Duration = Duration::from_millis(500);
@@ -91,7 +92,7 @@ impl Scheme {
         };
         let on_demand = services.on_demand && services.election != ServiceElection::PerService;
         let local = services.local_alone && services.election == ServiceElection::Global;
-        let extra = [(on_demand, "+on-demand"), (local, "+local")];
+        let extra = [(on_demand, "+on-demand"), (local, LOCAL)];
         let extra = extra.into_iter().filter(|(applies, _)| *applies).map(|(_, text)| text);
         Some(Self {
             member: members.map(|members| member_of(&members, &config.node_name)),
@@ -124,7 +125,7 @@ impl Scheme {
             Some((kind, scope)) if scope == self.scope => kind,
             Some(_) => return,
             // Of the Go program, or of version 0.1.0.
-            None if is_base && !self.kind.starts_with(GLOBAL) => GLOBAL,
+            None if is_base && (!self.kind.starts_with(GLOBAL) || self.kind.contains(LOCAL)) => GLOBAL,
             None if name.name.starts_with(&member_prefix(&self.base)) && !self.kind.starts_with(GROUPS) => {
                 "groups"
             }
@@ -195,7 +196,7 @@ enum State {
     Open { member: bool },
 }
 
-/// Whether this node may acquire Leases of Services. What it leads it keeps.
+/// Whether this node may acquire Leases of Services. What it leads it keeps if its scheme has a heartbeat.
 #[derive(Debug)]
 pub struct Gate {
     state: State,
@@ -242,7 +243,8 @@ impl Gate {
         };
         if let State::Joining { until, listed, again } = &mut self.state {
             let due = until.unwrap_or(now + self.patience);
-            *until = (facts.wanted && !*again).then_some(due);
+            // Where no Leases can be listed, the heartbeat would wait forever.
+            *until = (facts.wanted && !(*again && facts.listed)).then_some(due);
             *listed = facts.listed;
             let complete = facts.listed && matches!(facts.heartbeat, Heartbeat::None | Heartbeat::Shown);
             if complete || until.is_some_and(|until| now >= until) {

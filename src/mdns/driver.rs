@@ -16,6 +16,9 @@ use crate::watch_ext;
 
 /// Limit for the goodbye packets (RFC 6762 §10.1).
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(300);
+/// A Service's addresses come one by one, and its name is registered once for all of them: `mdns-sd` answers probes of a former
+/// registration with the records of the next one, and does not withdraw all of these answers.
+const SETTLE_TIME: Duration = Duration::from_millis(50);
 /// Interval at which a record that could not be registered is registered again, and the least time between two daemons.
 const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -75,7 +78,12 @@ impl Driver {
             };
             let missing = wanted.keys().any(|owner| !self.registered.contains_key(owner));
             tokio::select! {
-                changed = self.wanted.changed() => if changed.is_err() { break },
+                changed = self.wanted.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    tokio::time::sleep(SETTLE_TIME).await;
+                }
                 event = event => match event {
                     Some(event) => self.on_event(event),
                     None => {

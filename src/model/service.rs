@@ -99,6 +99,8 @@ pub struct ServiceView {
     pub status: Vec<Ingress>,
     /// The addresses of [`ADDRESSES_KEPT`].
     pub kept: BTreeSet<IpAddr>,
+    /// Since when, in seconds since 1970.
+    pub kept_since: i64,
     /// The condition [`UPNP_DELEGATED`] is true.
     pub upnp_delegated: bool,
 }
@@ -144,6 +146,7 @@ pub fn view(service: Service) -> Option<(ServiceKey, ServiceView)> {
     let ingress = status.load_balancer.and_then(|balancer| balancer.ingress).unwrap_or_default();
     let mut conditions = status.conditions.iter().flatten().filter(|condition| condition.status == "True");
     let kept = conditions.clone().find(|condition| condition.type_ == ADDRESSES_KEPT);
+    let kept_since = kept.map_or(0, |condition| condition.last_transition_time.0.as_second());
     let kept = kept.into_iter().flat_map(|condition| condition.message.split(", "));
     let view = ServiceView {
         uid: meta.uid.unwrap_or_default(),
@@ -154,6 +157,7 @@ pub fn view(service: Service) -> Option<(ServiceKey, ServiceView)> {
         labels: meta.labels.unwrap_or_default(),
         finalizers: meta.finalizers.unwrap_or_default(),
         status: ingress.into_iter().map(ingress_of).collect(),
+        kept_since,
         kept: kept.filter_map(|address| address.parse().ok()).collect(),
         upnp_delegated: conditions.any(|condition| condition.type_ == UPNP_DELEGATED),
         ..of_spec(spec)

@@ -50,7 +50,7 @@ pub struct Channels {
     pub elections: mpsc::Sender<Input>,
     /// Since when the main interface is down, if it is.
     pub interface_down: watch::Sender<Option<BootTime>>,
-    /// When the last reconciliation began. A claim that this host cannot act on is not renewed.
+    /// When the main loop last read the roles that it applied. A claim that this host cannot act on is not renewed.
     pub applied: watch::Sender<BootTime>,
     /// The result of reconciliation.
     pub outcome: watch::Sender<HostStatus>,

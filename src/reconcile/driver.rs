@@ -203,6 +203,7 @@ impl Driver {
         self.interfaces.update_link_local(&self.actual.addresses);
         let plan = last.unwrap_or_else(|| self.channels.plan.borrow_and_update().clone());
         let roles = self.channels.roles.borrow_and_update().clone();
+        let applied = clock::now();
         self.place(&plan, &roles);
         self.moves.update(&plan, &roles);
         let leaving = plan.groups_with_roles(&roles).filter(|(.., role)| is_handing_over(role));
@@ -244,7 +245,7 @@ impl Driver {
             self.reporter.ready();
         }
         self.send_due_announcements();
-        self.channels.applied.send_replace(began);
+        self.channels.applied.send_replace(applied);
         self.not_before = clock::now() + clock::pause_after(began, MAX_PAUSE);
     }
 

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube_vip_lab::process::Process;
 use kube_vip_lab::trials::{Outcome, Trial, trial};
-use kube_vip_lab::{Agent, AgentOptions, ServiceLab};
+use kube_vip_lab::{Agent, AgentOptions, ServiceLab, wait_for};
 use serde_json::json;
 
 use crate::harness::services;
@@ -107,9 +107,9 @@ fn two_processes() -> Outcome {
     lab.serve("web", "10.43.0.1")?;
     lab.wait_for_status("web", &["10.43.0.1"])?;
     lab.wait_for_status("thief", &[])?;
+    wait_for("the lifetime of the VIP to be extended", 10, || monitor.log().contains(VIP).then_some(()))?;
     lab.stop_agents()?;
     let events = monitor.log();
-    assert!(events.contains(VIP), "the lifetime of the VIP is extended: {events}");
     let deleted = events.lines().filter(|line| line.starts_with("Deleted"));
     assert_eq!(deleted.filter(|line| line.contains(VIP)).count(), 0, "{events}");
     assert_eq!(lab.holders(VIP), [0]);

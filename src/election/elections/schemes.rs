@@ -49,7 +49,15 @@ impl Elections {
     pub(super) fn apply_gate(&mut self, lease: &LeaseName) {
         let (Some(gate), Some(entry)) = (&self.gate, self.entries.get_mut(lease)) else { return };
         match entry.kind {
-            CandidacyKind::Services => entry.elector.set_held_back(!gate.is_open()),
+            CandidacyKind::Services => {
+                entry.elector.set_held_back(!gate.is_open());
+                // Without a heartbeat nothing keeps other schemes away from a node that was cut off: a heartbeat by another one
+                // is only written once this scheme's Lease was free.
+                if self.config.scheme.as_ref().is_some_and(|scheme| scheme.member.is_none()) {
+                    let waiting = gate.is_waiting();
+                    self.drain(lease, DrainReason::OtherScheme, waiting);
+                }
+            }
             CandidacyKind::Membership => {
                 entry.elector.set_held_back(!gate.may_join());
                 let waiting = gate.is_waiting();

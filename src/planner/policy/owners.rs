@@ -11,7 +11,7 @@ use crate::model::{ServiceKey, ServiceView};
 /// Takes an address from every Service but those of the namespace that has it, and of those that name the same sharing key.
 ///
 /// The Service with it in the status has it, whether it still asks for it or not; else one that asks for it: that which had it
-/// when its last endpoint went, then the oldest.
+/// last before its endpoints went, then the oldest.
 pub fn separate_tenants(services: &mut BTreeMap<ServiceKey, ServicePlan>) {
     let mut owners = BTreeMap::new();
     for (key, service) in services.iter() {
@@ -19,7 +19,12 @@ pub fn separate_tenants(services: &mut BTreeMap<ServiceKey, ServicePlan>) {
         let asked: BTreeSet<IpAddr> = service.addresses.iter().copied().collect();
         for address in written.union(&asked) {
             let view = &service.view;
-            let rank = (!written.contains(address), !view.kept.contains(address));
+            let rank = match (written.contains(address), view.kept.contains(address)) {
+                (true, _) => (0, 0),
+                // A condition stays when another Service gets the address.
+                (false, true) => (1, view.kept_since.saturating_neg()),
+                (false, false) => (2, 0),
+            };
             let candidate = (rank, view.created, key.clone(), sharing_key(view));
             let owner = owners.entry(*address).or_insert_with(|| candidate.clone());
             // The least has the address.
@@ -99,6 +104,17 @@ mod tests {
             ServicePlan { view: Arc::new(view), ..service }
         };
         assert_eq!(kept(service(1, false, None), keeps(service(2, false, None))), ["b"]);
+        // The one that had it last, whatever the older one had before.
+        let since = |kept_since: i64, service: ServicePlan| {
+            let view = ServiceView { kept_since, ..(*keeps(service).view).clone() };
+            ServicePlan {
+                view: Arc::new(view),
+                addresses: vec![ADDRESS.parse().unwrap()],
+                ..ServicePlan::default()
+            }
+        };
+        let (first, last) = (since(5, service(1, false, None)), since(6, service(2, false, None)));
+        assert_eq!(kept(first, last), ["b"]);
         // What another one has meanwhile is its own.
         assert_eq!(kept(service(2, true, None), keeps(service(1, false, None))), ["a"]);
         // Without its status being cleared a Service leads traffic for the address to its endpoints.
