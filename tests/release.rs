@@ -23,7 +23,7 @@ fn they_are_static_stripped_and_small() {
     for name in ["kube-vip", "kube-vip-cloud-provider"] {
         let elf = std::fs::read(program(name)).unwrap();
         println!("{name}: {:.1} MB", elf.len() as f64 / 1e6);
-        assert!(elf.len() <= 16_000_000, "{name}: {} bytes", elf.len());
+        assert!(elf.len() <= 17_000_000, "{name}: {} bytes", elf.len());
         assert!(!entries(&elf, 32, 54).contains(&INTERPRETER), "{name} asks for an interpreter");
         // Section headers begin with an offset into the names; the type comes after it.
         assert!(!entries(&elf, 40, 58).contains(&SYMBOL_TABLE), "{name} is not stripped");
