@@ -193,8 +193,7 @@ impl Driver {
         let (api, observer) = (self.api.clone(), self.observer.clone());
         let group = GroupId::Lease(lease.clone());
         let owner = self.channels.plan.borrow().groups.get(&group).and_then(|group| group.owner.clone());
-        let created = request::Created { owner, annotations: self.elections.annotations(&lease) };
-        let response = request::send(api, lease.clone(), created, self.request_timeout, observer, request);
+        let response = request::send(api, lease.clone(), owner, self.request_timeout, observer, request);
         let input = async move { Input::Elector(lease, response.await) };
         self.in_flight.push(Box::pin(Abortable::new(input, registration)));
     }

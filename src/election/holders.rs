@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Settings;
 use super::record::LeaseObject;
 use super::scheme::{OtherSchemes, Scheme, written};
-use super::watches::Scope;
 use crate::model::{BootTime, Holder, LeaseName};
 
 /// The Leases of candidacies, and all those of a namespace with memberships: others are not kept, however many there are.
@@ -69,9 +68,9 @@ impl Holders {
         self.leases.remove(lease).is_some()
     }
 
-    /// Forgets the Leases of a watch that are not listed.
-    pub fn retain(&mut self, scope: &Scope, is_listed: impl Fn(&LeaseName) -> bool) {
-        self.leases.retain(|lease, _| !scope.contains(lease) || is_listed(lease));
+    /// Forgets all Leases but these.
+    pub fn retain(&mut self, exists: impl Fn(&LeaseName) -> bool) {
+        self.leases.retain(|lease, _| exists(lease));
     }
 
     /// The holders of all unexpired Leases at `now`; computes [`Self::next_change`] anew.

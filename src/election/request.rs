@@ -19,21 +19,14 @@ use crate::net::clock;
 
 const NO_RESPONSE: LeaseResponse = LeaseResponse::Failed { retry_after: None };
 
-/// What a Lease has that is created; other writes carry its metadata.
-#[derive(Debug, Default)]
-pub struct Created {
-    pub owner: Option<LeaseOwner>,
-    pub annotations: BTreeMap<String, String>,
-}
-
 /// Sends a request with a timeout. It starts when the future is first polled; the input has the start time.
 ///
-/// The owner of an existing Lease is left as it is: where the admission plugin OwnerReferencesPermissionEnforcement is on,
+/// A Lease that is created belongs to `owner`. The owner of an existing Lease is left as it is: where the admission plugin OwnerReferencesPermissionEnforcement is on,
 /// changing it needs the right to delete the Lease.
 pub async fn send(
     api: Arc<Api>,
     lease: LeaseName,
-    created: Created,
+    owner: Option<LeaseOwner>,
     limit: Duration,
     observer: Arc<dyn Observer>,
     call: LeaseRequest,
@@ -41,7 +34,7 @@ pub async fn send(
     let (started, wall) = (clock::now(), Timestamp::now());
     let verb = match &call {
         LeaseRequest::Read => "get",
-        LeaseRequest::Create(_) => "create",
+        LeaseRequest::Create { .. } => "create",
         LeaseRequest::Replace { .. } => "update",
     };
     let chosen = match api.client().await {
@@ -51,8 +44,8 @@ pub async fn send(
             return Input::Response { started, response: NO_RESPONSE };
         }
     };
-    let creating = matches!(call, LeaseRequest::Create(_));
-    let (response, reason, why) = match timeout(limit, perform(&chosen, &lease, created, call, wall)).await {
+    let creating = matches!(call, LeaseRequest::Create { .. });
+    let (response, reason, why) = match timeout(limit, perform(&chosen, &lease, owner, call, wall)).await {
         Ok(Ok(stored)) => {
             observer.call_succeeded(verb, &lease);
             return Input::Response { started, response: LeaseResponse::Object(Box::new(stored)) };
@@ -80,15 +73,16 @@ pub async fn send(
 async fn perform(
     chosen: &ApiClient,
     lease: &LeaseName,
-    created: Created,
+    owner: Option<LeaseOwner>,
     call: LeaseRequest,
     wall: Timestamp,
 ) -> Result<LeaseObject, kube::Error> {
     let leases = kube::Api::<Lease>::namespaced(chosen.client.clone(), &lease.namespace);
     let stored = match call {
         LeaseRequest::Read => leases.get(&lease.name).await?,
-        LeaseRequest::Create(write) => {
-            leases.create(&PostParams::default(), &object(write, new_metadata(lease, created), wall)).await?
+        LeaseRequest::Create { write, annotations } => {
+            let metadata = new_metadata(lease, owner, annotations);
+            leases.create(&PostParams::default(), &object(write, metadata, wall)).await?
         }
         LeaseRequest::Replace { write, meta } => {
             leases.replace(&lease.name, &PostParams::default(), &object(write, *meta, wall)).await?
@@ -98,7 +92,11 @@ async fn perform(
 }
 
 /// The metadata of a Lease to create.
-fn new_metadata(lease: &LeaseName, Created { owner, annotations }: Created) -> ObjectMeta {
+fn new_metadata(
+    lease: &LeaseName,
+    owner: Option<LeaseOwner>,
+    annotations: BTreeMap<String, String>,
+) -> ObjectMeta {
     let reference = |LeaseOwner { service, uid }| OwnerReference {
         api_version: "v1".to_owned(),
         kind: "Service".to_owned(),
@@ -236,7 +234,7 @@ mod tests {
         let lease = LeaseName { namespace: "shop".into(), name: "kubevip-web".into() };
         let owner = LeaseOwner { service: "web".into(), uid: "an UID".into() };
         let annotations = [("scheme".to_owned(), "of the holder".to_owned())].into();
-        let owned = new_metadata(&lease, Created { owner: Some(owner), annotations });
+        let owned = new_metadata(&lease, Some(owner), annotations);
         assert_eq!(owned.annotations.unwrap()["scheme"], "of the holder");
         let references = owned.owner_references.unwrap();
         assert_eq!(
@@ -244,6 +242,6 @@ mod tests {
             serde_json::json!([{ "apiVersion": "v1", "kind": "Service", "name": "web", "uid": "an UID",
                 "controller": false, "blockOwnerDeletion": false }])
         );
-        assert_eq!(new_metadata(&lease, Created::default()).owner_references, None);
+        assert_eq!(new_metadata(&lease, None, BTreeMap::new()).owner_references, None);
     }
 }

@@ -8,6 +8,9 @@
 //! once the watch shows this node's own heartbeat and no other scheme: of two nodes that join at the same time by different
 //! schemes, the one that wrote later is shown the other's Lease first. With one election for all, the leader's Lease is the
 //! only one; its followers are unknown, and a node with another scheme waits for them to take over first.
+//!
+//! With an election for each Service, the Leases are in the namespaces of the Services, and no node watches all of those: only
+//! the heartbeat shows this scheme. Such a node releases it last.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,6 +22,7 @@ use crate::model::hash::fnv1a;
 use crate::model::{BootTime, LeaseName};
 
 const GLOBAL: &str = "global";
+const PER_SERVICE: &str = "per-service";
 const GROUPS: &str = "groups-";
 const LOCAL: &str = "+local";
 
@@ -43,6 +47,8 @@ pub struct Scheme {
     pub base: LeaseName,
     /// This node's heartbeat Lease; none with one election for all.
     pub member: Option<LeaseName>,
+    election: ServiceElection,
+    local: bool,
     /// What decides the Lease of a Service: `global`, `per-service` or `groups-<count>`, and whether `+on-demand` and `+local`.
     kind: String,
     /// Which Services are elected. Other processes do not concern this one.
@@ -65,8 +71,14 @@ impl Scheme {
     #[cfg(test)]
     pub(in crate::election) fn example(kind: &str) -> Self {
         let base = LeaseName { namespace: "default".into(), name: "svcs".into() };
-        let member = (!kind.starts_with(GLOBAL)).then(|| member_of(&base, "node-1"));
-        Self { base, member, kind: kind.to_owned(), scope: "svcs for no class".into(), shared: false }
+        let election = match kind.split('+').next() {
+            Some(GLOBAL) => ServiceElection::Global,
+            Some(PER_SERVICE) => ServiceElection::PerService,
+            _ => ServiceElection::Groups(8),
+        };
+        let member = (election != ServiceElection::Global).then(|| member_of(&base, "node-1"));
+        let (local, kind) = (kind.contains(LOCAL), kind.to_owned());
+        Self { base, member, election, local, kind, scope: "svcs for no class".into(), shared: false }
     }
 
     /// The scheme of these settings; none where Services are not elected.
@@ -87,7 +99,7 @@ impl Scheme {
             // Processes for different Services may have the default name in common, and one node.
             ServiceElection::PerService => {
                 let name = format!("{}-{:x}", base.name, fnv1a(scope.as_bytes()));
-                ("per-service".to_owned(), Some(LeaseName { name, ..base.clone() }))
+                (PER_SERVICE.to_owned(), Some(LeaseName { name, ..base.clone() }))
             }
         };
         let on_demand = services.on_demand && services.election != ServiceElection::PerService;
@@ -96,11 +108,18 @@ impl Scheme {
         let extra = extra.into_iter().filter(|(applies, _)| *applies).map(|(_, text)| text);
         Some(Self {
             member: members.map(|members| member_of(&members, &config.node_name)),
+            election: services.election,
+            local,
             kind: std::iter::once(kind.as_str()).chain(extra).collect(),
             scope,
             shared: base == config.election.lease,
             base,
         })
+    }
+
+    /// Whether only the heartbeat shows other nodes that Services are elected by this scheme.
+    pub fn is_shown_by_heartbeat_alone(&self) -> bool {
+        self.election == ServiceElection::PerService
     }
 
     /// The annotation of its Leases.
@@ -125,8 +144,10 @@ impl Scheme {
             Some((kind, scope)) if scope == self.scope => kind,
             Some(_) => return,
             // Of the Go program, or of version 0.1.0.
-            None if is_base && (!self.kind.starts_with(GLOBAL) || self.kind.contains(LOCAL)) => GLOBAL,
-            None if name.name.starts_with(&member_prefix(&self.base)) && !self.kind.starts_with(GROUPS) => {
+            None if is_base && (self.election != ServiceElection::Global || self.local) => GLOBAL,
+            None if name.name.starts_with(&member_prefix(&self.base))
+                && !matches!(self.election, ServiceElection::Groups(_)) =>
+            {
                 "groups"
             }
             None => return,
@@ -196,33 +217,45 @@ enum State {
     Open { member: bool },
 }
 
+/// What a [`Gate`] permits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing: the Leases are not known yet.
+    Closed,
+    /// Another scheme is in use: the heartbeat Lease is released.
+    Waiting,
+    /// The heartbeat Lease may be acquired.
+    Joining,
+    /// Leases of Services may be acquired, too.
+    Open,
+}
+
 /// Whether this node may acquire Leases of Services. What it leads it keeps if its scheme has a heartbeat.
 #[derive(Debug)]
 pub struct Gate {
     state: State,
     /// See [`State::Joining`].
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl Gate {
-    /// What is unknown for as long as `patience`, a lease duration, does not keep the gate closed.
-    pub fn new(patience: Duration) -> Self {
-        Self { state: State::Joining { until: None, listed: false, again: false }, patience }
+    /// What is unknown for as long as `timeout`, a lease duration, does not keep the gate closed.
+    pub fn new(timeout: Duration) -> Self {
+        Self { state: State::Joining { until: None, listed: false, again: false }, timeout }
     }
 
-    /// Whether Leases of Services may be acquired.
-    pub fn is_open(&self) -> bool {
-        matches!(self.state, State::Open { .. })
+    pub fn phase(&self) -> Phase {
+        match self.state {
+            State::Joining { listed: false, .. } => Phase::Closed,
+            State::Joining { listed: true, .. } => Phase::Joining,
+            State::Waiting { .. } => Phase::Waiting,
+            State::Open { .. } => Phase::Open,
+        }
     }
 
-    /// Whether the heartbeat Lease may be acquired.
-    pub fn may_join(&self) -> bool {
-        matches!(self.state, State::Open { .. } | State::Joining { listed: true, .. })
-    }
-
-    /// Whether another scheme is in use: the heartbeat Lease is released.
-    pub fn is_waiting(&self) -> bool {
-        matches!(self.state, State::Waiting { .. })
+    /// Whether the heartbeat was lost, and is to be shown again.
+    pub fn is_joining_again(&self) -> bool {
+        matches!(self.state, State::Joining { again: true, .. })
     }
 
     pub fn step(&mut self, now: BootTime, facts: Facts) {
@@ -242,7 +275,7 @@ impl Gate {
             (same, None) => same,
         };
         if let State::Joining { until, listed, again } = &mut self.state {
-            let due = until.unwrap_or(now + self.patience);
+            let due = until.unwrap_or(now + self.timeout);
             // Where no Leases can be listed, the heartbeat would wait forever.
             *until = (facts.wanted && !(*again && facts.listed)).then_some(due);
             *listed = facts.listed;

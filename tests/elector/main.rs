@@ -101,7 +101,7 @@ impl Script {
         while let Some(output) = self.elector.poll_output() {
             asked.push(match output {
                 Output::Request(LeaseRequest::Read) => Asked::Read,
-                Output::Request(LeaseRequest::Create(_)) => Asked::Create,
+                Output::Request(LeaseRequest::Create { .. }) => Asked::Create,
                 Output::Request(LeaseRequest::Replace { write, meta }) => {
                     Asked::Put(write.holder, meta.resource_version.unwrap())
                 }

@@ -19,8 +19,8 @@ impl World {
         let (write, mut meta) = match (request, &self.store.lease) {
             (LeaseRequest::Read, Some(lease)) => return LeaseResponse::Object(Box::new(lease.clone())),
             (LeaseRequest::Read | LeaseRequest::Replace { .. }, None) => return LeaseResponse::NotFound,
-            (LeaseRequest::Create(_), Some(_)) => return LeaseResponse::Conflict,
-            (LeaseRequest::Create(write), None) => (write, ObjectMeta::default()),
+            (LeaseRequest::Create { .. }, Some(_)) => return LeaseResponse::Conflict,
+            (LeaseRequest::Create { write, .. }, None) => (write, ObjectMeta::default()),
             (LeaseRequest::Replace { meta, .. }, Some(lease))
                 if lease.meta.resource_version != meta.resource_version =>
             {

@@ -6,7 +6,7 @@ use super::{Elections, Output};
 use crate::cluster::watch::Change;
 use crate::election::elector::{self, LeaseResponse};
 use crate::election::record::LeaseObject;
-use crate::election::watches::Scope;
+use crate::election::watches::{Scope, Watches};
 use crate::model::{Candidacy, CandidacyKind, LeaseName};
 
 impl Elections {
@@ -15,13 +15,13 @@ impl Elections {
         let watched = || wanted.iter().filter(|(_, candidacy)| !candidacy.kind.is_primary());
         let of_scheme = self.config.scheme.as_ref().map(|scheme| scheme.base.namespace.clone());
         let namespaces = watched().map(|(lease, _)| lease.namespace.clone()).chain(of_scheme.clone());
-        let changes = self.watches.cover(namespaces.collect());
-        for scope in changes.ended {
-            for lease in self.shown_by(&scope) {
+        let changes = self.watches.cover(namespaces.collect(), of_scheme.as_deref());
+        if !changes.ended.is_empty() {
+            for lease in self.watched(|watches, lease| watches.of(lease).is_none()) {
                 self.input(&lease, elector::Input::Watching(false));
             }
-            self.outputs.push_back(Output::Unwatch(scope));
         }
+        self.outputs.extend(changes.ended.into_iter().map(Output::Unwatch));
         self.outputs.extend(changes.started.into_iter().map(Output::Watch));
         let memberships = watched().filter(|(_, candidacy)| candidacy.kind == CandidacyKind::Membership);
         let memberships = memberships.map(|(lease, _)| lease.namespace.clone()).chain(of_scheme).collect();
@@ -39,6 +39,8 @@ impl Elections {
             }
             // Events of a watch that has ended may still be in the queue.
             _ if !self.watches.is_listed(scope) => {}
+            Change::Applied((lease, _)) | Change::Deleted((lease, _))
+                if !self.watches.shows(scope, &lease) => {}
             Change::Applied((lease, object)) => {
                 let settings = &self.config.settings;
                 let changed = self.holders.observe(lease.clone(), (*object).clone(), settings, self.now);
@@ -65,11 +67,13 @@ impl Elections {
     }
 
     fn leases_listed(&mut self, scope: &Scope, mut listed: BTreeMap<LeaseName, Box<LeaseObject>>) {
-        self.holders.retain(scope, |lease| listed.contains_key(lease));
+        let watches = &self.watches;
+        listed.retain(|lease, _| watches.shows(scope, lease));
+        self.holders.retain(|lease| !watches.shows(scope, lease) || listed.contains_key(lease));
         for (lease, object) in &listed {
             self.holders.observe(lease.clone(), (**object).clone(), &self.config.settings, self.now);
         }
-        for lease in self.shown_by(scope) {
+        for lease in self.watched(|watches, lease| watches.shows(scope, lease)) {
             self.input(&lease, elector::Input::Watching(false));
             let event = match listed.remove(&lease) {
                 Some(object) => elector::Input::Watched(object),
@@ -94,11 +98,11 @@ impl Elections {
         }
     }
 
-    /// Elections whose Lease a watch shows.
-    fn shown_by(&self, scope: &Scope) -> Vec<LeaseName> {
-        let shown =
-            self.entries.iter().filter(|(lease, entry)| !entry.kind.is_primary() && scope.contains(lease));
-        shown.map(|(lease, _)| lease.clone()).collect()
+    /// Elections that depend on the watch of many Leases, and of these those that are meant.
+    fn watched(&self, is_meant: impl Fn(&Watches, &LeaseName) -> bool) -> Vec<LeaseName> {
+        let of_many = self.entries.iter().filter(|(_, entry)| !entry.kind.is_primary());
+        let meant = of_many.filter(|(lease, _)| is_meant(&self.watches, lease));
+        meant.map(|(lease, _)| lease.clone()).collect()
     }
 
     /// An event of the watch of many Leases.

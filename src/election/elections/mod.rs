@@ -24,7 +24,7 @@ use super::health::Report;
 use super::holders::Holders;
 use super::host_health::{self, HostHealth, InterfacePolicy};
 use super::record::LeaseObject;
-use super::scheme::{Gate, OtherSchemes, Scheme};
+use super::scheme::{Gate, Heartbeat, OtherSchemes, Scheme};
 use super::watches::{Scope, Watches};
 use crate::cluster::watch::Change;
 use crate::model::hash::fnv1a;
@@ -70,7 +70,7 @@ pub enum Output {
     /// Drop the request in flight for this Lease.
     Cancel(LeaseName),
     Segment(GroupId, SegmentRequest),
-    /// Watch these Leases.
+    /// Watch these Leases; list them again if they are watched already.
     Watch(Scope),
     /// End that watch.
     Unwatch(Scope),
@@ -114,6 +114,7 @@ pub struct Elections {
     /// Where there is a scheme.
     gate: Option<Gate>,
     others: OtherSchemes,
+    heartbeat_before: Heartbeat,
     /// As last reported.
     scheme_problem: Option<String>,
     requests: BTreeMap<LeaseName, LeaseRequest>,
@@ -129,6 +130,7 @@ impl Elections {
             host: HostHealth::new(config.interface),
             gate: config.scheme.as_ref().map(|_| Gate::new(config.settings.lease_duration)),
             others: OtherSchemes::default(),
+            heartbeat_before: Heartbeat::Lost,
             scheme_problem: None,
             config,
             now: BootTime::default(),
@@ -149,11 +151,6 @@ impl Elections {
     /// What the elector of this Lease has observed.
     pub fn observed(&self, lease: &LeaseName) -> Option<&ObservedLease> {
         self.entries.get(lease).map(|entry| entry.elector.observed())
-    }
-
-    /// The annotations of a Lease that this host creates.
-    pub fn annotations(&self, lease: &LeaseName) -> BTreeMap<String, String> {
-        self.entries.get(lease).map(|entry| entry.elector.annotations()).unwrap_or_default()
     }
 
     pub fn kind(&self, lease: &LeaseName) -> Option<CandidacyKind> {
@@ -350,20 +347,45 @@ impl Elections {
     }
 
     fn drain(&mut self, lease: &LeaseName, reason: DrainReason, drained: bool) {
+        if drained && self.kind(lease) == Some(CandidacyKind::Membership) && self.needs_heartbeat() {
+            return;
+        }
         self.input(
             lease,
             if drained { elector::Input::Drain(reason) } else { elector::Input::Undrain(reason) },
         );
     }
 
-    /// The membership Lease is released first, see [`MEMBERSHIP_RELEASE_WAIT`].
+    /// Drains a heartbeat that was needed until now.
+    fn drain_heartbeat(&mut self) {
+        let reasons = [
+            (DrainReason::Operator, self.drained),
+            (DrainReason::InterfaceDown, self.host.services_drained()),
+        ];
+        let reasons = reasons.into_iter().filter(|(_, drained)| *drained).map(|(reason, _)| reason);
+        for reason in reasons {
+            for lease in self.leases_where(|entry| entry.kind == CandidacyKind::Membership) {
+                self.drain(&lease, reason, true);
+            }
+        }
+    }
+
+    /// The membership Lease is released first, see [`MEMBERSHIP_RELEASE_WAIT`], or last where other nodes need it.
     fn stop_in_order(&mut self) {
-        let Some(since) = self.stopping else { return };
-        let mut memberships = self.entries.values().filter(|entry| entry.kind == CandidacyKind::Membership);
-        let released =
-            self.now >= since + MEMBERSHIP_RELEASE_WAIT || memberships.all(|entry| entry.elector.is_idle());
-        let due = |entry: &Entry| !entry.stopped && (released || entry.kind != CandidacyKind::Services);
-        for lease in self.leases_where(due) {
+        let Some(since) = self.stopping else { return self.drain_heartbeat() };
+        let needed = self.config.scheme.as_ref().is_some_and(Scheme::is_shown_by_heartbeat_alone);
+        let of_kind = |kind| self.entries.values().filter(move |entry| entry.kind == kind);
+        let services_may_stop = needed
+            || self.now >= since + MEMBERSHIP_RELEASE_WAIT
+            || of_kind(CandidacyKind::Membership).all(|entry| entry.elector.is_idle());
+        let heartbeat_may_stop =
+            !needed || of_kind(CandidacyKind::Services).all(|entry| entry.elector.is_stopped(self.now));
+        let may_stop = |kind| match kind {
+            CandidacyKind::Services => services_may_stop,
+            CandidacyKind::Membership => heartbeat_may_stop,
+            CandidacyKind::ControlPlane | CandidacyKind::Controller => true,
+        };
+        for lease in self.leases_where(|entry| !entry.stopped && may_stop(entry.kind)) {
             if let Some(entry) = self.entries.get_mut(&lease) {
                 entry.stopped = true;
             }

@@ -3,7 +3,7 @@
 use super::{Elections, Entry, Output};
 use crate::election::decide::ObservedLease;
 use crate::election::elector::DrainReason;
-use crate::election::scheme::{Facts, Gate, Heartbeat, OtherSchemes};
+use crate::election::scheme::{Facts, Heartbeat, OtherSchemes, Phase, Scheme};
 use crate::model::{CandidacyKind, LeaseName, Role};
 
 impl Elections {
@@ -18,11 +18,10 @@ impl Elections {
     pub(super) fn step_gate(&mut self) {
         let (Some(facts), None) = (self.facts(), self.stopping) else { return };
         let Some(gate) = &mut self.gate else { return };
-        let state = |gate: &Gate| (gate.may_join(), gate.is_waiting(), gate.is_open());
-        let before = state(gate);
+        let (before, joined_again) = (gate.phase(), gate.is_joining_again());
         gate.step(self.now, facts);
-        let waiting = gate.is_waiting();
-        if state(gate) != before {
+        let phase = gate.phase();
+        if phase != before {
             for lease in self.leases_where(|entry| !entry.kind.is_primary()) {
                 self.apply_gate(&lease);
                 if let Some(entry) = self.entries.get_mut(&lease) {
@@ -31,6 +30,19 @@ impl Elections {
                 self.advance(&lease);
             }
         }
+        // After an outage of the API server the watch may be opened seconds later than the heartbeat is written.
+        let rejoined = joined_again && facts.heartbeat == Heartbeat::Written;
+        if rejoined
+            && self.heartbeat_before == Heartbeat::Lost
+            && let Some(scope) = self.config.scheme.as_ref().and_then(|scheme| self.watches.of(&scheme.base))
+        {
+            self.outputs.push_back(Output::Watch(scope.clone()));
+        }
+        self.heartbeat_before = facts.heartbeat;
+        self.report_schemes(phase == Phase::Waiting);
+    }
+
+    fn report_schemes(&mut self, waiting: bool) {
         let differ = waiting && self.others != OtherSchemes::default();
         let text = || self.config.scheme.as_ref().map(|scheme| scheme.describe(&self.others));
         let problem = match differ {
@@ -48,23 +60,29 @@ impl Elections {
     /// What the gate lets this election do.
     pub(super) fn apply_gate(&mut self, lease: &LeaseName) {
         let (Some(gate), Some(entry)) = (&self.gate, self.entries.get_mut(lease)) else { return };
+        let phase = gate.phase();
         match entry.kind {
             CandidacyKind::Services => {
-                entry.elector.set_held_back(!gate.is_open());
+                entry.elector.set_held_back(phase != Phase::Open);
                 // Without a heartbeat nothing keeps other schemes away from a node that was cut off: a heartbeat by another one
                 // is only written once this scheme's Lease was free.
                 if self.config.scheme.as_ref().is_some_and(|scheme| scheme.member.is_none()) {
-                    let waiting = gate.is_waiting();
-                    self.drain(lease, DrainReason::OtherScheme, waiting);
+                    self.drain(lease, DrainReason::OtherScheme, phase == Phase::Waiting);
                 }
             }
             CandidacyKind::Membership => {
-                entry.elector.set_held_back(!gate.may_join());
-                let waiting = gate.is_waiting();
-                self.drain(lease, DrainReason::OtherScheme, waiting);
+                entry.elector.set_held_back(!matches!(phase, Phase::Joining | Phase::Open));
+                self.drain(lease, DrainReason::OtherScheme, phase == Phase::Waiting);
             }
             CandidacyKind::ControlPlane | CandidacyKind::Controller => {}
         }
+    }
+
+    /// Whether this node's heartbeat has to stay, because it alone shows the scheme of Leases that are not released yet.
+    pub(super) fn needs_heartbeat(&self) -> bool {
+        let alone = self.config.scheme.as_ref().is_some_and(Scheme::is_shown_by_heartbeat_alone);
+        let mut services = self.entries.values().filter(|entry| entry.kind == CandidacyKind::Services);
+        alone && services.any(|entry| entry.elector.holds(self.now))
     }
 
     fn facts(&self) -> Option<Facts> {

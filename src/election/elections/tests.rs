@@ -45,6 +45,7 @@ struct Script {
     roles: BTreeMap<GroupId, Role>,
     holders: BTreeMap<LeaseName, Holder>,
     scheme_problem: Option<String>,
+    listed_again: bool,
 }
 
 impl Script {
@@ -77,6 +78,7 @@ impl Script {
             roles: BTreeMap::new(),
             holders: BTreeMap::new(),
             scheme_problem: None,
+            listed_again: false,
         }
     }
 
@@ -84,7 +86,9 @@ impl Script {
         while let Some(output) = self.elections.poll_output() {
             match output {
                 Output::Request(lease, request) => self.requests.push((lease, request)),
-                Output::Watch(scope) => assert!(self.watches.insert(scope)),
+                Output::Watch(scope) => {
+                    self.listed_again = !self.watches.insert(scope);
+                }
                 Output::Unwatch(scope) => assert!(self.watches.remove(&scope)),
                 Output::Role(group, Some(role)) => drop(self.roles.insert(group, role)),
                 Output::Role(group, None) => drop(self.roles.remove(&group)),
@@ -253,7 +257,7 @@ fn a_lease_that_goes_with_an_earlier_service_of_the_same_name_is_created_again()
     leader.now = 500;
     leader.event(&scope, name, None);
     let created = leader.respond(name, present(ME, 5, true));
-    assert!(matches!(created, LeaseRequest::Create(Write { holder, .. }) if holder == ME));
+    assert!(matches!(created, LeaseRequest::Create { write: Write { holder, .. }, .. } if holder == ME));
     assert!(leader.leads(name), "without an interruption, and without a probe");
 
     // A follower that has seen it waits for the leader's whole claim.
@@ -266,7 +270,7 @@ fn a_lease_that_goes_with_an_earlier_service_of_the_same_name_is_created_again()
     follower.wait_until(5499);
     assert_eq!(follower.requests, []);
     follower.wait_until(5500);
-    assert!(matches!(follower.respond(name, LeaseResponse::Conflict), LeaseRequest::Create(_)));
+    assert!(matches!(follower.respond(name, LeaseResponse::Conflict), LeaseRequest::Create { .. }));
     assert!(!follower.leads(name));
     follower.respond(name, present(OTHER, 4, true));
     assert!(!follower.leads(name));
@@ -390,4 +394,73 @@ fn a_leader_without_a_heartbeat_gives_its_leases_back_beside_another_scheme() {
     script.event(&scope, "kubevip-web", Some(object("", 6, true)));
     assert_eq!(script.requests, []);
     assert!(["svcs", "kubevip-web", "kubevip-own"].iter().all(|name| !script.leads(name)));
+}
+
+/// A node with an election for each Service that leads one, outside the namespace of its heartbeat.
+fn with_an_election_for_each_service() -> Script {
+    let mut script = Script::with_scheme(Some(Scheme::example("per-service")));
+    let member = Candidacy { eligible: true, kind: CandidacyKind::Membership, ..Candidacy::default() };
+    let service = Candidacy { eligible: true, ..Candidacy::default() };
+    script.input(Input::Candidacies(
+        [(lease("svcs-member-node-1").into(), member), (lease("shop/web").into(), service)].into(),
+    ));
+    script.respond_to_reads(|_| present("", 1, true));
+    script.list(&namespace("default"), &[("svcs-member-node-1", object("", 1, true))]);
+    script.list(&namespace("shop"), &[("shop/web", object("", 1, true))]);
+    script.respond_to_reads(|_| present("", 1, true));
+    script.respond("svcs-member-node-1", present(ME, 2, true));
+    script.event(&namespace("default"), "svcs-member-node-1", Some(by_scheme("per-service", ME, 2)));
+    script.respond("shop/web", present(ME, 3, true));
+    assert!(script.leads("shop/web"));
+    script
+}
+
+#[test]
+fn a_heartbeat_that_alone_shows_the_scheme_is_released_last() {
+    let long_ago = BootTime::from_boot(Duration::from_secs(90));
+    for end in [Input::Stop, Input::Drain(true), Input::InterfaceDown(Some(long_ago))] {
+        let mut script = with_an_election_for_each_service();
+        let what = format!("{end:?}");
+        script.input(end);
+        script.wait_until(10);
+        let releases = |request: &LeaseRequest| matches!(request, LeaseRequest::Replace { write, .. } if write.holder.is_empty());
+        assert!(releases(&script.respond("shop/web", present("", 4, true))), "{what}");
+        // The address is kept until a successor has it.
+        script.wait_until(200);
+        assert_eq!(script.requests, [], "{what}");
+        script.input(Input::Elector(lease("shop/web"), OfElector::Succeeded));
+        assert!(releases(&script.respond("svcs-member-node-1", present("", 5, true))), "{what}");
+    }
+}
+
+#[test]
+fn a_heartbeat_that_is_written_again_has_the_watch_opened_at_once() {
+    let mut script = with_an_election_for_each_service();
+    // No response for longer than the claims last.
+    script.wait_until(1000);
+    assert_eq!(script.requests.len(), 2);
+    script.wait_until(4000);
+    assert!(!script.leads("shop/web") && !script.listed_again);
+    script.requests.clear();
+    for (name, version) in [("svcs-member-node-1", 6), ("shop/web", 7)] {
+        let input = OfElector::Response { started: at(4000), response: present(ME, version, true) };
+        script.input(Input::Elector(lease(name), input));
+    }
+    assert!(script.listed_again, "{:?}", script.requests);
+}
+
+#[test]
+fn beyond_a_number_of_namespaces_a_lease_without_our_label_still_shows_its_scheme() {
+    let mut script = Script::with_scheme(Some(Scheme::example("per-service")));
+    let names = names(17);
+    let member = Candidacy { eligible: true, kind: CandidacyKind::Membership, ..Candidacy::default() };
+    let service = Candidacy { eligible: true, ..Candidacy::default() };
+    let services = names.iter().map(|name| (lease(name).into(), service));
+    script
+        .input(Input::Candidacies(services.chain([(lease("svcs-member-node-1").into(), member)]).collect()));
+    assert_eq!(script.watches, [Scope::Labelled, namespace("default")].into());
+    // The Go program's election for all Services.
+    script.list(&namespace("default"), &[("svcs", object(OTHER, 1, false))]);
+    script.list(&Scope::Labelled, &[]);
+    assert!(script.scheme_problem.clone().unwrap().contains("node-2 (global)"));
 }

@@ -144,7 +144,7 @@ impl Elector {
     }
 
     /// What each write adds to the annotations of the Lease.
-    pub fn annotations(&self) -> BTreeMap<String, String> {
+    fn annotations(&self) -> BTreeMap<String, String> {
         self.settings
             .annotations
             .iter()
@@ -156,6 +156,11 @@ impl Elector {
     /// No request is in flight, and the Lease is known to name another host or none.
     pub fn is_idle(&self) -> bool {
         self.in_flight.is_none() && !self.is_ours() && self.freshness == Freshness::Current
+    }
+
+    /// Whether this host may have the addresses, or the Lease names it.
+    pub fn holds(&self, now: BootTime) -> bool {
+        matches!(self.role(now), Role::Leader(_) | Role::HandingOver { .. }) || self.is_ours()
     }
 
     pub fn observed(&self) -> &ObservedLease {

@@ -93,7 +93,8 @@ impl Elector {
                 Some((kind, LeaseRequest::Replace { write, meta: Box::new(meta) }))
             }
             (Kind::Hold, ObservedLease::Missing { .. }) => {
-                Some((Kind::Create, LeaseRequest::Create(Write::acquire(me, duration, None))))
+                let write = Write::acquire(me, duration, None);
+                Some((Kind::Create, LeaseRequest::Create { write, annotations: self.annotations() }))
             }
             (Kind::Release, ObservedLease::Present { lease, .. }) => {
                 // While another host answers for the address, no host may acquire it without a probe or the full duration.

@@ -64,7 +64,10 @@ impl Settings {
 #[derive(Debug, Clone, PartialEq)]
 pub enum LeaseRequest {
     Read,
-    Create(Write),
+    Create {
+        write: Write,
+        annotations: BTreeMap<String, String>,
+    },
     /// Update, on the condition that the Lease is still at the `resourceVersion` in the metadata.
     Replace {
         write: Write,

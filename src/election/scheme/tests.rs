@@ -68,12 +68,11 @@ fn run(steps: &[(u64, bool, Heartbeat, Option<Duration>, &str)]) {
     for (number, (now, listed, heartbeat, others, expected)) in steps.iter().enumerate() {
         let facts = Facts { wanted: true, listed: *listed, heartbeat: *heartbeat, others: *others };
         gate.step(at(*now), facts);
-        let shown = match (gate.may_join(), gate.is_open(), gate.is_waiting()) {
-            (false, false, false) => "closed",
-            (true, false, false) => "join",
-            (true, true, false) => "open",
-            (false, false, true) => "wait",
-            other => panic!("step {number}: {other:?}"),
+        let shown = match gate.phase() {
+            Phase::Closed => "closed",
+            Phase::Joining => "join",
+            Phase::Open => "open",
+            Phase::Waiting => "wait",
         };
         assert_eq!(shown, *expected, "step {number} of {steps:?}");
         assert!(gate.poll_timeout().is_none_or(|due| due > at(*now)), "step {number}");
@@ -169,8 +168,8 @@ impl Node {
         let others = others.then_some(Duration::ZERO);
         self.gate.step(at(0), Facts { wanted: true, listed: true, heartbeat, others });
         match self.written {
-            Some(_) if self.gate.is_waiting() => Some(None),
-            None if self.gate.may_join() => Some(Some(self.kind)),
+            Some(_) if self.gate.phase() == Phase::Waiting => Some(None),
+            None if matches!(self.gate.phase(), Phase::Joining | Phase::Open) => Some(Some(self.kind)),
             _ => None,
         }
     }
@@ -203,7 +202,7 @@ proptest! {
                     *node = Node::new(1 - node.kind, log.len());
                 }
             }
-            let open: Vec<u8> = nodes.iter().filter(|node| node.gate.is_open()).map(|node| node.kind).collect();
+            let open: Vec<u8> = nodes.iter().filter(|node| node.gate.phase() == Phase::Open).map(|node| node.kind).collect();
             prop_assert!(open.windows(2).all(|pair| pair[0] == pair[1]), "{open:?} after {log:?}");
         }
     }
