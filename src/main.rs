@@ -1,13 +1,12 @@
 //! The `kube-vip` program: runs the command line's action.
 
-use std::net::IpAddr;
 use std::process::ExitCode;
 
 use kube_vip::bgp::status::PeerStatus;
 use kube_vip::cli::{self, Action, Cli, Kubeconfig, Manifest};
 use kube_vip::config::{self, Config, Raw, ServiceElection, Sources, Values};
 use kube_vip::host::observer::read_once;
-use kube_vip::model::{ActualAddress, IfIndex, Tag};
+use kube_vip::model::{ActualAddress, IfIndex, Prefix, Tag, Vip};
 use kube_vip::program::{Failure, environment, print, print_json, run_main, runtime};
 use kube_vip::status::Status;
 use kube_vip::telemetry::logging;
@@ -75,7 +74,19 @@ async fn validate(raw: Raw) -> Result<Config, Failure> {
         addresses: host
             .interfaces
             .iter()
-            .map(|interface| (interface.name.clone(), own_addresses(interface.index, &host.addresses)))
+            .map(|interface| {
+                let own = own_addresses(interface.index, &host.addresses).map(|vip| vip.address);
+                (interface.name.clone(), own.collect())
+            })
+            .collect(),
+        subnets: host
+            .interfaces
+            .iter()
+            .flat_map(|interface| {
+                let own = own_addresses(interface.index, &host.addresses);
+                let on_link = own.filter(|vip| *vip != Vip::host(vip.address));
+                on_link.map(|vip| (interface.name.clone(), Prefix::new(vip.address, vip.prefix)))
+            })
             .collect(),
         gateways: host.gateways,
         interfaces: host.interfaces.into_iter().map(|interface| (interface.name, interface.up)).collect(),
@@ -88,11 +99,11 @@ fn hostname() -> String {
 }
 
 /// The addresses of an interface, without those that an earlier process of ours has left there.
-fn own_addresses(interface: IfIndex, addresses: &[ActualAddress]) -> Vec<IpAddr> {
-    let own = addresses
-        .iter()
-        .filter(|address| address.interface == interface && address.tag == Tag::None && !address.deprecated);
-    own.map(|address| address.vip.address).collect()
+fn own_addresses(interface: IfIndex, addresses: &[ActualAddress]) -> impl Iterator<Item = Vip> {
+    let own = addresses.iter().filter(move |address| {
+        address.interface == interface && address.tag == Tag::None && !address.deprecated
+    });
+    own.map(|address| address.vip)
 }
 
 /// What `manager --dry-run` prints.
@@ -202,8 +213,8 @@ fn request(request: StatusRequest) -> Result<Vec<Status>, Failure> {
     let replies = runtime()?.block_on(socket::request(request)).map_err(Failure::one)?;
     let replies: Vec<String> = replies.into_iter().flatten().collect();
     if replies.is_empty() {
-        let line =
-            "no kube-vip process replies on this host: run this as root, in the host's network namespace";
+        let line = "no kube-vip process replies on this host: check that its pod runs on this node, and run this as root in the \
+             host's network namespace";
         return Err(Failure::one(line));
     }
     replies.iter().map(|reply| socket::parse(reply).map_err(Failure::one)).collect()

@@ -41,7 +41,8 @@ fn control_plane(values: &Values, problems: &mut Vec<Problem>) -> Option<Control
     });
     let (placeholders, fixed): (Vec<_>, Vec<_>) = addresses.partition(std::net::IpAddr::is_unspecified);
     let names: Vec<&str> = targets.iter().filter_map(VipTarget::name).collect();
-    if !values.ddns && placeholders.is_empty() {
+    let wanted = values.ddns && values.control_plane || !placeholders.is_empty();
+    if !wanted {
         return None;
     }
     let mut wrong = |text: String| problems.push(Problem::Combination(text));
@@ -76,7 +77,7 @@ mod tests {
     use crate::config::{Raw, Sources};
 
     fn read(env: &[(&str, &str)]) -> Result<Option<ControlPlaneDhcp>, Vec<String>> {
-        let all = [("vip_arp", "true")].iter().chain(env);
+        let all = [("vip_arp", "true"), ("cp_enable", "true")].iter().chain(env);
         let env = all.map(|(name, value)| ((*name).into(), (*value).into())).collect();
         let (raw, ..) = Raw::collect(&Sources { env, ..Sources::default() });
         let mut problems = Vec::new();

@@ -10,6 +10,7 @@ use super::value::ElectionStore;
 use super::{
     Config, api, bgp, dhcp, election, layer2, mdns, policy, routing_table, services, telemetry, upnp, vip,
 };
+use crate::model::Prefix;
 use crate::model::validation::is_interface;
 
 /// What validation has to know about this host.
@@ -22,6 +23,8 @@ pub struct HostFacts {
     pub interfaces: Vec<(String, bool)>,
     /// The addresses of each interface, without those that kube-vip has put there.
     pub addresses: Vec<(String, Vec<IpAddr>)>,
+    /// On-link networks of the interfaces.
+    pub subnets: Vec<(String, Prefix)>,
     /// Of the default routes.
     pub gateways: BTreeSet<IpAddr>,
 }
@@ -166,6 +169,10 @@ fn without_effect(values: &Values) -> Vec<String> {
         notes.push(
             "svc_election_groups has no effect beside svc_election, which elects each Service".to_owned(),
         );
+    }
+    let of_control_plane = [(!vip::addresses(values).is_empty(), vip::key(values)), (values.ddns, Key::Ddns)];
+    for (_, key) in of_control_plane.into_iter().filter(|(set, _)| *set && !values.control_plane) {
+        notes.push(format!("{} has no effect without cp_enable (--controlplane)", raw.describe(key)));
     }
     if values.services_local_election && services::election(values) != super::ServiceElection::Global {
         notes.push(
@@ -431,6 +438,18 @@ mod tests {
                 "balancing control-plane connections (lb_enable by variable lb_enable) has no effect without cp_enable"
             ]
         );
+        // No address of the control plane is held without it, as in the Go program.
+        let services =
+            [("vip_arp", "true"), ("svc_enable", "true"), ("address", "192.0.2.7"), ("vip_ddns", "true")];
+        let config = with(&[&services[..], &[("cp_enable", "false")]].concat()).unwrap();
+        assert!(config.targets.is_empty() && config.dhcp.control_plane.is_none());
+        assert_eq!(
+            config.notes,
+            [
+                "address by variable address has no effect without cp_enable (--controlplane)",
+                "vip_ddns by variable vip_ddns has no effect without cp_enable (--controlplane)"
+            ]
+        );
         let unelected = [
             ("vip_arp", "false"),
             ("bgp_enable", "true"),
@@ -498,10 +517,12 @@ mod tests {
     fn a_vip_that_this_host_needs_and_a_port_for_two_pages_are_notes() {
         let base = [("vip_arp", "true"), ("cp_enable", "true"), ("svc_enable", "true")];
         let notes = |more: &[(&str, &str)]| {
+            let subnet = |text: &str| ("eth0".to_owned(), text.parse().unwrap());
             let own = |name: &str, address: &str| (name.to_owned(), vec![address.parse().unwrap()]);
             let facts = HostFacts {
                 addresses: vec![own("lo", "192.0.2.7"), own("eth0", "192.0.2.8")],
                 gateways: ["192.0.2.254".parse().unwrap()].into(),
+                subnets: vec![subnet("192.0.2.0/24"), subnet("2001:db8::/64")],
                 ..facts()
             };
             check(raw(&[&base[..], more].concat()), Some(&facts)).unwrap().notes
@@ -512,12 +533,20 @@ mod tests {
             (("address", "192.0.2.7"), None),
             (("address", "192.0.2.8"), Some(format!("192.0.2.8 (variable address) {owned}"))),
             (("vip_address", "192.0.2.8"), Some(format!("192.0.2.8 (variable vip_address) {owned}"))),
+            (("address", "192.0.2.255"), Some("is the broadcast address of eth0's 192.0.2.0/24".to_owned())),
+            (("address", "2001:db8::ffff"), None),
+            (("address", "198.51.100.1"), Some("is in no subnet of eth0 (192.0.2.0/24), so".to_owned())),
+            (("address", "2001:db8:1::1"), Some("is in no subnet of eth0 (2001:db8::/64), so".to_owned())),
+            (
+                ("address", "192.0.2.1O"),
+                Some("192.0.2.1O (variable address) is no IP address: it".to_owned()),
+            ),
             (
                 ("address", "192.0.2.1,192.0.2.254"),
                 Some("is this host's default gateway: set the VIP".to_owned()),
             ),
         ] {
-            let notes = notes(&[setting]);
+            let notes = notes(&[setting, ("vip_interface", "eth0")]);
             assert_eq!(notes.len(), usize::from(part.is_some()), "{setting:?}: {notes:?}");
             assert!(part.is_none_or(|part| notes[0].contains(&part)), "{setting:?}: {notes:?}");
         }

@@ -6,7 +6,7 @@ use super::problem::Hint;
 use super::value::address;
 use super::{HostFacts, Key, Origin, Problem, SubnetPrefix, Values};
 use crate::model::validation::{is_name, unusable};
-use crate::model::{Family, Vip};
+use crate::model::{Family, Prefix, Vip};
 
 /// A VIP as given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,15 +52,25 @@ impl Prefixes {
     }
 }
 
-/// The VIPs of `address`, or of its deprecated name.
-pub fn targets(values: &Values) -> Vec<VipTarget> {
+/// The VIPs that this process holds: none without `cp_enable`.
+pub(super) fn targets(values: &Values) -> Vec<VipTarget> {
+    if values.control_plane { addresses(values) } else { Vec::new() }
+}
+
+/// The values of `address`, or of its deprecated name.
+pub fn addresses(values: &Values) -> Vec<VipTarget> {
     let given = if values.address.is_empty() { &values.vip_address } else { &values.address };
     let target = |text: &String| address(text).map_or_else(|| VipTarget::Name(text.clone()), VipTarget::Ip);
     given.iter().map(target).collect()
 }
 
+/// Where [`addresses`] are from.
+pub(super) fn key(values: &Values) -> Key {
+    if values.address.is_empty() { Key::VipAddress } else { Key::Address }
+}
+
 fn origin(values: &Values) -> Origin {
-    values.raw.origin(if values.address.is_empty() { Key::VipAddress } else { Key::Address })
+    values.raw.origin(key(values))
 }
 
 /// The entries of `vip_subnet`.
@@ -124,20 +134,60 @@ fn unmapped(address: IpAddr) -> Option<IpAddr> {
     Some(address.to_canonical()).filter(|canonical| *canonical != address)
 }
 
-/// VIPs that this host needs for itself: they would be announced nowhere, or cut it off.
+/// VIPs that will probably not work on this host.
 pub(super) fn notes(values: &Values, targets: &[VipTarget], facts: &HostFacts) -> Vec<String> {
-    let note = |target: &VipTarget| {
-        let VipTarget::Ip(address) = target else { return None };
-        // On `lo` an operator may have configured the VIP of a routed mode.
-        let mut interfaces = facts.addresses.iter().filter(|(name, _)| name != "lo");
-        let owner = match interfaces.find(|(_, addresses)| addresses.contains(address)) {
-            Some((name, _)) => {
-                format!("an address of this host's interface {name}, which another program has configured")
-            }
-            None if facts.gateways.contains(address) => "this host's default gateway".to_owned(),
-            None => return None,
-        };
-        Some(format!("{address} ({}) is {owner}: set the VIP to an address that no host has", origin(values)))
+    let note = |target: &VipTarget| match target {
+        VipTarget::Name(name) => mistyped(name, &origin(values)),
+        VipTarget::Ip(address) => {
+            needed(*address, &origin(values), facts).or_else(|| unreachable(*address, values, facts))
+        }
     };
     targets.iter().filter_map(note).collect()
+}
+
+/// A name that is almost an address.
+fn mistyped(name: &str, origin: &Origin) -> Option<String> {
+    let (before, _) = name.rsplit_once('.')?;
+    let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
+    let text = || format!("{name} ({origin}) is no IP address: it is resolved as a DNS name");
+    before.split('.').all(is_number).then(text)
+}
+
+/// An address that this host needs for itself: it would be announced nowhere, or cut the host off.
+fn needed(address: IpAddr, origin: &Origin, facts: &HostFacts) -> Option<String> {
+    // On `lo` an operator may have configured the VIP of a routed mode.
+    let mut interfaces = facts.addresses.iter().filter(|(name, _)| name != "lo");
+    let owner = match interfaces.find(|(_, addresses)| addresses.contains(&address)) {
+        Some((name, _)) => {
+            format!("an address of this host's interface {name}, which another program has configured")
+        }
+        None if facts.gateways.contains(&address) => "this host's default gateway".to_owned(),
+        None => return None,
+    };
+    Some(format!("{address} ({origin}) is {owner}: set the VIP to an address that no host has"))
+}
+
+/// An address that other hosts do not ask for with ARP or NDP on the interface.
+fn unreachable(address: IpAddr, values: &Values, facts: &HostFacts) -> Option<String> {
+    let interface = values.interface.as_deref().filter(|name| values.arp && *name != "lo")?;
+    let origin = origin(values);
+    let subnets: Vec<Prefix> = facts
+        .subnets
+        .iter()
+        .filter(|(name, subnet)| name == interface && subnet.family() == Family::of(address))
+        .map(|(_, subnet)| *subnet)
+        .collect();
+    match subnets.iter().find(|subnet| subnet.contains(address)) {
+        Some(subnet) if subnet.broadcast() == Some(address) => Some(format!(
+            "{address} ({origin}) is the broadcast address of {interface}'s {subnet}: set the VIP to another address"
+        )),
+        None if !subnets.is_empty() && !address.is_unspecified() => {
+            let subnets: Vec<String> = subnets.iter().map(Prefix::to_string).collect();
+            Some(format!(
+                "{address} ({origin}) is in no subnet of {interface} ({}), so other hosts need a route to it",
+                subnets.join(", ")
+            ))
+        }
+        _ => None,
+    }
 }

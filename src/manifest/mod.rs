@@ -29,7 +29,11 @@ pub fn render(manifest: &Manifest, raw: &Raw) -> Result<(String, Vec<String>), V
             notes = rbac::left_out(values, *role, *role_binding);
         }
         ManifestKind::Pod | ManifestKind::DaemonSet { .. } => match check(raw.clone(), None) {
-            Ok(config) => notes = config.notes.into_iter().chain(deprecated_address(values)).collect(),
+            Ok(config) => {
+                notes = config.notes;
+                notes.extend(deprecated_address(values));
+                notes.extend(unusual_credentials(manifest));
+            }
             Err(found) => problems = found,
         },
     }
@@ -46,6 +50,22 @@ pub fn render(manifest: &Manifest, raw: &Raw) -> Result<(String, Vec<String>), V
     let text = yaml(&documents)
         .map_err(|error| vec![Problem::Combination(format!("the manifest cannot be written: {error}"))])?;
     Ok((text, notes))
+}
+
+fn unusual_credentials(manifest: &Manifest) -> Option<String> {
+    match (&manifest.kind, manifest.in_cluster) {
+        (ManifestKind::Pod, true) => Some(
+            "flag --inCluster is for a pod that kubectl creates: a static pod, of the folder /etc/kubernetes/manifests, has no \
+             service account"
+                .to_owned(),
+        ),
+        (ManifestKind::DaemonSet { .. }, false) => Some(
+            "without --inCluster each pod uses admin.conf of its node, which only nodes of the control plane have and which \
+             permits everything: add --inCluster, and apply `kube-vip manifest rbac` with the same flags"
+                .to_owned(),
+        ),
+        _ => None,
+    }
 }
 
 /// The manifest is that of the Go program, which derives the prefix length from `address` alone.

@@ -37,6 +37,12 @@ impl Prefix {
         Family::of(self.address)
     }
 
+    /// The directed broadcast address; none for IPv6, and for /31 and /32.
+    pub fn broadcast(&self) -> Option<IpAddr> {
+        let host_bits = 32_u8.checked_sub(self.length).filter(|bits| self.address.is_ipv4() && *bits > 1)?;
+        Some(Family::V4.address(number(self.address) | ((1 << host_bits) - 1)))
+    }
+
     pub fn contains(&self, address: IpAddr) -> bool {
         self.family() == Family::of(address) && Self::new(address, self.length) == *self
     }
@@ -84,6 +90,20 @@ mod tests {
         ] {
             let read = text.parse::<Prefix>().ok().map(|prefix| prefix.to_string());
             assert_eq!(read.as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_subnet_of_ipv4_has_a_broadcast_address() {
+        for (prefix, expected) in [
+            ("192.0.2.0/24", Some("192.0.2.255")),
+            ("192.0.2.4/30", Some("192.0.2.7")),
+            ("0.0.0.0/0", Some("255.255.255.255")),
+            ("192.0.2.4/31", None),
+            ("2001:db8::/30", None),
+        ] {
+            let broadcast = prefix.parse::<Prefix>().unwrap().broadcast();
+            assert_eq!(broadcast.map(|address| address.to_string()).as_deref(), expected, "{prefix}");
         }
     }
 
