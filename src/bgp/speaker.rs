@@ -156,15 +156,8 @@ impl Speaker {
     fn listen(&mut self) {
         self.listeners.abort_all();
         for family in Family::BOTH {
-            let configs = self.peers.values().map(|peer| &peer.config);
-            let passive: Vec<&Config> = configs
-                .filter(|config| config.settings.passive && Family::of(config.address.ip()) == family)
-                .collect();
-            if passive.is_empty() {
-                continue;
-            }
-            let password = |config: &&Config| Some((config.address.ip(), config.route.password.clone()?));
-            let passwords = passive.iter().filter_map(password).collect();
+            let peers: Vec<&Config> = self.peers.values().map(|peer| &peer.config).collect();
+            let Some(passwords) = passwords(&peers, family) else { continue };
             let address = SocketAddr::new(family.address(0), self.listen_port);
             self.listeners.spawn(accept(address, passwords, self.accepted_in.clone()));
         }
@@ -177,6 +170,14 @@ impl Speaker {
             None => tracing::debug!(%from, "BGP: closing a connection of an address that is not a peer"),
         }
     }
+}
+
+/// For a listener of this family; none if no peer is passive. Segments of every peer with a password have to be signed, also of
+/// those that this host connects to: a connection from the address of a peer is accepted as the peer's.
+fn passwords(peers: &[&Config], family: Family) -> Option<Vec<(IpAddr, String)>> {
+    let of_family = || peers.iter().filter(|peer| Family::of(peer.address.ip()) == family);
+    let password = |peer: &&Config| Some((peer.address.ip(), peer.route.password.clone()?));
+    of_family().any(|peer| peer.settings.passive).then(|| of_family().filter_map(password).collect())
 }
 
 /// Accepts connections until aborted; listens again after errors.
@@ -198,5 +199,23 @@ async fn accept(address: SocketAddr, passwords: Vec<(IpAddr, String)>, accepted:
             }
         }
         tokio::time::sleep(LISTEN_RETRY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bgp::peers::tests::{bgp, host};
+
+    #[test]
+    fn a_listener_knows_the_passwords_of_all_peers() {
+        let text = r#"[{"address": "192.0.2.1", "as": 65001, "passive": true},
+            {"address": "192.0.2.2", "as": 65001, "password": "secret"},
+            {"address": "fd00::fe", "as": 65001, "password": "other"}]"#;
+        let (peers, problems) = crate::bgp::peers::resolve(&bgp(text), &host(), false);
+        assert_eq!((peers.len(), problems.len()), (3, 0), "{problems:?}");
+        let peers: Vec<&Config> = peers.iter().collect();
+        let signed = vec![("192.0.2.2".parse().unwrap(), "secret".to_owned())];
+        assert_eq!((passwords(&peers, Family::V4), passwords(&peers, Family::V6)), (Some(signed), None));
     }
 }

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use super::policy::limits::Limit;
 use crate::model::annotation::{LOAD_BALANCER_IPS, SHARING_KEY};
 use crate::model::node::NodeView;
+use crate::model::service::Protocol;
 use crate::model::text::quoted;
 use crate::model::validation::{is_dhcp_word, unusable};
 use crate::model::{HostUse, Prefix};
@@ -18,6 +19,8 @@ pub struct Reserved {
     pub nodes: BTreeMap<IpAddr, String>,
     /// Control-plane VIPs that are no node's own address.
     pub control_plane: BTreeSet<IpAddr>,
+    /// More of them, by labels of Nodes, which each kubelet may set on its own: none of them takes an announced address away.
+    pub labelled: BTreeSet<IpAddr>,
     /// Addresses that kube-vip announces for Services. A kubelet without `--node-ip` may report one as its node's own: the
     /// newest global address of the interface (IPv6), or the first (IPv4).
     pub announced: BTreeSet<IpAddr>,
@@ -56,6 +59,8 @@ pub enum Refusal {
     Outside(IpAddr),
     #[error("{address} belongs to Service {owner}")]
     Service { address: IpAddr, owner: String },
+    #[error("port {port} ({protocol}) of {address} belongs to Service {owner}")]
+    Port { address: IpAddr, protocol: Protocol, port: u16, owner: String },
     #[error("{0}")]
     Infrastructure(String),
     #[error("{} is neither an address nor a DNS name", quoted(.0))]
@@ -80,7 +85,8 @@ impl Refusal {
             | Self::ServiceCidr { address, .. }
             | Self::Host { address, .. }
             | Self::Outside(address)
-            | Self::Service { address, .. } => Some(*address),
+            | Self::Service { address, .. }
+            | Self::Port { address, .. } => Some(*address),
             Self::Limit(_) | Self::Infrastructure(_) | Self::Malformed(_) => None,
         }
     }
@@ -103,7 +109,7 @@ impl Refusal {
                 "set svc_share_control_plane and svc_enable in the kube-vip that holds it, or ask for another address"
                     .to_owned()
             }
-            Self::ApiServer { .. } => "ask for another address, or use another port".to_owned(),
+            Self::ApiServer { .. } | Self::Port { .. } => "ask for another address, or use another port".to_owned(),
             Self::Service { .. } => format!(
                 "ask for another address, or share it: both Services need the same {SHARING_KEY}, or the agents \
                  svc_share_addresses"
@@ -124,14 +130,15 @@ impl Reserved {
         published: impl IntoIterator<Item = IpAddr>,
     ) -> Self {
         let (mut own, mut control_plane) = (BTreeMap::new(), BTreeSet::from_iter(published));
-        let mut pods = BTreeSet::new();
+        let (mut pods, mut labelled) = (BTreeSet::new(), BTreeSet::new());
         for node in nodes {
             pods.extend(&node.pods);
             own.extend(node.own.iter().map(|address| (*address, node.name.clone())));
-            control_plane.extend(&node.vips);
+            labelled.extend(&node.vips);
         }
         control_plane.retain(|address| !own.contains_key(address));
-        Self { nodes: own, control_plane, pods, ..Self::default() }
+        labelled.retain(|address| !own.contains_key(address) && !control_plane.contains(address));
+        Self { nodes: own, control_plane, labelled, pods, ..Self::default() }
     }
 
     /// The same where kube-vip announces these addresses.
@@ -173,16 +180,21 @@ impl Reserved {
 
     /// The node or control plane that has the address, as a refusal.
     pub fn owner(&self, address: IpAddr) -> Option<Refusal> {
-        let control_plane = self.control_plane.contains(&address).then_some(Refusal::ControlPlane(address));
-        control_plane.or_else(|| {
-            let node = self.nodes.get(&address).filter(|_| !self.announced.contains(&address))?;
-            Some(Refusal::Node { address, node: node.clone() })
-        })
+        if self.control_plane.contains(&address) {
+            return Some(Refusal::ControlPlane(address));
+        }
+        // What follows a node says of itself.
+        if self.announced.contains(&address) {
+            return None;
+        }
+        let node = self.nodes.get(&address);
+        let own = node.map(|node| Refusal::Node { address, node: node.clone() });
+        own.or_else(|| self.labelled.contains(&address).then_some(Refusal::ControlPlane(address)))
     }
 
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        let nodes = self.nodes.keys().filter(|address| !self.announced.contains(address));
-        nodes.chain(&self.control_plane).copied()
+        let by_nodes = self.nodes.keys().chain(&self.labelled);
+        by_nodes.filter(|address| !self.announced.contains(address)).chain(&self.control_plane).copied()
     }
 }
 
@@ -228,6 +240,12 @@ mod tests {
         let vip = "192.0.2.1".parse().unwrap();
         let announcing = reserved.announcing([vip]);
         assert_eq!((announcing.check(vip), announcing.reported_by(vip)), (Ok(()), Some("node-1")));
+        assert_eq!(announcing.addresses().count(), 3);
+        // A label of a Node takes no announced address away, unlike what the cluster publishes.
+        let addresses: [IpAddr; 2] = ["192.0.2.2", "192.0.2.5"].map(|text| text.parse().unwrap());
+        let announcing = announcing.announcing(addresses);
+        assert_eq!(announcing.owner(addresses[0]), None);
+        assert_eq!(announcing.owner(addresses[1]), Some(Refusal::ControlPlane(addresses[1])));
         assert_eq!(announcing.addresses().count(), 3);
         assert_eq!(announcing.reported_by("192.0.2.4".parse().unwrap()), None);
     }

@@ -8,50 +8,74 @@ use super::super::reserved::Refusal;
 use crate::model::annotation::SHARING_KEY;
 use crate::model::{ServiceKey, ServiceView};
 
-/// Takes an address from every Service but those of the namespace that has it, and of those that name the same sharing key.
+/// Takes an address from every Service but those of the namespace that has it, and of those that name the same sharing key; and
+/// from Services of several namespaces that have one port in common, all but the first one.
 ///
 /// The Service with it in the status has it, whether it still asks for it or not; else one that asks for it: that which had it
 /// last before its endpoints went, then the oldest.
 pub fn separate_tenants(services: &mut BTreeMap<ServiceKey, ServicePlan>) {
-    let mut owners = BTreeMap::new();
+    let mut claims: BTreeMap<IpAddr, BTreeSet<Claim>> = BTreeMap::new();
     for (key, service) in services.iter() {
-        let written: BTreeSet<IpAddr> = service.view.status.iter().filter_map(|entry| entry.ip).collect();
+        let view = &service.view;
+        let written: BTreeSet<IpAddr> = view.status.iter().filter_map(|entry| entry.ip).collect();
         let asked: BTreeSet<IpAddr> = service.addresses.iter().copied().collect();
         for address in written.union(&asked) {
-            let view = &service.view;
             let rank = match (written.contains(address), view.kept.contains(address)) {
                 (true, _) => (0, 0),
                 // A condition stays when another Service gets the address.
                 (false, true) => (1, view.kept_since.saturating_neg()),
                 (false, false) => (2, 0),
             };
-            let candidate = (rank, view.created, key.clone(), sharing_key(view));
-            let owner = owners.entry(*address).or_insert_with(|| candidate.clone());
-            // The least has the address.
-            if candidate < *owner {
-                *owner = candidate;
-            }
+            claims.entry(*address).or_default().insert((rank, view.created, key.clone()));
         }
     }
-    for (key, service) in services.iter_mut() {
-        let own = sharing_key(&service.view);
-        let refused = |address: &IpAddr| {
-            let (.., owner, shared) = owners.get(address)?;
-            let same = owner.namespace == key.namespace || (own.is_some() && own == *shared);
-            (!same).then(|| Refusal::Service { address: *address, owner: owner.to_string() })
-        };
-        let issues = &mut service.issues;
-        service.addresses.retain(|address| {
-            let refusal = refused(address);
-            let keep = refusal.is_none();
-            issues.extend(refusal.map(Issue::Refused));
-            keep
-        });
+    for (address, claims) in claims {
+        for (key, refusal) in refused(services, address, &claims) {
+            let Some(service) = services.get_mut(&key).filter(|it| it.addresses.contains(&address)) else {
+                continue;
+            };
+            service.addresses.retain(|other| *other != address);
+            service.issues.push(Issue::Refused(refusal));
+        }
     }
 }
 
-fn sharing_key(view: &ServiceView) -> Option<String> {
-    view.annotation(SHARING_KEY).map(str::to_owned)
+/// Rank, time of creation, and Service: the least has the address.
+type Claim = ((u8, i64), i64, ServiceKey);
+
+fn refused(
+    services: &BTreeMap<ServiceKey, ServicePlan>,
+    address: IpAddr,
+    claims: &BTreeSet<Claim>,
+) -> Vec<(ServiceKey, Refusal)> {
+    let mut refused = Vec::new();
+    // Those that have the address, the first one first.
+    let mut sharing: Vec<(&ServiceKey, &ServiceView)> = Vec::new();
+    for (.., key) in claims {
+        let Some(view) = services.get(key).map(|service| service.view.as_ref()) else { continue };
+        if let Some((owner, of_owner)) = sharing.first()
+            && owner.namespace != key.namespace
+            && (sharing_key(view).is_none() || sharing_key(view) != sharing_key(of_owner))
+        {
+            let owner = owner.to_string();
+            refused.push((key.clone(), Refusal::Service { address, owner }));
+            continue;
+        }
+        let taken =
+            sharing.iter().filter(|(other, _)| other.namespace != key.namespace).find_map(|(other, it)| {
+                let (protocol, port) = view.ports.iter().copied().find(|port| it.ports.contains(port))?;
+                Some(Refusal::Port { address, protocol, port, owner: other.to_string() })
+            });
+        match taken {
+            Some(refusal) => refused.push((key.clone(), refusal)),
+            None => sharing.push((key, view)),
+        }
+    }
+    refused
+}
+
+fn sharing_key(view: &ServiceView) -> Option<&str> {
+    view.annotation(SHARING_KEY)
 }
 
 #[cfg(test)]
@@ -59,7 +83,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::service::Ingress;
+    use crate::model::service::{Ingress, Protocol};
 
     const ADDRESS: &str = "192.0.2.65";
 
@@ -115,6 +139,14 @@ mod tests {
         };
         let (first, last) = (since(5, service(1, false, None)), since(6, service(2, false, None)));
         assert_eq!(kept(first, last), ["b"]);
+        // Nor a port of it, with a sharing key in common.
+        let with_port = |port: u16, service: ServicePlan| {
+            let view = ServiceView { ports: vec![(Protocol::Tcp, port)], ..(*service.view).clone() };
+            ServicePlan { view: Arc::new(view), ..service }
+        };
+        let (a, b) = (service(1, false, Some("x")), service(2, true, Some("x")));
+        assert_eq!(kept(with_port(80, a.clone()), with_port(81, b.clone())), ["a", "b"]);
+        assert_eq!(kept(with_port(80, a), with_port(80, b)), ["b"]);
         // What another one has meanwhile is its own.
         assert_eq!(kept(service(2, true, None), keeps(service(1, false, None))), ["a"]);
         // Without its status being cleared a Service leads traffic for the address to its endpoints.
