@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::records::{HostRecord, HostRecords, PublishedNames, fits};
-use super::responder::{Responder, register, withdraw};
+use super::responder::{Responder, cached_records, register, withdraw};
 use crate::host::HostWatch;
 use crate::model::LogOnChange;
 use crate::watch_ext;
@@ -21,6 +21,9 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(300);
 const SETTLE_TIME: Duration = Duration::from_millis(50);
 /// Interval at which a record that could not be registered is registered again, and the least time between two daemons.
 const RETRY_INTERVAL: Duration = Duration::from_secs(30);
+/// Most records of other hosts, at some 500 bytes each.
+const MAX_CACHED: i64 = 10_000;
+const CACHE_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 pub struct Driver {
     interface: String,
@@ -67,6 +70,8 @@ impl Driver {
     pub async fn run(mut self) {
         let mut retry = tokio::time::interval(RETRY_INTERVAL);
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut cache_check = tokio::time::interval(CACHE_CHECK_INTERVAL);
+        cache_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
             self.apply(&wanted).await;
@@ -87,14 +92,33 @@ impl Driver {
                 event = event => match event {
                     Some(event) => self.on_event(event),
                     None => {
-                        self.on_daemon_end();
+                        self.on_daemon_end("the mDNS responder ended unexpectedly");
                         retry.reset();
                     }
                 },
+                _ = cache_check.tick(), if self.daemon.is_some() => {
+                    if self.is_flooded().await {
+                        self.shut_down().await;
+                        self.on_daemon_end("other hosts send too many names by mDNS: no names are published");
+                        retry.reset();
+                    }
+                }
                 _ = retry.tick(), if missing => self.retry(),
             }
         }
         self.apply(&HostRecords::new()).await;
+        self.shut_down().await;
+    }
+
+    async fn is_flooded(&self) -> bool {
+        match &self.daemon {
+            Some((daemon, _)) => cached_records(daemon).await > MAX_CACHED,
+            None => false,
+        }
+    }
+
+    /// Withdraws what is registered, and ends the daemon's thread.
+    async fn shut_down(&self) {
         if let Some((daemon, _)) = &self.daemon
             && let Ok(ended) = daemon.shutdown()
         {
@@ -102,11 +126,11 @@ impl Driver {
         }
     }
 
-    /// The daemon's thread panicked, or could not go on.
-    fn on_daemon_end(&mut self) {
+    /// The daemon's thread panicked, could not go on, or was ended.
+    fn on_daemon_end(&mut self, why: &str) {
         tracing::warn!(
             interface = self.interface,
-            "the mDNS responder ended unexpectedly; starting another in {} s",
+            "{why}; starting another responder in {} s",
             RETRY_INTERVAL.as_secs()
         );
         self.daemon = None;
@@ -356,7 +380,7 @@ mod tests {
         let (mut driver, published) = driver();
         let records = wanted(&[("a", record("web", &["http"]))]);
         driver.update(&Fake::default(), &records).await;
-        driver.on_daemon_end();
+        driver.on_daemon_end("it ended");
         driver.apply(&records).await;
         assert!(driver.daemon.is_none() && driver.registered.is_empty());
         assert!(published.borrow()["a"].is_err());

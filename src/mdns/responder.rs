@@ -28,6 +28,13 @@ impl Responder for ServiceDaemon {
     }
 }
 
+/// Records of other hosts that the library keeps: every one that arrives, until it expires, although nothing asks for it.
+pub(super) async fn cached_records(daemon: &ServiceDaemon) -> i64 {
+    let Ok(metrics) = daemon.get_metrics() else { return 0 };
+    let metrics = metrics.recv_async().await.unwrap_or_default();
+    metrics.iter().filter(|(name, _)| name.starts_with("cached-")).map(|(_, count)| count).sum()
+}
+
 /// Registers all services of a record. Returns the full names that withdraw it.
 pub(super) async fn register(
     responder: &impl Responder,

@@ -170,7 +170,7 @@ impl Driver {
         let NeighborFrame { address, mac, kind } = frame;
         let target = (interface, *address);
         let Some(group) = self.placement.owners.get(address).cloned() else { return false };
-        if self.channels.plan.borrow().is_of_own_lease(*address, mac) {
+        if self.interfaces.has_hardware(mac) || self.channels.plan.borrow().is_of_own_lease(*address, mac) {
             return false;
         }
         match Announcement::of(*kind, &self.role(&group), clock::now()) {

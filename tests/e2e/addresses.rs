@@ -23,6 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("an_interface_that_stays_down_ends_the_claim_where_configured", lost_link),
         trial("an_overloaded_api_server_does_not_make_the_address_wander", overloaded),
         trial("a_new_holder_does_not_take_an_address_that_another_host_has", occupied),
+        trial("a_second_interface_on_the_segment_is_no_other_host", second_interface),
     ]
 }
 
@@ -307,5 +308,35 @@ fn occupied() -> Outcome {
     assert!(!touched, "an address in use was taken");
     scene.lab.client_host.ip(&["address", "del", "10.42.0.100/32", "dev", "eth0"])?;
     scene.sampler.wait_for_holder(5)?;
+    Ok(())
+}
+
+/// The kernel asks with any of its addresses for a neighbour on any interface (`arp_announce=0`).
+fn second_interface() -> Outcome {
+    let scene = scene(|lab, _, options| {
+        lab.add_interface(0, "eth1", "10.44.0.1/24")?;
+        Ok(options)
+    })?;
+    scene.wait_for_link("10.42.0.100/32")?;
+    let ask = |host: &kube_vip_lab::Namespace, neighbour: &'static str| {
+        host.block_on(async move {
+            let socket = tokio::net::UdpSocket::bind("10.42.0.100:0").await?;
+            socket.send_to(b"x", neighbour).await
+        })
+    };
+    let host = &scene.lab.host(0).namespace;
+    ask(host, "10.44.0.9:9")?;
+    let asked = host.ip(&["neighbour", "show", "10.44.0.9"])?;
+    assert!(asked.contains("dev eth1"), "{asked}");
+    // The same from another host is a conflict.
+    let other = &scene.lab.client_host;
+    other.ip(&["address", "add", "10.42.0.100/32", "dev", "eth0"])?;
+    ask(other, "10.42.0.99:9")?;
+    let conflict = "another host announces our address";
+    scene.wait_for_log(conflict)?;
+    let log = scene.agent.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains(conflict)).collect();
+    let own = host.run(&["cat", "/sys/class/net/eth1/address"])?;
+    assert!(!lines.iter().any(|line| line.contains(own.trim())), "{lines:?}");
     Ok(())
 }

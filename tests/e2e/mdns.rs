@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Service;
 use kube_vip_lab::avahi::Avahi;
-use kube_vip_lab::mdns::query;
+use kube_vip_lab::mdns::{flood, query};
 use kube_vip_lab::objects::annotation;
 use kube_vip_lab::trials::{Outcome, Trial, trial};
 use kube_vip_lab::{ServiceLab, wait_for};
@@ -16,6 +16,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("an_mdns_name_resolves_until_its_service_is_deleted", found),
         trial("a_name_that_another_host_has_is_changed", conflict),
         trial("services_with_one_requested_name_get_different_names", alike),
+        trial("a_flood_of_names_is_not_kept", flooded),
         trial("the_control_plane_may_have_a_name_in_the_local_network", control_plane),
     ]
 }
@@ -52,7 +53,7 @@ fn found() -> Outcome {
     })?;
     let holder = lab.wait_for_holder(V4)?;
     let status = lab.lab.host(holder).namespace.run(&[crate::harness::PROGRAM, "status"])?;
-    assert!(status.contains("name         default/web is shop.local"), "{status}");
+    assert!(status.contains("name          default/web is shop.local"), "{status}");
     // Another node takes over: found there, too, and not again after a pause.
     lab.agent(holder).terminate();
     lab.agent(holder).wait(10)?;
@@ -108,6 +109,19 @@ fn alike() -> Outcome {
     lab.delete("web")?;
     wait_for_address(&avahi, "shop.local", "-4", None)?;
     wait_for_address(&avahi, "shop-2.local", "-4", Some(other))
+}
+
+fn flooded() -> Outcome {
+    let mut lab = services(&[])?;
+    let machine = lab.lab.machine("seeker", 246)?;
+    lab.start_agents()?;
+    serve(&lab, "web", V4, "shop")?;
+    let holder = lab.wait_for_holder(V4)?;
+    wait_for("an answer", 20, || query(&machine, "shop.local").ok().flatten())?;
+    flood(&machine, 40_000)?;
+    lab.agent(holder).wait_for_log("other hosts send too many names by mDNS", 20)?;
+    wait_for("an answer of the next responder", 60, || query(&machine, "shop.local").ok().flatten())?;
+    Ok(())
 }
 
 fn control_plane() -> Outcome {

@@ -159,6 +159,13 @@ impl Lab {
         Ok(namespace)
     }
 
+    /// A second interface of a host on the segment, with an address of another subnet.
+    pub fn add_interface(&self, index: usize, name: &str, address: &str) -> Result<()> {
+        let host = self.host(index);
+        self.segment.connect_interface(&host.namespace, name, host.number + 100)?;
+        host.namespace.ip(&["address", "add", address, "dev", name]).map(drop)
+    }
+
     /// A machine that is not on the segment.
     pub fn detached(&self, name: &str) -> Result<Namespace> {
         let label = self.folder.0.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -33,6 +33,27 @@ pub fn query(machine: &Namespace, name: &str) -> Result<Option<(IpAddr, Ipv4Addr
     machine.within(exchange)?.map_err(io("a question by multicast"))
 }
 
+/// Unasked answers about this many names, with a time to live of a day.
+pub fn flood(machine: &Namespace, names: u32) -> Result<()> {
+    const IN_A_PACKET: u32 = 40;
+    let send = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 5353))?;
+        for first in (0..names).step_by(IN_A_PACKET as usize) {
+            let mut answer = vec![0, 0, 0x84, 0, 0, 0, 0, 40, 0, 0, 0, 0];
+            for number in first..first + IN_A_PACKET {
+                answer.push(8);
+                answer.extend(format!("{number:08}").as_bytes());
+                answer.extend(b"\x05local\0\0\x01\0\x01\0\x01\x51\x80\0\x04\x0a\x2a\x00\x01");
+            }
+            socket.send_to(&answer, (Ipv4Addr::new(224, 0, 0, 251), 5353))?;
+            // A burst that overflows the receiver's buffer is lost.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::io::Result::Ok(())
+    };
+    machine.within(send)?.map_err(io("a flood by multicast"))
+}
+
 /// The first IPv4 address in an answer: type A, class IN, a time to live, four bytes.
 fn address(answer: &[u8]) -> Option<Ipv4Addr> {
     answer.windows(14).find_map(|part| match part {

@@ -31,6 +31,11 @@ impl Segment {
 
     /// Connect `host` by its `eth0` to port `number`.
     pub fn connect(&self, host: &Namespace, number: u8) -> Result<()> {
+        self.connect_interface(host, "eth0", number)
+    }
+
+    /// Connect `host` by this interface to port `number`.
+    pub fn connect_interface(&self, host: &Namespace, interface: &str, number: u8) -> Result<()> {
         let port = port(number);
         // No duplicate address detection for the hosts' own addresses: a lab does not wait for seconds.
         for key in ["all", "default"] {
@@ -39,10 +44,10 @@ impl Segment {
         }
         // The kernel takes its time to clear away the namespace of a machine that was here before.
         drop(self.switch.ip(&["link", "del", &port]));
-        let peer = ["type", "veth", "peer", "name", "eth0", "netns", host.name()];
+        let peer = ["type", "veth", "peer", "name", interface, "netns", host.name()];
         self.switch.ip(&[&["link", "add", &port], &peer[..]].concat())?;
         self.switch.ip(&["link", "set", &port, "master", "br0", "up"])?;
-        host.ip(&["link", "set", "eth0", "up"])?;
+        host.ip(&["link", "set", interface, "up"])?;
         Ok(())
     }
 
