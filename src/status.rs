@@ -20,8 +20,8 @@ use crate::telemetry::socket::{self, StatusRequest};
 /// Without an iteration of the main loop for this long, the process is unhealthy.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 
-/// Waiting Services that the text lists.
-const MAX_WAITING: usize = 50;
+/// Services that are not announced in the text.
+const MAX_NOT_ANNOUNCED: usize = 50;
 
 /// The state of a process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -144,7 +144,7 @@ impl Status {
     pub fn to_text(&self) -> String {
         let mut text = String::new();
         let mut line = |name: &str, value: &str| {
-            let _infallible = writeln!(text, "{name:<12} {value}");
+            let _infallible = writeln!(text, "{name:<13} {value}");
         };
         let Self { election, host, services, .. } = self;
         line("process", &format!("kube-vip {}, pid {}, mode {}", self.version, self.pid, self.mode));
@@ -179,10 +179,10 @@ impl Status {
             0 => {}
             count => line("Services", &count.to_string()),
         }
-        services.waiting.iter().take(MAX_WAITING).for_each(|waiting| line("waiting", waiting));
-        if services.waiting.len() > MAX_WAITING {
-            let rest = services.waiting.len() - MAX_WAITING;
-            line("waiting", &format!("{rest} more Services (-o json lists all)"));
+        services.not_announced.iter().take(MAX_NOT_ANNOUNCED).for_each(|it| line("not announced", it));
+        if services.not_announced.len() > MAX_NOT_ANNOUNCED {
+            let rest = services.not_announced.len() - MAX_NOT_ANNOUNCED;
+            line("not announced", &format!("{rest} more Services (-o json lists all)"));
         }
         services.leases.iter().for_each(|lease| line("DHCP", &lease.line()));
         services.gateways.iter().for_each(|gateway| line("gateway", gateway));

@@ -25,6 +25,6 @@ mod tests {
         let (done, blocked) = std::sync::mpsc::channel();
         start("test").unwrap().spawn(async move { done.send(tokio::time::Instant::now()) });
         // Blocks this runtime; on it the task would never run.
-        blocked.recv().unwrap();
+        blocked.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
     }
 }

@@ -255,10 +255,10 @@ impl Driver {
             tracing::warn!(%service, "{}", event.message);
             self.channels.events.record(event);
         }
-        let waiting = self.issues.waiting(&self.sources);
+        let not_announced = self.issues.not_announced(&self.sources);
         self.report.status.send_if_modified(|status| {
-            let changed = status.waiting != waiting;
-            status.waiting = waiting;
+            let changed = status.not_announced != not_announced;
+            status.not_announced = not_announced;
             changed
         });
     }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::Sources;
+use super::not_announced::NotAnnounced;
 use super::port_mappings::MappingReports;
-use super::waiting::Waiting;
 use crate::cluster::event::{Event, service_reference};
 use crate::model::{BootTime, GroupId, Role, Roles, ServiceKey};
 use crate::planner::plan::{Issue, ServicePlan};
@@ -15,7 +15,7 @@ use crate::planner::plan::{Issue, ServicePlan};
 pub(super) struct IssueReports {
     /// By Service and its UID: a Service that is created again has its own Events.
     reported: BTreeMap<(ServiceKey, String), BTreeSet<Issue>>,
-    waiting: Waiting,
+    not_announced: NotAnnounced,
 }
 
 impl IssueReports {
@@ -26,12 +26,12 @@ impl IssueReports {
         sources: &Sources,
         mappings: &MappingReports,
     ) -> Vec<(ServiceKey, Event)> {
-        self.waiting.update(now, sources);
+        self.not_announced.update(now, sources);
         let mut current = sources.plan.external.clone();
         for (key, service) in &sources.plan.services {
             let mut issues = sources.issues(key, service);
             issues.extend(mappings.issues(now, sources, key).into_iter().map(Issue::Gateway));
-            issues.extend(self.waiting.due(now, key).cloned());
+            issues.extend(self.not_announced.due(now, key).cloned());
             let object = (key.clone(), service.view.uid.clone());
             let known = self.reported.get(&object);
             let is_known = |issue: &Issue| known.is_some_and(|known| known.contains(issue));
@@ -58,12 +58,12 @@ impl IssueReports {
     /// When a Service has waited for long enough after `reported_at` that this is a problem.
     #[must_use]
     pub(super) fn poll_timeout(&self, reported_at: BootTime) -> Option<BootTime> {
-        self.waiting.poll_timeout(reported_at)
+        self.not_announced.poll_timeout(reported_at)
     }
 
-    /// See [`Waiting::lines`].
-    pub(super) fn waiting(&self, sources: &Sources) -> Vec<String> {
-        self.waiting.lines(sources)
+    /// See [`NotAnnounced::lines`].
+    pub(super) fn not_announced(&self, sources: &Sources) -> Vec<String> {
+        self.not_announced.lines(sources)
     }
 }
 
@@ -89,7 +89,7 @@ pub(super) fn describe(issue: &Issue, me: &str) -> (&'static str, String) {
         }
         Issue::Blocked(text) => ("AddressBlocked", format!("node {me} cannot announce it: {text}")),
         Issue::Conflict(text) => ("AddressConflict", format!("node {me} announces it, and so does {text}")),
-        Issue::Waiting(text) => ("NotAnnounced", text.clone()),
+        Issue::NotAnnounced(text) => ("NotAnnounced", text.clone()),
     }
 }
 

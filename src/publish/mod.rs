@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Plan (planner), HostStatus (reconcile), ─► driver ─┬─► status, writes ─► cluster
-//! GatewayStatus, PublishedNames, leases              ├─► waiting, events, node_labels ─► cluster
+//! GatewayStatus, PublishedNames, leases              ├─► not_announced, events, node_labels ─► cluster
 //!                                                    ├─► port_mappings ─► upnp
 //!                                                    ├─► names ─► mdns
 //!                                                    └─► report ─► metrics, `kube-vip status`
@@ -13,11 +13,11 @@ mod events;
 mod leases;
 mod names;
 pub mod node_labels;
+mod not_announced;
 mod overwrites;
 mod port_mappings;
 pub mod report;
 pub mod status;
-mod waiting;
 mod writes;
 
 use std::collections::BTreeSet;
@@ -68,8 +68,8 @@ struct Sources {
 }
 
 impl Sources {
-    /// The addresses of a Service that this node announces.
-    fn announced(&self, service: &ServicePlan) -> impl Iterator<Item = IpAddr> {
+    /// The addresses of a Service that this node has.
+    fn held(&self, service: &ServicePlan) -> impl Iterator<Item = IpAddr> {
         service.served().filter(|address| self.host.held.contains(address))
     }
 

@@ -27,7 +27,7 @@ impl Sources {
         let mut before = std::mem::take(taken_over);
         let mut records = HostRecords::new();
         for (key, service) in self.plan.services.iter().filter(|(_, service)| service.servable_here) {
-            let addresses: BTreeSet<IpAddr> = self.announced(service).collect();
+            let addresses: BTreeSet<IpAddr> = self.held(service).collect();
             if addresses.is_empty() {
                 continue;
             }

@@ -1,7 +1,7 @@
 //! Why a Service has no announced address.
 //!
 //! Each Service that this program is responsible for is announced, or has a reason: one Event by one node, and a line in
-//! `kube-vip status`. A problem with an Event of its own is the reason; [`Issue::Waiting`] is any other.
+//! `kube-vip status`. A problem with an Event of its own is the reason; [`Issue::NotAnnounced`] is any other.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,11 +22,11 @@ const MAX_LISTED: usize = 3;
 
 /// The Services that wait, each with the reason and since when it is that.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
+pub(super) struct NotAnnounced {
     reasons: BTreeMap<ServiceKey, (Issue, BootTime)>,
 }
 
-impl Waiting {
+impl NotAnnounced {
     pub(super) fn update(&mut self, now: BootTime, sources: &Sources) {
         let plan = &sources.plan;
         let provider = has_provider(plan);
@@ -42,7 +42,7 @@ impl Waiting {
     /// The reason that an Event has to report, if none does so already.
     pub(super) fn due(&self, now: BootTime, key: &ServiceKey) -> Option<&Issue> {
         let (issue, since) = self.reasons.get(key)?;
-        (matches!(issue, Issue::Waiting(_)) && now >= *since + USUAL_WAIT).then_some(issue)
+        (matches!(issue, Issue::NotAnnounced(_)) && now >= *since + USUAL_WAIT).then_some(issue)
     }
 
     /// When a reason is due that was not at `reported_at`.
@@ -54,12 +54,12 @@ impl Waiting {
 
     /// Each Service that waits, and each that is ignored, with the reason.
     pub(super) fn lines(&self, sources: &Sources) -> Vec<String> {
-        let waiting = self.reasons.iter().map(|(key, (issue, _))| {
+        let with_reason = self.reasons.iter().map(|(key, (issue, _))| {
             let (_, text) = describe(issue, &sources.options.me);
             format!("{key}: {text}")
         });
         let ignored = sources.plan.ignored.iter();
-        waiting.chain(ignored.map(|key| format!("{key}: ignored, {IGNORE} is \"true\""))).collect()
+        with_reason.chain(ignored.map(|key| format!("{key}: ignored, {IGNORE} is \"true\""))).collect()
     }
 }
 
@@ -82,7 +82,7 @@ fn reason(sources: &Sources, provider: bool, service: &ServicePlan) -> Option<Is
             .or_else(|| without_endpoints(service))
             .or_else(|| without_local_endpoint(sources, service))
             .unwrap_or_else(|| without_node(sources, service));
-        Some(Issue::Waiting(text))
+        Some(Issue::NotAnnounced(text))
     })
 }
 
@@ -92,7 +92,7 @@ fn is_announced(sources: &Sources, service: &ServicePlan) -> bool {
     if is_held(sources, service) {
         return !options.bgp || sources.has_session;
     }
-    let written = service.view.announced().any(|address| service.addresses.contains(&address));
+    let written = service.view.in_status().any(|address| service.addresses.contains(&address));
     let by_another =
         written || (!options.write_status && service.has_endpoints && !service.addresses.is_empty());
     match (&service.group, &service.leader) {
@@ -105,7 +105,7 @@ fn is_announced(sources: &Sources, service: &ServicePlan) -> bool {
 }
 
 fn is_held(sources: &Sources, service: &ServicePlan) -> bool {
-    service.servable_here && sources.announced(service).next().is_some()
+    service.servable_here && sources.held(service).next().is_some()
 }
 
 /// A problem that has an Event of its own.

@@ -34,7 +34,7 @@ impl MappingReports {
             !sources.plan.mappings.services.contains_key(*key)
                 && !service.terminating
                 && asks(&service.view)
-                && sources.announced(service).next().is_some()
+                && sources.held(service).next().is_some()
         });
         let due = |key| self.unmapped.get(key).copied().unwrap_or(now + PERMISSION_TIMEOUT);
         self.unmapped = unmapped.map(|(key, _)| (key.clone(), due(key))).collect();
@@ -108,7 +108,7 @@ impl Sources {
         DesiredMappings {
             active: active.map(|mapping| (mapping.key.clone(), mapping.clone())).collect(),
             known: all().map(|mapping| mapping.key.clone()).collect(),
-            retired: retired.flat_map(|(_, service)| self.announced(service)).collect(),
+            retired: retired.flat_map(|(_, service)| self.held(service)).collect(),
         }
     }
 

@@ -33,7 +33,7 @@ pub struct ServicesStatus {
     pub disabled: bool,
     /// Services without an announced address, each with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub waiting: Vec<String>,
+    pub not_announced: Vec<String>,
     /// What is wrong with this node's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_problem: Option<String>,

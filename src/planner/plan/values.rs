@@ -156,10 +156,10 @@ impl ClusterState {
             let asked = wanted(view);
             let fixed = asked.iter().all(|wanted| matches!(wanted, Wanted::Ip(ip) if !ip.is_unspecified()));
             let asks = move |address: &IpAddr| !fixed || asked.contains(&Wanted::Ip(*address));
-            view.announced().filter(asks)
+            view.in_status().filter(asks)
         });
         let mut announced: BTreeSet<IpAddr> = announced.collect();
-        self.in_status = self.services.values().flat_map(|view| view.announced()).collect();
+        self.in_status = self.services.values().flat_map(|view| view.in_status()).collect();
         announced.extend(&self.left_over);
         // Without the Nodes a node's own address may have been planned.
         if before.nodes_listed {
@@ -189,7 +189,7 @@ impl ClusterState {
     /// The control plane's VIPs, and untagged addresses of this host that kube-vip has announced: those in the status of a
     /// Service, which its author cannot write.
     pub(super) fn adoptable(&self) -> BTreeSet<IpAddr> {
-        let announced = self.services.values().flat_map(|view| view.announced());
+        let announced = self.services.values().flat_map(|view| view.in_status());
         let left = announced.filter(|address| self.untagged.contains(address));
         left.chain(self.vips.iter().copied()).collect()
     }
@@ -350,7 +350,7 @@ pub enum Issue {
     /// A host outside the cluster announces an address.
     Conflict(String),
     /// No node announces an address of the Service, and no other problem explains that.
-    Waiting(String),
+    NotAnnounced(String),
 }
 
 impl Plan {
@@ -359,7 +359,7 @@ impl Plan {
         let known = self.services.values().flat_map(|service| &service.addresses).copied().collect();
         let announced = self.services.values().filter_map(|service| {
             let host = service.view.annotation(VIP_HOST)?;
-            Some(service.view.announced().map(|address| (address, host.to_owned())))
+            Some(service.view.in_status().map(|address| (address, host.to_owned())))
         });
         let hosts = announced.flatten().filter(|(_, host)| host != me).collect();
         VipPlan {

@@ -86,9 +86,9 @@ fn leased(service: &mut ServicePlan) {
 fn check(table: &[(&str, Change, &[&str])]) {
     for (name, change, parts) in table {
         let sources = sources(*change);
-        let mut waiting = Waiting::default();
-        waiting.update(BootTime::default(), &sources);
-        let lines = waiting.lines(&sources);
+        let mut reasons = NotAnnounced::default();
+        reasons.update(BootTime::default(), &sources);
+        let lines = reasons.lines(&sources);
         assert_eq!(lines.len(), usize::from(!parts.is_empty()), "{name}: {lines:?}");
         for (line, part) in lines.iter().flat_map(|line| parts.iter().map(move |part| (line, part))) {
             assert!(line.starts_with("shop/web: ") && line.contains(part), "{name}: {line}");
@@ -361,10 +361,10 @@ fn a_service_that_no_node_announces_has_a_reason() {
 #[test]
 fn an_ignored_service_has_a_line_and_no_event() {
     let sources = sources(|sources, _| plan(sources).ignored.extend([key("web")]));
-    let mut waiting = Waiting::default();
-    waiting.update(BootTime::default(), &sources);
-    assert_eq!(waiting.lines(&sources), ["shop/web: ignored, kube-vip.io/ignore is \"true\""]);
-    assert_eq!(waiting.due(BootTime::from_boot(USUAL_WAIT), &key("web")), None);
+    let mut reasons = NotAnnounced::default();
+    reasons.update(BootTime::default(), &sources);
+    assert_eq!(reasons.lines(&sources), ["shop/web: ignored, kube-vip.io/ignore is \"true\""]);
+    assert_eq!(reasons.due(BootTime::from_boot(USUAL_WAIT), &key("web")), None);
 }
 
 #[test]
@@ -372,10 +372,10 @@ fn a_reason_is_due_once_it_has_lasted() {
     let at = |seconds| BootTime::from_boot(Duration::from_secs(seconds));
     let no_leader = sources(|_, service| service.leader = None);
     let not_held = sources(|_, _| {});
-    let mut waiting = Waiting::default();
+    let mut reasons = NotAnnounced::default();
     let mut due = |now, sources: &Sources| {
-        waiting.update(at(now), sources);
-        (waiting.due(at(now), &key("web")).is_some(), waiting.poll_timeout(at(now)))
+        reasons.update(at(now), sources);
+        (reasons.due(at(now), &key("web")).is_some(), reasons.poll_timeout(at(now)))
     };
     assert_eq!(due(100, &no_leader), (false, Some(at(130))));
     assert_eq!(due(129, &no_leader), (false, Some(at(130))));
