@@ -303,7 +303,7 @@ fn control_plane() -> Outcome {
         wait_for("both addresses there", 10, || (held(&lab) == addresses).then_some(()))?;
         server.launch()?;
         let status = lab.lab.host(next).namespace.run(&[crate::harness::PROGRAM, "status"])?;
-        assert!(status.contains("DHCP         control plane IPv4"), "{status}");
+        assert!(status.contains("DHCP          control plane IPv4"), "{status}");
     }
     Ok(())
 }

@@ -114,8 +114,8 @@ fn two_agents() -> Outcome {
     wait_for("the status of both, the second as leader without a port", 20, || {
         let status = status();
         let both =
-            status.matches("process ").count() == 2 && status.matches("role         leader").count() == 2;
-        (both && status.contains("port         prometheus_server: cannot listen")).then_some(())
+            status.matches("process ").count() == 2 && status.matches("role          leader").count() == 2;
+        (both && status.contains("port          prometheus_server: cannot listen")).then_some(())
     })?;
     lab.agent(0).terminate();
     assert!(lab.agent(0).wait(10)?.success(), "{}", lab.agent(0).log());
@@ -154,7 +154,7 @@ fn readiness() -> Outcome {
             })?;
             let status = lab.lab.host(host).namespace.run(&[PROGRAM, "status"])?;
             assert!(
-                !status.contains("has not been read") && !status.contains("role         starting"),
+                !status.contains("has not been read") && !status.contains("role          starting"),
                 "{status}"
             );
         }

@@ -20,7 +20,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("without_endpoints_there_is_no_address", endpoints),
         trial("one_election_for_each_service", per_service),
         trial("a_local_service_is_where_its_endpoint_is", local),
-        trial("a_service_that_waits_has_one_event_and_a_line_in_the_status", waiting),
+        trial("a_service_that_waits_has_one_event_and_a_line_in_the_status", not_announced),
         trial("an_election_on_demand_is_exclusive", on_demand),
         trial("a_live_service_changes", changes),
         trial("groups_spread_the_load_and_a_loss_moves_the_lost_ones", groups),
@@ -207,7 +207,7 @@ fn local() -> Outcome {
 }
 
 /// As many Events as there are nodes would bury the others.
-fn waiting() -> Outcome {
+fn not_announced() -> Outcome {
     let mut lab = services(&[("svc_election", "true")])?;
     lab.create("elsewhere", "10.43.0.8", json!({ "externalTrafficPolicy": "Local" }))?;
     lab.set_endpoints("elsewhere", "a", &["node-9"])?;

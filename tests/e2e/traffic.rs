@@ -15,6 +15,7 @@ use crate::harness::{ServicesGuard, services};
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("clients_reach_a_service_in_both_families_and_protocols", reached),
+        trial("two_services_with_one_port_leave_the_others_alone", same_port),
         trial("a_local_service_sees_its_clients_addresses", sources),
         trial("traffic_survives_a_rolling_update_of_the_agents", rolling_update).alone(),
         trial("traffic_comes_back_after_the_loss_of_a_node", node_lost),
@@ -72,6 +73,22 @@ fn reached() -> Outcome {
     wait_for("the pod that came back", 30, || {
         get(&lab.lab, ip("10.43.0.20"), 80).ok().filter(|answer| answer.starts_with("pod 3"))
     })?;
+    Ok(())
+}
+
+/// In one namespace nothing prevents it; kube-proxy has one element for both in its map.
+fn same_port() -> Outcome {
+    let (lab, _workload) = scene(&[])?;
+    for name in ["web", "twin"] {
+        let spec = json!({ "ports": [{ "name": "tcp", "port": 80, "targetPort": 8080 }] });
+        lab.create(name, "10.43.0.24", spec)?;
+        set_pods(lab.objects(), name, &[0])?;
+    }
+    wait_for_answer(&lab, "10.43.0.24")?;
+    serve(&lab, "later", "10.43.0.25,fd43::5", "Cluster", &[1])?;
+    for address in ["10.43.0.25", "fd43::5"] {
+        assert!(wait_for_answer(&lab, address)?.starts_with("pod 2"));
+    }
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use kube_vip::config::{Policy, Upnp};
+use kube_vip::election::scheme::member_of;
 use kube_vip::model::annotation::{LOAD_BALANCER_IPS, VIP_HOST};
 use kube_vip::model::service::Ingress;
 use kube_vip::model::{Holder, InterfaceSelector, LeaseName, PrefixLength, ServiceKey, ServiceView};
@@ -44,20 +45,20 @@ pub(crate) fn run_all(options: &Options) -> Outcome {
     save(&report, options.json(), "target/bench-plan.json")
 }
 
-fn lease(name: &str) -> LeaseName {
-    LeaseName { namespace: "kube-system".into(), name: name.into() }
+fn base() -> LeaseName {
+    LeaseName { namespace: "kube-system".into(), name: "plndr-svcs-lock".into() }
 }
 
 fn groups() -> Mode {
-    Mode::Groups { base: lease("plndr-svcs-lock"), count: 16, most: 3 }
+    Mode::Groups { base: base(), count: 16, most: 3 }
 }
 
 fn context(mode: Mode) -> PlanContext {
     PlanContext {
-        me: "node-1".into(),
+        me: NODES[0].into(),
         rules: Rules { on_demand: true, ..Rules::default() },
         mode,
-        member: None,
+        member: Some(member_of(&base(), NODES[0])),
         control_plane: None,
         services: true,
         interface: InterfaceSelector::Named("eth0".into()),
@@ -75,8 +76,7 @@ fn context(mode: Mode) -> PlanContext {
 fn state(balancers: u32, all: u32) -> ClusterState {
     let mut state = ClusterState { listed: true, nodes_listed: true, ..ClusterState::default() };
     for node in NODES {
-        let member = lease(&format!("plndr-svcs-lock-member-{node}"));
-        state.holders.insert(member, Holder { identity: node.into(), is_current: true });
+        state.holders.insert(member_of(&base(), node), Holder { identity: node.into(), is_current: true });
     }
     for number in 0..all {
         let key = ServiceKey {
