@@ -65,8 +65,8 @@ impl Interfaces {
         interface.map(|interface| interface.hardware_address.as_slice()).unwrap_or_default()
     }
 
-    /// Whether an interface of this host has the hardware address: on a segment with two of them the kernel answers on both, and
-    /// sends from one with an address of the other.
+    /// Whether an interface of this host has the hardware address: with two of them on a segment, frames of the kernel carry an
+    /// address of one and leave by the other.
     pub fn has_hardware(&self, hardware: &[u8]) -> bool {
         let is_none = hardware.iter().all(|byte| *byte == 0);
         !is_none && self.all.iter().any(|interface| interface.hardware_address == hardware)
