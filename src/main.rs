@@ -6,7 +6,7 @@ use kube_vip::bgp::status::PeerStatus;
 use kube_vip::cli::{self, Action, Cli, Kubeconfig, Manifest};
 use kube_vip::config::{self, Config, Raw, ServiceElection, Sources, Values};
 use kube_vip::host::observer::read_once;
-use kube_vip::model::{ActualAddress, IfIndex, Prefix, Tag, Vip};
+use kube_vip::model::{ActualAddress, IfIndex, Tag, Vip};
 use kube_vip::program::{Failure, environment, print, print_json, run_main, runtime};
 use kube_vip::status::Status;
 use kube_vip::telemetry::logging;
@@ -74,19 +74,7 @@ async fn validate(raw: Raw) -> Result<Config, Failure> {
         addresses: host
             .interfaces
             .iter()
-            .map(|interface| {
-                let own = own_addresses(interface.index, &host.addresses).map(|vip| vip.address);
-                (interface.name.clone(), own.collect())
-            })
-            .collect(),
-        subnets: host
-            .interfaces
-            .iter()
-            .flat_map(|interface| {
-                let own = own_addresses(interface.index, &host.addresses);
-                let on_link = own.filter(|vip| *vip != Vip::host(vip.address));
-                on_link.map(|vip| (interface.name.clone(), Prefix::new(vip.address, vip.prefix)))
-            })
+            .map(|interface| (interface.name.clone(), own_addresses(interface.index, &host.addresses)))
             .collect(),
         gateways: host.gateways,
         interfaces: host.interfaces.into_iter().map(|interface| (interface.name, interface.up)).collect(),
@@ -99,11 +87,11 @@ fn hostname() -> String {
 }
 
 /// The addresses of an interface, without those that an earlier process of ours has left there.
-fn own_addresses(interface: IfIndex, addresses: &[ActualAddress]) -> impl Iterator<Item = Vip> {
-    let own = addresses.iter().filter(move |address| {
-        address.interface == interface && address.tag == Tag::None && !address.deprecated
-    });
-    own.map(|address| address.vip)
+fn own_addresses(interface: IfIndex, addresses: &[ActualAddress]) -> Vec<Vip> {
+    let own = addresses
+        .iter()
+        .filter(|address| address.interface == interface && address.tag == Tag::None && !address.deprecated);
+    own.map(|address| address.vip).collect()
 }
 
 /// What `manager --dry-run` prints.

@@ -20,7 +20,7 @@ use crate::telemetry::socket::{self, StatusRequest};
 /// Without an iteration of the main loop for this long, the process is unhealthy.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 
-/// Services that are not announced in the text.
+/// Most lines `not announced` in the text.
 const MAX_NOT_ANNOUNCED: usize = 50;
 
 /// The state of a process.

@@ -117,3 +117,27 @@ fn a_typo_in_a_variable_is_a_warning_and_manager_lists_the_interfaces() {
                     BGP: AS 65000, peers 192.0.2.1:179, unnumbered:lo.\n";
     assert!(printed.stdout.ends_with(expected), "{} {}", printed.stdout, printed.stderr);
 }
+
+#[test]
+fn credentials_that_a_pod_may_not_have_are_a_warning() {
+    for (args, part) in [
+        ("pod", None),
+        (
+            "pod --inCluster",
+            Some("a static pod, of the folder /etc/kubernetes/manifests, has no service account"),
+        ),
+        ("daemonset --inCluster", None),
+        ("daemonset", Some("without --inCluster each pod uses admin.conf of its node")),
+    ] {
+        let args: Vec<&str> =
+            "manifest".split(' ').chain(args.split(' ')).chain(["--services", "--arp"]).collect();
+        let printed = kube_vip(&args, &[]);
+        assert_eq!(
+            printed.stderr.lines().count(),
+            usize::from(part.is_some()),
+            "{args:?}: {}",
+            printed.stderr
+        );
+        assert!(part.is_none_or(|part| printed.stderr.contains(part)), "{args:?}: {}", printed.stderr);
+    }
+}

@@ -214,7 +214,7 @@ async fn fetch(client: kube::Client, options: &Options) -> Result<Overview, Insp
     planner.set_pools(pools);
     let nodes: Vec<NodeView> = nodes.items.into_iter().filter_map(node::view).collect();
     let services: Vec<_> = services.items.into_iter().filter_map(service::view).collect();
-    let announced = services.iter().flat_map(|(_, view)| view.in_status());
+    let announced = services.iter().flat_map(|(_, view)| view.announced_in_status());
     planner.set_reserved(Reserved::new(&nodes, None).announcing(announced));
     planner.reset(services);
     Ok(Overview::of(planner, &problems))

@@ -157,7 +157,12 @@ impl Speaker {
         self.listeners.abort_all();
         for family in Family::BOTH {
             let peers: Vec<&Config> = self.peers.values().map(|peer| &peer.config).collect();
-            let Some(passwords) = passwords(&peers, family) else { continue };
+            let is_passive =
+                |peer: &&Config| peer.settings.passive && Family::of(peer.address.ip()) == family;
+            if !peers.iter().any(is_passive) {
+                continue;
+            }
+            let passwords = passwords(&peers, family);
             let address = SocketAddr::new(family.address(0), self.listen_port);
             self.listeners.spawn(accept(address, passwords, self.accepted_in.clone()));
         }
@@ -172,12 +177,12 @@ impl Speaker {
     }
 }
 
-/// For a listener of this family; none if no peer is passive. Segments of every peer with a password have to be signed, also of
-/// those that this host connects to: a connection from the address of a peer is accepted as the peer's.
-fn passwords(peers: &[&Config], family: Family) -> Option<Vec<(IpAddr, String)>> {
-    let of_family = || peers.iter().filter(|peer| Family::of(peer.address.ip()) == family);
+/// Segments of every peer with a password have to be signed, also of those that this host connects to: a connection from the
+/// address of a peer is accepted as the peer's.
+fn passwords(peers: &[&Config], family: Family) -> Vec<(IpAddr, String)> {
     let password = |peer: &&Config| Some((peer.address.ip(), peer.route.password.clone()?));
-    of_family().any(|peer| peer.settings.passive).then(|| of_family().filter_map(password).collect())
+    let of_family = peers.iter().filter(|peer| Family::of(peer.address.ip()) == family);
+    of_family.filter_map(password).collect()
 }
 
 /// Accepts connections until aborted; listens again after errors.
@@ -185,8 +190,14 @@ async fn accept(address: SocketAddr, passwords: Vec<(IpAddr, String)>, accepted:
     let mut logged = LogOnChange::default();
     loop {
         match tcp::listen(address, &passwords) {
-            Ok(listener) => {
+            Ok((listener, unsigned)) => {
+                for (peer, error) in &unsigned {
+                    tracing::error!(%peer, "BGP: no connection from this peer is accepted: {error}");
+                }
                 while let Ok(connection) = listener.accept().await {
+                    if unsigned.contains_key(&connection.1.ip().to_canonical()) {
+                        continue;
+                    }
                     if accepted.send(connection).await.is_err() {
                         return;
                     }
@@ -210,12 +221,11 @@ mod tests {
     #[test]
     fn a_listener_knows_the_passwords_of_all_peers() {
         let text = r#"[{"address": "192.0.2.1", "as": 65001, "passive": true},
-            {"address": "192.0.2.2", "as": 65001, "password": "secret"},
-            {"address": "fd00::fe", "as": 65001, "password": "other"}]"#;
+            {"address": "192.0.2.2", "as": 65001, "password": "secret"}]"#;
         let (peers, problems) = crate::bgp::peers::resolve(&bgp(text), &host(), false);
-        assert_eq!((peers.len(), problems.len()), (3, 0), "{problems:?}");
+        assert_eq!((peers.len(), problems.len()), (2, 0), "{problems:?}");
         let peers: Vec<&Config> = peers.iter().collect();
         let signed = vec![("192.0.2.2".parse().unwrap(), "secret".to_owned())];
-        assert_eq!((passwords(&peers, Family::V4), passwords(&peers, Family::V6)), (Some(signed), None));
+        assert_eq!(passwords(&peers, Family::V4), signed);
     }
 }

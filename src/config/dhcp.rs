@@ -41,8 +41,7 @@ fn control_plane(values: &Values, problems: &mut Vec<Problem>) -> Option<Control
     });
     let (placeholders, fixed): (Vec<_>, Vec<_>) = addresses.partition(std::net::IpAddr::is_unspecified);
     let names: Vec<&str> = targets.iter().filter_map(VipTarget::name).collect();
-    let wanted = values.ddns && values.control_plane || !placeholders.is_empty();
-    if !wanted {
+    if !values.control_plane || (!values.ddns && placeholders.is_empty()) {
         return None;
     }
     let mut wrong = |text: String| problems.push(Problem::Combination(text));

@@ -10,7 +10,7 @@ use super::value::ElectionStore;
 use super::{
     Config, api, bgp, dhcp, election, layer2, mdns, policy, routing_table, services, telemetry, upnp, vip,
 };
-use crate::model::Prefix;
+use crate::model::Vip;
 use crate::model::validation::is_interface;
 
 /// What validation has to know about this host.
@@ -22,16 +22,14 @@ pub struct HostFacts {
     /// Each interface, and whether it is up or of unknown state.
     pub interfaces: Vec<(String, bool)>,
     /// The addresses of each interface, without those that kube-vip has put there.
-    pub addresses: Vec<(String, Vec<IpAddr>)>,
-    /// On-link networks of the interfaces.
-    pub subnets: Vec<(String, Prefix)>,
+    pub addresses: Vec<(String, Vec<Vip>)>,
     /// Of the default routes.
     pub gateways: BTreeSet<IpAddr>,
 }
 
 impl HostFacts {
     /// None if there is no such interface.
-    pub fn addresses_of(&self, interface: &str) -> Option<&[IpAddr]> {
+    pub fn addresses_of(&self, interface: &str) -> Option<&[Vip]> {
         self.addresses.iter().find(|(name, _)| name == interface).map(|(_, addresses)| addresses.as_slice())
     }
 }
@@ -170,7 +168,8 @@ fn without_effect(values: &Values) -> Vec<String> {
             "svc_election_groups has no effect beside svc_election, which elects each Service".to_owned(),
         );
     }
-    let of_control_plane = [(!vip::addresses(values).is_empty(), vip::key(values)), (values.ddns, Key::Ddns)];
+    let of_control_plane =
+        [(!vip::configured(values).is_empty(), vip::key(values)), (values.ddns, Key::Ddns)];
     for (_, key) in of_control_plane.into_iter().filter(|(set, _)| *set && !values.control_plane) {
         notes.push(format!("{} has no effect without cp_enable (--controlplane)", raw.describe(key)));
     }
@@ -517,12 +516,16 @@ mod tests {
     fn a_vip_that_this_host_needs_and_a_port_for_two_pages_are_notes() {
         let base = [("vip_arp", "true"), ("cp_enable", "true"), ("svc_enable", "true")];
         let notes = |more: &[(&str, &str)]| {
-            let subnet = |text: &str| ("eth0".to_owned(), text.parse().unwrap());
-            let own = |name: &str, address: &str| (name.to_owned(), vec![address.parse().unwrap()]);
+            let vip = |text: &str, prefix| Vip { address: text.parse().unwrap(), prefix };
             let facts = HostFacts {
-                addresses: vec![own("lo", "192.0.2.7"), own("eth0", "192.0.2.8")],
+                addresses: vec![
+                    ("lo".to_owned(), vec![vip("192.0.2.7", 32)]),
+                    (
+                        "eth0".to_owned(),
+                        vec![vip("192.0.2.8", 24), vip("2001:db8::8", 64), vip("fe80::8", 64)],
+                    ),
+                ],
                 gateways: ["192.0.2.254".parse().unwrap()].into(),
-                subnets: vec![subnet("192.0.2.0/24"), subnet("2001:db8::/64")],
                 ..facts()
             };
             check(raw(&[&base[..], more].concat()), Some(&facts)).unwrap().notes
@@ -537,6 +540,7 @@ mod tests {
             (("address", "2001:db8::ffff"), None),
             (("address", "198.51.100.1"), Some("is in no subnet of eth0 (192.0.2.0/24), so".to_owned())),
             (("address", "2001:db8:1::1"), Some("is in no subnet of eth0 (2001:db8::/64), so".to_owned())),
+            (("address", "192.0.2.local"), None),
             (
                 ("address", "192.0.2.1O"),
                 Some("192.0.2.1O (variable address) is no IP address: it".to_owned()),

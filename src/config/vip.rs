@@ -54,17 +54,17 @@ impl Prefixes {
 
 /// The VIPs that this process holds: none without `cp_enable`.
 pub(super) fn targets(values: &Values) -> Vec<VipTarget> {
-    if values.control_plane { addresses(values) } else { Vec::new() }
+    if values.control_plane { configured(values) } else { Vec::new() }
 }
 
-/// The values of `address`, or of its deprecated name.
-pub fn addresses(values: &Values) -> Vec<VipTarget> {
+/// Those of `address`, or of its deprecated name.
+pub fn configured(values: &Values) -> Vec<VipTarget> {
     let given = if values.address.is_empty() { &values.vip_address } else { &values.address };
     let target = |text: &String| address(text).map_or_else(|| VipTarget::Name(text.clone()), VipTarget::Ip);
     given.iter().map(target).collect()
 }
 
-/// Where [`addresses`] are from.
+/// Where [`configured`] targets are from.
 pub(super) fn key(values: &Values) -> Key {
     if values.address.is_empty() { Key::VipAddress } else { Key::Address }
 }
@@ -139,7 +139,8 @@ pub(super) fn notes(values: &Values, targets: &[VipTarget], facts: &HostFacts) -
     let note = |target: &VipTarget| match target {
         VipTarget::Name(name) => mistyped(name, &origin(values)),
         VipTarget::Ip(address) => {
-            needed(*address, &origin(values), facts).or_else(|| unreachable(*address, values, facts))
+            let origin = origin(values);
+            needed(*address, &origin, facts).or_else(|| unreachable(*address, values, &origin, facts))
         }
     };
     targets.iter().filter_map(note).collect()
@@ -147,17 +148,17 @@ pub(super) fn notes(values: &Values, targets: &[VipTarget], facts: &HostFacts) -
 
 /// A name that is almost an address.
 fn mistyped(name: &str, origin: &Origin) -> Option<String> {
-    let (before, _) = name.rsplit_once('.')?;
+    let (before, last) = name.rsplit_once('.')?;
     let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
-    let text = || format!("{name} ({origin}) is no IP address: it is resolved as a DNS name");
-    before.split('.').all(is_number).then(text)
+    let almost = before.split('.').count() == 3 && before.split('.').all(is_number) && last.len() <= 3;
+    almost.then(|| format!("{name} ({origin}) is no IP address: it is resolved as a DNS name"))
 }
 
 /// An address that this host needs for itself: it would be announced nowhere, or cut the host off.
 fn needed(address: IpAddr, origin: &Origin, facts: &HostFacts) -> Option<String> {
     // On `lo` an operator may have configured the VIP of a routed mode.
     let mut interfaces = facts.addresses.iter().filter(|(name, _)| name != "lo");
-    let owner = match interfaces.find(|(_, addresses)| addresses.contains(&address)) {
+    let owner = match interfaces.find(|(_, addresses)| addresses.iter().any(|vip| vip.address == address)) {
         Some((name, _)) => {
             format!("an address of this host's interface {name}, which another program has configured")
         }
@@ -168,14 +169,13 @@ fn needed(address: IpAddr, origin: &Origin, facts: &HostFacts) -> Option<String>
 }
 
 /// An address that other hosts do not ask for with ARP or NDP on the interface.
-fn unreachable(address: IpAddr, values: &Values, facts: &HostFacts) -> Option<String> {
+fn unreachable(address: IpAddr, values: &Values, origin: &Origin, facts: &HostFacts) -> Option<String> {
     let interface = values.interface.as_deref().filter(|name| values.arp && *name != "lo")?;
-    let origin = origin(values);
-    let subnets: Vec<Prefix> = facts
-        .subnets
-        .iter()
-        .filter(|(name, subnet)| name == interface && subnet.family() == Family::of(address))
-        .map(|(_, subnet)| *subnet)
+    let own = facts.addresses_of(interface).unwrap_or_default().iter();
+    let subnets: Vec<Prefix> = own
+        .filter(|vip| Family::of(vip.address) == Family::of(address) && **vip != Vip::host(vip.address))
+        .filter(|vip| unusable(vip.address).is_none())
+        .map(|vip| Prefix::new(vip.address, vip.prefix))
         .collect();
     match subnets.iter().find(|subnet| subnet.contains(address)) {
         Some(subnet) if subnet.broadcast() == Some(address) => Some(format!(

@@ -21,8 +21,8 @@ const NO_RESPONSE: LeaseResponse = LeaseResponse::Failed { retry_after: None };
 
 /// Sends a request with a timeout. It starts when the future is first polled; the input has the start time.
 ///
-/// A Lease that is created belongs to `owner`. The owner of an existing Lease is left as it is: where the admission plugin OwnerReferencesPermissionEnforcement is on,
-/// changing it needs the right to delete the Lease.
+/// A Lease that is created belongs to `owner`. The owner of an existing Lease is left as it is: where the admission plugin
+/// OwnerReferencesPermissionEnforcement is on, changing it needs the right to delete the Lease.
 pub async fn send(
     api: Arc<Api>,
     lease: LeaseName,

@@ -71,10 +71,10 @@ impl Scheme {
     #[cfg(test)]
     pub(in crate::election) fn example(kind: &str) -> Self {
         let base = LeaseName { namespace: "default".into(), name: "svcs".into() };
-        let election = match kind.split('+').next() {
-            Some(GLOBAL) => ServiceElection::Global,
-            Some(PER_SERVICE) => ServiceElection::PerService,
-            _ => ServiceElection::Groups(8),
+        let election = match kind.split('+').next().unwrap_or_default() {
+            GLOBAL => ServiceElection::Global,
+            PER_SERVICE => ServiceElection::PerService,
+            groups => ServiceElection::Groups(groups.trim_start_matches(GROUPS).parse().unwrap()),
         };
         let member = (election != ServiceElection::Global).then(|| member_of(&base, "node-1"));
         let (local, kind) = (kind.contains(LOCAL), kind.to_owned());
@@ -230,10 +230,18 @@ pub enum Phase {
     Open,
 }
 
+impl Phase {
+    pub fn may_join(self) -> bool {
+        matches!(self, Self::Joining | Self::Open)
+    }
+}
+
 /// Whether this node may acquire Leases of Services. What it leads it keeps if its scheme has a heartbeat.
 #[derive(Debug)]
 pub struct Gate {
     state: State,
+    /// At the last step.
+    heartbeat: Heartbeat,
     /// See [`State::Joining`].
     timeout: Duration,
 }
@@ -241,7 +249,8 @@ pub struct Gate {
 impl Gate {
     /// What is unknown for as long as `timeout`, a lease duration, does not keep the gate closed.
     pub fn new(timeout: Duration) -> Self {
-        Self { state: State::Joining { until: None, listed: false, again: false }, timeout }
+        let state = State::Joining { until: None, listed: false, again: false };
+        Self { state, heartbeat: Heartbeat::Lost, timeout }
     }
 
     pub fn phase(&self) -> Phase {
@@ -253,12 +262,11 @@ impl Gate {
         }
     }
 
-    /// Whether the heartbeat was lost, and is to be shown again.
-    pub fn is_joining_again(&self) -> bool {
-        matches!(self.state, State::Joining { again: true, .. })
-    }
-
-    pub fn step(&mut self, now: BootTime, facts: Facts) {
+    /// Returns whether a heartbeat that was lost has been written again, and has to be shown.
+    pub fn step(&mut self, now: BootTime, facts: Facts) -> bool {
+        let before = std::mem::replace(&mut self.heartbeat, facts.heartbeat);
+        let rejoined = matches!(self.state, State::Joining { again: true, .. })
+            && (before, facts.heartbeat) == (Heartbeat::Lost, Heartbeat::Written);
         let held = matches!(facts.heartbeat, Heartbeat::Written | Heartbeat::Shown);
         let joining = |again| State::Joining { until: None, listed: false, again };
         self.state = match (self.state, facts.others) {
@@ -284,6 +292,7 @@ impl Gate {
                 self.state = State::Open { member: held };
             }
         }
+        rejoined
     }
 
     #[must_use]

@@ -46,14 +46,16 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// Watches these namespaces and no others. `own` has a watch of its own whatever their number.
-    pub fn cover(&mut self, mut namespaces: BTreeSet<String>, own: Option<&str>) -> Changes {
+    /// Watches these namespaces and no others: `always` by a watch of its own, the others if they are few.
+    pub fn cover(&mut self, mut namespaces: BTreeSet<String>, always: Option<&str>) -> Changes {
         // Separate watches return well below the limit, so that one namespace more or less does not list everything again.
         let limit =
             if self.scopes.contains_key(&Scope::Labelled) { MAX_NAMESPACES / 2 } else { MAX_NAMESPACES };
         let many = namespaces.len() > limit;
-        namespaces.retain(|_| !many);
-        namespaces.extend(own.map(str::to_owned));
+        if many {
+            namespaces.clear();
+        }
+        namespaces.extend(always.map(str::to_owned));
         let labelled = many.then_some(Scope::Labelled);
         let wanted: BTreeSet<Scope> = namespaces.into_iter().map(Scope::Namespace).chain(labelled).collect();
         let ended: Vec<Scope> = self.scopes.keys().filter(|scope| !wanted.contains(scope)).cloned().collect();

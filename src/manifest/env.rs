@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::config::vip::addresses;
+use crate::config::vip;
 use crate::config::{Key, Raw, SETTINGS, Values, VipTarget};
 
 /// The list for `spec.containers[0].env`.
@@ -119,7 +119,7 @@ fn subnet(values: &Values) -> Option<String> {
         VipTarget::Ip(address) => Some(address.is_ipv4()),
         VipTarget::Name(_) => None,
     };
-    let families: BTreeSet<bool> = addresses(values).iter().map(is_v4).collect::<Option<_>>()?;
+    let families: BTreeSet<bool> = vip::configured(values).iter().map(is_v4).collect::<Option<_>>()?;
     let length = |is_v4| if is_v4 { "32" } else { "128" };
     Some(families.into_iter().rev().map(length).collect::<Vec<_>>().join(","))
 }

@@ -32,7 +32,7 @@ pub fn render(manifest: &Manifest, raw: &Raw) -> Result<(String, Vec<String>), V
             Ok(config) => {
                 notes = config.notes;
                 notes.extend(deprecated_address(values));
-                notes.extend(unusual_credentials(manifest));
+                notes.extend(unusual_credentials(manifest, values));
             }
             Err(found) => problems = found,
         },
@@ -52,14 +52,14 @@ pub fn render(manifest: &Manifest, raw: &Raw) -> Result<(String, Vec<String>), V
     Ok((text, notes))
 }
 
-fn unusual_credentials(manifest: &Manifest) -> Option<String> {
+fn unusual_credentials(manifest: &Manifest, values: &Values) -> Option<String> {
     match (&manifest.kind, manifest.in_cluster) {
         (ManifestKind::Pod, true) => Some(
             "flag --inCluster is for a pod that kubectl creates: a static pod, of the folder /etc/kubernetes/manifests, has no \
              service account"
                 .to_owned(),
         ),
-        (ManifestKind::DaemonSet { .. }, false) => Some(
+        (ManifestKind::DaemonSet { .. }, false) if values.kubeconfig == ADMIN_CONF => Some(
             "without --inCluster each pod uses admin.conf of its node, which only nodes of the control plane have and which \
              permits everything: add --inCluster, and apply `kube-vip manifest rbac` with the same flags"
                 .to_owned(),

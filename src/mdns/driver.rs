@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use mdns_sd::{DaemonEvent, IfKind, IfPredicate, ServiceDaemon};
+use mdns_sd::{DaemonEvent, DaemonStatus, IfKind, IfPredicate, ServiceDaemon, TryRecvError};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::records::{HostRecord, HostRecords, PublishedNames, fits};
-use super::responder::{Responder, cached_records, register, withdraw};
+use super::responder::{Responder, cached, register, withdraw};
 use crate::host::HostWatch;
 use crate::model::LogOnChange;
 use crate::watch_ext;
@@ -21,8 +21,8 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(300);
 const SETTLE_TIME: Duration = Duration::from_millis(50);
 /// Interval at which a record that could not be registered is registered again, and the least time between two daemons.
 const RETRY_INTERVAL: Duration = Duration::from_secs(30);
-/// Most records of other hosts, at some 500 bytes each.
-const MAX_CACHED: i64 = 10_000;
+/// Most records of other hosts, with two timers each: some 20 MB.
+const MAX_CACHED: i64 = 100_000;
 const CACHE_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 pub struct Driver {
@@ -38,8 +38,10 @@ pub struct Driver {
     registered: BTreeMap<String, (HostRecord, Vec<String>)>,
     /// Records that could not be registered. They wait for the next retry: attempts cause events of the daemon, too.
     failed: HostRecords,
-    /// The last daemon ended by itself. The next retry starts another one: the packet that made it panic may be repeated.
+    /// The last daemon ended, by a panic or a flood. The next retry starts another one: the cause may last.
     ended: bool,
+    /// A daemon whose thread had no time to end.
+    ending: Option<mdns_sd::Receiver<DaemonStatus>>,
     problems: LogOnChange,
 }
 
@@ -61,6 +63,7 @@ impl Driver {
             registered: BTreeMap::new(),
             failed: HostRecords::new(),
             ended: false,
+            ending: None,
             problems: LogOnChange::default(),
         };
         (driver, wanted_in, published_out)
@@ -99,7 +102,7 @@ impl Driver {
                 _ = cache_check.tick(), if self.daemon.is_some() => {
                     if self.is_flooded().await {
                         self.shut_down().await;
-                        self.on_daemon_end("other hosts send too many names by mDNS: no names are published");
+                        self.on_daemon_end("other hosts have too many records in mDNS: names are withdrawn; find the host that sends them");
                         retry.reset();
                     }
                 }
@@ -112,17 +115,18 @@ impl Driver {
 
     async fn is_flooded(&self) -> bool {
         match &self.daemon {
-            Some((daemon, _)) => cached_records(daemon).await > MAX_CACHED,
+            Some((daemon, _)) => cached(daemon).await.is_none_or(|count| count > MAX_CACHED),
             None => false,
         }
     }
 
     /// Withdraws what is registered, and ends the daemon's thread.
-    async fn shut_down(&self) {
+    async fn shut_down(&mut self) {
         if let Some((daemon, _)) = &self.daemon
             && let Ok(ended) = daemon.shutdown()
+            && tokio::time::timeout(SHUTDOWN_TIMEOUT, ended.recv_async()).await.is_err()
         {
-            drop(tokio::time::timeout(SHUTDOWN_TIMEOUT, ended.recv_async()).await);
+            self.ending = Some(ended);
         }
     }
 
@@ -141,7 +145,10 @@ impl Driver {
 
     fn retry(&mut self) {
         self.failed.clear();
-        self.ended = false;
+        let is_ending =
+            |ended: &mut mdns_sd::Receiver<_>| matches!(ended.try_recv(), Err(TryRecvError::Empty));
+        self.ending.take_if(|ended| !is_ending(ended));
+        self.ended = self.ending.is_some();
     }
 
     /// Publishes exactly the wanted records.

@@ -120,7 +120,7 @@ pub fn assign_names<'a>(
 
 /// The name that the announcing node has written to a Service. While no address is announced, its author may have.
 pub fn recorded_name(view: &ServiceView) -> Option<&str> {
-    view.in_status().next()?;
+    view.announced_in_status().next()?;
     view.annotation(MDNS_NAME)?.strip_suffix(".local")
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mdns_sd::{Error, ServiceDaemon, ServiceInfo};
+use tokio::time::timeout;
 
 use super::records::HostRecord;
 use crate::model::Backoff;
@@ -28,11 +29,16 @@ impl Responder for ServiceDaemon {
     }
 }
 
-/// Records of other hosts that the library keeps: every one that arrives, until it expires, although nothing asks for it.
-pub(super) async fn cached_records(daemon: &ServiceDaemon) -> i64 {
-    let Ok(metrics) = daemon.get_metrics() else { return 0 };
-    let metrics = metrics.recv_async().await.unwrap_or_default();
-    metrics.iter().filter(|(name, _)| name.starts_with("cached-")).map(|(_, count)| count).sum()
+/// Limit for the library's thread to respond.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What the library keeps of other hosts: each record that arrives, until it expires, although nothing asks for it, and two timers
+/// each time. None if its thread has no time to respond.
+pub(super) async fn cached(daemon: &ServiceDaemon) -> Option<i64> {
+    let metrics = daemon.get_metrics().ok()?;
+    let metrics = timeout(RESPONSE_TIMEOUT, metrics.recv_async()).await.ok()?.unwrap_or_default();
+    let of_others = metrics.iter().filter(|(name, _)| name.starts_with("cached-") || *name == "timer");
+    Some(of_others.map(|(_, count)| count).sum())
 }
 
 /// Registers all services of a record. Returns the full names that withdraw it.

@@ -126,7 +126,7 @@ impl ServiceView {
     }
 
     /// The addresses that a node has announced for it, by the status that this node wrote.
-    pub fn in_status(&self) -> impl Iterator<Item = IpAddr> + '_ {
+    pub fn announced_in_status(&self) -> impl Iterator<Item = IpAddr> + '_ {
         let announced = self.annotation(VIP_HOST).is_some();
         self.status.iter().filter(move |_| announced).filter_map(|entry| entry.ip)
     }

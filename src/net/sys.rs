@@ -52,6 +52,9 @@ pub(super) fn interface_address(interface: IfIndex, ethertype: u16, hardware: &[
     Ok(unsafe { SockAddr::new(storage, length as libc::socklen_t) })
 }
 
+/// Most bytes of a password (TCP_MD5SIG_MAXKEYLEN of linux/tcp.h).
+pub const MD5_MAX: usize = 80;
+
 /// Signs all segments to and from a peer (TCP_MD5SIG, RFC 2385); an empty password ends that.
 pub(super) fn sign(socket: &impl AsRawFd, peer: SocketAddr, password: &[u8]) -> io::Result<()> {
     /// As `struct tcp_md5sig` of linux/tcp.h.
@@ -62,11 +65,11 @@ pub(super) fn sign(socket: &impl AsRawFd, peer: SocketAddr, password: &[u8]) -> 
         prefix: u8,
         length: u16,
         interface: i32,
-        key: [u8; 80],
+        key: [u8; MD5_MAX],
     }
     const TCP_MD5SIG: i32 = 14;
     let too_long = || io::Error::new(io::ErrorKind::InvalidInput, "the password has more than 80 bytes");
-    let mut key = [0; 80];
+    let mut key = [0; MD5_MAX];
     key.get_mut(..password.len()).ok_or_else(too_long)?.copy_from_slice(password);
     let peer = SockAddr::from(peer);
     // SAFETY: `sockaddr_storage` is plain data for which all zeroes is a valid value.

@@ -1,11 +1,13 @@
 //! TCP connections for BGP: bound to an address or interface, signed, and limited in hops.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+pub use super::sys::MD5_MAX;
 use super::sys::{least_hops, sign};
 
 /// How many hops away the peer may be.
@@ -88,21 +90,28 @@ fn limit(socket: &Socket, peer: SocketAddr, route: &Route) -> io::Result<()> {
     Ok(())
 }
 
-/// Listens for connections. From peers with a password only signed segments are accepted.
+/// Listens for connections. From peers with a password only signed segments are accepted; also returns those peers whose password
+/// cannot be used, from which none may be accepted.
 ///
 /// # Errors
-/// If the port is taken, or a password cannot be used.
-pub fn listen(address: SocketAddr, passwords: &[(IpAddr, String)]) -> io::Result<TcpListener> {
+/// If the port is taken.
+pub fn listen(
+    address: SocketAddr,
+    passwords: &[(IpAddr, String)],
+) -> io::Result<(TcpListener, BTreeMap<IpAddr, io::Error>)> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    let mut unsigned = BTreeMap::new();
     for (peer, password) in passwords.iter().filter(|(peer, _)| peer.is_ipv4() == address.is_ipv4()) {
-        sign_for(&socket, SocketAddr::new(*peer, 0), password)?;
+        if let Err(error) = sign_for(&socket, SocketAddr::new(*peer, 0), password) {
+            unsigned.insert(*peer, error);
+        }
     }
     socket.bind(&address.into())?;
     socket.listen(16)?;
-    TcpListener::from_std(socket.into())
+    Ok((TcpListener::from_std(socket.into())?, unsigned))
 }

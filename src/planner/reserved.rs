@@ -19,11 +19,13 @@ pub struct Reserved {
     pub nodes: BTreeMap<IpAddr, String>,
     /// Control-plane VIPs that are no node's own address.
     pub control_plane: BTreeSet<IpAddr>,
-    /// More of them, by labels of Nodes, which each kubelet may set on its own: none of them takes an announced address away.
+    /// VIPs by the label `kube-vip.io/has-ip` of Nodes, which each kubelet may set on its own: an announced address stays.
     pub labelled: BTreeSet<IpAddr>,
     /// Addresses that kube-vip announces for Services. A kubelet without `--node-ip` may report one as its node's own: the
     /// newest global address of the interface (IPv6), or the first (IPv4).
     pub announced: BTreeSet<IpAddr>,
+    /// Those of them that are in the status of a Service.
+    pub announced_in_status: BTreeSet<IpAddr>,
     /// Addresses of Services inside the cluster (`spec.clusterIPs`).
     pub cluster: BTreeSet<IpAddr>,
     /// The nodes' pod networks.
@@ -141,10 +143,11 @@ impl Reserved {
         Self { nodes: own, control_plane, labelled, pods, ..Self::default() }
     }
 
-    /// The same where kube-vip announces these addresses.
+    /// The same where kube-vip announces these addresses, by the status of Services.
     #[must_use]
     pub fn announcing(self, announced: impl IntoIterator<Item = IpAddr>) -> Self {
-        Self { announced: announced.into_iter().collect(), ..self }
+        let announced: BTreeSet<IpAddr> = announced.into_iter().collect();
+        Self { announced_in_status: announced.clone(), announced, ..self }
     }
 
     /// The node that reports an announced address as its own.
@@ -180,21 +183,21 @@ impl Reserved {
 
     /// The node or control plane that has the address, as a refusal.
     pub fn owner(&self, address: IpAddr) -> Option<Refusal> {
-        if self.control_plane.contains(&address) {
+        if self.control_plane.contains(&address) || self.is_labelled(&address) {
             return Some(Refusal::ControlPlane(address));
         }
-        // What follows a node says of itself.
-        if self.announced.contains(&address) {
-            return None;
-        }
-        let node = self.nodes.get(&address);
-        let own = node.map(|node| Refusal::Node { address, node: node.clone() });
-        own.or_else(|| self.labelled.contains(&address).then_some(Refusal::ControlPlane(address)))
+        let node = self.nodes.get(&address).filter(|_| !self.announced.contains(&address))?;
+        Some(Refusal::Node { address, node: node.clone() })
+    }
+
+    fn is_labelled(&self, address: &IpAddr) -> bool {
+        self.labelled.contains(address) && !self.announced_in_status.contains(address)
     }
 
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        let by_nodes = self.nodes.keys().chain(&self.labelled);
-        by_nodes.filter(|address| !self.announced.contains(address)).chain(&self.control_plane).copied()
+        let nodes = self.nodes.keys().filter(|address| !self.announced.contains(address));
+        let labelled = self.labelled.iter().filter(|address| self.is_labelled(address));
+        nodes.chain(labelled).chain(&self.control_plane).copied()
     }
 }
 
@@ -248,5 +251,8 @@ mod tests {
         assert_eq!(announcing.owner(addresses[1]), Some(Refusal::ControlPlane(addresses[1])));
         assert_eq!(announcing.addresses().count(), 3);
         assert_eq!(announcing.reported_by("192.0.2.4".parse().unwrap()), None);
+        // One that is only planned is not announced yet.
+        let planned = Reserved { announced_in_status: BTreeSet::new(), ..announcing };
+        assert_eq!(planned.owner(addresses[0]), Some(Refusal::ControlPlane(addresses[0])));
     }
 }

@@ -92,7 +92,7 @@ fn is_announced(sources: &Sources, service: &ServicePlan) -> bool {
     if is_held(sources, service) {
         return !options.bgp || sources.has_session;
     }
-    let written = service.view.in_status().any(|address| service.addresses.contains(&address));
+    let written = service.view.announced_in_status().any(|address| service.addresses.contains(&address));
     let by_another =
         written || (!options.write_status && service.has_endpoints && !service.addresses.is_empty());
     match (&service.group, &service.leader) {

@@ -66,7 +66,7 @@ pub fn change(
     let stale = stale(service, &refused);
     let gone = service.addresses.is_empty()
         && (service.lost_lease() || service.refusal().is_some() || !stale.is_empty());
-    let given_up = view.in_status().any(|address| taken.contains(&address));
+    let given_up = view.announced_in_status().any(|address| taken.contains(&address));
     let (ingress, host) = if service.servable_here && !announced.is_empty() {
         let host = if anycast { host.unwrap_or(me) } else { me };
         let inside = announced.iter().map(|address| entry(view, *address));
@@ -102,7 +102,7 @@ pub fn change(
 /// Addresses that were announced and are not, for want of endpoints: another tenant may not have them before they are again.
 fn kept(service: &ServicePlan, ingress: &[Ingress]) -> BTreeSet<IpAddr> {
     let view = &service.view;
-    let had = view.in_status().chain(view.kept.iter().copied());
+    let had = view.announced_in_status().chain(view.kept.iter().copied());
     let written = |address: &IpAddr| ingress.iter().any(|entry| entry.ip == Some(*address));
     had.filter(|address| service.addresses.contains(address) && !written(address)).collect()
 }

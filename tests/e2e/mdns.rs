@@ -119,7 +119,7 @@ fn flooded() -> Outcome {
     let holder = lab.wait_for_holder(V4)?;
     wait_for("an answer", 20, || query(&machine, "shop.local").ok().flatten())?;
     flood(&machine, 40_000)?;
-    lab.agent(holder).wait_for_log("other hosts send too many names by mDNS", 20)?;
+    lab.agent(holder).wait_for_log("other hosts have too many records in mDNS", 20)?;
     wait_for("an answer of the next responder", 60, || query(&machine, "shop.local").ok().flatten())?;
     Ok(())
 }

@@ -199,7 +199,7 @@ impl LeaderSession {
             WatchEvent::Services(Change::Reset(all)) => {
                 all.iter().for_each(|(key, view)| self.note_unallocated(now, key, view));
                 // First, so that a Service keeps an address that its node's kubelet reports.
-                self.update_reserved(all.iter().flat_map(|(_, view)| view.in_status()).collect());
+                self.update_reserved(all.iter().flat_map(|(_, view)| view.announced_in_status()).collect());
                 self.planner.reset(all);
                 self.cache.services_listed = true;
             }

@@ -162,7 +162,7 @@ impl Planner {
 
     /// Addresses that kube-vip announces.
     pub fn announced(&self) -> BTreeSet<IpAddr> {
-        self.services.values().flat_map(|entry| entry.view.in_status()).collect()
+        self.services.values().flat_map(|entry| entry.view.announced_in_status()).collect()
     }
 
     pub fn set_reserved(&mut self, reserved: Reserved) {

@@ -21,7 +21,7 @@ use crate::config::bgp::{NextHopMode, NextHops, Peer, PeerTarget, SecretName};
 use crate::host::HostState;
 use crate::model::hash::fnv1a;
 use crate::model::{Family, IfIndex, PerFamily, RouteAttributes};
-use crate::net::tcp::{Hops, Route};
+use crate::net::tcp::{Hops, MD5_MAX, Route};
 
 /// Parameters of one peer's task.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,9 +205,19 @@ fn locate(
 }
 
 fn password(peer: &Peer, host: &Host) -> Result<Option<String>, String> {
-    let Some(secret) = &peer.password_secret else { return Ok(peer.password.clone()) };
-    let password = host.passwords.get(secret).cloned();
-    password.map(Some).ok_or_else(|| format!("peer {peer}: waiting for the password in Secret {secret}"))
+    let password = match &peer.password_secret {
+        None => peer.password.clone(),
+        Some(secret) => {
+            let known = host.passwords.get(secret).cloned();
+            Some(known.ok_or_else(|| format!("peer {peer}: waiting for the password in Secret {secret}"))?)
+        }
+    };
+    match password {
+        Some(text) if !(1..=MD5_MAX).contains(&text.len()) => {
+            Err(format!("peer {peer}: a password has 1 to {MD5_MAX} bytes, and this one {}", text.len()))
+        }
+        password => Ok(password),
+    }
 }
 
 /// Next hops of the family that the session does not have (`mpbgp_nexthop`), as in the Go program.
@@ -316,6 +326,18 @@ pub(super) mod tests {
             assert_eq!((config.next_hops.v4, config.next_hops.v6), (v4, v6), "{text}");
             assert_eq!(config.settings.extended_next_hop, extended, "{text}");
         }
+    }
+
+    #[test]
+    fn a_password_that_the_kernel_cannot_use_excludes_its_peer() {
+        let long = format!("192.0.2.254:65001:{}", "x".repeat(81));
+        let (peers, problems) = resolve(&bgp(&long), &host(), false);
+        assert!(peers.is_empty() && problems[0].contains("1 to 80 bytes, and this one 81"), "{problems:?}");
+        let secret = r#"[{"address": "192.0.2.254", "as": 65001, "passwordSecret": "kube-system/bgp"}]"#;
+        let name = bgp(secret).peers[0].password_secret.clone().unwrap();
+        let passwords = [(name, String::new())].into();
+        let (peers, problems) = resolve(&bgp(secret), &Host { passwords, ..host() }, false);
+        assert!(peers.is_empty() && problems[0].contains("and this one 0"), "{problems:?}");
     }
 
     #[test]

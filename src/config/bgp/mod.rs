@@ -12,7 +12,7 @@ use super::settings::{Key, Values};
 pub use super::value::NextHopMode;
 use super::value::address;
 use super::{HostFacts, Problem};
-use crate::model::{Family, PerFamily, Prefix, RouteAttributes};
+use crate::model::{Family, PerFamily, Prefix, RouteAttributes, Vip};
 pub(super) use hints::asdot;
 use peers::from_values;
 pub use peers::peers;
@@ -255,9 +255,9 @@ fn router_id(
     problems: &mut Vec<Problem>,
 ) -> Option<Ipv4Addr> {
     let raw = &values.raw;
-    let first = |addresses: &[IpAddr]| {
-        addresses.iter().find_map(|address| match address {
-            IpAddr::V4(v4) if !v4.is_loopback() && !v4.is_link_local() => Some(*v4),
+    let first = |addresses: &[Vip]| {
+        addresses.iter().find_map(|vip| match vip.address {
+            IpAddr::V4(v4) if !v4.is_loopback() && !v4.is_link_local() => Some(v4),
             _ => None,
         })
     };
@@ -375,7 +375,7 @@ mod tests {
         let env = base.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let (raw, problems, _) = Raw::collect(&Sources { env: env.collect(), ..Sources::default() });
         let mut reported: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        let addresses = addresses.iter().map(|address| Vip::host(address.parse().unwrap())).collect();
         let facts = HostFacts {
             hostname: "node-a".into(),
             interfaces: vec![("eth0".into(), true)],

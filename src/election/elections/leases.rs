@@ -98,7 +98,7 @@ impl Elections {
         }
     }
 
-    /// Elections that depend on the watch of many Leases, and of these those that are meant.
+    /// Elections that a watch of many Leases informs, filtered.
     fn watched(&self, is_meant: impl Fn(&Watches, &LeaseName) -> bool) -> Vec<LeaseName> {
         let of_many = self.entries.iter().filter(|(_, entry)| !entry.kind.is_primary());
         let meant = of_many.filter(|(lease, _)| is_meant(&self.watches, lease));

@@ -24,7 +24,7 @@ use super::health::Report;
 use super::holders::Holders;
 use super::host_health::{self, HostHealth, InterfacePolicy};
 use super::record::LeaseObject;
-use super::scheme::{Gate, Heartbeat, OtherSchemes, Scheme};
+use super::scheme::{Gate, OtherSchemes, Phase, Scheme};
 use super::watches::{Scope, Watches};
 use crate::cluster::watch::Change;
 use crate::model::hash::fnv1a;
@@ -33,6 +33,9 @@ use crate::model::{BootTime, Candidacy, CandidacyKind, Family, GroupId, Health, 
 /// At shutdown the other Leases wait this long for the release of the membership Lease: the remaining members share out
 /// this node's groups once they know that it leaves.
 const MEMBERSHIP_RELEASE_WAIT: Duration = Duration::from_millis(250);
+/// With an election for each Service the membership Lease waits this long for the others: no claim outlasts a release, or the
+/// attempt, for longer.
+const SERVICES_RELEASE_WAIT: Duration = Duration::from_secs(2);
 /// Requests in flight, apart from the control plane's.
 const MAX_IN_FLIGHT: usize = 24;
 
@@ -114,7 +117,6 @@ pub struct Elections {
     /// Where there is a scheme.
     gate: Option<Gate>,
     others: OtherSchemes,
-    heartbeat_before: Heartbeat,
     /// As last reported.
     scheme_problem: Option<String>,
     requests: BTreeMap<LeaseName, LeaseRequest>,
@@ -130,7 +132,6 @@ impl Elections {
             host: HostHealth::new(config.interface),
             gate: config.scheme.as_ref().map(|_| Gate::new(config.settings.lease_duration)),
             others: OtherSchemes::default(),
-            heartbeat_before: Heartbeat::Lost,
             scheme_problem: None,
             config,
             now: BootTime::default(),
@@ -204,6 +205,7 @@ impl Elections {
             }
         }
         self.step_gate();
+        self.drain_heartbeat();
         self.stop_in_order();
     }
 
@@ -225,13 +227,17 @@ impl Elections {
             self.advance(&lease);
         }
         self.step_gate();
+        self.drain_heartbeat();
         self.stop_in_order();
     }
 
     #[must_use]
     pub fn poll_timeout(&self) -> Option<BootTime> {
         let anycast = self.anycast.values().filter_map(AnycastElector::poll_timeout);
-        let turn = self.stopping.map(|since| since + MEMBERSHIP_RELEASE_WAIT).filter(|at| *at > self.now);
+        let waits = [MEMBERSHIP_RELEASE_WAIT, SERVICES_RELEASE_WAIT];
+        let turn = self
+            .stopping
+            .and_then(|since| waits.map(|wait| since + wait).into_iter().find(|at| *at > self.now));
         let gate = self.gate.as_ref().filter(|_| self.stopping.is_none()).and_then(Gate::poll_timeout);
         let rest = [self.deadlines.first(), self.holders.next_change(), self.host.poll_timeout(), gate, turn];
         anycast.chain(rest.into_iter().flatten()).min()
@@ -356,30 +362,33 @@ impl Elections {
         );
     }
 
-    /// Drains a heartbeat that was needed until now.
+    /// Drains a heartbeat that was needed when the reason arose.
     fn drain_heartbeat(&mut self) {
+        let member = self.config.scheme.as_ref().and_then(|scheme| scheme.member.as_ref());
+        let leads = |entry: &Entry| matches!(entry.role, Role::Leader(_));
+        let Some(member) = member.filter(|member| self.entries.get(*member).is_some_and(leads)).cloned()
+        else {
+            return;
+        };
+        let waiting = self.gate.as_ref().is_some_and(|gate| gate.phase() == Phase::Waiting);
         let reasons = [
             (DrainReason::Operator, self.drained),
             (DrainReason::InterfaceDown, self.host.services_drained()),
+            (DrainReason::OtherScheme, waiting),
         ];
-        let reasons = reasons.into_iter().filter(|(_, drained)| *drained).map(|(reason, _)| reason);
-        for reason in reasons {
-            for lease in self.leases_where(|entry| entry.kind == CandidacyKind::Membership) {
-                self.drain(&lease, reason, true);
-            }
+        for reason in reasons.into_iter().filter(|(_, drained)| *drained).map(|(reason, _)| reason) {
+            self.drain(&member, reason, true);
         }
     }
 
-    /// The membership Lease is released first, see [`MEMBERSHIP_RELEASE_WAIT`], or last where other nodes need it.
+    /// The heartbeat Lease is released first, see [`MEMBERSHIP_RELEASE_WAIT`]; with an election for each Service last.
     fn stop_in_order(&mut self) {
-        let Some(since) = self.stopping else { return self.drain_heartbeat() };
-        let needed = self.config.scheme.as_ref().is_some_and(Scheme::is_shown_by_heartbeat_alone);
-        let of_kind = |kind| self.entries.values().filter(move |entry| entry.kind == kind);
-        let services_may_stop = needed
+        let Some(since) = self.stopping else { return };
+        let mut heartbeats = self.entries.values().filter(|entry| entry.kind == CandidacyKind::Membership);
+        let services_may_stop = self.config.scheme.as_ref().is_some_and(Scheme::is_shown_by_heartbeat_alone)
             || self.now >= since + MEMBERSHIP_RELEASE_WAIT
-            || of_kind(CandidacyKind::Membership).all(|entry| entry.elector.is_idle());
-        let heartbeat_may_stop =
-            !needed || of_kind(CandidacyKind::Services).all(|entry| entry.elector.is_stopped(self.now));
+            || heartbeats.all(|entry| entry.elector.is_idle());
+        let heartbeat_may_stop = self.now >= since + SERVICES_RELEASE_WAIT || !self.needs_heartbeat();
         let may_stop = |kind| match kind {
             CandidacyKind::Services => services_may_stop,
             CandidacyKind::Membership => heartbeat_may_stop,

@@ -18,8 +18,8 @@ impl Elections {
     pub(super) fn step_gate(&mut self) {
         let (Some(facts), None) = (self.facts(), self.stopping) else { return };
         let Some(gate) = &mut self.gate else { return };
-        let (before, joined_again) = (gate.phase(), gate.is_joining_again());
-        gate.step(self.now, facts);
+        let before = gate.phase();
+        let rejoined = gate.step(self.now, facts);
         let phase = gate.phase();
         if phase != before {
             for lease in self.leases_where(|entry| !entry.kind.is_primary()) {
@@ -30,15 +30,13 @@ impl Elections {
                 self.advance(&lease);
             }
         }
-        // After an outage of the API server the watch may be opened seconds later than the heartbeat is written.
-        let rejoined = joined_again && facts.heartbeat == Heartbeat::Written;
+        // The gate waits for the watch to show the heartbeat, and after an outage the watch may be opened seconds later than a
+        // write succeeds.
         if rejoined
-            && self.heartbeat_before == Heartbeat::Lost
             && let Some(scope) = self.config.scheme.as_ref().and_then(|scheme| self.watches.of(&scheme.base))
         {
             self.outputs.push_back(Output::Watch(scope.clone()));
         }
-        self.heartbeat_before = facts.heartbeat;
         self.report_schemes(phase == Phase::Waiting);
     }
 
@@ -71,7 +69,7 @@ impl Elections {
                 }
             }
             CandidacyKind::Membership => {
-                entry.elector.set_held_back(!matches!(phase, Phase::Joining | Phase::Open));
+                entry.elector.set_held_back(!phase.may_join());
                 self.drain(lease, DrainReason::OtherScheme, phase == Phase::Waiting);
             }
             CandidacyKind::ControlPlane | CandidacyKind::Controller => {}
@@ -82,7 +80,7 @@ impl Elections {
     pub(super) fn needs_heartbeat(&self) -> bool {
         let alone = self.config.scheme.as_ref().is_some_and(Scheme::is_shown_by_heartbeat_alone);
         let mut services = self.entries.values().filter(|entry| entry.kind == CandidacyKind::Services);
-        alone && services.any(|entry| entry.elector.holds(self.now))
+        alone && services.any(|entry| entry.elector.may_hold(self.now))
     }
 
     fn facts(&self) -> Option<Facts> {

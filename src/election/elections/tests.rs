@@ -45,7 +45,6 @@ struct Script {
     roles: BTreeMap<GroupId, Role>,
     holders: BTreeMap<LeaseName, Holder>,
     scheme_problem: Option<String>,
-    listed_again: bool,
 }
 
 impl Script {
@@ -78,7 +77,6 @@ impl Script {
             roles: BTreeMap::new(),
             holders: BTreeMap::new(),
             scheme_problem: None,
-            listed_again: false,
         }
     }
 
@@ -86,9 +84,7 @@ impl Script {
         while let Some(output) = self.elections.poll_output() {
             match output {
                 Output::Request(lease, request) => self.requests.push((lease, request)),
-                Output::Watch(scope) => {
-                    self.listed_again = !self.watches.insert(scope);
-                }
+                Output::Watch(scope) => assert!(self.watches.insert(scope)),
                 Output::Unwatch(scope) => assert!(self.watches.remove(&scope)),
                 Output::Role(group, Some(role)) => drop(self.roles.insert(group, role)),
                 Output::Role(group, None) => drop(self.roles.remove(&group)),
@@ -440,13 +436,12 @@ fn a_heartbeat_that_is_written_again_has_the_watch_opened_at_once() {
     script.wait_until(1000);
     assert_eq!(script.requests.len(), 2);
     script.wait_until(4000);
-    assert!(!script.leads("shop/web") && !script.listed_again);
-    script.requests.clear();
-    for (name, version) in [("svcs-member-node-1", 6), ("shop/web", 7)] {
-        let input = OfElector::Response { started: at(4000), response: present(ME, version, true) };
-        script.input(Input::Elector(lease(name), input));
-    }
-    assert!(script.listed_again, "{:?}", script.requests);
+    assert!(!script.leads("shop/web"));
+    // The list that follows replaces what the watch has shown.
+    script.watches.remove(&namespace("default"));
+    let response = OfElector::Response { started: at(4000), response: present(ME, 6, true) };
+    script.input(Input::Elector(lease("svcs-member-node-1"), response));
+    assert!(script.watches.contains(&namespace("default")));
 }
 
 #[test]
@@ -463,4 +458,42 @@ fn beyond_a_number_of_namespaces_a_lease_without_our_label_still_shows_its_schem
     script.list(&namespace("default"), &[("svcs", object(OTHER, 1, false))]);
     script.list(&Scope::Labelled, &[]);
     assert!(script.scheme_problem.clone().unwrap().contains("node-2 (global)"));
+}
+
+/// Leases that still name this host keep it no member once its claims have ended.
+#[test]
+fn after_an_outage_a_heartbeat_yields_to_another_scheme() {
+    let scope = namespace("default");
+    let mut script = with_an_election_for_each_service();
+    script.wait_until(1000);
+    script.wait_until(4000);
+    script.requests.clear();
+    let failed = || LeaseResponse::Failed { retry_after: None };
+    let respond = |script: &mut Script, name: &str, response| {
+        script.input(Input::Elector(lease(name), OfElector::Response { started: at(4000), response }));
+    };
+    respond(&mut script, "shop/web", failed());
+    script.watches.clear();
+    respond(&mut script, "svcs-member-node-1", present(ME, 6, true));
+    script.requests.clear();
+    script.event(&scope, "svcs-member-node-2", Some(by_scheme("groups-8", OTHER, 5)));
+    assert!(script.scheme_problem.clone().unwrap().contains("node-2 (groups-8)"));
+    let released = |(name, request): &(LeaseName, LeaseRequest)| {
+        let releases = matches!(request, LeaseRequest::Replace { write, .. } if write.holder.is_empty());
+        *name == lease("svcs-member-node-1") && releases
+    };
+    assert!(script.requests.iter().any(released), "{:?}", script.requests);
+}
+
+#[test]
+fn a_stop_without_an_api_server_ends_and_waits_meanwhile() {
+    let mut script = with_an_election_for_each_service();
+    script.input(Input::Stop);
+    let mut now = 0;
+    while let Some(next) = script.elections.poll_timeout().filter(|_| now <= 5000) {
+        assert!(next > at(now), "due at once at {now} ms");
+        now = u64::try_from(next.since(at(0)).as_millis()).unwrap();
+        script.wait_until(now);
+    }
+    assert!(script.elections.is_stopped(at(5000)));
 }

@@ -70,6 +70,8 @@ pub struct Elector {
     /// See [`Self::set_held_back`].
     held_back: bool,
     stopping: Option<BootTime>,
+    /// The stop was complete when time advanced last.
+    stopped: bool,
     /// Of [`Input::Annotate`], until another host holds the Lease and writes its own.
     annotations: BTreeMap<String, String>,
     outputs: VecDeque<Output>,
@@ -103,6 +105,7 @@ impl Elector {
             drains: BTreeSet::new(),
             held_back: false,
             stopping: None,
+            stopped: false,
             annotations: BTreeMap::new(),
             outputs: VecDeque::new(),
         }
@@ -158,9 +161,11 @@ impl Elector {
         self.in_flight.is_none() && !self.is_ours() && self.freshness == Freshness::Current
     }
 
-    /// Whether this host may have the addresses, or the Lease names it.
-    pub fn holds(&self, now: BootTime) -> bool {
-        matches!(self.role(now), Role::Leader(_) | Role::HandingOver { .. }) || self.is_ours()
+    /// Whether this host may have the addresses, or acquires the Lease.
+    pub fn may_hold(&self, now: BootTime) -> bool {
+        let has_role = matches!(self.role(now), Role::Leader(_) | Role::HandingOver { .. });
+        let writes = matches!(self.in_flight, Some(Kind::Hold | Kind::Create | Kind::Release));
+        has_role || writes || self.lost_fence.is_some()
     }
 
     pub fn observed(&self) -> &ObservedLease {
@@ -184,7 +189,7 @@ impl Elector {
             Probing::Idle(at) if self.wants_probe() => Some(at),
             _ => None,
         };
-        [request, role, probe, self.stopping].into_iter().flatten().min()
+        [request, role, probe, self.stopping.filter(|_| !self.stopped)].into_iter().flatten().min()
     }
 
     pub fn handle_timeout(&mut self, now: BootTime) {
@@ -279,6 +284,7 @@ impl Elector {
             self.in_flight = Some(kind);
             self.outputs.push_back(Output::Request(request));
         }
+        self.stopped = self.is_stopped(now);
     }
 
     /// Whether the Lease names this host. A record with this host's identity that another host wrote is another holder's. One

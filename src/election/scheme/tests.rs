@@ -63,18 +63,12 @@ const GROUPS_ELSEWHERE: Option<Duration> = Some(Duration::ZERO);
 const GLOBAL_ELSEWHERE: Option<Duration> = Some(FOLLOWERS);
 
 /// A gate after each of these steps: time, whether the Leases are listed, the heartbeat, other schemes; and what it permits.
-fn run(steps: &[(u64, bool, Heartbeat, Option<Duration>, &str)]) {
+fn run(steps: &[(u64, bool, Heartbeat, Option<Duration>, Phase)]) {
     let mut gate = Gate::new(Duration::from_secs(15));
     for (number, (now, listed, heartbeat, others, expected)) in steps.iter().enumerate() {
         let facts = Facts { wanted: true, listed: *listed, heartbeat: *heartbeat, others: *others };
         gate.step(at(*now), facts);
-        let shown = match gate.phase() {
-            Phase::Closed => "closed",
-            Phase::Joining => "join",
-            Phase::Open => "open",
-            Phase::Waiting => "wait",
-        };
-        assert_eq!(shown, *expected, "step {number} of {steps:?}");
+        assert_eq!(gate.phase(), *expected, "step {number} of {steps:?}");
         assert!(gate.poll_timeout().is_none_or(|due| due > at(*now)), "step {number}");
     }
 }
@@ -82,58 +76,59 @@ fn run(steps: &[(u64, bool, Heartbeat, Option<Duration>, &str)]) {
 #[test]
 fn when_a_node_takes_over() {
     use Heartbeat::{Lost, None as Absent, Shown, Written};
+    use Phase::{Closed, Joining, Open, Waiting};
     // A start; a renewal that the watch does not show yet; another node that joins by mistake; an expired heartbeat.
     run(&[
-        (0, false, Lost, NONE, "closed"),
-        (10, true, Lost, NONE, "join"),
-        (20, true, Written, NONE, "join"),
-        (30, true, Shown, NONE, "open"),
-        (2000, true, Written, NONE, "open"),
-        (2010, true, Shown, GROUPS_ELSEWHERE, "open"),
-        (9000, true, Lost, GROUPS_ELSEWHERE, "wait"),
-        (9100, true, Lost, NONE, "join"),
+        (0, false, Lost, NONE, Closed),
+        (10, true, Lost, NONE, Joining),
+        (20, true, Written, NONE, Joining),
+        (30, true, Shown, NONE, Open),
+        (2000, true, Written, NONE, Open),
+        (2010, true, Shown, GROUPS_ELSEWHERE, Open),
+        (9000, true, Lost, GROUPS_ELSEWHERE, Waiting),
+        (9100, true, Lost, NONE, Joining),
     ]);
     // Without other schemes an expired heartbeat is written and shown again first.
     run(&[
-        (0, true, Shown, NONE, "open"),
-        (9, true, Lost, NONE, "join"),
-        (90_000, true, Lost, NONE, "join"),
-        (90_010, true, Written, NONE, "join"),
-        (90_020, true, Shown, NONE, "open"),
+        (0, true, Shown, NONE, Open),
+        (9, true, Lost, NONE, Joining),
+        (90_000, true, Lost, NONE, Joining),
+        (90_010, true, Written, NONE, Joining),
+        (90_020, true, Shown, NONE, Open),
     ]);
     // Among nodes with another number of groups; at the end at once.
     run(&[
-        (0, false, Lost, NONE, "closed"),
-        (10, true, Lost, GROUPS_ELSEWHERE, "wait"),
-        (90_000, true, Lost, GROUPS_ELSEWHERE, "wait"),
-        (90_001, true, Lost, NONE, "join"),
-        (90_020, true, Shown, NONE, "open"),
+        (0, false, Lost, NONE, Closed),
+        (10, true, Lost, GROUPS_ELSEWHERE, Waiting),
+        (90_000, true, Lost, GROUPS_ELSEWHERE, Waiting),
+        (90_001, true, Lost, NONE, Joining),
+        (90_020, true, Shown, NONE, Open),
     ]);
     // The later of two that join at once.
-    run(&[(0, true, Lost, NONE, "join"), (10, true, Shown, GROUPS_ELSEWHERE, "wait")]);
+    run(&[(0, true, Lost, NONE, Joining), (10, true, Shown, GROUPS_ELSEWHERE, Waiting)]);
     // After one election for all its followers may take over first.
     run(&[
-        (0, true, Lost, GLOBAL_ELSEWHERE, "wait"),
-        (100, true, Lost, NONE, "wait"),
-        (300, true, Lost, GLOBAL_ELSEWHERE, "wait"),
-        (400, true, Lost, NONE, "wait"),
-        (899, true, Lost, NONE, "wait"),
-        (900, true, Lost, NONE, "join"),
+        (0, true, Lost, GLOBAL_ELSEWHERE, Waiting),
+        (100, true, Lost, NONE, Waiting),
+        (300, true, Lost, GLOBAL_ELSEWHERE, Waiting),
+        (400, true, Lost, NONE, Waiting),
+        (899, true, Lost, NONE, Waiting),
+        (900, true, Lost, NONE, Joining),
     ]);
     // One election for all: no heartbeat.
     run(&[
-        (0, false, Absent, NONE, "closed"),
-        (10, true, Absent, NONE, "open"),
-        (20, true, Absent, GROUPS_ELSEWHERE, "wait"),
-        (30, true, Absent, NONE, "open"),
+        (0, false, Absent, NONE, Closed),
+        (10, true, Absent, NONE, Open),
+        (20, true, Absent, GROUPS_ELSEWHERE, Waiting),
+        (30, true, Absent, NONE, Open),
     ]);
     // What is unknown does not keep Services away for ever: Leases that cannot be listed, a heartbeat that is refused.
     run(&[
-        (0, false, Lost, NONE, "closed"),
-        (14_999, false, Lost, NONE, "closed"),
-        (15_000, false, Lost, NONE, "open"),
-        (16_000, true, Lost, NONE, "open"),
-        (17_000, true, Lost, GROUPS_ELSEWHERE, "wait"),
+        (0, false, Lost, NONE, Closed),
+        (14_999, false, Lost, NONE, Closed),
+        (15_000, false, Lost, NONE, Open),
+        (16_000, true, Lost, NONE, Open),
+        (17_000, true, Lost, GROUPS_ELSEWHERE, Waiting),
     ]);
 }
 
@@ -169,7 +164,7 @@ impl Node {
         self.gate.step(at(0), Facts { wanted: true, listed: true, heartbeat, others });
         match self.written {
             Some(_) if self.gate.phase() == Phase::Waiting => Some(None),
-            None if matches!(self.gate.phase(), Phase::Joining | Phase::Open) => Some(Some(self.kind)),
+            None if self.gate.phase().may_join() => Some(Some(self.kind)),
             _ => None,
         }
     }

@@ -118,7 +118,7 @@ fn announced_though_ignored(
     ignored: &BTreeSet<ServiceKey>,
 ) -> impl Iterator<Item = (ServiceKey, ServicePlan)> {
     let ignored = ignored.iter().filter_map(|key| state.services.get_key_value(key));
-    let announced = ignored.filter(|(_, view)| view.in_status().next().is_some());
+    let announced = ignored.filter(|(_, view)| view.announced_in_status().next().is_some());
     announced.map(|(key, view)| (key.clone(), ServicePlan { view: view.clone(), ..ServicePlan::default() }))
 }
 
@@ -155,8 +155,9 @@ fn plan_leases(context: &PlanContext, plan: &mut Plan) {
 /// The node that announces an address probes it first, and then writes it to the status of its Service.
 fn unverified(state: &ClusterState, plan: &Plan) -> BTreeSet<IpAddr> {
     let services = plan.services.values();
-    let announced = services
-        .flat_map(|service| service.view.in_status().filter(|address| service.addresses.contains(address)));
+    let announced = services.flat_map(|service| {
+        service.view.announced_in_status().filter(|address| service.addresses.contains(address))
+    });
     let mut verified: BTreeSet<IpAddr> = announced.chain(state.vips.iter().copied()).collect();
     // A DHCP client probes its address.
     let probed = state.leases.values().filter(|lease| lease.probed);

@@ -132,8 +132,8 @@ pub struct ClusterState {
     pub untagged: BTreeSet<IpAddr>,
     /// State of DHCP leases.
     pub leases: BTreeMap<LeaseKey, ClientStatus>,
-    /// The addresses in the status of all Services. See [`Self::note_services`].
-    pub in_status: BTreeSet<IpAddr>,
+    /// The addresses that nodes have announced, by the status of all Services. See [`Self::note_services`].
+    pub announced_in_status: BTreeSet<IpAddr>,
     /// Labels for Services on this node's Node object; None before it is known.
     pub node_labels: Option<BTreeMap<String, String>>,
 }
@@ -156,10 +156,12 @@ impl ClusterState {
             let asked = wanted(view);
             let fixed = asked.iter().all(|wanted| matches!(wanted, Wanted::Ip(ip) if !ip.is_unspecified()));
             let asks = move |address: &IpAddr| !fixed || asked.contains(&Wanted::Ip(*address));
-            view.in_status().filter(asks)
+            view.announced_in_status().filter(asks)
         });
         let mut announced: BTreeSet<IpAddr> = announced.collect();
-        self.in_status = self.services.values().flat_map(|view| view.in_status()).collect();
+        self.reserved.announced_in_status.clone_from(&announced);
+        self.announced_in_status =
+            self.services.values().flat_map(|view| view.announced_in_status()).collect();
         announced.extend(&self.left_over);
         // Without the Nodes a node's own address may have been planned.
         if before.nodes_listed {
@@ -189,7 +191,7 @@ impl ClusterState {
     /// The control plane's VIPs, and untagged addresses of this host that kube-vip has announced: those in the status of a
     /// Service, which its author cannot write.
     pub(super) fn adoptable(&self) -> BTreeSet<IpAddr> {
-        let announced = self.services.values().flat_map(|view| view.in_status());
+        let announced = self.services.values().flat_map(|view| view.announced_in_status());
         let left = announced.filter(|address| self.untagged.contains(address));
         left.chain(self.vips.iter().copied()).collect()
     }
@@ -198,7 +200,7 @@ impl ClusterState {
     /// there are others. See [`Plan::adoptable`].
     pub(super) fn has_all(&self, specs: &BTreeSet<AddressSpec>, adoptable: &BTreeSet<IpAddr>) -> bool {
         let has = |address| self.left_over.contains(address) || adoptable.contains(address);
-        let is_new = |spec: &&AddressSpec| !self.in_status.contains(&spec.address);
+        let is_new = |spec: &&AddressSpec| !self.announced_in_status.contains(&spec.address);
         let (new, announced): (Vec<_>, Vec<_>) = specs.iter().partition(is_new);
         let needed = if announced.is_empty() { new } else { announced };
         !needed.is_empty() && needed.iter().all(|spec| has(&spec.address))
@@ -359,7 +361,7 @@ impl Plan {
         let known = self.services.values().flat_map(|service| &service.addresses).copied().collect();
         let announced = self.services.values().filter_map(|service| {
             let host = service.view.annotation(VIP_HOST)?;
-            Some(service.view.in_status().map(|address| (address, host.to_owned())))
+            Some(service.view.announced_in_status().map(|address| (address, host.to_owned())))
         });
         let hosts = announced.flatten().filter(|(_, host)| host != me).collect();
         VipPlan {

@@ -65,7 +65,7 @@ pub fn limit_total(policy: &Policy, services: &mut BTreeMap<ServiceKey, ServiceP
     let mut by_age: Vec<_> = services.iter_mut().collect();
     by_age.sort_by_key(|(key, service)| (service.view.created, (*key).clone()));
     let asked = by_age.iter().flat_map(|(_, service)| {
-        let announced: BTreeSet<IpAddr> = service.view.in_status().collect();
+        let announced: BTreeSet<IpAddr> = service.view.announced_in_status().collect();
         service.addresses.iter().map(move |address| (!announced.contains(address), *address))
     });
     // The sort is stable: of those that are announced, and of the others, the oldest come first.

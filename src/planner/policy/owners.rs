@@ -6,15 +6,16 @@ use std::net::IpAddr;
 use super::super::plan::values::{Issue, ServicePlan};
 use super::super::reserved::Refusal;
 use crate::model::annotation::SHARING_KEY;
+use crate::model::service::Protocol;
 use crate::model::{ServiceKey, ServiceView};
 
-/// Takes an address from every Service but those of the namespace that has it, and of those that name the same sharing key; and
-/// from Services of several namespaces that have one port in common, all but the first one.
+/// Takes an address from every Service but those of the namespace that has it, and of those that name the same sharing key.
+/// Of those, in several namespaces, that have a port in common one keeps it: the first that has the port in the status.
 ///
-/// The Service with it in the status has it, whether it still asks for it or not; else one that asks for it: that which had it
-/// last before its endpoints went, then the oldest.
+/// The Service with the address in the status comes first, whether it still asks for it or not; then one that asks for it: that
+/// which had it last before its endpoints went, then the oldest.
 pub fn separate_tenants(services: &mut BTreeMap<ServiceKey, ServicePlan>) {
-    let mut claims: BTreeMap<IpAddr, BTreeSet<Claim>> = BTreeMap::new();
+    let mut candidates: BTreeMap<IpAddr, BTreeSet<Precedence>> = BTreeMap::new();
     for (key, service) in services.iter() {
         let view = &service.view;
         let written: BTreeSet<IpAddr> = view.status.iter().filter_map(|entry| entry.ip).collect();
@@ -26,11 +27,11 @@ pub fn separate_tenants(services: &mut BTreeMap<ServiceKey, ServicePlan>) {
                 (false, true) => (1, view.kept_since.saturating_neg()),
                 (false, false) => (2, 0),
             };
-            claims.entry(*address).or_default().insert((rank, view.created, key.clone()));
+            candidates.entry(*address).or_default().insert((rank, view.created, key.clone()));
         }
     }
-    for (address, claims) in claims {
-        for (key, refusal) in refused(services, address, &claims) {
+    for (address, candidates) in candidates {
+        for (key, refusal) in refused(services, address, &candidates) {
             let Some(service) = services.get_mut(&key).filter(|it| it.addresses.contains(&address)) else {
                 continue;
             };
@@ -41,37 +42,61 @@ pub fn separate_tenants(services: &mut BTreeMap<ServiceKey, ServicePlan>) {
 }
 
 /// Rank, time of creation, and Service: the least has the address.
-type Claim = ((u8, i64), i64, ServiceKey);
+type Precedence = ((u8, i64), i64, ServiceKey);
 
 fn refused(
     services: &BTreeMap<ServiceKey, ServicePlan>,
     address: IpAddr,
-    claims: &BTreeSet<Claim>,
+    candidates: &BTreeSet<Precedence>,
 ) -> Vec<(ServiceKey, Refusal)> {
-    let mut refused = Vec::new();
-    // Those that have the address, the first one first.
-    let mut sharing: Vec<(&ServiceKey, &ServiceView)> = Vec::new();
-    for (.., key) in claims {
-        let Some(view) = services.get(key).map(|service| service.view.as_ref()) else { continue };
-        if let Some((owner, of_owner)) = sharing.first()
-            && owner.namespace != key.namespace
-            && (sharing_key(view).is_none() || sharing_key(view) != sharing_key(of_owner))
-        {
-            let owner = owner.to_string();
-            refused.push((key.clone(), Refusal::Service { address, owner }));
-            continue;
-        }
-        let taken =
-            sharing.iter().filter(|(other, _)| other.namespace != key.namespace).find_map(|(other, it)| {
-                let (protocol, port) = view.ports.iter().copied().find(|port| it.ports.contains(port))?;
-                Some(Refusal::Port { address, protocol, port, owner: other.to_string() })
-            });
+    let view = |key| services.get(key).map(|service| service.view.as_ref());
+    let mut views = candidates.iter().filter_map(|(.., key)| Some((key, view(key)?))).peekable();
+    let Some((owner, of_owner)) = views.peek().copied() else { return Vec::new() };
+    let may_share = |(key, view): &(&ServiceKey, &ServiceView)| {
+        let same_key = sharing_key(view).is_some() && sharing_key(view) == sharing_key(of_owner);
+        key.namespace == owner.namespace || same_key
+    };
+    let (sharing, others): (Vec<_>, Vec<_>) = views.partition(may_share);
+    let refusal = || Refusal::Service { address, owner: owner.to_string() };
+    let mut refused: BTreeMap<&ServiceKey, Refusal> =
+        others.into_iter().map(|(key, _)| (key, refusal())).collect();
+    let mut owners = port_owners(address, &sharing);
+    for (key, view) in sharing {
+        let taken = view.ports.iter().find_map(|port| {
+            let owner = owners.get(port).filter(|owner| owner.namespace != key.namespace)?;
+            (!refused.contains_key(owner)).then_some((*port, *owner))
+        });
         match taken {
-            Some(refusal) => refused.push((key.clone(), refusal)),
-            None => sharing.push((key, view)),
+            Some(((protocol, port), owner)) => {
+                let owner = owner.to_string();
+                refused.insert(key, Refusal::Port { address, protocol, port, owner });
+            }
+            None => owners.extend(view.ports.iter().map(|port| (*port, key))),
         }
     }
-    refused
+    refused.into_iter().map(|(key, refusal)| (key.clone(), refusal)).collect()
+}
+
+/// The Services that have ports of the address already: by the status, or until their endpoints went.
+fn port_owners<'a>(
+    address: IpAddr,
+    sharing: &[(&'a ServiceKey, &ServiceView)],
+) -> BTreeMap<(Protocol, u16), &'a ServiceKey> {
+    let is_listed = |view: &ServiceView, port: &(Protocol, u16)| {
+        let mut entries = view.status.iter().filter(|entry| entry.ip == Some(address));
+        // The Go program writes no ports.
+        entries.any(|entry| entry.ports.is_empty() || entry.ports.contains(port))
+    };
+    let listed = sharing.iter().flat_map(|(key, view)| {
+        view.ports.iter().filter(|port| is_listed(view, port)).map(move |port| (*port, *key))
+    });
+    let kept = sharing.iter().filter(|(_, view)| view.kept.contains(&address));
+    let kept = kept.flat_map(|(key, view)| view.ports.iter().map(move |port| (*port, *key)));
+    let mut owners = BTreeMap::new();
+    for (port, key) in listed.chain(kept) {
+        owners.entry(port).or_insert(key);
+    }
+    owners
 }
 
 fn sharing_key(view: &ServiceView) -> Option<&str> {
@@ -147,6 +172,21 @@ mod tests {
         let (a, b) = (service(1, false, Some("x")), service(2, true, Some("x")));
         assert_eq!(kept(with_port(80, a.clone()), with_port(81, b.clone())), ["a", "b"]);
         assert_eq!(kept(with_port(80, a), with_port(80, b)), ["b"]);
+        // Nor by a change of the ports of an older Service that has the address, too.
+        let changed = |before: u16, now: u16, service: ServicePlan| {
+            let mut view = (*with_port(now, service.clone()).view).clone();
+            view.status.iter_mut().for_each(|entry| entry.ports = vec![(Protocol::Tcp, before)]);
+            ServicePlan { view: Arc::new(view), ..service }
+        };
+        let (a, b) = (service(1, true, Some("x")), service(2, true, Some("x")));
+        assert_eq!(kept(changed(9999, 443, a.clone()), changed(443, 443, b.clone())), ["b"]);
+        assert_eq!(kept(changed(443, 443, a.clone()), changed(443, 443, b.clone())), ["a"]);
+        let without_status = |service: ServicePlan| {
+            let view = ServiceView { status: Vec::new(), ..(*service.view).clone() };
+            ServicePlan { view: Arc::new(view), ..service }
+        };
+        let waiting = with_port(443, keeps(without_status(b)));
+        assert_eq!(kept(changed(9999, 443, a), waiting), ["b"]);
         // What another one has meanwhile is its own.
         assert_eq!(kept(service(2, true, None), keeps(service(1, false, None))), ["a"]);
         // Without its status being cleared a Service leads traffic for the address to its endpoints.

@@ -35,12 +35,12 @@ pub fn query(machine: &Namespace, name: &str) -> Result<Option<(IpAddr, Ipv4Addr
 
 /// Unasked answers about this many names, with a time to live of a day.
 pub fn flood(machine: &Namespace, names: u32) -> Result<()> {
-    const IN_A_PACKET: u32 = 40;
+    const IN_A_PACKET: u8 = 40;
     let send = || {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 5353))?;
-        for first in (0..names).step_by(IN_A_PACKET as usize) {
-            let mut answer = vec![0, 0, 0x84, 0, 0, 0, 0, 40, 0, 0, 0, 0];
-            for number in first..first + IN_A_PACKET {
+        for first in (0..names).step_by(IN_A_PACKET.into()) {
+            let mut answer = vec![0, 0, 0x84, 0, 0, 0, 0, IN_A_PACKET, 0, 0, 0, 0];
+            for number in first..first + u32::from(IN_A_PACKET) {
                 answer.push(8);
                 answer.extend(format!("{number:08}").as_bytes());
                 answer.extend(b"\x05local\0\0\x01\0\x01\0\x01\x51\x80\0\x04\x0a\x2a\x00\x01");
