@@ -454,7 +454,7 @@ fn visibility() -> Outcome {
     assert!(metrics.contains(&leader), "{metrics}");
     let other = (story.holder + 1) % 3;
     let text = cluster.lab.host(other).namespace.run(&[program, "status"])?;
-    assert!(text.contains("blocked by   node-"), "{text}");
+    assert!(text.contains("blocked by    node-"), "{text}");
     cluster.agent(story.holder).signal(nix::sys::signal::Signal::SIGUSR1);
     let agent = cluster.agent(story.holder);
     Ok(agent.wait_for_log("END OF CONFIGURATION DUMP", 5)?)

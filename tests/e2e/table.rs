@@ -49,6 +49,8 @@ pub(crate) fn wait_for_route(lab: &ServiceLab, host: usize, route: &str, there: 
 fn monitor_routes(lab: &ServiceLab) -> Result<Process, Failed> {
     let host = lab.lab.host(0);
     let log = lab.lab.path("routes.log");
+    // Of an earlier trial in the same lab.
+    std::fs::remove_file(&log).ok();
     Ok(Process::start(&host.namespace, &["ip", "-4", "monitor", "route"], &[], &log)?)
 }
 

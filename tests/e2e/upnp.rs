@@ -68,7 +68,7 @@ fn through() -> Outcome {
     for line in
         ["10.42.0.254, external address 100.200.0.1", "10.42.0.254: port 8080/TCP for 10.42.0.150 is open"]
     {
-        assert!(status.contains(&format!("gateway      {line}")), "{status}");
+        assert!(status.contains(&format!("gateway       {line}")), "{status}");
     }
     wait_for("the gateway's address in the annotation", 10, || {
         let service: Service = lab.objects().get("web").ok().flatten()?;
