@@ -45,7 +45,7 @@ annotations! {
         "Addresses, separated by commas; kube-vip also takes DNS names. What a user writes is a request, what the provider writes its answer.";
     ALLOCATED = "kube-vip.io/allocated-addresses", "provider",
         "Addresses that the provider chose itself, which distinguishes them from a request.";
-    SHARING_KEY = "kube-vip.io/sharing-key", "user; read by the provider",
+    SHARING_KEY = "kube-vip.io/sharing-key", "user; read by both",
         "Services with the same value may share an address if their ports differ.";
     SERVICE_INTERFACE = "kube-vip.io/serviceInterface", "user, provider; read by kube-vip",
         "The interface for the addresses; `auto` is the first whose subnet contains the address.";
