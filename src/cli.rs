@@ -56,7 +56,8 @@ pub struct Manifest {
     pub kind: ManifestKind,
     /// Credentials from a service account instead of a kubeconfig.
     pub in_cluster: bool,
-    pub image: String,
+    /// None: that of the program.
+    pub image: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,30 +88,11 @@ pub enum ManifestKind {
     },
 }
 
-const IMAGE: &str = "ghcr.io/kube-vip/kube-vip";
 /// The group of certificates by `kube-vip kubeconfig`.
 const GROUP: &str = "kube-vip:nodes";
 const DAYS: &str = "365";
 
 fn command() -> Command {
-    let sub = |name: &'static str, about: &'static str| Command::new(name).about(about);
-    let switch = |name: &'static str, help: &'static str| {
-        Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
-    };
-    let manifest = sub("manifest", "Print a manifest for Kubernetes")
-        .arg(switch("inCluster", "Use the service account instead of a kubeconfig").global(true))
-        .arg(Arg::new("image").long("image").help("Image of the container").default_value(IMAGE).global(true))
-        .subcommand(sub("pod", "Print a static pod"))
-        .subcommand(
-            sub("daemonset", "Print a DaemonSet")
-                .arg(switch("taint", "Run on control-plane nodes only, and tolerate their taints")),
-        )
-        .subcommand(
-            sub("rbac", "Print the ServiceAccount, roles and bindings")
-                .arg(switch("role", "Print a Role instead of a ClusterRole"))
-                .arg(switch("rolebinding", "Print a RoleBinding instead of a ClusterRoleBinding"))
-                .arg(group("Group of `kube-vip kubeconfig` that has these rights, too")),
-        );
     let kubeadm = sub("kubeadm", "Print a static pod for kubeadm")
         .subcommand(sub("init", "Print the static pod for the first host"))
         .subcommand(
@@ -164,12 +146,42 @@ fn command() -> Command {
         )
         .subcommand(sub("drain", "Hand over all addresses, and leave all elections"))
         .subcommand(sub("undrain", "Take part in elections again"))
-        .subcommand(manifest)
+        .subcommand(manifest())
         .subcommand(kubeconfig)
         .subcommand(kubeadm)
         .subcommand(sub("sample", "Print this help"))
         .subcommand(sub("version", "Print version and build"))
         .subcommand(sub("completion", "Print the completion script for a shell").arg(shell))
+}
+
+fn manifest() -> Command {
+    sub("manifest", "Print a manifest for Kubernetes")
+        .arg(switch("inCluster", "Use the service account instead of a kubeconfig").global(true))
+        .arg(
+            Arg::new("image")
+                .long("image")
+                .help("Image of the container, instead of the image of this program")
+                .global(true),
+        )
+        .subcommand(sub("pod", "Print a static pod"))
+        .subcommand(
+            sub("daemonset", "Print a DaemonSet")
+                .arg(switch("taint", "Run on control-plane nodes only, and tolerate their taints")),
+        )
+        .subcommand(
+            sub("rbac", "Print the ServiceAccount, roles and bindings")
+                .arg(switch("role", "Print a Role instead of a ClusterRole"))
+                .arg(switch("rolebinding", "Print a RoleBinding instead of a ClusterRoleBinding"))
+                .arg(group("Group of `kube-vip kubeconfig` that has these rights, too")),
+        )
+}
+
+fn sub(name: &'static str, about: &'static str) -> Command {
+    Command::new(name).about(about)
+}
+
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
 }
 
 fn group(help: &'static str) -> Arg {
@@ -257,14 +269,9 @@ fn action(path: &[&str], matches: &ArgMatches, command: &mut Command) -> Action 
     let on = |name: &str| matches.get_flag(name);
     let text = |name: &str| matches.get_one::<String>(name).cloned();
     let json = || matches.get_one::<String>("output").is_some_and(|format| format == "json");
-    let manifest = |kind| {
-        Action::Manifest(Manifest {
-            kind,
-            in_cluster: on("inCluster"),
-            image: text("image").unwrap_or_default(),
-        })
-    };
-    let kubeadm = Manifest { kind: ManifestKind::Pod, in_cluster: false, image: IMAGE.to_owned() };
+    let manifest =
+        |kind| Action::Manifest(Manifest { kind, in_cluster: on("inCluster"), image: text("image") });
+    let kubeadm = Manifest { kind: ManifestKind::Pod, in_cluster: false, image: None };
     match path {
         ["manager"] => Action::Manager { dry_run: on("dry-run") },
         ["service"] => Action::Manager { dry_run: false },

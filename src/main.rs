@@ -6,6 +6,7 @@ use kube_vip::bgp::status::PeerStatus;
 use kube_vip::cli::{self, Action, Cli, Kubeconfig, Manifest};
 use kube_vip::config::{self, Config, Raw, ServiceElection, Sources, Values};
 use kube_vip::host::observer::read_once;
+use kube_vip::manifest::image::OWN_IMAGE;
 use kube_vip::model::{ActualAddress, IfIndex, Tag, Vip};
 use kube_vip::program::{Failure, environment, print, print_json, run_main, runtime};
 use kube_vip::status::Status;
@@ -140,7 +141,9 @@ fn plan(config: &Config) -> String {
 
 fn generate(wanted: &Manifest, flags: &[(String, String)]) -> Result<(), Failure> {
     let raw = collect(flags)?;
-    let (text, notes) = manifest::render(wanted, &raw).map_err(|problems| Failure::all(&problems))?;
+    let own_image = environment().remove(OWN_IMAGE);
+    let rendered = manifest::render(wanted, own_image.as_deref(), &raw);
+    let (text, notes) = rendered.map_err(|problems| Failure::all(&problems))?;
     for note in notes {
         eprintln!("kube-vip: warning: {note}");
     }

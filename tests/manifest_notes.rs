@@ -16,7 +16,8 @@ struct Printed {
 
 fn kube_vip(args: &[&str], env: &[(&str, &str)]) -> Printed {
     let mut program = Command::new(env!("CARGO_BIN_EXE_kube-vip"));
-    let output = program.args(args).env_clear().envs(env.iter().copied()).output().unwrap();
+    let program = program.args(args).env_clear().env("KUBE_VIP_IMAGE", "registry.example/kube-vip:v1");
+    let output = program.envs(env.iter().copied()).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Printed { stdout: text(output.stdout), stderr: text(output.stderr), code: output.status.code() }
 }
@@ -139,5 +140,27 @@ fn credentials_that_a_pod_may_not_have_are_a_warning() {
             printed.stderr
         );
         assert!(part.is_none_or(|part| printed.stderr.contains(part)), "{args:?}: {}", printed.stderr);
+    }
+}
+
+#[test]
+fn an_image_that_is_not_named_cannot_be_pulled() {
+    for (args, env, image, warned) in [
+        ("pod", "", "localhost/kube-vip:v", true),
+        ("pod --image a.example/b:1", "", "a.example/b:1", false),
+        ("daemonset --inCluster", "a.example/own@sha256:xyz", "", false),
+        ("daemonset --inCluster", "a.example/own:1", "a.example/own:1", false),
+    ] {
+        let args = ["manifest"].into_iter().chain(args.split(' ')).chain(["--services", "--arp"]);
+        let printed = kube_vip(&args.collect::<Vec<_>>(), &[("KUBE_VIP_IMAGE", env)]);
+        let found = printed.stdout.lines().find_map(|line| line.trim().strip_prefix("image: "));
+        assert!(found.unwrap_or_default().starts_with(image), "{env}: {found:?}");
+        assert_eq!(printed.code, Some(if image.is_empty() { 1 } else { 0 }), "{}", printed.stderr);
+        assert_eq!(
+            printed.stderr.contains("no registry has localhost/kube-vip"),
+            warned,
+            "{}",
+            printed.stderr
+        );
     }
 }

@@ -17,6 +17,8 @@ use kube_vip::manifest::samples;
 use kube_vip::planner::policy::admission;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_kube-vip");
+/// The image that the program runs from.
+const IMAGE: &str = "registry.example/kube-vip:v1";
 
 struct Printed {
     stdout: String,
@@ -25,7 +27,9 @@ struct Printed {
 }
 
 fn kube_vip(args: &[&str], env: &[(&str, &str)]) -> Printed {
-    let output = Command::new(PROGRAM).args(args).env_clear().envs(env.iter().copied()).output().unwrap();
+    let mut program = Command::new(PROGRAM);
+    let program = program.args(args).env_clear().env("KUBE_VIP_IMAGE", IMAGE).envs(env.iter().copied());
+    let output = program.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Printed { stdout: text(output.stdout), stderr: text(output.stderr), code: output.status.code() }
 }
@@ -86,7 +90,7 @@ fn the_pod_has_the_fields_that_kubeadm_needs() {
     let container = &spec.containers[0];
     assert_eq!(container.args.as_deref(), Some(&["manager".to_owned()][..]));
     assert_eq!(container.image_pull_policy.as_deref(), Some("IfNotPresent"));
-    assert!(container.image.as_ref().unwrap().starts_with("ghcr.io/kube-vip/kube-vip:v"));
+    assert_eq!(container.image.as_deref(), Some(IMAGE));
     assert_eq!(
         (spec.host_network, spec.priority_class_name.as_deref()),
         (Some(true), Some("system-node-critical"))

@@ -86,3 +86,45 @@ fn it_runs_from_an_empty_root_file_system_and_knows_names() {
     assert!(log.contains("resolved the name") && log.contains("192.0.2.44"), "{log}");
     assert!(log.contains("kubeconfig /etc/kubernetes/admin.conf does not exist"), "{log}");
 }
+
+/// The image's program generates manifests, so that it has to know its image.
+#[test]
+#[ignore = "needs images, by `cargo xtask image`"]
+fn images_are_read_by_skopeo_and_name_themselves_in_manifests() {
+    let version = kube_vip::VERSION;
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/image");
+    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    for (name, user) in [("kube-vip", "0"), ("kube-vip-cloud-provider", "65532")] {
+        let layout = format!("oci:{}", folder.join(name).display());
+        let archive = folder.join(format!("{name}-{version}-{architecture}.tar"));
+        let archive = format!("docker-archive:{}", archive.display());
+        let config = |source: &str| {
+            let output = Command::new("skopeo").args(["inspect", "--config", source]).output();
+            // `cargo xtask setup` installs it.
+            let output = output.unwrap();
+            assert!(output.status.success(), "{source}: {}", String::from_utf8_lossy(&output.stderr));
+            serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+        };
+        let (of_layout, of_archive) = (config(&layout), config(&archive));
+        assert_eq!(of_layout["config"], of_archive["config"]);
+        assert_eq!(of_layout["config"]["User"], user);
+        assert_eq!(of_layout["config"]["Entrypoint"], serde_json::json!([format!("/{name}")]));
+        // A copy verifies each digest and each size.
+        let copy = std::env::temp_dir().join(format!("{name}-copy-{}", std::process::id()));
+        let target = format!("dir:{}", copy.display());
+        let copied = Command::new("skopeo").args(["--insecure-policy", "copy", &archive, &target]).output();
+        let copied = copied.unwrap();
+        assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+        std::fs::remove_dir_all(&copy).unwrap();
+        let variable = of_layout["config"]["Env"][0].as_str().unwrap();
+        let (key, image) = variable.split_once('=').unwrap();
+        assert_eq!(image, format!("localhost/{name}:{version}"));
+        let args: &[&str] = match name {
+            "kube-vip" => &["manifest", "pod", "--services", "--arp"],
+            _ => &["manifest"],
+        };
+        let output = Command::new(program(name)).args(args).env_clear().env(key, image).output().unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(text.contains(&format!("image: {image}\n")) && !text.contains("warning"), "{text}");
+    }
+}

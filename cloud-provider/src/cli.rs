@@ -31,7 +31,8 @@ pub enum Command {
     },
     /// Print the objects that run the provider in a cluster.
     Manifest {
-        image: String,
+        /// None: that of the program.
+        image: Option<String>,
     },
     Version,
 }
@@ -95,7 +96,6 @@ const CLASS_SWITCH: &str = "KUBEVIP_ENABLE_LOADBALANCERCLASS";
 const CLASS_NAME: &str = "KUBEVIP_CUSTOM_LOADBALANCERCLASS_NAME";
 const DEFAULT_CLASS: &str = "kube-vip.io/kube-vip-class";
 
-const IMAGE: &str = "ghcr.io/kube-vip/kube-vip-cloud-provider";
 /// Default limit of concurrent writes to Services. More than one makes the Go program allocate addresses twice.
 const WRITES: &str = "16";
 const PORT: &str = "10258";
@@ -258,8 +258,11 @@ fn clap() -> Clap {
             ),
         )
         .subcommand(
-            sub("manifest", "Print the objects that run the provider in a cluster")
-                .arg(Arg::new("image").long("image").help("Container image").default_value(IMAGE)),
+            sub("manifest", "Print the objects that run the provider in a cluster").arg(
+                Arg::new("image")
+                    .long("image")
+                    .help("Image of the container, instead of the image of this program"),
+            ),
         )
         .subcommand(sub("version", "Print version and build"))
 }
@@ -288,7 +291,7 @@ pub fn parse(
             let command = match name {
                 "pools" => Command::Pools { json: text("output") == "json" },
                 "check" => Command::Check { file: text("file") },
-                "manifest" => Command::Manifest { image: text("image") },
+                "manifest" => Command::Manifest { image: inner.get_one::<String>("image").cloned() },
                 _ => Command::Version,
             };
             (command, inner)

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use kube_vip::manifest::image::OWN_IMAGE;
 use kube_vip::program::{Failure, environment, print, print_json, run_main, runtime};
 use kube_vip::telemetry::logging;
 use kube_vip_cloud_provider::cli::{self, Cli, Command, UsageError};
@@ -44,7 +45,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
             if fatal { Err(Failure::one(format!("{file}: a pool in it is invalid"))) } else { Ok(()) }
         }
         Command::Manifest { image } => {
-            print(&manifest::render(&image, &options, &given).map_err(Failure::one)?)
+            let own_image = environment().remove(OWN_IMAGE);
+            let rendered = manifest::render(image.as_deref(), own_image.as_deref(), &options, &given);
+            let (text, unnamed) = rendered.map_err(Failure::one)?;
+            unnamed.iter().for_each(|warning| eprintln!("kube-vip-cloud-provider: warning: {warning}"));
+            print(&text)
         }
         Command::Version => {
             print(&format!("Version:  {}\nBuild:    {}\n", kube_vip::VERSION, kube_vip::BUILD))

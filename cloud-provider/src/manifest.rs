@@ -26,18 +26,25 @@ const LEASE_FLAG: &str = "leader-elect-resource-name";
 /// Flags about credentials. Pods have a service account.
 const CREDENTIALS: [&str; 2] = ["kubeconfig", "OutSideCluster"];
 
-/// All objects as YAML, for pods with these options.
+/// All objects as YAML, for pods with these options, and a warning about the image. `own_image` is that of the program, if it runs
+/// from one.
 ///
 /// # Errors
 /// If the image reference is invalid, or a flag is of no use to a pod.
-pub fn render(image: &str, options: &Options, given: &Given) -> Result<String, Problem> {
-    let image = image::qualify(image, VERSION)?;
+pub fn render(
+    image: Option<&str>,
+    own_image: Option<&str>,
+    options: &Options,
+    given: &Given,
+) -> Result<(String, Option<String>), Problem> {
+    let (image, unnamed) = image::choose(NAME, image, own_image, VERSION)?;
     if let Some((name, _)) = given.flags.iter().find(|(name, _)| CREDENTIALS.contains(&name.as_str())) {
         let text = format!("flag --{name}: the pods of the manifest have a service account: remove the flag");
         return Err(Problem::Combination(text));
     }
-    yaml(&documents(&image, options, given))
-        .map_err(|error| Problem::Combination(format!("cannot serialize the manifest: {error}")))
+    let text = yaml(&documents(&image, options, given))
+        .map_err(|error| Problem::Combination(format!("cannot serialize the manifest: {error}")))?;
+    Ok((text, unnamed))
 }
 
 /// The file in manifests/: the objects with a comment at the top.
@@ -48,7 +55,8 @@ pub fn sample() -> Result<String, String> {
     let cli = cli::parse([NAME, "manifest"].map(Into::into), &BTreeMap::new());
     let cli = cli.map_err(|error| format!("{error:?}"))?;
     let Command::Manifest { image } = &cli.command else { return Err("no manifest".to_owned()) };
-    let text = render(image, &cli.options, &cli.given).map_err(|problem| problem.to_string())?;
+    let rendered = render(image.as_deref(), None, &cli.options, &cli.given);
+    let (text, _) = rendered.map_err(|problem| problem.to_string())?;
     Ok(format!(
         "# The cloud provider: two replicas, one of which allocates addresses. Then apply a ConfigMap kube-system/kubevip.\n\
          # kube-vip-cloud-provider manifest\n{text}"
@@ -146,9 +154,13 @@ fn deployment(image: &str, options: &Options, given: &Given) -> Value {
         set(CONTAINER, "readinessProbe", probe("/readyz"));
     }
     if options.dhcp_interface.is_some() {
-        // DHCP clients use a packet socket on an interface of the host.
+        // DHCP clients use a packet socket on an interface of the host, with a capability that only root has in a container.
         set(POD, "hostNetwork", json!(true));
-        set(POD, "securityContext", json!({ "seccompProfile": { "type": "RuntimeDefault" } }));
+        set(
+            POD,
+            "securityContext",
+            json!({ "runAsUser": 0, "seccompProfile": { "type": "RuntimeDefault" } }),
+        );
         let capabilities = format!("{CONTAINER}/securityContext/capabilities");
         set(&capabilities, "add", json!(["NET_RAW"]));
     }

@@ -31,7 +31,8 @@ fn printed(flags: &[&str], env: &[(&str, &str)]) -> Result<String, String> {
         env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let cli = cli::parse(args, &env).map_err(|error| format!("{error:?}"))?;
     let Command::Manifest { image } = &cli.command else { panic!("{:?}", cli.command) };
-    manifest::render(image, &cli.options, &cli.given).map_err(|problem| problem.to_string())
+    let rendered = manifest::render(image.as_deref(), None, &cli.options, &cli.given);
+    rendered.map(|(text, _)| text).map_err(|problem| problem.to_string())
 }
 
 #[test]
@@ -79,7 +80,7 @@ fn what_is_given_is_in_the_manifest() {
         (
             &["--dhcp-interface=eth0", "--dhcp-hardware-addresses"],
             &[],
-            &["- --dhcp-hardware-addresses=true\n", "hostNetwork: true", "- NET_RAW"],
+            &["- --dhcp-hardware-addresses=true\n", "hostNetwork: true", "- NET_RAW", "runAsUser: 0"],
         ),
         (
             &[],

@@ -2,11 +2,35 @@
 
 use crate::config::Problem;
 
-/// The reference with its registry and, without a tag or digest, our own version.
+/// The variable with the reference of the image that a program runs from. The configuration of our images sets it.
+pub const OWN_IMAGE: &str = "KUBE_VIP_IMAGE";
+
+/// The image that a manifest of this program names: the given one, else that which the program runs from, else, with a warning, one
+/// that no registry has: an image of another program would start without an error.
 ///
 /// # Errors
 /// If it is not an image reference.
-pub fn qualify(image: &str, version: &str) -> Result<String, Problem> {
+pub fn choose(
+    program: &str,
+    given: Option<&str>,
+    own: Option<&str>,
+    version: &str,
+) -> Result<(String, Option<String>), Problem> {
+    let own = own.filter(|own| !own.is_empty()).map(|own| (own, format!("variable {OWN_IMAGE}")));
+    match given.map(|given| (given, "flag --image".to_owned())).or(own) {
+        Some((image, origin)) => Ok((qualify(image, &origin, version)?, None)),
+        None => {
+            let image = format!("localhost/{program}:{version}");
+            let warning = format!(
+                "no image is named, and no registry has {image}: import it on each node, or name another with --image"
+            );
+            Ok((image, Some(warning)))
+        }
+    }
+}
+
+/// The reference with its registry and, without a tag or digest, our own version.
+fn qualify(image: &str, origin: &str, version: &str) -> Result<String, Problem> {
     let (path, digest) = match image.split_once('@') {
         Some((path, digest)) => (path, Some(digest)),
         None => (image, None),
@@ -38,7 +62,7 @@ pub fn qualify(image: &str, version: &str) -> Result<String, Problem> {
         && digest.is_none_or(legal_digest);
     if !legal {
         return Err(Problem::Combination(format!(
-            "flag --image: `{image}` is not an image reference such as `registry/name:tag` or `name@sha256:…`"
+            "{origin}: `{image}` is not an image reference such as `registry/name:tag` or `name@sha256:…`"
         )));
     }
     Ok(match (tag, digest) {
@@ -63,14 +87,27 @@ mod tests {
             (&format!("ghcr.io/a/b@{digest}"), format!("ghcr.io/a/b@{digest}")),
         ];
         for (image, expected) in table {
-            assert_eq!(qualify(image, "v9").as_ref(), Ok(&expected));
+            assert_eq!(qualify(image, "flag --image", "v9").as_ref(), Ok(&expected));
         }
+    }
+
+    #[test]
+    fn without_a_name_the_image_is_that_of_the_program_or_one_that_cannot_be_pulled() {
+        let choose = |given, own| choose("kube-vip", given, own, "v9");
+        let own = Some("registry.example/kube-vip:v9-debug");
+        assert_eq!(choose(None, own), Ok(("registry.example/kube-vip:v9-debug".to_owned(), None)));
+        assert_eq!(choose(Some("a.example/b"), own), Ok(("a.example/b:v9".to_owned(), None)));
+        let (image, warning) = choose(None, Some("")).unwrap();
+        assert_eq!(image, "localhost/kube-vip:v9");
+        assert!(warning.unwrap().contains("no registry has localhost/kube-vip:v9"));
+        let wrong = choose(None, Some("a b")).unwrap_err().to_string();
+        assert!(wrong.starts_with("variable KUBE_VIP_IMAGE: `a b` is not"), "{wrong}");
     }
 
     #[test]
     fn invalid_references_are_rejected() {
         for image in ["", "a b", "ghcr.io/Kube/Vip", "a:b c", "a@sha256:12", "a//b"] {
-            assert!(qualify(image, "v9").is_err(), "{image}");
+            assert!(qualify(image, "flag --image", "v9").is_err(), "{image}");
         }
     }
 }

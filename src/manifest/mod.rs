@@ -3,6 +3,7 @@
 //! The Go program's documents with keys in alphabetical order, and in addition a priority class, no privilege
 //! escalation, a read-only root file system, the runtime's seccomp profile and a liveness probe.
 
+pub mod chart;
 mod env;
 pub mod image;
 mod rbac;
@@ -16,11 +17,15 @@ use crate::config::api::ADMIN_CONF;
 use crate::config::value::Forwarding;
 use crate::config::{Key, Problem, Raw, Values, check, check_for_roles};
 
-/// The document, as YAML, and warnings.
+/// The document, as YAML, and warnings. `own_image` is that of the program, if it runs from one.
 ///
 /// # Errors
 /// What is wrong with the configuration or the image: everything that the daemon refuses on any host.
-pub fn render(manifest: &Manifest, raw: &Raw) -> Result<(String, Vec<String>), Vec<Problem>> {
+pub fn render(
+    manifest: &Manifest,
+    own_image: Option<&str>,
+    raw: &Raw,
+) -> Result<(String, Vec<String>), Vec<Problem>> {
     let values = &Values::read(raw.clone())?;
     let (mut notes, mut problems) = (Vec::new(), Vec::new());
     match &manifest.kind {
@@ -37,8 +42,10 @@ pub fn render(manifest: &Manifest, raw: &Raw) -> Result<(String, Vec<String>), V
             Err(found) => problems = found,
         },
     }
-    let image = image::qualify(&manifest.image, VERSION).map_err(|problem| problems.push(problem));
-    let (Ok(image), true) = (image, problems.is_empty()) else { return Err(problems) };
+    let image = image::choose("kube-vip", manifest.image.as_deref(), own_image, VERSION);
+    let image = image.map_err(|problem| problems.push(problem));
+    let (Ok((image, unnamed)), true) = (image, problems.is_empty()) else { return Err(problems) };
+    notes.extend(unnamed.filter(|_| !matches!(manifest.kind, ManifestKind::Rbac { .. })));
     notes.extend(plain_secrets(raw));
     let documents = match &manifest.kind {
         ManifestKind::Pod => vec![pod(values, &image, manifest.in_cluster)],

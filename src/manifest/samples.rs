@@ -78,7 +78,7 @@ pub fn render(sample: &Sample) -> Result<String, String> {
     if let Some(problem) = problems.first() {
         return Err(format!("{}: {problem}", sample.file));
     }
-    let rendered = super::render(&manifest, &raw);
+    let rendered = super::render(&manifest, None, &raw);
     let (yaml, _) = rendered.map_err(|problems| format!("{}: {problems:?}", sample.file))?;
     Ok(format!("# {}\n#\n# {}\n{yaml}", sample.about, sample.command))
 }

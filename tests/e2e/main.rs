@@ -20,6 +20,7 @@ mod bgp_faults;
 mod bgp_provider;
 mod bgp_traffic;
 mod bootstrap;
+mod charts;
 mod credentials;
 mod dhcp;
 mod dhcp_faults;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         traffic::trials(),
         election::trials(),
         bootstrap::trials(),
+        charts::trials(),
         telemetry::trials(),
         credentials::trials(),
         service_options::trials(),

@@ -1,12 +1,12 @@
 //! Files that are written by the program itself.
 
-use kube_vip::manifest::samples;
+use kube_vip::manifest::{chart, samples};
 use kube_vip::planner::policy::admission;
 use kube_vip_cloud_provider as provider;
 
 use crate::sh::{Outcome, root};
 
-/// manifests/, from the samples and the policies that the program knows.
+/// manifests/, from the samples and the policies that the program knows, and the schema of the chart.
 pub(crate) fn manifests() -> Outcome {
     let folder = root().join("manifests");
     for sample in samples::all() {
@@ -16,7 +16,8 @@ pub(crate) fn manifests() -> Outcome {
     for (name, text) in admission::files()? {
         write(&folder.join("policy").join(name), &text)?;
     }
-    write(&folder.join("cloud-provider.yaml"), &provider::manifest::sample()?)
+    write(&folder.join("cloud-provider.yaml"), &provider::manifest::sample()?)?;
+    write(&root().join("charts/kube-vip/values.schema.json"), &format!("{:#}\n", chart::schema()))
 }
 
 /// The references of all settings, annotations and keys.

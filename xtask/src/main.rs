@@ -5,6 +5,7 @@ mod demo;
 mod deny;
 mod fuzz;
 mod generate;
+mod image;
 mod setup;
 mod sh;
 mod test;
@@ -15,6 +16,8 @@ const HELP: &str = "\
 cargo xtask setup                 install what the others need: packages, etcd and kube-apiserver
 cargo xtask demo [--keep]         three hosts, a VIP, a Service, the death of a host; --keep leaves them up
 cargo xtask demo home             the same behind a home router: DHCP, UPnP, and names by mDNS
+cargo xtask image                 container images of both programs, in target/image: --name REGISTRY/PATH,
+                                  --arch amd64,arm64
 cargo xtask test                  every check of the project
 cargo xtask sim --seeds N         the simulation of the election, N times
 cargo xtask sim --seed N          one run of it, with its story
@@ -29,7 +32,7 @@ cargo xtask bench plan            what a plan of up to 50,000 Services costs: --
                                   --json FILE
 cargo xtask deny                  licences, sources, versions and advisories of dependencies, by cargo-deny
 cargo xtask fuzz [SECONDS]        every fuzz target, for so many seconds each
-cargo xtask manifests             write manifests/ anew
+cargo xtask manifests             write manifests/ and the schema of the chart anew
 cargo xtask docs                  write the references in docs/ anew
 ";
 
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         ["bench", "services", rest @ ..] => {
             bench::services::Options::parse(rest).and_then(|options| bench::services::run_all(&options))
         }
+        ["image", rest @ ..] => image::Options::parse(rest).and_then(|options| image::run(&options)),
         ["manifests"] => generate::manifests(),
         ["docs"] => generate::reference(),
         [] | ["help" | "--help" | "-h"] => {

@@ -9,7 +9,7 @@ use kube_vip_lab::binaries;
 use crate::sh::{Outcome, have, root, run};
 
 /// A program, and its Debian package.
-const PACKAGES: [(&str, &str); 25] = [
+const PACKAGES: [(&str, &str); 26] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("sysctl", "procps"),
@@ -35,13 +35,15 @@ const PACKAGES: [(&str, &str); 25] = [
     ("dbus-daemon", "dbus-daemon"),
     ("python3", "python3"),
     ("g++", "g++"),
+    ("skopeo", "skopeo"),
 ];
 
 /// A Go module, and the programs that are built from it: name and package.
 type Module = (&'static str, &'static [(&'static str, &'static str)]);
 
-const MODULES: [Module; 2] = [
+const MODULES: [Module; 3] = [
     ("etcd", &[("etcd", ".")]),
+    ("helm", &[("helm", "helm.sh/helm/v3/cmd/helm")]),
     (
         "kubernetes",
         &[
@@ -53,7 +55,8 @@ const MODULES: [Module; 2] = [
 ];
 
 const KUBERNETES: &str = "-X k8s.io/component-base/version.gitVersion=v1.36.3 \
-    -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36";
+    -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36 \
+    -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=36";
 
 /// Install everything that is missing.
 pub(crate) fn all() -> Outcome {

@@ -7,14 +7,15 @@ use std::time::Duration;
 use kube_vip::net::clock::now;
 
 use crate::sh::{self, Outcome, run};
-use crate::{deny, fuzz, setup};
+use crate::{deny, fuzz, image, setup};
 
 /// How long each fuzz target is run among the checks.
 const FUZZ_SECONDS: u32 = 5;
 
 const CLIPPY: [&str; 7] = ["clippy", "--all-targets", "--workspace", "--locked", "--", "-D", "warnings"];
 const TESTS: [&str; 3] = ["test", "--workspace", "--locked"];
-const RELEASE: [&str; 7] =
+/// The release build.
+pub(crate) const RELEASE: [&str; 7] =
     ["build", "--release", "--locked", "-p", "kube-vip", "-p", "kube-vip-cloud-provider"];
 const RELEASE_TESTS: [&str; 6] = ["test", "--locked", "--test", "release", "--", "--ignored"];
 
@@ -43,7 +44,7 @@ fn checks(steps: &Steps) -> Outcome {
     })?;
     // Trials wait for real time-outs: a busy machine would make them fail, so that they have it to themselves.
     steps.run("tests and trials", || cargo(&TESTS))?;
-    steps.run("release build", || cargo(&RELEASE))?;
+    steps.run("release build and images", image::of_this_machine)?;
     steps.run("fuzz targets", || fuzz::all(FUZZ_SECONDS))?;
     steps.run("tests of the release build", || cargo(&RELEASE_TESTS))
 }

@@ -1,0 +1,191 @@
+{{- define "kube-vip.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "kube-vip.namespace" -}}
+{{- default .Release.Namespace .Values.namespaceOverride }}
+{{- end }}
+
+{{/* A DaemonSet's selector cannot change: these are the labels of the Go program's chart. */}}
+{{- define "kube-vip.selectorLabels" -}}
+app.kubernetes.io/name: {{ .name }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+{{- end }}
+
+{{- define "kube-vip.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{ include "kube-vip.selectorLabels" (dict "root" . "name" (include "kube-vip.name" .)) }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{- define "kube-vip.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "kube-vip.name" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{/* "true" if a setting is on in these variables. */}}
+{{- define "kube-vip.isOn" -}}
+{{- if has (get .env .key | toString | lower) (list "true" "1" "t") }}true{{ end }}
+{{- end }}
+
+{{/*
+Variables without those that this version refuses beside cp_enable, as JSON: values of the Go program's chart switch the balancing
+of control-plane connections on.
+*/}}
+{{- define "kube-vip.env" -}}
+{{- $env := .Values.env | default dict }}
+{{- if include "kube-vip.isOn" (dict "env" $env "key" "cp_enable") }}
+{{- $address := required "config.address is the control plane's VIP: set it, or env.cp_enable to false" .Values.config.address }}
+{{- $env = merge (dict "address" $address) (omit $env "lb_enable" "lb_port" "lb_fwdmethod") }}
+{{- end }}
+{{- toJson $env }}
+{{- end }}
+
+{{/* Whether there are two DaemonSets. With `helm upgrade --reuse-values` the defaults of this chart are missing. */}}
+{{- define "kube-vip.isSeparate" -}}
+{{- $env := .Values.env | default dict }}
+{{- $separate := .Values.separate | default dict }}
+{{- if and $separate.enabled (include "kube-vip.isOn" (dict "env" $env "key" "cp_enable")) (include "kube-vip.isOn" (dict "env" $env "key" "svc_enable")) }}true{{ end }}
+{{- end }}
+
+{{/* A DaemonSet: root, name, env, affinity. */}}
+{{- define "kube-vip.daemonset" -}}
+{{- $root := .root }}
+{{- $env := .env }}
+apiVersion: apps/v1
+kind: DaemonSet
+metadata:
+  name: {{ .name }}
+  namespace: {{ include "kube-vip.namespace" $root }}
+  labels:
+    {{- include "kube-vip.labels" $root | nindent 4 }}
+  {{- with $root.Values.annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  selector:
+    matchLabels:
+      {{- include "kube-vip.selectorLabels" . | nindent 6 }}
+  {{- with $root.Values.updateStrategy }}
+  updateStrategy:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  template:
+    metadata:
+      labels:
+        {{- include "kube-vip.selectorLabels" . | nindent 8 }}
+        {{- with $root.Values.extraLabels }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      {{- with $root.Values.podAnnotations }}
+      annotations:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+    spec:
+      containers:
+      - name: kube-vip
+        image: {{ printf "%s:%s" $root.Values.image.repository (default $root.Chart.AppVersion $root.Values.image.tag) }}
+        imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+        args:
+        - manager
+        {{- range $name, $value := $root.Values.extraArgs }}
+        {{- if kindIs "invalid" $value }}
+        - --{{ $name }}
+        {{- else }}
+        - {{ printf "--%s=%s" $name (tpl ($value | toString) $root) | quote }}
+        {{- end }}
+        {{- end }}
+        env:
+        {{- if not (or (hasKey $env "vip_nodename") (hasKey $root.Values.envValueFrom "vip_nodename")) }}
+        - name: vip_nodename
+          valueFrom:
+            fieldRef:
+              fieldPath: spec.nodeName
+        {{- end }}
+        {{- range $name, $value := $env }}
+        - name: {{ $name }}
+          value: {{ $value | toString | quote }}
+        {{- end }}
+        {{- range $name, $source := $root.Values.envValueFrom }}
+        - name: {{ $name }}
+          valueFrom:
+            {{- toYaml $source | nindent 12 }}
+        {{- end }}
+        {{- with $root.Values.envFrom }}
+        envFrom:
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+        {{- $metrics := get $env "prometheus_server" | toString }}
+        {{- if and $root.Values.podMonitor.enabled (regexMatch "^:\\d+$" $metrics) }}
+        ports:
+        - containerPort: {{ trimPrefix ":" $metrics }}
+          name: monitoring
+          protocol: TCP
+        {{- end }}
+        {{- $health := get $env "health_check_port" | toString }}
+        {{- if not (has $health (list "" "0")) }}
+        livenessProbe:
+          httpGet:
+            path: /healthz
+            port: {{ $health | int }}
+          initialDelaySeconds: 10
+          periodSeconds: 10
+          timeoutSeconds: 5
+        {{- end }}
+        resources:
+          {{- toYaml $root.Values.resources | nindent 10 }}
+        securityContext:
+          {{- toYaml $root.Values.securityContext | nindent 10 }}
+        {{- with $root.Values.volumeMounts }}
+        volumeMounts:
+          {{- toYaml . | nindent 8 }}
+        {{- end }}
+      {{- with $root.Values.hostAliases }}
+      hostAliases:
+        {{- toYaml . | nindent 6 }}
+      {{- end }}
+      {{- with $root.Values.imagePullSecrets }}
+      imagePullSecrets:
+        {{- toYaml . | nindent 6 }}
+      {{- end }}
+      hostNetwork: true
+      serviceAccountName: {{ include "kube-vip.serviceAccountName" $root }}
+      {{- with $root.Values.podSecurityContext }}
+      securityContext:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with $root.Values.nodeSelector }}
+      nodeSelector:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with $root.Values.tolerations }}
+      tolerations:
+        {{- toYaml . | nindent 6 }}
+      {{- end }}
+      {{- with .affinity }}
+      affinity:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with $root.Values.volumes }}
+      volumes:
+        {{- toYaml . | nindent 6 }}
+      {{- end }}
+      {{- with $root.Values.priorityClassName }}
+      priorityClassName: {{ . }}
+      {{- end }}
+{{- end }}
+
+{{/* Namespace and name of a Lease given as `name` or `namespace/name`, as JSON. */}}
+{{- define "kube-vip.lease" -}}
+{{- $parts := splitn "/" 2 .text }}
+{{- if contains "/" .text }}
+{{- dict "namespace" $parts._0 "name" $parts._1 | toJson }}
+{{- else }}
+{{- dict "namespace" .own "name" .text | toJson }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,283 @@
+//! The Helm charts, by Helm.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that panics has failed"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use kube_vip::manifest::chart;
+use serde_json::Value;
+
+const AGENT: &str = "charts/kube-vip";
+const PROVIDER: &str = "charts/kube-vip-cloud-provider";
+
+/// The objects that a chart makes of these values, or Helm's error.
+fn render(chart: &str, values: &[&str]) -> Result<Vec<Value>, String> {
+    let helm = kube_vip_lab::binaries::find("helm").unwrap();
+    let mut command = Command::new(helm);
+    command.args(["template", "release", chart, "--namespace", "kube-system"]);
+    for value in values {
+        let is_json = value.contains('{') || value.ends_with("=null");
+        command.args([if is_json { "--set-json" } else { "--set-string" }, value]);
+    }
+    let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    if !output.status.success() {
+        return Err(String::from_utf8(output.stderr).unwrap());
+    }
+    let text = String::from_utf8(output.stdout).unwrap();
+    let documents = text.split("\n---\n").filter(|document| document.contains("kind: "));
+    Ok(documents.map(|document| serde_saphyr::from_str(document).unwrap()).collect())
+}
+
+fn of_kind<T: serde::de::DeserializeOwned>(objects: &[Value], kind: &str) -> Vec<T> {
+    let found = objects.iter().filter(|object| object["kind"] == kind);
+    found.map(|object| serde_json::from_value(object.clone()).unwrap()).collect()
+}
+
+/// Names and values of the variables of a DaemonSet.
+fn variables(daemon_set: &DaemonSet) -> BTreeMap<String, Option<String>> {
+    let pod = daemon_set.spec.as_ref().unwrap().template.spec.as_ref().unwrap();
+    let all = pod.containers[0].env.iter().flatten();
+    all.map(|variable| (variable.name.clone(), variable.value.clone())).collect()
+}
+
+#[test]
+fn helm_finds_no_fault() {
+    let helm = kube_vip_lab::binaries::find("helm").unwrap();
+    for chart in [AGENT, PROVIDER] {
+        let mut command = Command::new(&helm);
+        let output =
+            command.args(["lint", "--strict", chart]).current_dir(env!("CARGO_MANIFEST_DIR")).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+#[test]
+fn the_schema_of_the_values_is_up_to_date() {
+    let path = format!("{}/{AGENT}/values.schema.json", env!("CARGO_MANIFEST_DIR"));
+    let found = std::fs::read_to_string(path).unwrap();
+    assert_eq!(found, format!("{:#}\n", chart::schema()), "run `cargo xtask manifests`");
+}
+
+#[test]
+fn a_typo_in_a_value_is_an_error() {
+    for (value, part) in [
+        ("env.vip_adress=10.0.0.1", "vip_adress"),
+        ("extraArgs.interfase=eth0", "interfase"),
+        ("image.repo=x", "repo"),
+        ("tolerates=x", "tolerates"),
+    ] {
+        let error = render(AGENT, &[value]).unwrap_err();
+        assert!(error.contains(part) && error.contains("additional"), "{error}");
+    }
+    let error = render(AGENT, &["env.cp_enable=true"]).unwrap_err();
+    assert!(error.contains("config.address is the control plane's VIP: set it"), "{error}");
+}
+
+/// `helm upgrade` cannot change these of a release of the Go program's chart.
+#[test]
+fn names_and_selectors_are_those_of_the_go_programs_charts() {
+    let labels = |name: &str| {
+        let pairs = [("app.kubernetes.io/instance", "release"), ("app.kubernetes.io/name", name)];
+        Some(BTreeMap::from(pairs.map(|(key, value)| (key.to_owned(), value.to_owned()))))
+    };
+    let agents: Vec<DaemonSet> = of_kind(&render(AGENT, &[]).unwrap(), "DaemonSet");
+    assert_eq!(agents[0].metadata.name.as_deref(), Some("kube-vip"));
+    assert_eq!(agents[0].spec.as_ref().unwrap().selector.match_labels, labels("kube-vip"));
+    let providers: Vec<Deployment> = of_kind(&render(PROVIDER, &[]).unwrap(), "Deployment");
+    let name = "kube-vip-cloud-provider";
+    assert_eq!(providers[0].metadata.name.as_deref(), Some(name));
+    assert_eq!(providers[0].spec.as_ref().unwrap().selector.match_labels, labels(name));
+}
+
+#[test]
+fn variables_of_the_go_programs_chart_reach_the_agent() {
+    let values = [
+        "config.address=192.0.2.1",
+        "env.cp_enable=true",
+        "env.lb_enable=true",
+        "env.lb_port=6443",
+        "env.vip_subnet=32",
+        "env.vip_interface=",
+        "env.svc_election=false",
+    ];
+    let agents: Vec<DaemonSet> = of_kind(&render(AGENT, &values).unwrap(), "DaemonSet");
+    let found = variables(&agents[0]);
+    let value = |name: &str| found.get(name).and_then(|value| value.as_deref());
+    assert_eq!((value("address"), value("vip_subnet")), (Some("192.0.2.1"), Some("32")));
+    assert_eq!(value("svc_election"), Some("false"));
+    // This version refuses to balance connections of the control plane.
+    assert!(!found.contains_key("lb_enable") && found.contains_key("vip_nodename"), "{found:?}");
+    let raw = found.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    let (raw, problems, _) = kube_vip::config::Raw::collect(&kube_vip::config::Sources {
+        env: raw,
+        ..kube_vip::config::Sources::default()
+    });
+    assert_eq!(problems, []);
+    assert!(kube_vip::config::check(raw, None).is_ok());
+}
+
+#[test]
+fn a_secret_is_a_reference_and_two_processes_have_a_port_each() {
+    let values = [
+        "config.address=192.0.2.1",
+        "env.cp_enable=true",
+        r#"separate={"enabled": true}"#,
+        r#"envValueFrom={"bgp_peers": {"secretKeyRef": {"name": "peers", "key": "list"}}}"#,
+    ];
+    let agents: Vec<DaemonSet> = of_kind(&render(AGENT, &values).unwrap(), "DaemonSet");
+    let [first, second] = &agents[..] else { panic!("{agents:?}") };
+    let of = |daemon_set: &DaemonSet, name: &str| variables(daemon_set).get(name).cloned();
+    let text = |value: &str| Some(Some(value.to_owned()));
+    assert_eq!((of(first, "cp_enable"), of(first, "svc_enable")), (text("true"), text("false")));
+    assert_eq!((of(second, "cp_enable"), of(second, "svc_enable")), (None, text("true")));
+    assert_eq!((of(first, "address"), of(second, "address")), (text("192.0.2.1"), None));
+    assert_eq!(
+        (of(first, "prometheus_server"), of(second, "prometheus_server")),
+        (text(":2112"), text(":2114"))
+    );
+    assert_eq!(of(first, "bgp_peers"), Some(None));
+    let selector = |daemon_set: &DaemonSet| daemon_set.spec.as_ref().unwrap().selector.match_labels.clone();
+    assert_ne!(selector(first), selector(second));
+    let affinity = |daemon_set: &DaemonSet| {
+        daemon_set.spec.as_ref().unwrap().template.spec.as_ref().unwrap().affinity.is_some()
+    };
+    assert_eq!((affinity(first), affinity(second)), (true, false));
+}
+
+/// Every right as `namespace group/resource=name verb`; `*` stands for a ClusterRole.
+fn rights(objects: &[Value]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let list = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    for object in objects.iter().filter(|object| object["rules"].is_array()) {
+        let namespace = object["metadata"]["namespace"].as_str().unwrap_or("*");
+        for rule in object["rules"].as_array().unwrap() {
+            let names = list(&rule["resourceNames"]);
+            let names = if names.is_empty() { vec!["*".to_owned()] } else { names };
+            for (group, resource) in list(&rule["apiGroups"])
+                .into_iter()
+                .flat_map(|group| list(&rule["resources"]).into_iter().map(move |it| (group.clone(), it)))
+            {
+                for (name, verb) in names
+                    .iter()
+                    .flat_map(|name| list(&rule["verbs"]).into_iter().map(move |verb| (name, verb)))
+                {
+                    found.insert(format!("{namespace} {group}/{resource}={name} {verb}"));
+                }
+            }
+        }
+    }
+    // What a right for all namespaces, or for all names, includes.
+    let all = found.clone();
+    found.retain(|right| {
+        let (namespace, rest) = right.split_once(' ').unwrap();
+        let (object, verb) = rest.rsplit_once(' ').unwrap();
+        let (resource, name) = object.split_once('=').unwrap();
+        let wider = [
+            (name != "*").then(|| format!("{namespace} {resource}=* {verb}")),
+            (namespace != "*").then(|| format!("* {resource}={name} {verb}")),
+            (namespace != "*" && name != "*").then(|| format!("* {resource}=* {verb}")),
+        ];
+        !wider.into_iter().flatten().any(|wider| all.contains(&wider))
+    });
+    found
+}
+
+#[test]
+fn the_agents_rights_are_those_of_its_manifest() {
+    let secret = r#"[{"address": "192.0.2.9", "as": 65001, "passwordSecret": "bgp/peer", "nodeSelector": {"a": "b"}}]"#;
+    for env in [
+        &[("svc_enable", "true"), ("vip_arp", "true")][..],
+        &[("svc_enable", "true"), ("vip_arp", "true"), ("svc_election", "true")],
+        &[("svc_enable", "true"), ("vip_arp", "true"), ("svc_election_groups", "16")],
+        &[
+            ("svc_enable", "true"),
+            ("vip_arp", "true"),
+            ("svc_local_election", "true"),
+            ("enable_endpoints", "true"),
+        ],
+        &[("cp_enable", "true"), ("svc_enable", "false"), ("vip_arp", "true"), ("vip_leasename", "own/cp")],
+        &[("cp_enable", "true"), ("svc_enable", "true"), ("vip_arp", "true"), ("svc_leasename", "svcs")],
+        &[("cp_enable", "true"), ("svc_enable", "true"), ("vip_arp", "false"), ("vip_routingtable", "true")],
+        &[
+            ("svc_enable", "true"),
+            ("vip_arp", "true"),
+            ("disable_service_updates", "true"),
+            ("enable_node_labeling", "true"),
+        ],
+        &[("svc_enable", "true"), ("vip_arp", "false"), ("bgp_enable", "true"), ("bgp_peers", secret)],
+        &[
+            ("cp_enable", "true"),
+            ("svc_enable", "false"),
+            ("vip_arp", "false"),
+            ("bgp_enable", "true"),
+            ("vip_leaderelection", "true"),
+            ("bgp_peers", "192.0.2.9:65001"),
+            ("annotation", "bgp"),
+        ],
+    ] {
+        let json: serde_json::Map<String, Value> =
+            env.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value))).collect();
+        let values = [format!("env={}", Value::Object(json)), "config.address=192.0.2.1".to_owned()];
+        let of_chart = rights(&render(AGENT, &values.each_ref().map(String::as_str)).unwrap());
+        let mut program = Command::new(env!("CARGO_BIN_EXE_kube-vip"));
+        program.args(["manifest", "rbac"]).env_clear().envs(env.iter().copied());
+        let output = program.output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let documents = text.split("---\n").filter(|document| document.contains("kind: "));
+        let objects: Vec<Value> =
+            documents.map(|document| serde_saphyr::from_str(document).unwrap()).collect();
+        let of_manifest = rights(&objects);
+        let differ: Vec<&String> = of_chart.symmetric_difference(&of_manifest).collect();
+        assert!(differ.is_empty() && !of_chart.is_empty(), "{env:?}: {differ:#?}");
+    }
+}
+
+#[test]
+fn the_providers_rights_are_those_of_its_manifest() {
+    let file =
+        std::fs::read_to_string(format!("{}/manifests/cloud-provider.yaml", env!("CARGO_MANIFEST_DIR")));
+    let text = file.unwrap();
+    let documents = text.split("---\n").filter(|document| document.contains("kind: "));
+    let objects: Vec<Value> = documents.map(|document| serde_saphyr::from_str(document).unwrap()).collect();
+    let values = ["configMapName=kubevip", "fullnameOverride=kube-vip-cloud-controller"];
+    assert_eq!(rights(&render(PROVIDER, &values).unwrap()), rights(&objects));
+}
+
+/// `helm upgrade --reuse-values` on a release of the Go program's chart leaves out the defaults of what is new here.
+#[test]
+fn values_without_what_is_new_suffice() {
+    let agents = render(AGENT, &["separate=null", "rbac=null"]).unwrap();
+    assert_eq!(of_kind::<DaemonSet>(&agents, "DaemonSet").len(), 1);
+    assert!(!rights(&agents).is_empty() && !rights(&render(PROVIDER, &["rbac=null"]).unwrap()).is_empty());
+}
+
+#[test]
+fn pools_and_flags_reach_the_provider() {
+    let values = [
+        r#"cm={"data": {"range-global": "192.0.2.1-192.0.2.9"}}"#,
+        "extraArgs.dhcp-interface=eth0",
+        "extraArgs.http-port=8080",
+    ];
+    let objects = render(PROVIDER, &values).unwrap();
+    let pools = objects.iter().find(|object| object["kind"] == "ConfigMap").unwrap();
+    assert_eq!(pools["data"]["range-global"], "192.0.2.1-192.0.2.9");
+    assert_eq!(pools["metadata"]["name"], "kube-vip-cloud-provider");
+    let deployments: Vec<Deployment> = of_kind(&objects, "Deployment");
+    let pod = deployments[0].spec.as_ref().unwrap().template.spec.as_ref().unwrap();
+    assert_eq!((pod.host_network, pod.security_context.as_ref().unwrap().run_as_user), (Some(true), Some(0)));
+    let container = &pod.containers[0];
+    assert_eq!(container.ports.as_ref().unwrap()[0].container_port, 8080);
+    let args = container.args.as_ref().unwrap();
+    assert!(args.contains(&"--dhcp-interface=eth0".to_owned()), "{args:?}");
+    let own = container.env.iter().flatten().find(|variable| variable.name == "KUBEVIP_CONFIG_MAP").unwrap();
+    assert_eq!(own.value.as_deref(), Some("kube-vip-cloud-provider"));
+}

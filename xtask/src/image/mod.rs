@@ -1,0 +1,160 @@
+//! `cargo xtask image`: container images of both programs, without a container runtime.
+
+mod oci;
+mod target;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use kube_vip::VERSION;
+use serde_json::{Value, json};
+
+use self::oci::{Blobs, Content, archive};
+use self::target::Architecture;
+use crate::sh::{Outcome, root};
+
+/// A program, and the user it runs as: the agent needs capabilities, which only root has in a pod that does not set them.
+struct Program {
+    name: &'static str,
+    title: &'static str,
+    user: u32,
+}
+
+const PROGRAMS: [Program; 2] = [
+    Program {
+        name: "kube-vip",
+        title: "Virtual IPs and Services of type LoadBalancer for Kubernetes",
+        user: 0,
+    },
+    Program {
+        name: "kube-vip-cloud-provider",
+        title: "Addresses for Kubernetes Services of type LoadBalancer",
+        user: 65532,
+    },
+];
+
+/// Images with this part of a name are on a node only if they were imported there.
+const REGISTRY: &str = "localhost";
+
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// The repository of the images without the name of the program, such as `registry.example/team`.
+    registry: String,
+    architectures: Vec<Architecture>,
+}
+
+impl Options {
+    pub(crate) fn parse(arguments: &[&str]) -> Result<Self, String> {
+        let mut options = Self { registry: REGISTRY.to_owned(), architectures: vec![Architecture::here()?] };
+        let mut arguments = arguments.iter();
+        while let Some(word) = arguments.next() {
+            let value = arguments.next().ok_or_else(|| format!("{word} needs a value"))?;
+            match *word {
+                "--name" => options.registry = value.trim_end_matches('/').to_owned(),
+                "--arch" => {
+                    options.architectures = value.split(',').map(str::parse).collect::<Result<_, _>>()?;
+                }
+                _ => return Err(format!("`{word}` is not an option of `cargo xtask image`")),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Images for this machine, by the default name.
+pub(crate) fn of_this_machine() -> Outcome {
+    run(&Options::parse(&[])?)
+}
+
+/// Builds the programs, and writes an OCI layout for each, and an archive for each architecture.
+pub(crate) fn run(options: &Options) -> Outcome {
+    let builds = options.architectures.iter().filter_map(|architecture| match architecture.build() {
+        Ok(folder) => Some(Ok((*architecture, folder))),
+        Err(target::Error::Unavailable(reason)) => {
+            println!("skipped {architecture}: {reason}");
+            None
+        }
+        Err(target::Error::Failed(text)) => Some(Err(text)),
+    });
+    let builds: Vec<(Architecture, PathBuf)> = builds.collect::<Result<_, _>>()?;
+    if builds.is_empty() {
+        return Ok(());
+    }
+    let output = root().join("target/image");
+    for program in &PROGRAMS {
+        write(program, &format!("{}/{}:{VERSION}", options.registry, program.name), &builds, &output)?;
+    }
+    Ok(())
+}
+
+fn write(program: &Program, reference: &str, builds: &[(Architecture, PathBuf)], output: &Path) -> Outcome {
+    let failed = |error: std::io::Error| format!("{}: {error}", program.name);
+    let (labels, created) = (labels(program), created());
+    let mut all = Blobs::default();
+    let mut manifests = Vec::new();
+    for (architecture, folder) in builds {
+        let binary = std::fs::read(folder.join(program.name)).map_err(failed)?;
+        let content = Content {
+            program: program.name,
+            binary: &binary,
+            architecture: architecture.name(),
+            reference,
+            user: program.user,
+            labels: &labels,
+            created: &created,
+        };
+        let mut one = Blobs::default();
+        let manifest = one.add_image(&content).map_err(failed)?;
+        let mut files = one.layout(&manifest.descriptor, reference);
+        files.extend([manifest.for_docker(reference)]);
+        let path = output.join(format!("{}-{VERSION}-{architecture}.tar", program.name));
+        std::fs::create_dir_all(output).map_err(failed)?;
+        let bytes = archive(&files).map_err(failed)?;
+        std::fs::write(&path, &bytes).map_err(failed)?;
+        println!(
+            "{reference} for {architecture}: {} ({:.1} MB), {}",
+            path.display(),
+            bytes.len() as f64 / 1e6,
+            manifest.descriptor.digest
+        );
+        manifests.push(all.add_image(&content).map_err(failed)?);
+    }
+    let index = all.add_index(&manifests.iter().collect::<Vec<_>>(), &labels);
+    let layout = output.join(program.name);
+    std::fs::remove_dir_all(&layout).ok();
+    for (path, bytes) in all.layout(&index, reference) {
+        let path = layout.join(path);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(failed)?;
+        }
+        std::fs::write(&path, bytes).map_err(failed)?;
+    }
+    println!("{reference}, all architectures: {} (OCI layout), {}", layout.display(), index.digest);
+    Ok(())
+}
+
+/// Annotations of the OCI image specification.
+fn labels(program: &Program) -> Value {
+    json!({
+        "org.opencontainers.image.title": program.name,
+        "org.opencontainers.image.description": program.title,
+        "org.opencontainers.image.licenses": "Apache-2.0",
+        "org.opencontainers.image.version": VERSION,
+        "org.opencontainers.image.revision": git("%H").unwrap_or_else(|| "unknown".to_owned()),
+        "org.opencontainers.image.created": created(),
+    })
+}
+
+/// The time of the commit: the same for each build of it.
+fn created() -> String {
+    git("%cd").unwrap_or_else(|| "1970-01-01T00:00:00Z".to_owned())
+}
+
+fn git(format: &str) -> Option<String> {
+    let format = format!("--format={format}");
+    let time = ["-c", "core.quotePath=false", "log", "-1", "--date=format-local:%Y-%m-%dT%H:%M:%SZ"];
+    let output =
+        Command::new("git").args(time).arg(&format).env("TZ", "UTC").current_dir(root()).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    Some(text).filter(|text| output.status.success() && !text.is_empty())
+}
