@@ -252,6 +252,61 @@ fn the_providers_rights_are_those_of_its_manifest() {
     assert_eq!(rights(&render(PROVIDER, &values).unwrap()), rights(&objects));
 }
 
+#[test]
+fn values_are_written_as_they_were_meant() {
+    let values = [
+        // Dropped, as in Helm.
+        r#"env={"lb_enable": null, "vip_subnet": null, "bgp_as": 4200000001, "bgp_enable": true, "KUBERNETES_SERVICE_HOST": "h"}"#,
+        "env.bgp_peers=[fd00::1]:65001::false",
+        r#"securityContext={"privileged": true}"#,
+    ];
+    let agents: Vec<DaemonSet> = of_kind(&render(AGENT, &values).unwrap(), "DaemonSet");
+    let found = variables(&agents[0]);
+    let text = |value: &str| Some(Some(value.to_owned()));
+    assert_eq!((found.get("lb_enable"), found.get("vip_subnet")), (None, None));
+    assert_eq!(found.get("bgp_as").cloned(), text("4200000001"));
+    assert_eq!(found.get("bgp_peers").cloned(), text("[fd00::1]:65001::false"));
+    assert_eq!(found.get("KUBERNETES_SERVICE_HOST").cloned(), text("h"));
+    let pod = agents[0].spec.as_ref().unwrap().template.spec.as_ref().unwrap();
+    let context = pod.containers[0].security_context.as_ref().unwrap();
+    // The API server rejects both together.
+    assert_eq!((context.privileged, context.allow_privilege_escalation), (Some(true), None));
+}
+
+/// Helm replaces the roles at once, and the pods one after the other.
+#[test]
+fn agents_of_the_go_program_may_keep_their_rights_until_they_are_replaced() {
+    for chart in [AGENT, PROVIDER] {
+        let go = rights(&render(chart, &[r#"rbac={"goProgram": true}"#]).unwrap());
+        let own = rights(&render(chart, &[]).unwrap());
+        assert!(go.contains("* /services=* update") && !own.contains("* /services=* update"), "{go:?}");
+    }
+    let more = r#"rbac={"extraRules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]}"#;
+    assert!(rights(&render(AGENT, &[more]).unwrap()).contains("* /pods=* get"));
+    let separate = r#"separate={"enabled": true, "env": {"svc_election": true}}"#;
+    let values = ["config.address=192.0.2.1", "env.cp_enable=true", separate];
+    assert!(rights(&render(AGENT, &values).unwrap()).contains("* coordination.k8s.io/leases=* create"));
+}
+
+#[test]
+fn flags_of_the_provider_have_their_consequences() {
+    let deployment = |values: &[&str]| {
+        let objects = render(PROVIDER, values).unwrap();
+        of_kind::<Deployment>(&objects, "Deployment").remove(0).spec.unwrap()
+    };
+    let alone = deployment(&[r#"extraArgs={"leader-elect": false}"#]);
+    assert_eq!((alone.replicas, alone.strategy.unwrap().type_.as_deref()), (Some(1), Some("Recreate")));
+    let silent = deployment(&[r#"extraArgs={"http-port": 0}"#]).template.spec.unwrap();
+    assert!(silent.containers[0].ports.is_none() && silent.containers[0].liveness_probe.is_none());
+    let lease =
+        [r#"extraArgs={"leader-elect-resource-name": "own", "leader-elect-resource-namespace": "other"}"#];
+    let args = deployment(&lease).template.spec.unwrap().containers[0].args.clone().unwrap();
+    assert_eq!(args, ["--leader-elect-resource-name=own", "--leader-elect-resource-namespace=other"]);
+    assert!(
+        rights(&render(PROVIDER, &lease).unwrap()).contains("other coordination.k8s.io/leases=own update")
+    );
+}
+
 /// `helm upgrade --reuse-values` on a release of the Go program's chart leaves out the defaults of what is new here.
 #[test]
 fn values_without_what_is_new_suffice() {

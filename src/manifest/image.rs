@@ -5,8 +5,8 @@ use crate::config::Problem;
 /// The variable with the reference of the image that a program runs from. The configuration of our images sets it.
 pub const OWN_IMAGE: &str = "KUBE_VIP_IMAGE";
 
-/// The image that a manifest of this program names: the given one, else that which the program runs from, else, with a warning, one
-/// that no registry has: an image of another program would start without an error.
+/// The image that a manifest of this program names: the given one, else that which the program runs from, else one that no registry
+/// has: an image of another program would start without an error. With a warning for an image of that kind.
 ///
 /// # Errors
 /// If it is not an image reference.
@@ -17,16 +17,15 @@ pub fn choose(
     version: &str,
 ) -> Result<(String, Option<String>), Problem> {
     let own = own.filter(|own| !own.is_empty()).map(|own| (own, format!("variable {OWN_IMAGE}")));
-    match given.map(|given| (given, "flag --image".to_owned())).or(own) {
-        Some((image, origin)) => Ok((qualify(image, &origin, version)?, None)),
-        None => {
-            let image = format!("localhost/{program}:{version}");
-            let warning = format!(
-                "no image is named, and no registry has {image}: import it on each node, or name another with --image"
-            );
-            Ok((image, Some(warning)))
-        }
-    }
+    let image = match given.map(|given| (given, "flag --image".to_owned())).or(own) {
+        Some((image, origin)) => qualify(image, &origin, version)?,
+        None => format!("localhost/{program}:{version}"),
+    };
+    // A registry on the host itself has a port.
+    let warning = image.starts_with("localhost/").then(|| {
+        format!("no registry has the image {image}: import it on each node, or name another with --image")
+    });
+    Ok((image, warning))
 }
 
 /// The reference with its registry and, without a tag or digest, our own version.
@@ -99,7 +98,10 @@ mod tests {
         assert_eq!(choose(Some("a.example/b"), own), Ok(("a.example/b:v9".to_owned(), None)));
         let (image, warning) = choose(None, Some("")).unwrap();
         assert_eq!(image, "localhost/kube-vip:v9");
-        assert!(warning.unwrap().contains("no registry has localhost/kube-vip:v9"));
+        assert!(warning.unwrap().contains("no registry has the image localhost/kube-vip:v9"));
+        let (_, of_own) = choose(None, Some("localhost/kube-vip:v9")).unwrap();
+        let (_, of_registry) = choose(None, Some("localhost:5000/kube-vip:v9")).unwrap();
+        assert_eq!((of_own.is_some(), of_registry), (true, None));
         let wrong = choose(None, Some("a b")).unwrap_err().to_string();
         assert!(wrong.starts_with("variable KUBE_VIP_IMAGE: `a b` is not"), "{wrong}");
     }

@@ -17,6 +17,20 @@
 {{- default .Release.Namespace .Values.namespaceOverride }}
 {{- end }}
 
+{{/* The value of a flag in extraArgs, as text; empty if it is not there. */}}
+{{- define "provider.flag" -}}
+{{- $value := get (.root.Values.extraArgs | default dict) .name }}
+{{- if kindIs "float64" $value }}{{ toJson $value }}{{ else if not (kindIs "invalid" $value) }}{{ toString $value }}{{ end }}
+{{- end }}
+
+{{- define "provider.lease" -}}
+{{- default (include "provider.fullname" .) (include "provider.flag" (dict "root" . "name" "leader-elect-resource-name")) }}
+{{- end }}
+
+{{- define "provider.leaseNamespace" -}}
+{{- default (include "provider.namespace" .) (include "provider.flag" (dict "root" . "name" "leader-elect-resource-namespace")) }}
+{{- end }}
+
 {{- define "provider.configMap" -}}
 {{- default (include "provider.name" .) .Values.configMapName }}
 {{- end }}

@@ -19,12 +19,14 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
+{{/* Never `default`: the roles would be those of every pod without an account of its own. */}}
 {{- define "kube-vip.serviceAccountName" -}}
-{{- if .Values.serviceAccount.create }}
 {{- default (include "kube-vip.name" .) .Values.serviceAccount.name }}
-{{- else }}
-{{- default "default" .Values.serviceAccount.name }}
 {{- end }}
+
+{{/* A value as text. Numbers of values files are floating point, and large ones would have an exponent. */}}
+{{- define "kube-vip.text" -}}
+{{- if kindIs "float64" . }}{{ toJson . }}{{ else if not (kindIs "invalid" .) }}{{ toString . }}{{ end }}
 {{- end }}
 
 {{/* "true" if a setting is on in these variables. */}}
@@ -97,19 +99,21 @@ spec:
         {{- if kindIs "invalid" $value }}
         - --{{ $name }}
         {{- else }}
-        - {{ printf "--%s=%s" $name (tpl ($value | toString) $root) | quote }}
+        - {{ printf "--%s=%s" $name (tpl (include "kube-vip.text" $value) $root) | quote }}
         {{- end }}
         {{- end }}
         env:
-        {{- if not (or (hasKey $env "vip_nodename") (hasKey $root.Values.envValueFrom "vip_nodename")) }}
+        {{- if not (or (hasKey $env "vip_nodename") (hasKey ($root.Values.envValueFrom | default dict) "vip_nodename")) }}
         - name: vip_nodename
           valueFrom:
             fieldRef:
               fieldPath: spec.nodeName
         {{- end }}
         {{- range $name, $value := $env }}
+        {{- if not (kindIs "invalid" $value) }}
         - name: {{ $name }}
-          value: {{ $value | toString | quote }}
+          value: {{ include "kube-vip.text" $value | quote }}
+        {{- end }}
         {{- end }}
         {{- range $name, $source := $root.Values.envValueFrom }}
         - name: {{ $name }}
@@ -120,14 +124,14 @@ spec:
         envFrom:
         {{- toYaml . | nindent 8 }}
         {{- end }}
-        {{- $metrics := get $env "prometheus_server" | toString }}
+        {{- $metrics := include "kube-vip.text" (get $env "prometheus_server") }}
         {{- if and $root.Values.podMonitor.enabled (regexMatch "^:\\d+$" $metrics) }}
         ports:
         - containerPort: {{ trimPrefix ":" $metrics }}
           name: monitoring
           protocol: TCP
         {{- end }}
-        {{- $health := get $env "health_check_port" | toString }}
+        {{- $health := include "kube-vip.text" (get $env "health_check_port") }}
         {{- if not (has $health (list "" "0")) }}
         livenessProbe:
           httpGet:
@@ -139,8 +143,12 @@ spec:
         {{- end }}
         resources:
           {{- toYaml $root.Values.resources | nindent 10 }}
+        {{- $context := $root.Values.securityContext | default dict }}
+        {{- if get $context "privileged" }}
+        {{- $context = omit $context "allowPrivilegeEscalation" }}
+        {{- end }}
         securityContext:
-          {{- toYaml $root.Values.securityContext | nindent 10 }}
+          {{- toYaml $context | nindent 10 }}
         {{- with $root.Values.volumeMounts }}
         volumeMounts:
           {{- toYaml . | nindent 8 }}

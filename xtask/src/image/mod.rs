@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use kube_vip::VERSION;
+use kube_vip::manifest::image;
 use serde_json::{Value, json};
 
 use self::oci::{Blobs, Content, archive};
@@ -57,8 +58,17 @@ impl Options {
                 _ => return Err(format!("`{word}` is not an option of `cargo xtask image`")),
             }
         }
+        for program in &PROGRAMS {
+            let reference = reference(&options.registry, program);
+            image::choose(program.name, Some(&reference), None, VERSION)
+                .map_err(|problem| problem.to_string())?;
+        }
         Ok(options)
     }
+}
+
+fn reference(registry: &str, program: &Program) -> String {
+    format!("{registry}/{}:{VERSION}", program.name)
 }
 
 /// Images for this machine, by the default name.
@@ -68,21 +78,11 @@ pub(crate) fn of_this_machine() -> Outcome {
 
 /// Builds the programs, and writes an OCI layout for each, and an archive for each architecture.
 pub(crate) fn run(options: &Options) -> Outcome {
-    let builds = options.architectures.iter().filter_map(|architecture| match architecture.build() {
-        Ok(folder) => Some(Ok((*architecture, folder))),
-        Err(target::Error::Unavailable(reason)) => {
-            println!("skipped {architecture}: {reason}");
-            None
-        }
-        Err(target::Error::Failed(text)) => Some(Err(text)),
-    });
-    let builds: Vec<(Architecture, PathBuf)> = builds.collect::<Result<_, _>>()?;
-    if builds.is_empty() {
-        return Ok(());
-    }
+    let builds = options.architectures.iter().map(|architecture| Ok((*architecture, architecture.build()?)));
+    let builds: Vec<(Architecture, PathBuf)> = builds.collect::<Result<_, String>>()?;
     let output = root().join("target/image");
     for program in &PROGRAMS {
-        write(program, &format!("{}/{}:{VERSION}", options.registry, program.name), &builds, &output)?;
+        write(program, &reference(&options.registry, program), &builds, &output)?;
     }
     Ok(())
 }
@@ -140,21 +140,27 @@ fn labels(program: &Program) -> Value {
         "org.opencontainers.image.description": program.title,
         "org.opencontainers.image.licenses": "Apache-2.0",
         "org.opencontainers.image.version": VERSION,
-        "org.opencontainers.image.revision": git("%H").unwrap_or_else(|| "unknown".to_owned()),
+        "org.opencontainers.image.revision": revision(),
         "org.opencontainers.image.created": created(),
     })
 }
 
-/// The time of the commit: the same for each build of it.
-fn created() -> String {
-    git("%cd").unwrap_or_else(|| "1970-01-01T00:00:00Z".to_owned())
+/// The commit, and whether there are changes on top of it.
+fn revision() -> String {
+    let changed = git(&["status", "--porcelain"]).is_some();
+    let commit = git(&["log", "-1", "--format=%H"]).unwrap_or_else(|| "unknown".to_owned());
+    format!("{commit}{}", if changed { "-dirty" } else { "" })
 }
 
-fn git(format: &str) -> Option<String> {
-    let format = format!("--format={format}");
-    let time = ["-c", "core.quotePath=false", "log", "-1", "--date=format-local:%Y-%m-%dT%H:%M:%SZ"];
-    let output =
-        Command::new("git").args(time).arg(&format).env("TZ", "UTC").current_dir(root()).output().ok()?;
+/// The time of the commit: the same for each build of it.
+fn created() -> String {
+    let time = ["log", "-1", "--date=format-local:%Y-%m-%dT%H:%M:%SZ", "--format=%cd"];
+    git(&time).unwrap_or_else(|| "1970-01-01T00:00:00Z".to_owned())
+}
+
+/// What git prints; none if that is nothing.
+fn git(args: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(args).env("TZ", "UTC").current_dir(root()).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
     Some(text).filter(|text| output.status.success() && !text.is_empty())
 }

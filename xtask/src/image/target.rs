@@ -14,14 +14,6 @@ pub(super) enum Architecture {
     Arm64,
 }
 
-/// Why there is no build.
-#[derive(Debug)]
-pub(super) enum Error {
-    /// This machine lacks what it needs.
-    Unavailable(String),
-    Failed(String),
-}
-
 impl Architecture {
     const ALL: [Self; 2] = [Self::Amd64, Self::Arm64];
 
@@ -68,20 +60,20 @@ impl Architecture {
     }
 
     /// Builds both programs. Returns their folder.
-    pub(super) fn build(self) -> Result<PathBuf, Error> {
+    pub(super) fn build(self) -> Result<PathBuf, String> {
         let target = self.target();
-        if Self::here().map_err(Error::Unavailable)? == self {
-            run("cargo", &RELEASE, &[]).map_err(Error::Failed)?;
+        if Self::here()? == self {
+            run("cargo", &RELEASE, &[])?;
         } else if has_standard_library(target) && have(self.compiler()) {
             let args = [&RELEASE[..], &["--target", target]].concat();
-            run("cargo", &args, &self.environment()).map_err(Error::Failed)?;
+            run("cargo", &args, &self.environment())?;
         } else {
             let compiler = self.compiler();
             let package = format!("gcc-{}", compiler.trim_end_matches("-gcc").replace('_', "-"));
-            return Err(Error::Unavailable(format!(
+            return Err(format!(
                 "Rust's standard library for {target} and {compiler} are needed: `rustup target add {target}` and the \
                  package {package}"
-            )));
+            ));
         }
         Ok(root().join("target").join(target).join("release"))
     }
