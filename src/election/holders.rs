@@ -9,12 +9,12 @@ use super::record::LeaseObject;
 use super::scheme::{OtherSchemes, Scheme, written};
 use crate::model::{BootTime, Holder, LeaseName};
 
-/// The Leases of candidacies, and all those of a namespace with memberships: others are not kept, however many there are.
+/// The Leases of candidacies, and all those of a namespace with heartbeat Leases: others are not kept, however many there are.
 #[derive(Debug, Default)]
 pub struct Holders {
     candidacies: BTreeSet<LeaseName>,
-    /// Namespaces whose Leases show the members of a Lease group.
-    memberships: BTreeSet<String>,
+    /// Namespaces whose Leases are kept whole: they show the heartbeats of other nodes.
+    heartbeats: BTreeSet<String>,
     leases: BTreeMap<LeaseName, (LeaseObject, BootTime)>,
     /// When the next holder is overdue, or its Lease expires.
     next_change: Option<BootTime>,
@@ -30,11 +30,11 @@ impl Holders {
     }
 
     /// Keeps these Leases, and forgets all others. True if there were any.
-    pub fn follow(&mut self, candidacies: BTreeSet<LeaseName>, memberships: BTreeSet<String>) -> bool {
-        (self.candidacies, self.memberships) = (candidacies, memberships);
+    pub fn follow(&mut self, candidacies: BTreeSet<LeaseName>, heartbeats: BTreeSet<String>) -> bool {
+        (self.candidacies, self.heartbeats) = (candidacies, heartbeats);
         let before = self.leases.len();
-        let (candidacies, memberships) = (&self.candidacies, &self.memberships);
-        self.leases.retain(|lease, _| is_followed(candidacies, memberships, lease));
+        let (candidacies, heartbeats) = (&self.candidacies, &self.heartbeats);
+        self.leases.retain(|lease, _| is_followed(candidacies, heartbeats, lease));
         self.leases.len() != before
     }
 
@@ -46,7 +46,7 @@ impl Holders {
         settings: &Settings,
         now: BootTime,
     ) -> bool {
-        if !is_followed(&self.candidacies, &self.memberships, &lease) {
+        if !is_followed(&self.candidacies, &self.heartbeats, &lease) {
             return false;
         }
         let Some((before, since)) = self.leases.get_mut(&lease) else {
@@ -108,6 +108,6 @@ impl Holders {
     }
 }
 
-fn is_followed(candidacies: &BTreeSet<LeaseName>, memberships: &BTreeSet<String>, lease: &LeaseName) -> bool {
-    candidacies.contains(lease) || memberships.contains(&lease.namespace)
+fn is_followed(candidacies: &BTreeSet<LeaseName>, heartbeats: &BTreeSet<String>, lease: &LeaseName) -> bool {
+    candidacies.contains(lease) || heartbeats.contains(&lease.namespace)
 }

@@ -2,9 +2,10 @@
 //!
 //! Exclusion by Leases holds among nodes that elect an address on the same one. While a rolling update changes the scheme, some
 //! nodes elect it on another. Therefore each Lease of Services carries the scheme of its holder, and a node acquires none while
-//! another node holds one by another scheme: the addresses stay where they are until the last of those nodes stops.
+//! another node holds one by another scheme. What a node leads it keeps if its scheme has a heartbeat; with one election for all
+//! it gives its addresses up once it sees another scheme.
 //!
-//! With groups, and with an election for each Service, every active node has a heartbeat Lease, its membership. A [`Gate`] opens
+//! With groups, and with an election for each Service, every active node has a heartbeat Lease. A [`Gate`] opens
 //! once the watch shows this node's own heartbeat and no other scheme: of two nodes that join at the same time by different
 //! schemes, the one that wrote later is shown the other's Lease first. With one election for all, the leader's Lease is the
 //! only one; its followers are unknown, and a node with another scheme waits for them to take over first.
@@ -219,7 +220,7 @@ enum State {
 
 /// What a [`Gate`] permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub enum Permission {
     /// Nothing: the Leases are not known yet.
     Closed,
     /// Another scheme is in use: the heartbeat Lease is released.
@@ -230,7 +231,7 @@ pub enum Phase {
     Open,
 }
 
-impl Phase {
+impl Permission {
     pub fn may_join(self) -> bool {
         matches!(self, Self::Joining | Self::Open)
     }
@@ -253,12 +254,12 @@ impl Gate {
         Self { state, heartbeat: Heartbeat::Lost, timeout }
     }
 
-    pub fn phase(&self) -> Phase {
+    pub fn permission(&self) -> Permission {
         match self.state {
-            State::Joining { listed: false, .. } => Phase::Closed,
-            State::Joining { listed: true, .. } => Phase::Joining,
-            State::Waiting { .. } => Phase::Waiting,
-            State::Open { .. } => Phase::Open,
+            State::Joining { listed: false, .. } => Permission::Closed,
+            State::Joining { listed: true, .. } => Permission::Joining,
+            State::Waiting { .. } => Permission::Waiting,
+            State::Open { .. } => Permission::Open,
         }
     }
 

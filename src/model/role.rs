@@ -88,8 +88,9 @@ pub enum CandidacyKind {
     /// Addresses of Services.
     #[default]
     Services,
-    /// Heartbeat Lease of this node in a Lease group. Released before all others at shutdown.
-    Membership,
+    /// Heartbeat Lease of this node. At shutdown it is released before the Leases of groups, and after those of Services that
+    /// are elected one by one.
+    Heartbeat,
     /// VIPs of the control plane: follows the local API server's health, and may hold them provisionally.
     ControlPlane,
     /// Leadership of a controller; no address depends on it.

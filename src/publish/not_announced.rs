@@ -48,7 +48,8 @@ impl NotAnnounced {
     /// When a reason is due that was not at `reported_at`.
     #[must_use]
     pub(super) fn poll_timeout(&self, reported_at: BootTime) -> Option<BootTime> {
-        let ends = self.reasons.values().map(|(_, since)| *since + USUAL_WAIT);
+        let own = self.reasons.values().filter(|(issue, _)| matches!(issue, Issue::NotAnnounced(_)));
+        let ends = own.map(|(_, since)| *since + USUAL_WAIT);
         ends.filter(|end| *end > reported_at).min()
     }
 

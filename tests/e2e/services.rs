@@ -27,6 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("agents_that_stop_together_release_every_lease", stopped_together),
         trial("a_planned_move_leaves_no_gap", planned).alone(),
         trial("an_endpoint_that_moves_leaves_no_gap", endpoint_moved).alone(),
+        trial("an_address_that_its_successor_cannot_place_delays_no_other", unplaceable).alone(),
         trial("agents_that_stop_leave_nothing_behind", nothing_left),
         trial("a_service_may_share_the_control_planes_address", control_plane).alone(),
     ]
@@ -402,6 +403,42 @@ fn planned() -> Outcome {
         wait_for_host(&lab, "web", third)?;
         lab.lab.host(second).namespace.run(&[PROGRAM, "undrain"])?;
     }
+    Ok(())
+}
+
+/// One election for two addresses; the interface of one of them is on the first host alone.
+fn unplaceable() -> Outcome {
+    let mut lab = services(&[("svc_interfaces", "extra0")])?;
+    lab.start_agents()?;
+    lab.serve("web", "10.43.0.13")?;
+    let first = lab.wait_for_holder("10.43.0.13")?;
+    let namespace = &lab.lab.host(first).namespace;
+    namespace.run(&["ip", "link", "add", "extra0", "type", "veth", "peer", "name", "extra1"])?;
+    namespace.run(&["ip", "link", "set", "extra1", "up"])?;
+    namespace.run(&["ip", "link", "set", "extra0", "up"])?;
+    lab.create("extra", "10.43.0.15", json!({}))?;
+    lab.annotate("extra", json!({ "kube-vip.io/serviceInterface": "extra0" }))?;
+    lab.set_endpoints("extra", "a", &["node-1", "node-2", "node-3"])?;
+    lab.wait_for_holder_to_be("10.43.0.15", first)?;
+    lab.wait_for_status("web", &["10.43.0.13"])?;
+
+    let start = kube_vip_lab::now();
+    namespace.run(&[PROGRAM, "drain"])?;
+    lab.wait_until_no_host_has("10.43.0.15")?;
+    let second = wait_for_lease(&lab, LOCK)?;
+    assert_ne!(second, first);
+    assert_eq!(lab.wait_for_holder("10.43.0.13")?, second);
+    assert_no_gap(&lab, start, &["10.43.0.13"], "the other address");
+    let left = |address: &str| {
+        let address: IpAddr = address.parse().unwrap();
+        let samples = lab.sampler.since(start);
+        let last = samples.iter().rev().find(|sample| sample.holders(address).contains(&first));
+        last.map_or(Duration::ZERO, |sample| sample.at.since(start))
+    };
+    let (web, extra) = (left("10.43.0.13"), left("10.43.0.15"));
+    println!("  on the former holder for {web:?}, the address that cannot be placed for {extra:?}");
+    namespace.run(&[PROGRAM, "undrain"])?;
+    namespace.run(&["ip", "link", "del", "extra0"])?;
     Ok(())
 }
 

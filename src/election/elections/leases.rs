@@ -23,9 +23,9 @@ impl Elections {
         }
         self.outputs.extend(changes.ended.into_iter().map(Output::Unwatch));
         self.outputs.extend(changes.started.into_iter().map(Output::Watch));
-        let memberships = watched().filter(|(_, candidacy)| candidacy.kind == CandidacyKind::Membership);
-        let memberships = memberships.map(|(lease, _)| lease.namespace.clone()).chain(of_scheme).collect();
-        if self.holders.follow(watched().map(|(lease, _)| lease.clone()).collect(), memberships) {
+        let heartbeats = watched().filter(|(_, candidacy)| candidacy.kind == CandidacyKind::Heartbeat);
+        let heartbeats = heartbeats.map(|(lease, _)| lease.namespace.clone()).chain(of_scheme).collect();
+        if self.holders.follow(watched().map(|(lease, _)| lease.clone()).collect(), heartbeats) {
             self.publish_holders();
         }
     }

@@ -24,16 +24,16 @@ use super::health::Report;
 use super::holders::Holders;
 use super::host_health::{self, HostHealth, InterfacePolicy};
 use super::record::LeaseObject;
-use super::scheme::{Gate, OtherSchemes, Phase, Scheme};
+use super::scheme::{Gate, OtherSchemes, Permission, Scheme};
 use super::watches::{Scope, Watches};
 use crate::cluster::watch::Change;
 use crate::model::hash::fnv1a;
 use crate::model::{BootTime, Candidacy, CandidacyKind, Family, GroupId, Health, Holder, LeaseName, Role};
 
-/// At shutdown the other Leases wait this long for the release of the membership Lease: the remaining members share out
+/// At shutdown the other Leases wait this long for the release of the heartbeat Lease: the remaining members share out
 /// this node's groups once they know that it leaves.
-const MEMBERSHIP_RELEASE_WAIT: Duration = Duration::from_millis(250);
-/// With an election for each Service the membership Lease waits this long for the others: no claim outlasts a release, or the
+const HEARTBEAT_RELEASE_WAIT: Duration = Duration::from_millis(250);
+/// With an election for each Service the heartbeat Lease waits this long for the others: no claim outlasts a release, or the
 /// attempt, for longer.
 const SERVICES_RELEASE_WAIT: Duration = Duration::from_secs(2);
 /// Requests in flight, apart from the control plane's.
@@ -234,7 +234,7 @@ impl Elections {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<BootTime> {
         let anycast = self.anycast.values().filter_map(AnycastElector::poll_timeout);
-        let waits = [MEMBERSHIP_RELEASE_WAIT, SERVICES_RELEASE_WAIT];
+        let waits = [HEARTBEAT_RELEASE_WAIT, SERVICES_RELEASE_WAIT];
         let turn = self
             .stopping
             .and_then(|since| waits.map(|wait| since + wait).into_iter().find(|at| *at > self.now));
@@ -353,7 +353,7 @@ impl Elections {
     }
 
     fn drain(&mut self, lease: &LeaseName, reason: DrainReason, drained: bool) {
-        if drained && self.kind(lease) == Some(CandidacyKind::Membership) && self.needs_heartbeat() {
+        if drained && self.kind(lease) == Some(CandidacyKind::Heartbeat) && self.needs_heartbeat() {
             return;
         }
         self.input(
@@ -370,7 +370,7 @@ impl Elections {
         else {
             return;
         };
-        let waiting = self.gate.as_ref().is_some_and(|gate| gate.phase() == Phase::Waiting);
+        let waiting = self.gate.as_ref().is_some_and(|gate| gate.permission() == Permission::Waiting);
         let reasons = [
             (DrainReason::Operator, self.drained),
             (DrainReason::InterfaceDown, self.host.services_drained()),
@@ -381,17 +381,17 @@ impl Elections {
         }
     }
 
-    /// The heartbeat Lease is released first, see [`MEMBERSHIP_RELEASE_WAIT`]; with an election for each Service last.
+    /// The heartbeat Lease is released first, see [`HEARTBEAT_RELEASE_WAIT`]; with an election for each Service last.
     fn stop_in_order(&mut self) {
         let Some(since) = self.stopping else { return };
-        let mut heartbeats = self.entries.values().filter(|entry| entry.kind == CandidacyKind::Membership);
+        let mut heartbeats = self.entries.values().filter(|entry| entry.kind == CandidacyKind::Heartbeat);
         let services_may_stop = self.config.scheme.as_ref().is_some_and(Scheme::is_shown_by_heartbeat_alone)
-            || self.now >= since + MEMBERSHIP_RELEASE_WAIT
+            || self.now >= since + HEARTBEAT_RELEASE_WAIT
             || heartbeats.all(|entry| entry.elector.is_idle());
         let heartbeat_may_stop = self.now >= since + SERVICES_RELEASE_WAIT || !self.needs_heartbeat();
         let may_stop = |kind| match kind {
             CandidacyKind::Services => services_may_stop,
-            CandidacyKind::Membership => heartbeat_may_stop,
+            CandidacyKind::Heartbeat => heartbeat_may_stop,
             CandidacyKind::ControlPlane | CandidacyKind::Controller => true,
         };
         for lease in self.leases_where(|entry| !entry.stopped && may_stop(entry.kind)) {

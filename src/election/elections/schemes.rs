@@ -3,7 +3,7 @@
 use super::{Elections, Entry, Output};
 use crate::election::decide::ObservedLease;
 use crate::election::elector::DrainReason;
-use crate::election::scheme::{Facts, Heartbeat, OtherSchemes, Phase, Scheme};
+use crate::election::scheme::{Facts, Heartbeat, OtherSchemes, Permission, Scheme};
 use crate::model::{CandidacyKind, LeaseName, Role};
 
 impl Elections {
@@ -18,10 +18,10 @@ impl Elections {
     pub(super) fn step_gate(&mut self) {
         let (Some(facts), None) = (self.facts(), self.stopping) else { return };
         let Some(gate) = &mut self.gate else { return };
-        let before = gate.phase();
+        let before = gate.permission();
         let rejoined = gate.step(self.now, facts);
-        let phase = gate.phase();
-        if phase != before {
+        let permission = gate.permission();
+        if permission != before {
             for lease in self.leases_where(|entry| !entry.kind.is_primary()) {
                 self.apply_gate(&lease);
                 if let Some(entry) = self.entries.get_mut(&lease) {
@@ -37,7 +37,7 @@ impl Elections {
         {
             self.outputs.push_back(Output::Watch(scope.clone()));
         }
-        self.report_schemes(phase == Phase::Waiting);
+        self.report_schemes(permission == Permission::Waiting);
     }
 
     fn report_schemes(&mut self, waiting: bool) {
@@ -58,19 +58,19 @@ impl Elections {
     /// What the gate lets this election do.
     pub(super) fn apply_gate(&mut self, lease: &LeaseName) {
         let (Some(gate), Some(entry)) = (&self.gate, self.entries.get_mut(lease)) else { return };
-        let phase = gate.phase();
+        let permission = gate.permission();
         match entry.kind {
             CandidacyKind::Services => {
-                entry.elector.set_held_back(phase != Phase::Open);
+                entry.elector.set_held_back(permission != Permission::Open);
                 // Without a heartbeat nothing keeps other schemes away from a node that was cut off: a heartbeat by another one
                 // is only written once this scheme's Lease was free.
                 if self.config.scheme.as_ref().is_some_and(|scheme| scheme.member.is_none()) {
-                    self.drain(lease, DrainReason::OtherScheme, phase == Phase::Waiting);
+                    self.drain(lease, DrainReason::OtherScheme, permission == Permission::Waiting);
                 }
             }
-            CandidacyKind::Membership => {
-                entry.elector.set_held_back(!phase.may_join());
-                self.drain(lease, DrainReason::OtherScheme, phase == Phase::Waiting);
+            CandidacyKind::Heartbeat => {
+                entry.elector.set_held_back(!permission.may_join());
+                self.drain(lease, DrainReason::OtherScheme, permission == Permission::Waiting);
             }
             CandidacyKind::ControlPlane | CandidacyKind::Controller => {}
         }
@@ -85,7 +85,7 @@ impl Elections {
 
     fn facts(&self) -> Option<Facts> {
         let scheme = self.config.scheme.as_ref()?;
-        let services = |kind| matches!(kind, CandidacyKind::Services | CandidacyKind::Membership);
+        let services = |kind| matches!(kind, CandidacyKind::Services | CandidacyKind::Heartbeat);
         let read = |entry: &Entry| *entry.elector.observed() != ObservedLease::Unknown;
         let candidate = self.entries.values().any(|entry| services(entry.kind) && read(entry));
         let others = (!self.others.nodes.is_empty()).then_some(self.others.followers);

@@ -1,4 +1,4 @@
-//! Which Leases are watched, and elections whose Lease is deleted.
+//! Which Leases are watched, elections whose Lease is deleted, other schemes, and the order of a stop.
 
 use super::*;
 use crate::election::Candidate;
@@ -229,7 +229,7 @@ fn other_leases_of_a_watched_namespace_are_not_kept() {
     script.event(&namespace("default"), "z", Some(object(OTHER, 3, true)));
     assert_eq!(script.holders.keys().cloned().collect::<Vec<_>>(), [lease("x")]);
     // Leases without a candidacy here show the other members of a group.
-    let member = Candidacy { eligible: true, kind: CandidacyKind::Membership, ..Candidacy::default() };
+    let member = Candidacy { eligible: true, kind: CandidacyKind::Heartbeat, ..Candidacy::default() };
     script.input(Input::Candidacies([(lease("svcs-member-node-1").into(), member)].into()));
     script.event(&namespace("default"), "svcs-member-node-2", Some(object(OTHER, 4, true)));
     assert_eq!(script.holders.keys().cloned().collect::<Vec<_>>(), [lease("svcs-member-node-2"), lease("x")]);
@@ -282,7 +282,7 @@ fn by_scheme(kind: &str, holder: &str, version: u64) -> LeaseObject {
 /// A node with eight groups that has started, among nodes with sixteen.
 fn among_other_groups() -> Script {
     let mut script = Script::with_scheme(Some(Scheme::example("groups-8")));
-    let member = Candidacy { eligible: true, kind: CandidacyKind::Membership, ..Candidacy::default() };
+    let member = Candidacy { eligible: true, kind: CandidacyKind::Heartbeat, ..Candidacy::default() };
     let group = Candidacy { eligible: true, ..Candidacy::default() };
     script.input(Input::Candidacies(
         [(lease("svcs-member-node-1").into(), member), (lease("svcs-3").into(), group)].into(),
@@ -395,7 +395,7 @@ fn a_leader_without_a_heartbeat_gives_its_leases_back_beside_another_scheme() {
 /// A node with an election for each Service that leads one, outside the namespace of its heartbeat.
 fn with_an_election_for_each_service() -> Script {
     let mut script = Script::with_scheme(Some(Scheme::example("per-service")));
-    let member = Candidacy { eligible: true, kind: CandidacyKind::Membership, ..Candidacy::default() };
+    let member = Candidacy { eligible: true, kind: CandidacyKind::Heartbeat, ..Candidacy::default() };
     let service = Candidacy { eligible: true, ..Candidacy::default() };
     script.input(Input::Candidacies(
         [(lease("svcs-member-node-1").into(), member), (lease("shop/web").into(), service)].into(),
@@ -448,7 +448,7 @@ fn a_heartbeat_that_is_written_again_has_the_watch_opened_at_once() {
 fn beyond_a_number_of_namespaces_a_lease_without_our_label_still_shows_its_scheme() {
     let mut script = Script::with_scheme(Some(Scheme::example("per-service")));
     let names = names(17);
-    let member = Candidacy { eligible: true, kind: CandidacyKind::Membership, ..Candidacy::default() };
+    let member = Candidacy { eligible: true, kind: CandidacyKind::Heartbeat, ..Candidacy::default() };
     let service = Candidacy { eligible: true, ..Candidacy::default() };
     let services = names.iter().map(|name| (lease(name).into(), service));
     script

@@ -134,7 +134,7 @@ pub enum DrainReason {
     InterfaceDown,
     /// No endpoint on this host can serve the address.
     NotEligible,
-    /// Other nodes elect Services by another scheme: this one gives up its heartbeat Lease.
+    /// Other nodes elect Services by another scheme: this one gives up its heartbeat Lease, or its Services where it has none.
     OtherScheme,
 }
 

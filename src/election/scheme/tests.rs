@@ -63,12 +63,12 @@ const GROUPS_ELSEWHERE: Option<Duration> = Some(Duration::ZERO);
 const GLOBAL_ELSEWHERE: Option<Duration> = Some(FOLLOWERS);
 
 /// A gate after each of these steps: time, whether the Leases are listed, the heartbeat, other schemes; and what it permits.
-fn run(steps: &[(u64, bool, Heartbeat, Option<Duration>, Phase)]) {
+fn run(steps: &[(u64, bool, Heartbeat, Option<Duration>, Permission)]) {
     let mut gate = Gate::new(Duration::from_secs(15));
     for (number, (now, listed, heartbeat, others, expected)) in steps.iter().enumerate() {
         let facts = Facts { wanted: true, listed: *listed, heartbeat: *heartbeat, others: *others };
         gate.step(at(*now), facts);
-        assert_eq!(gate.phase(), *expected, "step {number} of {steps:?}");
+        assert_eq!(gate.permission(), *expected, "step {number} of {steps:?}");
         assert!(gate.poll_timeout().is_none_or(|due| due > at(*now)), "step {number}");
     }
 }
@@ -76,7 +76,7 @@ fn run(steps: &[(u64, bool, Heartbeat, Option<Duration>, Phase)]) {
 #[test]
 fn when_a_node_takes_over() {
     use Heartbeat::{Lost, None as Absent, Shown, Written};
-    use Phase::{Closed, Joining, Open, Waiting};
+    use Permission::{Closed, Joining, Open, Waiting};
     // A start; a renewal that the watch does not show yet; another node that joins by mistake; an expired heartbeat.
     run(&[
         (0, false, Lost, NONE, Closed),
@@ -163,8 +163,8 @@ impl Node {
         let others = others.then_some(Duration::ZERO);
         self.gate.step(at(0), Facts { wanted: true, listed: true, heartbeat, others });
         match self.written {
-            Some(_) if self.gate.phase() == Phase::Waiting => Some(None),
-            None if self.gate.phase().may_join() => Some(Some(self.kind)),
+            Some(_) if self.gate.permission() == Permission::Waiting => Some(None),
+            None if self.gate.permission().may_join() => Some(Some(self.kind)),
             _ => None,
         }
     }
@@ -197,7 +197,7 @@ proptest! {
                     *node = Node::new(1 - node.kind, log.len());
                 }
             }
-            let open: Vec<u8> = nodes.iter().filter(|node| node.gate.phase() == Phase::Open).map(|node| node.kind).collect();
+            let open: Vec<u8> = nodes.iter().filter(|node| node.gate.permission() == Permission::Open).map(|node| node.kind).collect();
             prop_assert!(open.windows(2).all(|pair| pair[0] == pair[1]), "{open:?} after {log:?}");
         }
     }

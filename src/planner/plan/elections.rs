@@ -34,7 +34,7 @@ pub(super) fn elect(context: &PlanContext, state: &ClusterState, plan: &mut Plan
     let (alone, by_mode): (Vec<_>, Vec<_>) = components(plan, elected).into_iter().partition(elects_alone);
     let by_mode: Vec<ServiceKey> = by_mode.into_iter().flatten().collect();
     if let Some(member) = &context.member {
-        let kind = CandidacyKind::Membership;
+        let kind = CandidacyKind::Heartbeat;
         let candidacy = Candidacy { eligible: true, delay: Duration::ZERO, resuming: true, kind };
         plan.groups.insert(member.clone().into(), GroupPlan { candidacy, ..GroupPlan::default() });
     }

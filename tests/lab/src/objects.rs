@@ -87,6 +87,7 @@ impl<'a> Objects<'a> {
             | "clusterroles"
             | "clusterrolebindings"
             | "certificatesigningrequests"
+            | "customresourcedefinitions"
             | "validatingadmissionpolicies"
             | "validatingadmissionpolicybindings" => Api::all_with(self.client.clone(), &resource),
             _ => Api::namespaced_with(self.client.clone(), namespace, &resource),
@@ -241,12 +242,16 @@ impl<'a> Objects<'a> {
         Ok(names.collect())
     }
 
-    /// The Events of an object: reasons and messages, oldest first.
+    /// The Events of an object that kube-vip and its provider wrote: reasons and messages, oldest first.
+    /// (The API server writes some as well, such as `ClusterIPNotAllocated`.)
     pub fn events(&self, name: &str) -> Result<Vec<(String, String)>> {
         let (namespace, name) = split(name);
         let api = Api::<Event>::namespaced(self.client.clone(), namespace);
         let params = ListParams::default().fields(&format!("involvedObject.name={name}"));
         let mut events = self.block_on(async move { api.list(&params).await.map(|list| list.items) })?;
+        let component = |event: &Event| event.source.as_ref().and_then(|source| source.component.clone());
+        let ours = |name: String| ["kube-vip", "service-controller"].contains(&name.as_str());
+        events.retain(|event| component(event).is_some_and(ours));
         events.sort_by(|a, b| a.metadata.creation_timestamp.cmp(&b.metadata.creation_timestamp));
         let parts = |event: Event| (event.reason.unwrap_or_default(), event.message.unwrap_or_default());
         Ok(events.into_iter().map(parts).collect())
