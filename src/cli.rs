@@ -1,7 +1,7 @@
 //! The command line: subcommands by hand, flags from the table of settings.
 
 use clap::builder::{Command, ValueHint};
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches};
 
@@ -35,6 +35,12 @@ pub enum Action {
         json: bool,
         /// With their routes.
         routes: bool,
+    },
+    /// Examine this host and what it is connected to.
+    Doctor {
+        json: bool,
+        /// A manifest with the settings, instead of the environment; `-` is standard input.
+        file: Option<String>,
     },
     Drain,
     Undrain,
@@ -92,7 +98,9 @@ pub enum ManifestKind {
 const GROUP: &str = "kube-vip:nodes";
 const DAYS: &str = "365";
 
-fn command() -> Command {
+/// The command line, from which completions and the manual page are made, too.
+#[must_use]
+pub fn command() -> Command {
     let kubeadm = sub("kubeadm", "Print a static pod for kubeadm")
         .subcommand(sub("init", "Print the static pod for the first host"))
         .subcommand(
@@ -125,6 +133,19 @@ fn command() -> Command {
             );
     let output =
         Arg::new("output").short('o').long("output").help("Output format").value_parser(["text", "json"]);
+    let doctor =
+        sub("doctor", "Examine this host, its API server and its network, with the settings of manager")
+            .arg(output.clone())
+            .arg(
+                Arg::new("filename")
+                    .short('f')
+                    .long("filename")
+                    .value_name("FILE")
+                    .value_hint(ValueHint::FilePath)
+                    .help(
+                        "Manifest with the settings, instead of the environment; flags precede it; `-` is standard input",
+                    ),
+            );
     let shell = Arg::new("shell").required(true).value_parser(clap::value_parser!(clap_complete::Shell));
     Command::new("kube-vip")
         .about(
@@ -144,6 +165,7 @@ fn command() -> Command {
                     .arg(output),
             ),
         )
+        .subcommand(doctor)
         .subcommand(sub("drain", "Hand over all addresses, and leave all elections"))
         .subcommand(sub("undrain", "Take part in elections again"))
         .subcommand(manifest())
@@ -172,7 +194,7 @@ fn manifest() -> Command {
             sub("rbac", "Print the ServiceAccount, roles and bindings")
                 .arg(switch("role", "Print a Role instead of a ClusterRole"))
                 .arg(switch("rolebinding", "Print a RoleBinding instead of a ClusterRoleBinding"))
-                .arg(group("Group of `kube-vip kubeconfig` that has these rights, too")),
+                .arg(group("Print roles of a group of `kube-vip kubeconfig`, named after it, instead of those of the ServiceAccount")),
         )
 }
 
@@ -192,6 +214,10 @@ fn group(help: &'static str) -> Arg {
 fn valid_group(text: &str) -> Result<String, String> {
     match text {
         "" => Err("a group has a name".to_owned()),
+        // As for the names of roles.
+        _ if text.contains(['/', '%']) => {
+            Err("it names a role, too, and may contain neither `/` nor `%`".to_owned())
+        }
         _ if text.starts_with("system:") => {
             Err("groups that begin with `system:` belong to Kubernetes".to_owned())
         }
@@ -278,6 +304,7 @@ fn action(path: &[&str], matches: &ArgMatches, command: &mut Command) -> Action 
         ["config"] => Action::Config,
         ["status"] => Action::Status { json: json() },
         ["status", "bgp"] => Action::StatusBgp { json: json(), routes: on("routes") },
+        ["doctor"] => Action::Doctor { json: json(), file: text("filename") },
         ["drain"] => Action::Drain,
         ["undrain"] => Action::Undrain,
         ["version"] => {
@@ -344,6 +371,20 @@ fn usage(error: &clap::Error) -> String {
         };
         line.push_str(&hint.to_string());
     }
+    // What clap prints in lines of its own.
+    for (kind, what) in
+        [(ContextKind::ValidValue, "it is one of"), (ContextKind::ValidSubcommand, "they are")]
+    {
+        if let Some(ContextValue::Strings(words)) = error.get(kind).filter(|_| !line.contains("did you mean"))
+        {
+            line.push_str(&format!("; {what} {}", words.join(", ")));
+        }
+    }
+    if error.kind() == ErrorKind::MissingRequiredArgument
+        && let Some(ContextValue::Strings(words)) = error.get(ContextKind::InvalidArg)
+    {
+        line = format!("an argument is missing: {}", words.join(", "));
+    }
     if let Some(argument) = word(ContextKind::InvalidArg)
         && matches!(argument, "true" | "false")
     {
@@ -372,6 +413,7 @@ mod tests {
         for (args, problem) in [
             ("--group system:masters", "groups that begin with `system:` belong to Kubernetes"),
             ("--group ", "a group has a name"),
+            ("--group a/b", "may contain neither `/` nor `%`"),
             ("--days 0", "0 is not in 1..=3650"),
             ("--days 3651", "3651 is not in 1..=3650"),
         ] {

@@ -12,6 +12,7 @@ pub mod config;
 pub mod conflict;
 pub mod daemon;
 pub mod dhcp;
+pub mod doctor;
 pub mod dump;
 pub mod election;
 pub mod host;

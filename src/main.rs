@@ -12,7 +12,7 @@ use kube_vip::program::{Failure, environment, print, print_json, run_main, runti
 use kube_vip::status::Status;
 use kube_vip::telemetry::logging;
 use kube_vip::telemetry::socket::{self, StatusRequest};
-use kube_vip::{daemon, kubeconfig, manifest};
+use kube_vip::{daemon, doctor, kubeconfig, manifest};
 
 fn main() -> ExitCode {
     run_main("kube-vip", || match cli::parse(std::env::args_os()) {
@@ -30,6 +30,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         }
         Action::Status { json } => status(StatusRequest::Status, json),
         Action::StatusBgp { json, routes } => status_bgp(json, routes),
+        Action::Doctor { json, file } => runtime()?.block_on(examine(&cli.flags, json, file.as_deref())),
         Action::Drain => status(StatusRequest::Drain, false),
         Action::Undrain => status(StatusRequest::Undrain, false),
         Action::Manifest(wanted) => generate(&wanted, &cli.flags),
@@ -42,15 +43,21 @@ fn run(cli: Cli) -> Result<(), Failure> {
     }
 }
 
+/// Flags and variables.
+type Given = (Vec<(String, String)>, Vec<(String, String)>);
+
 fn collect(flags: &[(String, String)]) -> Result<Raw, Failure> {
-    let env = environment().into_iter().collect();
+    let (raw, problems) = merge((flags.to_vec(), environment().into_iter().collect()));
+    if problems.is_empty() { Ok(raw) } else { Err(Failure::all(&problems)) }
+}
+
+fn merge((flags, env): Given) -> (Raw, Vec<config::Problem>) {
     let read = |path: &str| std::fs::read_to_string(path);
-    let (raw, problems, notes) =
-        Raw::collect(&Sources { flags: flags.to_vec(), env, read_file: Some(&read) });
+    let (raw, problems, notes) = Raw::collect(&Sources { flags, env, read_file: Some(&read) });
     for note in notes {
         eprintln!("kube-vip: warning: {note}");
     }
-    if problems.is_empty() { Ok(raw) } else { Err(Failure::all(&problems)) }
+    (raw, problems)
 }
 
 async fn manage(flags: &[(String, String)], dry_run: bool) -> Result<(), Failure> {
@@ -64,9 +71,14 @@ async fn manage(flags: &[(String, String)], dry_run: bool) -> Result<(), Failure
 }
 
 async fn validate(raw: Raw) -> Result<Config, Failure> {
+    let facts = host_facts().await?;
+    config::check(raw, Some(&facts)).map_err(|problems| Failure::all(&problems))
+}
+
+async fn host_facts() -> Result<config::HostFacts, Failure> {
     let host = read_once().await.map_err(Failure::one)?;
     let namespace = std::fs::read_to_string("/var/run/secrets/kubernetes.io/serviceaccount/namespace");
-    let facts = config::HostFacts {
+    Ok(config::HostFacts {
         hostname: hostname(),
         service_account_namespace: namespace
             .ok()
@@ -79,8 +91,55 @@ async fn validate(raw: Raw) -> Result<Config, Failure> {
             .collect(),
         gateways: host.gateways,
         interfaces: host.interfaces.into_iter().map(|interface| (interface.name, interface.up)).collect(),
+    })
+}
+
+/// Prints what `doctor` finds; the exit code is that of the worst finding.
+async fn examine(flags: &[(String, String)], json: bool, file: Option<&str>) -> Result<(), Failure> {
+    let sources = match file {
+        Some(file) => of_manifest(file, flags)?,
+        None => (flags.to_vec(), environment().into_iter().collect()),
     };
-    config::check(raw, Some(&facts)).map_err(|problems| Failure::all(&problems))
+    let (raw, problems) = merge(sources);
+    let facts = host_facts().await?;
+    let context = doctor::driver::Context {
+        namespace: facts.service_account_namespace.clone(),
+        named_by_pod: file.is_some(),
+    };
+    let checked = if problems.is_empty() { config::check(raw, Some(&facts)) } else { Err(problems) };
+    let report = match checked {
+        Ok(config) => doctor::driver::examine(&config, &context).await.map_err(Failure::one)?,
+        Err(problems) => doctor::Report::of_problems(&problems),
+    };
+    if json {
+        print_json(&report)?
+    } else {
+        print(&report.to_text())?
+    }
+    match report.exit_code() {
+        0 => Ok(()),
+        code => Err(Failure { lines: Vec::new(), code }),
+    }
+}
+
+/// The flags and variables of a manifest; flags of the command line precede them.
+fn of_manifest(file: &str, flags: &[(String, String)]) -> Result<Given, Failure> {
+    let text = match file {
+        "-" => std::io::read_to_string(std::io::stdin()),
+        file => std::fs::read_to_string(file),
+    };
+    let failed = |why: String| Failure { lines: vec![format!("flag --filename: {file}: {why}")], code: 2 };
+    let given = text.map_err(|error| error.to_string()).and_then(|text| doctor::manifest::read(&text));
+    let given = given.map_err(failed)?;
+    for note in &given.notes {
+        eprintln!("kube-vip: warning: {file}: not examined: {note}");
+    }
+    let arguments = std::iter::once("kube-vip".to_owned()).chain(given.arguments);
+    let cli = cli::parse(arguments.map(Into::into)).map_err(failed)?;
+    let kubeconfig = given.kubeconfig.map(|path| ("k8sConfigPath".to_owned(), path));
+    let others = cli.flags.into_iter().chain(kubeconfig);
+    let others = others.filter(|(name, _)| flags.iter().all(|(given, _)| given != name));
+    Ok((flags.iter().cloned().chain(others).collect(), given.env))
 }
 
 fn hostname() -> String {

@@ -22,7 +22,7 @@ fn render(chart: &str, values: &[&str]) -> Result<Vec<Value>, String> {
     let mut command = Command::new(helm);
     command.args(["template", "release", chart, "--namespace", "kube-system"]);
     for value in values {
-        let is_json = value.contains('{') || value.ends_with("=null");
+        let is_json = value.contains("={") || value.contains("=[{") || value.ends_with("=null");
         command.args([if is_json { "--set-json" } else { "--set-string" }, value]);
     }
     let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
@@ -63,6 +63,21 @@ fn the_schema_of_the_values_is_up_to_date() {
     let path = format!("{}/{AGENT}/values.schema.json", env!("CARGO_MANIFEST_DIR"));
     let found = std::fs::read_to_string(path).unwrap();
     assert_eq!(found, format!("{:#}\n", chart::schema()), "run `cargo xtask manifests`");
+}
+
+#[test]
+fn the_alerting_rules_of_the_chart_are_those_of_monitoring() {
+    let read =
+        |path: &str| std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let rules = read("monitoring/rules.yaml");
+    assert!(rules == read(&format!("{AGENT}/files/rules.yaml")), "run `cargo xtask manifests`");
+    let objects =
+        render(AGENT, &[r#"prometheusRule={"enabled": true, "labels": {"release": "prometheus"}}"#]).unwrap();
+    let found = objects.iter().find(|object| object["kind"] == "PrometheusRule").unwrap();
+    assert_eq!(found["spec"], serde_saphyr::from_str::<Value>(&rules).unwrap());
+    assert_eq!(found["metadata"]["labels"]["release"], "prometheus");
+    let without = render(AGENT, &["prometheusRule=null"]).unwrap();
+    assert!(without.iter().all(|object| object["kind"] != "PrometheusRule"));
 }
 
 #[test]
@@ -194,6 +209,8 @@ fn rights(objects: &[Value]) -> BTreeSet<String> {
 #[test]
 fn the_agents_rights_are_those_of_its_manifest() {
     let secret = r#"[{"address": "192.0.2.9", "as": 65001, "passwordSecret": "bgp/peer", "nodeSelector": {"a": "b"}}]"#;
+    let mixed =
+        r#"["192.0.2.10:65001", {"address": "192.0.2.9", "as": 65001, "passwordSecret": "bgp/peer"}]"#;
     for env in [
         &[("svc_enable", "true"), ("vip_arp", "true")][..],
         &[("svc_enable", "true"), ("vip_arp", "true"), ("svc_election", "true")],
@@ -213,7 +230,16 @@ fn the_agents_rights_are_those_of_its_manifest() {
             ("disable_service_updates", "true"),
             ("enable_node_labeling", "true"),
         ],
+        &[
+            ("cp_enable", "true"),
+            ("svc_enable", "true"),
+            ("vip_arp", "false"),
+            ("vip_routingtable", "true"),
+            ("vip_leaderelection", "true"),
+        ],
         &[("svc_enable", "true"), ("vip_arp", "false"), ("bgp_enable", "true"), ("bgp_peers", secret)],
+        &[("svc_enable", "true"), ("vip_arp", "false"), ("bgp_enable", "true"), ("bgp_peers", mixed)],
+        &[("svc_enable", "true"), ("vip_arp", "false"), ("bgp_enable", "true"), ("annotations", "bgp")],
         &[
             ("cp_enable", "true"),
             ("svc_enable", "false"),
@@ -283,9 +309,57 @@ fn agents_of_the_go_program_may_keep_their_rights_until_they_are_replaced() {
     }
     let more = r#"rbac={"extraRules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]}"#;
     assert!(rights(&render(AGENT, &[more]).unwrap()).contains("* /pods=* get"));
-    let separate = r#"separate={"enabled": true, "env": {"svc_election": true}}"#;
-    let values = ["config.address=192.0.2.1", "env.cp_enable=true", separate];
-    assert!(rights(&render(AGENT, &values).unwrap()).contains("* coordination.k8s.io/leases=* create"));
+}
+
+#[test]
+fn two_processes_have_the_rights_of_both() {
+    let separate =
+        r#"separate={"enabled": true, "env": {"svc_election": true, "enable_node_labeling": false}}"#;
+    let values = [
+        "config.address=192.0.2.1",
+        "env.cp_enable=true",
+        "env.enable_node_labeling=true",
+        "env.vip_leasename=own/cp",
+        separate,
+    ];
+    let found = rights(&render(AGENT, &values).unwrap());
+    for right in ["coordination.k8s.io/leases=* create", "/nodes=* patch"] {
+        assert!(found.contains(&format!("* {right}")), "{right}: {found:#?}");
+    }
+}
+
+/// The values of a release of the Go program's chart, kept by `helm upgrade --reuse-values`.
+#[test]
+fn the_image_of_the_go_program_is_refused_unless_it_is_meant() {
+    for (chart, image) in [
+        (AGENT, "ghcr.io/kube-vip/kube-vip"),
+        (AGENT, "plndr/kube-vip"),
+        (PROVIDER, "kubevip/kube-vip-cloud-provider"),
+        (PROVIDER, "ghcr.io/kube-vip/kube-vip-cloud-provider"),
+    ] {
+        let values = [format!("image.repository={image}"), r#"rbac={"goProgram": true}"#.to_owned()];
+        let error = render(chart, &[&values[0]]).unwrap_err();
+        assert!(error.contains("the image of the Go program: set it to localhost/"), "{error}");
+        assert!(render(chart, &values.each_ref().map(String::as_str)).is_ok());
+    }
+    let tagged = render(AGENT, &[r#"image={"tag": 20261127}"#]).unwrap();
+    let agents: Vec<DaemonSet> = of_kind(&tagged, "DaemonSet");
+    let pod = agents[0].spec.as_ref().unwrap().template.spec.as_ref().unwrap();
+    assert_eq!(pod.containers[0].image.as_deref(), Some("localhost/kube-vip:20261127"));
+}
+
+#[test]
+fn pods_keep_their_account_while_they_are_replaced() {
+    let values = ["serviceAccount.name=own", r#"rbac={"goProgram": true}"#];
+    let accounts = |values: &[&str]| -> Vec<String> {
+        let objects = render(AGENT, values).unwrap();
+        let all = objects.iter().filter(|object| object["kind"] == "ServiceAccount");
+        all.map(|account| account["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(accounts(&values), ["own", "kube-vip"]);
+    assert_eq!(accounts(&values[..1]), ["own"]);
+    let error = render(AGENT, &[r#"serviceAccount={"create": false}"#]).unwrap_err();
+    assert!(error.contains("set serviceAccount.name"), "{error}");
 }
 
 #[test]
@@ -298,6 +372,14 @@ fn flags_of_the_provider_have_their_consequences() {
     assert_eq!((alone.replicas, alone.strategy.unwrap().type_.as_deref()), (Some(1), Some("Recreate")));
     let silent = deployment(&[r#"extraArgs={"http-port": 0}"#]).template.spec.unwrap();
     assert!(silent.containers[0].ports.is_none() && silent.containers[0].liveness_probe.is_none());
+    let local = deployment(&["extraArgs.bind-address=127.0.0.1"]).template.spec.unwrap();
+    assert!(local.containers[0].liveness_probe.is_none() && local.containers[0].readiness_probe.is_none());
+    let leases =
+        |values: &[&str]| rights(&render(PROVIDER, values).unwrap()).iter().any(|it| it.contains("leases"));
+    assert!(leases(&[]) && !leases(&[r#"extraArgs={"leader-elect": false}"#]));
+    let named = deployment(&[r#"extraArgs={"leader-elect-resource-name": "{{ .Release.Name }}-lock"}"#]);
+    let args = named.template.spec.unwrap().containers[0].args.clone().unwrap();
+    assert_eq!(args[0], "--leader-elect-resource-name=release-lock");
     let lease =
         [r#"extraArgs={"leader-elect-resource-name": "own", "leader-elect-resource-namespace": "other"}"#];
     let args = deployment(&lease).template.spec.unwrap().containers[0].args.clone().unwrap();
@@ -318,13 +400,13 @@ fn values_without_what_is_new_suffice() {
 #[test]
 fn pools_and_flags_reach_the_provider() {
     let values = [
-        r#"cm={"data": {"range-global": "192.0.2.1-192.0.2.9"}}"#,
+        r#"cm={"data": {"range-global": "192.0.2.1-192.0.2.9", "cidr-old": null}}"#,
         "extraArgs.dhcp-interface=eth0",
         "extraArgs.http-port=8080",
     ];
     let objects = render(PROVIDER, &values).unwrap();
     let pools = objects.iter().find(|object| object["kind"] == "ConfigMap").unwrap();
-    assert_eq!(pools["data"]["range-global"], "192.0.2.1-192.0.2.9");
+    assert_eq!(pools["data"], serde_json::json!({ "range-global": "192.0.2.1-192.0.2.9" }));
     assert_eq!(pools["metadata"]["name"], "kube-vip-cloud-provider");
     let deployments: Vec<Deployment> = of_kind(&objects, "Deployment");
     let pod = deployments[0].spec.as_ref().unwrap().template.spec.as_ref().unwrap();

@@ -84,6 +84,20 @@ fn the_environment_has_the_go_programs_order() {
     assert_eq!(names.join(" "), expected.split_whitespace().collect::<Vec<_>>().join(" "));
 }
 
+/// Port 179 is below 1024.
+#[test]
+fn a_pod_that_listens_for_bgp_peers_may_bind_their_port() {
+    let peers = r#"[{"address": "192.0.2.9", "as": 65001, "passive": true}]"#;
+    let added = |port: &str| {
+        let env =
+            [("bgp_enable", "true"), ("bgp_peers", peers), ("bgp_listen_port", port), ("svc_enable", "true")];
+        let context = spec(&pod(&[], &env)).containers[0].security_context.clone().unwrap();
+        context.capabilities.unwrap().add.unwrap()
+    };
+    assert_eq!(added("179"), ["NET_ADMIN", "NET_RAW", "NET_BIND_SERVICE"]);
+    assert_eq!(added("1790"), ["NET_ADMIN", "NET_RAW"]);
+}
+
 #[test]
 fn the_pod_has_the_fields_that_kubeadm_needs() {
     let spec = spec(&pod(ARP, &[]));
@@ -423,14 +437,19 @@ fn the_roles_have_the_rights_that_the_mode_needs() {
 }
 
 #[test]
-fn a_group_has_the_rights_of_the_service_account_and_a_pod_the_kubeconfig_of_its_user() {
-    let group = "- apiGroup: rbac.authorization.k8s.io\n  kind: Group\n  name: kube-vip:nodes\n";
+fn a_group_has_roles_of_its_own_and_a_pod_the_kubeconfig_of_its_user() {
+    let group = "subjects:\n- apiGroup: rbac.authorization.k8s.io\n  kind: Group\n  name: kube-vip:nodes\n";
     for mode in ["--controlplane --arp", "--services --arp --role"] {
         let args: Vec<&str> = ["manifest", "rbac"].into_iter().chain(mode.split(' ')).collect();
         let printed = kube_vip(&[&args[..], &["--group", "kube-vip:nodes"]].concat(), &[]).stdout;
         let bindings = printed.matches("\nsubjects:\n").count();
         assert_eq!((bindings > 1, printed.matches(group).count()), (true, bindings), "{printed}");
-        assert_eq!(printed.replace(group, ""), kube_vip(&args, &[]).stdout);
+        // It replaces no object of a DaemonSet.
+        let of_account = kube_vip(&args, &[]).stdout;
+        let is_name = |line: &&str| line.starts_with("  name: ");
+        assert!(printed.lines().filter(is_name).all(|line| line == "  name: kube-vip:nodes"), "{printed}");
+        assert!(!of_account.contains("  name: kube-vip:nodes"), "{of_account}");
+        assert_eq!(printed.matches("  verbs:\n").count(), of_account.matches("  verbs:\n").count());
     }
     let file = "/etc/kubernetes/kube-vip.conf";
     let spec = spec(&pod(&[ARP, &["--k8sConfigPath", file]].concat(), &[]));

@@ -78,6 +78,8 @@ fn it_runs_from_an_empty_root_file_system_and_knows_names() {
         ("address", "vip.test"),
         ("vip_interface", "lo"),
         ("prometheus_server", ""),
+        // Without CAs on the host, as in an image.
+        ("control_plane_health_check_address", "https://127.0.0.1:9/livez"),
     ];
     let log = run("/kube-vip", &["manager"], &env);
     let manifest = run("/kube-vip-cloud-provider", &["manifest"], &[]);
@@ -127,4 +129,100 @@ fn images_are_read_by_skopeo_and_name_themselves_in_manifests() {
         let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         assert!(text.contains(&format!("image: {image}\n")), "{text}");
     }
+}
+
+fn dist() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/dist")
+}
+
+fn architecture() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
+}
+
+fn run(program: &str, args: &[&str], folder: &std::path::Path) -> String {
+    let output = Command::new(program).args(args).current_dir(folder).output().unwrap();
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "{program} {args:?}: {text}");
+    text
+}
+
+#[test]
+#[ignore = "needs the files of a release, by `cargo xtask dist`"]
+fn the_files_of_a_release_are_complete() {
+    let version = kube_vip::VERSION;
+    let sums = run("sha256sum", &["--check", "--strict", "SHA256SUMS"], &dist());
+    let name = format!("kube-vip-{version}-linux-{}", architecture());
+    for file in [format!("{name}.tar.gz"), format!("{name}.cdx.json"), format!("manifests-{version}.tar.gz")]
+    {
+        assert!(sums.contains(&format!("{file}: OK")), "{file}: {sums}");
+    }
+    let folder = std::env::temp_dir().join(format!("kube-vip-dist-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let archive = dist().join(format!("{name}.tar.gz"));
+    run("tar", &["--extract", "--file", &archive.to_string_lossy()], &folder);
+    let host = folder.join(&name);
+    assert!(run("./kube-vip", &["version"], &host).contains(version));
+    let licences = std::fs::read_to_string(host.join("THIRD-PARTY-LICENSES")).unwrap();
+    assert!(
+        licences.contains("tokio ") && licences.contains("MIT License") && licences.contains("GNU C Library")
+    );
+    for file in
+        ["systemd/kube-vip.service", "completions/kube-vip.bash", "completions/kube-vip-cloud-provider.fish"]
+    {
+        assert!(host.join(file).is_file(), "{file}");
+    }
+    for page in ["man/kube-vip.8", "man/kube-vip-cloud-provider.8"] {
+        if Command::new("groff").arg("--version").output().is_err() {
+            println!("skipped: no groff to format {page}");
+            continue;
+        }
+        let text = run("groff", &["-man", "-Tutf8", "-ww", "-P-c", page], &host);
+        assert!(text.contains("SYNOPSIS") && !text.contains("warning:"), "{page}");
+    }
+    let helm = kube_vip_lab::binaries::find("helm").unwrap();
+    let charts = std::fs::read_dir(dist()).unwrap().flatten().map(|entry| entry.path());
+    let charts: Vec<PathBuf> = charts.filter(|path| path.extension().is_some_and(|it| it == "tgz")).collect();
+    assert_eq!(charts.len(), 2, "{charts:?}");
+    for chart in charts {
+        let text = run(&helm, &["template", "release", &chart.to_string_lossy()], &folder);
+        assert!(text.contains("image: localhost/kube-vip"), "{text}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// Cargo names each crate that it compiled for the programs.
+#[test]
+#[ignore = "needs the files of a release, by `cargo xtask dist`"]
+fn the_bills_of_materials_have_the_crates_of_the_build() {
+    let packages = ["-p", "kube-vip", "-p", "kube-vip-cloud-provider"];
+    let args = [&["build", "--release", "--locked", "--message-format", "json"][..], &packages].concat();
+    let output = Command::new("cargo").args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let messages = String::from_utf8(output.stdout).unwrap();
+    let messages = messages.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let built = messages.filter(|message| message["reason"] == "compiler-artifact").filter_map(|message| {
+        // path+file:///…#name@version, or …/name#version where the folder has the name.
+        let (place, package) = message["package_id"].as_str()?.rsplit_once('#')?;
+        let folder = place.rsplit_once('/').map_or(place, |(_, folder)| folder);
+        Some(package.rsplit_once('@').map_or((folder.to_owned(), package.to_owned()), |(name, version)| {
+            (name.to_owned(), version.to_owned())
+        }))
+    });
+    let built: std::collections::BTreeSet<_> =
+        built.filter(|(name, _)| !name.starts_with("kube-vip")).collect();
+    let mut listed = std::collections::BTreeSet::new();
+    for program in ["kube-vip", "kube-vip-cloud-provider"] {
+        let name = format!("{program}-{}-linux-{}.cdx.json", kube_vip::VERSION, architecture());
+        let text = std::fs::read_to_string(dist().join(name)).unwrap();
+        let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(document["metadata"]["component"]["name"], program);
+        let components = document["components"].as_array().unwrap();
+        listed.extend(components.iter().map(|component| {
+            let text = |key: &str| component[key].as_str().unwrap().to_owned();
+            (text("name"), text("version"))
+        }));
+    }
+    listed.retain(|(name, _)| !name.starts_with("kube-vip"));
+    let differ: Vec<_> = listed.symmetric_difference(&built).collect();
+    assert!(differ.is_empty() && listed.len() > 100, "{differ:?}");
 }

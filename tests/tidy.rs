@@ -65,7 +65,7 @@ const LAYERS: &[&[&str]] = &[
     &["election", "planner"],
     &["reconcile", "publish"],
     &["telemetry", "dump"],
-    &["daemon", "program"],
+    &["daemon", "doctor", "program"],
 ];
 
 /// What code that computes must not mention.
@@ -101,6 +101,9 @@ const PURE: &[&str] = &[
     "src/cluster/certificate.rs",
     "src/cluster/correlator.rs",
     "src/config/",
+    "src/doctor/api.rs",
+    "src/doctor/host.rs",
+    "src/doctor/manifest.rs",
     "src/kubeconfig/document.rs",
     "src/manifest/",
     "src/model/",

@@ -229,7 +229,9 @@ fn flags() -> Vec<Arg> {
     ]
 }
 
-fn clap() -> Clap {
+/// The command line, from which completions and the manual page are made, too.
+#[must_use]
+pub fn command() -> Clap {
     let ignored = SWITCHES.iter().map(|name| switch(name, "No effect.").hide(true));
     let ignored = ignored.chain(VALUES.iter().map(|name| value(name, "No effect.").hide(true)));
     let sub = |name: &'static str, about: &'static str| Clap::new(name).about(about);
@@ -275,7 +277,7 @@ pub fn parse(
     args: impl IntoIterator<Item = std::ffi::OsString>,
     env: &BTreeMap<String, String>,
 ) -> Result<Cli, UsageError> {
-    let matches = clap().try_get_matches_from(args).map_err(|error| match error.exit_code() {
+    let matches = command().try_get_matches_from(args).map_err(|error| match error.exit_code() {
         0 => UsageError::Help(error.to_string()),
         _ => {
             let text = error.to_string();

@@ -146,8 +146,9 @@ fn deployment(image: &str, options: &Options, given: &Given) -> Value {
         set("/spec", "replicas", json!(1));
         set("/spec", "strategy", json!({ "type": "Recreate" }));
     }
-    let port = options.http.as_ref().and_then(|address| address.parse().ok());
-    if let Some(port) = port.map(|address: SocketAddr| address.port()) {
+    // The kubelet's probes come from outside.
+    let address: Option<SocketAddr> = options.http.as_ref().and_then(|address| address.parse().ok());
+    if let Some(port) = address.filter(|it| !it.ip().is_loopback()).map(|it| it.port()) {
         let probe = |path: &str| json!({ "httpGet": { "path": path, "port": "http" }, "periodSeconds": 10, "timeoutSeconds": 5 });
         set(CONTAINER, "livenessProbe", probe("/healthz"));
         set(CONTAINER, "ports", json!([{ "containerPort": port, "name": "http" }]));
@@ -206,7 +207,7 @@ fn plain_deployment(image: &str) -> Value {
                         "imagePullPolicy": "IfNotPresent",
                         "name": NAME,
                         "resources": {
-                            "limits": { "memory": "128Mi" },
+                            "limits": { "memory": "512Mi" },
                             "requests": { "cpu": "10m", "memory": "32Mi" },
                         },
                         "securityContext": {

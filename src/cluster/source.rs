@@ -9,8 +9,10 @@ use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::time::timeout;
 
+use crate::config::VipTarget;
 use crate::config::api::ADMIN_CONF;
-use crate::model::Family;
+use crate::model::text::first_line;
+use crate::model::{ActualAddress, Family};
 
 /// A name in every API server certificate made by kubeadm.
 const KUBERNETES: &str = "kubernetes";
@@ -32,6 +34,20 @@ pub struct Environment {
     pub vip_names: Vec<String>,
     /// This host's own addresses, for `cp_detect`.
     pub own: Vec<IpAddr>,
+}
+
+impl Environment {
+    /// That of this process, on a host with these addresses.
+    pub fn of(config: &crate::config::Config, addresses: &[ActualAddress]) -> Self {
+        Self {
+            home: std::env::var_os("HOME").map(Into::into),
+            in_cluster: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty()),
+            control_plane: !config.targets.is_empty(),
+            vip_names: config.targets.iter().filter_map(VipTarget::name).map(str::to_owned).collect(),
+            vips: config.fixed_vips().iter().map(|vip| vip.address).collect(),
+            own: addresses.iter().map(|address| address.vip.address).collect(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,7 +158,8 @@ async fn from_file(
         return Err(SourceError::Directory(path));
     }
     let unusable = |why: String| SourceError::Unusable { path: path.clone(), why };
-    let kubeconfig = Kubeconfig::read_from(&path).map_err(|error| unusable(error.to_string()))?;
+    let kubeconfig =
+        Kubeconfig::read_from(&path).map_err(|error| unusable(first_line(&error.to_string())))?;
     let base = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .map_err(|error| unusable(error.to_string()))?;

@@ -9,6 +9,7 @@ use super::bgp::{PEER_KEYS, to_text};
 use super::problem::{Hint, Problem, nearest};
 use super::raw::Origin;
 use super::settings::{Key, SETTINGS};
+use crate::model::text::first_line;
 
 /// A node of the document. JSON needs no parser of its own: it is YAML.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,8 +88,12 @@ pub fn parse(path: &str, text: &str) -> (Vec<Found>, Vec<Value>, Vec<Problem>) {
     (reader.found, reader.peers, reader.problems)
 }
 
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().trim_end().to_owned()
+/// The documents of another YAML file, such as a manifest.
+///
+/// # Errors
+/// If it is not YAML.
+pub fn documents(text: &str) -> Result<Vec<Value>, String> {
+    serde_saphyr::from_multiple(text).map_err(|error| first_line(&error.to_string()))
 }
 
 struct Reader<'a> {

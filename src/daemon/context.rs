@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::cluster::Environment;
 use crate::config::{self, ClassRule, Config, ServiceElection, SubnetPrefix, VipTarget};
 use crate::election::host_health::InterfacePolicy;
 use crate::election::{Candidate, Scheme, Settings, elections};
@@ -173,16 +172,5 @@ pub(super) fn reconcile_options(config: &Config, context: &PlanContext) -> recon
         decisive: config.global_lease().map(GroupId::from).into_iter().collect(),
         aggregates: config.bgp.as_ref().map(|bgp| bgp.extras.aggregates.clone()).unwrap_or_default(),
         control_plane: context.control_plane.as_ref().map(|it| it.groups.clone()).unwrap_or_default(),
-    }
-}
-
-pub(super) fn environment(config: &Config, addresses: &[ActualAddress]) -> Environment {
-    Environment {
-        home: std::env::var_os("HOME").map(Into::into),
-        in_cluster: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty()),
-        control_plane: !config.targets.is_empty(),
-        vip_names: config.targets.iter().filter_map(VipTarget::name).map(str::to_owned).collect(),
-        vips: config.fixed_vips().iter().map(|vip| vip.address).collect(),
-        own: addresses.iter().map(|address| address.vip.address).collect(),
     }
 }

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::cluster::event::EventRecorder;
-use crate::cluster::{self, Api};
+use crate::cluster::{self, Api, Environment};
 use crate::config::Config;
 use crate::election::{self, health};
 use crate::host::selection::main_interface;
@@ -65,7 +65,7 @@ struct Daemon {
     api: Arc<Api>,
     report: Report,
     events: EventRecorder,
-    /// The planner's end of the label writer.
+    /// The publisher's end of the label writer.
     labels: Option<watch::Sender<ServiceLabels>>,
     context: PlanContext,
     host: HostWatch,
@@ -105,7 +105,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let context = context::plan(&config, &interface, &addresses);
     let (events, event_writer) = cluster::event::recorder("kube-vip", &config.node_name, EVENT_QUEUE);
     let roles = watch::Sender::default();
-    let api = Api::new(config.api.clone(), context::environment(&config, &addresses));
+    let api = Api::new(config.api.clone(), Environment::of(&config, &addresses));
     let report = Report::new(&config, &api, &events, &roles);
     tracing::info!(version = crate::VERSION, build = crate::BUILD, "kube-vip.io");
     tracing::info!(

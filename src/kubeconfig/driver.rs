@@ -1,6 +1,5 @@
 //! Requests the certificate with the rights of an administrator, and waits for it.
 
-use std::error::Error;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,6 +16,7 @@ use super::{Identity, KubeconfigError, SIGNATURE_TIMEOUT, file};
 use crate::cluster::certificate::ClientCertificate;
 use crate::cluster::{Endpoint, Environment, Source};
 use crate::config;
+use crate::model::text::with_causes;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -158,10 +158,4 @@ impl<'a> Server<'a> {
         let request = "watch the CertificateSigningRequest";
         Err(KubeconfigError::Interrupted { server: self.url.clone(), request, why })
     }
-}
-
-/// An error with its causes, since the outermost one alone does not name the reason.
-fn with_causes(error: &dyn Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -31,7 +31,9 @@ pub fn schema() -> Value {
         "additionalProperties": false,
         "properties": {
             "global": object,
-            "image": closed(json!({ "repository": text, "tag": { "type": ["string", "null"] }, "pullPolicy": text })),
+            // Of a chart that this one is a dependency of.
+            "enabled": switch,
+            "image": closed(json!({ "repository": text, "tag": scalar, "pullPolicy": text })),
             "imagePullSecrets": list,
             "config": closed(json!({ "address": text })),
             "env": env,
@@ -59,6 +61,7 @@ pub fn schema() -> Value {
             "affinity": object,
             "priorityClassName": text,
             "podMonitor": closed(json!({ "enabled": switch, "labels": object, "annotations": object })),
+            "prometheusRule": { "type": ["object", "null"], "properties": { "enabled": switch, "labels": object }, "additionalProperties": false },
         },
     })
 }

@@ -6,7 +6,7 @@
 pub mod chart;
 mod env;
 pub mod image;
-mod rbac;
+pub mod rbac;
 pub mod samples;
 
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use crate::VERSION;
 use crate::cli::{Manifest, ManifestKind};
 use crate::config::api::ADMIN_CONF;
 use crate::config::value::Forwarding;
-use crate::config::{Key, Problem, Raw, Values, check, check_for_roles};
+use crate::config::{Key, Problem, Raw, Values, bgp, check, check_for_roles};
 
 /// The document, as YAML, and warnings. `own_image` is that of the program, if it runs from one.
 ///
@@ -217,9 +217,17 @@ fn security_context(values: &Values) -> Value {
     if values.load_balancer && values.load_balancer_forwarding == Forwarding::Masquerade {
         return json!({ "privileged": true });
     }
+    let mut capabilities = vec!["NET_ADMIN", "NET_RAW"];
+    let is_passive = |peer: &bgp::Peer| peer.passive;
+    if values.bgp
+        && values.bgp_listen_port < 1024
+        && bgp::peers(&values.bgp_peers, &mut Vec::new()).0.iter().any(is_passive)
+    {
+        capabilities.push("NET_BIND_SERVICE");
+    }
     json!({
         "allowPrivilegeEscalation": false,
-        "capabilities": { "add": ["NET_ADMIN", "NET_RAW"], "drop": ["ALL"] },
+        "capabilities": { "add": capabilities, "drop": ["ALL"] },
         "readOnlyRootFilesystem": true,
     })
 }

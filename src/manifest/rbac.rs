@@ -3,6 +3,7 @@
 //! The ClusterRole and its binding have the Go program's names. Rights in one namespace are in a Role there, of the same name.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde_json::{Value, json};
 
@@ -54,20 +55,21 @@ impl Grants {
         rights.entry((resource, name.map(str::to_owned))).or_default().extend(verbs);
     }
 
-    /// Everything that the program requests with these settings. Without a mode it suffices for each of them.
-    fn of(values: &Values) -> Self {
+    /// Everything that the program requests with these settings, in a pod of this namespace. Without a mode it suffices for each of
+    /// them.
+    fn of(values: &Values, own: &str) -> Self {
         let any = !values.control_plane && !values.services;
         let mut grants = Self::default();
         // The API servers of other nodes, and Events on the Node.
         grants.within("default", SLICES, Some("kubernetes"), &["watch"]);
         grants.within("default", EVENTS, None, &["create", "patch"]);
         if any || elects_control_plane(values) {
-            let lease = lease(values, &values.lease_name);
+            let lease = lease(own, &values.lease_name);
             grants.within(&lease.namespace, LEASES, None, &["create"]);
             grants.within(&lease.namespace, LEASES, Some(&lease.name), &["get", "update", "watch"]);
         }
         if any || values.services {
-            grants.add_services(values, any);
+            grants.add_services(values, own, any);
         }
         if values.node_labeling {
             grants.everywhere(NODES, &["get", "patch"]);
@@ -76,7 +78,7 @@ impl Grants {
         grants
     }
 
-    fn add_services(&mut self, values: &Values, any: bool) {
+    fn add_services(&mut self, values: &Values, own: &str, any: bool) {
         const READ: &[&str] = &["list", "watch"];
         self.everywhere(SERVICES, READ);
         if any || values.enable_endpoints {
@@ -93,12 +95,12 @@ impl Grants {
         }
         // The control plane's VIPs, which no Service may have.
         self.within("kube-public", CONFIG_MAPS, Some("cluster-info"), READ);
-        let control_plane = lease(values, &values.lease_name);
+        let control_plane = lease(own, &values.lease_name);
         self.within(&control_plane.namespace, LEASES, Some(&control_plane.name), READ);
         if any || elects_alone(values) {
             self.everywhere(LEASES, &["create", "get", "list", "update", "watch"]);
         } else {
-            let common = lease(values, &values.services_lease_name);
+            let common = lease(own, &values.services_lease_name);
             self.within(&common.namespace, LEASES, None, &["create", "list", "watch"]);
             self.within(&common.namespace, LEASES, Some(&common.name), &["get", "update"]);
         }
@@ -152,10 +154,9 @@ fn reduce(rights: Rights, wider: &Rights) -> Rights {
 }
 
 /// A Lease; pods are in the namespace of the ServiceAccount.
-fn lease(values: &Values, given: &str) -> LeaseName {
-    let default = namespace(values);
-    LeaseName::parse(default, given)
-        .unwrap_or_else(|| LeaseName { namespace: default.to_owned(), name: given.to_owned() })
+fn lease(own: &str, given: &str) -> LeaseName {
+    LeaseName::parse(own, given)
+        .unwrap_or_else(|| LeaseName { namespace: own.to_owned(), name: given.to_owned() })
 }
 
 fn rules(rights: &Rights) -> Vec<Value> {
@@ -169,10 +170,62 @@ fn rules(rights: &Rights) -> Vec<Value> {
     rights.iter().map(rule).collect()
 }
 
-fn subjects(own: &str, named: Option<&str>) -> Vec<Value> {
-    let account = json!({ "kind": "ServiceAccount", "name": "kube-vip", "namespace": own });
-    let group = |name| json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": name });
-    std::iter::once(account).chain(named.map(group)).collect()
+/// Who has the rights: the ServiceAccount, or a group.
+fn subject(own: &str, group: Option<&str>) -> Value {
+    match group {
+        None => json!({ "kind": "ServiceAccount", "name": "kube-vip", "namespace": own }),
+        Some(name) => json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": name }),
+    }
+}
+
+/// One verb for a resource, or for its object of one name; without a namespace in all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Right {
+    pub namespace: Option<String>,
+    pub group: &'static str,
+    /// With the subresource, such as `services/status`.
+    pub resource: &'static str,
+    pub name: Option<String>,
+    pub verb: &'static str,
+}
+
+impl fmt::Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { namespace, resource, name, verb, .. } = self;
+        write!(f, "{verb} {resource}")?;
+        name.iter().try_for_each(|name| write!(f, " {name}"))?;
+        namespace.iter().try_for_each(|namespace| write!(f, " in {namespace}"))
+    }
+}
+
+impl Right {
+    /// Without it the program does not work; without others it lacks something.
+    pub fn is_required(&self) -> bool {
+        let watched =
+            ["services", "endpoints", "endpointslices"].contains(&self.resource) && self.name.is_none();
+        watched || ["leases", "secrets"].contains(&self.resource)
+    }
+}
+
+/// What the program requests with these settings, in a pod of this namespace.
+pub fn rights(values: &Values, own: Option<&str>) -> Vec<Right> {
+    let grants = Grants::of(values, own.unwrap_or(&values.namespace));
+    let one = |namespace: Option<&String>, rights: &Rights| -> Vec<Right> {
+        let of = |((resource, name), verbs): (&(Resource, Option<String>), &BTreeSet<&'static str>)| {
+            let cluster_wide = CLUSTER_WIDE.contains(resource);
+            let right = |verb: &&'static str| Right {
+                namespace: namespace.filter(|_| !cluster_wide).cloned(),
+                group: resource.0,
+                resource: resource.1,
+                name: name.clone(),
+                verb,
+            };
+            verbs.iter().map(right).collect::<Vec<_>>()
+        };
+        rights.iter().flat_map(of).collect()
+    };
+    let within = grants.by_namespace.iter().flat_map(|(namespace, rights)| one(Some(namespace), rights));
+    one(values.service_namespace.as_ref(), &grants.wide).into_iter().chain(within).collect()
 }
 
 /// What the roles of `--role` and `--rolebinding` lack.
@@ -184,7 +237,7 @@ pub(super) fn left_out(values: &Values, role: bool, role_binding: bool) -> Vec<S
     };
     // Without a mode the role suffices for each of them.
     let services = values.services || !values.control_plane;
-    let wide = Grants::of(values).wide;
+    let wide = Grants::of(values, namespace(values)).wide;
     let cluster = wide.iter().filter(|((resource, _), _)| CLUSTER_WIDE.contains(resource));
     let lacking: Vec<String> = cluster
         .map(|(((_, plural), _), verbs)| {
@@ -220,15 +273,18 @@ pub(super) fn left_out(values: &Values, role: bool, role_binding: bool) -> Vec<S
     notes
 }
 
-/// ServiceAccount, roles and bindings. The rights are those of the ServiceAccount, and of a group if one is given.
+/// ServiceAccount, roles and bindings. With a group, the roles and bindings are those of the group alone, and have its name: they
+/// replace none of a DaemonSet.
 pub(super) fn documents(values: &Values, role: bool, role_binding: bool, group: Option<&str>) -> Vec<Value> {
     let own = namespace(values);
-    let mut grants = Grants::of(values).simplified((role || role_binding).then_some(own));
+    let mut grants = Grants::of(values, own).simplified((role || role_binding).then_some(own));
     if role {
         // A Role gives no rights for objects without a namespace.
         grants.wide.retain(|(resource, _), _| !CLUSTER_WIDE.contains(resource));
     }
     let in_namespace = |name: &str, namespace: &str| json!({ "name": name, "namespace": namespace });
+    let (role_of_all, binding_of_all, confined) =
+        group.map_or((ROLE, BINDING, CONFINED), |name| (name, name, name));
     let account =
         json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": in_namespace("kube-vip", own) });
     let object = |kind: &str, metadata: Value| json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": metadata });
@@ -242,25 +298,25 @@ pub(super) fn documents(values: &Values, role: bool, role_binding: bool, group: 
         let reference =
             json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": role_kind, "name": role_name });
         super::set(&mut object, "roleRef", reference);
-        super::set(&mut object, "subjects", json!(subjects(own, group)));
+        super::set(&mut object, "subjects", json!([subject(own, group)]));
         object
     };
-    let (role_kind, role_name) = if role { ("Role", CONFINED) } else { ("ClusterRole", ROLE) };
+    let (role_kind, role_name) = if role { ("Role", confined) } else { ("ClusterRole", role_of_all) };
     let role_meta = if role { in_namespace(role_name, own) } else { json!({ "name": role_name }) };
     let (binding_kind, binding_meta) = match role_binding {
-        true => ("RoleBinding", in_namespace(CONFINED, own)),
-        false => ("ClusterRoleBinding", json!({ "name": BINDING })),
+        true => ("RoleBinding", in_namespace(confined, own)),
+        false => ("ClusterRoleBinding", json!({ "name": binding_of_all })),
     };
     let main = [
-        account,
         with_rules(role_kind, role_meta, &grants.wide),
         binding(binding_kind, binding_meta, role_kind, role_name),
     ];
     let others = grants.by_namespace.iter().flat_map(|(namespace, rights)| {
         [
-            with_rules("Role", in_namespace(ROLE, namespace), rights),
-            binding("RoleBinding", in_namespace(BINDING, namespace), "Role", ROLE),
+            with_rules("Role", in_namespace(role_of_all, namespace), rights),
+            binding("RoleBinding", in_namespace(binding_of_all, namespace), "Role", role_of_all),
         ]
     });
-    main.into_iter().chain(others).collect()
+    let account = Some(account).filter(|_| group.is_none());
+    account.into_iter().chain(main).chain(others).collect()
 }

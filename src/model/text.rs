@@ -19,6 +19,23 @@ fn is_unsafe(character: char) -> bool {
         || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{61c}')
 }
 
+/// The first line of a parser's message: those after it quote the file, which may contain secrets.
+pub fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().trim_start_matches("error: ").trim_end().to_owned()
+}
+
+/// An error with its causes, which the outermost one often does not name.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    let mut text = error.to_string();
+    for cause in causes.map(ToString::to_string).collect::<Vec<_>>() {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// The printable beginning of a text.
 pub fn excerpt(text: &str) -> String {
     match text.char_indices().nth(EXCERPT_MAX) {

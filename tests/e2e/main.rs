@@ -24,6 +24,7 @@ mod charts;
 mod credentials;
 mod dhcp;
 mod dhcp_faults;
+mod doctor;
 mod election;
 mod examples;
 mod faults;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         services::trials(),
         traffic::trials(),
         election::trials(),
+        doctor::trials(),
         bootstrap::trials(),
         charts::trials(),
         telemetry::trials(),

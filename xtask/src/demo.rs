@@ -71,6 +71,10 @@ fn play(program: &str, provider: &str, keep: bool) -> Result<(), LabError> {
 
     let (_provider, _workload) = serve(&mut cluster, provider)?;
 
+    println!("\n   kube-vip doctor on node-1, with the settings of its agent:");
+    let (_, text) = cluster.options.run(cluster.lab.host(0), &["doctor"])?;
+    text.lines().for_each(|line| println!("   {line}"));
+
     let holder = cluster.sampler.wait_for_holder(10)?;
     println!(
         "\n6. The whole host {} dies: cable, agent, API server and etcd at once.",

@@ -6,7 +6,7 @@ use kube_vip_cloud_provider as provider;
 
 use crate::sh::{Outcome, root};
 
-/// manifests/, from the samples and the policies that the program knows, and the schema of the chart.
+/// manifests/, from the samples and the policies that the program knows, and the schema and the alerting rules of the chart.
 pub(crate) fn manifests() -> Outcome {
     let folder = root().join("manifests");
     for sample in samples::all() {
@@ -17,6 +17,10 @@ pub(crate) fn manifests() -> Outcome {
         write(&folder.join("policy").join(name), &text)?;
     }
     write(&folder.join("cloud-provider.yaml"), &provider::manifest::sample()?)?;
+    // Helm reads no file outside of a chart.
+    let rules = std::fs::read_to_string(root().join("monitoring/rules.yaml"));
+    let rules = rules.map_err(|error| format!("monitoring/rules.yaml: {error}"))?;
+    write(&root().join("charts/kube-vip/files/rules.yaml"), &rules)?;
     write(&root().join("charts/kube-vip/values.schema.json"), &format!("{:#}\n", chart::schema()))
 }
 

@@ -3,9 +3,11 @@
 mod bench;
 mod demo;
 mod deny;
+mod dist;
 mod fuzz;
 mod generate;
 mod image;
+mod pack;
 mod setup;
 mod sh;
 mod test;
@@ -18,6 +20,8 @@ cargo xtask demo [--keep]         three hosts, a VIP, a Service, the death of a 
 cargo xtask demo home             the same behind a home router: DHCP, UPnP, and names by mDNS
 cargo xtask image                 container images of both programs, in target/image: --name REGISTRY/PATH,
                                   --arch amd64,arm64
+cargo xtask dist                  the files of a release, in target/dist: programs, images, charts, manifests,
+                                  bills of materials, licences; --name and --arch as above
 cargo xtask test                  every check of the project
 cargo xtask sim --seeds N         the simulation of the election, N times
 cargo xtask sim --seed N          one run of it, with its story
@@ -67,7 +71,10 @@ fn main() -> ExitCode {
         ["bench", "services", rest @ ..] => {
             bench::services::Options::parse(rest).and_then(|options| bench::services::run_all(&options))
         }
-        ["image", rest @ ..] => image::Options::parse(rest).and_then(|options| image::run(&options)),
+        ["image", rest @ ..] => {
+            image::Options::parse(rest).and_then(|options| image::run(&options)).map(drop)
+        }
+        ["dist", rest @ ..] => image::Options::parse(rest).and_then(|options| dist::run(&options)),
         ["manifests"] => generate::manifests(),
         ["docs"] => generate::reference(),
         [] | ["help" | "--help" | "-h"] => {

@@ -9,7 +9,7 @@ use kube_vip_lab::binaries;
 use crate::sh::{Outcome, have, root, run};
 
 /// A program, and its Debian package.
-const PACKAGES: [(&str, &str); 26] = [
+const PACKAGES: [(&str, &str); 28] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("sysctl", "procps"),
@@ -36,14 +36,18 @@ const PACKAGES: [(&str, &str); 26] = [
     ("python3", "python3"),
     ("g++", "g++"),
     ("skopeo", "skopeo"),
+    ("debootstrap", "debootstrap"),
+    ("qemu-aarch64-static", "qemu-user-static"),
 ];
 
 /// A Go module, and the programs that are built from it: name and package.
 type Module = (&'static str, &'static [(&'static str, &'static str)]);
 
-const MODULES: [Module; 3] = [
+const MODULES: [Module; 5] = [
+    ("actionlint", &[("actionlint", "github.com/rhysd/actionlint/cmd/actionlint")]),
     ("etcd", &[("etcd", ".")]),
     ("helm", &[("helm", "helm.sh/helm/v3/cmd/helm")]),
+    ("prometheus", &[("promtool", "github.com/prometheus/prometheus/cmd/promtool")]),
     (
         "kubernetes",
         &[

@@ -7,7 +7,7 @@ use std::time::Duration;
 use kube_vip::net::clock::now;
 
 use crate::sh::{self, Outcome, run};
-use crate::{deny, fuzz, image, setup};
+use crate::{deny, dist, fuzz, setup};
 
 /// How long each fuzz target is run among the checks.
 const FUZZ_SECONDS: u32 = 5;
@@ -44,7 +44,7 @@ fn checks(steps: &Steps) -> Outcome {
     })?;
     // Trials wait for real time-outs: a busy machine would make them fail, so that they have it to themselves.
     steps.run("tests and trials", || cargo(&TESTS))?;
-    steps.run("release build and images", image::of_this_machine)?;
+    steps.run("release build, images and archives", dist::of_this_machine)?;
     steps.run("fuzz targets", || fuzz::all(FUZZ_SECONDS))?;
     steps.run("tests of the release build", || cargo(&RELEASE_TESTS))
 }

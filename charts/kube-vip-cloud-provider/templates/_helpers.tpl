@@ -17,10 +17,24 @@
 {{- default .Release.Namespace .Values.namespaceOverride }}
 {{- end }}
 
-{{/* The value of a flag in extraArgs, as text; empty if it is not there. */}}
+{{/* A value as text. Numbers of values files are floating point, and large ones would have an exponent. */}}
+{{- define "provider.text" -}}
+{{- if kindIs "float64" . }}{{ toJson . }}{{ else if not (kindIs "invalid" .) }}{{ toString . }}{{ end }}
+{{- end }}
+
+{{/* The value of a flag in extraArgs, as text, with its templates evaluated; empty if it is not there. */}}
 {{- define "provider.flag" -}}
-{{- $value := get (.root.Values.extraArgs | default dict) .name }}
-{{- if kindIs "float64" $value }}{{ toJson $value }}{{ else if not (kindIs "invalid" $value) }}{{ toString $value }}{{ end }}
+{{- tpl (include "provider.text" (get (.root.Values.extraArgs | default dict) .name)) .root }}
+{{- end }}
+
+{{/* Values of a release of the Go program's chart name its image: another program, with other rights. */}}
+{{- define "provider.image" -}}
+{{- $repository := .Values.image.repository }}
+{{- $isGo := regexMatch "^((docker\\.io/)?(kubevip|plndr)|ghcr\\.io/kube-vip)/kube-vip-cloud-provider$" $repository }}
+{{- if and $isGo (not (dig "rbac" "goProgram" false .Values.AsMap)) }}
+{{- fail (printf "image.repository is %s, the image of the Go program: set it to localhost/kube-vip-cloud-provider, or where you pushed the image of this one" $repository) }}
+{{- end }}
+{{- printf "%s:%s" $repository (default .Chart.AppVersion (include "provider.text" .Values.image.tag)) }}
 {{- end }}
 
 {{- define "provider.lease" -}}

@@ -21,7 +21,25 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/* Never `default`: the roles would be those of every pod without an account of its own. */}}
 {{- define "kube-vip.serviceAccountName" -}}
+{{- if and (eq (toString .Values.serviceAccount.create) "false") (not .Values.serviceAccount.name) }}
+{{- fail "serviceAccount.create is false: set serviceAccount.name to an account that exists" }}
+{{- end }}
 {{- default (include "kube-vip.name" .) .Values.serviceAccount.name }}
+{{- end }}
+
+{{/* "true" while agents of the Go program run, and for their image. */}}
+{{- define "kube-vip.isGoProgram" -}}
+{{- if dig "rbac" "goProgram" false .Values.AsMap }}true{{ end }}
+{{- end }}
+
+{{/* Values of a release of the Go program's chart name its image: another program, with other rights. */}}
+{{- define "kube-vip.image" -}}
+{{- $repository := .Values.image.repository }}
+{{- if and (not (include "kube-vip.isGoProgram" .)) (regexMatch "^((docker\\.io/)?plndr|ghcr\\.io/kube-vip)/kube-vip(-iptables)?$" $repository) }}
+{{- fail (printf "image.repository is %s, the image of the Go program: set it to localhost/kube-vip, or where you pushed the image of this one" $repository) }}
+{{- end }}
+{{- $tag := include "kube-vip.text" .Values.image.tag }}
+{{- printf "%s:%s" $repository (default .Chart.AppVersion $tag) }}
 {{- end }}
 
 {{/* A value as text. Numbers of values files are floating point, and large ones would have an exponent. */}}
@@ -91,7 +109,7 @@ spec:
     spec:
       containers:
       - name: kube-vip
-        image: {{ printf "%s:%s" $root.Values.image.repository (default $root.Chart.AppVersion $root.Values.image.tag) }}
+        image: {{ include "kube-vip.image" $root }}
         imagePullPolicy: {{ $root.Values.image.pullPolicy }}
         args:
         - manager

@@ -87,6 +87,16 @@ impl AgentOptions {
         self
     }
 
+    /// Run a command of the program once, as an agent with these options would be. Returns its exit code and what it printed.
+    pub fn run(&self, host: &Host, args: &[&str]) -> Result<(Option<i32>, String)> {
+        let command = self.command(host, args)?;
+        let mut process = std::process::Command::new("ip");
+        process.args(["netns", "exec", host.namespace.name()]).args(command);
+        let output = process.envs(self.environment(host)).output().map_err(io("ip netns exec"))?;
+        let text = [output.stdout, output.stderr].concat();
+        Ok((output.status.code(), String::from_utf8_lossy(&text).into_owned()))
+    }
+
     /// The same agent with its API server at this URL.
     #[must_use]
     pub(crate) fn with_server(mut self, url: &str) -> Self {
@@ -127,6 +137,30 @@ impl AgentOptions {
         let namespace = rights::account_namespace(&rights.manifest)?;
         std::fs::write(account.join("namespace"), namespace).map_err(io("the namespace of the agent"))?;
         authority.kubeconfig(host, &rights).map(Some)
+    }
+
+    /// Runs the program in a root file system of its own, with its kubeconfig.
+    fn command(&self, host: &Host, args: &[&str]) -> Result<Vec<String>> {
+        let root = prepare_root(host, self)?;
+        let kubeconfig = self.kubeconfig(host, &root)?;
+        let root = root.to_string_lossy();
+        let mut mounts = format!("mount --rbind /proc {root}/proc");
+        if let Some(kubeconfig) = kubeconfig {
+            // Mounted, as in a pod: agents with other rights share the root.
+            let place = format!("{root}{ADMIN_CONF}");
+            std::fs::write(&place, "").map_err(io(&place))?;
+            mounts.push_str(&format!(" && mount --bind {} {place}", kubeconfig.to_string_lossy()));
+        }
+        mounts.push_str(" && exec \"$@\"");
+        // In a mount namespace of its own, which ends with it.
+        let mut command = vec!["unshare", "--mount", "sh", "-c", &mounts, "sh"];
+        if self.confined {
+            let kept = "-all,+net_admin,+net_raw,+sys_chroot";
+            command.extend(["setpriv", "--no-new-privs", "--bounding-set", kept, "--inh-caps", kept]);
+        }
+        command.extend(["chroot", &root, "/kube-vip"]);
+        command.extend(args);
+        Ok(command.into_iter().map(str::to_owned).collect())
     }
 
     fn environment(&self, host: &Host) -> Vec<(String, String)> {
@@ -184,25 +218,9 @@ pub struct Agent(Process);
 impl Agent {
     /// Start one on a host.
     pub fn start(host: &Host, options: &AgentOptions) -> Result<Self> {
-        let root = prepare_root(host, options)?;
-        let kubeconfig = options.kubeconfig(host, &root)?;
+        let command = options.command(host, &["manager"])?;
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
         let log = host.folder.join("kube-vip.log");
-        let root = root.to_string_lossy();
-        let mut mounts = format!("mount --rbind /proc {root}/proc");
-        if let Some(kubeconfig) = kubeconfig {
-            // Mounted, as in a pod: agents with other rights share the root.
-            let place = format!("{root}{ADMIN_CONF}");
-            std::fs::write(&place, "").map_err(io(&place))?;
-            mounts.push_str(&format!(" && mount --bind {} {place}", kubeconfig.to_string_lossy()));
-        }
-        mounts.push_str(" && exec \"$@\"");
-        // In a mount namespace of its own, which ends with it.
-        let mut command = vec!["unshare", "--mount", "sh", "-c", &mounts, "sh"];
-        if options.confined {
-            let kept = "-all,+net_admin,+net_raw,+sys_chroot";
-            command.extend(["setpriv", "--no-new-privs", "--bounding-set", kept, "--inh-caps", kept]);
-        }
-        command.extend(["chroot", &root, "/kube-vip", "manager"]);
         Ok(Self(Process::start(&host.namespace, &command, &options.environment(host), &log)?))
     }
 }

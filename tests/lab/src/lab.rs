@@ -136,6 +136,15 @@ impl Lab {
         Ok(lab)
     }
 
+    /// The kubeconfig of a user, whose server is the VIP.
+    pub fn kubeconfig(&self, user: &str, group: &str) -> Result<PathBuf> {
+        let server = format!("https://{}:6443", self.vip_v4);
+        let path = self.path(&format!("{user}.conf"));
+        std::fs::write(&path, self.pki.kubeconfig(user, group, &server)?)
+            .map_err(io(path.to_string_lossy()))?;
+        Ok(path)
+    }
+
     /// As kubeadm has it: both name the VIP as their server; `admin.conf` has no rights until it is bound.
     fn write_kubeconfigs(&self) -> Result<()> {
         let server = format!("https://{}:6443", self.vip_v4);

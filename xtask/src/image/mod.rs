@@ -1,7 +1,8 @@
 //! `cargo xtask image`: container images of both programs, without a container runtime.
 
+mod debian;
 mod oci;
-mod target;
+pub(crate) mod target;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,8 +11,9 @@ use kube_vip::VERSION;
 use kube_vip::manifest::image;
 use serde_json::{Value, json};
 
-use self::oci::{Blobs, Content, archive};
+use self::oci::{Blobs, Content};
 use self::target::Architecture;
+use crate::pack;
 use crate::sh::{Outcome, root};
 
 /// A program, and the user it runs as: the agent needs capabilities, which only root has in a pod that does not set them.
@@ -71,28 +73,40 @@ fn reference(registry: &str, program: &Program) -> String {
     format!("{registry}/{}:{VERSION}", program.name)
 }
 
-/// Images for this machine, by the default name.
-pub(crate) fn of_this_machine() -> Outcome {
-    run(&Options::parse(&[])?)
+/// Both programs, built for an architecture.
+#[derive(Debug)]
+pub(crate) struct Build {
+    pub(crate) architecture: Architecture,
+    pub(crate) folder: PathBuf,
+}
+
+/// Where images are written, below the root of the project.
+pub(crate) const FOLDER: &str = "target/image";
+
+/// The name of the archive of an image for one architecture.
+pub(crate) fn archive_name(program: &str, architecture: Architecture) -> String {
+    format!("{program}-{VERSION}-{architecture}.tar")
 }
 
 /// Builds the programs, and writes an OCI layout for each, and an archive for each architecture.
-pub(crate) fn run(options: &Options) -> Outcome {
-    let builds = options.architectures.iter().map(|architecture| Ok((*architecture, architecture.build()?)));
-    let builds: Vec<(Architecture, PathBuf)> = builds.collect::<Result<_, String>>()?;
-    let output = root().join("target/image");
+pub(crate) fn run(options: &Options) -> Result<Vec<Build>, String> {
+    let build = |architecture: &Architecture| {
+        Ok(Build { architecture: *architecture, folder: architecture.build()? })
+    };
+    let builds: Vec<Build> = options.architectures.iter().map(build).collect::<Result<_, String>>()?;
+    let output = root().join(FOLDER);
     for program in &PROGRAMS {
         write(program, &reference(&options.registry, program), &builds, &output)?;
     }
-    Ok(())
+    Ok(builds)
 }
 
-fn write(program: &Program, reference: &str, builds: &[(Architecture, PathBuf)], output: &Path) -> Outcome {
+fn write(program: &Program, reference: &str, builds: &[Build], output: &Path) -> Outcome {
     let failed = |error: std::io::Error| format!("{}: {error}", program.name);
     let (labels, created) = (labels(program), created());
     let mut all = Blobs::default();
     let mut manifests = Vec::new();
-    for (architecture, folder) in builds {
+    for Build { architecture, folder } in builds {
         let binary = std::fs::read(folder.join(program.name)).map_err(failed)?;
         let content = Content {
             program: program.name,
@@ -107,9 +121,9 @@ fn write(program: &Program, reference: &str, builds: &[(Architecture, PathBuf)],
         let manifest = one.add_image(&content).map_err(failed)?;
         let mut files = one.layout(&manifest.descriptor, reference);
         files.extend([manifest.for_docker(reference)]);
-        let path = output.join(format!("{}-{VERSION}-{architecture}.tar", program.name));
+        let path = output.join(archive_name(program.name, *architecture));
         std::fs::create_dir_all(output).map_err(failed)?;
-        let bytes = archive(&files).map_err(failed)?;
+        let bytes = pack::tar_of_files(&files).map_err(failed)?;
         std::fs::write(&path, &bytes).map_err(failed)?;
         println!(
             "{reference} for {architecture}: {} ({:.1} MB), {}",
@@ -153,7 +167,7 @@ fn revision() -> String {
 }
 
 /// The time of the commit: the same for each build of it.
-fn created() -> String {
+pub(crate) fn created() -> String {
     let time = ["log", "-1", "--date=format-local:%Y-%m-%dT%H:%M:%SZ", "--format=%cd"];
     git(&time).unwrap_or_else(|| "1970-01-01T00:00:00Z".to_owned())
 }

@@ -1,12 +1,11 @@
 //! OCI images (image-spec v1.1) of a single file. The same input gives the same bytes.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 
-use flate2::{Compression, GzBuilder};
-use ring::digest::{SHA256, digest};
 use serde::Serialize;
 use serde_json::{Value, json};
+
+use crate::pack;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
@@ -61,7 +60,7 @@ impl Blobs {
     pub(super) fn add_image(&mut self, content: &Content<'_>) -> std::io::Result<Manifest> {
         let layer = layer(content.program, content.binary)?;
         let diff_id = sha256(&layer);
-        let layer = self.add("application/vnd.oci.image.layer.v1.tar+gzip", gzip(&layer)?);
+        let layer = self.add("application/vnd.oci.image.layer.v1.tar+gzip", pack::gzip(&layer)?);
         let config = self.add("application/vnd.oci.image.config.v1+json", config(content, &diff_id));
         let manifest = json!({
             "schemaVersion": 2,
@@ -107,37 +106,8 @@ impl Manifest {
     }
 }
 
-/// A tar archive of these files.
-pub(super) fn archive(files: &BTreeMap<String, Vec<u8>>) -> std::io::Result<Vec<u8>> {
-    let mut archive = tar::Builder::new(Vec::new());
-    for (path, bytes) in files {
-        append(&mut archive, path, 0o644, bytes)?;
-    }
-    archive.into_inner()
-}
-
 fn layer(program: &str, binary: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut archive = tar::Builder::new(Vec::new());
-    append(&mut archive, program, 0o755, binary)?;
-    archive.into_inner()
-}
-
-/// Of root, and of the beginning of time.
-fn append(archive: &mut tar::Builder<Vec<u8>>, path: &str, mode: u32, bytes: &[u8]) -> std::io::Result<()> {
-    let mut header = tar::Header::new_ustar();
-    header.set_mode(mode);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    header.set_size(bytes.len() as u64);
-    archive.append_data(&mut header, path, bytes)
-}
-
-/// Without a name or time.
-fn gzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut encoder = GzBuilder::new().mtime(0).operating_system(255).write(Vec::new(), Compression::best());
-    encoder.write_all(bytes)?;
-    encoder.finish()
+    pack::tar([(program, 0o755, binary)])
 }
 
 fn config(content: &Content<'_>, diff_id: &str) -> Vec<u8> {
@@ -175,9 +145,9 @@ fn text(value: &Value) -> Vec<u8> {
     value.to_string().into_bytes()
 }
 
+/// As a digest of the specification.
 fn sha256(bytes: &[u8]) -> String {
-    let hex: String = digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
+    format!("sha256:{}", pack::sha256(bytes))
 }
 
 #[cfg(test)]
@@ -250,7 +220,7 @@ mod tests {
         for path in [&parts[0]["Config"], &parts[0]["Layers"][0]] {
             assert!(files.contains_key(path.as_str().unwrap()), "{path}");
         }
-        let bytes = archive(&files).unwrap();
+        let bytes = pack::tar_of_files(&files).unwrap();
         let mut read = tar::Archive::new(&bytes[..]);
         assert_eq!(read.entries().unwrap().count(), files.len());
     }

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
 
+use super::debian;
 use crate::sh::{have, root, run};
 use crate::test::RELEASE;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Architecture {
+pub(crate) enum Architecture {
     Amd64,
     Arm64,
 }
@@ -18,7 +19,7 @@ impl Architecture {
     const ALL: [Self; 2] = [Self::Amd64, Self::Arm64];
 
     /// Go's word and Debian's, as in OCI images and file names.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Amd64 => "amd64",
             Self::Arm64 => "arm64",
@@ -26,7 +27,7 @@ impl Architecture {
     }
 
     /// That of this machine.
-    pub(super) fn here() -> Result<Self, String> {
+    pub(crate) fn here() -> Result<Self, String> {
         match std::env::consts::ARCH {
             "x86_64" => Ok(Self::Amd64),
             "aarch64" => Ok(Self::Arm64),
@@ -35,7 +36,7 @@ impl Architecture {
     }
 
     /// Rust's target.
-    fn target(self) -> &'static str {
+    pub(crate) fn target(self) -> &'static str {
         match self {
             Self::Amd64 => "x86_64-unknown-linux-gnu",
             Self::Arm64 => "aarch64-unknown-linux-gnu",
@@ -50,6 +51,14 @@ impl Architecture {
         }
     }
 
+    /// Debian's packages of the cross compiler, and of the C library for it.
+    pub(super) fn packages(self) -> [&'static str; 2] {
+        match self {
+            Self::Amd64 => ["gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross"],
+            Self::Arm64 => ["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
+        }
+    }
+
     /// For cargo and for build scripts, where this is not the architecture of the machine.
     fn environment(self) -> [(&'static str, &'static str); 2] {
         let (linker, compiler) = match self {
@@ -60,7 +69,7 @@ impl Architecture {
     }
 
     /// Builds both programs. Returns their folder.
-    pub(super) fn build(self) -> Result<PathBuf, String> {
+    pub(crate) fn build(self) -> Result<PathBuf, String> {
         let target = self.target();
         if Self::here()? == self {
             run("cargo", &RELEASE, &[])?;
@@ -68,12 +77,13 @@ impl Architecture {
             let args = [&RELEASE[..], &["--target", target]].concat();
             run("cargo", &args, &self.environment())?;
         } else {
-            let compiler = self.compiler();
-            let package = format!("gcc-{}", compiler.trim_end_matches("-gcc").replace('_', "-"));
-            return Err(format!(
-                "Rust's standard library for {target} and {compiler} are needed: `rustup target add {target}` and the \
-                 package {package}"
-            ));
+            let args = [&RELEASE[..], &["--target", target]].concat();
+            debian::build(self, &args, &self.environment()).map_err(|error| {
+                let [package, _] = self.packages();
+                format!(
+                    "{error}; or install Rust's standard library for {target} (`rustup target add {target}`) and the package {package}"
+                )
+            })?;
         }
         Ok(root().join("target").join(target).join("release"))
     }

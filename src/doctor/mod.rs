@@ -1,0 +1,137 @@
+//! `kube-vip doctor`: what is wrong with a host, its API server or its network, before kube-vip runs there or while it does.
+//!
+//! `driver` reads and probes, and changes nothing; `host` and `api` judge what it found; `manifest` reads the settings of a
+//! manifest. A finding is one sentence with its remedy. A healthy host has none.
+
+mod api;
+pub mod driver;
+mod host;
+pub mod manifest;
+mod probes;
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use serde::Serialize;
+
+pub use api::ApiFacts;
+pub use host::HostFacts;
+
+use crate::config::Config;
+use crate::model::Family;
+use crate::model::text::printable;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
+    Ok,
+    /// Could not be examined; the text has the reason.
+    Skipped,
+    /// kube-vip runs, but not everything works.
+    Warning,
+    /// kube-vip does not work.
+    Error,
+}
+
+impl Outcome {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Skipped => "skipped",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// One thing that was examined.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// In lower case with hyphens; the same in each version.
+    pub name: &'static str,
+    pub outcome: Outcome,
+    pub text: String,
+}
+
+impl Check {
+    fn new(name: &'static str, outcome: Outcome, text: impl Into<String>) -> Self {
+        Self { name, outcome, text: text.into() }
+    }
+}
+
+/// All checks, in the order in which they were made.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Report {
+    pub checks: Vec<Check>,
+}
+
+impl Report {
+    /// Settings that `manager` refuses. Nothing else is examined with them.
+    pub fn of_problems<T: std::fmt::Display>(problems: &[T]) -> Self {
+        let check = |problem: &T| Check::new("settings", Outcome::Error, problem.to_string());
+        Self { checks: problems.iter().map(check).collect() }
+    }
+
+    /// With settings that `manager` accepts.
+    pub fn of(config: &Config, host: &HostFacts, api: &ApiFacts, peers: Vec<Check>) -> Self {
+        let mut checks: Vec<Check> =
+            config.notes.iter().map(|note| Check::new("settings", Outcome::Warning, note)).collect();
+        if checks.is_empty() {
+            checks.push(Check::new("settings", Outcome::Ok, "the settings are valid"));
+        }
+        checks.extend(host::checks(config, host, &families(config, host, api)));
+        checks.extend(api::checks(config, host, api));
+        checks.extend(api::owners(config, host, api));
+        checks.extend(peers);
+        Self { checks }
+    }
+
+    /// 0: nothing is wrong. 1: there are warnings. 2: kube-vip will not work.
+    pub fn exit_code(&self) -> u8 {
+        match self.checks.iter().map(|check| check.outcome).max() {
+            None | Some(Outcome::Ok | Outcome::Skipped) => 0,
+            Some(Outcome::Warning) => 1,
+            Some(Outcome::Error) => 2,
+        }
+    }
+
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        for Check { name, outcome, text: sentence } in &self.checks {
+            writeln!(text, "{:<8} {name}: {}", outcome.word(), printable(sentence)).ok();
+        }
+        let count = |wanted| self.checks.iter().filter(|check| check.outcome == wanted).count();
+        let (errors, warnings) = (count(Outcome::Error), count(Outcome::Warning));
+        let skipped = count(Outcome::Skipped);
+        let all = self.checks.len();
+        writeln!(text, "checks: {all}, errors: {errors}, warnings: {warnings}, skipped: {skipped}").ok();
+        text
+    }
+}
+
+/// The address families of the pods; while they are unknown, those of the VIPs, or IPv4.
+fn families(config: &Config, host: &HostFacts, api: &ApiFacts) -> BTreeSet<Family> {
+    let known = [api.families(config, host), config.control_plane_families(), [Family::V4].into()];
+    known.into_iter().find(|families| !families.is_empty()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_finding_makes_the_exit_code() {
+        use Outcome::{Error, Ok, Skipped, Warning};
+        let table: [(&[Outcome], u8); 5] = [
+            (&[], 0),
+            (&[Ok, Skipped], 0),
+            (&[Warning, Ok], 1),
+            (&[Error, Warning], 2),
+            (&[Ok, Error, Ok], 2),
+        ];
+        for (outcomes, expected) in table {
+            let checks = outcomes.iter().map(|outcome| Check::new("x", *outcome, "y")).collect();
+            assert_eq!(Report { checks }.exit_code(), expected, "{outcomes:?}");
+        }
+    }
+}

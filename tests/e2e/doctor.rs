@@ -1,0 +1,224 @@
+//! `kube-vip doctor`: nothing on healthy hosts of each kind, and one finding for each fault.
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube_vip_lab::process::Process;
+use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
+use kube_vip_lab::{
+    AgentOptions, Host, Kubeconfig, Neighbour, Router, RouterKind, RouterOptions, ServiceLab, wait_for,
+};
+use serde_json::json;
+
+use crate::bgp::HOSTS;
+use crate::harness::{ServicesGuard, services};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("a_healthy_host_has_no_finding", healthy),
+        trial("each_fault_of_a_host_is_found", host_faults),
+        trial("each_fault_of_the_cluster_is_found", cluster_faults),
+        trial("faults_of_bgp_peers_are_found", peers),
+        trial("a_second_host_with_the_vip_is_found", second_host).alone(),
+    ]
+}
+
+const VIP: &str = "10.42.0.100";
+const BASE: [(&str, &str); 2] = [("cp_enable", "true"), ("address", VIP)];
+
+/// Where the control plane has no VIP: the server in the kubeconfig is the VIP.
+const LOCAL: (&str, &str) = ("kubernetes_addr", "https://127.0.0.1:6443");
+
+/// A lab whose hosts forward packets, as nodes do, and options with the rights of an administrator.
+fn lab(env: &[(&str, &str)]) -> Result<ServicesGuard, Failed> {
+    let mut lab = services(env)?;
+    for host in &lab.lab.hosts {
+        host.namespace.sysctl("net.ipv4.ip_forward", "1")?;
+        host.namespace.sysctl("net.ipv6.conf.all.forwarding", "1")?;
+    }
+    lab.options.kubeconfig = Kubeconfig::File(lab.lab.path("super-admin.conf"));
+    Ok(lab)
+}
+
+/// The exit code, and the lines with findings.
+fn examine(lab: &ServiceLab, options: &AgentOptions) -> Result<(Option<i32>, Vec<String>), Failed> {
+    let (code, text) = options.run(lab.lab.host(0), &["doctor"])?;
+    let is_finding = |line: &&str| line.starts_with("warning ") || line.starts_with("error ");
+    let findings: Vec<String> = text.lines().filter(is_finding).map(str::to_owned).collect();
+    assert!(text.contains("checks: "), "{text}");
+    Ok((code, findings))
+}
+
+fn healthy() -> Outcome {
+    let kinds: [&[(&str, &str)]; 5] = [
+        &BASE,
+        &[("cp_enable", "true"), ("address", "10.42.0.100,fd42::100")],
+        &[("cp_enable", "true"), ("address", "fd42::100"), ("svc_enable", "false")],
+        &[("svc_election", "true"), LOCAL],
+        &[("cp_enable", "true"), ("address", VIP), ("vip_arp", "false"), ("vip_routingtable", "true")],
+    ];
+    for env in kinds {
+        let mut lab = lab(env)?;
+        // Before kube-vip runs, and while it does. Addresses of the trial before may still expire.
+        let before =
+            || examine(&lab, &lab.options).ok().filter(|found| *found == (Some(0), vec![])).map(drop);
+        wait_for(&format!("no finding with {env:?}"), 20, before)?;
+        lab.start_agents()?;
+        let address = env.iter().find(|(name, _)| *name == "address").map(|(_, value)| *value);
+        if let Some(first) = address.and_then(|text| text.split(',').next()) {
+            let held = |host: &Host| {
+                host.namespace.ip(&["address"]).is_ok_and(|text| text.contains(&format!(" {first}/")))
+            };
+            wait_for("a holder", 20, || lab.lab.hosts.iter().any(held).then_some(()))?;
+        }
+        let beside =
+            || examine(&lab, &lab.options).ok().filter(|found| *found == (Some(0), vec![])).map(drop);
+        wait_for(&format!("no finding beside an agent with {env:?}"), 20, beside)?;
+        let (code, text) = lab.options.run(lab.lab.host(0), &["doctor", "--output", "json"])?;
+        let report: serde_json::Value = serde_json::from_str(&text)?;
+        assert!(code == Some(0) && report["checks"].as_array().is_some_and(|all| all.len() > 5), "{text}");
+    }
+    Ok(())
+}
+
+/// One finding, with this exit code, name and text.
+fn assert_found(lab: &ServiceLab, options: &AgentOptions, code: i32, name: &str, part: &str) -> Outcome {
+    let (found, findings) = examine(lab, options)?;
+    let [finding] = findings.as_slice() else { panic!("{part}: {findings:#?}") };
+    assert!(finding.contains(&format!(" {name}: ")) && finding.contains(part), "{part}: {finding}");
+    assert_eq!(found, Some(code), "{finding}");
+    Ok(())
+}
+
+fn host_faults() -> Outcome {
+    let lab = lab(&BASE)?;
+    let host = &lab.lab.host(0).namespace;
+    let options = &lab.options;
+    for (sysctl, value, usual, name) in
+        [("net.ipv4.conf.eth0.arp_ignore", "8", "0", "arp"), ("net.ipv4.ip_forward", "0", "1", "forwarding")]
+    {
+        host.sysctl(sysctl, value)?;
+        assert_found(&lab, options, 2, name, &format!("is {value}"))?;
+        host.sysctl(sysctl, usual)?;
+    }
+    host.ip(&["link", "add", "down0", "type", "veth", "peer", "name", "down1"])?;
+    assert_found(&lab, &options.clone().with("vip_interface", "down0"), 2, "settings", "`down0` is not up")?;
+    host.ip(&["link", "del", "down0"])?;
+    assert_found(&lab, &options.clone().with("vip_interface", "eth9"), 2, "settings", "eth9")?;
+    let server = ["python3", "-m", "http.server", "2112"];
+    let other = Process::start(host, &server, &[], &lab.lab.path("port.log"))?;
+    wait_for("the port to be taken", 10, || {
+        host.run(&["ss", "-tlnH"]).ok()?.contains(":2112").then_some(())
+    })?;
+    assert_found(&lab, options, 1, "ports", "prometheus_server: [::]:2112 cannot be bound")?;
+    drop(other);
+    let confined = AgentOptions { confined: true, ..options.clone() };
+    assert_eq!(examine(&lab, &confined)?, (Some(0), vec![]));
+    Ok(())
+}
+
+fn cluster_faults() -> Outcome {
+    let lab = lab(&BASE)?;
+    let options = &lab.options;
+    assert_found(&lab, &options.clone().with("vip_nodename", "elsewhere"), 2, "node", "no Node elsewhere")?;
+    assert_found(&lab, &options.clone().with("address", "10.42.0.77"), 2, "certificate", "10.42.0.77")?;
+    let without = AgentOptions { kubeconfig: Kubeconfig::Missing, ..options.clone() };
+    // Another agent had its kubeconfig there.
+    std::fs::remove_file(lab.lab.host(0).folder.join("root/etc/kubernetes/admin.conf")).ok();
+    assert_found(&lab, &without, 1, "credentials", "before `kubeadm init`")?;
+    let elsewhere = options.clone().with("kubernetes_addr", "https://10.42.0.13:7443");
+    assert_found(&lab, &elsewhere, 2, "api-server", "https://10.42.0.13:7443 does not respond")?;
+    // A user without any rights, as that of `admin.conf` before kubeadm has bound it.
+    let stranger = Kubeconfig::File(lab.lab.kubeconfig("stranger", "strangers")?);
+    let unbound = AgentOptions { kubeconfig: stranger, ..options.clone() };
+    assert_found(&lab, &unbound, 2, "rights", "create leases in kube-system")?;
+
+    let objects = lab.objects();
+    let map = |name: &str, key: &str, text: &str| -> Outcome {
+        Ok(objects.create::<ConfigMap>(
+            &format!("kube-system/{name}"),
+            json!({ "metadata": { "name": name }, "data": { key: text } }),
+        )?)
+    };
+    for (name, key, text, code, check) in [
+        ("kubeadm-config", "ClusterConfiguration", "kubernetesVersion: v1.36.3\n", 1, "kubeadm-endpoint"),
+        (
+            "kubeadm-config",
+            "ClusterConfiguration",
+            "controlPlaneEndpoint: 10.42.0.11:6443\n",
+            1,
+            "kubeadm-endpoint",
+        ),
+        ("kube-proxy", "config.conf", "mode: ipvs\nipvs:\n  strictARP: false\n", 2, "kube-proxy"),
+    ] {
+        map(name, key, text)?;
+        assert_found(&lab, options, code, check, "")?;
+        objects.delete::<ConfigMap>(&format!("kube-system/{name}"))?;
+    }
+    let pools = json!({
+        "metadata": { "name": "ipaddresspools.metallb.io" },
+        "spec": {
+            "group": "metallb.io", "scope": "Namespaced",
+            "names": { "plural": "ipaddresspools", "singular": "ipaddresspool", "kind": "IPAddressPool" },
+            "versions": [{
+                "name": "v1beta1", "served": true, "storage": true,
+                "schema": { "openAPIV3Schema": { "type": "object" } },
+            }],
+        },
+    });
+    objects.create::<CustomResourceDefinition>("ipaddresspools.metallb.io", pools)?;
+    wait_for("the API group", 20, || objects.raw("/apis").ok()?.contains("metallb.io").then_some(()))?;
+    assert_found(&lab, options, 1, "other-load-balancers", "MetalLB")?;
+    objects.delete::<CustomResourceDefinition>("ipaddresspools.metallb.io")?;
+    wait_for("the API group to go", 20, || {
+        (!objects.raw("/apis").ok()?.contains("metallb.io")).then_some(())
+    })?;
+    assert_eq!(examine(&lab, options)?, (Some(0), vec![]));
+    Ok(())
+}
+
+fn peers() -> Outcome {
+    let bgp = |asn: &str| {
+        let peers = format!("10.42.0.254:{asn}");
+        let env = [
+            ("vip_arp", "false"),
+            ("bgp_enable", "true"),
+            ("bgp_as", "65000"),
+            ("bgp_peers", peers.as_str()),
+            LOCAL,
+        ];
+        lab(&env)
+    };
+    let mut healthy = bgp("65001")?;
+    assert_found(&healthy, &healthy.options, 1, "bgp-peer", "10.42.0.254:179")?;
+    let neighbours = HOSTS.iter().map(|host| Neighbour::new(host, 65_000)).collect();
+    let router = Router::start(&healthy.lab, RouterOptions::new(RouterKind::Frr, 65_001, neighbours))?;
+    let examined =
+        || examine(&healthy, &healthy.options).ok().filter(|found| *found == (Some(0), vec![])).map(drop);
+    wait_for("the router to accept connections", 20, examined)?;
+    let wrong = healthy.options.clone().with("bgp_peers", "10.42.0.254:65002");
+    assert_found(&healthy, &wrong, 2, "bgp-peer", "has AS 65001, not 65002")?;
+    healthy.start_agents()?;
+    router.wait_for_established(3)?;
+    assert_eq!(examine(&healthy, &healthy.options)?, (Some(0), vec![]));
+    drop(router);
+    let gone = || examine(&healthy, &healthy.options).ok().filter(|(code, _)| *code == Some(1)).map(drop);
+    wait_for("a session that is down to be found", 30, gone)?;
+    assert_found(&healthy, &healthy.options, 1, "bgp-peer", "is not established")
+}
+
+/// A host that was given the VIP by hand.
+fn second_host() -> Outcome {
+    let mut lab = lab(&BASE)?;
+    let address = [VIP, "/32"].concat();
+    lab.lab.client_host.ip(&["address", "add", &address, "dev", "eth0"])?;
+    assert_found(&lab, &lab.options, 2, "vip", "no node holds the Lease")?;
+    lab.lab.client_host.ip(&["address", "del", &address, "dev", "eth0"])?;
+    lab.start_agents()?;
+    let holder = lab.wait_for_holder(VIP)?;
+    lab.lab.client_host.ip(&["address", "add", &address, "dev", "eth0"])?;
+    let found = examine(&lab, &lab.options)?;
+    lab.lab.client_host.ip(&["address", "del", &address, "dev", "eth0"])?;
+    let expected = if holder == 0 { "this host and " } else { " and " };
+    assert!(found.0 == Some(2) && found.1.iter().any(|line| line.contains(expected)), "{found:?}");
+    Ok(())
+}
