@@ -44,9 +44,10 @@ pub(super) fn of_release(target: &str) -> Result<Crates, String> {
         metadata.packages.into_iter().map(|package| (package.id(), package)).collect();
     let lock = std::fs::read_to_string(root().join("Cargo.lock")).map_err(|error| error.to_string())?;
     let mut checksums = checksums(&lock);
-    let complete = |(id, uses): (Id, BTreeSet<Id>)| {
+    let complete = |(id, mut uses): (Id, BTreeSet<Id>)| {
         let package =
             packages.remove(&id).ok_or_else(|| format!("cargo metadata does not know {} {}", id.0, id.1))?;
+        uses.retain(|(name, _)| package.is_built_from(name));
         let found = Crate {
             licence: package.license.unwrap_or_default(),
             repository: package.repository,
@@ -86,11 +87,33 @@ struct Package {
     license: Option<String>,
     repository: Option<String>,
     manifest_path: PathBuf,
+    targets: Vec<Target>,
+    dependencies: Vec<Dependency>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    kind: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Dependency {
+    name: String,
+    /// `build` or `dev`; none is a normal one.
+    kind: Option<String>,
 }
 
 impl Package {
     fn id(&self) -> Id {
         (self.name.clone(), self.version.clone())
+    }
+
+    /// Cargo lists dependencies of build scripts of packages that have none (`build = false`), but does not build them.
+    fn is_built_from(&self, name: &str) -> bool {
+        let has_script =
+            self.targets.iter().any(|target| target.kind.iter().any(|kind| kind == "custom-build"));
+        let mut named = self.dependencies.iter().filter(|dependency| dependency.name == name);
+        has_script || named.any(|dependency| dependency.kind.as_deref() != Some("build"))
     }
 }
 
@@ -157,6 +180,22 @@ mod tests {
         assert_eq!(graph[&id("provider", "0.2.0")], [id("agent", "0.2.0"), serde.clone()].into());
         assert_eq!(graph[&serde], [id("derive", "1.0.1")].into());
         assert_eq!(graph.len(), 5);
+    }
+
+    #[test]
+    fn without_a_build_script_its_dependencies_are_not_built() {
+        let package = |kind: &str| {
+            let text = format!(
+                r#"{{"name": "a", "version": "1.0.0", "license": null, "repository": null, "manifest_path": "/a/Cargo.toml",
+                "targets": [{{"kind": ["lib"]}}, {{"kind": ["{kind}"]}}],
+                "dependencies": [{{"name": "both", "kind": "build"}}, {{"name": "both", "kind": null}},
+                    {{"name": "script", "kind": "build"}}]}}"#
+            );
+            serde_json::from_str::<Package>(&text).unwrap()
+        };
+        let without = package("test");
+        assert!(without.is_built_from("both") && !without.is_built_from("script"));
+        assert!(package("custom-build").is_built_from("script"));
     }
 
     #[test]

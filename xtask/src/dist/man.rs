@@ -52,7 +52,10 @@ fn page(command: Command, environment: &Roff) -> std::io::Result<Vec<u8>> {
     let mut page = Vec::new();
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;
-    man.render_synopsis_section(&mut page)?;
+    let mut synopsis = Roff::new();
+    synopsis.control("SH", ["SYNOPSIS"]);
+    synopsis.text([bold(name.as_str()), roman(" ["), italic("flags"), roman("] "), italic("command")]);
+    synopsis.to_writer(&mut page)?;
     man.render_description_section(&mut page)?;
     commands.to_writer(&mut page)?;
     man.render_options_section(&mut page)?;
