@@ -177,7 +177,7 @@ fn the_files_of_a_release_are_complete() {
             continue;
         }
         let text = run("groff", &["-K", "utf8", "-man", "-Tutf8", "-ww", "-P-c", page], &host);
-        assert!(text.contains("SYNOPSIS") && !text.contains(": warning: "), "{page}: {text}");
+        assert!(text.contains("System Manager") && !text.contains(": warning: "), "{page}: {text}");
     }
     let helm = kube_vip_lab::binaries::find("helm").unwrap();
     let charts = std::fs::read_dir(dist()).unwrap().flatten().map(|entry| entry.path());
