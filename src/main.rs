@@ -139,7 +139,14 @@ fn of_manifest(file: &str, flags: &[(String, String)]) -> Result<Given, Failure>
     let kubeconfig = given.kubeconfig.map(|path| ("k8sConfigPath".to_owned(), path));
     let others = cli.flags.into_iter().chain(kubeconfig);
     let others = others.filter(|(name, _)| flags.iter().all(|(given, _)| given != name));
-    Ok((flags.iter().cloned().chain(others).collect(), given.env))
+    // A variable precedes its flag, but not one of this command line.
+    let is_given = |flag: &&str| flags.iter().any(|(given, _)| given == flag.trim_start_matches('!'));
+    let overridden = |variable: &str| {
+        let mut settings = config::SETTINGS.iter().filter(|setting| setting.env.contains(&variable));
+        settings.any(|setting| setting.flags.iter().any(is_given))
+    };
+    let env = given.env.into_iter().filter(|(name, _)| !overridden(name)).collect();
+    Ok((flags.iter().cloned().chain(others).collect(), env))
 }
 
 fn hostname() -> String {

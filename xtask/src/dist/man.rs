@@ -25,7 +25,7 @@ pub(super) fn agent() -> std::io::Result<Vec<u8>> {
     }
     let mut environment = Roff::new();
     environment.control("SH", ["ENVIRONMENT"]);
-    let note = "A flag precedes its variable, and a variable precedes the file that --config-file names. Without a flag are:";
+    let note = "A variable precedes its flag, and a flag precedes the file that --config-file names. Without a flag are:";
     environment.text([roman(note)]);
     for setting in SETTINGS.iter().filter(|setting| setting.flags.is_empty()) {
         environment.control("TP", []);
