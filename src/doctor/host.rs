@@ -174,23 +174,8 @@ fn ports(facts: &HostFacts) -> Vec<Check> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Raw, Sources, check};
+    use crate::doctor::testing::config;
     use crate::model::{IfIndex, Interface};
-
-    fn config(extra: &[(&str, &str)]) -> Config {
-        let base = [
-            ("vip_arp", "true"),
-            ("cp_enable", "true"),
-            ("svc_enable", "true"),
-            ("address", "192.0.2.9"),
-            ("vip_leaderelection", "true"),
-        ];
-        let pairs = base.iter().chain(extra);
-        let env = pairs.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let (raw, problems, _) = Raw::collect(&Sources { env, ..Sources::default() });
-        assert_eq!(problems, []);
-        check(raw, None).unwrap()
-    }
 
     fn healthy() -> HostFacts {
         let eth0 = Interface { index: IfIndex(2), name: "eth0".to_owned(), up: true, ..Interface::default() };

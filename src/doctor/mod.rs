@@ -116,6 +116,28 @@ fn families(config: &Config, host: &HostFacts, api: &ApiFacts) -> BTreeSet<Famil
 }
 
 #[cfg(test)]
+mod testing {
+    use crate::config::{Config, Raw, Sources, check};
+
+    /// A control plane and Services by ARP on node-1, with more settings.
+    pub(super) fn config(extra: &[(&str, &str)]) -> Config {
+        let base = [
+            ("vip_arp", "true"),
+            ("cp_enable", "true"),
+            ("svc_enable", "true"),
+            ("address", "192.0.2.9"),
+            ("vip_leaderelection", "true"),
+            ("vip_nodename", "node-1"),
+        ];
+        let pairs = base.iter().chain(extra);
+        let env = pairs.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let (raw, problems, _) = Raw::collect(&Sources { env, ..Sources::default() });
+        assert_eq!(problems, []);
+        check(raw, None).unwrap()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

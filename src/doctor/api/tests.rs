@@ -3,23 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::config::{Raw, Sources, check};
-
-fn config(extra: &[(&str, &str)]) -> Config {
-    let base = [
-        ("vip_arp", "true"),
-        ("cp_enable", "true"),
-        ("svc_enable", "true"),
-        ("address", "192.0.2.9"),
-        ("vip_leaderelection", "true"),
-        ("vip_nodename", "node-1"),
-    ];
-    let pairs = base.iter().chain(extra);
-    let env = pairs.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let (raw, problems, _) = Raw::collect(&Sources { env, ..Sources::default() });
-    assert_eq!(problems, []);
-    check(raw, None).unwrap()
-}
+use crate::doctor::testing::config;
 
 fn missing(code: u16) -> Response {
     Err(ApiProblem { code: Some(code), why: "no".to_owned() })
