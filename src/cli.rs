@@ -216,7 +216,7 @@ fn valid_group(text: &str) -> Result<String, String> {
         "" => Err("a group has a name".to_owned()),
         // As for the names of roles.
         _ if text.contains(['/', '%']) => {
-            Err("it names a role, too, and may contain neither `/` nor `%`".to_owned())
+            Err("roles have the group's name, which may contain neither `/` nor `%`".to_owned())
         }
         _ if text.starts_with("system:") => {
             Err("groups that begin with `system:` belong to Kubernetes".to_owned())
@@ -373,7 +373,7 @@ fn usage(error: &clap::Error) -> String {
     }
     // What clap prints in lines of its own.
     for (kind, what) in
-        [(ContextKind::ValidValue, "it is one of"), (ContextKind::ValidSubcommand, "they are")]
+        [(ContextKind::ValidValue, "possible values:"), (ContextKind::ValidSubcommand, "subcommands:")]
     {
         if let Some(ContextValue::Strings(words)) = error.get(kind).filter(|_| !line.contains("did you mean"))
         {
@@ -383,7 +383,7 @@ fn usage(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::MissingRequiredArgument
         && let Some(ContextValue::Strings(words)) = error.get(ContextKind::InvalidArg)
     {
-        line = format!("an argument is missing: {}", words.join(", "));
+        line = format!("missing argument: {}", words.join(", "));
     }
     if let Some(argument) = word(ContextKind::InvalidArg)
         && matches!(argument, "true" | "false")

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use kube_vip::bgp::status::PeerStatus;
 use kube_vip::cli::{self, Action, Cli, Kubeconfig, Manifest};
 use kube_vip::config::{self, Config, Raw, ServiceElection, Sources, Values};
+use kube_vip::host::HostState;
 use kube_vip::host::observer::read_once;
 use kube_vip::manifest::image::OWN_IMAGE;
 use kube_vip::model::{ActualAddress, IfIndex, Tag, Vip};
@@ -43,17 +44,16 @@ fn run(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-/// Flags and variables.
-type Given = (Vec<(String, String)>, Vec<(String, String)>);
-
 fn collect(flags: &[(String, String)]) -> Result<Raw, Failure> {
-    let (raw, problems) = merge((flags.to_vec(), environment().into_iter().collect()));
+    let env = environment().into_iter().collect();
+    let (raw, problems) = merge(Sources { flags: flags.to_vec(), env, ..Sources::default() });
     if problems.is_empty() { Ok(raw) } else { Err(Failure::all(&problems)) }
 }
 
-fn merge((flags, env): Given) -> (Raw, Vec<config::Problem>) {
+/// Reads the configuration file, and prints warnings.
+fn merge(sources: Sources<'_>) -> (Raw, Vec<config::Problem>) {
     let read = |path: &str| std::fs::read_to_string(path);
-    let (raw, problems, notes) = Raw::collect(&Sources { flags, env, read_file: Some(&read) });
+    let (raw, problems, notes) = Raw::collect(&Sources { read_file: Some(&read), ..sources });
     for note in notes {
         eprintln!("kube-vip: warning: {note}");
     }
@@ -71,14 +71,13 @@ async fn manage(flags: &[(String, String)], dry_run: bool) -> Result<(), Failure
 }
 
 async fn validate(raw: Raw) -> Result<Config, Failure> {
-    let facts = host_facts().await?;
-    config::check(raw, Some(&facts)).map_err(|problems| Failure::all(&problems))
+    let (host, _) = read_once().await.map_err(Failure::one)?;
+    config::check(raw, Some(&host_facts(&host))).map_err(|problems| Failure::all(&problems))
 }
 
-async fn host_facts() -> Result<config::HostFacts, Failure> {
-    let host = read_once().await.map_err(Failure::one)?;
+fn host_facts(host: &HostState) -> config::HostFacts {
     let namespace = std::fs::read_to_string("/var/run/secrets/kubernetes.io/serviceaccount/namespace");
-    Ok(config::HostFacts {
+    config::HostFacts {
         hostname: hostname(),
         service_account_namespace: namespace
             .ok()
@@ -89,26 +88,33 @@ async fn host_facts() -> Result<config::HostFacts, Failure> {
             .iter()
             .map(|interface| (interface.name.clone(), own_addresses(interface.index, &host.addresses)))
             .collect(),
-        gateways: host.gateways,
-        interfaces: host.interfaces.into_iter().map(|interface| (interface.name, interface.up)).collect(),
-    })
+        gateways: host.gateways.clone(),
+        interfaces: host.interfaces.iter().map(|interface| (interface.name.clone(), interface.up)).collect(),
+    }
 }
 
 /// Prints what `doctor` finds; the exit code is that of the worst finding.
 async fn examine(flags: &[(String, String)], json: bool, file: Option<&str>) -> Result<(), Failure> {
-    let sources = match file {
+    let (sources, pod) = match file {
         Some(file) => of_manifest(file, flags)?,
-        None => (flags.to_vec(), environment().into_iter().collect()),
+        None => {
+            let env = environment().into_iter().collect();
+            (Sources { flags: flags.to_vec(), env, ..Sources::default() }, doctor::manifest::Given::default())
+        }
     };
     let (raw, problems) = merge(sources);
-    let facts = host_facts().await?;
-    let context = doctor::driver::Context {
-        namespace: facts.service_account_namespace.clone(),
-        named_by_pod: file.is_some(),
-    };
+    let (host, default_route) = read_once().await.map_err(Failure::one)?;
+    let own = host_facts(&host);
+    let service_account_namespace = pod.namespace.or(own.service_account_namespace);
+    let facts = config::HostFacts { service_account_namespace, ..own };
     let checked = if problems.is_empty() { config::check(raw, Some(&facts)) } else { Err(problems) };
+    let namespace = facts.service_account_namespace;
     let report = match checked {
-        Ok(config) => doctor::driver::examine(&config, &context).await.map_err(Failure::one)?,
+        Ok(config) => {
+            let named_by_pod = pod.named_by_pod;
+            let context = doctor::driver::Context { namespace, named_by_pod, host, default_route };
+            doctor::driver::examine(&config, &context).await
+        }
         Err(problems) => doctor::Report::of_problems(&problems),
     };
     if json {
@@ -122,8 +128,11 @@ async fn examine(flags: &[(String, String)], json: bool, file: Option<&str>) -> 
     }
 }
 
-/// The flags and variables of a manifest; flags of the command line precede them.
-fn of_manifest(file: &str, flags: &[(String, String)]) -> Result<Given, Failure> {
+/// The settings in a manifest, which those of the command line precede; and what else is known of its pod.
+fn of_manifest(
+    file: &str,
+    flags: &[(String, String)],
+) -> Result<(Sources<'static>, doctor::manifest::Given), Failure> {
     let text = match file {
         "-" => std::io::read_to_string(std::io::stdin()),
         file => std::fs::read_to_string(file),
@@ -134,19 +143,16 @@ fn of_manifest(file: &str, flags: &[(String, String)]) -> Result<Given, Failure>
     for note in &given.notes {
         eprintln!("kube-vip: warning: {file}: not examined: {note}");
     }
-    let arguments = std::iter::once("kube-vip".to_owned()).chain(given.arguments);
+    let arguments = std::iter::once("kube-vip").chain(given.arguments.iter().map(String::as_str));
     let cli = cli::parse(arguments.map(Into::into)).map_err(failed)?;
-    let kubeconfig = given.kubeconfig.map(|path| ("k8sConfigPath".to_owned(), path));
-    let others = cli.flags.into_iter().chain(kubeconfig);
-    let others = others.filter(|(name, _)| flags.iter().all(|(given, _)| given != name));
-    // A variable precedes its flag, but not one of this command line.
-    let is_given = |flag: &&str| flags.iter().any(|(given, _)| given == flag.trim_start_matches('!'));
-    let overridden = |variable: &str| {
-        let mut settings = config::SETTINGS.iter().filter(|setting| setting.env.contains(&variable));
-        settings.any(|setting| setting.flags.iter().any(is_given))
+    let kubeconfig = given.kubeconfig.iter().map(|path| ("k8sConfigPath".to_owned(), path.clone()));
+    let sources = Sources {
+        flags: cli.flags.into_iter().chain(kubeconfig).collect(),
+        env: given.env.clone(),
+        overrides: flags.to_vec(),
+        read_file: None,
     };
-    let env = given.env.into_iter().filter(|(name, _)| !overridden(name)).collect();
-    Ok((flags.iter().cloned().chain(others).collect(), env))
+    Ok((sources, given))
 }
 
 fn hostname() -> String {

@@ -447,10 +447,18 @@ fn a_group_has_roles_of_its_own_and_a_pod_the_kubeconfig_of_its_user() {
         // It replaces no object of a DaemonSet.
         let of_account = kube_vip(&args, &[]).stdout;
         let is_name = |line: &&str| line.starts_with("  name: ");
-        assert!(printed.lines().filter(is_name).all(|line| line == "  name: kube-vip:nodes"), "{printed}");
-        assert!(!of_account.contains("  name: kube-vip:nodes"), "{of_account}");
+        assert!(
+            printed.lines().filter(is_name).all(|line| line.starts_with("  name: kube-vip:")),
+            "{printed}"
+        );
+        assert!(!of_account.contains("  name: kube-vip:"), "{of_account}");
         assert_eq!(printed.matches("  verbs:\n").count(), of_account.matches("  verbs:\n").count());
     }
+    // The Lease is where the pod of these flags has it.
+    let other =
+        "manifest rbac --group x --controlplane --arp --namespace kv --serviceNamespace lb".split(' ');
+    let printed = kube_vip(&other.collect::<Vec<_>>(), &[]).stdout;
+    assert!(printed.contains("  name: kube-vip:group:x\n  namespace: kv\n"), "{printed}");
     let file = "/etc/kubernetes/kube-vip.conf";
     let spec = spec(&pod(&[ARP, &["--k8sConfigPath", file]].concat(), &[]));
     assert_eq!(spec.volumes.unwrap()[0].host_path.as_ref().unwrap().path, file);

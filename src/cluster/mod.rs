@@ -21,6 +21,7 @@ use std::time::Duration;
 use kube::Client;
 use tokio::sync::watch::Sender;
 
+use crate::model::text::with_causes;
 use crate::model::{BootTime, Family, PerFamily};
 use crate::net::clock;
 pub use source::{Endpoint, Environment, Source, SourceError};
@@ -88,6 +89,34 @@ pub struct ApiClient {
     pub client: Client,
     /// The server's URL, for [`Api::failed`].
     pub server: String,
+}
+
+/// Why a request has no result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestProblem {
+    /// The HTTP status; none without a response.
+    pub code: Option<u16>,
+    pub why: String,
+}
+
+/// The result of a request within a limit of time.
+pub async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, RequestProblem> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(kube::Error::Api(status))) => {
+            Err(RequestProblem { code: Some(status.code), why: status.message.clone() })
+        }
+        Ok(Err(error)) => Err(RequestProblem { code: None, why: explain(&error) }),
+        Err(_elapsed) => Err(RequestProblem { code: None, why: "no response in time".to_owned() }),
+    }
+}
+
+/// An error with its causes, without the name that the client has for its layer.
+pub fn explain(error: &kube::Error) -> String {
+    with_causes(error).trim_start_matches("ServiceError: ").to_owned()
 }
 
 impl Api {

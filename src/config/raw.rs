@@ -56,6 +56,8 @@ pub struct Sources<'a> {
     /// Flags by name, without dashes.
     pub flags: Vec<(String, String)>,
     pub env: Vec<(String, String)>,
+    /// Flags that precede all others and the environment: those beside a manifest with both.
+    pub overrides: Vec<(String, String)>,
     /// Reads the configuration file once its path is known.
     pub read_file: Option<&'a ReadFile<'a>>,
 }
@@ -64,10 +66,16 @@ impl Raw {
     /// Merges all sources. Returns errors as problems, and warnings as notes.
     pub fn collect(sources: &Sources<'_>) -> (Self, Vec<Problem>, Vec<String>) {
         let mut problems = Vec::new();
-        let from_flags: Vec<_> =
-            sources.flags.iter().filter_map(|(name, value)| by_flag(name, value)).collect();
-        let from_env: Vec<_> =
-            sources.env.iter().filter_map(|(name, value)| by_variable(name, value)).collect();
+        let flags = |given: &[(String, String)]| -> Vec<_> {
+            given.iter().filter_map(|(name, value)| by_flag(name, value)).collect()
+        };
+        let overrides = flags(&sources.overrides);
+        let free = |found: &(Key, String, Origin)| overrides.iter().all(|(key, ..)| *key != found.0);
+        let mut from_flags = flags(&sources.flags);
+        from_flags.retain(free);
+        let variables = sources.env.iter().filter_map(|(name, value)| by_variable(name, value));
+        let from_env: Vec<_> = variables.filter(free).collect();
+        from_flags.extend(overrides);
         let given = |key| {
             let found = from_env.iter().chain(&from_flags).find(|(candidate, ..)| *candidate == key);
             found.map(|(_, value, _)| value.clone()).filter(|value| !value.is_empty())
@@ -245,7 +253,8 @@ mod tests {
         file: &'static str,
     ) -> (Raw, Vec<String>, Vec<String>) {
         let read = |_: &str| Ok(file.to_owned());
-        let sources = Sources { flags: pairs(flags), env: pairs(env), read_file: Some(&read) };
+        let sources =
+            Sources { flags: pairs(flags), env: pairs(env), read_file: Some(&read), ..Sources::default() };
         let (raw, problems, notes) = Raw::collect(&sources);
         (raw, problems.iter().map(ToString::to_string).collect(), notes)
     }
@@ -319,5 +328,20 @@ mod tests {
                 "variable upnp_prots is not known and has no effect; did you mean `upnp_ports`?",
             ]
         );
+    }
+
+    /// Under whichever of its names a setting is given.
+    #[test]
+    fn overrides_precede_flags_and_variables_of_the_same_setting() {
+        let pair = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
+        let sources = Sources {
+            flags: pair("arp", "true"),
+            env: [pair("vip_arp", "nonsense"), pair("address", "192.0.2.9")].concat(),
+            overrides: pair("enableARP", "false"),
+            read_file: None,
+        };
+        let (raw, problems, _) = Raw::collect(&sources);
+        assert_eq!((problems, raw.text(Key::Arp)), (Vec::new(), "false"));
+        assert_eq!(raw.text(Key::Address), "192.0.2.9");
     }
 }

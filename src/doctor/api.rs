@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::{Check, HostFacts, Outcome};
+use super::{Check, HostReadings, Severity};
+use crate::cluster::RequestProblem;
 use crate::config::file::documents;
 use crate::config::{ClassRule, Config, VipTarget};
 use crate::manifest::rbac::Right;
@@ -14,15 +16,7 @@ use crate::model::{Family, Tag};
 /// Clocks that differ by more seconds make certificates of one host invalid on another.
 const CLOCK_LIMIT: i64 = 60;
 
-/// A response of the API server, or why there is none.
-pub(super) type Response = Result<Value, ApiProblem>;
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApiProblem {
-    /// The HTTP status.
-    pub code: Option<u16>,
-    pub why: String,
-}
+pub(super) type Response = Result<Value, RequestProblem>;
 
 /// Why there are no credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,13 +54,15 @@ pub struct ApiFacts {
     pub kube_proxy: Option<Response>,
     /// Names of API groups.
     pub groups: BTreeSet<String>,
+    /// The time of the server, or of this host.
+    pub now: Option<Timestamp>,
     /// Seconds by which the server's clock is ahead.
     pub clock_difference: Option<i64>,
 }
 
 impl ApiFacts {
     /// The Node of this host: by its name, or by an address of this host.
-    fn own_node<'a>(&'a self, name: &str, host: &HostFacts) -> Option<&'a Value> {
+    fn own_node<'a>(&'a self, name: &str, host: &HostReadings) -> Option<&'a Value> {
         let nodes = self.nodes.as_ref()?.as_ref().ok()?.get("items")?.as_array()?;
         let is_here = |address: &str| {
             let own = host.state.addresses.iter().filter(|own| own.tag == Tag::None && !own.deprecated);
@@ -81,13 +77,17 @@ impl ApiFacts {
     }
 
     /// The name of this host's Node, where it is known.
-    pub(super) fn node_name(&self, config: &Config, host: &HostFacts) -> String {
-        let own = self.own_node(&config.node_name, host).map(name_of);
-        own.unwrap_or(&config.node_name).to_owned()
+    fn node_name(&self, config: &Config, host: &HostReadings) -> Option<String> {
+        match self.own_node(&config.node_name, host).map(name_of) {
+            Some(own) => Some(own.to_owned()),
+            // The pod's name is not among the settings.
+            None if host.named_by_pod => None,
+            None => Some(config.node_name.clone()),
+        }
     }
 
     /// Those of the pod network.
-    pub(super) fn families(&self, config: &Config, host: &HostFacts) -> BTreeSet<Family> {
+    pub(super) fn families(&self, config: &Config, host: &HostReadings) -> BTreeSet<Family> {
         let node = self.own_node(&config.node_name, host);
         let networks = node.and_then(|node| node.pointer("/spec/podCIDRs")?.as_array());
         let networks = networks.into_iter().flatten().filter_map(Value::as_str);
@@ -104,15 +104,15 @@ fn name_of(node: &Value) -> &str {
     node.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()
 }
 
-pub(super) fn checks(config: &Config, host: &HostFacts, facts: &ApiFacts) -> Vec<Check> {
+pub(super) fn checks(config: &Config, host: &HostReadings, facts: &ApiFacts) -> Vec<Check> {
     match &facts.credentials {
         None => return Vec::new(),
         Some(Err(NoCredentials { missing: true, why })) => {
             let text = format!("{why}; before `kubeadm init`, nothing has to be done");
-            return vec![Check::new("credentials", Outcome::Warning, text)];
+            return vec![Check::new("credentials", Severity::Warning, text)];
         }
         Some(Err(NoCredentials { why, .. })) => {
-            return vec![Check::new("credentials", Outcome::Error, why.as_str())];
+            return vec![Check::new("credentials", Severity::Error, why.as_str())];
         }
         Some(Ok(_)) => {}
     }
@@ -135,24 +135,24 @@ pub(super) fn checks(config: &Config, host: &HostFacts, facts: &ApiFacts) -> Vec
 
 fn credentials(facts: &ApiFacts) -> Option<Check> {
     let origin = facts.credentials.as_ref()?.as_ref().ok()?;
-    Some(Check::new("credentials", Outcome::Ok, format!("from {origin}")))
+    Some(Check::new("credentials", Severity::Ok, format!("from {origin}")))
 }
 
 fn servers(config: &Config, facts: &ApiFacts) -> Vec<Check> {
     let own_needed = !config.targets.is_empty();
     let check = |(url, local, why): &(String, bool, Option<String>)| match why {
-        None => Check::new("api-server", Outcome::Ok, format!("{url} responds")),
+        None => Check::new("api-server", Severity::Ok, format!("{url} responds")),
         Some(why) => {
-            let outcome = match facts.responds() {
-                true if *local && own_needed => Outcome::Warning,
-                true => Outcome::Ok,
-                false => Outcome::Error,
+            let severity = match facts.responds() {
+                true if *local && own_needed => Severity::Warning,
+                true => Severity::Ok,
+                false => Severity::Error,
             };
             let remedy = match local {
                 true => "check that kube-apiserver runs on this host (`crictl ps`, its log)",
                 false => "check the server in the kubeconfig, and the network to it",
             };
-            Check::new("api-server", outcome, format!("{url} does not respond ({why}): {remedy}"))
+            Check::new("api-server", severity, format!("{url} does not respond ({why}): {remedy}"))
         }
     };
     // One address of loopback is enough.
@@ -166,11 +166,11 @@ fn servers(config: &Config, facts: &ApiFacts) -> Vec<Check> {
 }
 
 fn certificate(name: &str, found: &Certificate) -> Check {
-    let check = |outcome, text| Check::new("certificate", outcome, text);
+    let check = |severity, text| Check::new("certificate", severity, text);
     match found {
-        Certificate::Valid => check(Outcome::Ok, format!("the API server's certificate is for {name}")),
+        Certificate::Valid => check(Severity::Ok, format!("the API server's certificate is for {name}")),
         Certificate::Unknown(why) => {
-            check(Outcome::Skipped, format!("the certificate for {name} cannot be read: {why}"))
+            check(Severity::Skipped, format!("the certificate for {name} cannot be read: {why}"))
         }
         Certificate::Invalid(why) => {
             let text = format!(
@@ -178,51 +178,58 @@ fn certificate(name: &str, found: &Certificate) -> Check {
                  `apiServer.certSANs` (then delete apiserver.crt and apiserver.key and run `kubeadm init phase certs apiserver` on \
                  each control-plane node), with k3s and RKE2 in `tls-san`"
             );
-            check(Outcome::Error, text)
+            check(Severity::Error, text)
         }
     }
 }
 
 fn rights(facts: &ApiFacts) -> Option<Check> {
-    let check = |outcome, text| Some(Check::new("rights", outcome, text));
+    let check = |severity, text| Some(Check::new("rights", severity, text));
     let denied = match facts.denied.as_ref()? {
-        Err(why) => return check(Outcome::Skipped, format!("the API server cannot be asked: {why}")),
+        Err(why) => {
+            return check(
+                Severity::Skipped,
+                format!("rights are not checked, since the API server rejects the review: {why}"),
+            );
+        }
         Ok(denied) => denied,
     };
     if denied.is_empty() {
-        return check(Outcome::Ok, "the credentials permit what these settings need".to_owned());
+        return check(Severity::Ok, "the credentials permit what these settings need".to_owned());
     }
     let list = denied.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
     let text = format!("the credentials do not permit to {list}");
     match denied.iter().any(Right::is_required) {
         true => {
             let remedy = "apply the output of `kube-vip manifest rbac` with the settings of the pod";
-            check(Outcome::Error, format!("{text}: {remedy}"))
+            check(Severity::Error, format!("{text}: {remedy}"))
         }
         false => {
             let remedy = "kube-vip works without; `kube-vip manifest rbac` prints roles with all of them";
-            check(Outcome::Warning, format!("{text}: {remedy}"))
+            check(Severity::Warning, format!("{text}: {remedy}"))
         }
     }
 }
 
 /// Leases of the control plane need no Node, Services do.
-fn node(config: &Config, host: &HostFacts, facts: &ApiFacts) -> Option<Check> {
+fn node(config: &Config, host: &HostReadings, facts: &ApiFacts) -> Option<Check> {
     let name = &config.node_name;
-    let check = |outcome, text| Some(Check::new("node", outcome, text));
+    let check = |severity, text| Some(Check::new("node", severity, text));
     if let Err(problem) = facts.nodes.as_ref()? {
-        return check(Outcome::Skipped, format!("Nodes cannot be read: {}", problem.why));
+        return check(Severity::Skipped, format!("Nodes cannot be read: {}", problem.why));
     }
     let own = facts.own_node(name, host).map(name_of);
     match own {
-        Some(own) if own == name || host.named_by_pod => check(Outcome::Ok, format!("the Node {own} exists")),
+        Some(own) if own == name || host.named_by_pod => {
+            check(Severity::Ok, format!("the Node {own} exists"))
+        }
         own => {
-            let outcome = if config.services.is_some() { Outcome::Error } else { Outcome::Warning };
+            let severity = if config.services.is_some() { Severity::Error } else { Severity::Warning };
             let value = own.map_or_else(
                 || "the name that `kubectl get nodes` prints for this host".to_owned(),
                 |own| format!("{own}, which has this host's address"),
             );
-            check(outcome, format!("there is no Node {name}: set vip_nodename to {value}"))
+            check(severity, format!("there is no Node {name}: set vip_nodename to {value}"))
         }
     }
 }
@@ -230,7 +237,7 @@ fn node(config: &Config, host: &HostFacts, facts: &ApiFacts) -> Option<Check> {
 /// The first document of a key of a ConfigMap; none if there is no such ConfigMap.
 fn embedded(response: &Response, key: &str) -> Result<Option<Value>, String> {
     match response {
-        Err(ApiProblem { code: Some(404), .. }) => Ok(None),
+        Err(RequestProblem { code: Some(404), .. }) => Ok(None),
         Err(problem) => Err(problem.why.clone()),
         Ok(map) => {
             let text = map.pointer("/data").and_then(|data| data.get(key)?.as_str()).unwrap_or_default();
@@ -239,24 +246,17 @@ fn embedded(response: &Response, key: &str) -> Result<Option<Value>, String> {
     }
 }
 
-/// Whether a host of an endpoint is a VIP.
-fn is_vip(config: &Config, host: &str) -> bool {
-    let address: Option<IpAddr> = host.parse().ok();
-    config.targets.iter().any(|target| match target {
-        VipTarget::Ip(vip) => Some(*vip) == address,
-        VipTarget::Name(name) => name.eq_ignore_ascii_case(host),
-    })
-}
-
 fn kubeadm_endpoint(config: &Config, facts: &ApiFacts) -> Option<Check> {
     let by_dhcp = |target: &VipTarget| matches!(target, VipTarget::Ip(address) if address.is_unspecified());
     if config.targets.is_empty() || config.targets.iter().any(by_dhcp) {
         return None;
     }
-    let check = |outcome, text| Some(Check::new("kubeadm-endpoint", outcome, text));
+    let check = |severity, text| Some(Check::new("kubeadm-endpoint", severity, text));
     let cluster = match embedded(facts.kubeadm.as_ref()?, "ClusterConfiguration") {
         Ok(cluster) => cluster?,
-        Err(why) => return check(Outcome::Skipped, format!("kubeadm's configuration cannot be read: {why}")),
+        Err(why) => {
+            return check(Severity::Skipped, format!("kubeadm's configuration cannot be read: {why}"));
+        }
     };
     let vips = config.targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let remedy = "set controlPlaneEndpoint to it in the ConfigMap kube-system/kubeadm-config, and the server in the kubeconfigs of \
@@ -264,7 +264,7 @@ fn kubeadm_endpoint(config: &Config, facts: &ApiFacts) -> Option<Check> {
     let Some(endpoint) = cluster.get("controlPlaneEndpoint").and_then(Value::as_str) else {
         let text =
             format!("kubeadm has no controlPlaneEndpoint, so that nodes do not use the VIP {vips}: {remedy}");
-        return check(Outcome::Warning, text);
+        return check(Severity::Warning, text);
     };
     let host = match endpoint.rsplit_once(':') {
         Some((host, port)) if port.parse::<u16>().is_ok() => host,
@@ -272,22 +272,23 @@ fn kubeadm_endpoint(config: &Config, facts: &ApiFacts) -> Option<Check> {
     };
     let host = host.trim_matches(['[', ']']);
     // A name may resolve to the VIP.
-    if is_vip(config, host) || host.parse::<IpAddr>().is_err() {
-        return check(Outcome::Ok, format!("kubeadm's controlPlaneEndpoint is {endpoint}"));
+    let is_other = |address: IpAddr| config.fixed_vips().iter().all(|vip| vip.address != address);
+    if !host.parse().is_ok_and(is_other) {
+        return check(Severity::Ok, format!("kubeadm's controlPlaneEndpoint is {endpoint}"));
     }
     check(
-        Outcome::Warning,
+        Severity::Warning,
         format!("kubeadm's controlPlaneEndpoint is {endpoint}, not the VIP {vips}: {remedy}"),
     )
 }
 
 /// In IPVS mode kube-proxy configures the addresses of all Services on an interface of each node, which then replies for them.
 fn kube_proxy(config: &Config, facts: &ApiFacts) -> Option<Check> {
-    let check = |outcome, text| Some(Check::new("kube-proxy", outcome, text));
+    let check = |severity, text| Some(Check::new("kube-proxy", severity, text));
     let proxy = match embedded(facts.kube_proxy.as_ref()?, "config.conf") {
         Ok(proxy) => proxy?,
         Err(why) => {
-            return check(Outcome::Skipped, format!("kube-proxy's configuration cannot be read: {why}"));
+            return check(Severity::Skipped, format!("kube-proxy's configuration cannot be read: {why}"));
         }
     };
     let mode =
@@ -296,9 +297,9 @@ fn kube_proxy(config: &Config, facts: &ApiFacts) -> Option<Check> {
     if mode == "ipvs" && !strict && !config.is_routed() {
         let text = "kube-proxy is in IPVS mode without strictARP, so that every node replies to ARP requests for every Service: set \
                     `ipvs.strictARP: true` in the ConfigMap kube-system/kube-proxy, and restart its pods";
-        return check(Outcome::Error, text.to_owned());
+        return check(Severity::Error, text.to_owned());
     }
-    check(Outcome::Ok, format!("its mode is {mode}"))
+    check(Severity::Ok, format!("kube-proxy is in mode {mode}"))
 }
 
 /// Another controller that assigns or announces addresses of Services without a class.
@@ -313,7 +314,7 @@ fn others(config: &Config, facts: &ApiFacts) -> Vec<Check> {
             "{name} is installed, too, and serves the same Services: set lb_class_only=true and give Services of kube-vip its \
              load balancer class, or remove {name}"
         );
-        Check::new("other-load-balancers", Outcome::Warning, text)
+        Check::new("other-load-balancers", Severity::Warning, text)
     };
     found.map(check).collect()
 }
@@ -326,26 +327,35 @@ fn clock(facts: &ApiFacts) -> Option<Check> {
                 "the API server's clock differs from this host's by {difference} s: synchronize both by NTP, since certificates \
                  and log lines depend on them"
             );
-            Check::new("clock", Outcome::Warning, text)
+            Check::new("clock", Severity::Warning, text)
         }
-        false => Check::new("clock", Outcome::Ok, "this host and the API server agree on the time"),
+        false => Check::new("clock", Severity::Ok, "this host and the API server agree on the time"),
     })
 }
 
-/// The holder of the control plane's Lease; none if it is free, and unknown if it could not be read.
+/// A Lease that expired longer ago has no holder. Clocks differ, and a node writes its own time.
+const EXPIRED: SignedDuration = SignedDuration::from_secs(60);
+
+/// The holder of the control plane's Lease; none if it is free or has expired, and unknown if it could not be read.
 fn holder(facts: &ApiFacts) -> Option<Option<&str>> {
     match facts.lease.as_ref()? {
         Ok(lease) => {
-            let holder = lease.pointer("/spec/holderIdentity").and_then(Value::as_str);
-            Some(holder.filter(|holder| !holder.is_empty()))
+            let spec = lease.get("spec");
+            let renewed = spec.and_then(|spec| spec.get("renewTime")?.as_str()?.parse::<Timestamp>().ok());
+            let seconds = spec.and_then(|spec| spec.get("leaseDurationSeconds")?.as_i64()).unwrap_or(0);
+            let end =
+                renewed.map(|renewed| renewed.saturating_add(SignedDuration::from_secs(seconds) + EXPIRED));
+            let is_over = end.is_some_and(|end| end.is_ok_and(|end| facts.now.is_some_and(|now| end < now)));
+            let holder = spec.and_then(|spec| spec.get("holderIdentity")?.as_str());
+            Some(holder.filter(|holder| !holder.is_empty() && !is_over))
         }
-        Err(ApiProblem { code: Some(404), .. }) => Some(None),
+        Err(RequestProblem { code: Some(404), .. }) => Some(None),
         Err(_) => None,
     }
 }
 
-/// Who has each VIP on the segment, compared with the holder of the Lease.
-pub(super) fn owners(config: &Config, host: &HostFacts, api: &ApiFacts) -> Vec<Check> {
+/// The owner of each VIP on the segment, compared with the holder of the Lease.
+pub(super) fn owners(config: &Config, host: &HostReadings, api: &ApiFacts) -> Vec<Check> {
     // Without an election several hosts have it, and routers choose one.
     if !config.elects_control_plane() || config.is_routed() {
         return Vec::new();
@@ -360,14 +370,14 @@ pub(super) fn owners(config: &Config, host: &HostFacts, api: &ApiFacts) -> Vec<C
                 "another program has configured {vip} on this host, so that kube-vip does not announce it: remove it there, or \
                  choose another address"
             );
-            return Check::new("vip", Outcome::Error, text);
+            return Check::new("vip", Severity::Error, text);
         }
         match others {
             Ok(others) => {
-                let (outcome, text) = owner(*vip, !here.is_empty(), others, holder(api), &node);
-                Check::new("vip", outcome, text)
+                let (severity, text) = owner(*vip, !here.is_empty(), others, holder(api), node.as_deref());
+                Check::new("vip", severity, text)
             }
-            Err(why) => Check::new("vip", Outcome::Skipped, format!("{vip} is not probed: {why}")),
+            Err(why) => Check::new("vip", Severity::Skipped, format!("{vip} is not probed: {why}")),
         }
     };
     let unknown = config.targets.iter().filter_map(|target| match target {
@@ -375,48 +385,48 @@ pub(super) fn owners(config: &Config, host: &HostFacts, api: &ApiFacts) -> Vec<C
         VipTarget::Ip(_) => Some("its address is assigned by DHCP".to_owned()),
         VipTarget::Name(name) => Some(format!("the address of {name} is not probed")),
     });
-    let unknown = unknown.map(|why| Check::new("vip", Outcome::Skipped, why));
+    let unknown = unknown.map(|why| Check::new("vip", Severity::Skipped, why));
     host.owners.iter().map(check).chain(unknown).collect()
 }
 
-/// `here`: this host has the address. `others`: hardware addresses that reply for it.
+/// `here`: this host has the address. `others`: hardware addresses that reply for it. `node`: the name of this one, if known.
 fn owner(
     vip: IpAddr,
     here: bool,
     others: &BTreeSet<String>,
     holder: Option<Option<&str>>,
-    node: &str,
-) -> (Outcome, String) {
+    node: Option<&str>,
+) -> (Severity, String) {
     let list = others.iter().cloned().collect::<Vec<_>>().join(" and ");
     let find = "find the host with this hardware address, and remove the address there";
     match (here, others.len(), holder) {
         (false, 0, Some(Some(holder))) => (
-            Outcome::Error,
+            Severity::Error,
             format!(
                 "no host replies for {vip}, although {holder} holds the Lease: check `kube-vip status` there, and that the network \
                  passes ARP and neighbour discovery between these hosts"
             ),
         ),
-        (false, 0, _) => (Outcome::Ok, format!("no host has {vip}")),
-        (true, 0, Some(Some(holder))) if holder != node => (
-            Outcome::Error,
+        (false, 0, _) => (Severity::Ok, format!("no host has {vip}")),
+        (true, 0, Some(Some(holder))) if node.is_some_and(|node| holder != node) => (
+            Severity::Error,
             format!(
                 "this host has {vip}, although {holder} holds the Lease: compare `kube-vip status` here and there"
             ),
         ),
-        (true, 0, _) => (Outcome::Ok, format!("this host has {vip}")),
-        (false, 1, Some(Some(holder))) if holder == node => {
-            (Outcome::Error, format!("{list} has {vip}, although this node holds the Lease: {find}"))
+        (true, 0, _) => (Severity::Ok, format!("this host has {vip}")),
+        (false, 1, Some(Some(holder))) if Some(holder) == node => {
+            (Severity::Error, format!("{list} has {vip}, although this node holds the Lease: {find}"))
         }
         (false, 1, Some(Some(holder))) => {
-            (Outcome::Ok, format!("{list} has {vip}, and {holder} holds the Lease"))
+            (Severity::Ok, format!("{list} has {vip}, and {holder} holds the Lease"))
         }
         (false, 1, Some(None)) => (
-            Outcome::Error,
+            Severity::Error,
             format!("{list} has {vip}, and no node holds the Lease: choose a free address, or {find}"),
         ),
         (false, 1, None) => (
-            Outcome::Warning,
+            Severity::Warning,
             format!(
                 "{list} has {vip}, and the Lease cannot be read: before the first `kubeadm init` choose a free address, or {find}; on \
                  a node that is to join, that host should be the holder"
@@ -427,7 +437,7 @@ fn owner(
             let text = format!(
                 "{this}{list} have {vip} at once: find the hosts, and remove the address from all but one"
             );
-            (Outcome::Error, text)
+            (Severity::Error, text)
         }
     }
 }

@@ -2,26 +2,32 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use http::Request;
-use kube::Client;
-use serde_json::{Value, json};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+};
+use kube::api::PostParams;
+use kube::client::ConfigExt;
+use kube::{Api, Client};
+use serde_json::Value;
 use tokio::time::timeout;
 
-use super::api::{ApiProblem, NoCredentials, Response};
-use super::{ApiFacts, HostFacts, Report, probes};
-use crate::cluster::{Environment, Source, SourceError};
+use super::api::{Certificate, NoCredentials, Response};
+use super::{ApiFacts, HostReadings, Report, probes};
+use crate::cluster::{Environment, RequestProblem, Source, SourceError, within};
 use crate::config::{Config, Values, VipTarget};
 use crate::host::HostState;
-use crate::host::observer::Observer;
 use crate::host::selection::main_interface;
 use crate::manifest::rbac::{self, Right};
 use crate::model::interface::hardware_text;
-use crate::model::text::with_causes;
-use crate::model::{Family, Interface, Tags};
+use crate::model::{Family, IfIndex};
 use crate::status::Status;
+use crate::telemetry::peer::effective;
 use crate::telemetry::socket::{self, StatusRequest};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,73 +39,57 @@ const REVIEWS: usize = 8;
 pub struct Context {
     /// The default namespace of Leases: that of the service account.
     pub namespace: Option<String>,
-    /// The settings are those of a pod, which knows the name of its Node.
+    /// The settings are those of a pod, which gets the name of its Node from Kubernetes.
     pub named_by_pod: bool,
+    pub host: HostState,
+    /// The interface of the default route.
+    pub default_route: Option<IfIndex>,
 }
 
 /// Examines this host and what it is connected to. It takes a few seconds.
-///
-/// # Errors
-/// If interfaces and addresses cannot be read.
-pub async fn examine(config: &Config, context: &Context) -> Result<Report, String> {
+pub async fn examine(config: &Config, context: &Context) -> Report {
     // One reply for each process; an older version may reply in another form.
     let replies = socket::request(StatusRequest::Status).await.unwrap_or_default();
     let running = !replies.is_empty();
     let states: Vec<Status> =
         replies.iter().flatten().filter_map(|reply| socket::parse(reply).ok()).collect();
-    let host = HostFacts { named_by_pod: context.named_by_pod, ..read_host(config, running).await? };
+    let host = read_host(config, context, running).await;
     let api = read_api(config, context, &host).await;
     let peers = probes::peers(config, &host, &states).await;
-    Ok(Report::of(config, &host, &api, peers))
+    Report::of(config, &host, &api, peers)
 }
 
-async fn read_host(config: &Config, running: bool) -> Result<HostFacts, String> {
-    let failed = |error: crate::net::netlink::NetlinkError| error.to_string();
-    let observer = Observer::start(None, Tags::default()).await.map_err(failed)?;
-    let default_route = observer.default_route_interface().await.map_err(failed)?;
-    let state = observer.subscribe().borrow().clone();
-    let interface: Option<Interface> = main_interface(config, &state, default_route).cloned();
-    let vips = config.fixed_vips();
+async fn read_host(config: &Config, context: &Context, running: bool) -> HostReadings {
+    let state = &context.host;
+    let interface = main_interface(config, state, context.default_route);
     let mut owners = BTreeMap::new();
-    if let Some(interface) =
-        interface.as_ref().filter(|it| it.up && it.has_neighbours() && !config.is_routed())
-    {
-        for address in vips.iter().map(|vip| vip.address) {
+    if let Some(interface) = interface.filter(|it| it.up && it.has_neighbours() && !config.is_routed()) {
+        // Of several interfaces on one segment each may reply.
+        let own: BTreeSet<String> =
+            state.interfaces.iter().map(|interface| hardware_text(&interface.hardware_address)).collect();
+        for address in config.fixed_vips().iter().map(|vip| vip.address) {
             let found = match config.layer2.skip_probes[Family::of(address)] {
                 true => Err("the settings exclude probes".to_owned()),
                 false => probes::owners(interface, address).await.map_err(|error| error.to_string()),
             };
-            // Of several interfaces on one segment each may reply.
-            let own: Vec<String> =
-                state.interfaces.iter().map(|interface| hardware_text(&interface.hardware_address)).collect();
-            owners.insert(
-                address,
-                found.map(|found| found.into_iter().filter(|mac| !own.contains(mac)).collect()),
-            );
+            owners.insert(address, found.map(|found| found.difference(&own).cloned().collect()));
         }
     }
-    let name = interface.map(|interface| interface.name).or_else(|| config.interface.clone());
+    let name = interface.map(|interface| interface.name.clone()).or_else(|| config.interface.clone());
     let advertised = advertised();
     let names = name.iter().chain(&advertised).map(String::as_str).collect();
-    Ok(HostFacts {
-        capabilities: capabilities(),
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    HostReadings {
+        capabilities: effective(&status).unwrap_or(0),
         sysctls: sysctls(&names),
         advertised,
-        taken_ports: if running { Vec::new() } else { probes::taken_ports(config) },
-        state: HostState::clone(&state),
+        taken_ports: if running { Vec::new() } else { probes::taken_ports(config).await },
+        state: state.clone(),
         interface: name,
         owners,
         running,
-        named_by_pod: false,
-    })
-}
-
-/// From proc(5).
-fn capabilities() -> BTreeSet<u8> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let bits = line.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).unwrap_or(0);
-    (0..64).filter(|number| bits >> number & 1 == 1).collect()
+        named_by_pod: context.named_by_pod,
+    }
 }
 
 fn sysctls(interfaces: &BTreeSet<&str>) -> BTreeMap<String, i64> {
@@ -133,7 +123,7 @@ fn advertised() -> BTreeSet<String> {
     routes.lines().filter_map(interface).collect()
 }
 
-async fn read_api(config: &Config, context: &Context, host: &HostFacts) -> ApiFacts {
+async fn read_api(config: &Config, context: &Context, host: &HostReadings) -> ApiFacts {
     let mut facts = ApiFacts::default();
     let environment = Environment::of(config, &host.state.addresses);
     let source = match Source::load(&config.api, &environment).await {
@@ -149,9 +139,9 @@ async fn read_api(config: &Config, context: &Context, host: &HostFacts) -> ApiFa
     for endpoint in &source.endpoints {
         let response = match endpoint.connect(&source.base) {
             Ok(client) => get(&client, "/version").await.map(|_| client),
-            Err(error) => Err(ApiProblem { code: None, why: error.to_string() }),
+            Err(error) => Err(RequestProblem { code: None, why: error.to_string() }),
         };
-        if let Err(ApiProblem { code: Some(401), .. }) = response {
+        if let Err(RequestProblem { code: Some(401), .. }) = response {
             let why = format!(
                 "{} does not accept the credentials of {}: renew them, or name others by k8s_config_file",
                 endpoint.url, source.origin
@@ -168,14 +158,20 @@ async fn read_api(config: &Config, context: &Context, host: &HostFacts) -> ApiFa
     }
     let Some((endpoint, client)) = first else { return facts };
     if endpoint.local {
-        let roots = source.base.root_cert.clone().unwrap_or_default();
+        let tls = source.base.rustls_client_config().map(Arc::new).map_err(|error| error.to_string());
         for target in &config.targets {
             let name = match target {
                 VipTarget::Ip(address) if address.is_unspecified() => continue,
                 VipTarget::Ip(address) => address.to_string(),
                 VipTarget::Name(name) => name.clone(),
             };
-            let found = probes::certificate(&endpoint.url, &name, &roots).await;
+            let found = match &tls {
+                _ if source.base.accept_invalid_certs => {
+                    Certificate::Unknown("the kubeconfig has insecure-skip-tls-verify".to_owned())
+                }
+                Ok(tls) => probes::certificate(&endpoint.url, &name, tls.clone()).await,
+                Err(why) => Certificate::Unknown(why.clone()),
+            };
             facts.names.push((name, found));
         }
     }
@@ -198,18 +194,22 @@ async fn read_objects(config: &Config, client: &Client, facts: &mut ApiFacts) {
     let groups = groups.get("groups").and_then(Value::as_array).into_iter().flatten();
     facts.groups = groups.filter_map(|group| group.get("name")?.as_str().map(str::to_owned)).collect();
     facts.clock_difference = clock_difference(client).await;
+    let ahead = SignedDuration::from_secs(facts.clock_difference.unwrap_or(0));
+    facts.now = Timestamp::now().checked_add(ahead).ok();
 }
 
 /// Rights that the API server refuses.
 async fn denied(config: &Config, namespace: Option<&str>, client: &Client) -> Result<Vec<Right>, String> {
     let values = Values::read(config.raw.clone())
         .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+    let api = Api::<SelfSubjectAccessReview>::all(client.clone());
+    let (api, params) = (&api, PostParams::default());
+    let params = &params;
     let reviews = rbac::rights(&values, namespace).into_iter().map(|right| async move {
-        let response =
-            send(client, "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &review(&right)).await;
-        let response = response.map_err(|problem| problem.why)?;
-        let allowed = response.pointer("/status/allowed").and_then(Value::as_bool).unwrap_or(false);
-        Ok(Some(right).filter(|_| !allowed))
+        let review = review(&right);
+        let reviewed = within(REQUEST_TIMEOUT, api.create(params, &review)).await;
+        let reviewed = reviewed.map_err(|problem| problem.why)?;
+        Ok(Some(right).filter(|_| !reviewed.status.is_some_and(|status| status.allowed)))
     });
     let results: Vec<Result<Option<Right>, String>> =
         futures::stream::iter(reviews).buffered(REVIEWS).collect().await;
@@ -217,38 +217,28 @@ async fn denied(config: &Config, namespace: Option<&str>, client: &Client) -> Re
     Ok(denied?.into_iter().flatten().collect())
 }
 
-fn review(right: &Right) -> Value {
-    let (resource, subresource) = right.resource.split_once('/').unwrap_or((right.resource, ""));
-    json!({
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SelfSubjectAccessReview",
-        "spec": { "resourceAttributes": {
-            "namespace": right.namespace, "group": right.group, "resource": resource, "subresource": subresource,
-            "name": right.name, "verb": right.verb,
-        } },
-    })
+fn review(right: &Right) -> SelfSubjectAccessReview {
+    let (resource, subresource) = match right.resource.split_once('/') {
+        Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
+        None => (right.resource, None),
+    };
+    let attributes = ResourceAttributes {
+        namespace: right.namespace.clone(),
+        group: Some(right.group.to_owned()),
+        resource: Some(resource.to_owned()),
+        subresource,
+        name: right.name.clone(),
+        verb: Some(right.verb.to_owned()),
+        ..ResourceAttributes::default()
+    };
+    let spec = SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..Default::default() };
+    SelfSubjectAccessReview { spec, ..Default::default() }
 }
 
 async fn get(client: &Client, path: &str) -> Response {
-    call(client, Request::get(path).body(Vec::new())).await
-}
-
-async fn send(client: &Client, path: &str, body: &Value) -> Response {
-    let request = Request::post(path).header("content-type", "application/json");
-    call(client, request.body(body.to_string().into_bytes())).await
-}
-
-async fn call(client: &Client, request: http::Result<Request<Vec<u8>>>) -> Response {
-    let problem = |why: String| ApiProblem { code: None, why };
-    let request = request.map_err(|error| problem(error.to_string()))?;
-    match timeout(REQUEST_TIMEOUT, client.request::<Value>(request)).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(kube::Error::Api(status))) => {
-            Err(ApiProblem { code: Some(status.code), why: status.message.clone() })
-        }
-        Ok(Err(error)) => Err(problem(with_causes(&error).trim_start_matches("ServiceError: ").to_owned())),
-        Err(_elapsed) => Err(problem("no response in time".to_owned())),
-    }
+    let request = Request::get(path).body(Vec::new());
+    let request = request.map_err(|error| RequestProblem { code: None, why: error.to_string() })?;
+    within(REQUEST_TIMEOUT, client.request::<Value>(request)).await
 }
 
 /// Seconds by which the server's clock is ahead, by the header `Date` (RFC 9110 §6.6.1).
@@ -257,5 +247,5 @@ async fn clock_difference(client: &Client) -> Option<i64> {
     let response = timeout(REQUEST_TIMEOUT, client.send(request)).await.ok()?.ok()?;
     let date = response.headers().get(http::header::DATE)?.to_str().ok()?;
     let server = jiff::fmt::rfc2822::parse(date).ok()?.timestamp();
-    Some(server.as_second() - jiff::Timestamp::now().as_second())
+    Some(server.as_second() - Timestamp::now().as_second())
 }

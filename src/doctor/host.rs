@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::{Check, Outcome};
+use super::{Check, Severity};
 use crate::config::Config;
 use crate::host::HostState;
 use crate::model::Family;
 
 /// What was read from this host and its interfaces.
 #[derive(Debug, Clone, Default)]
-pub struct HostFacts {
-    /// Effective capabilities of this process, by their numbers (capabilities(7)).
-    pub capabilities: BTreeSet<u8>,
+pub struct HostReadings {
+    /// Effective capabilities of this process, a bit for each (capabilities(7)).
+    pub capabilities: u64,
     pub state: HostState,
     /// The interface of the control plane's VIPs, and by default of Services: configured, or the default route's.
     pub interface: Option<String>,
@@ -30,7 +30,7 @@ pub struct HostFacts {
     pub advertised: BTreeSet<String>,
 }
 
-impl HostFacts {
+impl HostReadings {
     /// The larger of the values for all interfaces and for this one, which is what applies (ip-sysctl).
     fn larger(&self, name: &str) -> i64 {
         let interface = self.interface.as_deref().unwrap_or_default();
@@ -46,7 +46,7 @@ impl HostFacts {
 /// Name and number.
 const CAPABILITIES: [(&str, u8); 2] = [("NET_ADMIN", 12), ("NET_RAW", 13)];
 
-pub(super) fn checks(config: &Config, facts: &HostFacts, families: &BTreeSet<Family>) -> Vec<Check> {
+pub(super) fn checks(config: &Config, facts: &HostReadings, families: &BTreeSet<Family>) -> Vec<Check> {
     let mut checks = vec![capabilities(facts), interface(config, facts)];
     if !config.is_routed()
         && (config.services.is_some() || config.control_plane_families().contains(&Family::V4))
@@ -61,42 +61,42 @@ pub(super) fn checks(config: &Config, facts: &HostFacts, families: &BTreeSet<Fam
     checks
 }
 
-fn capabilities(facts: &HostFacts) -> Check {
+fn capabilities(facts: &HostReadings) -> Check {
     let missing: Vec<&str> = CAPABILITIES
         .iter()
-        .filter(|(_, number)| !facts.capabilities.contains(number))
+        .filter(|(_, number)| facts.capabilities & (1 << number) == 0)
         .map(|(name, _)| *name)
         .collect();
     if missing.is_empty() {
-        return Check::new("capabilities", Outcome::Ok, "this process has NET_ADMIN and NET_RAW");
+        return Check::new("capabilities", Severity::Ok, "this process has NET_ADMIN and NET_RAW");
     }
     let text = format!(
         "this process lacks {}: run it as root, or add them to `securityContext.capabilities` of the container",
         missing.join(" and ")
     );
-    Check::new("capabilities", Outcome::Error, text)
+    Check::new("capabilities", Severity::Error, text)
 }
 
 /// A configured interface that is missing is a problem of the settings.
-fn interface(config: &Config, facts: &HostFacts) -> Check {
-    let check = |outcome, text| Check::new("interface", outcome, text);
+fn interface(config: &Config, facts: &HostReadings) -> Check {
+    let check = |severity, text| Check::new("interface", severity, text);
     let Some(name) = &facts.interface else {
         let text = "this host has no default route whose interface could be used: set vip_interface";
-        return check(Outcome::Error, text.to_owned());
+        return check(Severity::Error, text.to_owned());
     };
     match facts.state.interface(name) {
-        Some(interface) if interface.up => check(Outcome::Ok, format!("{name} is up")),
+        Some(interface) if interface.up => check(Severity::Ok, format!("{name} is up")),
         Some(_) if config.layer2.tolerate_down => {
-            check(Outcome::Warning, format!("{name} is down: addresses on it reach no other host"))
+            check(Severity::Warning, format!("{name} is down: addresses on it reach no other host"))
         }
         Some(_) => {
             let text = format!(
                 "{name} is down or has no carrier: set it up (`ip link set {name} up`), or check its cable"
             );
-            check(Outcome::Error, text)
+            check(Severity::Error, text)
         }
         None => check(
-            Outcome::Error,
+            Severity::Error,
             format!(
                 "{name} is not an interface of this host, whose interfaces are {}",
                 facts.state.interface_names()
@@ -106,7 +106,7 @@ fn interface(config: &Config, facts: &HostFacts) -> Check {
 }
 
 /// ARP requests for the addresses that kube-vip configures are answered by the kernel.
-fn arp(facts: &HostFacts) -> Check {
+fn arp(facts: &HostReadings) -> Check {
     match facts.larger("arp_ignore") {
         // ip-sysctl: 8 is "do not reply for all local addresses".
         8 => {
@@ -115,13 +115,13 @@ fn arp(facts: &HostFacts) -> Check {
                 "net.ipv4.conf.*.arp_ignore is 8, so that the kernel replies to no ARP request for the VIP: set it to 0 or 1 for \
                  `all` and for {interface}"
             );
-            Check::new("arp", Outcome::Error, text)
+            Check::new("arp", Severity::Error, text)
         }
-        _ => Check::new("arp", Outcome::Ok, "the kernel replies to ARP requests"),
+        _ => Check::new("arp", Severity::Ok, "the kernel replies to ARP requests"),
     }
 }
 
-fn forwarding(facts: &HostFacts, family: Family) -> Check {
+fn forwarding(facts: &HostReadings, family: Family) -> Check {
     let name = match family {
         Family::V4 => "net.ipv4.ip_forward",
         Family::V6 => "net.ipv6.conf.all.forwarding",
@@ -131,15 +131,15 @@ fn forwarding(facts: &HostFacts, family: Family) -> Check {
             let text = format!(
                 "{name} is 0, so that this host forwards no packet of a Service to a pod: set it to 1, and keep it in /etc/sysctl.d"
             );
-            Check::new("forwarding", Outcome::Error, text)
+            Check::new("forwarding", Severity::Error, text)
         }
-        Some(_) => Check::new("forwarding", Outcome::Ok, format!("{name} is on")),
-        None => Check::new("forwarding", Outcome::Skipped, format!("{name} cannot be read")),
+        Some(_) => Check::new("forwarding", Severity::Ok, format!("{name} is on")),
+        None => Check::new("forwarding", Severity::Skipped, format!("{name} cannot be read")),
     }
 }
 
 /// A host that forwards IPv6 ignores router advertisements unless `accept_ra` is 2: its default route expires.
-fn router_advertisements(facts: &HostFacts) -> Vec<Check> {
+fn router_advertisements(facts: &HostReadings) -> Vec<Check> {
     let forwards = facts.sysctl("net.ipv6.conf.all.forwarding").is_some_and(|value| value != 0);
     let expires =
         |interface: &&String| facts.sysctl(&format!("net.ipv6.conf.{interface}.accept_ra")) == Some(1);
@@ -148,25 +148,25 @@ fn router_advertisements(facts: &HostFacts) -> Vec<Check> {
             "this host forwards IPv6 and has net.ipv6.conf.{interface}.accept_ra=1, so that its default route by router \
              advertisement expires: set accept_ra to 2"
         );
-        Check::new("router-advertisements", Outcome::Warning, text)
+        Check::new("router-advertisements", Severity::Warning, text)
     };
     facts.advertised.iter().filter(|_| forwards).filter(expires).map(check).collect()
 }
 
-fn ports(facts: &HostFacts) -> Vec<Check> {
-    let check = |outcome, text| Check::new("ports", outcome, text);
+fn ports(facts: &HostReadings) -> Vec<Check> {
+    let check = |severity, text| Check::new("ports", severity, text);
     if facts.running {
         return vec![check(
-            Outcome::Skipped,
+            Severity::Skipped,
             "kube-vip runs on this host and has its ports: `kube-vip status`".to_owned(),
         )];
     }
     if facts.taken_ports.is_empty() {
-        return vec![check(Outcome::Ok, "the ports of the settings are free".to_owned())];
+        return vec![check(Severity::Ok, "the ports of the settings are free".to_owned())];
     }
     let taken = facts.taken_ports.iter().map(|(setting, address, why)| {
         let text = format!("{setting}: {address} cannot be bound ({why}): choose another port, or stop the program that has it");
-        check(Outcome::Warning, text)
+        check(Severity::Warning, text)
     });
     taken.collect()
 }
@@ -177,7 +177,7 @@ mod tests {
     use crate::doctor::testing::config;
     use crate::model::{IfIndex, Interface};
 
-    fn healthy() -> HostFacts {
+    fn healthy() -> HostReadings {
         let eth0 = Interface { index: IfIndex(2), name: "eth0".to_owned(), up: true, ..Interface::default() };
         let sysctls = [
             ("net.ipv4.ip_forward", 1),
@@ -185,20 +185,20 @@ mod tests {
             ("net.ipv6.conf.all.forwarding", 1),
             ("net.ipv6.conf.eth0.accept_ra", 2),
         ];
-        HostFacts {
-            capabilities: [12, 13].into(),
+        HostReadings {
+            capabilities: 1 << 12 | 1 << 13,
             state: HostState { interfaces: vec![eth0], ..HostState::default() },
             interface: Some("eth0".to_owned()),
             sysctls: sysctls.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             advertised: ["eth0".to_owned()].into(),
-            ..HostFacts::default()
+            ..HostReadings::default()
         }
     }
 
-    fn found(facts: &HostFacts) -> Vec<(&'static str, Outcome, String)> {
+    fn found(facts: &HostReadings) -> Vec<(&'static str, Severity, String)> {
         let all = checks(&config(&[]), facts, &Family::BOTH.into());
-        let wrong = all.into_iter().filter(|check| check.outcome > Outcome::Skipped);
-        wrong.map(|check| (check.name, check.outcome, check.text)).collect()
+        let wrong = all.into_iter().filter(|check| check.severity > Severity::Skipped);
+        wrong.map(|check| (check.name, check.severity, check.text)).collect()
     }
 
     #[test]
@@ -208,56 +208,51 @@ mod tests {
 
     #[test]
     fn each_fault_has_its_finding() {
-        type Fault = fn(&mut HostFacts);
-        fn set(facts: &mut HostFacts, name: &str, value: i64) {
+        type Fault = fn(&mut HostReadings);
+        fn set(facts: &mut HostReadings, name: &str, value: i64) {
             facts.sysctls.insert(name.to_owned(), value);
         }
-        let table: [(Fault, &str, Outcome, &str); 9] = [
-            (
-                |it| it.capabilities.retain(|number| *number != 13),
-                "capabilities",
-                Outcome::Error,
-                "lacks NET_RAW",
-            ),
-            (|it| it.interface = None, "interface", Outcome::Error, "no default route"),
+        let table: [(Fault, &str, Severity, &str); 9] = [
+            (|it| it.capabilities = 1 << 12, "capabilities", Severity::Error, "lacks NET_RAW"),
+            (|it| it.interface = None, "interface", Severity::Error, "no default route"),
             (
                 |it| it.interface = Some("eth9".into()),
                 "interface",
-                Outcome::Error,
+                Severity::Error,
                 "whose interfaces are eth0",
             ),
-            (|it| it.state.interfaces[0].up = false, "interface", Outcome::Error, "eth0 is down"),
-            (|it| set(it, "net.ipv4.conf.eth0.arp_ignore", 8), "arp", Outcome::Error, "arp_ignore is 8"),
+            (|it| it.state.interfaces[0].up = false, "interface", Severity::Error, "eth0 is down"),
+            (|it| set(it, "net.ipv4.conf.eth0.arp_ignore", 8), "arp", Severity::Error, "arp_ignore is 8"),
             (
                 |it| set(it, "net.ipv4.ip_forward", 0),
                 "forwarding",
-                Outcome::Error,
+                Severity::Error,
                 "net.ipv4.ip_forward is 0",
             ),
             (
                 |it| set(it, "net.ipv6.conf.all.forwarding", 0),
                 "forwarding",
-                Outcome::Error,
+                Severity::Error,
                 "net.ipv6.conf.all.forwarding is 0",
             ),
             (
                 |it| set(it, "net.ipv6.conf.eth0.accept_ra", 1),
                 "router-advertisements",
-                Outcome::Warning,
+                Severity::Warning,
                 "accept_ra=1",
             ),
             (
                 |it| it.taken_ports = vec![("prometheus_server", "[::]:2112".into(), "in use".into())],
                 "ports",
-                Outcome::Warning,
+                Severity::Warning,
                 "prometheus_server: [::]:2112",
             ),
         ];
-        for (fault, name, outcome, part) in table {
+        for (fault, name, severity, part) in table {
             let mut facts = healthy();
             fault(&mut facts);
             let found = found(&facts);
-            let expected = found.iter().any(|it| it.0 == name && it.1 == outcome && it.2.contains(part));
+            let expected = found.iter().any(|it| it.0 == name && it.1 == severity && it.2.contains(part));
             assert!(expected && found.len() == 1, "{part}: {found:?}");
         }
     }

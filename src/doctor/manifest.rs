@@ -13,6 +13,10 @@ pub struct Given {
     pub env: Vec<(String, String)>,
     /// The file of the host that the pod uses as kubeconfig.
     pub kubeconfig: Option<String>,
+    /// That of the pod's service account, where it uses one.
+    pub namespace: Option<String>,
+    /// Kubernetes gives the pod the name of its Node.
+    pub named_by_pod: bool,
     /// What is not examined, one sentence each.
     pub notes: Vec<String>,
 }
@@ -23,16 +27,17 @@ pub struct Given {
 /// One sentence, if it is not YAML, or no container in it runs `manager`.
 pub fn read(text: &str) -> Result<Given, String> {
     let documents = documents(text)?;
-    let pods = documents.iter().filter_map(|document| match document.pointer("/spec/template/spec") {
-        Some(pod) => Some(pod),
-        None => document.get("spec"),
+    let pods = documents.iter().filter_map(|document| {
+        let pod = document.pointer("/spec/template/spec").or_else(|| document.get("spec"))?;
+        Some((document, pod))
     });
-    let containers = pods.flat_map(|pod| list(pod, "containers").map(move |container| (pod, container)));
-    let is_agent = |(_, container): &(&Value, &Value)| {
+    let containers = pods
+        .flat_map(|(document, pod)| list(pod, "containers").map(move |container| (document, pod, container)));
+    let is_agent = |(_, _, container): &(&Value, &Value, &Value)| {
         words(container).any(|word| word == "manager" || word == "service")
     };
     let mut agents = containers.filter(is_agent);
-    let (pod, container) = agents.next().ok_or(
+    let (document, pod, container) = agents.next().ok_or(
         "no container in it has the argument `manager`: give the manifest of a pod or DaemonSet of kube-vip",
     )?;
     if agents.next().is_some() {
@@ -46,8 +51,9 @@ pub fn read(text: &str) -> Result<Given, String> {
     for variable in list(container, "env") {
         let Some(name) = variable.get("name").and_then(Value::as_str) else { continue };
         match (variable.get("value"), variable.get("valueFrom")) {
-            // The name of the Node.
-            (None, Some(from)) if from.get("fieldRef").is_some() => {}
+            (None, Some(from)) if name == "vip_nodename" && field(from) == Some("spec.nodeName") => {
+                given.named_by_pod = true;
+            }
             (None, Some(_)) => given.notes.push(format!("the value of {name} is not in the manifest")),
             (value, _) => {
                 let value = value.and_then(Value::as_str).unwrap_or_default();
@@ -59,12 +65,19 @@ pub fn read(text: &str) -> Result<Given, String> {
         given.notes.push("the variables of `envFrom` are not in the manifest".to_owned());
     }
     if given.kubeconfig.is_none() && pod.get("serviceAccountName").is_some() {
+        let namespace = document.pointer("/metadata/namespace").and_then(Value::as_str);
+        given.namespace = namespace.map(str::to_owned);
         given.notes.push(
-            "the pod uses a service account: here the rights are those of --k8sConfigPath, or of the kubeconfig of this host"
+            "the rights of the pod's service account: those of --k8sConfigPath, or of this host's kubeconfig, are checked instead"
                 .to_owned(),
         );
     }
     Ok(given)
+}
+
+/// The field of the pod that a variable is taken from.
+fn field(from: &Value) -> Option<&str> {
+    from.pointer("/fieldRef/fieldPath")?.as_str()
 }
 
 /// The file of the host that is mounted as the kubeconfig.
@@ -118,14 +131,25 @@ spec:
         let given = read(DAEMON_SET).unwrap();
         assert_eq!(given.arguments, ["manager", "--arp"]);
         assert_eq!(given.env, [("address".to_owned(), "192.0.2.9".to_owned())]);
+        assert!(given.named_by_pod);
         assert_eq!(given.kubeconfig.as_deref(), Some("/etc/kubernetes/kube-vip.conf"));
+        let other = DAEMON_SET.replace(
+            "name: vip_nodename, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}",
+            "name: vip_nodename, value: node-9",
+        );
+        assert!(!read(&other).unwrap().named_by_pod);
+        let address = DAEMON_SET.replace("name: vip_nodename, ", "name: address, ");
+        assert_eq!(read(&address).unwrap().notes[0], "the value of address is not in the manifest");
         let notes = [
             "the value of bgp_peerpass is not in the manifest",
             "the variables of `envFrom` are not in the manifest",
         ];
         assert_eq!(given.notes, notes);
         let without = DAEMON_SET.replace("/etc/kubernetes/admin.conf", "/other");
-        assert!(read(&without).unwrap().notes[2].contains("service account"));
+        let without =
+            read(&without.replace("kind: DaemonSet", "kind: DaemonSet\nmetadata: {namespace: kv}")).unwrap();
+        assert!(without.notes[2].contains("service account"));
+        assert_eq!((given.namespace, without.namespace.as_deref()), (None, Some("kv")));
     }
 
     #[test]

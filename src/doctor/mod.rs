@@ -15,7 +15,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 pub use api::ApiFacts;
-pub use host::HostFacts;
+pub use host::HostReadings;
 
 use crate::config::Config;
 use crate::model::Family;
@@ -23,7 +23,7 @@ use crate::model::text::printable;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Outcome {
+pub enum Severity {
     Ok,
     /// Could not be examined; the text has the reason.
     Skipped,
@@ -33,7 +33,7 @@ pub enum Outcome {
     Error,
 }
 
-impl Outcome {
+impl Severity {
     fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -49,13 +49,13 @@ impl Outcome {
 pub struct Check {
     /// In lower case with hyphens; the same in each version.
     pub name: &'static str,
-    pub outcome: Outcome,
+    pub severity: Severity,
     pub text: String,
 }
 
 impl Check {
-    fn new(name: &'static str, outcome: Outcome, text: impl Into<String>) -> Self {
-        Self { name, outcome, text: text.into() }
+    fn new(name: &'static str, severity: Severity, text: impl Into<String>) -> Self {
+        Self { name, severity, text: text.into() }
     }
 }
 
@@ -68,16 +68,16 @@ pub struct Report {
 impl Report {
     /// Settings that `manager` refuses. Nothing else is examined with them.
     pub fn of_problems<T: std::fmt::Display>(problems: &[T]) -> Self {
-        let check = |problem: &T| Check::new("settings", Outcome::Error, problem.to_string());
+        let check = |problem: &T| Check::new("settings", Severity::Error, problem.to_string());
         Self { checks: problems.iter().map(check).collect() }
     }
 
     /// With settings that `manager` accepts.
-    pub fn of(config: &Config, host: &HostFacts, api: &ApiFacts, peers: Vec<Check>) -> Self {
+    pub fn of(config: &Config, host: &HostReadings, api: &ApiFacts, peers: Vec<Check>) -> Self {
         let mut checks: Vec<Check> =
-            config.notes.iter().map(|note| Check::new("settings", Outcome::Warning, note)).collect();
+            config.notes.iter().map(|note| Check::new("settings", Severity::Warning, note)).collect();
         if checks.is_empty() {
-            checks.push(Check::new("settings", Outcome::Ok, "the settings are valid"));
+            checks.push(Check::new("settings", Severity::Ok, "the settings are valid"));
         }
         checks.extend(host::checks(config, host, &families(config, host, api)));
         checks.extend(api::checks(config, host, api));
@@ -88,21 +88,21 @@ impl Report {
 
     /// 0: nothing is wrong. 1: there are warnings. 2: kube-vip will not work.
     pub fn exit_code(&self) -> u8 {
-        match self.checks.iter().map(|check| check.outcome).max() {
-            None | Some(Outcome::Ok | Outcome::Skipped) => 0,
-            Some(Outcome::Warning) => 1,
-            Some(Outcome::Error) => 2,
+        match self.checks.iter().map(|check| check.severity).max() {
+            None | Some(Severity::Ok | Severity::Skipped) => 0,
+            Some(Severity::Warning) => 1,
+            Some(Severity::Error) => 2,
         }
     }
 
     pub fn to_text(&self) -> String {
         let mut text = String::new();
-        for Check { name, outcome, text: sentence } in &self.checks {
-            writeln!(text, "{:<8} {name}: {}", outcome.word(), printable(sentence)).ok();
+        for Check { name, severity, text: sentence } in &self.checks {
+            writeln!(text, "{:<8} {name}: {}", severity.word(), printable(sentence)).ok();
         }
-        let count = |wanted| self.checks.iter().filter(|check| check.outcome == wanted).count();
-        let (errors, warnings) = (count(Outcome::Error), count(Outcome::Warning));
-        let skipped = count(Outcome::Skipped);
+        let count = |wanted| self.checks.iter().filter(|check| check.severity == wanted).count();
+        let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+        let skipped = count(Severity::Skipped);
         let all = self.checks.len();
         writeln!(text, "checks: {all}, errors: {errors}, warnings: {warnings}, skipped: {skipped}").ok();
         text
@@ -110,7 +110,7 @@ impl Report {
 }
 
 /// The address families of the pods; while they are unknown, those of the VIPs, or IPv4.
-fn families(config: &Config, host: &HostFacts, api: &ApiFacts) -> BTreeSet<Family> {
+fn families(config: &Config, host: &HostReadings, api: &ApiFacts) -> BTreeSet<Family> {
     let known = [api.families(config, host), config.control_plane_families(), [Family::V4].into()];
     known.into_iter().find(|families| !families.is_empty()).unwrap_or_default()
 }
@@ -143,8 +143,8 @@ mod tests {
 
     #[test]
     fn the_worst_finding_makes_the_exit_code() {
-        use Outcome::{Error, Ok, Skipped, Warning};
-        let table: [(&[Outcome], u8); 5] = [
+        use Severity::{Error, Ok, Skipped, Warning};
+        let table: [(&[Severity], u8); 5] = [
             (&[], 0),
             (&[Ok, Skipped], 0),
             (&[Warning, Ok], 1),
@@ -152,7 +152,7 @@ mod tests {
             (&[Ok, Error, Ok], 2),
         ];
         for (outcomes, expected) in table {
-            let checks = outcomes.iter().map(|outcome| Check::new("x", *outcome, "y")).collect();
+            let checks = outcomes.iter().map(|severity| Check::new("x", *severity, "y")).collect();
             assert_eq!(Report { checks }.exit_code(), expected, "{outcomes:?}");
         }
     }

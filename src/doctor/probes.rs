@@ -1,28 +1,31 @@
-//! Questions to the neighbours, to routers and to the API server's port, and ports that are tried.
+//! Probes of neighbours, BGP peers and the API server's certificate; binds the configured ports.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{CertificateError, ClientConfig, ClientConnection, RootCertStore};
+use rustls::pki_types::ServerName;
+use rustls::{CertificateError, ClientConfig, ClientConnection};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
 use super::api::Certificate;
-use super::{Check, HostFacts, Outcome};
+use super::{Check, HostReadings, Severity};
+use crate::announce::layer2::Layer2;
 use crate::bgp::fsm::FsmState;
 use crate::bgp::packet::{MAX_LENGTH, Message, Negotiated, decode};
 use crate::bgp::peers;
 use crate::bgp::status::PeerStatus;
 use crate::config::Config;
-use crate::model::Interface;
+use crate::config::bgp::PeerTarget;
+use crate::conflict::FrameKind;
 use crate::model::interface::hardware_text;
+use crate::model::{Family, Interface};
 use crate::net::tcp::{self, Route};
 use crate::status::Status;
-use crate::{arp, ndp};
+use crate::telemetry::http;
 
 /// Probes are repeated, since one may be lost.
 const PROBES: u32 = 3;
@@ -31,52 +34,30 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Hardware addresses of the hosts that reply for an address.
 pub(super) async fn owners(interface: &Interface, vip: IpAddr) -> io::Result<BTreeSet<String>> {
+    let mut layer2 = Layer2::new(interface);
+    layer2.carry(vip).map_err(io::Error::other)?;
     let mut owners = BTreeSet::new();
-    match vip {
-        IpAddr::V4(vip) => {
-            let driver = arp::driver::Driver::open(interface)?;
-            for _ in 0..PROBES {
-                driver.probe(vip)?;
-                let replies = async {
-                    loop {
-                        let packet = driver.receive().await?;
-                        if packet.sender == vip {
-                            owners.insert(hardware_text(&packet.sender_hardware));
-                        }
-                    }
-                };
-                if let Ok(Err::<(), io::Error>(error)) = timeout(PROBE_INTERVAL, replies).await {
-                    return Err(error);
+    for _ in 0..PROBES {
+        layer2.probe(vip)?;
+        let replies = async {
+            loop {
+                let frame = layer2.next_frame().await?;
+                if frame.address == vip && frame.kind == FrameKind::Announcement {
+                    owners.insert(hardware_text(&frame.mac));
                 }
             }
-        }
-        IpAddr::V6(vip) => {
-            let driver = ndp::driver::Driver::open(interface).map_err(io::Error::other)?;
-            for _ in 0..PROBES {
-                driver.probe(vip)?;
-                let replies = async {
-                    loop {
-                        if let ndp::packet::Packet::Advertisement { target, hardware, .. } =
-                            driver.receive().await?
-                            && target == vip
-                        {
-                            owners.insert(hardware_text(&hardware));
-                        }
-                    }
-                };
-                if let Ok(Err::<(), io::Error>(error)) = timeout(PROBE_INTERVAL, replies).await {
-                    return Err(error);
-                }
-            }
+        };
+        if let Ok(Err::<(), io::Error>(error)) = timeout(PROBE_INTERVAL, replies).await {
+            return Err(error);
         }
     }
     Ok(owners)
 }
 
-/// Whether clients that trust these CAs accept the server's certificate for a name or address.
-pub(super) async fn certificate(url: &str, name: &str, roots: &[Vec<u8>]) -> Certificate {
-    let (url, name, roots) = (url.to_owned(), name.to_owned(), roots.to_vec());
-    let result = tokio::task::spawn_blocking(move || handshake(&url, name, roots)).await;
+/// Whether clients accept the server's certificate for a name or address. `tls`: as the agent connects.
+pub(super) async fn certificate(url: &str, name: &str, tls: Arc<ClientConfig>) -> Certificate {
+    let (url, name) = (url.to_owned(), name.to_owned());
+    let result = tokio::task::spawn_blocking(move || handshake(&url, name, tls)).await;
     match result {
         Ok(Ok(())) => Certificate::Valid,
         Ok(Err(problem)) => problem,
@@ -84,20 +65,17 @@ pub(super) async fn certificate(url: &str, name: &str, roots: &[Vec<u8>]) -> Cer
     }
 }
 
-fn handshake(url: &str, name: String, roots: Vec<Vec<u8>>) -> Result<(), Certificate> {
+fn handshake(url: &str, name: String, tls: Arc<ClientConfig>) -> Result<(), Certificate> {
     let unknown = |why: String| Certificate::Unknown(why);
-    let server: http::Uri = url.parse().map_err(|_| unknown(format!("{url} is no URL")))?;
+    let server: ::http::Uri = url.parse().map_err(|_| unknown(format!("{url} is no URL")))?;
     let host = server.host().unwrap_or_default().trim_matches(['[', ']']);
-    let mut store = RootCertStore::empty();
-    store.add_parsable_certificates(roots.into_iter().map(CertificateDer::from));
-    let config = ClientConfig::builder().with_root_certificates(store).with_no_client_auth();
     let name = ServerName::try_from(name).map_err(|error| unknown(error.to_string()))?;
     let text = |error: io::Error| unknown(error.to_string());
     let mut addresses = (host, server.port_u16().unwrap_or(443)).to_socket_addrs().map_err(text)?;
     let address = addresses.next().ok_or_else(|| unknown(format!("{host} has no address")))?;
     let mut stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).map_err(text)?;
     stream.set_read_timeout(Some(CONNECT_TIMEOUT)).map_err(text)?;
-    let connection = ClientConnection::new(Arc::new(config), name);
+    let connection = ClientConnection::new(tls, name);
     let mut connection = connection.map_err(|error| unknown(error.to_string()))?;
     while connection.is_handshaking() {
         if let Err(error) = connection.complete_io(&mut stream) {
@@ -113,58 +91,70 @@ fn explain(error: &io::Error) -> Certificate {
             presented,
             ..
         })) => Certificate::Invalid(format!("it has the names {}", presented.join(", "))),
-        Some(rustls::Error::InvalidCertificate(problem)) => Certificate::Invalid(format!("{problem:?}")),
         _ => Certificate::Unknown(error.to_string()),
     }
 }
 
 /// Ports of the settings that cannot be bound. Each is bound for a moment, without accepting connections.
-pub(super) fn taken_ports(config: &Config) -> Vec<(&'static str, String, String)> {
+pub(super) async fn taken_ports(config: &Config) -> Vec<(&'static str, String, String)> {
     let metrics = config.telemetry.metrics.clone().map(|address| ("prometheus_server", address));
     let health = config.telemetry.health_port.map(|port| ("health_check_port", format!("[::]:{port}")));
-    let passive = config.bgp.as_ref().filter(|bgp| bgp.peers.iter().any(|peer| peer.passive));
-    let bgp = passive.map(|bgp| ("bgp_listen_port", format!("[::]:{}", bgp.listen_port)));
-    let all = [metrics, health, bgp].into_iter().flatten();
-    let taken = all.filter_map(|(setting, address)| {
-        let error = TcpListener::bind(&address).err()?;
-        // A host without IPv6 serves the port by IPv4.
-        let error = match error.raw_os_error() {
-            Some(nix::libc::EAFNOSUPPORT) => TcpListener::bind(address.replace("[::]", "0.0.0.0")).err()?,
-            _ => error,
+    let mut taken = Vec::new();
+    for (setting, address) in [metrics, health].into_iter().flatten() {
+        if let Err(error) = http::bind(&address).await {
+            taken.push((setting, address, error.to_string()));
+        }
+    }
+    let Some(bgp) = &config.bgp else { return taken };
+    let passive = bgp.peers.iter().filter(|peer| peer.passive);
+    let families: BTreeSet<Family> = passive
+        .map(|peer| match &peer.target {
+            PeerTarget::Address(address) => Family::of(*address),
+            PeerTarget::Unnumbered(_) => Family::V6,
+        })
+        .collect();
+    for family in families {
+        let any: IpAddr = match family {
+            Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+            Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
         };
-        Some((setting, address, error.to_string()))
-    });
-    taken.collect()
+        let address = SocketAddr::new(any, bgp.listen_port);
+        if let Err(error) = tcp::listen(address, &[]) {
+            taken.push(("bgp_listen_port", address.to_string(), error.to_string()));
+        }
+    }
+    taken
 }
 
-/// The BGP peers: their sessions, or without a running process whether they accept a connection and have the expected AS.
-pub(super) async fn peers(config: &Config, host: &HostFacts, running: &[Status]) -> Vec<Check> {
+/// The BGP peers: the session of an agent on this host, or else whether they accept a connection and have the expected AS.
+pub(super) async fn peers(config: &Config, host: &HostReadings, running: &[Status]) -> Vec<Check> {
     let Some(bgp) = &config.bgp else { return Vec::new() };
-    let check = |outcome, text| Check::new("bgp-peer", outcome, text);
-    if host.running {
-        if running.is_empty() {
-            return vec![check(
-                Outcome::Skipped,
-                "the status of kube-vip on this host cannot be read".to_owned(),
-            )];
-        }
-        return running.iter().flat_map(|status| status.peers.values()).map(session).collect();
-    }
+    let skipped = |text: String| Check::new("bgp-peer", Severity::Skipped, text);
+    let sessions: BTreeMap<&String, &PeerStatus> = running.iter().flat_map(|status| &status.peers).collect();
     let state = Arc::new(host.state.clone());
     let facts = peers::Host { node: config.node_name.clone(), state, ..peers::Host::default() };
     let (found, problems) = peers::resolve(bgp, &facts, config.elects());
-    let mut checks: Vec<Check> =
-        problems.into_iter().map(|problem| check(Outcome::Skipped, problem)).collect();
-    let connected = connected_peers();
-    for peer in found {
+    let mut checks: Vec<Check> = sessions.values().map(|peer| session(peer)).collect();
+    checks.extend(problems.into_iter().map(skipped));
+    if sessions.is_empty() && (bgp.annotations.is_some() || bgp.provider.is_some()) {
+        checks.push(skipped(
+            "peers of node annotations or of a provider are known to an agent only".to_owned(),
+        ));
+    }
+    let connections = connections();
+    for peer in found.iter().filter(|peer| !sessions.contains_key(&peer.name)) {
         let name = &peer.name;
+        let is_its_own = |(local, remote): &(u16, SocketAddr)| {
+            remote.ip() == peer.address.ip()
+                && (remote.port() == peer.address.port() || *local == bgp.listen_port)
+        };
         checks.push(if peer.settings.passive {
-            check(Outcome::Skipped, format!("{name} is passive: it connects to this host"))
-        } else if connected.contains(&peer.address.ip()) {
+            skipped(format!("{name} is passive: it connects to this host"))
+        } else if connections.iter().any(is_its_own) {
             // A second connection from this address ends a session with graceful restart (RFC 4724 §5).
-            check(Outcome::Skipped, format!("another program on this host is connected to {name}"))
+            skipped(format!("another program on this host is connected to {name}"))
         } else {
-            examine(&peer, bgp.local_as).await
+            examine(peer, bgp.local_as).await
         });
     }
     checks
@@ -174,49 +164,46 @@ pub(super) async fn peers(config: &Config, host: &HostFacts, running: &[Status])
 fn session(peer: &PeerStatus) -> Check {
     let name = &peer.peer;
     match (peer.state, &peer.last_error) {
-        (FsmState::Established, _) => Check::new("bgp-peer", Outcome::Ok, format!("{name} is established")),
+        (FsmState::Established, _) => Check::new("bgp-peer", Severity::Ok, format!("{name} is established")),
         (_, error) => {
             let why = error.as_deref().unwrap_or("it has not replied yet");
             let text = format!(
                 "the session with {name} is not established ({why}): see `kube-vip status bgp` and the peer's log"
             );
-            Check::new("bgp-peer", Outcome::Warning, text)
+            Check::new("bgp-peer", Severity::Warning, text)
         }
     }
 }
 
-/// Hosts with an established BGP connection, by proc(5).
-fn connected_peers() -> BTreeSet<IpAddr> {
+/// Established connections: the port here, and the other end, by proc(5).
+fn connections() -> BTreeSet<(u16, SocketAddr)> {
     let tables =
         ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| std::fs::read_to_string(path).unwrap_or_default());
     tables.iter().flat_map(|table| table.lines()).filter_map(connection).collect()
 }
 
-/// The other end of an established connection with port 179 at one of both ends.
-fn connection(line: &str) -> Option<IpAddr> {
+fn connection(line: &str) -> Option<(u16, SocketAddr)> {
     const ESTABLISHED: &str = "01";
     let mut words = line.split_whitespace().skip(1);
     let (local, remote, state) = (words.next()?, words.next()?, words.next()?);
-    let port = |end: &str| u16::from_str_radix(end.split_once(':')?.1, 16).ok();
-    let is_bgp = [local, remote].into_iter().any(|end| port(end) == Some(179));
+    let number = |word: &str| u32::from_str_radix(word, 16).ok();
+    let port = |end: &str| u16::try_from(number(end.split_once(':')?.1)?).ok();
     let (digits, _) = remote.split_once(':')?;
     // Words of 32 bits in the order of the host.
-    let bytes: Option<Vec<u8>> = (0..digits.len() / 8)
-        .map(|word| digits.get(word * 8..word * 8 + 8).and_then(|word| u32::from_str_radix(word, 16).ok()))
-        .map(|word| Some(word?.to_ne_bytes()))
-        .collect::<Option<Vec<[u8; 4]>>>()
-        .map(|words| words.concat());
-    let bytes = bytes.filter(|_| is_bgp && state == ESTABLISHED)?;
+    let words = (0..digits.len() / 8).map(|word| digits.get(word * 8..word * 8 + 8).and_then(number));
+    let words: Option<Vec<[u8; 4]>> = words.map(|word| word.map(u32::to_ne_bytes)).collect();
+    let bytes = words?.concat();
     let address = match <[u8; 4]>::try_from(bytes.as_slice()) {
         Ok(bytes) => IpAddr::from(bytes),
         Err(_) => IpAddr::from(<[u8; 16]>::try_from(bytes.as_slice()).ok()?),
     };
-    Some(address.to_canonical())
+    let found = (port(local)?, SocketAddr::new(address.to_canonical(), port(remote)?));
+    (state == ESTABLISHED).then_some(found)
 }
 
 /// A router sends its OPEN as soon as a connection is there, or closes it if it does not know this host.
 async fn examine(peer: &peers::Config, local: u32) -> Check {
-    let check = |outcome, text| Check::new("bgp-peer", outcome, text);
+    let check = |severity, text| Check::new("bgp-peer", severity, text);
     let (name, expected) = (&peer.name, peer.settings.peer_as);
     match timeout(CONNECT_TIMEOUT, open(peer.address, &peer.route)).await {
         Err(_) => {
@@ -224,19 +211,19 @@ async fn examine(peer: &peers::Config, local: u32) -> Check {
                 "{name} does not reply within {} s: check the route to it, its firewall, and the password of the session",
                 CONNECT_TIMEOUT.as_secs()
             );
-            check(Outcome::Warning, text)
+            check(Severity::Warning, text)
         }
         Ok(Err(error)) => {
             let text = format!(
                 "{name} refuses the connection ({error}): configure this host as its neighbour, with AS {local}"
             );
-            check(Outcome::Warning, text)
+            check(Severity::Warning, text)
         }
         Ok(Ok(asn)) if expected.is_some_and(|expected| expected != asn) => {
             let expected = expected.unwrap_or_default();
-            check(Outcome::Error, format!("{name} has AS {asn}, not {expected}: correct the AS of the peer"))
+            check(Severity::Error, format!("{name} has AS {asn}, not {expected}: correct the AS of the peer"))
         }
-        Ok(Ok(asn)) => check(Outcome::Ok, format!("{name} accepts connections, and has AS {asn}")),
+        Ok(Ok(asn)) => check(Severity::Ok, format!("{name} accepts connections, and has AS {asn}")),
     }
 }
 
@@ -266,25 +253,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bgp_connection_is_found_in_the_table_of_the_kernel() {
-        let v4 = |address: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(address));
-        let (here, peer) = (v4([192, 0, 2, 1]), v4([192, 0, 2, 254]));
-        let expected: Option<IpAddr> = Some("192.0.2.254".parse().unwrap());
+    fn established_connections_are_read_from_the_table_of_the_kernel() {
+        let word = |bytes: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(bytes));
+        let (here, peer) = (word([192, 0, 2, 1]), word([192, 0, 2, 254]));
+        let mapped = [[0; 4], [0; 4], [0, 0, 0xff, 0xff], [192, 0, 2, 254]].map(word).concat();
+        let found = |local, remote: &str| Some((local, remote.parse().unwrap()));
         let table = [
-            (format!(" 0: {here}:C001 {peer}:00B3 01 00000000:00000000"), expected),
-            (format!(" 0: {here}:00B3 {peer}:C001 01 00000000:00000000"), expected),
-            // Listening, or another port.
+            (format!(" 0: {here}:C001 {peer}:00B3 01 00000000:00000000"), found(0xc001, "192.0.2.254:179")),
+            (format!(" 0: {}:00B3 {mapped}:C001 01", "0".repeat(32)), found(179, "192.0.2.254:49153")),
+            // Listening.
             (format!(" 0: {here}:00B3 00000000:0000 0A 00000000:00000000"), None),
-            (format!(" 0: {here}:C001 {peer}:01BB 01 00000000:00000000"), None),
             ("  sl  local_address rem_address   st".to_owned(), None),
-            ("é: é".to_owned(), None),
+            (" 0: é:1 é:1 01".to_owned(), None),
         ];
         for (line, expected) in table {
             assert_eq!(connection(&line), expected, "{line}");
         }
-        let word = |bytes: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(bytes));
-        let mapped = [[0; 4], [0; 4], [0, 0, 0xff, 0xff], [192, 0, 2, 254]].map(word).concat();
-        let line = format!(" 0: {}:00B3 {mapped}:C001 01", "0".repeat(32));
-        assert_eq!(connection(&line), expected);
     }
 }

@@ -120,8 +120,8 @@ async fn read_all(netlink: &Netlink) -> Result<HostState, NetlinkError> {
     Ok(HostState { gateways: netlink.gateways().await?, ..read(netlink).await? })
 }
 
-/// Reads the state of this host once.
-pub async fn read_once() -> Result<HostState, NetlinkError> {
+/// Reads the state of this host once, and the interface of the default route.
+pub async fn read_once() -> Result<(HostState, Option<IfIndex>), NetlinkError> {
     let (netlink, _changes) = Netlink::open(Tags::default())?;
-    read_all(&netlink).await
+    Ok((read_all(&netlink).await?, netlink.default_route_interface().await?))
 }

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::document::{self, is_of, outcome};
 use super::{Identity, KubeconfigError, SIGNATURE_TIMEOUT, file};
 use crate::cluster::certificate::ClientCertificate;
-use crate::cluster::{Endpoint, Environment, Source};
+use crate::cluster::{Endpoint, Environment, RequestProblem, Source, within};
 use crate::config;
 use crate::model::text::with_causes;
 
@@ -103,20 +103,14 @@ impl<'a> Server<'a> {
         request: &'static str,
         call: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, KubeconfigError> {
-        let server = self.url.clone();
-        let why = match timeout(REQUEST_TIMEOUT, call).await {
-            Ok(Ok(response)) => return Ok(response),
-            Ok(Err(kube::Error::Api(status))) => {
-                let (why, path) = (status.message.clone(), self.path.to_owned());
-                return Err(match status.code {
-                    401 | 403 => KubeconfigError::Forbidden { server, request, why, path },
-                    _ => KubeconfigError::Rejected { server, request, why },
-                });
+        within(REQUEST_TIMEOUT, call).await.map_err(|RequestProblem { code, why }| {
+            let (server, path) = (self.url.clone(), self.path.to_owned());
+            match code {
+                Some(401 | 403) => KubeconfigError::Forbidden { server, request, why, path },
+                Some(_) => KubeconfigError::Rejected { server, request, why },
+                None => KubeconfigError::Interrupted { server, request, why },
             }
-            Ok(Err(error)) => with_causes(&error),
-            Err(_elapsed) => "no response in time".to_owned(),
-        };
-        Err(KubeconfigError::Interrupted { server, request, why })
+        })
     }
 
     async fn review(&self, review: &SubjectAccessReview) -> Result<bool, KubeconfigError> {

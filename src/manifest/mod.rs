@@ -15,7 +15,7 @@ use crate::VERSION;
 use crate::cli::{Manifest, ManifestKind};
 use crate::config::api::ADMIN_CONF;
 use crate::config::value::Forwarding;
-use crate::config::{Key, Problem, Raw, Values, bgp, check, check_for_roles};
+use crate::config::{Key, Problem, Raw, Values, check, check_for_roles};
 
 /// The document, as YAML, and warnings. `own_image` is that of the program, if it runs from one.
 ///
@@ -218,11 +218,8 @@ fn security_context(values: &Values) -> Value {
         return json!({ "privileged": true });
     }
     let mut capabilities = vec!["NET_ADMIN", "NET_RAW"];
-    let is_passive = |peer: &bgp::Peer| peer.passive;
-    if values.bgp
-        && values.bgp_listen_port < 1024
-        && bgp::peers(&values.bgp_peers, &mut Vec::new()).0.iter().any(is_passive)
-    {
+    let listens = values.bgp && rbac::peers(values).iter().any(|peer| peer.passive);
+    if listens && values.bgp_listen_port < 1024 {
         capabilities.push("NET_BIND_SERVICE");
     }
     json!({

@@ -131,7 +131,7 @@ impl Grants {
     }
 }
 
-fn peers(values: &Values) -> Vec<bgp::Peer> {
+pub(super) fn peers(values: &Values) -> Vec<bgp::Peer> {
     bgp::peers(&values.bgp_peers, &mut Vec::new()).0
 }
 
@@ -170,7 +170,7 @@ fn rules(rights: &Rights) -> Vec<Value> {
     rights.iter().map(rule).collect()
 }
 
-/// Who has the rights: the ServiceAccount, or a group.
+/// The subject of a binding: the ServiceAccount, or a group.
 fn subject(own: &str, group: Option<&str>) -> Value {
     match group {
         None => json!({ "kind": "ServiceAccount", "name": "kube-vip", "namespace": own }),
@@ -210,6 +210,7 @@ impl Right {
 /// What the program requests with these settings, in a pod of this namespace.
 pub fn rights(values: &Values, own: Option<&str>) -> Vec<Right> {
     let grants = Grants::of(values, own.unwrap_or(&values.namespace));
+    let grants = grants.simplified(values.service_namespace.as_deref());
     let one = |namespace: Option<&String>, rights: &Rights| -> Vec<Right> {
         let of = |((resource, name), verbs): (&(Resource, Option<String>), &BTreeSet<&'static str>)| {
             let cluster_wide = CLUSTER_WIDE.contains(resource);
@@ -273,18 +274,22 @@ pub(super) fn left_out(values: &Values, role: bool, role_binding: bool) -> Vec<S
     notes
 }
 
-/// ServiceAccount, roles and bindings. With a group, the roles and bindings are those of the group alone, and have its name: they
+/// ServiceAccount, roles and bindings. With a group, the roles and bindings are those of the group alone, and named after it: they
 /// replace none of a DaemonSet.
 pub(super) fn documents(values: &Values, role: bool, role_binding: bool, group: Option<&str>) -> Vec<Value> {
     let own = namespace(values);
-    let mut grants = Grants::of(values, own).simplified((role || role_binding).then_some(own));
+    // A certificate belongs to a pod without a service account, whose Leases are in cp_namespace.
+    let of_pod = group.map_or(own, |_| &values.namespace);
+    let mut grants = Grants::of(values, of_pod).simplified((role || role_binding).then_some(own));
     if role {
         // A Role gives no rights for objects without a namespace.
         grants.wide.retain(|(resource, _), _| !CLUSTER_WIDE.contains(resource));
     }
     let in_namespace = |name: &str, namespace: &str| json!({ "name": name, "namespace": namespace });
+    // The prefix keeps the names of other roles free, such as `admin`.
+    let named = group.map(|group| format!("kube-vip:group:{group}"));
     let (role_of_all, binding_of_all, confined) =
-        group.map_or((ROLE, BINDING, CONFINED), |name| (name, name, name));
+        named.as_deref().map_or((ROLE, BINDING, CONFINED), |name| (name, name, name));
     let account =
         json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": in_namespace("kube-vip", own) });
     let object = |kind: &str, metadata: Value| json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": metadata });

@@ -111,7 +111,7 @@ async fn bind_until_success(setting: &'static str, address: &str, problems: &Por
 }
 
 /// Binds `[::]` to all addresses of both families, or of IPv4 on a host without IPv6.
-async fn bind(address: &str) -> std::io::Result<TcpListener> {
+pub(crate) async fn bind(address: &str) -> std::io::Result<TcpListener> {
     match TcpListener::bind(address).await {
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(error),
         Err(error) => match address.parse::<SocketAddr>() {

@@ -7,6 +7,6 @@ pub mod endpoints;
 pub mod http;
 pub mod logging;
 pub mod output;
-mod peer;
+pub(crate) mod peer;
 pub mod registry;
 pub mod socket;

@@ -51,7 +51,7 @@ fn pid_of(process: &OwnedFd) -> Option<i32> {
 }
 
 /// The effective capabilities in /proc/<pid>/status.
-fn effective(status: &str) -> Option<u64> {
+pub(crate) fn effective(status: &str) -> Option<u64> {
     u64::from_str_radix(field(status, "CapEff:")?, 16).ok()
 }
 

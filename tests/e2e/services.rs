@@ -437,6 +437,8 @@ fn unplaceable() -> Outcome {
     };
     let (web, extra) = (left("10.43.0.13"), left("10.43.0.15"));
     println!("  on the former holder for {web:?}, the address that cannot be placed for {extra:?}");
+    // The one leaves when its successor has it, the other at the end of the window.
+    assert!(web < extra, "{web:?} {extra:?}");
     namespace.run(&[PROGRAM, "undrain"])?;
     namespace.run(&["ip", "link", "del", "extra0"])?;
     Ok(())

@@ -6,7 +6,7 @@ use super::*;
 use crate::doctor::testing::config;
 
 fn missing(code: u16) -> Response {
-    Err(ApiProblem { code: Some(code), why: "no".to_owned() })
+    Err(RequestProblem { code: Some(code), why: "no".to_owned() })
 }
 
 fn no_credentials(missing: bool) -> Option<Result<String, NoCredentials>> {
@@ -45,20 +45,21 @@ fn healthy() -> ApiFacts {
         kubeadm: kubeadm("controlPlaneEndpoint: 192.0.2.9:6443"),
         kube_proxy: kube_proxy_of("mode: ipvs\nipvs: {strictARP: true}\n"),
         groups: ["apps", "coordination.k8s.io"].map(str::to_owned).into(),
+        now: None,
         clock_difference: Some(2),
     }
 }
 
-fn wrong(checks: Vec<Check>) -> Vec<(&'static str, Outcome, String)> {
-    let wrong = checks.into_iter().filter(|check| check.outcome > Outcome::Skipped);
-    wrong.map(|check| (check.name, check.outcome, check.text)).collect()
+fn wrong(checks: Vec<Check>) -> Vec<(&'static str, Severity, String)> {
+    let wrong = checks.into_iter().filter(|check| check.severity > Severity::Skipped);
+    wrong.map(|check| (check.name, check.severity, check.text)).collect()
 }
 
 #[test]
 fn a_healthy_cluster_has_no_finding() {
     let facts = healthy();
-    assert_eq!(wrong(checks(&config(&[]), &HostFacts::default(), &facts)), []);
-    assert_eq!(facts.families(&config(&[]), &HostFacts::default()), [Family::V4].into());
+    assert_eq!(wrong(checks(&config(&[]), &HostReadings::default(), &facts)), []);
+    assert_eq!(facts.families(&config(&[]), &HostReadings::default()), [Family::V4].into());
     // Without the right to read what is beside the point.
     let limited = ApiFacts {
         kubeadm: Some(missing(403)),
@@ -66,14 +67,14 @@ fn a_healthy_cluster_has_no_finding() {
         nodes: Some(missing(403)),
         ..facts
     };
-    assert_eq!(wrong(checks(&config(&[]), &HostFacts::default(), &limited)), []);
+    assert_eq!(wrong(checks(&config(&[]), &HostReadings::default(), &limited)), []);
 }
 
 #[test]
 fn each_fault_has_its_finding() {
-    use Outcome::{Error, Warning};
+    use Severity::{Error, Warning};
     type Fault = fn(&mut ApiFacts);
-    let table: [(Fault, &str, Outcome, &str); 14] = [
+    let table: [(Fault, &str, Severity, &str); 14] = [
         (|it| it.credentials = no_credentials(true), "credentials", Warning, "before `kubeadm init`"),
         (|it| it.credentials = no_credentials(false), "credentials", Error, "no kubeconfig"),
         (
@@ -122,11 +123,11 @@ fn each_fault_has_its_finding() {
         (|it| it.clock_difference = Some(-90), "clock", Warning, "by -90 s"),
         (|it| it.clock_difference = Some(61), "clock", Warning, "by 61 s"),
     ];
-    for (fault, name, outcome, part) in table {
+    for (fault, name, severity, part) in table {
         let mut facts = healthy();
         fault(&mut facts);
-        let found = wrong(checks(&config(&[]), &HostFacts::default(), &facts));
-        let expected = found.iter().any(|it| it.0 == name && it.1 == outcome && it.2.contains(part));
+        let found = wrong(checks(&config(&[]), &HostReadings::default(), &facts));
+        let expected = found.iter().any(|it| it.0 == name && it.1 == severity && it.2.contains(part));
         assert!(expected, "{part}: {found:?}");
         // A server that is down has a finding for each of its addresses.
         assert!(found.len() == 1 || name == "api-server", "{part}: {found:?}");
@@ -138,7 +139,7 @@ fn settings_decide_what_matters() {
     let by_class = config(&[("lb_class_only", "true")]);
     let mut facts = healthy();
     facts.groups.insert("metallb.io".to_owned());
-    assert_eq!(wrong(checks(&by_class, &HostFacts::default(), &facts)), []);
+    assert_eq!(wrong(checks(&by_class, &HostReadings::default(), &facts)), []);
     // Without Services the Node's name is only the identity in the Lease.
     let control_plane = config(&[("svc_enable", "false")]);
     let facts = ApiFacts {
@@ -146,15 +147,15 @@ fn settings_decide_what_matters() {
         kube_proxy: kube_proxy_of("mode: ipvs\n"),
         ..healthy()
     };
-    let found = wrong(checks(&control_plane, &HostFacts::default(), &facts));
-    assert!(matches!(found.as_slice(), [("node", Outcome::Warning, _)]), "{found:?}");
+    let found = wrong(checks(&control_plane, &HostReadings::default(), &facts));
+    assert!(matches!(found.as_slice(), [("node", Severity::Warning, _)]), "{found:?}");
 }
 
 #[test]
 fn the_owner_of_the_vip_is_compared_with_the_lease() {
-    use Outcome::{Error, Ok, Warning};
+    use Severity::{Error, Ok, Warning};
     let vip: IpAddr = "192.0.2.9".parse().unwrap();
-    type Row = (bool, &'static [&'static str], Option<Option<&'static str>>, Outcome, &'static str);
+    type Row = (bool, &'static [&'static str], Option<Option<&'static str>>, Severity, &'static str);
     let table: [Row; 11] = [
         (false, &[], Some(None), Ok, "no host has"),
         (false, &[], None, Ok, "no host has"),
@@ -168,13 +169,13 @@ fn the_owner_of_the_vip_is_compared_with_the_lease() {
         (false, &["02:01"], None, Warning, "cannot be read"),
         (true, &["02:01"], Some(Some("node-1")), Error, "this host and 02:01 have"),
     ];
-    for (here, others, holder, outcome, part) in table {
+    for (here, others, holder, severity, part) in table {
         let others = others.iter().map(|text| (*text).to_owned()).collect();
-        let (found, text) = owner(vip, here, &others, holder, "node-1");
-        assert!(found == outcome && text.contains(part), "{part}: {found:?} {text}");
+        let (found, text) = owner(vip, here, &others, holder, Some("node-1"));
+        assert!(found == severity && text.contains(part), "{part}: {found:?} {text}");
     }
     let two = ["02:01", "02:02"].map(str::to_owned).into();
-    let (found, text) = owner(vip, false, &two, Some(Some("node-2")), "node-1");
+    let (found, text) = owner(vip, false, &two, Some(Some("node-2")), Some("node-1"));
     assert!(found == Error && text.contains("02:01 and 02:02 have"), "{text}");
 }
 
@@ -189,23 +190,52 @@ fn the_node_of_this_host_is_found_by_its_address() {
         valid_for: None,
         dad_failed: false,
     };
-    let mut host = HostFacts::default();
+    let mut host = HostReadings::default();
     host.state.addresses = vec![own];
     let config = config(&[("vip_nodename", "vm")]);
     let found = wrong(checks(&config, &host, &healthy()));
     let [(name, _, text)] = found.as_slice() else { panic!("{found:?}") };
     assert!(*name == "node" && text.contains("set vip_nodename to node-1"), "{text}");
-    assert_eq!(healthy().node_name(&config, &host), "node-1");
+    assert_eq!(healthy().node_name(&config, &host).as_deref(), Some("node-1"));
     // A pod gets the name from Kubernetes.
     host.named_by_pod = true;
     assert_eq!(wrong(checks(&config, &host, &healthy())), []);
+    // Without the right to read Nodes its own name is unknown.
+    let unknown = ApiFacts { nodes: Some(missing(403)), ..healthy() };
+    assert_eq!(unknown.node_name(&config, &host), None);
+    let vip = "192.0.2.9".parse().unwrap();
+    assert_eq!(owner(vip, true, &BTreeSet::new(), Some(Some("node-1")), None).0, Severity::Ok);
+}
+
+#[test]
+fn an_expired_lease_has_no_holder() {
+    let lease = |renewed: &str| {
+        let spec = json!({ "holderIdentity": "node-2", "renewTime": renewed, "leaseDurationSeconds": 5 });
+        let now = Some("2026-01-02T00:10:00Z".parse().unwrap());
+        ApiFacts { lease: Some(Ok(json!({ "spec": spec }))), now, ..healthy() }
+    };
+    for (renewed, expected) in [
+        ("2026-01-02T00:09:58.000000Z", Some(Some("node-2"))),
+        ("2026-01-02T00:08:56.000000Z", Some(Some("node-2"))),
+        ("2026-01-02T00:08:50.000000Z", Some(None)),
+        ("2026-01-02T01:00:00.000000Z", Some(Some("node-2"))),
+    ] {
+        assert_eq!(holder(&lease(renewed)), expected, "{renewed}");
+    }
+    assert_eq!(holder(&ApiFacts { lease: Some(missing(403)), ..healthy() }), None);
+    assert_eq!(holder(&ApiFacts { lease: Some(missing(404)), ..healthy() }), Some(None));
 }
 
 #[test]
 fn endpoints_are_compared_as_addresses() {
-    let config = config(&[("address", "192.0.2.9,fd00::9,VIP.example")]);
-    for host in ["192.0.2.9", "FD00:0::9", "vip.EXAMPLE"] {
-        assert!(is_vip(&config, host), "{host}");
+    let config = config(&[("address", "192.0.2.9,fd00::9")]);
+    for (endpoint, expected) in [
+        ("192.0.2.9:6443", Severity::Ok),
+        ("\"[FD00:0::9]:6443\"", Severity::Ok),
+        ("vip.example:6443", Severity::Ok),
+        ("192.0.2.1:6443", Severity::Warning),
+    ] {
+        let facts = ApiFacts { kubeadm: kubeadm(&format!("controlPlaneEndpoint: {endpoint}")), ..healthy() };
+        assert_eq!(kubeadm_endpoint(&config, &facts).unwrap().severity, expected, "{endpoint}");
     }
-    assert!(!is_vip(&config, "192.0.2.1") && !is_vip(&config, "other.example"));
 }

@@ -1,4 +1,4 @@
-//! The licences of the crates in the programs: who distributes a program passes them on with it.
+//! The licences of the crates in the programs, which must accompany them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
