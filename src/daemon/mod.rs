@@ -80,6 +80,7 @@ struct Planned<'a> {
     vips: watch::Sender<BTreeSet<Vip>>,
     host: watch::Receiver<HostStatus>,
     elections: &'a election::channels::Handles,
+    dhcp: (dhcp::driver::Channels, dhcp::driver::Handles),
 }
 
 /// What ends after the elections, in this order.
@@ -173,10 +174,13 @@ impl Daemon {
             election::channels::channels(plan.subscribe(), roles, drained.subscribe(), stop.subscribe());
         let table = self.start_table(announced.clone(), vips.subscribe())?;
         let first_plan = plan.subscribe();
-        self.start_planner(Planned { vip_plan: plan, vips, host: outcome, elections: &elections })?;
+        let dhcp = dhcp::driver::channels();
+        let dhcp_links = dhcp.1.links.clone();
+        self.start_planner(Planned { vip_plan: plan, vips, host: outcome, elections: &elections, dhcp })?;
         let reconciled = reconcile::driver::Channels {
             plan: first_plan,
             roles: elections.roles.clone(),
+            dhcp_links,
             segment: elections.segment,
             elections: elections.inputs.clone(),
             interface_down: elections.interface_down,
@@ -227,11 +231,10 @@ impl Daemon {
     /// The planner on a thread of its own, since its work grows with the cluster; what publishes its plan, and the protocols that
     /// both talk to.
     fn start_planner(&mut self, planned: Planned<'_>) -> std::io::Result<()> {
-        let Planned { vip_plan, vips, host, elections } = planned;
+        let Planned { vip_plan, vips, host, elections, dhcp: (dhcp_channels, dhcp) } = planned;
         let (thread, api) = (thread::start("planner")?, self.api.with_own_connections());
         let (config, report) = (&self.config, &self.report);
         let main = self.context.main_interface.clone();
-        let (dhcp_channels, dhcp) = dhcp::driver::channels();
         if config.services.is_some() || config.dhcp.control_plane.is_some() {
             let (attempts, skip_probes) = (config.dhcp.attempts, config.layer2.skip_probes.clone());
             let (host, metrics) = (self.host.clone(), report.dhcp_metrics.clone());

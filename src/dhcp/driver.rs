@@ -274,5 +274,6 @@ impl Driver {
         if watch_ext::set(&self.channels.status, status) {
             self.metrics.set_states(&self.channels.status.borrow());
         }
+        watch_ext::set(&self.channels.links, self.links.by_name.keys().cloned().collect());
     }
 }

@@ -1,6 +1,6 @@
 //! Which leases the rest of the program wants, the status of each, and the channels to the DHCP driver.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use tokio::sync::{mpsc, watch};
@@ -57,6 +57,8 @@ pub struct Channels {
     pub specs: watch::Receiver<BTreeMap<LeaseKey, ClientSpec>>,
     pub commands: mpsc::Receiver<Command>,
     pub status: watch::Sender<BTreeMap<LeaseKey, ClientStatus>>,
+    /// Interfaces that clients use, by name.
+    pub links: watch::Sender<BTreeSet<String>>,
 }
 
 /// The other ends of [`Channels`].
@@ -65,12 +67,14 @@ pub struct Handles {
     pub specs: watch::Sender<BTreeMap<LeaseKey, ClientSpec>>,
     pub commands: mpsc::Sender<Command>,
     pub status: watch::Receiver<BTreeMap<LeaseKey, ClientStatus>>,
+    pub links: watch::Receiver<BTreeSet<String>>,
 }
 
 pub fn channels() -> (Channels, Handles) {
     let (specs_in, specs) = watch::channel(BTreeMap::new());
     let (commands_in, commands) = mpsc::channel(1024);
     let (status, status_out) = watch::channel(BTreeMap::new());
-    let handles = Handles { specs: specs_in, commands: commands_in, status: status_out };
-    (Channels { specs, commands, status }, handles)
+    let (links, links_out) = watch::channel(BTreeSet::new());
+    let handles = Handles { specs: specs_in, commands: commands_in, status: status_out, links: links_out };
+    (Channels { specs, commands, status, links }, handles)
 }

@@ -1,5 +1,6 @@
 //! Configuration, input and output of the main loop.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +46,8 @@ pub struct Channels {
     pub plan: watch::Receiver<Arc<VipPlan>>,
     /// The loop ends when the elections do.
     pub roles: watch::Receiver<Roles>,
+    /// Interfaces that DHCP clients use, by name: none of them is removed before the release of its lease is sent.
+    pub dhcp_links: watch::Receiver<BTreeSet<String>>,
     /// Requests of the elections.
     pub segment: mpsc::Receiver<(GroupId, SegmentRequest)>,
     pub elections: mpsc::Sender<Input>,

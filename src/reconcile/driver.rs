@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 pub use super::channels::{Channels, Options};
 use super::desired::{Inputs, PlacedGroup, desired, next_change};
 use super::diff::{self, Action, Actual};
@@ -155,7 +157,8 @@ impl Driver {
                 Wake::Closed => break,
             }
         }
-        // An interface can go when its addresses have gone.
+        // An interface can go when its addresses have gone; all clients keep their leases.
+        self.channels.dhcp_links = watch::channel(BTreeSet::new()).1;
         for _ in 0..2 {
             self.reconcile(Some(Arc::new(VipPlan { complete: true, ..VipPlan::default() })));
         }
@@ -168,6 +171,7 @@ impl Driver {
             biased;
             changed = self.channels.roles.changed() => if changed.is_ok() { Wake::PlanChanged } else { Wake::Closed },
             Ok(()) = self.channels.plan.changed() => Wake::PlanChanged,
+            Ok(()) = self.channels.dhcp_links.changed() => Wake::PlanChanged,
             changed = self.host.changed() => if changed.is_ok() { Wake::HostChanged } else { Wake::Closed },
             Some((group, request)) = self.channels.segment.recv() => Wake::Segment(group, request),
             () = timer.until(Some(deadline)) => Wake::Deadline,

@@ -72,7 +72,9 @@ impl Driver {
     /// Removes managed interfaces that are not used any more.
     pub(super) fn remove_interfaces(&mut self, plan: &VipPlan, roles: &Roles) {
         let (interfaces, addresses) = (self.interfaces.all(), &self.actual.addresses);
-        for interface in unused_interfaces(plan, roles, clock::now(), interfaces, addresses) {
+        let in_use = self.channels.dhcp_links.borrow_and_update().clone();
+        let unused = unused_interfaces(plan, roles, clock::now(), interfaces, addresses);
+        for interface in unused.into_iter().filter(|interface| !in_use.contains(&interface.name)) {
             match self.netlink.remove_interface(interface.index) {
                 Ok(()) => tracing::info!(interface = interface.name, "removed an interface"),
                 Err(error) => self.failed(&error),
