@@ -37,6 +37,11 @@ pub enum Action {
         routes: bool,
     },
     /// Examine this host and what it is connected to.
+    /// Remove what the Go program has left on this host.
+    Cleanup {
+        /// Print it instead.
+        dry_run: bool,
+    },
     Doctor {
         json: bool,
         /// A manifest with the settings, instead of the environment; `-` is standard input.
@@ -166,6 +171,14 @@ pub fn command() -> Command {
             ),
         )
         .subcommand(doctor)
+        .subcommand(
+            sub("cleanup", "Remove what another program has left on this host")
+                .arg(
+                    switch("upstream", "Rules, chains, tables and macvlans of the Go program of this name, which must not run any more")
+                        .required(true),
+                )
+                .arg(switch("dry-run", "Print what would be removed")),
+        )
         .subcommand(sub("drain", "Hand over all addresses, and leave all elections"))
         .subcommand(sub("undrain", "Take part in elections again"))
         .subcommand(manifest())
@@ -305,6 +318,7 @@ fn action(path: &[&str], matches: &ArgMatches, command: &mut Command) -> Action 
         ["status"] => Action::Status { json: json() },
         ["status", "bgp"] => Action::StatusBgp { json: json(), routes: on("routes") },
         ["doctor"] => Action::Doctor { json: json(), file: text("filename") },
+        ["cleanup"] => Action::Cleanup { dry_run: on("dry-run") },
         ["drain"] => Action::Drain,
         ["undrain"] => Action::Undrain,
         ["version"] => {

@@ -6,6 +6,7 @@ pub mod announce;
 pub mod arp;
 pub mod bfd;
 pub mod bgp;
+pub mod cleanup;
 pub mod cli;
 pub mod cluster;
 pub mod config;

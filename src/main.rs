@@ -13,7 +13,7 @@ use kube_vip::program::{Failure, environment, print, print_json, run_main, runti
 use kube_vip::status::Status;
 use kube_vip::telemetry::logging;
 use kube_vip::telemetry::socket::{self, StatusRequest};
-use kube_vip::{daemon, doctor, kubeconfig, manifest};
+use kube_vip::{cleanup, daemon, doctor, kubeconfig, manifest};
 
 fn main() -> ExitCode {
     run_main("kube-vip", || match cli::parse(std::env::args_os()) {
@@ -32,6 +32,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Action::Status { json } => status(StatusRequest::Status, json),
         Action::StatusBgp { json, routes } => status_bgp(json, routes),
         Action::Doctor { json, file } => runtime()?.block_on(examine(&cli.flags, json, file.as_deref())),
+        Action::Cleanup { dry_run } => runtime()?.block_on(clean_up(dry_run)),
         Action::Drain => status(StatusRequest::Drain, false),
         Action::Undrain => status(StatusRequest::Undrain, false),
         Action::Manifest(wanted) => generate(&wanted, &cli.flags),
@@ -126,6 +127,27 @@ async fn examine(flags: &[(String, String)], json: bool, file: Option<&str>) -> 
         0 => Ok(()),
         code => Err(Failure { lines: Vec::new(), code }),
     }
+}
+
+/// Removes what the Go program has left on this host, or prints it.
+async fn clean_up(dry_run: bool) -> Result<(), Failure> {
+    let (host, _) = read_once().await.map_err(Failure::one)?;
+    let leftovers = cleanup::driver::find(&host.interfaces).map_err(Failure::one)?;
+    if cleanup::driver::has_legacy_rules() {
+        eprintln!(
+            "kube-vip: warning: tables of iptables-legacy are not examined: look for kube-vip in `iptables-legacy-save` and \
+             `ip6tables-legacy-save`"
+        );
+    }
+    if !dry_run {
+        cleanup::driver::remove(&leftovers).map_err(Failure::one)?;
+    }
+    let lines = leftovers.to_string();
+    let done = if dry_run { "would remove" } else { "removed" };
+    if lines.is_empty() {
+        return print("nothing to remove\n");
+    }
+    print(&lines.lines().map(|line| format!("{done} {line}\n")).collect::<String>())
 }
 
 /// The settings in a manifest, which those of the command line precede; and what else is known of its pod.

@@ -91,6 +91,18 @@ fn a_typo_in_a_value_is_an_error() {
         let error = render(AGENT, &[value]).unwrap_err();
         assert!(error.contains(part) && error.contains("additional"), "{error}");
     }
+    for (value, part) in [
+        (r#"cm={"data": {"rnage-global": "10.0.0.1"}}"#, "rnage-global"),
+        (r#"cm={"data": {"range-": "10.0.0.1"}}"#, "range-"),
+        ("extraArgs.upnnp=true", "upnnp"),
+        ("replicas=2", "replicas"),
+    ] {
+        let error = render(PROVIDER, &[value]).unwrap_err();
+        assert!(error.contains(part) && error.contains("additional"), "{error}");
+    }
+    let keys =
+        r#"cm={"data": {"range-a-b": "10.0.0.1", "allow-share-global": true, "search-order": "desc"}}"#;
+    render(PROVIDER, &[keys, "extraArgs.upnp=true", "extraArgs.leader-elect=false"]).unwrap();
     let error = render(AGENT, &["env.cp_enable=true"]).unwrap_err();
     assert!(error.contains("config.address is the control plane's VIP: set it"), "{error}");
 }

@@ -229,6 +229,13 @@ fn flags() -> Vec<Arg> {
     ]
 }
 
+/// The names of all flags, without dashes.
+#[must_use]
+pub fn flag_names() -> Vec<String> {
+    let effective = flags().into_iter().map(|flag| flag.get_id().to_string());
+    effective.chain(SWITCHES.iter().chain(VALUES).map(|name| (*name).to_owned())).collect()
+}
+
 /// The command line, from which completions and the manual page are made, too.
 #[must_use]
 pub fn command() -> Clap {

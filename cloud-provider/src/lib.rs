@@ -9,6 +9,7 @@
     )
 )]
 
+pub mod chart;
 pub mod cli;
 pub mod controller;
 pub mod inspect;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use kube_vip_cloud_provider::cli::{self, Command};
-use kube_vip_cloud_provider::{manifest, reference};
+use kube_vip_cloud_provider::{chart, manifest, reference};
 
 fn file(path: &str) -> String {
     std::fs::read_to_string(format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
@@ -17,6 +17,12 @@ fn the_sample_manifest_is_up_to_date() {
         manifest::sample().unwrap(),
         "run `cargo xtask manifests`"
     );
+}
+
+#[test]
+fn the_schema_of_the_chart_is_up_to_date() {
+    let schema = file("charts/kube-vip-cloud-provider/values.schema.json");
+    assert_eq!(schema, format!("{:#}\n", chart::schema()), "run `cargo xtask manifests`");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use kube_vip_cloud_provider as provider;
 
 use crate::sh::{Outcome, root};
 
-/// manifests/, from the samples and the policies that the program knows, and the schema and the alerting rules of the chart.
+/// manifests/, from the samples and the policies that the program knows, and the schemas and the alerting rules of the charts.
 pub(crate) fn manifests() -> Outcome {
     let folder = root().join("manifests");
     for sample in samples::all() {
@@ -21,7 +21,12 @@ pub(crate) fn manifests() -> Outcome {
     let rules = std::fs::read_to_string(root().join("monitoring/rules.yaml"));
     let rules = rules.map_err(|error| format!("monitoring/rules.yaml: {error}"))?;
     write(&root().join("charts/kube-vip/files/rules.yaml"), &rules)?;
-    write(&root().join("charts/kube-vip/values.schema.json"), &format!("{:#}\n", chart::schema()))
+    for (name, schema) in
+        [("kube-vip", chart::schema()), ("kube-vip-cloud-provider", provider::chart::schema())]
+    {
+        write(&root().join("charts").join(name).join("values.schema.json"), &format!("{schema:#}\n"))?;
+    }
+    Ok(())
 }
 
 /// The references of all settings, annotations and keys.

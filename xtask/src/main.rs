@@ -7,6 +7,7 @@ mod dist;
 mod fuzz;
 mod generate;
 mod image;
+mod kubeadm;
 mod pack;
 mod setup;
 mod sh;
@@ -18,11 +19,13 @@ const HELP: &str = "\
 cargo xtask setup                 install what the others need: packages, etcd and kube-apiserver
 cargo xtask demo [--keep]         three hosts, a VIP, a Service, the death of a host; --keep leaves them up
 cargo xtask demo home             the same behind a home router: DHCP, UPnP, and names by mDNS
+cargo xtask demo kubeadm [--keep] real kubeadm, kubelet and containerd on three hosts, with kube-vip's images
 cargo xtask image                 container images of both programs, in target/image: --name REGISTRY/PATH,
                                   --arch amd64,arm64
 cargo xtask dist                  the files of a release, in target/dist: programs, images, charts, manifests,
                                   bills of materials, licences; --name and --arch as above
 cargo xtask test                  every check of the project
+cargo xtask test kubeadm [1.33]   clusters of kubeadm 1.36 and 1.33, from init to the reboot of all hosts
 cargo xtask sim --seeds N         the simulation of the election, N times
 cargo xtask sim --seed N          one run of it, with its story
 cargo xtask bench failover        every fault, measured by a client: --runs N (10), --only FAULT,
@@ -48,7 +51,11 @@ fn main() -> ExitCode {
         ["demo"] => demo::run(false),
         ["demo", "--keep"] => demo::run(true),
         ["demo", "home"] => demo::home::run(),
+        ["demo", "kubeadm"] => kubeadm::demo(false),
+        ["demo", "kubeadm", "--keep"] => kubeadm::demo(true),
         ["test"] => test::all(),
+        ["test", "kubeadm"] => kubeadm::test(None),
+        ["test", "kubeadm", version @ ("1.33" | "1.36")] => kubeadm::test(Some(version)),
         ["sim", "--seeds", seeds] => test::simulate("SIM_SEEDS", seeds),
         ["sim", "--seed", seed] => test::simulate("SIM_SEED", seed),
         ["deny"] => deny::check(),

@@ -28,8 +28,8 @@ pub(crate) fn tar_of_files(files: &BTreeMap<String, Vec<u8>>) -> Result<Vec<u8>>
 }
 
 /// Without a name or time.
-pub(crate) fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
-    let mut encoder = GzBuilder::new().mtime(0).operating_system(255).write(Vec::new(), Compression::best());
+pub(crate) fn gzip(bytes: &[u8], compression: Compression) -> Result<Vec<u8>> {
+    let mut encoder = GzBuilder::new().mtime(0).operating_system(255).write(Vec::new(), compression);
     encoder.write_all(bytes)?;
     encoder.finish()
 }

@@ -40,15 +40,26 @@ const PACKAGES: [(&str, &str); 28] = [
     ("qemu-aarch64-static", "qemu-user-static"),
 ];
 
-/// A Go module, and the programs that are built from it: name and package.
-type Module = (&'static str, &'static [(&'static str, &'static str)]);
+/// A Go module of tests/lab/go.
+pub(crate) struct Module {
+    pub(crate) folder: &'static str,
+    /// The version that programs of Kubernetes report.
+    pub(crate) kubernetes: &'static str,
+    /// Build tags.
+    pub(crate) tags: &'static str,
+    /// What is built from it: a path in the lab's cache, and the package.
+    pub(crate) programs: &'static [(&'static str, &'static str)],
+}
+
+/// The version of Kubernetes in the lab.
+pub(crate) const KUBERNETES: &str = "v1.36.3";
 
 const MODULES: [Module; 5] = [
-    ("actionlint", &[("actionlint", "github.com/rhysd/actionlint/cmd/actionlint")]),
-    ("etcd", &[("etcd", ".")]),
-    ("helm", &[("helm", "helm.sh/helm/v3/cmd/helm")]),
-    ("prometheus", &[("promtool", "github.com/prometheus/prometheus/cmd/promtool")]),
-    (
+    module("actionlint", &[("actionlint", "github.com/rhysd/actionlint/cmd/actionlint")]),
+    module("etcd", &[("etcd", ".")]),
+    module("helm", &[("helm", "helm.sh/helm/v3/cmd/helm")]),
+    module("prometheus", &[("promtool", "github.com/prometheus/prometheus/cmd/promtool")]),
+    module(
         "kubernetes",
         &[
             ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
@@ -58,29 +69,36 @@ const MODULES: [Module; 5] = [
     ),
 ];
 
-const KUBERNETES: &str = "-X k8s.io/component-base/version.gitVersion=v1.36.3 \
-    -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36 \
-    -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=36";
-
-/// Install everything that is missing.
-pub(crate) fn all() -> Outcome {
-    packages()?;
-    programs()
+pub(crate) const fn module(
+    folder: &'static str,
+    programs: &'static [(&'static str, &'static str)],
+) -> Module {
+    Module { folder, kubernetes: KUBERNETES, tags: "", programs }
 }
 
-fn packages() -> Outcome {
-    let mut missing: Vec<&str> =
-        PACKAGES.iter().filter(|(program, _)| !have(program)).map(|(_, package)| *package).collect();
+/// Installs everything that is missing.
+pub(crate) fn all() -> Outcome {
+    let mut missing = missing(&PACKAGES);
     if !has_python_yaml() {
         missing.push("python3-yaml");
     }
-    if missing.is_empty() {
+    install(&missing)?;
+    MODULES.iter().try_for_each(build)
+}
+
+/// Packages whose programs are not there.
+pub(crate) fn missing(packages: &[(&str, &'static str)]) -> Vec<&'static str> {
+    packages.iter().filter(|(program, _)| !have(program)).map(|(_, package)| *package).collect()
+}
+
+pub(crate) fn install(packages: &[&str]) -> Outcome {
+    if packages.is_empty() {
         return Ok(());
     }
-    println!("installing {}", missing.join(", "));
+    println!("installing {}", packages.join(", "));
     let env = [("DEBIAN_FRONTEND", "noninteractive")];
     run("apt-get", &["update", "-qq"], &env)?;
-    let args = [&["install", "-y", "-qq", "--no-install-recommends"][..], &missing].concat();
+    let args = [&["install", "-y", "-qq", "--no-install-recommends"][..], packages].concat();
     run("apt-get", &args, &env)
 }
 
@@ -90,30 +108,25 @@ fn has_python_yaml() -> bool {
     checked.is_ok_and(|output| output.status.success())
 }
 
-fn programs() -> Outcome {
-    MODULES.iter().try_for_each(build)
-}
-
-/// Build the programs of a module that are missing or out of date, in one go: they have most packages in common.
-fn build((module, programs): &Module) -> Outcome {
-    let folder = root().join("tests/lab/go").join(module);
+/// Builds the programs of a module that are missing or out of date, in one go: they have most packages in common.
+pub(crate) fn build(module: &Module) -> Outcome {
+    let folder = root().join("tests/lab/go").join(module.folder);
     let wanted = fingerprint(&folder)?;
-    let missing: Vec<_> = programs.iter().filter(|(name, _)| !is_there(name, &wanted)).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
+    let missing: Vec<_> = module.programs.iter().filter(|(name, _)| !is_there(name, &wanted)).collect();
+    let Some((first, _)) = missing.first() else { return Ok(()) };
     let names: Vec<&str> = missing.iter().map(|(name, _)| *name).collect();
     let names = names.join(", ");
     if !have("go") {
         return Err(format!("{names} cannot be built without Go: install Go 1.26 or later"));
     }
-    let cache = binaries::cache();
-    std::fs::create_dir_all(&cache).map_err(|error| format!("{}: {error}", cache.display()))?;
+    let output = binaries::cache().join(first);
+    let output = output.parent().unwrap_or(&output);
+    std::fs::create_dir_all(output).map_err(|error| format!("{}: {error}", output.display()))?;
     println!("building {names}; the first time this takes minutes");
     let began = kube_vip::net::clock::now();
-    let (folder, output) = (folder.to_string_lossy(), format!("{}/", cache.display()));
-    let flags = format!("-s -w {KUBERNETES}");
-    let mut args = vec!["-C", &folder, "build", "-trimpath", "-ldflags", &flags];
+    let (folder, output) = (folder.to_string_lossy(), format!("{}/", output.display()));
+    let (tags, flags) = (format!("-tags={}", module.tags), linker_flags(module.kubernetes));
+    let mut args = vec!["-C", &folder, "build", "-trimpath", &tags, "-ldflags", &flags];
     args.extend(["-o", &output]);
     args.extend(missing.iter().map(|(_, package)| *package));
     // Less garbage collection in the compiler: faster, and a few hundred megabytes larger.
@@ -124,6 +137,18 @@ fn build((module, programs): &Module) -> Outcome {
         std::fs::write(&stamp, &wanted).map_err(|error| format!("{}: {error}", stamp.display()))?;
     }
     Ok(())
+}
+
+/// No debug information, and the version that the programs report and expect.
+fn linker_flags(version: &str) -> String {
+    let numbers: Vec<&str> = version.trim_start_matches('v').split('.').collect();
+    let [major, minor, _] = numbers.as_slice() else { return "-s -w".to_owned() };
+    let component = "k8s.io/component-base/version.git";
+    let helm = "helm.sh/helm/v3/pkg/chartutil.k8sVersion";
+    format!(
+        "-s -w -X {component}Version={version} -X {component}Major={major} -X {component}Minor={minor} \
+         -X {helm}Major={major} -X {helm}Minor={minor}"
+    )
 }
 
 fn stamp(name: &str) -> PathBuf {
@@ -139,7 +164,7 @@ fn is_there(name: &str, fingerprint: &str) -> bool {
     binaries::cache().join(name).is_file() && found.is_ok_and(|found| found == fingerprint)
 }
 
-/// Changes when anything that the program is built from does.
+/// Changes when anything that the programs are built from does.
 fn fingerprint(folder: &Path) -> Result<String, String> {
     let mut hasher = DefaultHasher::new();
     for file in ["go.mod", "go.sum", "main.go", "elector/main.go"] {

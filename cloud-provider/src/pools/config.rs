@@ -405,6 +405,12 @@ fn is_known(key: &str) -> bool {
     WHOLE_KEYS.contains(&key) || namespace_of(key).is_some()
 }
 
+/// A regular expression for every key.
+#[must_use]
+pub fn key_pattern() -> String {
+    format!("^(({})-.+|{})$", PREFIXES.join("|"), WHOLE_KEYS.join("|"))
+}
+
 /// The namespace of a key, or `global`; none for keys without one.
 fn namespace_of(key: &str) -> Option<&str> {
     let rest = |prefix: &&str| key.strip_prefix(*prefix)?.strip_prefix('-').filter(|name| !name.is_empty());

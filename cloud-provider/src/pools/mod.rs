@@ -7,6 +7,6 @@ mod lint;
 pub mod set;
 pub mod value;
 
-pub use config::{KEYS, Pool, PoolId, Pools, Problem, Unavailable};
+pub use config::{KEYS, Pool, PoolId, Pools, Problem, Unavailable, key_pattern};
 pub use set::RangeSet;
 pub use value::Addresses;

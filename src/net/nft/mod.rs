@@ -19,6 +19,7 @@
 //! }
 //! ```
 
+pub mod rules;
 mod wire;
 
 use std::net::IpAddr;

@@ -47,6 +47,52 @@ fn a_family_that_the_kernel_lacks_fails_alone() {
     assert_eq!(suppress(&[v4, v6], |_| Ok(())).len(), 0);
 }
 
+/// As the Go program makes them, by `nft`.
+#[test]
+fn rules_are_read_with_their_comments_and_deleted_alone() {
+    const RULES: &str = r#"
+        table ip filter {
+            set a1b2 { type inet_service; }
+            chain INPUT { type filter hook input priority filter; policy accept;
+                tcp dport @a1b2 accept comment "default/web kube-vip load balancer IP - TCP ports"
+                tcp dport 22 accept comment "ssh" }
+            chain KUBE-VIP-EGRESS { }
+            chain PREROUTING { type filter hook prerouting priority mangle; jump KUBE-VIP-EGRESS; }
+        }
+        table ip6 kube_vip_v6 { }"#;
+    let read = std::thread::spawn(|| {
+        // Without privileges there is no namespace to try it in.
+        unshare(CloneFlags::CLONE_NEWNET).ok()?;
+        let nft = |args: &[&str]| Command::new("nft").args(args).output().ok();
+        nft(&[RULES]).filter(|output| output.status.success())?;
+        let ruleset = rules::Ruleset::read().unwrap();
+        let rule = |comment: &str, target: Option<&str>| {
+            let found = |rule: &&rules::Rule| rule.comment == comment && rule.target.as_deref() == target;
+            ruleset.rules.iter().find(found).cloned()
+        };
+        let named =
+            |members: &[rules::Member], name: &str| members.iter().find(|it| it.name == name).cloned();
+        let deletions = [
+            rules::Deletion::Rule(rule("default/web kube-vip load balancer IP - TCP ports", None).unwrap()),
+            rules::Deletion::Rule(rule("", Some("KUBE-VIP-EGRESS")).unwrap()),
+            rules::Deletion::Chain(named(&ruleset.chains, "KUBE-VIP-EGRESS").unwrap()),
+            rules::Deletion::Set(named(&ruleset.sets, "a1b2").unwrap()),
+            rules::Deletion::Table(rules::Table { family: NFPROTO_IPV6, name: "kube_vip_v6".into() }),
+        ];
+        rules::delete(&deletions).unwrap();
+        let error = rules::delete(&deletions).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "a missing object ends the transaction");
+        Some(String::from_utf8(nft(&["list", "ruleset"])?.stdout).unwrap())
+    });
+    let Some(left) = read.join().unwrap() else { return };
+    for text in ["ssh", "chain INPUT", "chain PREROUTING"] {
+        assert!(left.contains(text), "{text}: {left}");
+    }
+    for text in ["kube-vip", "KUBE-VIP", "a1b2", "kube_vip"] {
+        assert!(!left.contains(text), "{text}: {left}");
+    }
+}
+
 #[test]
 fn nft_lists_what_was_created() {
     let listed = std::thread::spawn(|| {

@@ -45,6 +45,7 @@ impl Pki {
         let ca_pem = params.self_signed(&key).map_err(wrong)?.pem();
         let pki = Self { issuer: Issuer::new(params, key), ca_pem, folder: folder.to_owned() };
         pki.write("ca.crt", &pki.ca_pem)?;
+        pki.write("ca.key", &pki.issuer.key().serialize_pem())?;
         let signer = KeyPair::generate().map_err(wrong)?;
         pki.write("sa.key", &signer.serialize_pem())?;
         pki.write("sa.pub", &signer.public_key_pem())?;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use clap_complete::{Shell, generate};
+use flate2::Compression;
 use kube_vip::VERSION;
 
 use self::crates::Crates;
@@ -91,7 +92,9 @@ fn archive(name: &str, built: &Path, crates: &Crates) -> Result<Vec<u8>, String>
         entries.push((format!("{name}/{program}"), 0o755, bytes?));
     }
     let entries = entries.iter().map(|(path, mode, bytes)| (path.as_str(), *mode, bytes.as_slice()));
-    pack::tar(entries).and_then(|tar| pack::gzip(&tar)).map_err(|error| format!("{name}: {error}"))
+    pack::tar(entries)
+        .and_then(|tar| pack::gzip(&tar, Compression::best()))
+        .map_err(|error| format!("{name}: {error}"))
 }
 
 /// A package as `helm package` makes it, whose name Helm derives from Chart.yaml.
@@ -106,7 +109,9 @@ fn chart(name: &str) -> Result<(String, Vec<u8>), String> {
 }
 
 fn compressed(files: &Files) -> Result<Vec<u8>, String> {
-    pack::tar_of_files(files).and_then(|tar| pack::gzip(&tar)).map_err(|error| error.to_string())
+    pack::tar_of_files(files)
+        .and_then(|tar| pack::gzip(&tar, Compression::best()))
+        .map_err(|error| error.to_string())
 }
 
 /// The files below a folder of the project, by paths that begin with `name`.

@@ -1,12 +1,13 @@
 //! `cargo xtask image`: container images of both programs, without a container runtime.
 
 mod debian;
-mod oci;
+pub(crate) mod oci;
 pub(crate) mod target;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use flate2::Compression;
 use kube_vip::VERSION;
 use kube_vip::manifest::image;
 use serde_json::{Value, json};
@@ -83,6 +84,21 @@ pub(crate) struct Build {
 /// Where images are written, below the root of the project.
 pub(crate) const FOLDER: &str = "target/image";
 
+/// The image of a program that is imported on each node.
+pub(crate) fn local(program: &str) -> String {
+    format!("{REGISTRY}/{program}:{VERSION}")
+}
+
+/// The names of the programs.
+pub(crate) fn names() -> [&'static str; 2] {
+    PROGRAMS.map(|program| program.name)
+}
+
+/// The archive of an image for one architecture.
+pub(crate) fn archive(program: &str, architecture: Architecture) -> PathBuf {
+    root().join(FOLDER).join(archive_name(program, architecture))
+}
+
 /// The name of the archive of an image for one architecture.
 pub(crate) fn archive_name(program: &str, architecture: Architecture) -> String {
     format!("{program}-{VERSION}-{architecture}.tar")
@@ -104,18 +120,24 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Build>, String> {
 fn write(program: &Program, reference: &str, builds: &[Build], output: &Path) -> Outcome {
     let failed = |error: std::io::Error| format!("{}: {error}", program.name);
     let (labels, created) = (labels(program), created());
+    let config = json!({
+        "User": program.user.to_string(),
+        "Entrypoint": [format!("/{}", program.name)],
+        "Env": [format!("{}={reference}", image::OWN_IMAGE)],
+        "WorkingDir": "/",
+        "Labels": labels,
+    });
     let mut all = Blobs::default();
     let mut manifests = Vec::new();
     for Build { architecture, folder } in builds {
         let binary = std::fs::read(folder.join(program.name)).map_err(failed)?;
         let content = Content {
-            program: program.name,
-            binary: &binary,
+            files: &[(program.name.to_owned(), binary)].into(),
             architecture: architecture.name(),
-            reference,
-            user: program.user,
+            config: &config,
             labels: &labels,
             created: &created,
+            compression: Compression::best(),
         };
         let mut one = Blobs::default();
         let manifest = one.add_image(&content).map_err(failed)?;

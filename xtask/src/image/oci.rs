@@ -1,7 +1,8 @@
-//! OCI images (image-spec v1.1) of a single file. The same input gives the same bytes.
+//! OCI images (image-spec v1.1) of one layer. The same input gives the same bytes.
 
 use std::collections::BTreeMap;
 
+use flate2::Compression;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -11,26 +12,25 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// What an image is made of.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Content<'a> {
-    /// The name of the file, and of the entrypoint.
-    pub(super) program: &'a str,
-    pub(super) binary: &'a [u8],
+pub(crate) struct Content<'a> {
+    /// Programs, by their paths without the leading slash.
+    pub(crate) files: &'a BTreeMap<String, Vec<u8>>,
     /// In Go's words.
-    pub(super) architecture: &'a str,
-    /// Repository and tag.
-    pub(super) reference: &'a str,
-    pub(super) user: u32,
-    pub(super) labels: &'a Value,
+    pub(crate) architecture: &'a str,
+    /// The `config` of the image: entrypoint, user, and so on.
+    pub(crate) config: &'a Value,
+    pub(crate) labels: &'a Value,
     /// RFC 3339.
-    pub(super) created: &'a str,
+    pub(crate) created: &'a str,
+    pub(crate) compression: Compression,
 }
 
 /// Refers to a file of a layout.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Descriptor {
+pub(crate) struct Descriptor {
     media_type: &'static str,
-    pub(super) digest: String,
+    pub(crate) digest: String,
     size: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     platform: Option<Value>,
@@ -40,12 +40,12 @@ pub(super) struct Descriptor {
 
 /// Files of a layout by digest.
 #[derive(Debug, Default)]
-pub(super) struct Blobs(BTreeMap<String, Vec<u8>>);
+pub(crate) struct Blobs(BTreeMap<String, Vec<u8>>);
 
 /// A manifest, and what an archive for docker needs of it.
 #[derive(Debug)]
-pub(super) struct Manifest {
-    pub(super) descriptor: Descriptor,
+pub(crate) struct Manifest {
+    pub(crate) descriptor: Descriptor,
     config: String,
     layer: String,
 }
@@ -57,10 +57,12 @@ impl Blobs {
         Descriptor { media_type, digest, size, platform: None, annotations: None }
     }
 
-    pub(super) fn add_image(&mut self, content: &Content<'_>) -> std::io::Result<Manifest> {
-        let layer = layer(content.program, content.binary)?;
+    pub(crate) fn add_image(&mut self, content: &Content<'_>) -> std::io::Result<Manifest> {
+        let files = content.files.iter().map(|(path, bytes)| (path.as_str(), 0o755, bytes.as_slice()));
+        let layer = pack::tar(files)?;
         let diff_id = sha256(&layer);
-        let layer = self.add("application/vnd.oci.image.layer.v1.tar+gzip", pack::gzip(&layer)?);
+        let layer = pack::gzip(&layer, content.compression)?;
+        let layer = self.add("application/vnd.oci.image.layer.v1.tar+gzip", layer);
         let config = self.add("application/vnd.oci.image.config.v1+json", config(content, &diff_id));
         let manifest = json!({
             "schemaVersion": 2,
@@ -76,13 +78,13 @@ impl Blobs {
     }
 
     /// An index of one image for several architectures.
-    pub(super) fn add_index(&mut self, manifests: &[&Manifest], labels: &Value) -> Descriptor {
+    pub(crate) fn add_index(&mut self, manifests: &[&Manifest], labels: &Value) -> Descriptor {
         let manifests: Vec<&Descriptor> = manifests.iter().map(|manifest| &manifest.descriptor).collect();
         self.add(INDEX, index(&manifests, Some(labels)))
     }
 
     /// The files of a layout whose only image is this one, by path, in order.
-    pub(super) fn layout(&self, image: &Descriptor, reference: &str) -> BTreeMap<String, Vec<u8>> {
+    pub(crate) fn layout(&self, image: &Descriptor, reference: &str) -> BTreeMap<String, Vec<u8>> {
         let tag = reference.rsplit_once(':').map_or("", |(_, tag)| tag);
         let names =
             json!({ "io.containerd.image.name": reference, "org.opencontainers.image.ref.name": tag });
@@ -98,7 +100,7 @@ impl Blobs {
 
 impl Manifest {
     /// The file by which `docker load` finds the parts of an archive.
-    pub(super) fn for_docker(&self, reference: &str) -> (String, Vec<u8>) {
+    pub(crate) fn for_docker(&self, reference: &str) -> (String, Vec<u8>) {
         let parts = json!([
             { "Config": blob(&self.config), "RepoTags": [reference], "Layers": [blob(&self.layer)] },
         ]);
@@ -106,23 +108,13 @@ impl Manifest {
     }
 }
 
-fn layer(program: &str, binary: &[u8]) -> std::io::Result<Vec<u8>> {
-    pack::tar([(program, 0o755, binary)])
-}
-
 fn config(content: &Content<'_>, diff_id: &str) -> Vec<u8> {
-    let Content { program, architecture, reference, user, labels, created, .. } = content;
+    let Content { architecture, config, created, .. } = content;
     text(&json!({
         "architecture": architecture,
         "os": "linux",
         "created": created,
-        "config": {
-            "User": user.to_string(),
-            "Entrypoint": [format!("/{program}")],
-            "Env": [format!("{}={reference}", kube_vip::manifest::image::OWN_IMAGE)],
-            "WorkingDir": "/",
-            "Labels": labels,
-        },
+        "config": config,
         "rootfs": { "type": "layers", "diff_ids": [diff_id] },
         "history": [{ "created": created, "created_by": "cargo xtask image" }],
     }))
@@ -156,25 +148,27 @@ mod tests {
 
     use super::*;
 
-    fn content<'a>(binary: &'a [u8], labels: &'a Value) -> Content<'a> {
-        Content {
-            program: "kube-vip",
-            binary,
-            architecture: "arm64",
-            reference: "localhost/kube-vip:v9",
-            user: 0,
-            labels,
-            created: "2026-01-02T03:04:05Z",
-        }
+    fn content<'a>(
+        files: &'a BTreeMap<String, Vec<u8>>,
+        config: &'a Value,
+        labels: &'a Value,
+    ) -> Content<'a> {
+        let (created, compression) = ("2026-01-02T03:04:05Z", Compression::best());
+        Content { files, architecture: "arm64", config, labels, created, compression }
+    }
+
+    fn files() -> BTreeMap<String, Vec<u8>> {
+        [("kube-vip".to_owned(), b"a program".to_vec())].into()
     }
 
     /// Follows the digests from the entry file to the program, as a runtime does.
     #[test]
     fn an_image_leads_to_its_file_and_is_the_same_each_time() {
         let labels = json!({ "org.opencontainers.image.version": "v9" });
+        let config = json!({ "Entrypoint": ["/kube-vip"] });
         let build = || {
             let mut blobs = Blobs::default();
-            let manifest = blobs.add_image(&content(b"a program", &labels)).unwrap();
+            let manifest = blobs.add_image(&content(&files(), &config, &labels)).unwrap();
             let index = blobs.add_index(&[&manifest], &labels);
             blobs.layout(&index, "localhost/kube-vip:v9")
         };
@@ -194,7 +188,6 @@ mod tests {
         let manifest = parse(&read(&index["manifests"][0]));
         let config = parse(&read(&manifest["config"]));
         assert_eq!(config["config"]["Entrypoint"], json!(["/kube-vip"]));
-        assert_eq!(config["config"]["Env"], json!(["KUBE_VIP_IMAGE=localhost/kube-vip:v9"]));
         let mut layer = Vec::new();
         flate2::read::GzDecoder::new(&read(&manifest["layers"][0])[..]).read_to_end(&mut layer).unwrap();
         assert_eq!(config["rootfs"]["diff_ids"], json!([sha256(&layer)]));
@@ -212,7 +205,7 @@ mod tests {
     fn an_archive_names_its_parts_for_docker() {
         let labels = json!({});
         let mut blobs = Blobs::default();
-        let manifest = blobs.add_image(&content(b"x", &labels)).unwrap();
+        let manifest = blobs.add_image(&content(&files(), &json!({}), &labels)).unwrap();
         let mut files = blobs.layout(&manifest.descriptor, "localhost/kube-vip:v9");
         files.extend([manifest.for_docker("localhost/kube-vip:v9")]);
         let parts: Value = serde_json::from_slice(&files["manifest.json"]).unwrap();

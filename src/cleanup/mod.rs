@@ -1,0 +1,176 @@
+//! `kube-vip cleanup --upstream`: removes what the Go program of the same name leaves on a host.
+
+pub mod driver;
+
+use std::fmt;
+
+use crate::model::Interface;
+use crate::model::hash::fnv1a_32;
+use crate::net::nft::rules::{Deletion, Member, Rule, Ruleset, Table};
+
+/// In the comments of its rules: of Services' ports and of masquerading, and of egress.
+const COMMENTS: [&str; 2] = ["kube-vip load balancer IP", "a3ViZS12aXAK=kube-vip"];
+/// Chains that it creates in tables of other programs.
+const CHAINS: [&str; 2] = ["KUBE-VIP-EGRESS", "ipvs_prerouting"];
+/// Tables of its own: `kube_vip_v4`, `kube_vip_<instance>_v6`.
+const TABLE_PREFIX: &str = "kube_vip_";
+const TABLE_SUFFIXES: [&str; 2] = ["_v4", "_v6"];
+/// A macvlan for DHCP is `vip-` and the beginning of the Service's UID, with a hardware address of this range.
+const MACVLAN_PREFIX: &str = "vip-";
+const MACVLAN_RANGE: [u8; 3] = [0x00, 0x00, 0x6c];
+
+/// What the Go program has left.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Leftovers {
+    /// In the order in which they can be deleted.
+    pub nft: Vec<Deletion>,
+    pub interfaces: Vec<Interface>,
+}
+
+impl Leftovers {
+    /// What is left among the rules and the interfaces of a host.
+    #[must_use]
+    pub fn of(ruleset: &Ruleset, interfaces: &[Interface]) -> Self {
+        let tables: Vec<&Table> = ruleset.tables.iter().filter(|table| is_own_table(table)).collect();
+        // They go with their table.
+        let elsewhere = |table: &Table| !is_own_table(table);
+        let rules = ruleset.rules.iter().filter(|rule| elsewhere(&rule.chain.table) && is_own_rule(rule));
+        let rules: Vec<&Rule> = rules.collect();
+        let only_own_rules = |chain: &Member| {
+            let mut within = ruleset.rules.iter().filter(|rule| rule.chain == *chain);
+            within.all(|rule| rules.contains(&rule))
+        };
+        let chains = ruleset.chains.iter().filter(|chain| {
+            elsewhere(&chain.table) && CHAINS.contains(&chain.name.as_str()) && only_own_rules(chain)
+        });
+        let named = |rule: &&Rule| format!("{:x}", fnv1a_32(rule.comment.as_bytes()));
+        let names: Vec<(&Table, String)> =
+            rules.iter().map(|rule| (&rule.chain.table, named(rule))).collect();
+        let sets = ruleset
+            .sets
+            .iter()
+            .filter(|set| names.iter().any(|(table, name)| **table == set.table && *name == set.name));
+        let nft = rules.iter().map(|rule| Deletion::Rule((*rule).clone()));
+        let nft = nft.chain(chains.cloned().map(Deletion::Chain)).chain(sets.cloned().map(Deletion::Set));
+        let nft = nft.chain(tables.into_iter().cloned().map(Deletion::Table)).collect();
+        Self { nft, interfaces: interfaces.iter().filter(|it| is_own_macvlan(it)).cloned().collect() }
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.nft.is_empty() && self.interfaces.is_empty()
+    }
+}
+
+fn is_own_table(table: &Table) -> bool {
+    let name = &table.name;
+    name.starts_with(TABLE_PREFIX) && TABLE_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
+        || TABLE_SUFFIXES.iter().any(|suffix| *name == format!("kube_vip{suffix}"))
+}
+
+fn is_own_rule(rule: &Rule) -> bool {
+    let own_chain = |name: &str| name == CHAINS[0];
+    COMMENTS.iter().any(|comment| rule.comment.contains(comment))
+        || own_chain(&rule.chain.name)
+        || rule.target.as_deref().is_some_and(own_chain)
+}
+
+/// Those that this program creates have an alias, by which it removes them itself.
+fn is_own_macvlan(interface: &Interface) -> bool {
+    let digits = interface.name.strip_prefix(MACVLAN_PREFIX);
+    digits.is_some_and(|digits| digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        && interface.hardware_address.starts_with(&MACVLAN_RANGE)
+        && !interface.managed
+}
+
+impl fmt::Display for Leftovers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.nft.iter().try_for_each(|deletion| writeln!(f, "{deletion}"))?;
+        self.interfaces.iter().try_for_each(|interface| writeln!(f, "interface {}", interface.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(family: u8, name: &str) -> Table {
+        Table { family, name: name.into() }
+    }
+
+    fn member(table: &Table, name: &str) -> Member {
+        Member { table: table.clone(), name: name.into() }
+    }
+
+    fn rule(chain: &Member, handle: u64, comment: &str, target: Option<&str>) -> Rule {
+        Rule { chain: chain.clone(), handle, comment: comment.into(), target: target.map(Into::into) }
+    }
+
+    #[test]
+    fn what_the_go_program_made_is_found_and_nothing_else() {
+        let (filter, mangle) = (table(2, "filter"), table(2, "mangle"));
+        let (own, other) = (table(2, "kube_vip_v4"), table(2, "kube_vipers"));
+        let input = member(&filter, "INPUT");
+        let prerouting = member(&mangle, "PREROUTING");
+        let egress = member(&mangle, "KUBE-VIP-EGRESS");
+        let marks = member(&mangle, "ipvs_prerouting");
+        let ports = "default/web kube-vip load balancer IP - TCP ports";
+        let set = format!("{:x}", fnv1a_32(ports.as_bytes()));
+        let ruleset = Ruleset {
+            tables: vec![filter.clone(), mangle.clone(), own.clone(), other],
+            chains: vec![input.clone(), prerouting.clone(), egress.clone(), marks.clone()],
+            sets: vec![member(&filter, &set), member(&filter, "a-set")],
+            rules: vec![
+                rule(&input, 1, ports, None),
+                rule(&input, 2, "ssh", None),
+                rule(&prerouting, 3, "", Some("KUBE-VIP-EGRESS")),
+                rule(&prerouting, 4, "", Some("KUBE-MARK")),
+                rule(&egress, 5, "", None),
+                rule(
+                    &marks,
+                    6,
+                    "control-plane kube-vip load balancer IP - IPVS, VIP 192.0.2.1, MARK 10042",
+                    None,
+                ),
+                rule(&marks, 7, "of another program", None),
+                rule(&member(&own, "kube_vip_snat_1"), 8, "", None),
+            ],
+        };
+        let found: Vec<String> = Leftovers::of(&ruleset, &[]).nft.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            found,
+            [
+                "rule of chain INPUT of table ip filter, with the comment `default/web kube-vip load balancer IP - TCP ports`".to_owned(),
+                "rule of chain PREROUTING of table ip mangle, which jumps to KUBE-VIP-EGRESS".to_owned(),
+                "rule of chain KUBE-VIP-EGRESS of table ip mangle".to_owned(),
+                "rule of chain ipvs_prerouting of table ip mangle, with the comment `control-plane kube-vip load balancer IP - IPVS, VIP 192.0.2.1, MARK 10042`".to_owned(),
+                // Not ipvs_prerouting, in which another rule remains.
+                "chain KUBE-VIP-EGRESS of table ip mangle".to_owned(),
+                format!("set {set} of table ip filter"),
+                "table ip kube_vip_v4".to_owned(),
+            ]
+        );
+    }
+
+    #[test]
+    fn macvlans_are_known_by_name_and_hardware_address() {
+        let interface = |name: &str, hardware: [u8; 6], managed| Interface {
+            name: name.into(),
+            hardware_address: hardware.into(),
+            managed,
+            ..Interface::default()
+        };
+        let (range, other) = ([0x00, 0x00, 0x6c, 1, 2, 3], [2, 0, 0, 1, 2, 3]);
+        let table = [
+            (interface("vip-0a1b2c3d", range, false), true),
+            (interface("vip-0a1b2c3d", range, true), false),
+            (interface("vip-0a1b2c3d", other, false), false),
+            (interface("vip-lan", range, false), false),
+            (interface("eth0", range, false), false),
+        ];
+        for (interface, own) in table {
+            let found = Leftovers::of(&Ruleset::default(), std::slice::from_ref(&interface));
+            assert_eq!(!found.is_empty(), own, "{interface:?}");
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Clusters of real kubeadm, kubelet and containerd, which start kube-vip out of its image: `cargo xtask demo kubeadm` and
+//! `cargo xtask test kubeadm`.
+
+mod cluster;
+mod demo;
+mod host;
+mod images;
+mod programs;
+mod scenario;
+
+use std::path::PathBuf;
+
+use kube_vip_lab::binaries;
+
+use crate::setup::KUBERNETES;
+use crate::sh::{Outcome, root};
+
+pub(crate) fn demo(keep: bool) -> Outcome {
+    let archives = prepare()?;
+    demo::play(&archives, keep).map_err(|error| error.to_string())
+}
+
+/// With each version of kubeadm, or one of them.
+pub(crate) fn test(only: Option<&str>) -> Outcome {
+    let archives = prepare()?;
+    scenario::all(&archives, only).map_err(|error| error.to_string())
+}
+
+/// Builds programs and images. Returns the archives of images.
+fn prepare() -> Result<Vec<PathBuf>, String> {
+    programs::all()?;
+    let kubeadm = binaries::find("kubeadm").map_err(|error| error.to_string())?;
+    // What an earlier run has left.
+    std::fs::remove_dir_all(folder()).ok();
+    images::write(&kubeadm, KUBERNETES, &folder().join("images"))
+}
+
+/// Files of hosts, on a disk: the kubelet looks for a block device below its own, and runtimes cannot stack overlays.
+fn folder() -> PathBuf {
+    root().join("target/kubeadm")
+}
