@@ -1,6 +1,6 @@
 //! The images of a cluster of kubeadm, out of programs of this machine: no registry can be reached.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -16,9 +16,10 @@ use crate::pack;
 /// An image with a web server, for Deployments.
 pub(super) const WEB: &str = "localhost/web:v1";
 
-/// Writes an archive of each image that kubeadm lists, of the web server, and of both programs of the project.
+/// Writes an archive of each image that these versions of kubeadm list, of the web server, and of both programs of the project.
+/// Each program has one version, whatever its tags say.
 pub(super) fn write(
-    kubeadm: &str,
+    kubeadm: &[String],
     version: &str,
     folder: &Path,
 ) -> std::result::Result<Vec<PathBuf>, String> {
@@ -26,9 +27,13 @@ pub(super) fn write(
     image::run(&image::Options::parse(&[])?)?;
     let mut archives = image::names().map(|name| image::archive(name, architecture)).to_vec();
     let version = format!("--kubernetes-version={version}");
-    let listed = run(&[kubeadm, "config", "images", "list", &version]).map_err(|error| error.to_string())?;
+    let mut references = BTreeSet::from([WEB.to_owned()]);
+    for kubeadm in kubeadm {
+        let listed = run(&[kubeadm, "config", "images", "list", &version]);
+        references.extend(listed.map_err(|error| error.to_string())?.lines().map(str::to_owned));
+    }
     std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    for reference in listed.lines().chain([WEB]) {
+    for reference in &references {
         let Some((files, entrypoint)) = content(reference).map_err(|error| error.to_string())? else {
             continue;
         };

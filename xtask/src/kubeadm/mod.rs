@@ -29,7 +29,8 @@ pub(crate) fn test(only: Option<&str>) -> Outcome {
 /// Builds programs and images. Returns the archives of images.
 fn prepare() -> Result<Vec<PathBuf>, String> {
     programs::all()?;
-    let kubeadm = binaries::find("kubeadm").map_err(|error| error.to_string())?;
+    let kubeadm = scenario::VARIANTS.iter().map(|(_, path, _)| binaries::find(path));
+    let kubeadm = kubeadm.collect::<kube_vip_lab::Result<Vec<_>>>().map_err(|error| error.to_string())?;
     // What an earlier run has left.
     std::fs::remove_dir_all(folder()).ok();
     images::write(&kubeadm, KUBERNETES, &folder().join("images"))

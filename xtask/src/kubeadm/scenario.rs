@@ -14,7 +14,7 @@ use crate::setup::KUBERNETES;
 const NEXT: &str = "localhost/kube-vip:next";
 
 /// Versions of kubeadm with their paths, and lease durations.
-const VARIANTS: [(&str, &str, [u32; 3]); 2] =
+pub(super) const VARIANTS: [(&str, &str, [u32; 3]); 2] =
     [("1.36", "kubeadm", [5, 3, 1]), ("1.33", "1.33/kubeadm", [15, 10, 2])];
 
 /// All steps with each version of kubeadm, or one of them.
