@@ -171,14 +171,7 @@ pub fn command() -> Command {
             ),
         )
         .subcommand(doctor)
-        .subcommand(
-            sub("cleanup", "Remove what another program has left on this host")
-                .arg(
-                    switch("upstream", "Rules, chains, tables and macvlans of the Go program of this name, which must not run any more")
-                        .required(true),
-                )
-                .arg(switch("dry-run", "Print what would be removed")),
-        )
+        .subcommand(cleanup())
         .subcommand(sub("drain", "Hand over all addresses, and leave all elections"))
         .subcommand(sub("undrain", "Take part in elections again"))
         .subcommand(manifest())
@@ -187,6 +180,16 @@ pub fn command() -> Command {
         .subcommand(sub("sample", "Print this help"))
         .subcommand(sub("version", "Print version and build"))
         .subcommand(sub("completion", "Print the completion script for a shell").arg(shell))
+}
+
+fn cleanup() -> Command {
+    let upstream = switch(
+        "upstream",
+        "Rules, chains, tables and macvlans of the Go program, which must not run any more",
+    );
+    sub("cleanup", "Remove what another program has left on this host")
+        .arg(upstream.required(true))
+        .arg(switch("dry-run", "Print what would be removed"))
 }
 
 fn manifest() -> Command {
