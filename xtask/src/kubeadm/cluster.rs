@@ -10,6 +10,7 @@ use kube_vip_lab::{Administrator, Lab, LabError, LabOptions, Result, binaries, w
 use serde_json::{Value, json};
 
 use super::host::{self, Machine};
+use crate::image;
 
 const TOKEN: &str = "abcdef.0123456789abcdef";
 /// Encrypts the certificates that joining hosts fetch.
@@ -97,7 +98,12 @@ impl Cluster {
         let mut args = vec!["pod", "--interface", "eth0", "--address", &vip, "--controlplane", "--arp"];
         args.extend(["--leaderElection", "--leaseDuration", duration, "--leaseRenewDuration", deadline]);
         args.extend(["--leaseRetry", retry]);
-        let pod = self.manifest(index, image, &args)?;
+        // The program names the image that it runs from.
+        let own = image::local("kube-vip");
+        if image != own {
+            args.extend(["--image", image]);
+        }
+        let pod = self.manifest(index, &own, &args)?;
         self.machine(index).write(POD, pod)
     }
 
