@@ -8,8 +8,9 @@ use mdns_sd::{DaemonEvent, DaemonStatus, IfKind, IfPredicate, ServiceDaemon, Try
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
+use super::goodbye::Link;
 use super::records::{HostRecord, HostRecords, PublishedNames, fits};
-use super::responder::{Responder, cached, register, withdraw};
+use super::responder::{LinkResponder, Responder, cached, register, withdraw};
 use crate::host::HostWatch;
 use crate::model::LogOnChange;
 use crate::watch_ext;
@@ -160,8 +161,7 @@ impl Driver {
         if self.ended {
             return self.publish_failure(wanted, &mdns_sd::Error::DaemonShutdown);
         }
-        let own = if wanted.is_empty() { BTreeSet::new() } else { self.own_addresses() };
-        match self.responder(own) {
+        match self.responder(wanted.is_empty()) {
             Ok(responder) => {
                 self.problems.clear();
                 self.update(&responder, wanted).await;
@@ -182,14 +182,9 @@ impl Driver {
         }
     }
 
-    fn own_addresses(&self) -> BTreeSet<IpAddr> {
-        let host = self.host.borrow();
-        let interface = host.interface(&self.interface);
-        interface.map(|interface| host.own_addresses(interface.index).collect()).unwrap_or_default()
-    }
-
-    /// The running daemon, or a new one. It sends from these addresses, too.
-    fn responder(&mut self, own: BTreeSet<IpAddr>) -> mdns_sd::Result<ServiceDaemon> {
+    /// The running daemon, or a new one. Unless it is for the last goodbyes, it sends from the interface's present addresses, too.
+    fn responder(&mut self, last: bool) -> mdns_sd::Result<LinkResponder> {
+        let (link, own) = self.link();
         let daemon = match &self.daemon {
             Some((daemon, _)) => daemon.clone(),
             None => {
@@ -199,7 +194,7 @@ impl Driver {
                 daemon
             }
         };
-        if !own.is_subset(&self.own) {
+        if !last && !own.is_subset(&self.own) {
             let all: BTreeSet<IpAddr> = self.own.union(&own).copied().collect();
             let (interface, own) = (self.interface.clone(), all.clone());
             // A single address would select all of the interface's, and the goodbye would be lost with an address that goes.
@@ -207,14 +202,32 @@ impl Driver {
             daemon.enable_interface(IfKind::Predicate(ours))?;
             self.own = all;
         }
-        Ok(daemon)
+        Ok(LinkResponder { daemon, link })
+    }
+
+    /// The interface, and the addresses on it that kube-vip did not add.
+    fn link(&self) -> (Option<Link>, BTreeSet<IpAddr>) {
+        let host = self.host.borrow();
+        let Some(interface) = host.interface(&self.interface) else { return (None, BTreeSet::new()) };
+        let own: BTreeSet<IpAddr> = host.own_addresses(interface.index).collect();
+        let v4 = own.iter().find_map(|own| match own {
+            IpAddr::V4(own) => Some(*own),
+            IpAddr::V6(_) => None,
+        });
+        (Some(Link { index: interface.index.0, v4 }), own)
     }
 
     /// Registers exactly the wanted records. One that cannot be registered does not prevent the others.
     async fn update(&mut self, responder: &impl Responder, wanted: &HostRecords) {
-        for (_, (record, full_names)) in self.outdated(wanted) {
-            tracing::info!(name = format!("{}.local", record.host), "withdrawing a name");
+        for (owner, (record, full_names)) in self.outdated(wanted) {
+            let published = self.published.borrow().get(&owner).cloned();
+            let host = published.and_then(Result::ok).unwrap_or(record.host);
+            tracing::info!(name = format!("{host}.local"), "withdrawing a name");
             withdraw(responder, &full_names).await;
+            let next = wanted.get(&owner).filter(|next| next.host == host);
+            let stays = |address: &IpAddr| next.is_some_and(|next| next.addresses.contains(address));
+            let gone: Vec<IpAddr> = record.addresses.into_iter().filter(|address| !stays(address)).collect();
+            responder.say_goodbye(&host, &gone);
         }
         for (owner, record) in wanted {
             if self.registered.contains_key(owner) || self.failed.get(owner) == Some(record) {
@@ -304,7 +317,7 @@ mod tests {
     struct Fake(Mutex<Vec<String>>);
 
     impl Responder for Fake {
-        fn register(&self, info: ServiceInfo) -> mdns_sd::Result<()> {
+        async fn register(&self, info: ServiceInfo) -> mdns_sd::Result<()> {
             if info.get_type().contains("--") {
                 return Err(Error::Msg("Service name must not contain '--'".into()));
             }
@@ -313,9 +326,15 @@ mod tests {
             Ok(())
         }
 
-        fn unregister(&self, full_name: &str) -> mdns_sd::Result<()> {
+        async fn unregister(&self, full_name: &str) -> mdns_sd::Result<()> {
             self.0.lock().unwrap().push(format!("withdraw {full_name}"));
             Ok(())
+        }
+
+        fn say_goodbye(&self, host: &str, addresses: &[IpAddr]) {
+            if !addresses.is_empty() {
+                self.0.lock().unwrap().push(format!("goodbye {host} {addresses:?}"));
+            }
         }
     }
 
@@ -363,7 +382,7 @@ mod tests {
         driver.update(&fake, &records).await;
         assert_eq!(fake.calls(), [begun, withdrawn]);
         driver.update(&fake, &wanted(&[("a", record("bad", &["a"]))])).await;
-        assert_eq!(fake.calls(), ["withdraw web._http._tcp.local.", begun]);
+        assert_eq!(fake.calls(), ["withdraw web._http._tcp.local.", "goodbye web [192.0.2.1]", begun]);
         assert_eq!(*published.borrow(), [("a".to_owned(), Ok("bad".to_owned()))].into());
     }
 
@@ -376,10 +395,18 @@ mod tests {
         driver.update(&fake, &wanted(&[("a", record("web", &["ssh"]))])).await;
         assert_eq!(fake.calls(), ["withdraw web._http._tcp.local.", "known web._ssh._tcp.local."]);
         driver.update(&fake, &wanted(&[("a", record("printer", &["ssh"]))])).await;
-        assert_eq!(fake.calls(), ["withdraw web._ssh._tcp.local.", "probe printer._ssh._tcp.local."]);
+        let goodbye = "goodbye web [192.0.2.1]";
+        assert_eq!(
+            fake.calls(),
+            ["withdraw web._ssh._tcp.local.", goodbye, "probe printer._ssh._tcp.local."]
+        );
         let known = HostRecord { known: true, ..record("moved", &["ssh"]) };
         driver.update(&fake, &wanted(&[("b", known)])).await;
-        assert_eq!(fake.calls(), ["withdraw printer._ssh._tcp.local.", "known moved._ssh._tcp.local."]);
+        let goodbye = "goodbye printer [192.0.2.1]";
+        assert_eq!(
+            fake.calls(),
+            ["withdraw printer._ssh._tcp.local.", goodbye, "known moved._ssh._tcp.local."]
+        );
     }
 
     #[tokio::test]
@@ -433,5 +460,11 @@ mod tests {
         let records = wanted(&[("a", record("web-2", &["http"])), ("b", record(&long, &["http"]))]);
         driver.update(&fake, &records).await;
         assert_eq!(fake.calls(), [""; 0]);
+        // Its addresses are withdrawn under the name that peers know, and only those that go.
+        let mut more = records;
+        more.get_mut("a").unwrap().addresses = [IpAddr::from([192, 0, 2, 2])].into();
+        driver.update(&fake, &more).await;
+        let (gone, again) = ("withdraw web._http._tcp.local.", "known web-2._http._tcp.local.");
+        assert_eq!(fake.calls(), [gone, "goodbye web-2 [192.0.2.1]", again]);
     }
 }

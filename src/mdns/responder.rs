@@ -1,10 +1,12 @@
 //! Registers a host record with the responder, wholly or not at all.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use mdns_sd::{Error, ServiceDaemon, ServiceInfo};
 use tokio::time::timeout;
 
+use super::goodbye::{self, Link};
 use super::records::HostRecord;
 use crate::model::Backoff;
 
@@ -15,17 +17,37 @@ const ATTEMPTS: u32 = 25;
 
 /// The responder, or a stand-in for it.
 pub(super) trait Responder: Sync {
-    fn register(&self, info: ServiceInfo) -> mdns_sd::Result<()>;
-    fn unregister(&self, full_name: &str) -> mdns_sd::Result<()>;
+    async fn register(&self, info: ServiceInfo) -> mdns_sd::Result<()>;
+    /// Returns once the name is answered for no more.
+    async fn unregister(&self, full_name: &str) -> mdns_sd::Result<()>;
+    /// Withdraws addresses of a host whose services are unregistered.
+    fn say_goodbye(&self, host: &str, addresses: &[IpAddr]);
 }
 
-impl Responder for ServiceDaemon {
-    fn register(&self, info: ServiceInfo) -> mdns_sd::Result<()> {
-        ServiceDaemon::register(self, info)
+/// The library's daemon, and the interface that it uses, if that is there.
+pub(super) struct LinkResponder {
+    pub daemon: ServiceDaemon,
+    pub link: Option<Link>,
+}
+
+impl Responder for LinkResponder {
+    async fn register(&self, info: ServiceInfo) -> mdns_sd::Result<()> {
+        enqueue(|| self.daemon.register(info.clone())).await
     }
 
-    fn unregister(&self, full_name: &str) -> mdns_sd::Result<()> {
-        ServiceDaemon::unregister(self, full_name).map(drop)
+    async fn unregister(&self, full_name: &str) -> mdns_sd::Result<()> {
+        let done = enqueue(|| self.daemon.unregister(full_name)).await?;
+        // Without a response in time, peers keep the addresses until their time to live ends.
+        timeout(RESPONSE_TIMEOUT, done.recv_async()).await.ok();
+        Ok(())
+    }
+
+    fn say_goodbye(&self, host: &str, addresses: &[IpAddr]) {
+        if let Some(link) = self.link
+            && let Err(error) = goodbye::send(link, host, addresses)
+        {
+            tracing::warn!(host, "cannot withdraw the addresses of a name: {error}");
+        }
     }
 }
 
@@ -52,7 +74,7 @@ pub(super) async fn register(
         let registered = match service_info(record, kind, *port, probe) {
             Ok(info) => {
                 let full_name = info.get_fullname().to_owned();
-                enqueue(|| responder.register(info.clone())).await.map(|()| full_name)
+                responder.register(info).await.map(|()| full_name)
             }
             Err(error) => Err(error),
         };
@@ -69,7 +91,7 @@ pub(super) async fn register(
 
 pub(super) async fn withdraw(responder: &impl Responder, full_names: &[String]) {
     for full_name in full_names {
-        if let Err(error) = enqueue(|| responder.unregister(full_name)).await {
+        if let Err(error) = responder.unregister(full_name).await {
             tracing::warn!(full_name, "cannot withdraw a name: {error}");
         }
     }
@@ -85,7 +107,7 @@ fn service_info(record: &HostRecord, kind: &str, port: u16, probe: bool) -> mdns
 }
 
 /// Sends a command, and waits while the queue is full.
-async fn enqueue(mut command: impl FnMut() -> mdns_sd::Result<()>) -> mdns_sd::Result<()> {
+async fn enqueue<T>(mut command: impl FnMut() -> mdns_sd::Result<T>) -> mdns_sd::Result<T> {
     let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
     loop {
         match command() {

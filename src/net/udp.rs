@@ -1,4 +1,4 @@
-//! UDP sockets for BFD (RFC 5881): TTL 255 and chosen ports.
+//! UDP sockets with TTL 255 and chosen ports: for BFD (RFC 5881) and multicast DNS (RFC 6762 §11).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -52,6 +52,32 @@ pub fn connect(
     socket.bind(&SocketAddr::new(from, port).into())?;
     socket.connect(&to.into())?;
     Ok(socket.into())
+}
+
+/// Sends a packet to a group from the group's own port, which other sockets of this host may have, too. The interface is the one with
+/// the address `from`, or the scope of an IPv6 group.
+///
+/// # Errors
+/// If the packet cannot be sent.
+pub fn multicast(packet: &[u8], group: SocketAddr, from: Option<Ipv4Addr>) -> io::Result<()> {
+    let socket = socket(group)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    let source = match group {
+        SocketAddr::V4(_) => {
+            let from = from.unwrap_or(Ipv4Addr::UNSPECIFIED);
+            socket.set_multicast_if_v4(&from)?;
+            socket.set_multicast_ttl_v4(255)?;
+            IpAddr::from(from)
+        }
+        SocketAddr::V6(group) => {
+            socket.set_multicast_if_v6(group.scope_id())?;
+            socket.set_multicast_hops_v6(255)?;
+            IpAddr::from(Ipv6Addr::UNSPECIFIED)
+        }
+    };
+    socket.bind(&SocketAddr::new(source, group.port()).into())?;
+    socket.send_to(packet, &group.into()).map(drop)
 }
 
 fn socket(address: SocketAddr) -> io::Result<Socket> {

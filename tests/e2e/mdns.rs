@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Service;
 use kube_vip_lab::avahi::Avahi;
-use kube_vip_lab::mdns::{flood, query};
+use kube_vip_lab::mdns::{flood, query, query_aloud};
 use kube_vip_lab::objects::annotation;
 use kube_vip_lab::trials::{Outcome, Trial, trial};
 use kube_vip_lab::{ServiceLab, wait_for};
@@ -40,6 +40,7 @@ fn wait_for_address(avahi: &Avahi, name: &str, family: &str, address: Option<&st
 fn found() -> Outcome {
     let mut lab = services(&[])?;
     let avahi = Avahi::start(&lab.lab, "seeker", 246)?;
+    let asker = lab.lab.machine("asker", 247)?;
     lab.start_agents()?;
     serve(&lab, "web", &format!("{V4},{V6}"), "shop.local")?;
     wait_for_address(&avahi, "shop.local", "-4", Some(V4))?;
@@ -63,6 +64,8 @@ fn found() -> Outcome {
         (from != lab.lab.host(holder).v4 && address.to_string() == V4).then_some(())
     })?;
     wait_for_address(&avahi, "shop.local", "-4", Some(V4))?;
+    // Avahi hears the IPv4 address over IPv6, and has it in both caches.
+    wait_for("an answer over IPv6", 20, || query_aloud(&asker, "shop.local").ok().flatten())?;
     lab.delete("web")?;
     lab.wait_until_no_host_has(V4)?;
     wait_for_address(&avahi, "shop.local", "-4", None)?;

@@ -1,6 +1,6 @@
-//! A one-shot mDNS query (RFC 6762 §5.1), without a cache.
+//! mDNS queries without a cache, and packets that other hosts may send.
 
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV6, UdpSocket};
 use std::time::Duration;
 
 use crate::{Namespace, Result, io};
@@ -8,8 +8,31 @@ use crate::{Namespace, Result, io};
 /// A responder may delay its answer by 20 to 120 ms (§6).
 const TIMEOUT: Duration = Duration::from_millis(200);
 
-/// The responder and the IPv4 address in its answer; none without an answer.
+/// The responder and the IPv4 address in its answer to a one-shot query (RFC 6762 §5.1); none without an answer.
 pub fn query(machine: &Namespace, name: &str) -> Result<Option<(IpAddr, Ipv4Addr)>> {
+    let exchange = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.send_to(&question(name), (Ipv4Addr::new(224, 0, 0, 251), 5353))?;
+        answer(&socket)
+    };
+    machine.within(exchange)?.map_err(io("a question by multicast"))
+}
+
+/// The same over IPv6, so that all machines hear the answer. No other socket of the machine may have the port of mDNS.
+pub fn query_aloud(machine: &Namespace, name: &str) -> Result<Option<(IpAddr, Ipv4Addr)>> {
+    let exchange = || {
+        let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
+        let link = nix::net::if_::if_nametoindex("eth0")?;
+        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 5353))?;
+        socket.join_multicast_v6(&group, link)?;
+        socket.set_multicast_loop_v6(false)?;
+        socket.send_to(&question(name), SocketAddrV6::new(group, 5353, 0, link))?;
+        answer(&socket)
+    };
+    machine.within(exchange)?.map_err(io("a question by multicast"))
+}
+
+fn question(name: &str) -> Vec<u8> {
     // An id, no flags, one question; then the name, type A, class IN.
     let mut question = vec![0x4b, 0x56, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {
@@ -17,20 +40,19 @@ pub fn query(machine: &Namespace, name: &str) -> Result<Option<(IpAddr, Ipv4Addr
         question.extend(label.as_bytes());
     }
     question.extend([0, 0, 1, 0, 1]);
-    let exchange = || {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.set_read_timeout(Some(TIMEOUT))?;
-        socket.send_to(&question, (Ipv4Addr::new(224, 0, 0, 251), 5353))?;
-        let mut buffer = [0; 1500];
-        match socket.recv_from(&mut buffer) {
-            Ok((length, from)) => {
-                let answer = buffer.get(..length).unwrap_or_default();
-                std::io::Result::Ok(address(answer).map(|address| (from.ip(), address)))
-            }
-            Err(_) => Ok(None),
+    question
+}
+
+fn answer(socket: &UdpSocket) -> std::io::Result<Option<(IpAddr, Ipv4Addr)>> {
+    socket.set_read_timeout(Some(TIMEOUT))?;
+    let mut buffer = [0; 1500];
+    match socket.recv_from(&mut buffer) {
+        Ok((length, from)) => {
+            let answer = buffer.get(..length).unwrap_or_default();
+            Ok(address(answer).map(|address| (from.ip(), address)))
         }
-    };
-    machine.within(exchange)?.map_err(io("a question by multicast"))
+        Err(_) => Ok(None),
+    }
 }
 
 /// Unasked answers about this many names, with a time to live of a day.
