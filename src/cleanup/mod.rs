@@ -119,6 +119,7 @@ mod tests {
         let ruleset = Ruleset {
             tables: vec![filter.clone(), mangle.clone(), own.clone(), other],
             chains: vec![input.clone(), prerouting.clone(), egress.clone(), marks.clone()],
+            dropping: Vec::new(),
             sets: vec![member(&filter, &set), member(&filter, "a-set")],
             rules: vec![
                 rule(&input, 1, ports, None),

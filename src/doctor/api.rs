@@ -54,6 +54,8 @@ pub struct ApiFacts {
     pub kube_proxy: Option<Response>,
     /// Names of API groups.
     pub groups: BTreeSet<String>,
+    /// Load balancers of which there are objects.
+    pub others: BTreeSet<&'static str>,
     /// The time of the server, or of this host.
     pub now: Option<Timestamp>,
     /// Seconds by which the server's clock is ahead.
@@ -95,7 +97,7 @@ impl ApiFacts {
         addresses.map(Family::of).collect()
     }
 
-    fn responds(&self) -> bool {
+    pub(super) fn responds(&self) -> bool {
         self.servers.iter().any(|(_, _, why)| why.is_none())
     }
 }
@@ -308,15 +310,18 @@ fn others(config: &Config, facts: &ApiFacts) -> Vec<Check> {
         [("metallb.io", "MetalLB"), ("purelb.io", "PureLB"), ("network.kubesphere.io", "OpenELB")];
     let services = config.services.as_ref();
     let by_class = services.is_some_and(|services| matches!(services.class, ClassRule::Named(_)));
-    let found = OTHERS.iter().filter(|(group, _)| !by_class && facts.groups.contains(*group));
-    let check = |(_, name): &(&str, &str)| {
+    if by_class {
+        return Vec::new();
+    }
+    let by_group = OTHERS.iter().filter(|(group, _)| facts.groups.contains(*group)).map(|(_, name)| *name);
+    let check = |name: &str| {
         let text = format!(
             "{name} is installed, too, and serves the same Services: set lb_class_only=true and give Services of kube-vip its \
              load balancer class, or remove {name}"
         );
         Check::new("other-load-balancers", Severity::Warning, text)
     };
-    found.map(check).collect()
+    by_group.chain(facts.others.iter().copied()).map(check).collect()
 }
 
 fn clock(facts: &ApiFacts) -> Option<Check> {

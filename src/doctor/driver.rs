@@ -18,7 +18,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::api::{Certificate, NoCredentials, Response};
-use super::{ApiFacts, HostReadings, Report, probes};
+use super::{ApiFacts, Firewall, HostReadings, Report, probes, services};
 use crate::cluster::{Environment, RequestProblem, Source, SourceError, within};
 use crate::config::{Config, Values, VipTarget};
 use crate::host::HostState;
@@ -26,6 +26,8 @@ use crate::host::selection::main_interface;
 use crate::manifest::rbac::{self, Right};
 use crate::model::interface::hardware_text;
 use crate::model::{Family, IfIndex};
+use crate::net::nft;
+use crate::net::nft::rules::{Member, Ruleset};
 use crate::status::Status;
 use crate::telemetry::peer::effective;
 use crate::telemetry::socket::{self, StatusRequest};
@@ -55,8 +57,9 @@ pub async fn examine(config: &Config, context: &Context) -> Report {
         replies.iter().flatten().filter_map(|reply| socket::parse(reply).ok()).collect();
     let host = read_host(config, context, running).await;
     let api = read_api(config, context, &host).await;
-    let peers = probes::peers(config, &host, &states).await;
-    Report::of(config, &host, &api, peers)
+    let mut network = probes::peers(config, &host, &states).await;
+    network.extend(services::checks(config, &host).await);
+    Report::of(config, &host, &api, network)
 }
 
 async fn read_host(config: &Config, context: &Context, running: bool) -> HostReadings {
@@ -84,6 +87,7 @@ async fn read_host(config: &Config, context: &Context, running: bool) -> HostRea
         sysctls: sysctls(&names),
         advertised,
         taken_ports: if running { Vec::new() } else { probes::taken_ports(config).await },
+        firewall: firewall(),
         state: state.clone(),
         interface: name,
         owners,
@@ -107,6 +111,22 @@ fn sysctls(interfaces: &BTreeSet<&str>) -> BTreeMap<String, i64> {
         Some((path.join("."), text.trim().parse().ok()?))
     };
     fixed.into_iter().chain(of_interfaces).filter_map(read).collect()
+}
+
+fn firewall() -> Firewall {
+    let missing =
+        nft::missing_families().into_iter().map(|(family, error)| (family, error.to_string())).collect();
+    let dropping = Ruleset::read().map_or_else(
+        |_| BTreeMap::new(),
+        |Ruleset { dropping, rules, .. }| {
+            let targets = |chain: &Member| {
+                let of_chain = rules.iter().filter(|rule| rule.chain == *chain);
+                of_chain.filter_map(|rule| rule.target.clone()).collect()
+            };
+            dropping.into_iter().map(|chain| (format!("chain {chain}"), targets(&chain))).collect()
+        },
+    );
+    Firewall { missing, dropping }
 }
 
 /// Interfaces with a default route by router advertisement, by the flags of route(8) in proc(5).
@@ -190,12 +210,33 @@ async fn read_objects(config: &Config, client: &Client, facts: &mut ApiFacts) {
             format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases/{}", lease.namespace, lease.name);
         facts.lease = Some(get(client, &path).await);
     }
+    facts.others = other_load_balancers(client).await;
     let groups = get(client, "/apis").await.unwrap_or_default();
     let groups = groups.get("groups").and_then(Value::as_array).into_iter().flatten();
     facts.groups = groups.filter_map(|group| group.get("name")?.as_str().map(str::to_owned)).collect();
     facts.clock_difference = clock_difference(client).await;
     let ahead = SignedDuration::from_secs(facts.clock_difference.unwrap_or(0));
     facts.now = Timestamp::now().checked_add(ahead).ok();
+}
+
+/// Load balancers that an API group alone does not show.
+async fn other_load_balancers(client: &Client) -> BTreeSet<&'static str> {
+    const BY_LIST: [(&str, &str); 3] = [
+        (
+            "the servicelb of k3s",
+            "/apis/apps/v1/namespaces/kube-system/daemonsets?limit=1&labelSelector=svccontroller.k3s.cattle.io%2Fsvcname",
+        ),
+        ("the LB IPAM of Cilium", "/apis/cilium.io/v2/ciliumloadbalancerippools?limit=1"),
+        ("the LB IPAM of Cilium", "/apis/cilium.io/v2alpha1/ciliumloadbalancerippools?limit=1"),
+    ];
+    let mut found = BTreeSet::new();
+    for (name, path) in BY_LIST {
+        let list = get(client, path).await.unwrap_or_default();
+        if list.get("items").and_then(Value::as_array).is_some_and(|items| !items.is_empty()) {
+            found.insert(name);
+        }
+    }
+    found
 }
 
 /// Rights that the API server refuses.

@@ -16,6 +16,7 @@ pub struct HostReadings {
     pub state: HostState,
     /// The interface of the control plane's VIPs, and by default of Services: configured, or the default route's.
     pub interface: Option<String>,
+    pub firewall: Firewall,
     /// Kernel settings by their names for sysctl(8).
     pub sysctls: BTreeMap<String, i64>,
     /// Hardware addresses of other hosts that reply for a VIP; or why that is unknown.
@@ -29,6 +30,18 @@ pub struct HostReadings {
     /// Interfaces with a default route by router advertisement.
     pub advertised: BTreeSet<String>,
 }
+
+/// The rules of nf_tables in this network namespace.
+#[derive(Debug, Clone, Default)]
+pub struct Firewall {
+    /// Families that kube-vip needs and cannot use, with the reason.
+    pub missing: Vec<(&'static str, String)>,
+    /// Chains for forwarded packets that drop what no rule accepts, with the chains that they jump to.
+    pub dropping: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// Beginnings of the names of chains by which kube-proxy and pod networks accept their packets.
+const ACCEPTING: [&str; 8] = ["KUBE-", "cali-", "CILIUM_", "FLANNEL-", "ANTREA-", "WEAVE-", "CNI-", "kube-"];
 
 impl HostReadings {
     /// The larger of the values for all interfaces and for this one, which is what applies (ip-sysctl).
@@ -46,7 +59,13 @@ impl HostReadings {
 /// Name and number.
 const CAPABILITIES: [(&str, u8); 2] = [("NET_ADMIN", 12), ("NET_RAW", 13)];
 
-pub(super) fn checks(config: &Config, facts: &HostReadings, families: &BTreeSet<Family>) -> Vec<Check> {
+/// `joined`: this host is part of a cluster, so that kube-proxy and the pod network have their rules.
+pub(super) fn checks(
+    config: &Config,
+    facts: &HostReadings,
+    families: &BTreeSet<Family>,
+    joined: bool,
+) -> Vec<Check> {
     let mut checks = vec![capabilities(facts), interface(config, facts)];
     if !config.is_routed()
         && (config.services.is_some() || config.control_plane_families().contains(&Family::V4))
@@ -55,7 +74,11 @@ pub(super) fn checks(config: &Config, facts: &HostReadings, families: &BTreeSet<
     }
     if config.services.is_some() {
         checks.extend(families.iter().map(|family| forwarding(facts, *family)));
+        if joined {
+            checks.push(forward_policy(&facts.firewall));
+        }
     }
+    checks.push(nftables(&facts.firewall));
     checks.extend(router_advertisements(facts));
     checks.extend(ports(facts));
     checks
@@ -138,6 +161,50 @@ fn forwarding(facts: &HostReadings, family: Family) -> Check {
     }
 }
 
+fn forward_policy(firewall: &Firewall) -> Check {
+    let accepts = |targets: &BTreeSet<String>| {
+        targets.iter().any(|target| ACCEPTING.iter().any(|beginning| target.starts_with(beginning)))
+    };
+    let drops: Vec<&str> = firewall
+        .dropping
+        .iter()
+        .filter(|(_, targets)| !accepts(targets))
+        .map(|(chain, _)| chain.as_str())
+        .collect();
+    if drops.is_empty() {
+        return Check::new(
+            "forward-policy",
+            Severity::Ok,
+            "no chain of nf_tables drops packets to pods by its policy",
+        );
+    }
+    let text = format!(
+        "{} drops forwarded packets by its policy, and has no rules of kube-proxy or the pod network: accept packets to pods \
+         there, or set its policy to accept",
+        drops.join(" and ")
+    );
+    Check::new("forward-policy", Severity::Warning, text)
+}
+
+/// With nf_tables a host is silent about an address while it hands it over.
+fn nftables(firewall: &Firewall) -> Check {
+    if firewall.missing.is_empty() {
+        return Check::new(
+            "nftables",
+            Severity::Ok,
+            "the kernel has the families of nf_tables that kube-vip uses",
+        );
+    }
+    let missing =
+        firewall.missing.iter().map(|(family, why)| format!("{family} ({why})")).collect::<Vec<_>>();
+    let text = format!(
+        "nf_tables cannot be used for the family {}, so that connections are lost when an address moves on purpose: load the \
+         kernel module nf_tables, and give the process NET_ADMIN",
+        missing.join(" and ")
+    );
+    Check::new("nftables", Severity::Warning, text)
+}
+
 /// A host that forwards IPv6 ignores router advertisements unless `accept_ra` is 2: its default route expires.
 fn router_advertisements(facts: &HostReadings) -> Vec<Check> {
     let forwards = facts.sysctl("net.ipv6.conf.all.forwarding").is_some_and(|value| value != 0);
@@ -196,7 +263,7 @@ mod tests {
     }
 
     fn found(facts: &HostReadings) -> Vec<(&'static str, Severity, String)> {
-        let all = checks(&config(&[]), facts, &Family::BOTH.into());
+        let all = checks(&config(&[]), facts, &Family::BOTH.into(), true);
         let wrong = all.into_iter().filter(|check| check.severity > Severity::Skipped);
         wrong.map(|check| (check.name, check.severity, check.text)).collect()
     }
@@ -212,7 +279,7 @@ mod tests {
         fn set(facts: &mut HostReadings, name: &str, value: i64) {
             facts.sysctls.insert(name.to_owned(), value);
         }
-        let table: [(Fault, &str, Severity, &str); 9] = [
+        let table: [(Fault, &str, Severity, &str); 11] = [
             (|it| it.capabilities = 1 << 12, "capabilities", Severity::Error, "lacks NET_RAW"),
             (|it| it.interface = None, "interface", Severity::Error, "no default route"),
             (
@@ -240,6 +307,24 @@ mod tests {
                 "router-advertisements",
                 Severity::Warning,
                 "accept_ra=1",
+            ),
+            (
+                |it| it.firewall.missing = vec![("arp", "not supported".into())],
+                "nftables",
+                Severity::Warning,
+                "family arp (not supported)",
+            ),
+            (
+                |it| {
+                    it.firewall.dropping = [
+                        ("chain a".into(), ["x".into()].into()),
+                        ("chain b".into(), ["KUBE-FORWARD".into()].into()),
+                    ]
+                    .into()
+                },
+                "forward-policy",
+                Severity::Warning,
+                "chain a drops forwarded packets",
             ),
             (
                 |it| it.taken_ports = vec![("prometheus_server", "[::]:2112".into(), "in use".into())],

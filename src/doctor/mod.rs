@@ -1,6 +1,6 @@
 //! `kube-vip doctor`: what is wrong with a host, its API server or its network, before kube-vip runs there or while it does.
 //!
-//! `driver` reads and probes, and changes nothing; `host` and `api` judge what it found; `manifest` reads the settings of a
+//! `driver` reads and probes, and changes nothing, with `probes` and `services`; `host` and `api` judge what it found; `manifest` reads the settings of a
 //! manifest. A finding is one sentence with its remedy. A healthy host has none.
 
 mod api;
@@ -8,6 +8,7 @@ pub mod driver;
 mod host;
 pub mod manifest;
 mod probes;
+mod services;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -15,7 +16,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 pub use api::ApiFacts;
-pub use host::HostReadings;
+pub use host::{Firewall, HostReadings};
 
 use crate::config::Config;
 use crate::model::Family;
@@ -79,7 +80,7 @@ impl Report {
         if checks.is_empty() {
             checks.push(Check::new("settings", Severity::Ok, "the settings are valid"));
         }
-        checks.extend(host::checks(config, host, &families(config, host, api)));
+        checks.extend(host::checks(config, host, &families(config, host, api), api.responds()));
         checks.extend(api::checks(config, host, api));
         checks.extend(api::owners(config, host, api));
         checks.extend(peers);

@@ -1,4 +1,4 @@
-//! Probes of neighbours, BGP peers and the API server's certificate; binds the configured ports.
+//! Probes of neighbours, BGP and BFD peers and the API server's certificate; binds the configured ports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -14,6 +14,8 @@ use tokio::time::timeout;
 use super::api::Certificate;
 use super::{Check, HostReadings, Severity};
 use crate::announce::layer2::Layer2;
+use crate::bfd::driver::Bfd;
+use crate::bfd::path::{PathState, SessionSpec};
 use crate::bgp::fsm::FsmState;
 use crate::bgp::packet::{MAX_LENGTH, Message, Negotiated, decode};
 use crate::bgp::peers;
@@ -31,6 +33,8 @@ use crate::telemetry::http;
 const PROBES: u32 = 3;
 const PROBE_INTERVAL: Duration = Duration::from_millis(300);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// A session that is not up transmits once per second (RFC 5880 §6.8.3), and needs three packets each way.
+const BFD_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Hardware addresses of the hosts that reply for an address.
 pub(super) async fn owners(interface: &Interface, vip: IpAddr) -> io::Result<BTreeSet<String>> {
@@ -135,6 +139,7 @@ pub(super) async fn peers(config: &Config, host: &HostReadings, running: &[Statu
     let facts = peers::Host { node: config.node_name.clone(), state, ..peers::Host::default() };
     let (found, problems) = peers::resolve(bgp, &facts, config.elects());
     let mut checks: Vec<Check> = sessions.values().map(|peer| session(peer)).collect();
+    checks.extend(sessions.values().filter_map(|peer| path(peer)));
     checks.extend(problems.into_iter().map(skipped));
     if sessions.is_empty() && (bgp.annotations.is_some() || bgp.provider.is_some()) {
         checks.push(skipped(
@@ -148,14 +153,19 @@ pub(super) async fn peers(config: &Config, host: &HostReadings, running: &[Statu
             remote.ip() == peer.address.ip()
                 && (remote.port() == peer.address.port() || *local == bgp.listen_port)
         };
-        checks.push(if peer.settings.passive {
+        let check = if peer.settings.passive {
             skipped(format!("{name} is passive: it connects to this host"))
         } else if connections.iter().any(is_its_own) {
             // A second connection from this address ends a session with graceful restart (RFC 4724 §5).
             skipped(format!("another program on this host is connected to {name}"))
         } else {
             examine(peer, bgp.local_as).await
-        });
+        };
+        let responds = check.severity == Severity::Ok;
+        checks.push(check);
+        if let Some(session) = peer.bfd.clone().filter(|_| responds) {
+            checks.push(bfd(name, session).await);
+        }
     }
     checks
 }
@@ -173,6 +183,34 @@ fn session(peer: &PeerStatus) -> Check {
             Check::new("bgp-peer", Severity::Warning, text)
         }
     }
+}
+
+/// The BFD session as the agent reports it. A session of BGP that is not established is a finding already.
+fn path(peer: &PeerStatus) -> Option<Check> {
+    let state = peer.bfd.as_ref().filter(|_| peer.state == FsmState::Established)?;
+    Some(path_check(&peer.peer, *state == PathState::Up.to_string(), state))
+}
+
+fn path_check(name: &str, up: bool, state: &str) -> Check {
+    if up {
+        return Check::new("bfd", Severity::Ok, format!("the BFD session with {name} is up"));
+    }
+    let text = format!(
+        "the BFD session with {name} is {state}: enable BFD for this host there, and let UDP ports 3784 and 4784 pass firewalls"
+    );
+    Check::new("bfd", Severity::Warning, text)
+}
+
+/// Runs a session until it is up, with a peer whose session of BGP is not established.
+async fn bfd(name: &str, session: SessionSpec) -> Check {
+    let bfd = match Bfd::start() {
+        Ok(bfd) => bfd,
+        Err(error) => return Check::new("bfd", Severity::Skipped, format!("BFD cannot be started: {error}")),
+    };
+    let mut states = bfd.monitor(session);
+    let is_up = timeout(BFD_TIMEOUT, states.wait_for(|state| *state == PathState::Up)).await;
+    let up = matches!(is_up, Ok(Ok(_)));
+    path_check(name, up, &PathState::Unknown.to_string())
 }
 
 /// Established connections: the port here, and the other end, by proc(5).

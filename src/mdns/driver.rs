@@ -184,7 +184,7 @@ impl Driver {
 
     /// The running daemon, or a new one. Unless it is for the last goodbyes, it sends from the interface's present addresses, too.
     fn responder(&mut self, last: bool) -> mdns_sd::Result<LinkResponder> {
-        let (link, own) = self.link();
+        let (link, own) = Link::of(&self.host.borrow(), &self.interface);
         let daemon = match &self.daemon {
             Some((daemon, _)) => daemon.clone(),
             None => {
@@ -203,18 +203,6 @@ impl Driver {
             self.own = all;
         }
         Ok(LinkResponder { daemon, link })
-    }
-
-    /// The interface, and the addresses on it that kube-vip did not add.
-    fn link(&self) -> (Option<Link>, BTreeSet<IpAddr>) {
-        let host = self.host.borrow();
-        let Some(interface) = host.interface(&self.interface) else { return (None, BTreeSet::new()) };
-        let own: BTreeSet<IpAddr> = host.own_addresses(interface.index).collect();
-        let v4 = own.iter().find_map(|own| match own {
-            IpAddr::V4(own) => Some(*own),
-            IpAddr::V6(_) => None,
-        });
-        (Some(Link { index: interface.index.0, v4 }), own)
     }
 
     /// Registers exactly the wanted records. One that cannot be registered does not prevent the others.

@@ -3,9 +3,11 @@
 //! It answers a question for IPv4 addresses over IPv6 as well, and the reverse, but withdraws each family only over its own. Avahi,
 //! for one, has a cache for each of the two.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
+use crate::host::HostState;
 use crate::net::udp;
 
 const PORT: u16 = 5353;
@@ -23,6 +25,19 @@ pub(super) struct Link {
     pub index: u32,
     /// Source of packets to the IPv4 group. None: nothing is sent there.
     pub v4: Option<Ipv4Addr>,
+}
+
+impl Link {
+    /// The interface, if it is there, and the addresses on it that kube-vip did not add.
+    pub(super) fn of(host: &HostState, interface: &str) -> (Option<Self>, BTreeSet<IpAddr>) {
+        let Some(interface) = host.interface(interface) else { return (None, BTreeSet::new()) };
+        let own: BTreeSet<IpAddr> = host.own_addresses(interface.index).collect();
+        let v4 = own.iter().find_map(|own| match own {
+            IpAddr::V4(own) => Some(*own),
+            IpAddr::V6(_) => None,
+        });
+        (Some(Self { index: interface.index.0, v4 }), own)
+    }
 }
 
 /// Sends the IPv4 addresses over IPv6, and the IPv6 addresses over IPv4.

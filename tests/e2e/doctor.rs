@@ -2,14 +2,16 @@
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube_vip_lab::home_router::HomeRouter;
 use kube_vip_lab::process::Process;
 use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
 use kube_vip_lab::{
-    AgentOptions, Host, Kubeconfig, Neighbour, Router, RouterKind, RouterOptions, ServiceLab, wait_for,
+    AgentOptions, DhcpServer, Host, Kubeconfig, Neighbour, Router, RouterKind, RouterOptions, ServerKind,
+    ServerOptions, ServiceLab, wait_for,
 };
 use serde_json::json;
 
-use crate::bgp::HOSTS;
+use crate::bgp::{HOSTS, router_with};
 use crate::harness::{ServicesGuard, services};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -18,6 +20,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("each_fault_of_a_host_is_found", host_faults),
         trial("each_fault_of_the_cluster_is_found", cluster_faults),
         trial("faults_of_bgp_peers_are_found", peers),
+        trial("faults_of_the_network_are_found", network_faults),
         trial("a_second_host_with_the_vip_is_found", second_host).alone(),
     ]
 }
@@ -104,6 +107,23 @@ fn host_faults() -> Outcome {
     assert_found(&lab, &options.clone().with("vip_interface", "down0"), 2, "settings", "`down0` is not up")?;
     host.ip(&["link", "del", "down0"])?;
     assert_found(&lab, &options.clone().with("vip_interface", "eth9"), 2, "settings", "eth9")?;
+    for line in [
+        "add table ip firewall",
+        "add chain ip firewall fw { type filter hook forward priority 0; policy drop; }",
+    ] {
+        host.run(&["nft", line])?;
+    }
+    assert_found(
+        &lab,
+        options,
+        1,
+        "forward-policy",
+        "chain fw of table ip firewall drops forwarded packets",
+    )?;
+    host.run(&["nft", "add chain ip firewall KUBE-FORWARD"])?;
+    host.run(&["nft", "add rule ip firewall fw jump KUBE-FORWARD"])?;
+    assert_eq!(examine(&lab, options)?, (Some(0), vec![]));
+    host.run(&["nft", "delete table ip firewall"])?;
     let server = ["python3", "-m", "http.server", "2112"];
     let other = Process::start(host, &server, &[], &lab.lab.path("port.log"))?;
     wait_for("the port to be taken", 10, || {
@@ -197,13 +217,55 @@ fn peers() -> Outcome {
     wait_for("the router to accept connections", 20, examined)?;
     let wrong = healthy.options.clone().with("bgp_peers", "10.42.0.254:65002");
     assert_found(&healthy, &wrong, 2, "bgp-peer", "has AS 65001, not 65002")?;
+    let with_bfd = healthy.options.clone().with("bgp_peers", "10.42.0.254:65001:::::true;300;300;3");
+    assert_found(&healthy, &with_bfd, 1, "bfd", "the BFD session with 10.42.0.254:179 is not up yet")?;
+    drop(router);
+    let bfd = |neighbour: &mut Neighbour| neighbour.bfd = Some((300, 3));
+    let router = router_with(&healthy, RouterKind::Frr, 65_001, &HOSTS, bfd)?;
+    let examined = || examine(&healthy, &with_bfd).ok().filter(|found| *found == (Some(0), vec![])).map(drop);
+    wait_for("the router's BFD", 30, examined)?;
+    healthy.options = with_bfd;
     healthy.start_agents()?;
     router.wait_for_established(3)?;
-    assert_eq!(examine(&healthy, &healthy.options)?, (Some(0), vec![]));
+    // A session of BFD comes up after that of BGP.
+    let examined =
+        || examine(&healthy, &healthy.options).ok().filter(|found| *found == (Some(0), vec![])).map(drop);
+    wait_for("both sessions", 30, examined)?;
     drop(router);
     let gone = || examine(&healthy, &healthy.options).ok().filter(|(code, _)| *code == Some(1)).map(drop);
     wait_for("a session that is down to be found", 30, gone)?;
     assert_found(&healthy, &healthy.options, 1, "bgp-peer", "is not established")
+}
+
+/// Servers that the settings need: each is missing, and then there.
+fn network_faults() -> Outcome {
+    let found_nothing = |lab: &ServiceLab, options: &AgentOptions| {
+        let examined = || examine(lab, options).ok().filter(|found| *found == (Some(0), vec![])).map(drop);
+        wait_for("no finding", 30, examined)
+    };
+    let lab = lab(&BASE)?;
+    let leased = lab.options.clone().with("address", "0.0.0.0,::");
+    let (code, findings) = examine(&lab, &leased)?;
+    let expected = ["no DHCP server replies on eth0", "no DHCPv6 server replies on eth0"];
+    assert!(code == Some(2) && findings.len() == 2, "{findings:#?}");
+    for (finding, part) in findings.iter().zip(expected) {
+        assert!(finding.contains(" dhcp: ") && finding.contains(part), "{finding}");
+    }
+    let server = DhcpServer::start(&lab.lab, ServerOptions::new(ServerKind::Dnsmasq, 600))?;
+    found_nothing(&lab, &leased)?;
+    assert!(!server.log().contains("DHCPREQUEST"), "a lease was taken: {}", server.log());
+
+    let forwards = lab.options.clone().with("enable_upnp", "true");
+    assert_found(&lab, &forwards, 1, "port-mappings", "no gateway replies to a search by UPnP on eth0")?;
+    let mut router = HomeRouter::start(&lab.lab)?;
+    router.switch_on(crate::upnp::ALL)?;
+    found_nothing(&lab, &forwards)?;
+
+    let named = lab.options.clone().with("address", "missing.invalid");
+    let (code, findings) = examine(&lab, &named)?;
+    let is_name = |finding: &String| finding.contains(" name: missing.invalid does not resolve");
+    assert!(code == Some(2) && findings.iter().any(is_name), "{findings:#?}");
+    Ok(())
 }
 
 /// A host that was given the VIP by hand.

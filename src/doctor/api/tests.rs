@@ -45,6 +45,7 @@ fn healthy() -> ApiFacts {
         kubeadm: kubeadm("controlPlaneEndpoint: 192.0.2.9:6443"),
         kube_proxy: kube_proxy_of("mode: ipvs\nipvs: {strictARP: true}\n"),
         groups: ["apps", "coordination.k8s.io"].map(str::to_owned).into(),
+        others: BTreeSet::new(),
         now: None,
         clock_difference: Some(2),
     }
@@ -74,7 +75,7 @@ fn a_healthy_cluster_has_no_finding() {
 fn each_fault_has_its_finding() {
     use Severity::{Error, Warning};
     type Fault = fn(&mut ApiFacts);
-    let table: [(Fault, &str, Severity, &str); 14] = [
+    let table: [(Fault, &str, Severity, &str); 15] = [
         (|it| it.credentials = no_credentials(true), "credentials", Warning, "before `kubeadm init`"),
         (|it| it.credentials = no_credentials(false), "credentials", Error, "no kubeconfig"),
         (
@@ -120,6 +121,7 @@ fn each_fault_has_its_finding() {
         ),
         (|it| it.kube_proxy = kube_proxy_of("mode: ipvs\n"), "kube-proxy", Error, "strictARP"),
         (|it| it.groups.extend(["metallb.io".into()]), "other-load-balancers", Warning, "MetalLB"),
+        (|it| it.others.extend(["the servicelb of k3s"]), "other-load-balancers", Warning, "servicelb"),
         (|it| it.clock_difference = Some(-90), "clock", Warning, "by -90 s"),
         (|it| it.clock_difference = Some(61), "clock", Warning, "by 61 s"),
     ];

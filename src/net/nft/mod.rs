@@ -93,6 +93,20 @@ pub fn clear() -> std::io::Result<()> {
     Ok(())
 }
 
+/// The families that this module needs and the kernel lacks. Nothing is changed: the second message of the transaction fails.
+pub fn missing_families() -> Vec<(&'static str, std::io::Error)> {
+    let test = |(name, family): (&'static str, Family)| {
+        let table = |name| [text(NFTA_TABLE_NAME, name)];
+        let messages = [
+            message(NFT_MSG_NEWTABLE, NLM_F_CREATE, family.number, &table("kube-vip-test")),
+            message(NFT_MSG_DELTABLE, 0, family.number, &table("kube-vip-test-absent")),
+        ];
+        let error = transact(&messages).err()?;
+        (error.raw_os_error() != Some(libc::ENOENT)).then_some((name, error))
+    };
+    [("arp", V4), ("ip6", V6)].into_iter().filter_map(test).collect()
+}
+
 /// What differs between the families.
 #[derive(Debug, Clone, Copy)]
 struct Family {

@@ -42,6 +42,8 @@ pub struct Rule {
 pub struct Ruleset {
     pub tables: Vec<Table>,
     pub chains: Vec<Member>,
+    /// Base chains for forwarded packets that drop those that no rule accepts.
+    pub dropping: Vec<Member>,
     pub sets: Vec<Member>,
     pub rules: Vec<Rule>,
 }
@@ -59,8 +61,9 @@ impl Ruleset {
         let tables = dump(NFT_MSG_GETTABLE)?;
         let tables: Vec<Table> = tables.iter().filter_map(|part| table(part, NFTA_TABLE_NAME)).collect();
         let chains = dump(NFT_MSG_GETCHAIN)?;
-        let chains =
-            chains.iter().filter_map(|part| member(part, NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME)).collect();
+        let chain = |part: &Part| member(part, NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME);
+        let dropping = chains.iter().filter(|part| drops_forwarded(part)).filter_map(chain).collect();
+        let chains = chains.iter().filter_map(chain).collect();
         let mut sets = Vec::new();
         // The kernel lists the sets of one table only.
         for Table { family, name } in &tables {
@@ -68,7 +71,7 @@ impl Ruleset {
             sets.extend(of_table.iter().filter_map(|part| member(part, NFTA_SET_TABLE, NFTA_SET_NAME)));
         }
         let rules = dump(NFT_MSG_GETRULE)?.iter().filter_map(rule).collect();
-        Ok(Self { tables, chains, sets, rules })
+        Ok(Self { tables, chains, dropping, sets, rules })
     }
 }
 
@@ -142,6 +145,14 @@ fn member(part: &Part, of: u16, name: u16) -> Option<Member> {
     Some(Member { table: table(part, of)?, name: string(find(&part.1, name)?) })
 }
 
+fn drops_forwarded((family, bytes): &Part) -> bool {
+    let number = |bytes: &[u8]| bytes.first_chunk().copied().map(u32::from_be_bytes);
+    let hook = find(bytes, NFTA_CHAIN_HOOK).and_then(|hook| find(hook, NFTA_HOOK_HOOKNUM)).and_then(number);
+    let policy = find(bytes, NFTA_CHAIN_POLICY).and_then(number);
+    [NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6].contains(family)
+        && (hook, policy) == (Some(NF_INET_FORWARD), Some(NF_DROP))
+}
+
 fn rule(part: &Part) -> Option<Rule> {
     let chain = member(part, NFTA_RULE_TABLE, NFTA_RULE_CHAIN)?;
     let handle = u64::from_be_bytes(*find(&part.1, NFTA_RULE_HANDLE)?.first_chunk()?);
@@ -196,14 +207,20 @@ impl fmt::Display for Table {
     }
 }
 
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.name, self.table)
+    }
+}
+
 impl fmt::Display for Deletion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Table(table) => write!(f, "{table}"),
-            Self::Chain(Member { table, name }) => write!(f, "chain {name} of {table}"),
-            Self::Set(Member { table, name }) => write!(f, "set {name} of {table}"),
-            Self::Rule(Rule { chain: Member { table, name }, comment, target, .. }) => {
-                write!(f, "rule of chain {name} of {table}")?;
+            Self::Chain(chain) => write!(f, "chain {chain}"),
+            Self::Set(set) => write!(f, "set {set}"),
+            Self::Rule(Rule { chain, comment, target, .. }) => {
+                write!(f, "rule of chain {chain}")?;
                 match target {
                     _ if !comment.is_empty() => write!(f, ", with the comment `{comment}`"),
                     Some(target) => write!(f, ", which jumps to {target}"),

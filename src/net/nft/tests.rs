@@ -59,13 +59,19 @@ fn rules_are_read_with_their_comments_and_deleted_alone() {
             chain KUBE-VIP-EGRESS { }
             chain PREROUTING { type filter hook prerouting priority mangle; jump KUBE-VIP-EGRESS; }
         }
-        table ip6 kube_vip_v6 { }"#;
+        table ip6 kube_vip_v6 { }
+        table inet firewall { chain fw { type filter hook forward priority 5; policy drop; jump pods; }
+            chain pods { }
+            chain out { type filter hook output priority 5; policy drop; } }"#;
     let read = std::thread::spawn(|| {
         // Without privileges there is no namespace to try it in.
         unshare(CloneFlags::CLONE_NEWNET).ok()?;
         let nft = |args: &[&str]| Command::new("nft").args(args).output().ok();
         nft(&[RULES]).filter(|output| output.status.success())?;
+        assert!(missing_families().is_empty());
         let ruleset = rules::Ruleset::read().unwrap();
+        let dropping: Vec<String> = ruleset.dropping.iter().map(ToString::to_string).collect();
+        assert_eq!(dropping, ["fw of table inet firewall"]);
         let rule = |comment: &str, target: Option<&str>| {
             let found = |rule: &&rules::Rule| rule.comment == comment && rule.target.as_deref() == target;
             ruleset.rules.iter().find(found).cloned()
@@ -88,7 +94,7 @@ fn rules_are_read_with_their_comments_and_deleted_alone() {
     for text in ["ssh", "chain INPUT", "chain PREROUTING"] {
         assert!(left.contains(text), "{text}: {left}");
     }
-    for text in ["kube-vip", "KUBE-VIP", "a1b2", "kube_vip"] {
+    for text in ["kube-vip", "kube-vip-test", "KUBE-VIP", "a1b2", "kube_vip"] {
         assert!(!left.contains(text), "{text}: {left}");
     }
 }

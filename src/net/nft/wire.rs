@@ -40,10 +40,11 @@ pub(super) const NFPROTO_IPV4: u8 = 2;
 pub(super) const NFPROTO_ARP: u8 = 3;
 pub(super) const NFPROTO_IPV6: u8 = 10;
 pub(super) const NF_ARP_OUT: u32 = 1;
+pub(super) const NF_INET_FORWARD: u32 = 2;
 pub(super) const NF_INET_LOCAL_OUT: u32 = 3;
 /// NF_IP_PRI_FILTER and NF_IP6_PRI_FILTER.
 pub(super) const PRIORITY_FILTER: u32 = 0;
-const NF_DROP: u32 = 0;
+pub(super) const NF_DROP: u32 = 0;
 
 pub(super) const NFTA_TABLE_NAME: u16 = 1;
 
@@ -69,6 +70,7 @@ pub(super) const NFTA_LIST_ELEM: u16 = 1;
 pub(super) const NFTA_CHAIN_TABLE: u16 = 1;
 pub(super) const NFTA_CHAIN_NAME: u16 = 3;
 pub(super) const NFTA_CHAIN_HOOK: u16 = 4;
+pub(super) const NFTA_CHAIN_POLICY: u16 = 5;
 pub(super) const NFTA_CHAIN_TYPE: u16 = 7;
 pub(super) const NFTA_HOOK_HOOKNUM: u16 = 1;
 pub(super) const NFTA_HOOK_PRIORITY: u16 = 2;
