@@ -13,7 +13,7 @@ const LEGACY: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_na
 pub enum CleanupError {
     #[error("the rules of nf_tables cannot be read: {0}; run it as root")]
     Read(std::io::Error),
-    #[error("no rule was removed: {0}")]
+    #[error("not all rules were removed: {0}; run it again")]
     Rules(std::io::Error),
     #[error("{0}")]
     Interface(String),
@@ -24,7 +24,7 @@ pub fn find(interfaces: &[Interface]) -> Result<Leftovers, CleanupError> {
     Ok(Leftovers::of(&Ruleset::read().map_err(CleanupError::Read)?, interfaces))
 }
 
-/// Removes it: rules all or none, then interfaces.
+/// Removes it: rules, then interfaces.
 pub fn remove(leftovers: &Leftovers) -> Result<(), CleanupError> {
     rules::delete(&leftovers.nft).map_err(CleanupError::Rules)?;
     let failed = |error: &dyn std::fmt::Display| CleanupError::Interface(error.to_string());

@@ -1,7 +1,7 @@
 //! `kube-vip doctor`: what is wrong with a host, its API server or its network, before kube-vip runs there or while it does.
 //!
-//! `driver` reads and probes, and changes nothing, with `probes` and `services`; `host` and `api` judge what it found; `manifest` reads the settings of a
-//! manifest. A finding is one sentence with its remedy. A healthy host has none.
+//! `driver` reads, and changes nothing; `probes` examines peers, and `services` the servers that the settings need; `host` and `api`
+//! judge what was found; `manifest` reads the settings of a manifest. A finding is one sentence with its remedy. A healthy host has none.
 
 mod api;
 pub mod driver;

@@ -215,22 +215,19 @@ fn elements(addresses: &[IpAddr], attributes: &[u8]) -> [Vec<u8>; 3] {
     ]
 }
 
-/// Sends a batch, and reads the acknowledgement of each message. A late one is lost with the socket.
+/// Sends a batch, and reads the first error or the acknowledgement. A late one is lost with the socket.
 fn transact(messages: &[Vec<u8>]) -> std::io::Result<()> {
     let socket = KernelSocket::open(SockProtocol::NetlinkNetFilter)?;
     socket.send(&batch(messages))?;
-    for _ in messages {
-        let mut buffer = [0; 4096];
-        let answer = socket.receive(&mut buffer)?;
-        // NLMSG_ERROR: a header of 16 bytes, then the negated error number.
-        let code = answer.get(16..20).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
-        match code.map_or(0, i32::from_ne_bytes) {
-            0 => {}
-            // The first error ends the transaction: nothing was done, and nothing more is reported.
-            code => return Err(std::io::Error::from_raw_os_error(-code)),
-        }
+    let mut buffer = [0; 4096];
+    let answer = socket.receive(&mut buffer)?;
+    // NLMSG_ERROR: a header of 16 bytes, then the negated error number.
+    let code = answer.get(16..20).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+    match code.map_or(0, i32::from_ne_bytes) {
+        0 => Ok(()),
+        // The transaction has ended, and nothing was done.
+        code => Err(std::io::Error::from_raw_os_error(-code)),
     }
-    Ok(())
 }
 
 #[cfg(test)]

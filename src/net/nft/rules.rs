@@ -11,6 +11,11 @@ use super::wire::*;
 /// Of one dump, which the kernel sends in parts of at most this size.
 const BUFFER: usize = 64 * 1024;
 
+/// Attempts to read a list that changes meanwhile.
+const DUMPS: u32 = 10;
+/// Deletions in one transaction, which has to fit into the socket's buffer.
+const CHUNK: usize = 500;
+
 /// A table, by its family and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Table {
@@ -75,12 +80,9 @@ impl Ruleset {
     }
 }
 
-/// Deletes these, in this order: all of them or none.
+/// Deletes these, in this order. An error ends it, with the transactions before it done.
 pub fn delete(deletions: &[Deletion]) -> std::io::Result<()> {
-    if deletions.is_empty() {
-        return Ok(());
-    }
-    transact(&deletions.iter().map(deletion).collect::<Vec<_>>())
+    deletions.chunks(CHUNK).try_for_each(|chunk| transact(&chunk.iter().map(deletion).collect::<Vec<_>>()))
 }
 
 fn deletion(deletion: &Deletion) -> Vec<u8> {
@@ -115,13 +117,26 @@ fn dump(kind: u16) -> std::io::Result<Vec<Part>> {
 }
 
 fn dump_of(kind: u16, family: u8, attributes: &[u8]) -> std::io::Result<Vec<Part>> {
+    for _ in 0..DUMPS {
+        if let Some(parts) = dump_once(kind, family, attributes)? {
+            return Ok(parts);
+        }
+    }
+    Err(std::io::Error::other("the rules change while they are read: try again"))
+}
+
+/// None if the list changed while it was read.
+fn dump_once(kind: u16, family: u8, attributes: &[u8]) -> std::io::Result<Option<Vec<Part>>> {
     let socket = KernelSocket::open(SockProtocol::NetlinkNetFilter)?;
     socket.send(&request(kind, NLM_F_DUMP, family, attributes))?;
     let (mut parts, mut buffer) = (Vec::new(), vec![0; BUFFER]);
     loop {
-        for (kind, payload) in messages(socket.receive(&mut buffer)?) {
+        for (kind, flags, payload) in messages(socket.receive(&mut buffer)?) {
+            if flags & NLM_F_DUMP_INTR != 0 {
+                return Ok(None);
+            }
             match kind {
-                NLMSG_DONE => return Ok(parts),
+                NLMSG_DONE => return Ok(Some(parts)),
                 NLMSG_ERROR => {
                     let code = payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
                     return Err(std::io::Error::from_raw_os_error(-code));

@@ -99,6 +99,26 @@ fn rules_are_read_with_their_comments_and_deleted_alone() {
     }
 }
 
+/// More than one transaction, and more acknowledgements than the buffer of a socket holds.
+#[test]
+fn thousands_of_rules_are_deleted() {
+    let left = std::thread::spawn(|| {
+        // Without privileges there is no namespace to try it in.
+        unshare(CloneFlags::CLONE_NEWNET).ok()?;
+        let mut input = "table ip t { chain c { }; }\n".to_owned();
+        for port in 1..=2_500 {
+            input.push_str(&format!("add rule ip t c tcp dport {port} accept\n"));
+        }
+        Command::new("nft").arg(&input).output().ok().filter(|output| output.status.success())?;
+        let rules = rules::Ruleset::read().unwrap().rules;
+        assert_eq!(rules.len(), 2_500);
+        rules::delete(&rules.into_iter().map(rules::Deletion::Rule).collect::<Vec<_>>()).unwrap();
+        Some(rules::Ruleset::read().unwrap())
+    });
+    let Some(left) = left.join().unwrap() else { return };
+    assert_eq!((left.rules.len(), left.chains.len()), (0, 1));
+}
+
 #[test]
 fn nft_lists_what_was_created() {
     let listed = std::thread::spawn(|| {

@@ -5,12 +5,15 @@
 
 pub(super) const NLM_F_REQUEST: u16 = 0x1;
 pub(super) const NLM_F_ACK: u16 = 0x4;
+pub(super) const NLM_F_DUMP_INTR: u16 = 0x10;
 pub(super) const NLM_F_EXCL: u16 = 0x200;
 pub(super) const NLM_F_DUMP: u16 = 0x300;
 pub(super) const NLM_F_CREATE: u16 = 0x400;
 pub(super) const NLM_F_APPEND: u16 = 0x800;
 pub(super) const NLMSG_ERROR: u16 = 0x2;
 pub(super) const NLMSG_DONE: u16 = 0x3;
+/// Offset in `struct nlmsghdr`.
+const FLAGS: usize = 6;
 const NLA_F_NESTED: u16 = 0x8000;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 const NFNETLINK_V0: u8 = 0;
@@ -112,10 +115,22 @@ pub(super) const NFTA_VERDICT_CHAIN: u16 = 2;
 const NFT_REG_VERDICT: u32 = 0;
 const NFT_REG_1: u32 = 1;
 
-/// Messages as one transaction: the kernel applies all of them or none.
+/// Messages as one transaction: the kernel applies all of them or none. It acknowledges the last alone, and reports each error:
+/// acknowledgements of many messages would not fit into the socket's buffer.
 pub(super) fn batch(messages: &[Vec<u8>]) -> Vec<u8> {
     let edge = |kind| nlmsg(kind, NLM_F_REQUEST, 0, NFNL_SUBSYS_NFTABLES, &[]);
-    [edge(NFNL_MSG_BATCH_BEGIN), messages.concat(), edge(NFNL_MSG_BATCH_END)].concat()
+    let mut bytes = edge(NFNL_MSG_BATCH_BEGIN);
+    for (number, message) in messages.iter().enumerate() {
+        let flags = bytes.len() + FLAGS;
+        bytes.extend(message);
+        if number + 1 < messages.len()
+            && let Some(flags) = bytes.get_mut(flags..).and_then(|rest| rest.first_chunk_mut())
+        {
+            *flags = (u16::from_ne_bytes(*flags) & !NLM_F_ACK).to_ne_bytes();
+        }
+    }
+    bytes.extend(edge(NFNL_MSG_BATCH_END));
+    bytes
 }
 
 /// A message of nf_tables that the kernel acknowledges.
@@ -129,14 +144,15 @@ pub(super) fn request(kind: u16, flags: u16, family: u8, attributes: &[u8]) -> V
     nlmsg(NFNL_SUBSYS_NFTABLES << 8 | kind, NLM_F_REQUEST | flags, family, 0, attributes)
 }
 
-/// The messages in what a socket received: kind and content. Ends at the first that is not complete.
-pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+/// The messages in what a socket received: kind, flags and content. Ends at the first that is not complete.
+pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::try_from(u32::from_ne_bytes(*bytes.first_chunk()?)).ok()?;
         let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
+        let flags = u16::from_ne_bytes(*bytes.get(FLAGS..)?.first_chunk()?);
         let payload = bytes.get(16..length)?;
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, payload))
+        Some((kind, flags, payload))
     })
 }
 
