@@ -75,10 +75,16 @@ impl Layer2 {
     pub fn announce(&self, address: IpAddr, source: Option<Ipv6Addr>) -> std::io::Result<()> {
         match (address, &self.arp, &self.ndp) {
             (IpAddr::V4(address), Some(arp), _) => arp.announce(address),
-            (IpAddr::V6(address), _, Some(ndp)) => match source {
-                Some(source) => ndp.announce(source, address),
-                None => Err(std::io::Error::other("the interface has no link-local address")),
-            },
+            (IpAddr::V6(address), _, Some(ndp)) => ndp.announce(required(source)?, address),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same to the host with this hardware address alone.
+    pub fn announce_to(&self, address: IpAddr, source: Option<Ipv6Addr>, to: &[u8]) -> std::io::Result<()> {
+        match (address, &self.arp, &self.ndp) {
+            (IpAddr::V4(address), Some(arp), _) => arp.announce_to(address, to),
+            (IpAddr::V6(address), _, Some(ndp)) => ndp.announce_to(required(source)?, address, to),
             _ => Ok(()),
         }
     }
@@ -122,4 +128,8 @@ impl Layer2 {
         };
         tokio::select! { frame = arp => frame, frame = ndp => frame }
     }
+}
+
+fn required(source: Option<Ipv6Addr>) -> std::io::Result<Ipv6Addr> {
+    source.ok_or_else(|| std::io::Error::other("the interface has no link-local address"))
 }

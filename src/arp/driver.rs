@@ -23,9 +23,14 @@ impl Driver {
     /// # Errors
     /// `ENETDOWN` while the interface is down.
     pub fn announce(&self, vip: Ipv4Addr) -> std::io::Result<()> {
-        let Interface { hardware_type, hardware_address, broadcast, .. } = &self.interface;
-        let forms = Packet::announcements(*hardware_type, hardware_address, broadcast, vip);
-        forms.iter().try_for_each(|form| self.socket.send(&form.to_bytes(), broadcast))
+        self.announce_to(vip, &self.interface.broadcast)
+    }
+
+    /// The same to one host alone: no other host's table changes.
+    pub fn announce_to(&self, vip: Ipv4Addr, to: &[u8]) -> std::io::Result<()> {
+        let Interface { hardware_type, hardware_address, .. } = &self.interface;
+        let forms = Packet::announcements(*hardware_type, hardware_address, to, vip);
+        forms.iter().try_for_each(|form| self.socket.send(&form.to_bytes(), to))
     }
 
     /// Sends an ARP probe for `vip`.

@@ -9,6 +9,8 @@ pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "kube-vip"
 
 /// The annotation of [`LeaseObject::host`].
 const WRITTEN_BY: &str = "kube-vip.io/written-by";
+/// On a Lease whose holder does not know yet whether another host has the address, or knows that one has it.
+pub const UNVERIFIED: &str = "kube-vip.io/address-unverified";
 
 /// A time of day as written into a Lease, in microseconds since 1970. Never compared with this host's clock.
 pub type WallTime = i64;
@@ -68,6 +70,13 @@ impl LeaseObject {
     pub fn host(&self) -> Option<&str> {
         let (host, renewed) = self.meta.annotations.as_ref()?.get(WRITTEN_BY)?.rsplit_once(' ')?;
         (renewed.parse().ok() == Some(self.record.renewed?)).then_some(host)
+    }
+
+    /// Whether its holder, or the last one, did not know the address to be free. Not where another program wrote the record
+    /// and kept the annotation.
+    pub fn is_unverified(&self) -> bool {
+        let marked = self.meta.annotations.as_ref().is_some_and(|all| all.contains_key(UNVERIFIED));
+        marked && self.host().is_some()
     }
 
     /// Whether it has [`MANAGED_BY`].

@@ -43,8 +43,12 @@ impl Driver {
     /// # Errors
     /// `ENETDOWN` while the interface is down.
     pub fn announce(&self, source: Ipv6Addr, vip: Ipv6Addr) -> std::io::Result<()> {
-        let bytes = packet::unsolicited_advertisement(source, vip, &self.hardware);
-        self.socket.send(&bytes, &multicast_hardware(ALL_NODES))
+        self.announce_to(source, vip, &multicast_hardware(ALL_NODES))
+    }
+
+    /// The same to one host alone: no other host's table changes.
+    pub fn announce_to(&self, source: Ipv6Addr, vip: Ipv6Addr, to: &[u8]) -> std::io::Result<()> {
+        self.socket.send(&packet::unsolicited_advertisement(source, vip, &self.hardware), to)
     }
 
     /// Sends a duplicate address detection probe for `vip`.

@@ -15,7 +15,7 @@ use super::moves::Moves;
 use super::neighbours::Detectors;
 use super::placement::{Placement, adopt, place};
 use super::reporter::Reporter;
-use crate::announce::schedule::Schedule;
+use crate::announce::schedule::{Schedule, Target};
 use crate::conflict::NeighborFrame;
 use crate::election::elector::SegmentRequest;
 use crate::host::HostWatch;
@@ -50,6 +50,8 @@ pub struct Driver {
     pub(super) schedule: Schedule,
     /// Detectors of groups whose election waits for the verdict.
     pub(super) probes: BTreeMap<GroupId, Detectors>,
+    /// Hosts that answered such a probe, by hardware address.
+    pub(super) answers: BTreeMap<Target, Vec<u8>>,
     pub(super) actual: Actual,
     /// Addresses that a successor announced during a hand-over.
     pub(super) succeeded: BTreeSet<IpAddr>,
@@ -102,6 +104,7 @@ impl Driver {
             interface: None,
             placement: Placement::default(),
             probes: BTreeMap::new(),
+            answers: BTreeMap::new(),
             actual,
             succeeded: BTreeSet::new(),
             detectors: Detectors::new(),

@@ -113,6 +113,11 @@ impl Interfaces {
         }
     }
 
+    pub fn announce_to(&self, index: IfIndex, address: IpAddr, to: &[u8]) -> std::io::Result<()> {
+        let source = self.link_local.get(&index).copied();
+        self.layer2.get(&index).map_or(Ok(()), |layer2| layer2.announce_to(address, source, to))
+    }
+
     pub fn probe(&self, index: IfIndex, address: IpAddr) -> std::io::Result<()> {
         self.layer2.get(&index).map_or(Ok(()), |layer2| layer2.probe(address))
     }

@@ -83,7 +83,10 @@ impl Driver {
             }
             SegmentRequest::Announce => {
                 for (interface, address) in self.targets(&group) {
-                    self.announce(interface, address);
+                    let Some(to) = self.answers.remove(&(interface, address)) else { continue };
+                    if let Err(error) = self.interfaces.announce_to(interface, address, &to) {
+                        tracing::debug!(%address, %error, "cannot send an announcement");
+                    }
                 }
             }
         }
@@ -189,13 +192,17 @@ impl Driver {
             Announcement::AgainstClaim(_) | Announcement::Other => {}
         }
         let Some(detectors) = self.probes.get_mut(&group) else { return false };
-        let Some(detector) = detectors.iter_mut().find(|((_, probed), _)| probed == address) else {
+        let Some((probed, detector)) = detectors.iter_mut().find(|((_, probed), _)| probed == address) else {
             return false;
         };
-        detector.1.handle_input(clock::now(), frame);
-        if detector.1.poll_output() == Some(Output::Conflict) {
+        let probed = *probed;
+        detector.handle_input(clock::now(), frame);
+        if detector.poll_output() == Some(Output::Conflict) {
             if *kind == FrameKind::Announcement {
                 self.reporter.taken(*address, mac);
+            }
+            if !mac.is_empty() {
+                self.answers.insert(probed, mac.clone());
             }
             self.end_probe(&group, true);
         }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use kube_vip_lab::fake_api_server::{FakeApiServer, Mode};
 use kube_vip_lab::sampler::Sampler;
 use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
-use kube_vip_lab::{Agent, AgentOptions, Lab, LabOptions};
+use kube_vip_lab::{Agent, AgentOptions, Lab, LabOptions, ServiceLab, wait_for};
 
-use crate::harness::PROGRAM;
+use crate::harness::{PROGRAM, services};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -23,6 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("an_interface_that_stays_down_ends_the_claim_where_configured", lost_link),
         trial("an_overloaded_api_server_does_not_make_the_address_wander", overloaded),
         trial("a_new_holder_does_not_take_an_address_that_another_host_has", occupied),
+        trial("a_successor_does_not_take_it_either_and_clients_still_reach_it", succeeded),
         trial("a_second_interface_on_the_segment_is_no_other_host", second_interface),
     ]
 }
@@ -308,6 +309,35 @@ fn occupied() -> Outcome {
     assert!(!touched, "an address in use was taken");
     scene.lab.client_host.ip(&["address", "del", "10.42.0.100/32", "dev", "eth0"])?;
     scene.sampler.wait_for_holder(5)?;
+    Ok(())
+}
+
+/// The first holder of the Lease waits for an address that another host has, and so does the next one. Clients notice neither.
+fn succeeded() -> Outcome {
+    const VIP: &str = "10.42.0.100";
+    const WAITS: &str = "another host answers for the address that this node is to take";
+    let mut lab = services(&[("cp_enable", "true"), ("svc_enable", "false"), ("address", VIP)])?;
+    let client = lab.lab.machine("caller", 246)?;
+    let other = lab.lab.client_host.alias();
+    other.ip(&["address", "add", "10.42.0.100/32", "dev", "eth0"])?;
+    let hardware = other.run(&["cat", "/sys/class/net/eth0/address"])?;
+    client.block_on(async {
+        let socket = tokio::net::UdpSocket::bind("0.0.0.0:0").await?;
+        socket.send_to(b"x", (VIP, 9)).await
+    })?;
+    let known = || Some(client.ip(&["neighbour", "show", VIP]).ok()?.contains(hardware.trim()));
+    wait_for("the client to know the host", 10, || known()?.then_some(()))?;
+    lab.start_agents()?;
+    let waiting = |lab: &mut ServiceLab, not: Option<usize>| {
+        let mut hosts = (0..3).filter(|host| Some(*host) != not);
+        hosts.find(|host| lab.agent(*host).log().contains(WAITS))
+    };
+    let first = wait_for("a holder that waits", 20, || waiting(&mut lab, None))?;
+    lab.agent(first).kill();
+    wait_for("a successor that waits", 30, || waiting(&mut lab, Some(first)))?;
+    assert_eq!((lab.holders(VIP), known()), (vec![], Some(true)), "{}", client.ip(&["neighbour"])?);
+    other.ip(&["address", "del", "10.42.0.100/32", "dev", "eth0"])?;
+    lab.wait_for_holder(VIP)?;
     Ok(())
 }
 

@@ -8,6 +8,7 @@
 )]
 
 mod giving_up;
+mod probes;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -314,28 +315,6 @@ fn two_standbys_at_one_expired_lease_the_loser_reads_and_follows() {
     script.answer(5020, 5030, LeaseResponse::Object(lease("node-c", 8)));
     assert_eq!(script.role(), Role::Follower { holder: Some("node-c".into()), fence_until: None });
     assert_eq!(script.elector.poll_timeout(), Some(at(10_030)));
-}
-
-#[test]
-fn a_fresh_lease_is_created_and_the_address_probed_before_the_claim_counts() {
-    let mut script = Script::new(settings());
-    script.outputs();
-    script.answer(0, 10, LeaseResponse::NotFound);
-    assert_eq!(script.outputs(), [Asked::Create]);
-    script.answer(10, 20, LeaseResponse::Object(lease(ME, 1)));
-    assert!(!script.holds());
-    assert_eq!(script.outputs(), [Asked::Probe]);
-    script.tell_at(60, Input::Probed { taken: true });
-    assert_eq!(script.outputs(), [Asked::Assert]);
-    assert!(!script.holds());
-    let again = script.elector.poll_timeout().unwrap();
-    assert!(again > at(60) && again <= at(460));
-    script.now = again;
-    script.elector.handle_timeout(again);
-    assert_eq!(script.outputs(), [Asked::Probe]);
-    script.elector.handle_input(again + Duration::from_millis(100), Input::Probed { taken: false });
-    script.now = again + Duration::from_millis(100);
-    assert!(script.holds());
 }
 
 #[test]

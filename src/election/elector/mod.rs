@@ -270,12 +270,7 @@ impl Elector {
             && now >= at
             && let Some((kind, request)) = self.request(kind)
         {
-            let unexplained = match kind {
-                Kind::Create => self.state == State::Follower,
-                Kind::Hold => !self.is_ours() && !self.address.is_familiar(),
-                Kind::Read | Kind::Release => false,
-            };
-            self.address = self.address.after(unexplained);
+            self.address = self.address_after(kind);
             if kind == Kind::Release && self.state == State::Follower {
                 // The next holder does not wait: addresses of an earlier process or claim have to go.
                 self.phase = Phase::Running;

@@ -1,9 +1,10 @@
 //! Requests to the API server, and what their responses and the watch show of the Lease.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::decide::{Decision, ObservedLease, decide};
-use super::super::record::{LeaderElectionRecord, LeaseObject, Write};
+use super::super::record::{LeaderElectionRecord, LeaseObject, UNVERIFIED, Write};
 use super::state::{AddressState, Freshness, HANDOVER_WINDOW, Kind, Phase, State, Watch};
 use super::{Elector, LeaseRequest, LeaseResponse, Output};
 use crate::model::{BootTime, ClaimSource, Health};
@@ -76,16 +77,30 @@ impl Elector {
         self.delay + if failing { self.settings.retry_period * 2 } else { Duration::ZERO }
     }
 
+    /// What is known of the address once this request is sent.
+    pub(super) fn address_after(&self, kind: Kind) -> AddressState {
+        let unexplained = match kind {
+            Kind::Create => self.state == State::Follower,
+            Kind::Hold => !self.is_ours() && !self.address.is_familiar(),
+            Kind::Read | Kind::Release => false,
+        };
+        self.address.after(unexplained)
+    }
+
     pub(super) fn request(&self, kind: Kind) -> Option<(Kind, LeaseRequest)> {
         let (me, duration) = (&self.settings.candidate, self.settings.lease_duration);
+        let marked =
+            |annotations: &mut BTreeMap<String, String>, kind| match self.address_after(kind).needs_probe() {
+                true => drop(annotations.insert(UNVERIFIED.to_owned(), "true".to_owned())),
+                false => drop(annotations.remove(UNVERIFIED)),
+            };
         match (kind, &self.observed) {
             (Kind::Read, _) => Some((kind, LeaseRequest::Read)),
             (Kind::Hold, ObservedLease::Present { lease, .. }) => {
                 let mut meta = lease.meta.clone();
-                let annotations = self.annotations();
-                if !annotations.is_empty() {
-                    meta.annotations.get_or_insert_default().extend(annotations);
-                }
+                let annotations = meta.annotations.get_or_insert_default();
+                annotations.extend(self.annotations());
+                marked(annotations, kind);
                 let write = match self.is_ours() {
                     true => Write::renew(me, duration, &lease.record),
                     false => Write::acquire(me, duration, Some(&lease.record)),
@@ -94,7 +109,9 @@ impl Elector {
             }
             (Kind::Hold, ObservedLease::Missing { .. }) => {
                 let write = Write::acquire(me, duration, None);
-                Some((Kind::Create, LeaseRequest::Create { write, annotations: self.annotations() }))
+                let mut annotations = self.annotations();
+                marked(&mut annotations, Kind::Create);
+                Some((Kind::Create, LeaseRequest::Create { write, annotations }))
             }
             (Kind::Release, ObservedLease::Present { lease, .. }) => {
                 // While another host answers for the address, no host may acquire it without a probe or the full duration.
@@ -102,7 +119,9 @@ impl Elector {
                 if self.address.needs_probe() {
                     write.duration_seconds = Write::acquire(me, duration, None).duration_seconds;
                 }
-                Some((kind, LeaseRequest::Replace { write, meta: Box::new(lease.meta.clone()) }))
+                let mut meta = lease.meta.clone();
+                marked(meta.annotations.get_or_insert_default(), kind);
+                Some((kind, LeaseRequest::Replace { write, meta: Box::new(meta) }))
             }
             _ => None,
         }
@@ -207,6 +226,7 @@ impl Elector {
         let older = self.is_behind(&lease);
         let unknown = self.observed == ObservedLease::Unknown;
         let renewed = self.observed.record().and_then(|record| record.renewed);
+        let unverified = lease.is_unverified();
         self.observed.observe(lease, now);
         let Some(record) = self.observed.record() else { return };
         if self.is_ours() {
@@ -226,8 +246,12 @@ impl Elector {
             self.outputs.push_back(Output::DuplicateIdentity);
         }
         let (vacant, released) = (record.holder.is_empty(), record.is_released());
-        if !vacant {
+        if unverified {
+            self.address = AddressState::Suspect;
+        } else if !vacant {
             self.address = AddressState::Verified;
+        }
+        if !vacant {
             self.annotations.clear();
         }
         // The Lease names another host: stop at once. A holder emptied by hand keeps other hosts away for as long as this

@@ -88,9 +88,9 @@ pub(super) enum AddressState {
     Unknown,
     /// This host wrote itself into the Lease without knowing of a holder: the address is probed before the claim counts.
     Unverified,
-    /// A holder was observed, or the address was probed and is free.
+    /// A holder was observed that knew the address to be free, or it was probed here.
     Verified,
-    /// Verified before; then the Lease named this host unexpectedly.
+    /// Verified before; then the Lease named this host unexpectedly. Or the last holder had not verified the address.
     Suspect,
 }
 

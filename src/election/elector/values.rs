@@ -158,6 +158,6 @@ pub enum Output {
 pub enum SegmentRequest {
     /// Probe for the addresses; the result is [`Input::Probed`].
     Probe,
-    /// Announce the addresses once without holding them, so that a provisional holder yields to the Lease.
+    /// Announce the addresses, without holding them, to the host that answered the probe: a provisional holder yields to the Lease.
     Announce,
 }

@@ -7,9 +7,11 @@ use super::crates::{Crate, Crates, Id};
 
 const HEAD: &str = "\
 The programs kube-vip and kube-vip-cloud-provider are under the Apache License 2.0, see LICENSE. They contain the crates
-below, Rust's standard library (MIT or Apache-2.0), and the GNU C Library, which is linked statically (LGPL-2.1 or later):
-their sources can be built and linked with another version of it.
+below, Rust's standard library (MIT or Apache-2.0, the text of which is LICENSE), and the GNU C Library, which is linked
+statically (LGPL-2.1 or later, at the end): their sources can be built and linked with another version of it.
 ";
+/// Where Debian and its derivatives have it, in the package base-files.
+const LGPL: &str = "/usr/share/common-licenses/LGPL-2.1";
 
 /// One text, in which each licence stands once, after the crates that have it.
 pub(super) fn text(crates: &Crates) -> Result<String, String> {
@@ -22,7 +24,11 @@ pub(super) fn text(crates: &Crates) -> Result<String, String> {
     }
     let line = "-".repeat(80);
     let section = |(text, names): (String, Vec<String>)| format!("{line}\n{}\n\n{text}\n", names.join("\n"));
-    Ok(format!("{HEAD}\n{}", by_text.into_iter().map(section).collect::<String>()))
+    let lgpl = std::fs::read_to_string(LGPL).map_err(|error| {
+        format!("{LGPL}: {error}; the archives need this text: take it from Debian's base-files")
+    })?;
+    let library = (lgpl.trim_matches('\n').to_owned(), vec!["GNU C Library (LGPL-2.1-or-later)".to_owned()]);
+    Ok(format!("{HEAD}\n{}", by_text.into_iter().chain([library]).map(section).collect::<String>()))
 }
 
 /// The texts in the sources of a crate.
