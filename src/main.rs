@@ -112,8 +112,8 @@ async fn examine(flags: &[(String, String)], json: bool, file: Option<&str>) -> 
     let namespace = facts.service_account_namespace;
     let report = match checked {
         Ok(config) => {
-            let named_by_pod = pod.named_by_pod;
-            let context = doctor::driver::Context { namespace, named_by_pod, host, default_route };
+            let doctor::manifest::Given { account, named_by_pod, .. } = pod;
+            let context = doctor::driver::Context { namespace, account, named_by_pod, host, default_route };
             doctor::driver::examine(&config, &context).await
         }
         Err(problems) => doctor::Report::of_problems(&problems),

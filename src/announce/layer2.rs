@@ -80,7 +80,7 @@ impl Layer2 {
         }
     }
 
-    /// The same to the host with this hardware address alone.
+    /// The same, only to the host with this hardware address.
     pub fn announce_to(&self, address: IpAddr, source: Option<Ipv6Addr>, to: &[u8]) -> std::io::Result<()> {
         match (address, &self.arp, &self.ndp) {
             (IpAddr::V4(address), Some(arp), _) => arp.announce_to(address, to),

@@ -26,7 +26,7 @@ impl Driver {
         self.announce_to(vip, &self.interface.broadcast)
     }
 
-    /// The same to one host alone: no other host's table changes.
+    /// The same by unicast: no other host's table changes.
     pub fn announce_to(&self, vip: Ipv4Addr, to: &[u8]) -> std::io::Result<()> {
         let Interface { hardware_type, hardware_address, .. } = &self.interface;
         let forms = Packet::announcements(*hardware_type, hardware_address, to, vip);

@@ -13,7 +13,9 @@ const LEGACY: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_na
 pub enum CleanupError {
     #[error("the rules of nf_tables cannot be read: {0}; run it as root")]
     Read(std::io::Error),
-    #[error("not all rules were removed: {0}; run it again")]
+    #[error(
+        "cannot remove all rules ({0}): delete rules of your own that refer to the listed chains or sets, and run it again"
+    )]
     Rules(std::io::Error),
     #[error("{0}")]
     Interface(String),

@@ -103,7 +103,13 @@ mod tests {
     }
 
     fn rule(chain: &Member, handle: u64, comment: &str, target: Option<&str>) -> Rule {
-        Rule { chain: chain.clone(), handle, comment: comment.into(), target: target.map(Into::into) }
+        Rule {
+            accepts: false,
+            chain: chain.clone(),
+            handle,
+            comment: comment.into(),
+            target: target.map(Into::into),
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Asks for DHCP servers, and takes no lease.
+//! Discovers DHCP servers, without requesting a lease.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
+use super::manifest::ServiceAccount;
 use super::{Check, HostReadings, Severity};
 use crate::cluster::RequestProblem;
 use crate::config::file::documents;
@@ -39,6 +40,8 @@ pub enum Certificate {
 pub struct ApiFacts {
     /// Where the credentials come from, or why there are none.
     pub credentials: Option<Result<String, NoCredentials>>,
+    /// The pod's, whose rights were checked in place of those of the credentials.
+    pub account: Option<ServiceAccount>,
     /// Each server: URL, on this host, why it does not respond.
     pub servers: Vec<(String, bool, Option<String>)>,
     /// VIPs and their names, and what clients make of the certificate of this host's API server for each.
@@ -109,6 +112,11 @@ fn name_of(node: &Value) -> &str {
 pub(super) fn checks(config: &Config, host: &HostReadings, facts: &ApiFacts) -> Vec<Check> {
     match &facts.credentials {
         None => return Vec::new(),
+        Some(Err(NoCredentials { missing: true, .. })) if facts.account.is_some() => {
+            let text = "the pod has a ServiceAccount, whose token is not on this host: name a kubeconfig for these checks by \
+                        --k8sConfigPath";
+            return vec![Check::new("credentials", Severity::Skipped, text)];
+        }
         Some(Err(NoCredentials { missing: true, why })) => {
             let text = format!("{why}; before `kubeadm init`, nothing has to be done");
             return vec![Check::new("credentials", Severity::Warning, text)];
@@ -151,6 +159,11 @@ fn servers(config: &Config, facts: &ApiFacts) -> Vec<Check> {
                 false => Severity::Error,
             };
             let remedy = match local {
+                // As rustls words it, below the errors of hyper and kube.
+                _ if why.contains("invalid peer certificate") => {
+                    "the kubeconfig has the CA of another cluster, or the server's certificate has expired: renew the one that is \
+                     wrong"
+                }
                 true => "check that kube-apiserver runs on this host (`crictl ps`, its log)",
                 false => "check the server in the kubeconfig, and the network to it",
             };
@@ -176,9 +189,10 @@ fn certificate(name: &str, found: &Certificate) -> Check {
         }
         Certificate::Invalid(why) => {
             let text = format!(
-                "clients reject the API server's certificate for {name} ({why}): add {name} to its names, with kubeadm in \
-                 `apiServer.certSANs` (then delete apiserver.crt and apiserver.key and run `kubeadm init phase certs apiserver` on \
-                 each control-plane node), with k3s and RKE2 in `tls-san`"
+                "clients reject the API server's certificate for {name} ({why}): add {name} to its names, with k3s and RKE2 in \
+                 `tls-san`, with kubeadm in `apiServer.certSANs` of a file with its ClusterConfiguration (then, on each \
+                 control-plane node, move apiserver.crt and apiserver.key out of /etc/kubernetes/pki and run `kubeadm init phase \
+                 certs apiserver --config FILE`)"
             );
             check(Severity::Error, text)
         }
@@ -187,6 +201,10 @@ fn certificate(name: &str, found: &Certificate) -> Check {
 
 fn rights(facts: &ApiFacts) -> Option<Check> {
     let check = |severity, text| Some(Check::new("rights", severity, text));
+    let who = match &facts.account {
+        Some(account) => format!("the ServiceAccount {}/{}", account.namespace, account.name),
+        None => "the user of the credentials".to_owned(),
+    };
     let denied = match facts.denied.as_ref()? {
         Err(why) => {
             return check(
@@ -197,13 +215,14 @@ fn rights(facts: &ApiFacts) -> Option<Check> {
         Ok(denied) => denied,
     };
     if denied.is_empty() {
-        return check(Severity::Ok, "the credentials permit what these settings need".to_owned());
+        return check(Severity::Ok, format!("{who} may do what these settings need"));
     }
     let list = denied.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    let text = format!("the credentials do not permit to {list}");
+    let text = format!("{who} may not {list}");
     match denied.iter().any(Right::is_required) {
         true => {
-            let remedy = "apply the output of `kube-vip manifest rbac` with the settings of the pod";
+            let remedy = "apply the output of `kube-vip manifest rbac` with the settings of the pod, and with `--group kube-vip:nodes` \
+                          for a certificate of `kube-vip kubeconfig`";
             check(Severity::Error, format!("{text}: {remedy}"))
         }
         false => {

@@ -5,25 +5,21 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use http::Request;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
-};
-use kube::api::PostParams;
+use kube::Client;
 use kube::client::ConfigExt;
-use kube::{Api, Client};
 use serde_json::Value;
 use tokio::time::timeout;
 
 use super::api::{Certificate, NoCredentials, Response};
-use super::{ApiFacts, Firewall, HostReadings, Report, probes, services};
+use super::manifest::ServiceAccount;
+use super::rights::denied;
+use super::{ApiFacts, ChainRules, Firewall, HostReadings, Report, probes, services};
 use crate::cluster::{Environment, RequestProblem, Source, SourceError, within};
-use crate::config::{Config, Values, VipTarget};
+use crate::config::{Config, VipTarget};
 use crate::host::HostState;
 use crate::host::selection::main_interface;
-use crate::manifest::rbac::{self, Right};
 use crate::model::interface::hardware_text;
 use crate::model::{Family, IfIndex};
 use crate::net::nft;
@@ -32,15 +28,15 @@ use crate::status::Status;
 use crate::telemetry::peer::effective;
 use crate::telemetry::socket::{self, StatusRequest};
 
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Reviews of rights that are sent at once.
-const REVIEWS: usize = 8;
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is known besides the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Context {
     /// The default namespace of Leases: that of the service account.
     pub namespace: Option<String>,
+    /// The pod's, whose rights are to be checked.
+    pub account: Option<ServiceAccount>,
     /// The settings are those of a pod, which gets the name of its Node from Kubernetes.
     pub named_by_pod: bool,
     pub host: HostState,
@@ -116,17 +112,15 @@ fn sysctls(interfaces: &BTreeSet<&str>) -> BTreeMap<String, i64> {
 fn firewall() -> Firewall {
     let missing =
         nft::missing_families().into_iter().map(|(family, error)| (family, error.to_string())).collect();
-    let dropping = Ruleset::read().map_or_else(
-        |_| BTreeMap::new(),
-        |Ruleset { dropping, rules, .. }| {
-            let targets = |chain: &Member| {
-                let of_chain = rules.iter().filter(|rule| rule.chain == *chain);
-                of_chain.filter_map(|rule| rule.target.clone()).collect()
-            };
-            dropping.into_iter().map(|chain| (format!("chain {chain}"), targets(&chain))).collect()
-        },
-    );
-    Firewall { missing, dropping }
+    let dropping = Ruleset::read().map(|Ruleset { dropping, rules, .. }| {
+        let rules_of = |chain: &Member| {
+            let of_chain = || rules.iter().filter(|rule| rule.chain == *chain);
+            let jumps = of_chain().filter_map(|rule| rule.target.clone()).collect();
+            ChainRules { jumps, accepts: of_chain().any(|rule| rule.accepts) }
+        };
+        dropping.into_iter().map(|chain| (format!("chain {chain}"), rules_of(&chain))).collect()
+    });
+    Firewall { missing, dropping: dropping.map_err(|error| error.to_string()) }
 }
 
 /// Interfaces with a default route by router advertisement, by the flags of route(8) in proc(5).
@@ -144,7 +138,7 @@ fn advertised() -> BTreeSet<String> {
 }
 
 async fn read_api(config: &Config, context: &Context, host: &HostReadings) -> ApiFacts {
-    let mut facts = ApiFacts::default();
+    let mut facts = ApiFacts { account: context.account.clone(), ..ApiFacts::default() };
     let environment = Environment::of(config, &host.state.addresses);
     let source = match Source::load(&config.api, &environment).await {
         Ok(source) => source,
@@ -159,7 +153,10 @@ async fn read_api(config: &Config, context: &Context, host: &HostReadings) -> Ap
     for endpoint in &source.endpoints {
         let response = match endpoint.connect(&source.base) {
             Ok(client) => get(&client, "/version").await.map(|_| client),
-            Err(error) => Err(RequestProblem { code: None, why: error.to_string() }),
+            Err(error) => {
+                let why = format!("the credentials of {} cannot be used: {error}", source.origin);
+                return ApiFacts { credentials: Some(Err(NoCredentials { missing: false, why })), ..facts };
+            }
         };
         if let Err(RequestProblem { code: Some(401), .. }) = response {
             let why = format!(
@@ -195,7 +192,7 @@ async fn read_api(config: &Config, context: &Context, host: &HostReadings) -> Ap
             facts.names.push((name, found));
         }
     }
-    facts.denied = Some(denied(config, context.namespace.as_deref(), &client).await);
+    facts.denied = Some(denied(config, context, &client).await);
     read_objects(config, &client, &mut facts).await;
     facts
 }
@@ -210,7 +207,9 @@ async fn read_objects(config: &Config, client: &Client, facts: &mut ApiFacts) {
             format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases/{}", lease.namespace, lease.name);
         facts.lease = Some(get(client, &path).await);
     }
-    facts.others = other_load_balancers(client).await;
+    if config.services.is_some() {
+        facts.others = other_load_balancers(client).await;
+    }
     let groups = get(client, "/apis").await.unwrap_or_default();
     let groups = groups.get("groups").and_then(Value::as_array).into_iter().flatten();
     facts.groups = groups.filter_map(|group| group.get("name")?.as_str().map(str::to_owned)).collect();
@@ -223,11 +222,11 @@ async fn read_objects(config: &Config, client: &Client, facts: &mut ApiFacts) {
 async fn other_load_balancers(client: &Client) -> BTreeSet<&'static str> {
     const BY_LIST: [(&str, &str); 3] = [
         (
-            "the servicelb of k3s",
+            "k3s ServiceLB",
             "/apis/apps/v1/namespaces/kube-system/daemonsets?limit=1&labelSelector=svccontroller.k3s.cattle.io%2Fsvcname",
         ),
-        ("the LB IPAM of Cilium", "/apis/cilium.io/v2/ciliumloadbalancerippools?limit=1"),
-        ("the LB IPAM of Cilium", "/apis/cilium.io/v2alpha1/ciliumloadbalancerippools?limit=1"),
+        ("Cilium LB IPAM", "/apis/cilium.io/v2/ciliumloadbalancerippools?limit=1"),
+        ("Cilium LB IPAM", "/apis/cilium.io/v2alpha1/ciliumloadbalancerippools?limit=1"),
     ];
     let mut found = BTreeSet::new();
     for (name, path) in BY_LIST {
@@ -237,43 +236,6 @@ async fn other_load_balancers(client: &Client) -> BTreeSet<&'static str> {
         }
     }
     found
-}
-
-/// Rights that the API server refuses.
-async fn denied(config: &Config, namespace: Option<&str>, client: &Client) -> Result<Vec<Right>, String> {
-    let values = Values::read(config.raw.clone())
-        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
-    let api = Api::<SelfSubjectAccessReview>::all(client.clone());
-    let (api, params) = (&api, PostParams::default());
-    let params = &params;
-    let reviews = rbac::rights(&values, namespace).into_iter().map(|right| async move {
-        let review = review(&right);
-        let reviewed = within(REQUEST_TIMEOUT, api.create(params, &review)).await;
-        let reviewed = reviewed.map_err(|problem| problem.why)?;
-        Ok(Some(right).filter(|_| !reviewed.status.is_some_and(|status| status.allowed)))
-    });
-    let results: Vec<Result<Option<Right>, String>> =
-        futures::stream::iter(reviews).buffered(REVIEWS).collect().await;
-    let denied: Result<Vec<Option<Right>>, String> = results.into_iter().collect();
-    Ok(denied?.into_iter().flatten().collect())
-}
-
-fn review(right: &Right) -> SelfSubjectAccessReview {
-    let (resource, subresource) = match right.resource.split_once('/') {
-        Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
-        None => (right.resource, None),
-    };
-    let attributes = ResourceAttributes {
-        namespace: right.namespace.clone(),
-        group: Some(right.group.to_owned()),
-        resource: Some(resource.to_owned()),
-        subresource,
-        name: right.name.clone(),
-        verb: Some(right.verb.to_owned()),
-        ..ResourceAttributes::default()
-    };
-    let spec = SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..Default::default() };
-    SelfSubjectAccessReview { spec, ..Default::default() }
 }
 
 async fn get(client: &Client, path: &str) -> Response {

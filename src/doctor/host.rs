@@ -31,17 +31,32 @@ pub struct HostReadings {
     pub advertised: BTreeSet<String>,
 }
 
-/// The rules of nf_tables in this network namespace.
-#[derive(Debug, Clone, Default)]
+/// What nf_tables can do in this network namespace, and does.
+#[derive(Debug, Clone)]
 pub struct Firewall {
     /// Families that kube-vip needs and cannot use, with the reason.
     pub missing: Vec<(&'static str, String)>,
-    /// Chains for forwarded packets that drop what no rule accepts, with the chains that they jump to.
-    pub dropping: BTreeMap<String, BTreeSet<String>>,
+    /// Chains for forwarded packets that drop what no rule accepts; or why these are unknown.
+    pub dropping: Result<BTreeMap<String, ChainRules>, String>,
 }
 
-/// Beginnings of the names of chains by which kube-proxy and pod networks accept their packets.
+/// The rules of a chain.
+#[derive(Debug, Clone, Default)]
+pub struct ChainRules {
+    /// The chains that it jumps to.
+    pub jumps: BTreeSet<String>,
+    /// One of them accepts packets.
+    pub accepts: bool,
+}
+
+/// Name prefixes of chains by which kube-proxy and pod networks accept their packets.
 const ACCEPTING: [&str; 8] = ["KUBE-", "cali-", "CILIUM_", "FLANNEL-", "ANTREA-", "WEAVE-", "CNI-", "kube-"];
+
+impl Default for Firewall {
+    fn default() -> Self {
+        Self { missing: Vec::new(), dropping: Ok(BTreeMap::new()) }
+    }
+}
 
 impl HostReadings {
     /// The larger of the values for all interfaces and for this one, which is what applies (ip-sysctl).
@@ -59,12 +74,12 @@ impl HostReadings {
 /// Name and number.
 const CAPABILITIES: [(&str, u8); 2] = [("NET_ADMIN", 12), ("NET_RAW", 13)];
 
-/// `joined`: this host is part of a cluster, so that kube-proxy and the pod network have their rules.
+/// `api_responds`: this host is part of a cluster, so that kube-proxy and the pod network have their rules.
 pub(super) fn checks(
     config: &Config,
     facts: &HostReadings,
     families: &BTreeSet<Family>,
-    joined: bool,
+    api_responds: bool,
 ) -> Vec<Check> {
     let mut checks = vec![capabilities(facts), interface(config, facts)];
     if !config.is_routed()
@@ -74,22 +89,25 @@ pub(super) fn checks(
     }
     if config.services.is_some() {
         checks.extend(families.iter().map(|family| forwarding(facts, *family)));
-        if joined {
+        if api_responds {
             checks.push(forward_policy(&facts.firewall));
         }
     }
-    checks.push(nftables(&facts.firewall));
+    if !config.is_routed() && missing_capabilities(facts).is_empty() {
+        checks.push(nftables(&facts.firewall));
+    }
     checks.extend(router_advertisements(facts));
     checks.extend(ports(facts));
     checks
 }
 
+fn missing_capabilities(facts: &HostReadings) -> Vec<&'static str> {
+    let missing = CAPABILITIES.iter().filter(|(_, number)| facts.capabilities & (1 << number) == 0);
+    missing.map(|(name, _)| *name).collect()
+}
+
 fn capabilities(facts: &HostReadings) -> Check {
-    let missing: Vec<&str> = CAPABILITIES
-        .iter()
-        .filter(|(_, number)| facts.capabilities & (1 << number) == 0)
-        .map(|(name, _)| *name)
-        .collect();
+    let missing = missing_capabilities(facts);
     if missing.is_empty() {
         return Check::new("capabilities", Severity::Ok, "this process has NET_ADMIN and NET_RAW");
     }
@@ -162,31 +180,35 @@ fn forwarding(facts: &HostReadings, family: Family) -> Check {
 }
 
 fn forward_policy(firewall: &Firewall) -> Check {
-    let accepts = |targets: &BTreeSet<String>| {
-        targets.iter().any(|target| ACCEPTING.iter().any(|beginning| target.starts_with(beginning)))
+    let check = |severity, text| Check::new("forward-policy", severity, text);
+    let dropping = match &firewall.dropping {
+        Ok(dropping) => dropping,
+        Err(why) => return check(Severity::Skipped, format!("cannot read the rules of nf_tables: {why}")),
     };
-    let drops: Vec<&str> = firewall
-        .dropping
-        .iter()
-        .filter(|(_, targets)| !accepts(targets))
-        .map(|(chain, _)| chain.as_str())
-        .collect();
-    if drops.is_empty() {
-        return Check::new(
-            "forward-policy",
-            Severity::Ok,
-            "no chain of nf_tables drops packets to pods by its policy",
+    let is_known = |jump: &String| ACCEPTING.iter().any(|prefix| jump.starts_with(prefix));
+    let others = dropping.iter().filter(|(_, rules)| !rules.jumps.iter().any(is_known));
+    let (unclear, drops): (Vec<_>, Vec<_>) = others.partition(|(_, rules)| rules.accepts);
+    let names = |chains: &[(&String, &ChainRules)]| {
+        chains.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" and ")
+    };
+    if !drops.is_empty() {
+        let text = format!(
+            "{} drops all forwarded packets by its policy: accept packets to pods there, or set its policy to accept",
+            names(&drops)
         );
+        return check(Severity::Warning, text);
     }
-    let text = format!(
-        "{} drops forwarded packets by its policy, and has no rules of kube-proxy or the pod network: accept packets to pods \
-         there, or set its policy to accept",
-        drops.join(" and ")
-    );
-    Check::new("forward-policy", Severity::Warning, text)
+    if !unclear.is_empty() {
+        let text = format!(
+            "{} drops by its policy what none of its rules accepts: whether one accepts packets to pods is not examined",
+            names(&unclear)
+        );
+        return check(Severity::Skipped, text);
+    }
+    check(Severity::Ok, "no chain of nf_tables drops packets to pods by its policy".to_owned())
 }
 
-/// With nf_tables a host is silent about an address while it hands it over.
+/// With nf_tables a host suppresses replies for an address while it hands it over.
 fn nftables(firewall: &Firewall) -> Check {
     if firewall.missing.is_empty() {
         return Check::new(
@@ -198,8 +220,8 @@ fn nftables(firewall: &Firewall) -> Check {
     let missing =
         firewall.missing.iter().map(|(family, why)| format!("{family} ({why})")).collect::<Vec<_>>();
     let text = format!(
-        "nf_tables cannot be used for the family {}, so that connections are lost when an address moves on purpose: load the \
-         kernel module nf_tables, and give the process NET_ADMIN",
+        "the kernel has no nf_tables for the family {}, so that planned hand-overs drop connections: load the kernel module \
+         nf_tables",
         missing.join(" and ")
     );
     Check::new("nftables", Severity::Warning, text)
@@ -316,15 +338,15 @@ mod tests {
             ),
             (
                 |it| {
-                    it.firewall.dropping = [
-                        ("chain a".into(), ["x".into()].into()),
-                        ("chain b".into(), ["KUBE-FORWARD".into()].into()),
-                    ]
-                    .into()
+                    let chains = [("a", "x", false), ("b", "KUBE-FORWARD", false), ("c", "x", true)];
+                    let chains = chains.map(|(name, jump, accepts)| {
+                        (format!("chain {name}"), ChainRules { jumps: [jump.to_owned()].into(), accepts })
+                    });
+                    it.firewall.dropping = Ok(chains.into());
                 },
                 "forward-policy",
                 Severity::Warning,
-                "chain a drops forwarded packets",
+                "chain a drops all forwarded packets",
             ),
             (
                 |it| it.taken_ports = vec![("prometheus_server", "[::]:2112".into(), "in use".into())],

@@ -5,6 +5,26 @@ use serde_json::Value;
 use crate::config::api::ADMIN_CONF;
 use crate::config::file::documents;
 
+/// The ServiceAccount of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceAccount {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl ServiceAccount {
+    /// The name that the API server gives its user.
+    pub(super) fn user(&self) -> String {
+        format!("system:serviceaccount:{}:{}", self.namespace, self.name)
+    }
+
+    /// The groups of that user.
+    pub(super) fn groups(&self) -> Vec<String> {
+        let of_namespace = format!("system:serviceaccounts:{}", self.namespace);
+        ["system:serviceaccounts", &of_namespace, "system:authenticated"].map(str::to_owned).into()
+    }
+}
+
 /// What a container would be started with.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Given {
@@ -13,8 +33,9 @@ pub struct Given {
     pub env: Vec<(String, String)>,
     /// The file of the host that the pod uses as kubeconfig.
     pub kubeconfig: Option<String>,
-    /// That of the pod's service account, where it uses one.
+    /// That of the pod's ServiceAccount, where it uses one.
     pub namespace: Option<String>,
+    pub account: Option<ServiceAccount>,
     /// Kubernetes gives the pod the name of its Node.
     pub named_by_pod: bool,
     /// What is not examined, one sentence each.
@@ -64,13 +85,12 @@ pub fn read(text: &str) -> Result<Given, String> {
     if list(container, "envFrom").next().is_some() {
         given.notes.push("the variables of `envFrom` are not in the manifest".to_owned());
     }
-    if given.kubeconfig.is_none() && pod.get("serviceAccountName").is_some() {
+    let account = pod.get("serviceAccountName").and_then(Value::as_str);
+    if let Some(account) = account.filter(|_| given.kubeconfig.is_none()) {
         let namespace = document.pointer("/metadata/namespace").and_then(Value::as_str);
         given.namespace = namespace.map(str::to_owned);
-        given.notes.push(
-            "the rights of the pod's service account: those of --k8sConfigPath, or of this host's kubeconfig, are checked instead"
-                .to_owned(),
-        );
+        let namespace = namespace.unwrap_or("default").to_owned();
+        given.account = Some(ServiceAccount { namespace, name: account.to_owned() });
     }
     Ok(given)
 }
@@ -148,8 +168,8 @@ spec:
         let without = DAEMON_SET.replace("/etc/kubernetes/admin.conf", "/other");
         let without =
             read(&without.replace("kind: DaemonSet", "kind: DaemonSet\nmetadata: {namespace: kv}")).unwrap();
-        assert!(without.notes[2].contains("service account"));
-        assert_eq!((given.namespace, without.namespace.as_deref()), (None, Some("kv")));
+        assert_eq!(without.account.unwrap().user(), "system:serviceaccount:kv:kube-vip");
+        assert_eq!((given.namespace, given.account, without.namespace.as_deref()), (None, None, Some("kv")));
     }
 
     #[test]

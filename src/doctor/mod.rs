@@ -1,6 +1,6 @@
 //! `kube-vip doctor`: what is wrong with a host, its API server or its network, before kube-vip runs there or while it does.
 //!
-//! `driver` reads, and changes nothing; `probes` examines peers, and `services` the servers that the settings need; `host` and `api`
+//! `driver` reads, and changes nothing; `rights` asks for permissions, `probes` examines peers, and `services` the servers that the settings need; `host` and `api`
 //! judge what was found; `manifest` reads the settings of a manifest. A finding is one sentence with its remedy. A healthy host has none.
 
 mod api;
@@ -8,6 +8,7 @@ pub mod driver;
 mod host;
 pub mod manifest;
 mod probes;
+mod rights;
 mod services;
 
 use std::collections::BTreeSet;
@@ -16,7 +17,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 pub use api::ApiFacts;
-pub use host::{Firewall, HostReadings};
+pub use host::{ChainRules, Firewall, HostReadings};
 
 use crate::config::Config;
 use crate::model::Family;

@@ -25,7 +25,7 @@ use crate::config::bgp::PeerTarget;
 use crate::conflict::FrameKind;
 use crate::model::interface::hardware_text;
 use crate::model::{Family, Interface};
-use crate::net::tcp::{self, Route};
+use crate::net::{tcp, udp};
 use crate::status::Status;
 use crate::telemetry::http;
 
@@ -94,9 +94,18 @@ fn explain(error: &io::Error) -> Certificate {
         Some(rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext {
             presented,
             ..
-        })) => Certificate::Invalid(format!("it has the names {}", presented.join(", "))),
+        })) => {
+            let names: Vec<&str> = presented.iter().map(|name| plain(name)).collect();
+            Certificate::Invalid(format!("it has the names {}", names.join(", ")))
+        }
         _ => Certificate::Unknown(error.to_string()),
     }
+}
+
+/// A name as rustls writes it, such as `DnsName("a.example")` or `IpAddress(192.0.2.1)`, without the rest.
+fn plain(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.unwrap_or(name).trim_matches('"')
 }
 
 /// Ports of the settings that cannot be bound. Each is bound for a moment, without accepting connections.
@@ -139,7 +148,7 @@ pub(super) async fn peers(config: &Config, host: &HostReadings, running: &[Statu
     let facts = peers::Host { node: config.node_name.clone(), state, ..peers::Host::default() };
     let (found, problems) = peers::resolve(bgp, &facts, config.elects());
     let mut checks: Vec<Check> = sessions.values().map(|peer| session(peer)).collect();
-    checks.extend(sessions.values().filter_map(|peer| path(peer)));
+    checks.extend(sessions.values().filter_map(|peer| reported_bfd(peer)));
     checks.extend(problems.into_iter().map(skipped));
     if sessions.is_empty() && (bgp.annotations.is_some() || bgp.provider.is_some()) {
         checks.push(skipped(
@@ -164,7 +173,7 @@ pub(super) async fn peers(config: &Config, host: &HostReadings, running: &[Statu
         let responds = check.severity == Severity::Ok;
         checks.push(check);
         if let Some(session) = peer.bfd.clone().filter(|_| responds) {
-            checks.push(bfd(name, session).await);
+            checks.push(probe_bfd(name, session).await);
         }
     }
     checks
@@ -185,14 +194,14 @@ fn session(peer: &PeerStatus) -> Check {
     }
 }
 
-/// The BFD session as the agent reports it. A session of BGP that is not established is a finding already.
-fn path(peer: &PeerStatus) -> Option<Check> {
+/// As the agent reports it. A session of BGP that is not established is a finding already.
+fn reported_bfd(peer: &PeerStatus) -> Option<Check> {
     let state = peer.bfd.as_ref().filter(|_| peer.state == FsmState::Established)?;
-    Some(path_check(&peer.peer, *state == PathState::Up.to_string(), state))
+    Some(bfd_check(&peer.peer, state))
 }
 
-fn path_check(name: &str, up: bool, state: &str) -> Check {
-    if up {
+fn bfd_check(name: &str, state: &str) -> Check {
+    if state == PathState::Up.to_string() {
         return Check::new("bfd", Severity::Ok, format!("the BFD session with {name} is up"));
     }
     let text = format!(
@@ -202,15 +211,23 @@ fn path_check(name: &str, up: bool, state: &str) -> Check {
 }
 
 /// Runs a session until it is up, with a peer whose session of BGP is not established.
-async fn bfd(name: &str, session: SessionSpec) -> Check {
-    let bfd = match Bfd::start() {
+async fn probe_bfd(name: &str, session: SessionSpec) -> Check {
+    // Packets of two programs would confuse the peer.
+    let any: IpAddr =
+        if session.peer.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let free = udp::listen(SocketAddr::new(any, session.peer.port()), None);
+    let bfd = match free.and_then(|_| Bfd::start()) {
         Ok(bfd) => bfd,
-        Err(error) => return Check::new("bfd", Severity::Skipped, format!("BFD cannot be started: {error}")),
+        Err(error) => {
+            let text =
+                format!("the session with {name} is not examined, since BFD cannot be started here: {error}");
+            return Check::new("bfd", Severity::Skipped, text);
+        }
     };
     let mut states = bfd.monitor(session);
-    let is_up = timeout(BFD_TIMEOUT, states.wait_for(|state| *state == PathState::Up)).await;
-    let up = matches!(is_up, Ok(Ok(_)));
-    path_check(name, up, &PathState::Unknown.to_string())
+    drop(timeout(BFD_TIMEOUT, states.wait_for(|state| *state == PathState::Up)).await);
+    let state = *states.borrow();
+    bfd_check(name, &state.to_string())
 }
 
 /// Established connections: the port here, and the other end, by proc(5).
@@ -243,19 +260,33 @@ fn connection(line: &str) -> Option<(u16, SocketAddr)> {
 async fn examine(peer: &peers::Config, local: u32) -> Check {
     let check = |severity, text| Check::new("bgp-peer", severity, text);
     let (name, expected) = (&peer.name, peer.settings.peer_as);
-    match timeout(CONNECT_TIMEOUT, open(peer.address, &peer.route)).await {
+    let seconds = CONNECT_TIMEOUT.as_secs();
+    let neighbour = format!("configure this host there as a neighbour with AS {local}");
+    let connected = timeout(CONNECT_TIMEOUT, tcp::connect(peer.address, &peer.route)).await;
+    let stream = match connected.map_err(|_| io::ErrorKind::TimedOut.into()).and_then(|stream| stream) {
+        Ok(stream) => stream,
+        Err(error) => {
+            let text = match error.kind() {
+                io::ErrorKind::TimedOut => format!(
+                    "{name} accepts no connection within {seconds} s: check its firewall, the password of the session, and multihop \
+                     if it is not on this link"
+                ),
+                io::ErrorKind::ConnectionRefused => {
+                    format!("{name} refuses the connection: check that BGP runs there, and {neighbour}")
+                }
+                _ => format!("{name} cannot be reached ({error}): check the route to it"),
+            };
+            return check(Severity::Warning, text);
+        }
+    };
+    match timeout(CONNECT_TIMEOUT, read_open(stream)).await {
         Err(_) => {
-            let text = format!(
-                "{name} does not reply within {} s: check the route to it, its firewall, and the password of the session",
-                CONNECT_TIMEOUT.as_secs()
-            );
+            let text =
+                format!("{name} accepts the connection, and sends no OPEN within {seconds} s: {neighbour}");
             check(Severity::Warning, text)
         }
         Ok(Err(error)) => {
-            let text = format!(
-                "{name} refuses the connection ({error}): configure this host as its neighbour, with AS {local}"
-            );
-            check(Severity::Warning, text)
+            check(Severity::Warning, format!("{name} ends the connection ({error}): {neighbour}"))
         }
         Ok(Ok(asn)) if expected.is_some_and(|expected| expected != asn) => {
             let expected = expected.unwrap_or_default();
@@ -266,12 +297,11 @@ async fn examine(peer: &peers::Config, local: u32) -> Check {
 }
 
 /// The AS in the peer's OPEN.
-async fn open(address: SocketAddr, route: &Route) -> io::Result<u32> {
-    let mut stream = tcp::connect(address, route).await?;
+async fn read_open(mut stream: tokio::net::TcpStream) -> io::Result<u32> {
     let mut buffer = Vec::with_capacity(MAX_LENGTH);
     loop {
         if stream.read_buf(&mut buffer).await? == 0 {
-            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "it closes the connection"));
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "without a message"));
         }
         match decode(&buffer, Negotiated::default()) {
             Ok(None) if buffer.len() < MAX_LENGTH => {}
@@ -289,6 +319,15 @@ async fn open(address: SocketAddr, route: &Route) -> io::Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_a_certificate_are_plain() {
+        let table =
+            [("DnsName(\"a.example\")", "a.example"), ("IpAddress(2001:db8::1)", "2001:db8::1"), ("a", "a")];
+        for (name, expected) in table {
+            assert_eq!(plain(name), expected);
+        }
+    }
 
     #[test]
     fn established_connections_are_read_from_the_table_of_the_kernel() {

@@ -1,8 +1,10 @@
-//! Asks the network's DHCP servers, gateways and DNS servers for what the settings need.
+//! Queries DHCP servers, gateways and DNS servers that the settings need.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use futures::future::join_all;
+use tokio::time::timeout;
 
 use super::{Check, HostReadings, Severity};
 use crate::config::{Config, UpnpPolicy, VipTarget};
@@ -11,12 +13,14 @@ use crate::dhcp::fsm::Server;
 use crate::model::{Family, Interface, PerFamily};
 use crate::upnp::gateway;
 
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+
 pub(super) async fn checks(config: &Config, host: &HostReadings) -> Vec<Check> {
     let interface = host.interface.as_ref().and_then(|name| host.state.interface(name)).filter(|it| it.up);
     let mut checks = names(config).await;
     if let Some(interface) = interface {
         let leased = config.dhcp.control_plane.iter().flat_map(|dhcp| &dhcp.families);
-        for family in leased {
+        for family in leased.filter(|_| !host.running) {
             let found = discover::servers(&host.state, interface, *family).await;
             checks.push(dhcp(&interface.name, *family, found));
         }
@@ -38,7 +42,7 @@ fn dhcp(
     let found = match found {
         Ok(found) => found,
         Err(error) => {
-            return check(Severity::Skipped, format!("{protocol} servers cannot be asked: {error}"));
+            return check(Severity::Skipped, format!("cannot query {protocol} servers: {error}"));
         }
     };
     if let Some((server, _)) = found.iter().find(|(_, why)| why.is_none()) {
@@ -50,11 +54,11 @@ fn dhcp(
             why.as_deref().unwrap_or_default()
         ),
         None => format!(
-            "no {protocol} server replies on {interface}: check that there is one in this network and that switches pass its replies, \
-             or set the VIP in `address`"
+            "no {protocol} server on {interface} offers an address to a client that it does not know: check that there is one, that \
+             switches pass its replies, and that its pool has free addresses or a reservation for kube-vip"
         ),
     };
-    check(Severity::Error, text)
+    check(Severity::Warning, text)
 }
 
 /// Services open ports with the policy for all of them; the provider's permissions are in annotations.
@@ -62,8 +66,8 @@ async fn port_mappings(config: &Config, host: &HostReadings, interface: &Interfa
     if config.services.is_none() || config.upnp.policy != UpnpPolicy::Always {
         return None;
     }
-    let of = |family| host.state.own_addresses(interface.index).find(|own| Family::of(*own) == family);
-    let own = PerFamily { v4: of(Family::V4), v6: of(Family::V6) };
+    let [v4, v6] = Family::BOTH.map(|family| host.state.routable_address(interface.index, family));
+    let own = PerFamily { v4, v6 };
     let found = gateway::search(own, interface.index).await;
     let check = |severity, text| Some(Check::new("port-mappings", severity, text));
     let addresses: BTreeSet<String> = found.iter().map(|gateway| gateway.address().to_string()).collect();
@@ -80,7 +84,7 @@ async fn port_mappings(config: &Config, host: &HostReadings, interface: &Interfa
     )
 }
 
-/// A name that a DHCP server publishes has no address before.
+/// The DHCP server registers its name with the lease; before that it does not resolve.
 async fn names(config: &Config) -> Vec<Check> {
     let published = config.dhcp.control_plane.as_ref().and_then(|dhcp| dhcp.name.as_ref());
     let names = config.targets.iter().filter_map(|target| match target {
@@ -89,7 +93,9 @@ async fn names(config: &Config) -> Vec<Check> {
     });
     let resolve = async |name: &String| {
         let check = |severity, text| Check::new("name", severity, text);
-        match tokio::net::lookup_host((name.as_str(), 0)).await.map(|mut found| found.next()) {
+        let found = timeout(LOOKUP_TIMEOUT, tokio::net::lookup_host((name.as_str(), 0))).await;
+        let found = found.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+        match found.map(|mut found| found.next()) {
             Ok(Some(_)) => check(Severity::Ok, format!("{name} has an address")),
             Ok(None) => check(
                 Severity::Error,
@@ -97,7 +103,9 @@ async fn names(config: &Config) -> Vec<Check> {
             ),
             Err(error) => check(
                 Severity::Error,
-                format!("{name} does not resolve ({error}): create a record in the DNS or in /etc/hosts"),
+                format!(
+                    "{name} does not resolve ({error}): check that the DNS server answers, and that it or /etc/hosts has the name"
+                ),
             ),
         }
     };

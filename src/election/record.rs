@@ -1,5 +1,6 @@
 //! The Lease as client-go's LeaseLock reads and writes it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -10,7 +11,8 @@ pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "kube-vip"
 /// The annotation of [`LeaseObject::host`].
 const WRITTEN_BY: &str = "kube-vip.io/written-by";
 /// On a Lease whose holder does not know yet whether another host has the address, or knows that one has it.
-pub const UNVERIFIED: &str = "kube-vip.io/address-unverified";
+const UNVERIFIED: &str = "kube-vip.io/address-unverified";
+const TRUE: &str = "true";
 
 /// A time of day as written into a Lease, in microseconds since 1970. Never compared with this host's clock.
 pub type WallTime = i64;
@@ -75,8 +77,8 @@ impl LeaseObject {
     /// Whether its holder, or the last one, did not know the address to be free. Not where another program wrote the record
     /// and kept the annotation.
     pub fn is_unverified(&self) -> bool {
-        let marked = self.meta.annotations.as_ref().is_some_and(|all| all.contains_key(UNVERIFIED));
-        marked && self.host().is_some()
+        let mark = self.meta.annotations.as_ref().and_then(|all| all.get(UNVERIFIED));
+        mark.is_some_and(|mark| mark == TRUE) && self.host().is_some()
     }
 
     /// Whether it has [`MANAGED_BY`].
@@ -89,6 +91,15 @@ impl LeaseObject {
     /// store is restored from a backup.
     pub fn is_newer_than(&self, other: &Self) -> bool {
         matches!((self.version(), other.version()), (Some(mine), Some(theirs)) if mine > theirs)
+    }
+}
+
+/// Notes among the annotations of a Lease whether its holder has yet to verify the address. Counts once the write is signed.
+pub fn mark_unverified(annotations: &mut BTreeMap<String, String>, unverified: bool) {
+    if unverified {
+        annotations.insert(UNVERIFIED.to_owned(), TRUE.to_owned());
+    } else {
+        annotations.remove(UNVERIFIED);
     }
 }
 

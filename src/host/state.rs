@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::model::{ActualAddress, IfIndex, Interface, Tag};
+use crate::model::{ActualAddress, Family, IfIndex, Interface, Tag};
 
 /// The state of this host. Addresses that carry our tag may be missing: their additions are not observed, and who adds
 /// them reads them itself.
@@ -24,6 +24,17 @@ impl HostState {
     pub fn own_addresses(&self, interface: IfIndex) -> impl Iterator<Item = IpAddr> + '_ {
         let own = self.addresses.iter().filter(move |own| own.interface == interface && own.tag == Tag::None);
         own.map(|own| own.vip.address)
+    }
+
+    /// The first address of a family among these that other links reach.
+    pub fn routable_address(&self, interface: IfIndex, family: Family) -> Option<IpAddr> {
+        self.own_addresses(interface).find(|address| {
+            let local = match address {
+                IpAddr::V4(v4) => v4.is_link_local() || v4.is_loopback(),
+                IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.is_loopback(),
+            };
+            Family::of(*address) == family && !local
+        })
     }
 
     /// The first link-local IPv6 address of an interface.

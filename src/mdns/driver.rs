@@ -8,9 +8,9 @@ use mdns_sd::{DaemonEvent, DaemonStatus, IfKind, IfPredicate, ServiceDaemon, Try
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use super::goodbye::Link;
+use super::goodbye::GoodbyeInterface;
 use super::records::{HostRecord, HostRecords, PublishedNames, fits};
-use super::responder::{LinkResponder, Responder, cached, register, withdraw};
+use super::responder::{InterfaceResponder, Responder, cached, register, withdraw};
 use crate::host::HostWatch;
 use crate::model::LogOnChange;
 use crate::watch_ext;
@@ -183,8 +183,8 @@ impl Driver {
     }
 
     /// The running daemon, or a new one. Unless it is for the last goodbyes, it sends from the interface's present addresses, too.
-    fn responder(&mut self, last: bool) -> mdns_sd::Result<LinkResponder> {
-        let (link, own) = Link::of(&self.host.borrow(), &self.interface);
+    fn responder(&mut self, last: bool) -> mdns_sd::Result<InterfaceResponder> {
+        let interface = GoodbyeInterface::find(&self.host.borrow(), &self.interface);
         let daemon = match &self.daemon {
             Some((daemon, _)) => daemon.clone(),
             None => {
@@ -194,15 +194,18 @@ impl Driver {
                 daemon
             }
         };
-        if !last && !own.is_subset(&self.own) {
-            let all: BTreeSet<IpAddr> = self.own.union(&own).copied().collect();
-            let (interface, own) = (self.interface.clone(), all.clone());
+        if let Some(GoodbyeInterface { own, .. }) = &interface
+            && !last
+            && !own.is_subset(&self.own)
+        {
+            let all: BTreeSet<IpAddr> = self.own.union(own).copied().collect();
+            let (name, own) = (self.interface.clone(), all.clone());
             // A single address would select all of the interface's, and the goodbye would be lost with an address that goes.
-            let ours = IfPredicate::new(move |seen| seen.name == interface && own.contains(&seen.ip()));
+            let ours = IfPredicate::new(move |seen| seen.name == name && own.contains(&seen.ip()));
             daemon.enable_interface(IfKind::Predicate(ours))?;
             self.own = all;
         }
-        Ok(LinkResponder { daemon, link })
+        Ok(InterfaceResponder { daemon, interface })
     }
 
     /// Registers exactly the wanted records. One that cannot be registered does not prevent the others.
@@ -215,7 +218,9 @@ impl Driver {
             let next = wanted.get(&owner).filter(|next| next.host == host);
             let stays = |address: &IpAddr| next.is_some_and(|next| next.addresses.contains(address));
             let gone: Vec<IpAddr> = record.addresses.into_iter().filter(|address| !stays(address)).collect();
-            responder.say_goodbye(&host, &gone);
+            if !gone.is_empty() {
+                responder.say_goodbye(&host, &gone);
+            }
         }
         for (owner, record) in wanted {
             if self.registered.contains_key(owner) || self.failed.get(owner) == Some(record) {
@@ -320,9 +325,7 @@ mod tests {
         }
 
         fn say_goodbye(&self, host: &str, addresses: &[IpAddr]) {
-            if !addresses.is_empty() {
-                self.0.lock().unwrap().push(format!("goodbye {host} {addresses:?}"));
-            }
+            self.0.lock().unwrap().push(format!("goodbye {host} {addresses:?}"));
         }
     }
 

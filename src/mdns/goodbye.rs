@@ -8,6 +8,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use crate::host::HostState;
+use crate::model::IfIndex;
 use crate::net::udp;
 
 const PORT: u16 = 5353;
@@ -20,23 +21,18 @@ const RESPONSE: u16 = 0x8400;
 const SAME_NAME: [u8; 2] = [0xc0, 12];
 
 /// The interface that goodbyes are sent on.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Link {
-    pub index: u32,
-    /// Source of packets to the IPv4 group. None: nothing is sent there.
-    pub v4: Option<Ipv4Addr>,
+#[derive(Debug, Clone)]
+pub(super) struct GoodbyeInterface {
+    index: IfIndex,
+    /// Addresses that kube-vip did not add: goodbyes are sent from these.
+    pub(super) own: BTreeSet<IpAddr>,
 }
 
-impl Link {
-    /// The interface, if it is there, and the addresses on it that kube-vip did not add.
-    pub(super) fn of(host: &HostState, interface: &str) -> (Option<Self>, BTreeSet<IpAddr>) {
-        let Some(interface) = host.interface(interface) else { return (None, BTreeSet::new()) };
-        let own: BTreeSet<IpAddr> = host.own_addresses(interface.index).collect();
-        let v4 = own.iter().find_map(|own| match own {
-            IpAddr::V4(own) => Some(*own),
-            IpAddr::V6(_) => None,
-        });
-        (Some(Self { index: interface.index.0, v4 }), own)
+impl GoodbyeInterface {
+    /// None if this host has no such interface.
+    pub(super) fn find(host: &HostState, name: &str) -> Option<Self> {
+        let index = host.interface(name)?.index;
+        Some(Self { index, own: host.own_addresses(index).collect() })
     }
 }
 
@@ -44,11 +40,20 @@ impl Link {
 ///
 /// # Errors
 /// The first of the two, if a packet cannot be sent.
-pub(super) fn send(link: Link, host: &str, addresses: &[IpAddr]) -> io::Result<()> {
+pub(super) fn send(interface: &GoodbyeInterface, host: &str, addresses: &[IpAddr]) -> io::Result<()> {
     let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = addresses.iter().partition(|address| address.is_ipv4());
-    let to_v6 = SocketAddrV6::new(GROUP_V6, PORT, 0, link.index).into();
-    let over_v6 = packet(host, &v4).map_or(Ok(()), |packet| udp::multicast(&packet, to_v6, None));
-    let over_v4 = match (packet(host, &v6), link.v4) {
+    // Without an address of a family it cannot send over it.
+    let has_v6 = interface.own.iter().any(IpAddr::is_ipv6);
+    let own_v4 = interface.own.iter().find_map(|own| match own {
+        IpAddr::V4(own) => Some(*own),
+        IpAddr::V6(_) => None,
+    });
+    let to_v6 = SocketAddrV6::new(GROUP_V6, PORT, 0, interface.index.0).into();
+    let over_v6 = match packet(host, &v4) {
+        Some(packet) if has_v6 => udp::multicast(&packet, to_v6, None),
+        _ => Ok(()),
+    };
+    let over_v4 = match (packet(host, &v6), own_v4) {
         (Some(packet), Some(from)) => {
             udp::multicast(&packet, SocketAddr::new(GROUP_V4.into(), PORT), Some(from))
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mdns_sd::{Error, ServiceDaemon, ServiceInfo};
 use tokio::time::timeout;
 
-use super::goodbye::{self, Link};
+use super::goodbye::{self, GoodbyeInterface};
 use super::records::HostRecord;
 use crate::model::Backoff;
 
@@ -18,19 +18,19 @@ const ATTEMPTS: u32 = 25;
 /// The responder, or a stand-in for it.
 pub(super) trait Responder: Sync {
     async fn register(&self, info: ServiceInfo) -> mdns_sd::Result<()>;
-    /// Returns once the name is answered for no more.
+    /// Returns once the daemon no longer answers for the name.
     async fn unregister(&self, full_name: &str) -> mdns_sd::Result<()>;
     /// Withdraws addresses of a host whose services are unregistered.
     fn say_goodbye(&self, host: &str, addresses: &[IpAddr]);
 }
 
 /// The library's daemon, and the interface that it uses, if that is there.
-pub(super) struct LinkResponder {
+pub(super) struct InterfaceResponder {
     pub daemon: ServiceDaemon,
-    pub link: Option<Link>,
+    pub interface: Option<GoodbyeInterface>,
 }
 
-impl Responder for LinkResponder {
+impl Responder for InterfaceResponder {
     async fn register(&self, info: ServiceInfo) -> mdns_sd::Result<()> {
         enqueue(|| self.daemon.register(info.clone())).await
     }
@@ -43,8 +43,8 @@ impl Responder for LinkResponder {
     }
 
     fn say_goodbye(&self, host: &str, addresses: &[IpAddr]) {
-        if let Some(link) = self.link
-            && let Err(error) = goodbye::send(link, host, addresses)
+        if let Some(interface) = &self.interface
+            && let Err(error) = goodbye::send(interface, host, addresses)
         {
             tracing::warn!(host, "cannot withdraw the addresses of a name: {error}");
         }

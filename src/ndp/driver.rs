@@ -46,7 +46,7 @@ impl Driver {
         self.announce_to(source, vip, &multicast_hardware(ALL_NODES))
     }
 
-    /// The same to one host alone: no other host's table changes.
+    /// The same by unicast: no other host's table changes.
     pub fn announce_to(&self, source: Ipv6Addr, vip: Ipv6Addr, to: &[u8]) -> std::io::Result<()> {
         self.socket.send(&packet::unsolicited_advertisement(source, vip, &self.hardware), to)
     }

@@ -50,8 +50,8 @@ pub struct Driver {
     pub(super) schedule: Schedule,
     /// Detectors of groups whose election waits for the verdict.
     pub(super) probes: BTreeMap<GroupId, Detectors>,
-    /// Hosts that answered such a probe, by hardware address.
-    pub(super) answers: BTreeMap<Target, Vec<u8>>,
+    /// Who answers for addresses of groups whose last probe found them in use, by hardware address.
+    pub(super) answers: BTreeMap<GroupId, BTreeSet<(Target, Vec<u8>)>>,
     pub(super) actual: Actual,
     /// Addresses that a successor announced during a hand-over.
     pub(super) succeeded: BTreeSet<IpAddr>,

@@ -26,6 +26,9 @@ const CONFLICT_HOLD: Duration = Duration::from_secs(60);
 const PROXY_ADDRESSES: usize = 3;
 
 /// Detectors by address.
+/// Hosts that are asked to yield an address.
+const MAX_ANSWERS: usize = 16;
+
 pub(super) type Detectors = BTreeMap<Target, ConflictDetector>;
 
 /// What a frame of another host about a planned address means for this host.
@@ -82,9 +85,8 @@ impl Driver {
                 self.probes.insert(group, detectors);
             }
             SegmentRequest::Announce => {
-                for (interface, address) in self.targets(&group) {
-                    let Some(to) = self.answers.remove(&(interface, address)) else { continue };
-                    if let Err(error) = self.interfaces.announce_to(interface, address, &to) {
+                for ((interface, address), to) in self.answers.get(&group).into_iter().flatten() {
+                    if let Err(error) = self.interfaces.announce_to(*interface, *address, to) {
                         tracing::debug!(%address, %error, "cannot send an announcement");
                     }
                 }
@@ -156,8 +158,18 @@ impl Driver {
         }
     }
 
+    fn note_answer(&mut self, group: &GroupId, target: Target, mac: &[u8]) {
+        let answers = self.answers.entry(group.clone()).or_default();
+        if !mac.is_empty() && answers.len() < MAX_ANSWERS {
+            answers.insert((target, mac.to_vec()));
+        }
+    }
+
     fn end_probe(&mut self, group: &GroupId, taken: bool) {
         self.probes.remove(group);
+        if !taken {
+            self.answers.remove(group);
+        }
         self.command(group, Input::Probed { taken });
     }
 
@@ -191,19 +203,22 @@ impl Driver {
             }
             Announcement::AgainstClaim(_) | Announcement::Other => {}
         }
-        let Some(detectors) = self.probes.get_mut(&group) else { return false };
-        let Some((probed, detector)) = detectors.iter_mut().find(|((_, probed), _)| probed == address) else {
+        let Some(detectors) = self.probes.get_mut(&group) else {
+            // The next answer to a probe that has ended: of another interface of that host, or of a proxy.
+            if self.answers.contains_key(&group) && *kind == FrameKind::Announcement {
+                self.note_answer(&group, target, mac);
+            }
             return false;
         };
-        let probed = *probed;
+        let Some((_, detector)) = detectors.iter_mut().find(|((_, probed), _)| probed == address) else {
+            return false;
+        };
         detector.handle_input(clock::now(), frame);
         if detector.poll_output() == Some(Output::Conflict) {
             if *kind == FrameKind::Announcement {
                 self.reporter.taken(*address, mac);
             }
-            if !mac.is_empty() {
-                self.answers.insert(probed, mac.clone());
-            }
+            self.note_answer(&group, target, mac);
             self.end_probe(&group, true);
         }
         false

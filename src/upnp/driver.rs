@@ -187,13 +187,8 @@ impl Driver {
         let interface = host.interface(&self.interface);
         let index =
             interface.ok_or_else(|| format!("there is no interface {} on this host", self.interface))?.index;
-        let mut own: PerFamily<Option<IpAddr>> = PerFamily::default();
-        for address in host.own_addresses(index) {
-            if !matches!(address, IpAddr::V6(address) if address.is_unicast_link_local()) {
-                own[Family::of(address)].get_or_insert(address);
-            }
-        }
-        Ok((own, index))
+        let [v4, v6] = Family::BOTH.map(|family| host.routable_address(index, family));
+        Ok((PerFamily { v4, v6 }, index))
     }
 
     /// Starts the request that is due at each gateway. A port is published as unconfirmed before the request that opens it is

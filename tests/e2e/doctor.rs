@@ -1,6 +1,7 @@
 //! `kube-vip doctor`: nothing on healthy hosts of each kind, and one finding for each fault.
 
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube_vip_lab::home_router::HomeRouter;
 use kube_vip_lab::process::Process;
@@ -12,7 +13,7 @@ use kube_vip_lab::{
 use serde_json::json;
 
 use crate::bgp::{HOSTS, router_with};
-use crate::harness::{ServicesGuard, services};
+use crate::harness::{PROGRAM, ServicesGuard, services};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -21,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("each_fault_of_the_cluster_is_found", cluster_faults),
         trial("faults_of_bgp_peers_are_found", peers),
         trial("faults_of_the_network_are_found", network_faults),
+        trial("the_rights_of_a_daemon_set_are_those_of_its_service_account", service_account),
         trial("a_second_host_with_the_vip_is_found", second_host).alone(),
     ]
 }
@@ -51,6 +53,11 @@ fn examine(lab: &ServiceLab, options: &AgentOptions) -> Result<(Option<i32>, Vec
     Ok((code, findings))
 }
 
+fn wait_for_no_finding(lab: &ServiceLab, options: &AgentOptions, when: &str) -> Outcome {
+    let examined = || examine(lab, options).ok().filter(|found| *found == (Some(0), vec![])).map(drop);
+    Ok(wait_for(&format!("no finding {when}"), 30, examined)?)
+}
+
 fn healthy() -> Outcome {
     let kinds: [&[(&str, &str)]; 5] = [
         &BASE,
@@ -62,9 +69,7 @@ fn healthy() -> Outcome {
     for env in kinds {
         let mut lab = lab(env)?;
         // Before kube-vip runs, and while it does. Addresses of the trial before may still expire.
-        let before =
-            || examine(&lab, &lab.options).ok().filter(|found| *found == (Some(0), vec![])).map(drop);
-        wait_for(&format!("no finding with {env:?}"), 20, before)?;
+        wait_for_no_finding(&lab, &lab.options, &format!("with {env:?}"))?;
         lab.start_agents()?;
         let address = env.iter().find(|(name, _)| *name == "address").map(|(_, value)| *value);
         if let Some(first) = address.and_then(|text| text.split(',').next()) {
@@ -73,9 +78,7 @@ fn healthy() -> Outcome {
             };
             wait_for("a holder", 20, || lab.lab.hosts.iter().any(held).then_some(()))?;
         }
-        let beside =
-            || examine(&lab, &lab.options).ok().filter(|found| *found == (Some(0), vec![])).map(drop);
-        wait_for(&format!("no finding beside an agent with {env:?}"), 20, beside)?;
+        wait_for_no_finding(&lab, &lab.options, &format!("beside an agent with {env:?}"))?;
         let (code, text) = lab.options.run(lab.lab.host(0), &["doctor", "--output", "json"])?;
         let report: serde_json::Value = serde_json::from_str(&text)?;
         assert!(code == Some(0) && report["checks"].as_array().is_some_and(|all| all.len() > 5), "{text}");
@@ -118,7 +121,7 @@ fn host_faults() -> Outcome {
         options,
         1,
         "forward-policy",
-        "chain fw of table ip firewall drops forwarded packets",
+        "chain fw of table ip firewall drops all forwarded packets",
     )?;
     host.run(&["nft", "add chain ip firewall KUBE-FORWARD"])?;
     host.run(&["nft", "add rule ip firewall fw jump KUBE-FORWARD"])?;
@@ -210,11 +213,24 @@ fn peers() -> Outcome {
     };
     let mut healthy = bgp("65001")?;
     assert_found(&healthy, &healthy.options, 1, "bgp-peer", "10.42.0.254:179")?;
+    let silent = healthy.lab.machine("silent", 253)?;
+    let accepts = ["python3", "-m", "http.server", "179"];
+    let _server = Process::start(&silent, &accepts, &[], &healthy.lab.path("silent.log"))?;
+    wait_for("the port", 10, || silent.run(&["ss", "-tlnH"]).ok()?.contains(":179").then_some(()))?;
+    let of = |peer: &str| healthy.options.clone().with("bgp_peers", peer);
+    assert_found(&healthy, &of("10.42.0.253:65001"), 1, "bgp-peer", "sends no OPEN within 3 s")?;
+    assert_found(
+        &healthy,
+        &of("10.42.0.11:65001"),
+        1,
+        "bgp-peer",
+        "refuses the connection: check that BGP runs",
+    )?;
+    healthy.lab.host(0).namespace.ip(&["route", "add", "unreachable", "198.51.100.0/24"])?;
+    assert_found(&healthy, &of("198.51.100.1:65001"), 1, "bgp-peer", "cannot be reached")?;
     let neighbours = HOSTS.iter().map(|host| Neighbour::new(host, 65_000)).collect();
     let router = Router::start(&healthy.lab, RouterOptions::new(RouterKind::Frr, 65_001, neighbours))?;
-    let examined =
-        || examine(&healthy, &healthy.options).ok().filter(|found| *found == (Some(0), vec![])).map(drop);
-    wait_for("the router to accept connections", 20, examined)?;
+    wait_for_no_finding(&healthy, &healthy.options, "once the router accepts connections")?;
     let wrong = healthy.options.clone().with("bgp_peers", "10.42.0.254:65002");
     assert_found(&healthy, &wrong, 2, "bgp-peer", "has AS 65001, not 65002")?;
     let with_bfd = healthy.options.clone().with("bgp_peers", "10.42.0.254:65001:::::true;300;300;3");
@@ -222,15 +238,12 @@ fn peers() -> Outcome {
     drop(router);
     let bfd = |neighbour: &mut Neighbour| neighbour.bfd = Some((300, 3));
     let router = router_with(&healthy, RouterKind::Frr, 65_001, &HOSTS, bfd)?;
-    let examined = || examine(&healthy, &with_bfd).ok().filter(|found| *found == (Some(0), vec![])).map(drop);
-    wait_for("the router's BFD", 30, examined)?;
+    wait_for_no_finding(&healthy, &with_bfd, "once the router has BFD")?;
     healthy.options = with_bfd;
     healthy.start_agents()?;
     router.wait_for_established(3)?;
     // A session of BFD comes up after that of BGP.
-    let examined =
-        || examine(&healthy, &healthy.options).ok().filter(|found| *found == (Some(0), vec![])).map(drop);
-    wait_for("both sessions", 30, examined)?;
+    wait_for_no_finding(&healthy, &healthy.options, "with both sessions")?;
     drop(router);
     let gone = || examine(&healthy, &healthy.options).ok().filter(|(code, _)| *code == Some(1)).map(drop);
     wait_for("a session that is down to be found", 30, gone)?;
@@ -239,32 +252,63 @@ fn peers() -> Outcome {
 
 /// Servers that the settings need: each is missing, and then there.
 fn network_faults() -> Outcome {
-    let found_nothing = |lab: &ServiceLab, options: &AgentOptions| {
-        let examined = || examine(lab, options).ok().filter(|found| *found == (Some(0), vec![])).map(drop);
-        wait_for("no finding", 30, examined)
-    };
     let lab = lab(&BASE)?;
     let leased = lab.options.clone().with("address", "0.0.0.0,::");
     let (code, findings) = examine(&lab, &leased)?;
-    let expected = ["no DHCP server replies on eth0", "no DHCPv6 server replies on eth0"];
-    assert!(code == Some(2) && findings.len() == 2, "{findings:#?}");
+    let expected = ["no DHCP server on eth0 offers", "no DHCPv6 server on eth0 offers"];
+    assert!(code == Some(1) && findings.len() == 2, "{findings:#?}");
     for (finding, part) in findings.iter().zip(expected) {
         assert!(finding.contains(" dhcp: ") && finding.contains(part), "{finding}");
     }
     let server = DhcpServer::start(&lab.lab, ServerOptions::new(ServerKind::Dnsmasq, 600))?;
-    found_nothing(&lab, &leased)?;
+    wait_for_no_finding(&lab, &leased, "with a DHCP server")?;
     assert!(!server.log().contains("DHCPREQUEST"), "a lease was taken: {}", server.log());
 
     let forwards = lab.options.clone().with("enable_upnp", "true");
     assert_found(&lab, &forwards, 1, "port-mappings", "no gateway replies to a search by UPnP on eth0")?;
     let mut router = HomeRouter::start(&lab.lab)?;
     router.switch_on(crate::upnp::ALL)?;
-    found_nothing(&lab, &forwards)?;
+    wait_for_no_finding(&lab, &forwards, "with a gateway")?;
 
     let named = lab.options.clone().with("address", "missing.invalid");
     let (code, findings) = examine(&lab, &named)?;
     let is_name = |finding: &String| finding.contains(" name: missing.invalid does not resolve");
     assert!(code == Some(2) && findings.iter().any(is_name), "{findings:#?}");
+    Ok(())
+}
+
+/// With an administrator's kubeconfig the rights of the pod are examined, not those of the administrator.
+fn service_account() -> Outcome {
+    let lab = lab(&BASE)?;
+    let manifest = lab.lab.path("daemonset.yaml");
+    let generate = ["manifest", "daemonset", "--services", "--arp", "--inCluster", "--interface", "eth0"];
+    let server = format!("{}={}", LOCAL.0, LOCAL.1);
+    let text = lab.lab.host(0).namespace.run(&[&["env", &server, PROGRAM][..], &generate].concat())?;
+    std::fs::write(&manifest, text)?;
+    let super_admin = lab.lab.path("super-admin.conf");
+    let examine = || {
+        let files = [manifest.to_string_lossy().into_owned(), super_admin.to_string_lossy().into_owned()];
+        let doctor = ["doctor", "-f", &files[0], "--k8sConfigPath", &files[1]];
+        let program = std::process::Command::new("ip")
+            .args(["netns", "exec", lab.lab.host(0).namespace.name(), PROGRAM])
+            .args(doctor)
+            .output()?;
+        let text = String::from_utf8_lossy(&program.stdout).into_owned();
+        let rights = text.lines().find(|line| line.contains(" rights: ")).map(str::to_owned);
+        std::io::Result::Ok((rights.unwrap_or_default(), text))
+    };
+    let (rights, text) = examine()?;
+    let account = "the ServiceAccount kube-system/kube-vip";
+    assert!(rights.starts_with("error") && rights.contains(&format!("{account} may not ")), "{text}");
+    let binding = json!({
+        "metadata": { "name": "pod" },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin" },
+        "subjects": [{ "kind": "ServiceAccount", "namespace": "kube-system", "name": "kube-vip" }],
+    });
+    lab.objects().create::<ClusterRoleBinding>("pod", binding)?;
+    let found =
+        || examine().ok().filter(|(rights, _)| rights.contains(&format!("{account} may do"))).map(drop);
+    wait_for("the rights of the ServiceAccount", 20, found)?;
     Ok(())
 }
 

@@ -59,17 +59,6 @@ pub struct Host {
 pub type Resolved = (Vec<Config>, Vec<String>);
 
 impl Host {
-    /// The first routable address of a family on an interface, VIPs excluded.
-    fn address_on(&self, interface: IfIndex, family: Family) -> Option<IpAddr> {
-        self.state.own_addresses(interface).find(|address| {
-            let local = match address {
-                IpAddr::V4(v4) => v4.is_link_local() || v4.is_loopback(),
-                IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.is_loopback(),
-            };
-            Family::of(*address) == family && !local
-        })
-    }
-
     fn interface_with(&self, address: IpAddr) -> Option<IfIndex> {
         self.state.addresses.iter().find(|own| own.vip.address == address).map(|own| own.interface)
     }
@@ -238,8 +227,8 @@ fn next_hops(
     };
     let other = own.other();
     let mut hops = PerFamily::default();
-    hops[other] =
-        rule.given[other].or_else(|| interface.and_then(|interface| host.address_on(interface, other)));
+    hops[other] = rule.given[other]
+        .or_else(|| interface.and_then(|interface| host.state.routable_address(interface, other)));
     hops
 }
 

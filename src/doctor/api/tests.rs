@@ -34,6 +34,7 @@ fn healthy() -> ApiFacts {
     });
     ApiFacts {
         credentials: Some(Ok("/etc/kubernetes/admin.conf".to_owned())),
+        account: None,
         servers: vec![
             ("https://127.0.0.1:6443".to_owned(), true, None),
             ("https://[::1]:6443".to_owned(), true, Some("connection refused".to_owned())),
@@ -71,13 +72,33 @@ fn a_healthy_cluster_has_no_finding() {
     assert_eq!(wrong(checks(&config(&[]), &HostReadings::default(), &limited)), []);
 }
 
+/// The token of its ServiceAccount is in the pod alone.
+#[test]
+fn the_manifest_of_a_daemon_set_needs_no_kubeconfig_on_the_host() {
+    let account = Some(ServiceAccount { namespace: "kube-system".into(), name: "kube-vip".into() });
+    let mut facts = ApiFacts { account, credentials: no_credentials(true), ..healthy() };
+    assert_eq!(wrong(checks(&config(&[]), &HostReadings::default(), &facts)), []);
+    facts.credentials = healthy().credentials;
+    facts.denied = Some(Ok(Vec::new()));
+    let text = rights(&facts).unwrap().text;
+    assert!(text.contains("the ServiceAccount kube-system/kube-vip may do"), "{text}");
+}
+
 #[test]
 fn each_fault_has_its_finding() {
     use Severity::{Error, Warning};
     type Fault = fn(&mut ApiFacts);
-    let table: [(Fault, &str, Severity, &str); 15] = [
+    let table: [(Fault, &str, Severity, &str); 16] = [
         (|it| it.credentials = no_credentials(true), "credentials", Warning, "before `kubeadm init`"),
         (|it| it.credentials = no_credentials(false), "credentials", Error, "no kubeconfig"),
+        (
+            |it| {
+                it.servers[0].2 = Some("invalid peer certificate: UnknownIssuer".into());
+            },
+            "api-server",
+            Error,
+            "the kubeconfig has the CA of another cluster",
+        ),
         (
             |it| it.servers[0].2 = Some("refused".into()),
             "api-server",
@@ -103,7 +124,7 @@ fn each_fault_has_its_finding() {
             |it| it.denied = Some(Ok(vec![right("services", "list"), right("nodes", "watch")])),
             "rights",
             Error,
-            "do not permit to list services; watch nodes",
+            "may not list services; watch nodes",
         ),
         (
             |it| it.denied = Some(Ok(vec![right("nodes", "watch")])),
@@ -121,7 +142,7 @@ fn each_fault_has_its_finding() {
         ),
         (|it| it.kube_proxy = kube_proxy_of("mode: ipvs\n"), "kube-proxy", Error, "strictARP"),
         (|it| it.groups.extend(["metallb.io".into()]), "other-load-balancers", Warning, "MetalLB"),
-        (|it| it.others.extend(["the servicelb of k3s"]), "other-load-balancers", Warning, "servicelb"),
+        (|it| it.others.extend(["k3s ServiceLB"]), "other-load-balancers", Warning, "k3s ServiceLB"),
         (|it| it.clock_difference = Some(-90), "clock", Warning, "by -90 s"),
         (|it| it.clock_difference = Some(61), "clock", Warning, "by 61 s"),
     ];

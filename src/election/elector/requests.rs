@@ -1,11 +1,10 @@
 //! Requests to the API server, and what their responses and the watch show of the Lease.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::decide::{Decision, ObservedLease, decide};
-use super::super::record::{LeaderElectionRecord, LeaseObject, UNVERIFIED, Write};
-use super::state::{AddressState, Freshness, HANDOVER_WINDOW, Kind, Phase, State, Watch};
+use super::super::record::{LeaderElectionRecord, LeaseObject, Write, mark_unverified};
+use super::state::{AddressState, Freshness, HANDOVER_WINDOW, Kind, Phase, State, Verification, Watch};
 use super::{Elector, LeaseRequest, LeaseResponse, Output};
 use crate::model::{BootTime, ClaimSource, Health};
 
@@ -80,27 +79,24 @@ impl Elector {
     /// What is known of the address once this request is sent.
     pub(super) fn address_after(&self, kind: Kind) -> AddressState {
         let unexplained = match kind {
-            Kind::Create => self.state == State::Follower,
+            Kind::Create => true,
             Kind::Hold => !self.is_ours() && !self.address.is_familiar(),
             Kind::Read | Kind::Release => false,
         };
-        self.address.after(unexplained)
+        // A provisional claim has the address already.
+        self.address.after(unexplained && self.state == State::Follower)
     }
 
     pub(super) fn request(&self, kind: Kind) -> Option<(Kind, LeaseRequest)> {
         let (me, duration) = (&self.settings.candidate, self.settings.lease_duration);
-        let marked =
-            |annotations: &mut BTreeMap<String, String>, kind| match self.address_after(kind).needs_probe() {
-                true => drop(annotations.insert(UNVERIFIED.to_owned(), "true".to_owned())),
-                false => drop(annotations.remove(UNVERIFIED)),
-            };
+        let unverified = |kind| self.address_after(kind).needs_probe();
         match (kind, &self.observed) {
             (Kind::Read, _) => Some((kind, LeaseRequest::Read)),
             (Kind::Hold, ObservedLease::Present { lease, .. }) => {
                 let mut meta = lease.meta.clone();
                 let annotations = meta.annotations.get_or_insert_default();
                 annotations.extend(self.annotations());
-                marked(annotations, kind);
+                mark_unverified(annotations, unverified(kind));
                 let write = match self.is_ours() {
                     true => Write::renew(me, duration, &lease.record),
                     false => Write::acquire(me, duration, Some(&lease.record)),
@@ -110,17 +106,18 @@ impl Elector {
             (Kind::Hold, ObservedLease::Missing { .. }) => {
                 let write = Write::acquire(me, duration, None);
                 let mut annotations = self.annotations();
-                marked(&mut annotations, Kind::Create);
+                mark_unverified(&mut annotations, unverified(Kind::Create));
                 Some((Kind::Create, LeaseRequest::Create { write, annotations }))
             }
             (Kind::Release, ObservedLease::Present { lease, .. }) => {
-                // While another host answers for the address, no host may acquire it without a probe or the full duration.
+                // While another host answers for the address, no host may acquire it without a probe or, since other programs
+                // ignore the mark, the full duration.
                 let mut write = Write::release(me, &lease.record);
                 if self.address.needs_probe() {
                     write.duration_seconds = Write::acquire(me, duration, None).duration_seconds;
                 }
                 let mut meta = lease.meta.clone();
-                marked(meta.annotations.get_or_insert_default(), kind);
+                mark_unverified(meta.annotations.get_or_insert_default(), unverified(kind));
                 Some((kind, LeaseRequest::Replace { write, meta: Box::new(meta) }))
             }
             _ => None,
@@ -227,6 +224,7 @@ impl Elector {
         let unknown = self.observed == ObservedLease::Unknown;
         let renewed = self.observed.record().and_then(|record| record.renewed);
         let unverified = lease.is_unverified();
+        let verified_release = lease.record.is_released() && !unverified && lease.host().is_some();
         self.observed.observe(lease, now);
         let Some(record) = self.observed.record() else { return };
         if self.is_ours() {
@@ -246,9 +244,12 @@ impl Elector {
             self.outputs.push_back(Output::DuplicateIdentity);
         }
         let (vacant, released) = (record.holder.is_empty(), record.is_released());
-        if unverified {
+        // Emptied by hand: this host knows more than its last record.
+        let leads =
+            matches!(&self.state, State::Leader(leader) if leader.verification == Verification::Verified);
+        if unverified && !(vacant && leads) {
             self.address = AddressState::Suspect;
-        } else if !vacant {
+        } else if !vacant || (verified_release && self.address == AddressState::Suspect) {
             self.address = AddressState::Verified;
         }
         if !vacant {

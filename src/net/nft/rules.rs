@@ -40,6 +40,8 @@ pub struct Rule {
     pub comment: String,
     /// The chain that it jumps to.
     pub target: Option<String>,
+    /// It accepts the packets that match, or looks the verdict up in a map, which may.
+    pub accepts: bool,
 }
 
 /// All tables, chains, sets and rules of the network namespace.
@@ -188,7 +190,13 @@ fn rule(part: &Part) -> Option<Rule> {
         let verdict = find(find(data, NFTA_IMMEDIATE_DATA)?, NFTA_DATA_VERDICT)?;
         find(verdict, NFTA_VERDICT_CHAIN).map(string)
     });
-    Some(Rule { chain, handle, comment: of_nft.or(of_iptables).unwrap_or_default(), target })
+    let code = named("immediate").find_map(|data| {
+        let verdict = find(find(data, NFTA_IMMEDIATE_DATA)?, NFTA_DATA_VERDICT)?;
+        find(verdict, NFTA_VERDICT_CODE)?.first_chunk().copied().map(u32::from_be_bytes)
+    });
+    let by_map = named("lookup").any(|data| find(data, NFTA_LOOKUP_DREG).is_some());
+    let accepts = code == Some(NF_ACCEPT) || by_map;
+    Some(Rule { chain, handle, comment: of_nft.or(of_iptables).unwrap_or_default(), target, accepts })
 }
 
 /// What nft writes with a rule: type, length and value of each item.

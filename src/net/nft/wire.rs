@@ -48,6 +48,7 @@ pub(super) const NF_INET_LOCAL_OUT: u32 = 3;
 /// NF_IP_PRI_FILTER and NF_IP6_PRI_FILTER.
 pub(super) const PRIORITY_FILTER: u32 = 0;
 pub(super) const NF_DROP: u32 = 0;
+pub(super) const NF_ACCEPT: u32 = 1;
 
 pub(super) const NFTA_TABLE_NAME: u16 = 1;
 
@@ -105,12 +106,13 @@ const NFT_CMP_EQ: u32 = 0;
 
 const NFTA_LOOKUP_SET: u16 = 1;
 const NFTA_LOOKUP_SREG: u16 = 2;
+pub(super) const NFTA_LOOKUP_DREG: u16 = 3;
 
 const NFTA_IMMEDIATE_DREG: u16 = 1;
 pub(super) const NFTA_IMMEDIATE_DATA: u16 = 2;
 pub(super) const NFTA_DATA_VALUE: u16 = 1;
 pub(super) const NFTA_DATA_VERDICT: u16 = 2;
-const NFTA_VERDICT_CODE: u16 = 1;
+pub(super) const NFTA_VERDICT_CODE: u16 = 1;
 pub(super) const NFTA_VERDICT_CHAIN: u16 = 2;
 const NFT_REG_VERDICT: u32 = 0;
 const NFT_REG_1: u32 = 1;
