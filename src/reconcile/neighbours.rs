@@ -25,10 +25,10 @@ const CONFLICT_HOLD: Duration = Duration::from_secs(60);
 /// A host that has this many addresses of one family is likely a router that answers for every address.
 const PROXY_ADDRESSES: usize = 3;
 
-/// Detectors by address.
 /// Hosts that are asked to yield an address.
 const MAX_ANSWERS: usize = 16;
 
+/// Detectors by address.
 pub(super) type Detectors = BTreeMap<Target, ConflictDetector>;
 
 /// What a frame of another host about a planned address means for this host.
