@@ -132,22 +132,34 @@ async fn examine(flags: &[(String, String)], json: bool, file: Option<&str>) -> 
 /// Removes what the Go program has left on this host, or prints it.
 async fn clean_up(dry_run: bool) -> Result<(), Failure> {
     let (host, _) = read_once().await.map_err(Failure::one)?;
-    let leftovers = cleanup::driver::find(&host.interfaces).map_err(Failure::one)?;
+    let leftovers = cleanup::driver::find(&host).map_err(Failure::one)?;
     if cleanup::driver::has_legacy_rules() {
         eprintln!(
             "kube-vip: warning: tables of iptables-legacy are not examined: look for kube-vip in `iptables-legacy-save` and \
              `ip6tables-legacy-save`"
         );
     }
-    if !dry_run {
-        cleanup::driver::remove(&leftovers).map_err(Failure::one)?;
+    for service in cleanup::driver::virtual_services(&host) {
+        eprintln!(
+            "kube-vip: warning: IPVS has a service that kube-proxy did not make: if it is the Go program's, remove it with \
+             `ipvsadm --delete-service {service}`"
+        );
     }
-    let lines = leftovers.to_string();
-    let done = if dry_run { "would remove" } else { "removed" };
-    if lines.is_empty() {
+    if leftovers.is_empty() {
         return print("nothing to remove\n");
     }
-    print(&lines.lines().map(|line| format!("{done} {line}\n")).collect::<String>())
+    let (done, leftovers, errors) = match dry_run {
+        true => ("would remove", leftovers, Vec::new()),
+        false => {
+            let (removed, errors) = cleanup::driver::remove(leftovers);
+            ("removed", removed, errors)
+        }
+    };
+    print(&leftovers.to_string().lines().map(|line| format!("{done} {line}\n")).collect::<String>())?;
+    match errors.as_slice() {
+        [] => Ok(()),
+        errors => Err(Failure { lines: errors.iter().map(ToString::to_string).collect(), code: 1 }),
+    }
 }
 
 /// The settings in a manifest, which those of the command line precede; and what else is known of its pod.

@@ -7,10 +7,13 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use kube_vip::config::{Raw, Sources, check};
 use kube_vip::manifest::chart;
+use kube_vip_lab::charts::{CHARTS, value_sets};
 use serde_json::Value;
 
 const AGENT: &str = "charts/kube-vip";
@@ -29,9 +32,13 @@ fn render(chart: &str, values: &[&str]) -> Result<Vec<Value>, String> {
     if !output.status.success() {
         return Err(String::from_utf8(output.stderr).unwrap());
     }
-    let text = String::from_utf8(output.stdout).unwrap();
+    Ok(objects(&String::from_utf8(output.stdout).unwrap()))
+}
+
+/// The objects of a stream of YAML.
+fn objects(text: &str) -> Vec<Value> {
     let documents = text.split("\n---\n").filter(|document| document.contains("kind: "));
-    Ok(documents.map(|document| serde_saphyr::from_str(document).unwrap()).collect())
+    documents.map(|document| serde_saphyr::from_str(document).unwrap()).collect()
 }
 
 fn of_kind<T: serde::de::DeserializeOwned>(objects: &[Value], kind: &str) -> Vec<T> {
@@ -66,6 +73,83 @@ fn the_schema_of_the_values_is_up_to_date() {
 }
 
 #[test]
+fn documented_values_become_the_objects_of_tests_charts() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sets = value_sets(root).unwrap();
+    let mut differ = Vec::new();
+    for set in &sets {
+        let path = set.expected(root);
+        let expected = std::fs::read_to_string(&path).unwrap_or_default();
+        if set.render(root).unwrap() != expected {
+            differ.push(path.display().to_string());
+        }
+    }
+    assert!(differ.is_empty(), "run `cargo xtask manifests` and read the difference of {differ:#?}");
+    let files = CHARTS.map(|chart| std::fs::read_dir(root.join("tests/charts").join(chart)).unwrap().count());
+    assert_eq!(files.iter().sum::<usize>(), sets.len(), "tests/charts has files without values");
+    for chart in CHARTS {
+        let page = std::fs::read_to_string(root.join("charts").join(chart).join("README.md")).unwrap();
+        for set in sets.iter().filter(|set| set.chart == chart && set.file.is_some()) {
+            assert!(page.contains(&format!("/{}.yaml)", set.name)), "{} is not described", set.name);
+        }
+    }
+}
+
+/// With the variables of each DaemonSet `manager` starts.
+#[test]
+fn settings_of_documented_values_are_valid() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for set in value_sets(root).unwrap().iter().filter(|set| set.chart == "kube-vip") {
+        for agent in of_kind::<DaemonSet>(&objects(&set.render(root).unwrap()), "DaemonSet") {
+            let given = variables(&agent).into_iter().filter_map(|(name, value)| Some((name, value?)));
+            let peers = ("bgp_peers".to_owned(), "192.0.2.1:65000".to_owned());
+            let secret = variables(&agent).contains_key("bgp_peers").then_some(peers);
+            let env = given.chain(secret).collect();
+            let (raw, problems, notes) = Raw::collect(&Sources { env, ..Sources::default() });
+            assert_eq!((problems, notes), (Vec::new(), Vec::new()), "{set:?}");
+            assert_eq!(check(raw, None).unwrap().notes, [""; 0], "{set:?}");
+        }
+    }
+}
+
+/// What the schema says of a value is what the program says of it.
+#[test]
+fn the_schema_accepts_what_the_program_accepts() {
+    let text = |value: &str| match serde_json::from_str(value).unwrap() {
+        Value::String(text) => text,
+        other => other.to_string(),
+    };
+    for (variable, good, bad) in [
+        (
+            "vip_arp",
+            &[r#""""#, "true", r#""T""#, r#""FALSE""#, "0", r#"" true ""#][..],
+            &[r#""yes""#, "2", r#""tRUE""#][..],
+        ),
+        ("vip_leaseduration", &["5", r#""+5""#, r#""15""#], &[r#""5s""#, "4000", r#""five""#, "1.5"]),
+        ("dns_mode", &[r#""ipv4""#, r#""DUAL""#], &[r#""ipv5""#, "4"]),
+        ("debounce_time", &[r#""1m30s""#, r#""0.5s""#, "0"], &["5", r#""5""#, r#""1d""#]),
+        (
+            "control_plane_health_check_address",
+            &[r#""https://localhost:6443/livez""#],
+            &[r#""localhost:6443""#],
+        ),
+    ] {
+        let schema_says =
+            |value: &str| render(AGENT, &[&format!(r#"env={{"{variable}": {value}}}"#)]).is_ok();
+        let program_says = |value: &str| {
+            let env = vec![(variable.to_owned(), text(value))];
+            Raw::collect(&Sources { env, ..Sources::default() }).1.is_empty()
+        };
+        for value in good {
+            assert!(schema_says(value) && program_says(value), "{variable}: {value}");
+        }
+        for value in bad {
+            assert!(!schema_says(value) && !program_says(value), "{variable}: {value}");
+        }
+    }
+}
+
+#[test]
 fn the_alerting_rules_of_the_chart_are_those_of_monitoring() {
     let read =
         |path: &str| std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
@@ -91,9 +175,22 @@ fn a_typo_in_a_value_is_an_error() {
         let error = render(AGENT, &[value]).unwrap_err();
         assert!(error.contains(part) && error.contains("additional"), "{error}");
     }
+    // Of a type that the API server rejects, or another tag than was meant.
+    for (value, part) in [
+        (r#"annotations={"a": 1}"#, "/annotations/a"),
+        (r#"nodeSelector={"a": true}"#, "/nodeSelector/a"),
+        ("image.pullPolicy=Alway", "/image/pullPolicy"),
+        (r#"image={"tag": 0.10}"#, "/image/tag"),
+    ] {
+        for chart in [AGENT, PROVIDER] {
+            let error = render(chart, &[value]).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+    }
     for (value, part) in [
         (r#"cm={"data": {"rnage-global": "10.0.0.1"}}"#, "rnage-global"),
         (r#"cm={"data": {"range-": "10.0.0.1"}}"#, "range-"),
+        (r#"cm={"data": {"range-GLOBAL": "10.0.0.1"}}"#, "range-GLOBAL"),
         ("extraArgs.upnnp=true", "upnnp"),
         ("replicas=2", "replicas"),
     ] {
@@ -141,13 +238,10 @@ fn variables_of_the_go_programs_chart_reach_the_agent() {
     assert_eq!(value("svc_election"), Some("false"));
     // This version refuses to balance connections of the control plane.
     assert!(!found.contains_key("lb_enable") && found.contains_key("vip_nodename"), "{found:?}");
-    let raw = found.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-    let (raw, problems, _) = kube_vip::config::Raw::collect(&kube_vip::config::Sources {
-        env: raw,
-        ..kube_vip::config::Sources::default()
-    });
+    let env = found.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    let (raw, problems, _) = Raw::collect(&Sources { env, ..Sources::default() });
     assert_eq!(problems, []);
-    assert!(kube_vip::config::check(raw, None).is_ok());
+    assert!(check(raw, None).is_ok());
 }
 
 #[test]
@@ -404,9 +498,14 @@ fn flags_of_the_provider_have_their_consequences() {
 /// `helm upgrade --reuse-values` on a release of the Go program's chart leaves out the defaults of what is new here.
 #[test]
 fn values_without_what_is_new_suffice() {
-    let agents = render(AGENT, &["separate=null", "rbac=null"]).unwrap();
+    let agents = render(
+        AGENT,
+        &["separate=null", "rbac=null", "podMonitor=null", "serviceAccount=null", "config=null"],
+    );
+    let agents = agents.unwrap();
     assert_eq!(of_kind::<DaemonSet>(&agents, "DaemonSet").len(), 1);
-    assert!(!rights(&agents).is_empty() && !rights(&render(PROVIDER, &["rbac=null"]).unwrap()).is_empty());
+    let providers = render(PROVIDER, &["rbac=null", "cm=null"]).unwrap();
+    assert!(!rights(&agents).is_empty() && !rights(&providers).is_empty());
 }
 
 #[test]

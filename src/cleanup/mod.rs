@@ -1,20 +1,23 @@
 //! `kube-vip cleanup --upstream`: removes what the Go program of the same name leaves on a host.
 
 pub mod driver;
+pub mod ipvs;
 
 use std::fmt;
 
 use crate::model::Interface;
 use crate::model::hash::fnv1a_32;
-use crate::net::nft::rules::{Deletion, Member, Rule, Ruleset, Table};
+use crate::net::nft::rules::{Deletion, Member, NFPROTO_IPV4, NFPROTO_IPV6, Rule, Ruleset, Table};
 
-/// In the comments of its rules: of Services' ports and of masquerading, and of egress.
-const COMMENTS: [&str; 2] = ["kube-vip load balancer IP", "a3ViZS12aXAK=kube-vip"];
+/// In the comments of rules of Services' ports and of masquerading, after `<namespace>/<name>` or `control-plane`.
+const COMMENT: &str = " kube-vip load balancer IP";
+/// The comments of its rules of egress begin with it.
+const EGRESS: &str = "a3ViZS12aXAK=kube-vip";
 /// Chains that it creates in tables of other programs.
 const CHAINS: [&str; 2] = ["KUBE-VIP-EGRESS", "ipvs_prerouting"];
 /// Tables of its own: `kube_vip_v4`, `kube_vip_<instance>_v6`.
 const TABLE_PREFIX: &str = "kube_vip_";
-const TABLE_SUFFIXES: [&str; 2] = ["_v4", "_v6"];
+const TABLE_SUFFIXES: [(&str, u8); 2] = [("_v4", NFPROTO_IPV4), ("_v6", NFPROTO_IPV6)];
 /// A macvlan for DHCP is `vip-` and the beginning of the Service's UID, with a hardware address of this range.
 const MACVLAN_PREFIX: &str = "vip-";
 const MACVLAN_RANGE: [u8; 3] = [0x00, 0x00, 0x6c];
@@ -56,21 +59,36 @@ impl Leftovers {
         Self { nft, interfaces: interfaces.iter().filter(|it| is_own_macvlan(it)).cloned().collect() }
     }
 
+    /// Without rules that could not be deleted.
+    #[must_use]
+    pub fn without(mut self, refused: &[Deletion]) -> Self {
+        self.nft.retain(|deletion| !refused.contains(deletion));
+        self
+    }
+
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.nft.is_empty() && self.interfaces.is_empty()
     }
 }
 
-fn is_own_table(table: &Table) -> bool {
-    let name = &table.name;
-    name.starts_with(TABLE_PREFIX) && TABLE_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
-        || TABLE_SUFFIXES.iter().any(|suffix| *name == format!("kube_vip{suffix}"))
+fn is_own_table(Table { family, name }: &Table) -> bool {
+    TABLE_SUFFIXES.iter().any(|(suffix, of)| {
+        let base = name.strip_suffix(suffix).filter(|_| family == of);
+        base.is_some_and(|base| base == "kube_vip" || base.starts_with(TABLE_PREFIX))
+    })
+}
+
+fn is_own_comment(comment: &str) -> bool {
+    let of_object = comment.split_once(COMMENT).is_some_and(|(object, _)| {
+        object == "control-plane" || (object.contains('/') && !object.contains(char::is_whitespace))
+    });
+    of_object || comment.starts_with(EGRESS)
 }
 
 fn is_own_rule(rule: &Rule) -> bool {
     let own_chain = |name: &str| name == CHAINS[0];
-    COMMENTS.iter().any(|comment| rule.comment.contains(comment))
+    is_own_comment(&rule.comment)
         || own_chain(&rule.chain.name)
         || rule.target.as_deref().is_some_and(own_chain)
 }
@@ -116,6 +134,7 @@ mod tests {
     fn what_the_go_program_made_is_found_and_nothing_else() {
         let (filter, mangle) = (table(2, "filter"), table(2, "mangle"));
         let (own, other) = (table(2, "kube_vip_v4"), table(2, "kube_vipers"));
+        let other_family = table(1, "kube_vip_v4");
         let input = member(&filter, "INPUT");
         let prerouting = member(&mangle, "PREROUTING");
         let egress = member(&mangle, "KUBE-VIP-EGRESS");
@@ -123,13 +142,14 @@ mod tests {
         let ports = "default/web kube-vip load balancer IP - TCP ports";
         let set = format!("{:x}", fnv1a_32(ports.as_bytes()));
         let ruleset = Ruleset {
-            tables: vec![filter.clone(), mangle.clone(), own.clone(), other],
+            tables: vec![filter.clone(), mangle.clone(), own.clone(), other, other_family],
             chains: vec![input.clone(), prerouting.clone(), egress.clone(), marks.clone()],
             dropping: Vec::new(),
             sets: vec![member(&filter, &set), member(&filter, "a-set")],
             rules: vec![
                 rule(&input, 1, ports, None),
                 rule(&input, 2, "ssh", None),
+                rule(&input, 9, "my notes on kube-vip load balancer IP", None),
                 rule(&prerouting, 3, "", Some("KUBE-VIP-EGRESS")),
                 rule(&prerouting, 4, "", Some("KUBE-MARK")),
                 rule(&egress, 5, "", None),

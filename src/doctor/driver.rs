@@ -86,6 +86,11 @@ async fn read_host(config: &Config, context: &Context, running: bool) -> HostRea
         firewall: firewall(),
         state: state.clone(),
         interface: name,
+        default_route: state
+            .interfaces
+            .iter()
+            .find(|interface| Some(interface.index) == context.default_route)
+            .map(|interface| interface.name.clone()),
         owners,
         running,
         named_by_pod: context.named_by_pod,
@@ -96,10 +101,15 @@ fn sysctls(interfaces: &BTreeSet<&str>) -> BTreeMap<String, i64> {
     let fixed = [
         vec!["net", "ipv4", "ip_forward"],
         vec!["net", "ipv4", "conf", "all", "arp_ignore"],
+        vec!["net", "ipv4", "conf", "all", "rp_filter"],
         vec!["net", "ipv6", "conf", "all", "forwarding"],
     ];
     let of_interfaces = interfaces.iter().flat_map(|name| {
-        [vec!["net", "ipv4", "conf", name, "arp_ignore"], vec!["net", "ipv6", "conf", name, "accept_ra"]]
+        [
+            vec!["net", "ipv4", "conf", name, "arp_ignore"],
+            vec!["net", "ipv4", "conf", name, "rp_filter"],
+            vec!["net", "ipv6", "conf", name, "accept_ra"],
+        ]
     });
     // The name of an interface may have a dot, which is no separator in a path.
     let read = |path: Vec<&str>| {

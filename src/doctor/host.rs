@@ -16,6 +16,8 @@ pub struct HostReadings {
     pub state: HostState,
     /// The interface of the control plane's VIPs, and by default of Services: configured, or the default route's.
     pub interface: Option<String>,
+    /// The interface of the default route.
+    pub default_route: Option<String>,
     pub firewall: Firewall,
     /// Kernel settings by their names for sysctl(8).
     pub sysctls: BTreeMap<String, i64>,
@@ -86,6 +88,7 @@ pub(super) fn checks(
         && (config.services.is_some() || config.control_plane_families().contains(&Family::V4))
     {
         checks.push(arp(facts));
+        checks.extend(reverse_path(facts));
     }
     if config.services.is_some() {
         checks.extend(families.iter().map(|family| forwarding(facts, *family)));
@@ -160,6 +163,23 @@ fn arp(facts: &HostReadings) -> Check {
         }
         _ => Check::new("arp", Severity::Ok, "the kernel replies to ARP requests"),
     }
+}
+
+/// RFC 3704: a strict filter drops packets that arrive on another interface than the one that replies would leave by.
+fn reverse_path(facts: &HostReadings) -> Option<Check> {
+    let (interface, default) = (facts.interface.as_deref()?, facts.default_route.as_deref()?);
+    let check = |severity, text| Some(Check::new("reverse-path", severity, text));
+    if interface == default {
+        return check(Severity::Ok, format!("the default route leads by {interface}, where requests arrive"));
+    }
+    if facts.larger("rp_filter") != 1 {
+        return check(Severity::Ok, format!("rp_filter does not drop requests that arrive on {interface}"));
+    }
+    let text = format!(
+        "the default route leads by {default}, and rp_filter is 1, so that {interface} drops requests from outside of its subnets: \
+         set net.ipv4.conf.{interface}.rp_filter to 2, or route replies by {interface} (`ip rule`)"
+    );
+    check(Severity::Warning, text)
 }
 
 fn forwarding(facts: &HostReadings, family: Family) -> Check {

@@ -1,19 +1,22 @@
-//! The schema of the values of the Helm chart: a typo in the name of a setting is an error of `helm install`.
+//! The schema of the values of the Helm chart: a typo in the name of a setting, or a value that it does not accept, is an error of
+//! `helm install`.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use super::schema::{closed, definitions, image, list, named, object, scalar, setting, switch, text, texts};
 use crate::config::SETTINGS;
 
 /// JSON Schema of charts/kube-vip/values.yaml.
 pub fn schema() -> Value {
-    let scalar = json!({ "type": ["string", "boolean", "number", "null"] });
-    let variables = || SETTINGS.iter().flat_map(|setting| setting.env.iter());
-    let flags =
-        || SETTINGS.iter().flat_map(|setting| setting.flags.iter().map(|name| name.trim_start_matches('!')));
-    let named = |names: &mut dyn Iterator<Item = &str>, value: &Value| {
-        let properties: Map<String, Value> = names.map(|name| (name.to_owned(), value.clone())).collect();
-        json!({ "type": ["object", "null"], "properties": properties, "additionalProperties": false })
+    let variables = |value: fn(crate::config::Kind) -> Value| {
+        SETTINGS
+            .iter()
+            .flat_map(move |it| it.env.iter().map(move |name| ((*name).to_owned(), value(it.kind))))
     };
+    let flags = SETTINGS.iter().flat_map(|it| {
+        let names = it.flags.iter().map(|name| name.trim_start_matches('!').to_owned());
+        names.map(|name| (name, setting(it.kind)))
+    });
     // Not settings, such as KUBERNETES_SERVICE_HOST: their names are upper case.
     let with_others = |mut schema: Value, value: &Value| {
         if let Some(schema) = schema.as_object_mut() {
@@ -21,47 +24,47 @@ pub fn schema() -> Value {
         }
         schema
     };
-    let env = with_others(named(&mut variables().copied(), &scalar), &scalar);
-    let (text, switch) = (json!({ "type": "string" }), json!({ "type": "boolean" }));
-    let (object, list) = (json!({ "type": ["object", "null"] }), json!({ "type": ["array", "null"] }));
-    let closed = |properties: Value| json!({ "type": "object", "properties": properties, "additionalProperties": false });
+    let mut definitions = definitions();
+    definitions.insert("env".to_owned(), with_others(named(variables(setting)), &scalar()));
+    let env = json!({ "$ref": "#/definitions/env" });
     json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
+        "definitions": definitions,
         "type": "object",
         "additionalProperties": false,
         "properties": {
-            "global": object,
+            "global": object(),
             // Of a chart that this one is a dependency of.
-            "enabled": switch,
-            "image": closed(json!({ "repository": text, "tag": scalar, "pullPolicy": text })),
-            "imagePullSecrets": list,
-            "config": closed(json!({ "address": text })),
+            "enabled": switch(),
+            "image": image(),
+            "imagePullSecrets": list(),
+            "config": closed(&json!({ "address": text() })),
             "env": env,
-            "envValueFrom": with_others(named(&mut variables().copied(), &object), &object),
-            "envFrom": list,
-            "extraArgs": named(&mut flags(), &scalar),
-            "separate": closed(json!({ "enabled": switch, "env": env })),
-            "nameOverride": text,
-            "fullnameOverride": text,
-            "namespaceOverride": text,
-            "serviceAccount": closed(json!({ "create": switch, "annotations": object, "name": text })),
-            "rbac": closed(json!({ "create": switch, "goProgram": switch, "extraRules": list })),
-            "annotations": object,
-            "extraLabels": object,
-            "podAnnotations": object,
-            "podSecurityContext": object,
-            "securityContext": object,
-            "updateStrategy": object,
-            "resources": object,
-            "volumes": list,
-            "volumeMounts": list,
-            "hostAliases": list,
-            "nodeSelector": object,
-            "tolerations": list,
-            "affinity": object,
-            "priorityClassName": text,
-            "podMonitor": closed(json!({ "enabled": switch, "labels": object, "annotations": object })),
-            "prometheusRule": { "type": ["object", "null"], "properties": { "enabled": switch, "labels": object }, "additionalProperties": false },
+            "envValueFrom": with_others(named(variables(|_| object())), &object()),
+            "envFrom": list(),
+            "extraArgs": named(flags),
+            "separate": closed(&json!({ "enabled": switch(), "env": env })),
+            "nameOverride": text(),
+            "fullnameOverride": text(),
+            "namespaceOverride": text(),
+            "serviceAccount": closed(&json!({ "create": switch(), "annotations": texts(), "name": text() })),
+            "rbac": closed(&json!({ "create": switch(), "goProgram": switch(), "extraRules": list() })),
+            "annotations": texts(),
+            "extraLabels": texts(),
+            "podAnnotations": texts(),
+            "podSecurityContext": object(),
+            "securityContext": object(),
+            "updateStrategy": object(),
+            "resources": object(),
+            "volumes": list(),
+            "volumeMounts": list(),
+            "hostAliases": list(),
+            "nodeSelector": texts(),
+            "tolerations": list(),
+            "affinity": object(),
+            "priorityClassName": text(),
+            "podMonitor": closed(&json!({ "enabled": switch(), "labels": texts(), "annotations": texts() })),
+            "prometheusRule": closed(&json!({ "enabled": switch(), "labels": texts() })),
         },
     })
 }

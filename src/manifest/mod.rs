@@ -8,6 +8,7 @@ mod env;
 pub mod image;
 pub mod rbac;
 pub mod samples;
+pub mod schema;
 
 use serde_json::{Value, json};
 

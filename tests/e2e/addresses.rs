@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kube_vip_lab::alerts::Recording;
 use kube_vip_lab::fake_api_server::{FakeApiServer, Mode};
 use kube_vip_lab::sampler::Sampler;
 use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
@@ -207,7 +208,7 @@ fn ipv6_only() -> Outcome {
         Ok(options)
     })?;
     scene.wait_for_link("fd42::100/128")?;
-    Ok(())
+    Ok(Recording::begin(&scene.lab)?.expect(&[])?)
 }
 
 fn loopback() -> Outcome {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use kube_vip::bgp::packet::{Capability, Notification, Open, keepalive};
 use kube_vip::model::Family;
+use kube_vip_lab::alerts::{self, Recording};
 use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
 use kube_vip_lab::{Namespace, Neighbour, Router, RouterKind, RouterOptions, now, wait_for};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -144,6 +145,11 @@ fn reported() -> Outcome {
     let event = |reason: &str, part: &str| wait_for_event(&lab, "node-1", reason, part);
     state("ESTABLISHED")?;
     event("BGPSessionUp", "10.42.0.254:179")?;
+    // Of the three hosts one has an agent.
+    let agents = || alerts::agents(&lab.lab).into_iter().take(1).collect::<Vec<_>>();
+    let mut recording = Recording::default();
+    recording.scrape(agents());
+    recording.expect(&[])?;
     agent.signal(nix::sys::signal::Signal::SIGUSR1);
     wait_for("the dump", 5, || {
         let log = agent.log();
@@ -156,6 +162,8 @@ fn reported() -> Outcome {
         let metrics = lab.lab.host(0).namespace.http_get(2112, "/metrics").ok()?;
         metrics.contains("SESSION_STATE_ESTABLISHED\",peer=\"10.42.0.254:179\"} 0").then_some(())
     })?;
+    recording.scrape(agents());
+    recording.expect(&["KubeVipBgpNoSession", "KubeVipBgpSessionDown", "KubeVipBgpSessionFlaps"])?;
     router.launch()?;
     state("ESTABLISHED")?;
     Ok(())

@@ -1,9 +1,12 @@
 //! The Helm charts on a real API server: installed, with every kind of values, and over a release of the Go programs' charts.
 
+use std::path::Path;
+
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::rbac::v1::Role;
 use kube_vip_lab::binaries;
+use kube_vip_lab::charts::value_sets;
 use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
 use kube_vip_lab::{Administrator, Lab, LabOptions};
 
@@ -35,20 +38,29 @@ impl Helm {
         Ok(self.lab.host(0).namespace.run(&command)?)
     }
 
+    /// A release of a chart with these values alone; `values` are arguments of Helm.
     fn upgrade(&self, release: &str, chart: &str, values: &[&str]) -> Result<String, Failed> {
         let chart = format!("{ROOT}/{chart}");
-        let sets = values.iter().flat_map(|value| ["--set-json", *value]);
         let args = ["upgrade", "--install", "--reset-values", release, chart.as_str()];
-        self.run(&args.into_iter().chain(sets).collect::<Vec<_>>())
+        self.run(&[&args[..], values].concat())
     }
 }
 
 fn upgraded() -> Outcome {
     let helm = Helm::new()?;
+    // Not those that need an operator's kinds of objects.
+    let sets = value_sets(Path::new(ROOT))?.into_iter().filter(|set| set.name != "monitoring");
+    let (before, others): (Vec<_>, Vec<_>) = sets.partition(|set| set.name == "go-chart");
     let admin = Administrator::new(&helm.lab, 0)?;
     let objects = admin.objects(&helm.lab);
     for release in ["kube-vip", "kube-vip-cloud-provider"] {
         helm.upgrade(release, "tests/lab/charts/before", &[])?;
+    }
+    for set in before.iter().chain(&others) {
+        let values = set.file.iter().flat_map(|file| ["--values".to_owned(), file.display().to_string()]);
+        let values: Vec<String> = values.collect();
+        let values: Vec<&str> = values.iter().map(String::as_str).collect();
+        helm.upgrade(set.chart, &format!("charts/{}", set.chart), &values)?;
     }
     let notes = helm.upgrade("kube-vip", "charts/kube-vip", &[])?;
     assert!(notes.contains("No registry has its image: import localhost/kube-vip on each node"), "{notes}");
@@ -60,47 +72,27 @@ fn upgraded() -> Outcome {
     let resources: Vec<String> =
         role.rules.iter().flatten().flat_map(|rule| rule.resources.clone().unwrap()).collect();
     assert!(!resources.contains(&"secrets".to_owned()), "{resources:?}");
-    // Values of the Go program's chart, and each addition.
-    for values in [
-        &[
-            r#"config={"address": "192.0.2.1"}"#,
-            r#"env={"cp_enable": "true", "lb_enable": "true", "vip_subnet": "32"}"#,
-        ][..],
-        &[
-            r#"config={"address": "192.0.2.1"}"#,
-            r#"env={"cp_enable": true}"#,
-            r#"separate={"enabled": true}"#,
-        ],
-        &[
-            r#"env={"vip_arp": false, "bgp_enable": true, "health_check_port": 2113}"#,
-            r#"envFrom=[{"secretRef": {"name": "bgp"}}]"#,
-        ],
-        &[
-            r#"volumes=[{"name": "conf", "hostPath": {"path": "/etc/kubernetes/admin.conf"}}]"#,
-            r#"volumeMounts=[{"name": "conf", "mountPath": "/etc/kubernetes/admin.conf"}]"#,
-            r#"hostAliases=[{"ip": "127.0.0.1", "hostnames": ["kubernetes"]}]"#,
-            r#"imagePullSecrets=[{"name": "own"}]"#,
-            r#"extraArgs={"prometheusHTTPServer": ":2115"}"#,
-            r#"nodeSelector={"rack": "a"}"#,
-            r#"annotations={"a": "b"}"#,
-            r#"extraLabels={"c": "d"}"#,
-        ],
-    ] {
-        helm.upgrade("kube-vip", "charts/kube-vip", values)?;
-    }
+    assert!(objects.get::<DaemonSet>("kube-vip-services")?.is_none(), "the second DaemonSet is still there");
+    // What no documented set has.
+    let values = [
+        r#"imagePullSecrets=[{"name": "own"}]"#,
+        r#"extraArgs={"prometheusHTTPServer": ":2115"}"#,
+        r#"envFrom=[{"secretRef": {"name": "bgp"}}]"#,
+        r#"annotations={"a": "b"}"#,
+        r#"extraLabels={"c": "d"}"#,
+    ];
+    helm.upgrade("kube-vip", "charts/kube-vip", &values.map(|value| ["--set-json", value]).concat())?;
     let agents: DaemonSet = objects.get("kube-vip")?.unwrap();
     let pod = agents.spec.unwrap().template.spec.unwrap();
     assert_eq!(pod.containers[0].args.as_ref().unwrap()[1], "--prometheusHTTPServer=:2115");
-    assert!(objects.get::<DaemonSet>("kube-vip-services")?.is_none(), "the second DaemonSet is still there");
-    let pools = r#"cm={"data": {"range-global": "192.0.2.1-192.0.2.9"}}"#;
-    let notes = helm.upgrade("kube-vip-cloud-provider", "charts/kube-vip-cloud-provider", &[pools])?;
+    let pools = format!("{ROOT}/examples/helm/kube-vip-cloud-provider/pools.yaml");
+    let provider = "kube-vip-cloud-provider";
+    let notes = helm.upgrade(provider, "charts/kube-vip-cloud-provider", &["--values", &pools])?;
     assert!(!notes.contains("There is no pool yet"), "{notes}");
-    let provider: Deployment = objects.get("kube-vip-cloud-provider")?.unwrap();
-    assert_eq!(provider.spec.unwrap().replicas, Some(2));
-    let pools: ConfigMap = objects.get("kube-vip-cloud-provider")?.unwrap();
+    let deployment: Deployment = objects.get(provider)?.unwrap();
+    assert_eq!(deployment.spec.unwrap().replicas, Some(2));
+    let pools: ConfigMap = objects.get(provider)?.unwrap();
     assert!(pools.data.unwrap().contains_key("range-global"));
-    let flags = [r#"extraArgs={"dhcp-interface": "eth0", "http-port": "0"}"#, "enableloadbalancerClass=true"];
-    helm.upgrade("kube-vip-cloud-provider", "charts/kube-vip-cloud-provider", &flags)?;
     for release in ["kube-vip", "kube-vip-cloud-provider"] {
         helm.run(&["uninstall", release])?;
     }

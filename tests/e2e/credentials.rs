@@ -1,11 +1,13 @@
 //! A static pod with a certificate of its own in place of `admin.conf`: issued, used, reported and renewed.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use kube_vip_lab::alerts::{self, Recording};
 use kube_vip_lab::objects::{Administrator, Objects};
 use kube_vip_lab::process::Process;
 use kube_vip_lab::sampler::Sampler;
@@ -91,7 +93,7 @@ fn has_condition(
 }
 
 /// What `kubectl apply` does with new objects.
-fn apply(objects: &Objects<'_>, yaml: &str) -> Outcome {
+pub(crate) fn apply(objects: &Objects<'_>, yaml: &str) -> Outcome {
     for document in yaml.split("---\n").filter(|document| !document.is_empty()) {
         let object: Value = serde_saphyr::from_str(document)?;
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
@@ -163,6 +165,7 @@ fn story() -> Outcome {
     wait_for("the renewed certificate in the status", 5, || {
         certificate(&lab).filter(|certificate| certificate["problem"].is_null())
     })?;
+    Recording::begin(&lab)?.expect(&[])?;
     assert_eq!(sampler.holder()?, 0);
     Ok(())
 }
@@ -180,6 +183,10 @@ fn reported(lab: &Lab, agent: &Agent, objects: &Objects<'_>) -> Outcome {
     let expires: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time =
         serde_json::from_value(found["expires"].clone())?;
     assert_eq!(value, expires.0.as_second().to_string());
+    alerts::expect(alerts::agents(lab), &["KubeVipClientCertificateExpires"])?;
+    let mut nine_days_later = Recording::default().later(Duration::from_hours(9 * 24));
+    nine_days_later.scrape(alerts::agents(lab));
+    nine_days_later.expect(&["KubeVipClientCertificateAlmostExpired", "KubeVipClientCertificateExpires"])?;
     let is_due = |(reason, message): &(String, String)| {
         reason == "ClientCertificateExpires" && message.starts_with(problem)
     };

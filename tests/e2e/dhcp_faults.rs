@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use kube_vip_lab::alerts::{self, Recording};
 use kube_vip_lab::fake_dhcp::{FakeDhcpServer, Request, Scripted, honest, kind};
 use kube_vip_lab::fake_dhcp6 as v6;
 use kube_vip_lab::process::Process;
@@ -47,10 +48,14 @@ fn server_away() -> Outcome {
     wait_for("two renewals", 15, || (server.log().matches("DHCPACK").count() >= 3).then_some(()))?;
     assert!(now().since(granted) < Duration::from_secs(15));
     assert_eq!(leased(&lab, "web", 1)?[0].to_string(), address);
+    let mut recording = Recording::begin(&lab.lab)?;
+    recording.expect(&[])?;
     server.stop()?;
     lab.wait_until_no_host_has(&address)?;
     lab.wait_for_status("web", &[])?;
     wait_for_event(&lab, "web", "NoLease", "lease expired")?;
+    recording.scrape(alerts::agents(&lab.lab));
+    recording.expect(&["KubeVipDhcpLeaseLost", "KubeVipDhcpNoLease"])?;
     server.launch()?;
     // What it had is free: it has it again.
     assert_eq!(leased(&lab, "web", 1)?[0].to_string(), address);
@@ -257,6 +262,7 @@ fn unanswered() -> Outcome {
     lab.start_agents()?;
     lab.serve("web", "0.0.0.0")?;
     wait_for_event(&lab, "web", "NoLease", "no DHCP server replied to 3 messages on interface eth0")?;
+    alerts::expect(alerts::agents(&lab.lab), &["KubeVipDhcpNoLease"])?;
     lab.delete("web")?;
     lab.create("wrong", "0.0.0.0", json!({}))?;
     lab.annotate("wrong", json!({ "kube-vip.io/serviceInterface": "eth7" }))?;

@@ -106,6 +106,21 @@ fn host_faults() -> Outcome {
         assert_found(&lab, options, 2, name, &format!("is {value}"))?;
         host.sysctl(sysctl, usual)?;
     }
+    // The VIP on a second interface, whose clients the default route does not lead to.
+    host.ip(&["link", "add", "second0", "type", "veth", "peer", "name", "second1"])?;
+    for interface in ["second0", "second1"] {
+        host.ip(&["link", "set", interface, "up"])?;
+    }
+    host.ip(&["address", "add", "10.99.0.1/24", "dev", "second0"])?;
+    let second = options.clone().with("vip_interface", "second0").with("address", "10.99.0.9");
+    for (value, is_found) in [("1", true), ("2", false)] {
+        host.sysctl("net.ipv4.conf.second0.rp_filter", value)?;
+        let (_, findings) = examine(&lab, &second)?;
+        let found =
+            findings.iter().any(|line| line.contains("reverse-path") && line.contains("rp_filter is 1"));
+        assert_eq!(found, is_found, "{findings:?}");
+    }
+    host.ip(&["link", "del", "second0"])?;
     host.ip(&["link", "add", "down0", "type", "veth", "peer", "name", "down1"])?;
     assert_found(&lab, &options.clone().with("vip_interface", "down0"), 2, "settings", "`down0` is not up")?;
     host.ip(&["link", "del", "down0"])?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Node, Service};
+use kube_vip_lab::alerts::Recording;
 use kube_vip_lab::avahi::Avahi;
 use kube_vip_lab::home_router::HomeRouter;
 use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
@@ -63,6 +64,7 @@ fn bgp() -> Outcome {
     for host in 0..3 {
         wait_for_status(&lab, host, "BFD up")?;
     }
+    Recording::begin(&lab.lab)?.expect(&[])?;
     assert!(rack_a.about(ROUTES[0]).contains("65000:1"), "{}", rack_a.about(ROUTES[0]));
     assert!(rack_b.about(ROUTES[0]).contains("(65000,2)"), "{}", rack_b.about(ROUTES[0]));
     Ok(())
@@ -81,6 +83,7 @@ fn table() -> Outcome {
         for route in ROUTES {
             gateway.wait_for_next_hops(route, &HOSTS[..1])?;
         }
+        Recording::begin(&lab.lab)?.expect(&[])?;
         lab.delete("web")?;
         gateway.wait_for_next_hops(ROUTES[0], &[])?;
         lab.serve("web", "10.43.0.1")?;
@@ -110,5 +113,5 @@ fn home() -> Outcome {
     wait_for("the port to be browsed", 10, || {
         avahi.browse("_http._tcp").contains("web;_http._tcp;local;web.local;").then_some(())
     })?;
-    Ok(())
+    Ok(Recording::begin(&lab.lab)?.expect(&[])?)
 }

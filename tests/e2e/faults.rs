@@ -9,6 +9,7 @@ use std::time::Duration;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube_vip::conflict::FrameKind;
 use kube_vip::model::BootTime;
+use kube_vip_lab::alerts::{self, Recording};
 use kube_vip_lab::note;
 use kube_vip_lab::recorder::Recorder;
 use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
@@ -172,7 +173,8 @@ fn kill() -> Outcome {
     let story = Story::begin(&cluster)?;
     cluster.agent(story.holder).kill();
     wait_until_lost(&cluster, story.holder, 8)?;
-    story.moved(&cluster, NEVER)
+    story.moved(&cluster, NEVER)?;
+    Ok(alerts::expect(alerts::agents(&cluster.lab), &["KubeVipAgentDown"])?)
 }
 
 fn host_lost() -> Outcome {
@@ -234,10 +236,13 @@ fn drained() -> Outcome {
     let mut cluster = cluster()?;
     let story = Story::begin(&cluster)?;
     let program = crate::harness::PROGRAM;
+    let mut recording = Recording::begin(&cluster.lab)?;
     cluster.lab.host(story.holder).namespace.run(&[program, "drain"])?;
     wait_until_lost(&cluster, story.holder, 5)?;
     let next = story.end(&cluster, PLANNED_OVERLAP)?;
     assert_ne!(next, story.holder);
+    recording.scrape(alerts::agents(&cluster.lab));
+    recording.expect(&["KubeVipHolderChangesOften"])?;
     assert!(cluster.outage(story.start) < Duration::from_secs(1));
     // Even without another node.
     for other in (0..3).filter(|other| *other != story.holder) {
@@ -317,13 +322,17 @@ fn main_loop_stalls() -> Outcome {
 fn quorum_lost() -> Outcome {
     let mut cluster = cluster()?;
     let story = Story::begin(&cluster)?;
+    let mut recording = Recording::begin(&cluster.lab)?;
     let others: Vec<usize> = (0..3).filter(|other| *other != story.holder).collect();
     for other in &others {
         cluster.lab.host_mut(*other).etcd = None;
     }
     wait_until_lost(&cluster, story.holder, 10)?;
+    recording.scrape(alerts::agents(&cluster.lab));
     // The loss lasts.
     std::thread::sleep(Duration::from_secs(5));
+    recording.scrape(alerts::agents(&cluster.lab));
+    recording.expect(&["KubeVipApiRequestsFail", "KubeVipVipWithoutHolder"])?;
     for other in &others {
         cluster.lab.host_mut(*other).restart_etcd()?;
     }
@@ -424,6 +433,7 @@ fn deleted() -> Outcome {
 fn conflict() -> Outcome {
     let cluster = cluster()?;
     let story = Story::begin(&cluster)?;
+    let mut recording = Recording::begin(&cluster.lab)?;
     let client = &cluster.lab.client_host;
     client.ip(&["addr", "add", &format!("{}/32", cluster.lab.vip_v4), "dev", "eth0"])?;
     let vip = cluster.lab.vip_v4.to_string();
@@ -432,6 +442,8 @@ fn conflict() -> Outcome {
     drop(sent);
     let log = cluster.agents[story.holder].as_ref().map(|agent| agent.log()).unwrap_or_default();
     assert!(log.contains("another host announces our address"), "{log}");
+    recording.scrape(alerts::agents(&cluster.lab));
+    recording.expect(&["KubeVipAddressConflict"])?;
     story.stayed(&cluster)
 }
 
@@ -449,6 +461,7 @@ fn visibility() -> Outcome {
     let text = host.namespace.run(&[program, "status"])?;
     assert!(text.contains("leader for"), "{text}");
     let metrics = cluster.lab.host(story.holder).namespace.http_get(2112, "/metrics")?;
+    Recording::begin(&cluster.lab)?.expect(&[])?;
     let leader =
         format!("kube_vip_is_leader{{node=\"{}\",lease_name=\"kube-system/plndr-cp-lock\"}} 1", host.name);
     assert!(metrics.contains(&leader), "{metrics}");

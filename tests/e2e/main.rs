@@ -14,6 +14,7 @@ use kube_vip_lab::rights::Exceptions;
 use kube_vip_lab::trials::{self, Group};
 
 mod addresses;
+mod alerts;
 mod answers;
 mod bgp;
 mod bgp_faults;
@@ -31,6 +32,7 @@ mod faults;
 mod harness;
 mod mdns;
 mod policy;
+mod recipes;
 mod resilience;
 mod routed;
 mod schemes;
@@ -84,12 +86,14 @@ fn main() -> ExitCode {
         bootstrap::trials(),
         charts::trials(),
         telemetry::trials(),
+        alerts::trials(),
         credentials::trials(),
         service_options::trials(),
         shared_lease::trials(),
         mdns::trials(),
         bgp_provider::trials(),
         examples::trials(),
+        recipes::trials(),
         table::trials(),
         resilience::trials(),
         tenancy::trials(),

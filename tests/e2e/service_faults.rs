@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Service;
+use kube_vip_lab::alerts::{self, Recording};
 use kube_vip_lab::trials::{Outcome, Trial, trial};
 use kube_vip_lab::{LateHost, ServiceLab, wait_for};
 use serde_json::json;
@@ -244,13 +245,18 @@ fn forbidden() -> Outcome {
         lab.serve("web", "10.43.0.18")?;
         lab.wait_for_holder("10.43.0.18")?;
         let start = kube_vip_lab::now();
+        let mut recording = Recording::begin(&lab.lab)?;
         lab.revoke()?;
         // Without renewals the claim ends: the address is withdrawn, and comes back with the rights.
-        for _ in 0..20 {
+        for second in 1..=20 {
             std::thread::sleep(Duration::from_secs(1));
             lab.objects().services("default")?;
+            if [8, 20].contains(&second) {
+                recording.scrape(alerts::agents(&lab.lab));
+            }
         }
         lab.serve("late", "10.43.0.19")?;
+        recording.expect(&["KubeVipApiRequestsFail", "KubeVipServicesWithoutHolder"])?;
         lab.restore()?;
         lab.wait_for_holder("10.43.0.18")?;
         lab.wait_for_holder("10.43.0.19")?;

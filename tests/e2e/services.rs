@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube_vip::model::BootTime;
+use kube_vip_lab::alerts::{self, Recording};
 use kube_vip_lab::objects::annotation;
 use kube_vip_lab::trials::{Failed, Outcome, Trial, trial};
 use kube_vip_lab::{ServiceLab, wait_for};
@@ -322,6 +323,7 @@ fn groups() -> Outcome {
         })
     };
     wait_for("an even spread", 40, || (counts(&lab) == [6, 6, 6]).then_some(()))?;
+    Recording::begin(&lab.lab)?.expect(&[])?;
     let before: Vec<Vec<usize>> = (1..=18).map(|number| lab.holders(&format!("10.43.0.{number}"))).collect();
     lab.agent(1).kill();
     // Nine groups of two addresses do not divide evenly by two.
@@ -351,6 +353,7 @@ fn stopped_together() -> Outcome {
         })?;
         (0..3).for_each(|host| lab.agent(host).terminate());
         (0..3).try_for_each(|host| lab.agent(host).wait(10).map(drop))?;
+        alerts::expect(alerts::agents(&lab.lab), &["KubeVipAgentDown", "KubeVipAgentsAbsent"])?;
         for lease in lab.objects().leases()? {
             let holder = lab.lease_holder(&lease)?;
             let logs = (0..3).map(|host| lab.agent(host).log());

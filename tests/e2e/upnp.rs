@@ -1,6 +1,7 @@
 //! Ports of a home router that lead to Services, by UPnP: miniupnpd in secure mode, as most routers have it.
 
 use k8s_openapi::api::core::v1::Service;
+use kube_vip_lab::alerts::{self, Recording};
 use kube_vip_lab::home_router::HomeRouter;
 use kube_vip_lab::objects::annotation;
 use kube_vip_lab::process::Process;
@@ -142,6 +143,7 @@ fn refused() -> Outcome {
     lab.start_agents()?;
     serve(&lab, "web", V4, json!({ "kube-vip.io/forwardUPNP": "true" }))?;
     wait_for("the port to be open", 20, || router.open().contains(V4).then_some(()))?;
+    Recording::begin(&lab.lab)?.expect(&[])?;
     serve(
         &lab,
         "other",
@@ -154,6 +156,7 @@ fn refused() -> Outcome {
         "PortNotForwarded",
         "gateway 10.42.0.254, port 9090/TCP: the gateway denied it",
     )?;
+    alerts::expect(alerts::agents(&lab.lab), &["KubeVipPortMappingRefused"])?;
     // A mapping of another host is left alone: it could be another cluster's.
     let other = lab.lab.machine("other", 152)?;
     let ask = |words: &[&str]| {

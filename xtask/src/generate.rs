@@ -3,10 +3,12 @@
 use kube_vip::manifest::{chart, samples};
 use kube_vip::planner::policy::admission;
 use kube_vip_cloud_provider as provider;
+use kube_vip_lab::charts;
 
 use crate::sh::{Outcome, root};
 
-/// manifests/, from the samples and the policies that the program knows, and the schemas and the alerting rules of the charts.
+/// manifests/, from the samples and the policies that the program knows, the schemas and the alerting rules of the charts, and what
+/// Helm makes of them.
 pub(crate) fn manifests() -> Outcome {
     let folder = root().join("manifests");
     for sample in samples::all() {
@@ -25,6 +27,9 @@ pub(crate) fn manifests() -> Outcome {
         [("kube-vip", chart::schema()), ("kube-vip-cloud-provider", provider::chart::schema())]
     {
         write(&root().join("charts").join(name).join("values.schema.json"), &format!("{schema:#}\n"))?;
+    }
+    for set in charts::value_sets(&root()).map_err(|error| error.to_string())? {
+        write(&set.expected(&root()), &set.render(&root()).map_err(|error| error.to_string())?)?;
     }
     Ok(())
 }

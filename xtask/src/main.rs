@@ -19,13 +19,15 @@ const HELP: &str = "\
 cargo xtask setup                 install what the others need: packages, etcd and kube-apiserver
 cargo xtask demo [--keep]         three hosts, a VIP, a Service, the death of a host; --keep leaves them up
 cargo xtask demo home             the same behind a home router: DHCP, UPnP, and names by mDNS
-cargo xtask demo kubeadm [--keep] real kubeadm, kubelet and containerd on three hosts, with kube-vip's images
+cargo xtask demo kubeadm          real kubeadm, kubelet and containerd on three hosts, with kube-vip's images: --keep,
+                                  --lease 15/10/2 (5/3/1)
 cargo xtask image                 container images of both programs, in target/image: --name REGISTRY/PATH,
                                   --arch amd64,arm64
 cargo xtask dist                  the files of a release, in target/dist: programs, images, charts, manifests,
                                   bills of materials, licences; --name and --arch as above
 cargo xtask test                  every check of the project
-cargo xtask test kubeadm [1.33]   clusters of kubeadm 1.36 and 1.33, from init to the reboot of all hosts
+cargo xtask test kubeadm [NAME]   clusters of kubeadm, from init to the reboot of all hosts: 1.36, 1.33, dual-stack
+cargo xtask test arm64            the programs and their unit tests for another architecture, by qemu
 cargo xtask sim --seeds N         the simulation of the election, N times
 cargo xtask sim --seed N          one run of it, with its story
 cargo xtask bench failover        every fault, measured by a client: --runs N (10), --only FAULT,
@@ -39,7 +41,7 @@ cargo xtask bench plan            what a plan of up to 50,000 Services costs: --
                                   --json FILE
 cargo xtask deny                  licences, sources, versions and advisories of dependencies, by cargo-deny
 cargo xtask fuzz [SECONDS]        every fuzz target, for so many seconds each
-cargo xtask manifests             write manifests/ and the schema of the chart anew
+cargo xtask manifests             write manifests/, the schemas of the charts and tests/charts anew
 cargo xtask docs                  write the references in docs/ anew
 ";
 
@@ -51,11 +53,11 @@ fn main() -> ExitCode {
         ["demo"] => demo::run(false),
         ["demo", "--keep"] => demo::run(true),
         ["demo", "home"] => demo::home::run(),
-        ["demo", "kubeadm"] => kubeadm::demo(false),
-        ["demo", "kubeadm", "--keep"] => kubeadm::demo(true),
+        ["demo", "kubeadm", rest @ ..] => kubeadm::demo(rest),
         ["test"] => test::all(),
         ["test", "kubeadm"] => kubeadm::test(None),
-        ["test", "kubeadm", version @ ("1.33" | "1.36")] => kubeadm::test(Some(version)),
+        ["test", "kubeadm", name @ ("1.33" | "1.36" | "dual-stack")] => kubeadm::test(Some(name)),
+        ["test", name @ ("amd64" | "arm64")] => name.parse().and_then(image::emulate::run),
         ["sim", "--seeds", seeds] => test::simulate("SIM_SEEDS", seeds),
         ["sim", "--seed", seed] => test::simulate("SIM_SEED", seed),
         ["deny"] => deny::check(),

@@ -21,10 +21,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/* Never `default`: the roles would be those of every pod without an account of its own. */}}
 {{- define "kube-vip.serviceAccountName" -}}
-{{- if and (eq (toString .Values.serviceAccount.create) "false") (not .Values.serviceAccount.name) }}
+{{- if and (eq (toString (.Values.serviceAccount).create) "false") (not (.Values.serviceAccount).name) }}
 {{- fail "serviceAccount.create is false: set serviceAccount.name to an account that exists" }}
 {{- end }}
-{{- default (include "kube-vip.name" .) .Values.serviceAccount.name }}
+{{- default (include "kube-vip.name" .) (.Values.serviceAccount).name }}
 {{- end }}
 
 {{/* "true" while agents of the Go program run, and for their image. */}}
@@ -59,7 +59,7 @@ of control-plane connections on.
 {{- define "kube-vip.env" -}}
 {{- $env := .Values.env | default dict }}
 {{- if include "kube-vip.isOn" (dict "env" $env "key" "cp_enable") }}
-{{- $address := required "config.address is the control plane's VIP: set it, or env.cp_enable to false" .Values.config.address }}
+{{- $address := required "config.address is the control plane's VIP: set it, or env.cp_enable to false" (.Values.config).address }}
 {{- $env = merge (dict "address" $address) (omit $env "lb_enable" "lb_port" "lb_fwdmethod") }}
 {{- end }}
 {{- toJson $env }}
@@ -143,7 +143,7 @@ spec:
         {{- toYaml . | nindent 8 }}
         {{- end }}
         {{- $metrics := include "kube-vip.text" (get $env "prometheus_server") }}
-        {{- if and $root.Values.podMonitor.enabled (regexMatch "^:\\d+$" $metrics) }}
+        {{- if and ($root.Values.podMonitor).enabled (regexMatch "^:\\d+$" $metrics) }}
         ports:
         - containerPort: {{ trimPrefix ":" $metrics }}
           name: monitoring

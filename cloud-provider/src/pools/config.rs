@@ -405,10 +405,10 @@ fn is_known(key: &str) -> bool {
     WHOLE_KEYS.contains(&key) || namespace_of(key).is_some()
 }
 
-/// A regular expression for every key.
+/// A regular expression for every key with the name of a namespace (RFC 1123).
 #[must_use]
 pub fn key_pattern() -> String {
-    format!("^(({})-.+|{})$", PREFIXES.join("|"), WHOLE_KEYS.join("|"))
+    format!("^(({})-[a-z0-9]([-a-z0-9]*[a-z0-9])?|{})$", PREFIXES.join("|"), WHOLE_KEYS.join("|"))
 }
 
 /// The namespace of a key, or `global`; none for keys without one.

@@ -1,6 +1,7 @@
 //! Crashes, changes of leader, conflicts, an API server that is killed: no duplicate, no leak, all Services served.
 
 use k8s_openapi::api::core::v1::Service;
+use kube_vip_lab::alerts::{self, Recording};
 use kube_vip_lab::objects::load_balancer;
 use kube_vip_lab::trials::{Failed, Trial, trial};
 use kube_vip_lab::{Provider, wait_for};
@@ -15,6 +16,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_frozen_leader_writes_nothing_when_it_wakes", a_frozen_leader_writes_nothing_when_it_wakes),
         trial("another_client_writes_all_the_time", another_client_writes_all_the_time),
         trial("the_api_server_goes_in_a_burst", the_api_server_goes_in_a_burst),
+        trial("refused_writes_raise_an_alert", refused_writes_raise_an_alert),
         trial("the_go_programs_role_is_enough", the_go_programs_role_is_enough),
     ]
 }
@@ -125,6 +127,29 @@ fn the_api_server_goes_in_a_burst() -> Result<(), Failed> {
     world.lab.host(0).thaw_api_server();
     let gone = || world.objects().get::<Service>("before").unwrap().is_none().then_some(());
     Ok(wait_for("the deleted Service to go", 30, gone)?)
+}
+
+/// A role that permits no write to Services.
+fn refused_writes_raise_an_alert() -> Result<(), Failed> {
+    let world = world()?;
+    world.grant(
+        "reader",
+        &json!([
+            { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update", "watch"] },
+            { "apiGroups": [""], "resources": ["configmaps", "namespaces", "nodes", "services"], "verbs": ["list", "get", "watch"] },
+            { "apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"] },
+        ]),
+    )?;
+    world.configure(json!({ "cidr-global": "192.0.2.0/24" }))?;
+    let provider = Provider::start(&world.lab, 0, PROGRAM, (10258, "reader"), &QUICK)?;
+    let refused = || world.metric(&provider, "kube_vip_cloud_provider_writes_total{result=\"refused\"}");
+    world.create("web")?;
+    let first = wait_for("a refusal", 20, || Some(refused()).filter(|count| *count > 0.0))?;
+    let mut recording = Recording::default();
+    recording.scrape(alerts::providers(&world.lab, &[&provider]));
+    wait_for("another one", 30, || (refused() > first).then_some(()))?;
+    recording.scrape(alerts::providers(&world.lab, &[&provider]));
+    Ok(recording.expect(&["KubeVipProviderWritesFail"])?)
 }
 
 /// The rights of the Go program's role: no `patch`, no `watch` on Leases, no namespaces.

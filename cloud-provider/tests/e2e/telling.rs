@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use kube_vip::model::service::UPNP_DELEGATED;
+use kube_vip_lab::alerts::{self, Recording};
 use kube_vip_lab::objects::load_balancer;
 use kube_vip_lab::trials::{Failed, Trial, trial};
 use kube_vip_lab::{Provider, provider, wait_for};
@@ -36,6 +37,7 @@ fn errors_of_the_config_map_are_reported() -> Result<(), Failed> {
     world.wait_for_event("kube-system/kubevip", "PoolWarning", "there is no namespace nowhere")?;
     world.wait_for_event("kube-system/kubevip", "PoolWarning", "in common with")?;
     assert_eq!(world.metric(&provider, "kube_vip_cloud_provider_config_problems{key=\"cidr-global\"}"), 1.0);
+    alerts::expect(alerts::providers(&world.lab, &[&provider]), &["KubeVipProviderConfigProblem"])?;
     world.objects().create::<Namespace>("nowhere", json!({}))?;
     let gone = || world.metric(&provider, "kube_vip_cloud_provider_config_problems{key=\"cird-x\"}") == 1.0;
     wait_for("the namespace to be seen", 10, || gone().then_some(()))?;
@@ -81,30 +83,49 @@ fn addresses_of_nodes_and_of_others_are_refused() -> Result<(), Failed> {
 
 fn metrics_and_probes_show_leader_pools_and_readiness() -> Result<(), Failed> {
     let world = world()?;
-    world.configure(json!({ "range-global": "192.0.2.1-192.0.2.3" }))?;
-    let leader = world.provider(10258)?;
+    world.configure(json!({ "range-global": "192.0.2.1-192.0.2.10" }))?;
+    let mut leader = world.provider(10258)?;
     let namespace = &world.lab.host(0).namespace;
     let ready = |port: u16| {
         let answer = namespace.http_get(port, "/readyz").unwrap_or_default();
         answer.starts_with("HTTP/1.0 200").then_some(())
     };
     wait_for("the leader to be ready", 20, || ready(10258))?;
-    let standby = world.provider(10259)?;
+    let mut standby = world.provider(10259)?;
     wait_for("the standby to be ready", 20, || ready(10259))?;
+    alerts::expect(alerts::providers(&world.lab, &[&leader, &standby]), &[])?;
     assert!(namespace.http_get(10258, "/healthz")?.ends_with("OK"));
-    world.objects().create_services("web", 5, &load_balancer(80))?;
-    world.wait_for_served(3)?;
+    world.objects().create_services("web", 12, &load_balancer(80))?;
+    world.wait_for_served(10)?;
     let global = "{pool=\"global\",family=\"IPv4\"}";
     for (name, value) in [
-        (format!("kube_vip_cloud_provider_pool_addresses{global}"), 3.0),
-        (format!("kube_vip_cloud_provider_pool_addresses_in_use{global}"), 3.0),
+        (format!("kube_vip_cloud_provider_pool_addresses{global}"), 10.0),
+        (format!("kube_vip_cloud_provider_pool_addresses_in_use{global}"), 10.0),
         (format!("kube_vip_cloud_provider_services_waiting{global}"), 2.0),
-        ("kube_vip_cloud_provider_allocation_seconds_count".to_owned(), 3.0),
+        ("kube_vip_cloud_provider_allocation_seconds_count".to_owned(), 10.0),
         ("kube_vip_cloud_provider_is_leader".to_owned(), 1.0),
     ] {
         wait_for(&format!("{name} {value}"), 10, || (world.metric(&leader, &name) == value).then_some(()))?;
     }
     assert_eq!(world.metric(&standby, "kube_vip_cloud_provider_is_leader"), 0.0);
+    let full = ["KubeVipPoolNearlyFull", "KubeVipServiceWaiting"];
+    let mut recording = Recording::default();
+    recording.scrape(alerts::providers(&world.lab, &[&leader, &standby]));
+    recording.expect(&full)?;
+    leader.kill();
+    standby.kill();
+    recording.scrape(alerts::providers(&world.lab, &[&leader, &standby]));
+    recording.expect(&[full[0], "KubeVipProviderWithoutHolder", full[1]])?;
+    // Without an election.
+    let start = |port| Provider::start(&world.lab, 0, PROGRAM, (port, RIGHTS), &["--leader-elect=false"]);
+    let (one, other) = (start(10260)?, start(10261)?);
+    for port in [10260, 10261] {
+        wait_for("both to allocate", 20, || ready(port))?;
+    }
+    wait_for("the alert", 20, || {
+        let both = alerts::providers(&world.lab, &[&one, &other]);
+        alerts::expect(both, &[full[0], "KubeVipProviderTwoHolders", full[1]]).ok()
+    })?;
     Ok(())
 }
 

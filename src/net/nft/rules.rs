@@ -7,12 +7,15 @@ use nix::sys::socket::SockProtocol;
 use super::super::kernel_socket::KernelSocket;
 use super::transact;
 use super::wire::*;
+pub(crate) use super::wire::{NFPROTO_IPV4, NFPROTO_IPV6};
 
 /// Of one dump, which the kernel sends in parts of at most this size.
 const BUFFER: usize = 64 * 1024;
 
 /// Attempts to read a list that changes meanwhile.
 const DUMPS: u32 = 10;
+/// From a kernel without nf_tables.
+const UNAVAILABLE: [i32; 3] = [libc::EPROTONOSUPPORT, libc::EOPNOTSUPP, libc::EINVAL];
 /// Deletions in one transaction, which has to fit into the socket's buffer.
 const CHUNK: usize = 500;
 
@@ -64,7 +67,17 @@ pub enum Deletion {
 }
 
 impl Ruleset {
+    /// Empty where the kernel has no nf_tables.
     pub fn read() -> std::io::Result<Self> {
+        match Self::read_all() {
+            Err(error) if error.raw_os_error().is_some_and(|code| UNAVAILABLE.contains(&code)) => {
+                Ok(Self::default())
+            }
+            result => result,
+        }
+    }
+
+    fn read_all() -> std::io::Result<Self> {
         let tables = dump(NFT_MSG_GETTABLE)?;
         let tables: Vec<Table> = tables.iter().filter_map(|part| table(part, NFTA_TABLE_NAME)).collect();
         let chains = dump(NFT_MSG_GETCHAIN)?;
@@ -74,7 +87,11 @@ impl Ruleset {
         let mut sets = Vec::new();
         // The kernel lists the sets of one table only.
         for Table { family, name } in &tables {
-            let of_table = dump_of(NFT_MSG_GETSET, *family, &text(NFTA_SET_TABLE, name))?;
+            let of_table = match dump_of(NFT_MSG_GETSET, *family, &text(NFTA_SET_TABLE, name)) {
+                // The table has gone meanwhile.
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => continue,
+                result => result?,
+            };
             sets.extend(of_table.iter().filter_map(|part| member(part, NFTA_SET_TABLE, NFTA_SET_NAME)));
         }
         let rules = dump(NFT_MSG_GETRULE)?.iter().filter_map(rule).collect();
@@ -82,9 +99,20 @@ impl Ruleset {
     }
 }
 
-/// Deletes these, in this order. An error ends it, with the transactions before it done.
-pub fn delete(deletions: &[Deletion]) -> std::io::Result<()> {
-    deletions.chunks(CHUNK).try_for_each(|chunk| transact(&chunk.iter().map(deletion).collect::<Vec<_>>()))
+/// Deletes these, in this order. Returns those that the kernel refuses, for instance because rules of others refer to them.
+pub fn delete(deletions: &[Deletion]) -> Vec<(Deletion, std::io::Error)> {
+    let send = |some: &[Deletion]| transact(&some.iter().map(deletion).collect::<Vec<_>>());
+    let mut refused = Vec::new();
+    for chunk in deletions.chunks(CHUNK) {
+        // A transaction is done as a whole or not at all.
+        let alone = if send(chunk).is_ok() { &[] } else { chunk };
+        refused.extend(alone.iter().filter_map(|one| {
+            let error = send(std::slice::from_ref(one)).err()?;
+            // It has gone meanwhile.
+            (error.raw_os_error() != Some(libc::ENOENT)).then(|| (one.clone(), error))
+        }));
+    }
+    refused
 }
 
 fn deletion(deletion: &Deletion) -> Vec<u8> {

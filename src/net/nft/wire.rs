@@ -39,9 +39,9 @@ pub(super) const NFT_MSG_DELSETELEM: u16 = 14;
 
 pub(super) const NFPROTO_UNSPEC: u8 = 0;
 pub(super) const NFPROTO_INET: u8 = 1;
-pub(super) const NFPROTO_IPV4: u8 = 2;
+pub(crate) const NFPROTO_IPV4: u8 = 2;
 pub(super) const NFPROTO_ARP: u8 = 3;
-pub(super) const NFPROTO_IPV6: u8 = 10;
+pub(crate) const NFPROTO_IPV6: u8 = 10;
 pub(super) const NF_ARP_OUT: u32 = 1;
 pub(super) const NF_INET_FORWARD: u32 = 2;
 pub(super) const NF_INET_LOCAL_OUT: u32 = 3;

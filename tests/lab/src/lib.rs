@@ -16,9 +16,11 @@
 //! of its own, with the same addresses.
 
 pub mod agent;
+pub mod alerts;
 pub(crate) mod audit;
 pub mod avahi;
 pub mod binaries;
+pub mod charts;
 pub mod cluster;
 pub mod control_plane;
 pub mod dhcp;

@@ -3,8 +3,9 @@
 use std::error::Error;
 use std::time::Duration;
 
+use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
-use k8s_openapi::api::core::v1::{Event, Service};
+use k8s_openapi::api::core::v1::{Event, Service, ServiceAccount};
 use k8s_openapi::api::rbac::v1 as rbac;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
@@ -255,6 +256,17 @@ impl<'a> Objects<'a> {
         events.sort_by(|a, b| a.metadata.creation_timestamp.cmp(&b.metadata.creation_timestamp));
         let parts = |event: Event| (event.reason.unwrap_or_default(), event.message.unwrap_or_default());
         Ok(events.into_iter().map(parts).collect())
+    }
+
+    /// A token of a ServiceAccount, as its pods have.
+    pub fn token(&self, namespace: &str, name: &str) -> Result<String> {
+        let accounts = Api::<ServiceAccount>::namespaced(self.client.clone(), namespace);
+        let name = name.to_owned();
+        let request = TokenRequest::default();
+        let answer = self.block_on(async move {
+            accounts.create_token_request(&name, &PostParams::default(), &request).await
+        })?;
+        answer.status.map(|status| status.token).ok_or_else(|| LabError::Api("there is no token".to_owned()))
     }
 
     /// The answer to a GET of any path.

@@ -13,6 +13,7 @@ use flate2::Compression;
 use kube_vip::VERSION;
 
 use self::crates::Crates;
+use crate::image::target::Architecture;
 use crate::image::{self, Build, Options};
 use crate::pack;
 use crate::sh::{Outcome, root};
@@ -72,8 +73,7 @@ fn of_build(build: &Build) -> Result<Files, String> {
 /// An archive with the programs and what a host needs beside them.
 fn archive(name: &str, built: &Path, crates: &Crates) -> Result<Vec<u8>, String> {
     let mut files = below("examples/systemd", "systemd")?;
-    files.insert("LICENSE".to_owned(), read(&root().join("LICENSE"))?);
-    files.insert("THIRD-PARTY-LICENSES".to_owned(), licences::text(crates)?.into_bytes());
+    files.extend(texts(crates)?);
     for (page, content) in [("kube-vip.8", man::agent()), ("kube-vip-cloud-provider.8", man::provider())] {
         files.insert(format!("man/{page}"), content.map_err(|error| format!("{page}: {error}"))?);
     }
@@ -95,6 +95,17 @@ fn archive(name: &str, built: &Path, crates: &Crates) -> Result<Vec<u8>, String>
     pack::tar(entries)
         .and_then(|tar| pack::gzip(&tar, Compression::best()))
         .map_err(|error| format!("{name}: {error}"))
+}
+
+/// The licences of the programs for an architecture, by file name.
+pub(crate) fn licences(architecture: Architecture) -> Result<[(String, Vec<u8>); 2], String> {
+    texts(&crates::of_release(architecture.target())?)
+}
+
+fn texts(crates: &Crates) -> Result<[(String, Vec<u8>); 2], String> {
+    let own = read(&root().join("LICENSE"))?;
+    let others = licences::text(crates)?.into_bytes();
+    Ok([("LICENSE".to_owned(), own), ("THIRD-PARTY-LICENSES".to_owned(), others)])
 }
 
 /// A package as `helm package` makes it, whose name Helm derives from Chart.yaml.

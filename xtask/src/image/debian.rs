@@ -13,14 +13,13 @@ use crate::sh::{Outcome, have, root, run};
 /// Debian's suite: the stable one has no compiler that is new enough.
 const SUITE: &str = "sid";
 
-/// Builds both programs for an architecture, as the release.
-///
-/// # Errors
-/// One sentence, if the root file system cannot be made here.
-pub(super) fn build(architecture: Architecture, cargo: &[&str], environment: &[(&str, &str)]) -> Outcome {
-    if !nix::unistd::geteuid().is_root() || !have("debootstrap") {
-        return Err("root and the package debootstrap are needed".to_owned());
-    }
+/// Whether the root file system can be made here.
+pub(super) fn is_available() -> bool {
+    nix::unistd::geteuid().is_root() && have("debootstrap")
+}
+
+/// Runs cargo for an architecture.
+pub(super) fn cargo(architecture: Architecture, cargo: &[&str], environment: &[(&str, &str)]) -> Outcome {
     let folder = binaries::cache().with_file_name("debian");
     prepare(&folder, architecture)?;
     // The crates: the root file system needs no network.
@@ -29,19 +28,32 @@ pub(super) fn build(architecture: Architecture, cargo: &[&str], environment: &[(
     // Paths are arguments, whatever they contain.
     const SCRIPT: &str = "root=$1; shift; mount --make-rprivate /; \
         for path in \"$1\" \"$2\"; do mkdir -p \"$root$path\"; mount --rbind \"$path\" \"$root$path\"; done; shift 2; \
+        if emulator=$(command -v \"$1\"); then touch \"$root/usr/bin/$1\"; mount --bind \"$emulator\" \"$root/usr/bin/$1\"; fi; shift; \
         mount -t proc proc \"$root/proc\"; exec chroot \"$root\" env -i \"$@\"";
     let [place, here, home] = [&folder, &root(), &home].map(|path| path.to_string_lossy().into_owned());
     let variables = environment.iter().copied().chain([
         ("CARGO_HOME", home.as_str()),
+        ("CARGO_NET_OFFLINE", "true"),
         ("PATH", "/usr/bin:/bin"),
         ("HOME", "/root"),
     ]);
     let variables: Vec<String> = variables.map(|(name, value)| format!("{name}={value}")).collect();
-    let mut args = vec!["--mount", "sh", "-ec", SCRIPT, "sh", &place, &here, &home, "-C", &here];
+    let mut args = vec![
+        "--mount",
+        "sh",
+        "-ec",
+        SCRIPT,
+        "sh",
+        &place,
+        &here,
+        &home,
+        architecture.emulator(),
+        "-C",
+        &here,
+    ];
     args.extend(variables.iter().map(String::as_str));
     args.push("cargo");
     args.extend(cargo);
-    args.push("--offline");
     run("unshare", &args, &[])
 }
 

@@ -1,6 +1,7 @@
 //! `cargo xtask image`: container images of both programs, without a container runtime.
 
 mod debian;
+pub(crate) mod emulate;
 pub(crate) mod oci;
 pub(crate) mod target;
 
@@ -14,8 +15,8 @@ use serde_json::{Value, json};
 
 use self::oci::{Blobs, Content};
 use self::target::Architecture;
-use crate::pack;
 use crate::sh::{Outcome, root};
+use crate::{dist, pack};
 
 /// A program, and the user it runs as: the agent needs capabilities, which only root has in a pod that does not set them.
 struct Program {
@@ -131,8 +132,10 @@ fn write(program: &Program, reference: &str, builds: &[Build], output: &Path) ->
     let mut manifests = Vec::new();
     for Build { architecture, folder } in builds {
         let binary = std::fs::read(folder.join(program.name)).map_err(failed)?;
+        let texts = dist::licences(*architecture)?.map(|(name, text)| (format!("licenses/{name}"), text));
         let content = Content {
             files: &[(program.name.to_owned(), binary)].into(),
+            texts: &texts.into(),
             architecture: architecture.name(),
             config: &config,
             labels: &labels,

@@ -15,6 +15,8 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) struct Content<'a> {
     /// Programs, by their paths without the leading slash.
     pub(crate) files: &'a BTreeMap<String, Vec<u8>>,
+    /// Files that cannot be executed, in the same way.
+    pub(crate) texts: &'a BTreeMap<String, Vec<u8>>,
     /// In Go's words.
     pub(crate) architecture: &'a str,
     /// The `config` of the image: entrypoint, user, and so on.
@@ -59,7 +61,8 @@ impl Blobs {
 
     pub(crate) fn add_image(&mut self, content: &Content<'_>) -> std::io::Result<Manifest> {
         let files = content.files.iter().map(|(path, bytes)| (path.as_str(), 0o755, bytes.as_slice()));
-        let layer = pack::tar(files)?;
+        let texts = content.texts.iter().map(|(path, bytes)| (path.as_str(), 0o644, bytes.as_slice()));
+        let layer = pack::tar(files.chain(texts))?;
         let diff_id = sha256(&layer);
         let layer = pack::gzip(&layer, content.compression)?;
         let layer = self.add("application/vnd.oci.image.layer.v1.tar+gzip", layer);
@@ -149,16 +152,17 @@ mod tests {
     use super::*;
 
     fn content<'a>(
-        files: &'a BTreeMap<String, Vec<u8>>,
+        [files, texts]: &'a [BTreeMap<String, Vec<u8>>; 2],
         config: &'a Value,
         labels: &'a Value,
     ) -> Content<'a> {
         let (created, compression) = ("2026-01-02T03:04:05Z", Compression::best());
-        Content { files, architecture: "arm64", config, labels, created, compression }
+        Content { files, texts, architecture: "arm64", config, labels, created, compression }
     }
 
-    fn files() -> BTreeMap<String, Vec<u8>> {
-        [("kube-vip".to_owned(), b"a program".to_vec())].into()
+    fn files() -> [BTreeMap<String, Vec<u8>>; 2] {
+        [("kube-vip", "a program"), ("licenses/LICENSE", "a text")]
+            .map(|(path, text)| [(path.to_owned(), text.as_bytes().to_vec())].into())
     }
 
     /// Follows the digests from the entry file to the program, as a runtime does.
@@ -193,11 +197,14 @@ mod tests {
         assert_eq!(config["rootfs"]["diff_ids"], json!([sha256(&layer)]));
         let mut archive = tar::Archive::new(&layer[..]);
         let mut entries = archive.entries().unwrap();
-        let mut file = entries.next().unwrap().unwrap();
-        assert_eq!((file.path().unwrap().to_str(), file.header().mode().unwrap()), (Some("kube-vip"), 0o755));
-        let mut program = Vec::new();
-        file.read_to_end(&mut program).unwrap();
-        assert_eq!(program, b"a program");
+        for (path, mode, content) in [("kube-vip", 0o755, "a program"), ("licenses/LICENSE", 0o644, "a text")]
+        {
+            let mut file = entries.next().unwrap().unwrap();
+            assert_eq!((file.path().unwrap().to_str(), file.header().mode().unwrap()), (Some(path), mode));
+            let mut found = String::new();
+            file.read_to_string(&mut found).unwrap();
+            assert_eq!(found, content);
+        }
         assert!(entries.next().is_none());
     }
 

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::str::FromStr;
 
 use super::debian;
-use crate::sh::{have, root, run};
+use crate::sh::{Outcome, have, root, run};
 use crate::test::RELEASE;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,33 +59,65 @@ impl Architecture {
         }
     }
 
+    /// Runs a program of this architecture on another one.
+    pub(crate) fn emulator(self) -> &'static str {
+        match self {
+            Self::Amd64 => "qemu-x86_64-static",
+            Self::Arm64 => "qemu-aarch64-static",
+        }
+    }
+
     /// For cargo and for build scripts, where this is not the architecture of the machine.
-    fn environment(self) -> [(&'static str, &'static str); 2] {
-        let (linker, compiler) = match self {
-            Self::Amd64 => ("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER", "CC_x86_64_unknown_linux_gnu"),
-            Self::Arm64 => ("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "CC_aarch64_unknown_linux_gnu"),
+    fn environment(self) -> [(&'static str, &'static str); 3] {
+        let [linker, runner, compiler] = match self {
+            Self::Amd64 => [
+                "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER",
+                "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER",
+                "CC_x86_64_unknown_linux_gnu",
+            ],
+            Self::Arm64 => [
+                "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER",
+                "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER",
+                "CC_aarch64_unknown_linux_gnu",
+            ],
         };
-        [(linker, self.compiler()), (compiler, self.compiler())]
+        [(linker, self.compiler()), (runner, self.emulator()), (compiler, self.compiler())]
     }
 
     /// Builds both programs. Returns their folder.
     pub(crate) fn build(self) -> Result<PathBuf, String> {
-        let target = self.target();
+        self.cargo(&RELEASE)?;
+        Ok(root().join("target").join(self.target()).join("release"))
+    }
+
+    /// Why cargo cannot build for it here.
+    pub(crate) fn unavailable(self) -> Result<Option<String>, String> {
+        let (target, [package, _]) = (self.target(), self.packages());
+        let is_available = Self::here()? == self || self.has_compilers() || debian::is_available();
+        Ok((!is_available).then(|| format!(
+            "programs for {self} need root and the package debootstrap, or Rust's standard library for {target} \
+             (`rustup target add {target}`) and the package {package}"
+        )))
+    }
+
+    fn has_compilers(self) -> bool {
+        has_standard_library(self.target()) && have(self.compiler())
+    }
+
+    /// Runs cargo for this architecture.
+    pub(super) fn cargo(self, args: &[&str]) -> Outcome {
         if Self::here()? == self {
-            run("cargo", &RELEASE, &[])?;
-        } else if has_standard_library(target) && have(self.compiler()) {
-            let args = [&RELEASE[..], &["--target", target]].concat();
-            run("cargo", &args, &self.environment())?;
-        } else {
-            let args = [&RELEASE[..], &["--target", target]].concat();
-            debian::build(self, &args, &self.environment()).map_err(|error| {
-                let [package, _] = self.packages();
-                format!(
-                    "{error}; or install Rust's standard library for {target} (`rustup target add {target}`) and the package {package}"
-                )
-            })?;
+            return run("cargo", args, &[]);
         }
-        Ok(root().join("target").join(target).join("release"))
+        if let Some(reason) = self.unavailable()? {
+            return Err(reason);
+        }
+        let target = [("CARGO_BUILD_TARGET", self.target())];
+        let environment = [&self.environment()[..], &target].concat();
+        if self.has_compilers() {
+            return run("cargo", args, &environment);
+        }
+        debian::cargo(self, args, &environment)
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) struct Options {
     pub(super) kubeadm: &'static str,
     /// Lease duration, renew deadline and retry period, in seconds.
     pub(super) lease: [u32; 3],
+    /// A VIP, nodes, pods and Services of IPv6 as well.
+    pub(super) dual: bool,
 }
 
 /// Hosts, and what watches them.
@@ -30,6 +32,8 @@ pub(super) struct Cluster {
     // Dropped in this order: processes before their network.
     machines: Vec<Machine>,
     pub(super) prober: Prober,
+    /// Probes the IPv6 VIP, where there is one.
+    pub(super) prober_v6: Option<Prober>,
     pub(super) sampler: Sampler,
     pub(super) lab: Lab,
     options: Options,
@@ -41,10 +45,12 @@ impl Cluster {
     pub(super) fn boot(options: Options, archives: &[PathBuf], folder: PathBuf) -> Result<Self> {
         let lab = Lab::start(LabOptions { hosts: 3, control_plane: false })?;
         host::sweep();
-        let vip = IpAddr::from(lab.vip_v4);
-        let sampler = Sampler::watching(&lab, &[vip])?;
-        let prober = Prober::start(&lab, &lab.client_host, vip)?;
-        let mut cluster = Self { machines: Vec::new(), prober, sampler, lab, options, folder };
+        let v6 = options.dual.then_some(IpAddr::from(lab.vip_v6));
+        let vips: Vec<IpAddr> = [IpAddr::from(lab.vip_v4)].into_iter().chain(v6).collect();
+        let sampler = Sampler::watching(&lab, &vips)?;
+        let prober = Prober::start(&lab, &lab.client_host, lab.vip_v4.into())?;
+        let prober_v6 = v6.map(|vip| Prober::start(&lab, &lab.client_host, vip)).transpose()?;
+        let mut cluster = Self { machines: Vec::new(), prober, prober_v6, sampler, lab, options, folder };
         for index in 0..cluster.lab.hosts.len() {
             let machine = cluster.start(index)?;
             for archive in archives {
@@ -62,14 +68,16 @@ impl Cluster {
     fn start(&self, index: usize) -> Result<Machine> {
         let host = self.lab.host(index);
         host.namespace.sysctl("net.ipv4.ip_forward", "1")?;
+        host.namespace.sysctl("net.ipv6.conf.all.forwarding", "1")?;
         for (other, peer) in self.lab.hosts.iter().enumerate().filter(|(other, _)| *other != index) {
-            let peer = peer.v4.to_string();
-            host.namespace.ip(&["route", "replace", &pods(other), "via", &peer])?;
+            let [v4, v6] = pods(other);
+            host.namespace.ip(&["route", "replace", &v4, "via", &peer.v4.to_string()])?;
+            host.namespace.ip(&["-6", "route", "replace", &v6, "via", &peer.v6.to_string()])?;
         }
         let machine = Machine::boot(host, &self.folder.join(&host.name))?;
         let names = self.lab.hosts.iter().map(|host| format!("{} {}\n", host.v4, host.name));
         machine.write("/etc/hosts", format!("127.0.0.1 localhost\n{}", names.collect::<String>()))?;
-        machine.write("/etc/cni/net.d/10-lab.conflist", network(index).to_string())?;
+        machine.write("/etc/cni/net.d/10-lab.conflist", self.network(index).to_string())?;
         Ok(machine)
     }
 
@@ -92,8 +100,7 @@ impl Cluster {
 
     /// Installs the static pod.
     pub(super) fn install_pod(&self, index: usize, image: &str) -> Result<()> {
-        let (vip, lease) =
-            (self.lab.vip_v4.to_string(), self.options.lease.map(|seconds| seconds.to_string()));
+        let (vip, lease) = (self.vips().join(","), self.options.lease.map(|seconds| seconds.to_string()));
         let [duration, deadline, retry] = &lease;
         let mut args = vec!["pod", "--interface", "eth0", "--address", &vip, "--controlplane", "--arp"];
         args.extend(["--leaderElection", "--leaseDuration", duration, "--leaseRenewDuration", deadline]);
@@ -128,13 +135,15 @@ impl Cluster {
                 "apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "InitConfiguration",
                 "bootstrapTokens": [{ "token": TOKEN, "groups": ["system:bootstrappers:kubeadm:default-node-token"] }],
                 "certificateKey": CERTIFICATE_KEY,
-                "nodeRegistration": registration(),
+                "nodeRegistration": self.registration(0),
                 "skipPhases": ["addon/coredns"],
             }),
             json!({
                 "apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "ClusterConfiguration",
                 "kubernetesVersion": version,
                 "controlPlaneEndpoint": endpoint,
+                "apiServer": { "certSANs": self.vips() },
+                "networking": self.networking(),
             }),
             json!({
                 "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
@@ -164,7 +173,7 @@ impl Cluster {
                 "unsafeSkipCAVerification": true,
             }},
             "controlPlane": { "certificateKey": CERTIFICATE_KEY },
-            "nodeRegistration": registration(),
+            "nodeRegistration": self.registration(index),
         });
         self.kubeadm(index, &[config], &["join"])
     }
@@ -218,6 +227,57 @@ impl Cluster {
         Ok(())
     }
 
+    /// As texts.
+    fn vips(&self) -> Vec<String> {
+        let v6 = self.options.dual.then(|| self.lab.vip_v6.to_string());
+        [self.lab.vip_v4.to_string()].into_iter().chain(v6).collect()
+    }
+
+    /// Without it kubeadm has Services of one family.
+    fn networking(&self) -> Value {
+        match self.options.dual {
+            true => {
+                json!({ "podSubnet": "10.244.0.0/16,fd44::/48", "serviceSubnet": "10.96.0.0/16,fd96::/112" })
+            }
+            false => json!({}),
+        }
+    }
+
+    /// A node that runs all pods, on a machine that kubeadm's checks were not made for.
+    fn registration(&self, index: usize) -> Value {
+        let host = self.lab.host(index);
+        let own = match self.options.dual {
+            true => vec![json!({ "name": "node-ip", "value": format!("{},{}", host.v4, host.v6) })],
+            false => Vec::new(),
+        };
+        json!({
+            "criSocket": "unix:///run/containerd/containerd.sock",
+            "ignorePreflightErrors": ["all"],
+            "taints": [],
+            "imagePullPolicy": "Never",
+            "kubeletExtraArgs": own,
+        })
+    }
+
+    /// A bridge on each host, and routes between the hosts.
+    fn network(&self, index: usize) -> Value {
+        let families = if self.options.dual { 2 } else { 1 };
+        let subnets = pods(index).into_iter().take(families);
+        let routes = ["0.0.0.0/0", "::/0"].into_iter().take(families);
+        let address = json!({
+            "type": "host-local",
+            "ranges": subnets.map(|subnet| json!([{ "subnet": subnet }])).collect::<Vec<_>>(),
+            "routes": routes.map(|route| json!({ "dst": route })).collect::<Vec<_>>(),
+        });
+        json!({
+            "cniVersion": "1.0.0",
+            "name": "lab",
+            "plugins": [{
+                "type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true, "ipam": address,
+            }],
+        })
+    }
+
     /// Runs Helm on the machine of an administrator.
     pub(super) fn helm(&self, args: &[&str]) -> Result<String> {
         let (helm, config) = (binaries::find("helm")?, self.lab.path("super-admin.conf"));
@@ -228,31 +288,7 @@ impl Cluster {
     }
 }
 
-/// The pods of a host.
-fn pods(index: usize) -> String {
-    format!("10.244.{}.0/24", index + 1)
-}
-
-/// A bridge on each host, and routes between the hosts.
-fn network(index: usize) -> Value {
-    let address = json!({
-        "type": "host-local", "ranges": [[{ "subnet": pods(index) }]], "routes": [{ "dst": "0.0.0.0/0" }],
-    });
-    json!({
-        "cniVersion": "1.0.0",
-        "name": "lab",
-        "plugins": [{
-            "type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true, "ipam": address,
-        }],
-    })
-}
-
-/// A node that runs all pods, on a machine that kubeadm's checks were not made for.
-fn registration() -> Value {
-    json!({
-        "criSocket": "unix:///run/containerd/containerd.sock",
-        "ignorePreflightErrors": ["all"],
-        "taints": [],
-        "imagePullPolicy": "Never",
-    })
+/// The pods of a host, by family.
+fn pods(index: usize) -> [String; 2] {
+    [format!("10.244.{}.0/24", index + 1), format!("fd44:0:0:{}::/64", index + 1)]
 }

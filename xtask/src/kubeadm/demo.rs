@@ -16,10 +16,10 @@ use crate::image;
 use crate::setup::KUBERNETES;
 use crate::sh::root;
 
-pub(super) fn play(archives: &[PathBuf], keep: bool) -> Result<()> {
+pub(super) fn play(archives: &[PathBuf], lease: [u32; 3], keep: bool) -> Result<()> {
     let began = now();
     println!("\n1. Three hosts, each with containerd and the images. Nothing else runs there.");
-    let options = Options { kubeadm: "kubeadm", lease: [5, 3, 1] };
+    let options = Options { kubeadm: "kubeadm", lease, dual: false };
     let mut cluster = Cluster::boot(options, archives, super::folder().join("hosts"))?;
     step(began, "booted");
 
@@ -71,7 +71,7 @@ pub(super) fn play(archives: &[PathBuf], keep: bool) -> Result<()> {
     let after = now();
     wait_for("an answer of the Service", 60, || answered(after).then_some(()))?;
     println!("   The Service: {:.1} s.", caller.outage(start).as_secs_f64());
-    println!("   No other host may take over before its lease of 5 s has expired.");
+    println!("   No other host may take over before its lease of {} s has expired.", lease[0]);
     step(began, "all of it");
 
     if keep {

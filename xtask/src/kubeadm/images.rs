@@ -95,6 +95,7 @@ fn archive(
     let mut blobs = Blobs::default();
     let content = Content {
         files,
+        texts: &Files::new(),
         architecture: architecture.name(),
         config: &json!({ "Entrypoint": entrypoint }),
         labels: &json!({}),

@@ -15,12 +15,26 @@ use kube_vip_lab::binaries;
 use crate::setup::KUBERNETES;
 use crate::sh::{Outcome, root};
 
-pub(crate) fn demo(keep: bool) -> Outcome {
+pub(crate) fn demo(arguments: &[&str]) -> Outcome {
+    let (mut keep, mut lease) = (false, [5, 3, 1]);
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        match *word {
+            "--keep" => keep = true,
+            "--lease" => {
+                let given = words.next().map(|text| text.split('/').map(str::parse).collect());
+                let given: Option<Vec<u32>> = given.and_then(Result::ok);
+                let three = given.and_then(|given| given.try_into().ok());
+                lease = three.ok_or("--lease needs duration, deadline and retry period, as in 15/10/2")?;
+            }
+            other => return Err(format!("`{other}` is not an option of `cargo xtask demo kubeadm`")),
+        }
+    }
     let archives = prepare()?;
-    demo::play(&archives, keep).map_err(|error| error.to_string())
+    demo::play(&archives, lease, keep).map_err(|error| error.to_string())
 }
 
-/// With each version of kubeadm, or one of them.
+/// With each cluster, or one of them.
 pub(crate) fn test(only: Option<&str>) -> Outcome {
     let archives = prepare()?;
     scenario::all(&archives, only).map_err(|error| error.to_string())
@@ -29,7 +43,7 @@ pub(crate) fn test(only: Option<&str>) -> Outcome {
 /// Builds programs and images. Returns the archives of images.
 fn prepare() -> Result<Vec<PathBuf>, String> {
     programs::all()?;
-    let kubeadm = scenario::VARIANTS.iter().map(|(_, path, _)| binaries::find(path));
+    let kubeadm = scenario::VARIANTS.iter().map(|(_, options)| binaries::find(options.kubeadm));
     let kubeadm = kubeadm.collect::<kube_vip_lab::Result<Vec<_>>>().map_err(|error| error.to_string())?;
     // What an earlier run has left.
     std::fs::remove_dir_all(folder()).ok();

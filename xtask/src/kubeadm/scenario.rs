@@ -13,20 +13,23 @@ use crate::setup::KUBERNETES;
 /// The tag of an image with the same program, for an upgrade.
 const NEXT: &str = "localhost/kube-vip:next";
 
-/// Versions of kubeadm with their paths, and lease durations.
-pub(super) const VARIANTS: [(&str, &str, [u32; 3]); 2] =
-    [("1.36", "kubeadm", [5, 3, 1]), ("1.33", "1.33/kubeadm", [15, 10, 2])];
+/// Clusters by name: the version of kubeadm, or what else distinguishes them.
+pub(super) const VARIANTS: [(&str, Options); 3] = [
+    ("1.36", Options { kubeadm: "kubeadm", lease: [5, 3, 1], dual: false }),
+    ("1.33", Options { kubeadm: "1.33/kubeadm", lease: [15, 10, 2], dual: false }),
+    ("dual-stack", Options { kubeadm: "kubeadm", lease: [5, 3, 1], dual: true }),
+];
 
-/// All steps with each version of kubeadm, or one of them.
+/// All steps with each cluster, or one of them.
 pub(super) fn all(archives: &[PathBuf], only: Option<&str>) -> Result<()> {
-    for (version, kubeadm, lease) in VARIANTS {
-        if only.is_some_and(|only| only != version) {
+    for (name, options) in VARIANTS {
+        if only.is_some_and(|only| only != name) {
             continue;
         }
-        println!("\nkubeadm {version}, leases {lease:?}");
+        println!("\nkubeadm {name}, leases {:?}", options.lease);
         let folder = super::folder().join("hosts");
         std::fs::remove_dir_all(&folder).ok();
-        let cluster = Cluster::boot(Options { kubeadm, lease }, archives, folder)?;
+        let cluster = Cluster::boot(options, archives, folder)?;
         Scenario { admin: None, cluster }.run()?;
     }
     Ok(())
@@ -168,7 +171,8 @@ impl Scenario {
 
     fn wait_until_answering(&self) -> Result<()> {
         self.cluster.sampler.wait_for_holder(60)?;
-        self.cluster.prober.wait_for_answer(now(), 60).map(drop)
+        let probers = [&self.cluster.prober].into_iter().chain(&self.cluster.prober_v6);
+        probers.map(|prober| prober.wait_for_answer(now(), 60)).try_for_each(|answered| answered.map(drop))
     }
 
     fn wait_for_pod(&self, index: usize, image: &str) -> Result<()> {
