@@ -256,11 +256,11 @@ fn forbidden() -> Outcome {
             }
         }
         lab.serve("late", "10.43.0.19")?;
-        recording.expect(&["KubeVipApiRequestsFail", "KubeVipServicesWithoutHolder"])?;
         lab.restore()?;
         lab.wait_for_holder("10.43.0.18")?;
         lab.wait_for_holder("10.43.0.19")?;
         assert_eq!(lab.sampler.overlap(start), Duration::ZERO);
+        recording.expect(&["KubeVipApiRequestsFail", "KubeVipServicesWithoutHolder"])?;
         for host in 0..3 {
             assert!(lab.agent(host).ended().is_none());
         }
