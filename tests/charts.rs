@@ -125,7 +125,11 @@ fn the_schema_accepts_what_the_program_accepts() {
             &[r#""""#, "true", r#""T""#, r#""FALSE""#, "0", r#"" true ""#][..],
             &[r#""yes""#, "2", r#""tRUE""#][..],
         ),
-        ("vip_leaseduration", &["5", r#""+5""#, r#""15""#], &[r#""5s""#, "4000", r#""five""#, "1.5"]),
+        (
+            "vip_leaseduration",
+            &["5", r#""+5""#, r#""15""#],
+            &[r#""5s""#, "4000", r#""five""#, "1.5", r#""-5""#, r#""99999""#, r#""{{ 5 }}""#],
+        ),
         ("dns_mode", &[r#""ipv4""#, r#""DUAL""#], &[r#""ipv5""#, "4"]),
         ("debounce_time", &[r#""1m30s""#, r#""0.5s""#, "0"], &["5", r#""5""#, r#""1d""#]),
         (
@@ -266,6 +270,11 @@ fn a_secret_is_a_reference_and_two_processes_have_a_port_each() {
     assert_eq!(of(first, "bgp_peers"), Some(None));
     let selector = |daemon_set: &DaemonSet| daemon_set.spec.as_ref().unwrap().selector.match_labels.clone();
     assert_ne!(selector(first), selector(second));
+    let error = render(AGENT, &[r#"separate={"enabled": true}"#]).unwrap_err();
+    assert!(
+        error.contains("separate.enabled is for a control plane and Services: set env.cp_enable"),
+        "{error}"
+    );
     let affinity = |daemon_set: &DaemonSet| {
         daemon_set.spec.as_ref().unwrap().template.spec.as_ref().unwrap().affinity.is_some()
     };
@@ -403,6 +412,49 @@ fn values_are_written_as_they_were_meant() {
     let context = pod.containers[0].security_context.as_ref().unwrap();
     // The API server rejects both together.
     assert_eq!((context.privileged, context.allow_privilege_escalation), (Some(true), None));
+}
+
+/// A pod may have a variable once.
+#[test]
+fn a_variable_has_the_source_that_precedes() {
+    let agent = |values: &[&str]| {
+        let agents: Vec<DaemonSet> = of_kind(&render(AGENT, values).unwrap(), "DaemonSet");
+        variables(&agents[0])
+    };
+    let text = |value: &str| Some(Some(value.to_owned()));
+    let source = r#"envValueFrom={"prometheus_server": {"secretKeyRef": {"name": "own", "key": "a"}}}"#;
+    assert_eq!(agent(&[source]).get("prometheus_server"), Some(&None));
+    let flags = [r#"extraArgs={"prometheusHTTPServer": ":9112", "services": false, "controlplane": null}"#];
+    let found = agent(&[&flags[..], &["config.address=192.0.2.1"]].concat());
+    let of = |name: &str| found.get(name).cloned();
+    assert_eq!((of("prometheus_server"), of("svc_enable")), (text(":9112"), text("false")));
+    assert_eq!((of("cp_enable"), of("address")), (text("true"), text("192.0.2.1")));
+    let elsewhere = agent(&[
+        r#"envValueFrom={"address": {"configMapKeyRef": {"name": "a", "key": "b"}}}"#,
+        "env.cp_enable=true",
+    ]);
+    assert_eq!(elsewhere.get("address"), Some(&None));
+    // Of older charts of the Go program.
+    let former = agent(&["env.vip_cidr=32", "env.vip_addpeerstolb=false", "env.provider_config="]);
+    assert_eq!(former, agent(&[]));
+}
+
+#[test]
+fn what_prometheus_finds_follows_the_release() {
+    let monitor = r#"podMonitor={"enabled": true}"#;
+    for (address, port) in [(":2112", 2112), ("0.0.0.0:2113", 2113), ("2114", 2114), ("", 2112)] {
+        let objects = render(AGENT, &[monitor, &format!("env.prometheus_server={address}")]).unwrap();
+        let agents: Vec<DaemonSet> = of_kind(&objects, "DaemonSet");
+        let pod = agents[0].spec.as_ref().unwrap().template.spec.as_ref().unwrap();
+        assert_eq!(pod.containers[0].ports.as_ref().unwrap()[0].container_port, port, "{address}");
+    }
+    let error = render(AGENT, &[monitor, "env.prometheus_server=127.0.0.1:2112"]).unwrap_err();
+    assert!(error.contains("an address outside of loopback"), "{error}");
+    let values = [r#"prometheusRule={"enabled": true}"#, "nameOverride=lb", "env.vip_leasename=own/my-lease"];
+    let objects = render(AGENT, &values).unwrap();
+    let rules = objects.iter().find(|object| object["kind"] == "PrometheusRule").unwrap().to_string();
+    assert!(rules.contains(r#"(.+/)?lb(-services)?"#) && rules.contains(".+/my-lease"), "{rules}");
+    assert!(!rules.contains("plndr-cp-lock") && !rules.contains("(.+/)?kube-vip(-services)?"), "{rules}");
 }
 
 /// Helm replaces the roles at once, and the pods one after the other.

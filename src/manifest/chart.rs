@@ -3,8 +3,13 @@
 
 use serde_json::{Value, json};
 
-use super::schema::{closed, definitions, image, list, named, object, scalar, setting, switch, text, texts};
+use super::schema::{
+    closed, definitions, image, list, named, object, or_template, scalar, setting, switch, text, texts,
+};
 use crate::config::SETTINGS;
+
+/// Variables that older versions of the Go program had: their values stay in releases of its chart, and have no effect.
+const FORMER: [&str; 3] = ["vip_cidr", "vip_addpeerstolb", "provider_config"];
 
 /// JSON Schema of charts/kube-vip/values.yaml.
 pub fn schema() -> Value {
@@ -15,7 +20,7 @@ pub fn schema() -> Value {
     };
     let flags = SETTINGS.iter().flat_map(|it| {
         let names = it.flags.iter().map(|name| name.trim_start_matches('!').to_owned());
-        names.map(|name| (name, setting(it.kind)))
+        names.map(|name| (name, or_template(setting(it.kind))))
     });
     // Not settings, such as KUBERNETES_SERVICE_HOST: their names are upper case.
     let with_others = |mut schema: Value, value: &Value| {
@@ -24,8 +29,9 @@ pub fn schema() -> Value {
         }
         schema
     };
+    let former = FORMER.iter().map(|name| ((*name).to_owned(), scalar()));
     let mut definitions = definitions();
-    definitions.insert("env".to_owned(), with_others(named(variables(setting)), &scalar()));
+    definitions.insert("env".to_owned(), with_others(named(variables(setting).chain(former)), &scalar()));
     let env = json!({ "$ref": "#/definitions/env" });
     json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -43,7 +49,9 @@ pub fn schema() -> Value {
             "envValueFrom": with_others(named(variables(|_| object())), &object()),
             "envFrom": list(),
             "extraArgs": named(flags),
-            "separate": closed(&json!({ "enabled": switch(), "env": env })),
+            "separate": closed(&json!({
+                "enabled": switch(), "env": env, "affinity": object(), "nodeSelector": texts(), "tolerations": list(),
+            })),
             "nameOverride": text(),
             "fullnameOverride": text(),
             "namespaceOverride": text(),

@@ -68,7 +68,9 @@ pub fn setting(kind: Kind) -> Value {
         Kind::Url => defined("url"),
         Kind::Int(low, high) => {
             let number = json!({ "type": ["integer", "null"], "minimum": low, "maximum": high });
-            matching(&number, "[+-]?[0-9]+")
+            let (sign, digits) =
+                (if low < 0 { "[+-]?" } else { "[+]?0*" }, low.abs().max(high).to_string().len());
+            matching(&number, &format!("{sign}[0-9]{{1,{digits}}}"))
         }
         Kind::OneOf(words) => matching(&json!({ "type": "null" }), &in_any_case(words)),
         Kind::Text | Kind::TextOrNothing | Kind::Secret | Kind::SecretList | Kind::List | Kind::JsonMap => {
@@ -93,10 +95,15 @@ pub fn definitions() -> Map<String, Value> {
 /// A boolean in Go's notation.
 const BOOLEANS: &str = "1|t|T|TRUE|true|True|0|f|F|FALSE|false|False";
 
-/// `other`, or a text that is empty, of this form, or a template of Helm.
+/// `other`, or a text that is empty or of this form.
 fn matching(other: &Value, pattern: &str) -> Value {
-    let form = json!({ "type": "string", "pattern": format!(r"^\s*({pattern})?\s*$|\{{\{{") });
-    json!({ "anyOf": [other, form] })
+    json!({ "anyOf": [other, { "type": "string", "pattern": format!(r"^\s*({pattern})?\s*$") }] })
+}
+
+/// This, or a text with a template of Helm.
+#[must_use]
+pub fn or_template(schema: Value) -> Value {
+    json!({ "anyOf": [schema, { "type": "string", "pattern": r"\{\{" }] })
 }
 
 /// A regular expression; those of JSON Schema have no flag for it.

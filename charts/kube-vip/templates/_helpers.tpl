@@ -22,7 +22,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{/* Never `default`: the roles would be those of every pod without an account of its own. */}}
 {{- define "kube-vip.serviceAccountName" -}}
 {{- if and (eq (toString (.Values.serviceAccount).create) "false") (not (.Values.serviceAccount).name) }}
-{{- fail "serviceAccount.create is false: set serviceAccount.name to an account that exists" }}
+{{- fail "serviceAccount.create is false: set serviceAccount.name to an account that exists without this release, or serviceAccount.create to true" }}
 {{- end }}
 {{- default (include "kube-vip.name" .) (.Values.serviceAccount).name }}
 {{- end }}
@@ -53,26 +53,52 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
 {{/*
-Variables without those that this version refuses beside cp_enable, as JSON: values of the Go program's chart switch the balancing
-of control-plane connections on.
+Variables, as JSON: those of `env`, without what older versions of the Go program had, and what this version refuses beside
+cp_enable (values of the Go program's chart switch the balancing of control-plane connections on). Flags precede the defaults of the
+chart, which are variables, and sources of a variable precede its value.
 */}}
 {{- define "kube-vip.env" -}}
-{{- $env := .Values.env | default dict }}
+{{- $env := omit (deepCopy (.Values.env | default dict)) "vip_cidr" "vip_addpeerstolb" "provider_config" }}
+{{- $flags := .Values.extraArgs | default dict }}
+{{- range $flag, $name := dict "arp" "vip_arp" "controlplane" "cp_enable" "services" "svc_enable" "prometheusHTTPServer" "prometheus_server" }}
+{{- if hasKey $flags $flag }}
+{{- $value := get $flags $flag }}
+{{- $_ := set $env $name (ternary "true" (tpl (include "kube-vip.text" $value) $) (kindIs "invalid" $value)) }}
+{{- end }}
+{{- end }}
+{{- $sources := .Values.envValueFrom | default dict }}
 {{- if include "kube-vip.isOn" (dict "env" $env "key" "cp_enable") }}
-{{- $address := required "config.address is the control plane's VIP: set it, or env.cp_enable to false" (.Values.config).address }}
-{{- $env = merge (dict "address" $address) (omit $env "lb_enable" "lb_port" "lb_fwdmethod") }}
+{{- $env = omit $env "lb_enable" "lb_port" "lb_fwdmethod" }}
+{{- $elsewhere := or (get $env "address") (get $env "vip_address") (get $sources "address") (get $sources "vip_address") (get $flags "address") }}
+{{- if or (.Values.config).address (not $elsewhere) }}
+{{- $_ := set $env "address" (required "config.address is the control plane's VIP: set it, or env.cp_enable to false" (.Values.config).address) }}
+{{- end }}
+{{- end }}
+{{- range $name, $source := $sources }}
+{{- if $source }}{{- $env = omit $env $name }}{{- end }}
 {{- end }}
 {{- toJson $env }}
 {{- end }}
 
-{{/* Whether there are two DaemonSets. With `helm upgrade --reuse-values` the defaults of this chart are missing. */}}
-{{- define "kube-vip.isSeparate" -}}
-{{- $env := .Values.env | default dict }}
-{{- $separate := .Values.separate | default dict }}
-{{- if and $separate.enabled (include "kube-vip.isOn" (dict "env" $env "key" "cp_enable")) (include "kube-vip.isOn" (dict "env" $env "key" "svc_enable")) }}true{{ end }}
+{{/* The port of an address for metrics; empty on loopback. */}}
+{{- define "kube-vip.metricsPort" -}}
+{{- $address := include "kube-vip.text" . | default ":2112" }}
+{{- if not (regexMatch "^(127\\.|localhost:|\\[::1\\])" $address) }}{{ regexFind "\\d+$" $address }}{{ end }}
 {{- end }}
 
-{{/* A DaemonSet: root, name, env, affinity. */}}
+{{/* Whether there are two DaemonSets. With `helm upgrade --reuse-values` the defaults of this chart are missing. */}}
+{{- define "kube-vip.isSeparate" -}}
+{{- if (.Values.separate).enabled }}
+{{- $env := include "kube-vip.env" . | fromJson }}
+{{- range $key := list "cp_enable" "svc_enable" }}
+{{- if not (include "kube-vip.isOn" (dict "env" $env "key" $key)) }}
+{{- fail (printf "separate.enabled is for a control plane and Services: set env.%s to true" $key) }}
+{{- end }}
+{{- end }}true
+{{- end }}
+{{- end }}
+
+{{/* A DaemonSet: root, name, env, affinity, nodeSelector, tolerations. */}}
 {{- define "kube-vip.daemonset" -}}
 {{- $root := .root }}
 {{- $env := .env }}
@@ -134,18 +160,19 @@ spec:
         {{- end }}
         {{- end }}
         {{- range $name, $source := $root.Values.envValueFrom }}
+        {{- if $source }}
         - name: {{ $name }}
           valueFrom:
             {{- toYaml $source | nindent 12 }}
+        {{- end }}
         {{- end }}
         {{- with $root.Values.envFrom }}
         envFrom:
         {{- toYaml . | nindent 8 }}
         {{- end }}
-        {{- $metrics := include "kube-vip.text" (get $env "prometheus_server") }}
-        {{- if and ($root.Values.podMonitor).enabled (regexMatch "^:\\d+$" $metrics) }}
+        {{- if ($root.Values.podMonitor).enabled }}
         ports:
-        - containerPort: {{ trimPrefix ":" $metrics }}
+        - containerPort: {{ required "podMonitor.enabled needs metrics that other hosts reach: set env.prometheus_server to an address outside of loopback, such as :2112" (include "kube-vip.metricsPort" (get $env "prometheus_server")) }}
           name: monitoring
           protocol: TCP
         {{- end }}
@@ -185,11 +212,11 @@ spec:
       securityContext:
         {{- toYaml . | nindent 8 }}
       {{- end }}
-      {{- with $root.Values.nodeSelector }}
+      {{- with .nodeSelector }}
       nodeSelector:
         {{- toYaml . | nindent 8 }}
       {{- end }}
-      {{- with $root.Values.tolerations }}
+      {{- with .tolerations }}
       tolerations:
         {{- toYaml . | nindent 6 }}
       {{- end }}
