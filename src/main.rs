@@ -141,8 +141,8 @@ async fn clean_up(dry_run: bool) -> Result<(), Failure> {
     }
     for service in cleanup::driver::virtual_services(&host) {
         eprintln!(
-            "kube-vip: warning: IPVS has a service that kube-proxy did not make: if it is the Go program's, remove it with \
-             `ipvsadm --delete-service {service}`"
+            "kube-vip: warning: IPVS has a service that may be the Go program's: if it is, remove it with `ipvsadm \
+             --delete-service {service}`"
         );
     }
     if leftovers.is_empty() {

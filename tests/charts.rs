@@ -112,9 +112,8 @@ fn settings_of_documented_values_are_valid() {
     }
 }
 
-/// What the schema says of a value is what the program says of it.
 #[test]
-fn the_schema_accepts_what_the_program_accepts() {
+fn the_schema_and_the_program_agree_on_these_values() {
     let text = |value: &str| match serde_json::from_str(value).unwrap() {
         Value::String(text) => text,
         other => other.to_string(),

@@ -67,6 +67,15 @@ fn manifests_are_what_the_commands_in_them_print() {
     }
 }
 
+/// A trial runs that of k3s.
+#[test]
+fn daemon_sets_of_distributions_are_one() {
+    let k3s = documents(&read("k3s/kube-vip.yaml"));
+    for name in ["rke2/kube-vip.yaml", "k0s/kube-vip.yaml", "talos/kube-vip.yaml"] {
+        assert_eq!(documents(&read(name)), k3s, "{name}");
+    }
+}
+
 #[test]
 fn objects_inside_of_other_files_are_those_of_the_program() {
     let patch = yaml(&read("talos/patch.yaml"));

@@ -63,9 +63,10 @@ fn the_metrics_of_rules_and_dashboard_exist() {
     assert!(!exists("kube_vip_is_followed") && exists("kube_vip_is_leader"));
 }
 
-/// Each rule has a test, and a row in the table.
+/// Each rule has a test, a row in the table, and a trial that raises it.
 #[test]
-fn each_alert_has_a_test_and_is_described() {
+fn each_alert_has_tests_and_is_described() {
+    let trials = sources(&root().join("tests/e2e")) + &sources(&root().join("cloud-provider/tests/e2e"));
     let read = |name: &str| std::fs::read_to_string(root().join("monitoring").join(name)).unwrap();
     let (rules, tests, page) = (read("rules.yaml"), read("rules_test.yaml"), read("README.md"));
     let alerts: Vec<&str> = rules
@@ -80,5 +81,6 @@ fn each_alert_has_a_test_and_is_described() {
             "{alert}"
         );
         assert!(page.contains(&format!("| {alert} |")), "{alert}");
+        assert!(trials.contains(&format!("\"{alert}\"")), "{alert} is raised by no trial");
     }
 }

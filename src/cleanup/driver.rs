@@ -3,7 +3,7 @@
 use super::Leftovers;
 use super::ipvs::{self, VirtualService};
 use crate::host::HostState;
-use crate::model::{Interface, Tags};
+use crate::model::Tags;
 use crate::net::netlink::NetlinkWriter;
 use crate::net::nft::rules::{self, Deletion, Ruleset};
 
@@ -13,48 +13,53 @@ const LEGACY: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_na
 /// Where it lists virtual services.
 const IPVS: &str = "/proc/net/ip_vs";
 
-/// Why something could not be read or removed.
+#[derive(Debug, thiserror::Error)]
+#[error("the rules of nf_tables cannot be read: {0}; run it as root")]
+pub struct ReadError(std::io::Error);
+
+/// Why something is not removed.
 #[derive(Debug, thiserror::Error)]
 pub enum CleanupError {
-    #[error("the rules of nf_tables cannot be read: {0}; run it as root")]
-    Read(std::io::Error),
-    #[error("{0}: delete what refers to it, and run it again")]
-    Rules(String),
+    #[error("{0} stays, since something refers to it: delete that, and run it again")]
+    Referred(Deletion),
+    #[error("{deletion} stays: {error}")]
+    Rule { deletion: Deletion, error: std::io::Error },
     #[error("{0}")]
     Interface(String),
 }
 
 /// What is left on this host.
-pub fn find(host: &HostState) -> Result<Leftovers, CleanupError> {
-    Ok(Leftovers::of(&Ruleset::read().map_err(CleanupError::Read)?, &host.interfaces))
+pub fn find(host: &HostState) -> Result<Leftovers, ReadError> {
+    Ok(Leftovers::of(&Ruleset::read().map_err(ReadError)?, &host.interfaces))
 }
 
 /// Virtual services of IPVS that kube-proxy did not make.
 #[must_use]
 pub fn virtual_services(host: &HostState) -> Vec<VirtualService> {
     let table = std::fs::read_to_string(IPVS).unwrap_or_default();
-    let kube_proxy = host.interface(ipvs::KUBE_PROXY).map(|interface| interface.index);
-    let addresses = kube_proxy.into_iter().flat_map(|index| host.own_addresses(index)).collect();
-    ipvs::of_others(&table, &addresses)
+    let kube_proxy = host.interface(ipvs::KUBE_IPVS_INTERFACE);
+    let addresses = kube_proxy.map(|interface| host.own_addresses(interface.index).collect());
+    ipvs::of_others(&table, addresses.as_ref())
 }
 
 /// Removes it: rules, then interfaces. Returns what is removed, and why the rest is not.
 #[must_use]
 pub fn remove(leftovers: Leftovers) -> (Leftovers, Vec<CleanupError>) {
-    let (refused, mut errors): (Vec<Deletion>, Vec<CleanupError>) = rules::delete(&leftovers.nft)
-        .into_iter()
-        .map(|(deletion, error)| {
-            let error = CleanupError::Rules(format!("{deletion} stays ({error})"));
-            (deletion, error)
-        })
-        .unzip();
-    let mut removed = leftovers.without(&refused);
-    let remove = |interface: &Interface| -> Result<(), String> {
-        let netlink = NetlinkWriter::open(Tags::default()).map_err(|error| error.to_string())?;
-        netlink.remove_interface(interface.index).map_err(|error| error.to_string())
+    let refused = rules::delete(&leftovers.nft);
+    let mut removed = leftovers;
+    removed.nft.retain(|deletion| refused.iter().all(|(other, _)| other != deletion));
+    let of_rule = |(deletion, error): (Deletion, std::io::Error)| match error.raw_os_error() {
+        Some(libc::EBUSY) => CleanupError::Referred(deletion),
+        _ => CleanupError::Rule { deletion, error },
+    };
+    let mut errors: Vec<CleanupError> = refused.into_iter().map(of_rule).collect();
+    let netlink = NetlinkWriter::open(Tags::default()).map_err(|error| error.to_string());
+    let remove = |index| {
+        let netlink = netlink.as_ref().map_err(Clone::clone)?;
+        netlink.remove_interface(index).map_err(|error| error.to_string())
     };
     removed.interfaces.retain(|interface| {
-        remove(interface).map_err(|error| errors.push(CleanupError::Interface(error))).is_ok()
+        remove(interface.index).map_err(|error| errors.push(CleanupError::Interface(error))).is_ok()
     });
     (removed, errors)
 }

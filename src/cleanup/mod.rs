@@ -59,13 +59,6 @@ impl Leftovers {
         Self { nft, interfaces: interfaces.iter().filter(|it| is_own_macvlan(it)).cloned().collect() }
     }
 
-    /// Without rules that could not be deleted.
-    #[must_use]
-    pub fn without(mut self, refused: &[Deletion]) -> Self {
-        self.nft.retain(|deletion| !refused.contains(deletion));
-        self
-    }
-
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.nft.is_empty() && self.interfaces.is_empty()

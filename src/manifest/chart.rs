@@ -1,4 +1,4 @@
-//! The schema of the values of the Helm chart: a typo in the name of a setting, or a value that it does not accept, is an error of
+//! The schema of the values of the Helm chart: a typo in the name of a setting, or a value of another form, is an error of
 //! `helm install`.
 
 use serde_json::{Value, json};

@@ -82,7 +82,7 @@ pub fn setting(kind: Kind) -> Value {
 /// What [`setting`] refers to.
 #[must_use]
 pub fn definitions() -> Map<String, Value> {
-    let duration = r"([0-9.]+(ns|us|µs|μs|ms|s|m|h))+|0";
+    let duration = r"\+?([0-9.]+(ns|us|µs|μs|ms|s|m|h))+|0";
     let definitions = [
         ("boolean", matching(&json!({ "enum": [null, true, false, 0, 1] }), BOOLEANS)),
         ("duration", matching(&json!({ "enum": [null, 0] }), duration)),

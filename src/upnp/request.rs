@@ -22,7 +22,7 @@ pub(super) enum Completed {
 
 /// The gateways of an interface.
 pub(super) async fn find(own: PerFamily<Option<IpAddr>>, index: IfIndex) -> Completed {
-    let found = search(own, index).await.into_iter().map(async |gateway| {
+    let found = search(own, index).await.into_iter().map(|gateway| async move {
         let external = gateway.external_address().await;
         (gateway, external)
     });

@@ -10,7 +10,7 @@ use kube_vip_lab::{
     Written, wait_for,
 };
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 use crate::bgp::HOSTS;
 use crate::credentials::apply;
@@ -18,8 +18,8 @@ use crate::harness::{PROGRAM, services};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("daemon_sets_of_distributions_hold_the_vip_with_their_service_account", daemon_sets),
-        trial("pods_and_units_of_distributions_hold_the_vip_with_a_kubeconfig", kubeconfigs),
+        trial("the_daemon_set_of_distributions_holds_the_vip_with_its_service_account", daemon_set),
+        trial("the_pod_of_kubeadm_and_the_unit_hold_the_vip_with_a_kubeconfig", kubeconfigs),
         trial("the_openshift_recipe_works", openshift),
     ]
 }
@@ -40,50 +40,33 @@ fn agent_with(lab: &Lab, env: Vec<(String, String)>) -> Result<AgentOptions, Fai
     Ok(AgentOptions { file: Some(empty), env, confined: true, ..AgentOptions::new(lab, PROGRAM) })
 }
 
-/// Joins, API and other services of these distributions at the VIP, beside 6443.
-const DAEMON_SETS: [(&str, &[u16]); 4] =
-    [("k3s", &[]), ("rke2", &[9345]), ("k0s", &[8132, 9443]), ("talos", &[])];
-
-fn daemon_sets() -> Outcome {
+/// That of RKE2, k0s and Talos is the same: tests/install.rs compares them.
+fn daemon_set() -> Outcome {
     let lab = Lab::start(LabOptions { hosts: 1, control_plane: true })?;
     let admin = Administrator::new(&lab, 0)?;
     let sampler = Sampler::watching(&lab, &[lab.vip_v4.into()])?;
     let host = lab.host(0);
-    for (distribution, ports) in DAEMON_SETS {
-        let text = example(&format!("{distribution}/kube-vip.yaml"))?;
-        let objects: String =
-            text.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect();
-        let (rights, _) = objects.split_once("apiVersion: apps/v1").ok_or("a DaemonSet")?;
-        apply(&admin.objects(&lab), rights.trim_end_matches("---\n"))?;
-        let Given { arguments, mut env, account, .. } =
-            manifest::read(&text.replace(VIP, &lab.vip_v4.to_string()))?;
-        assert_eq!(arguments, ["manager"]);
-        let account = account.ok_or("a ServiceAccount")?;
-        let token = admin.objects(&lab).token(&account.namespace, &account.name)?;
-        let folder = host.folder.join("root/var/run/secrets/kubernetes.io/serviceaccount");
-        std::fs::create_dir_all(&folder)?;
-        std::fs::copy(lab.pki.path("ca.crt"), folder.join("ca.crt"))?;
-        std::fs::write(folder.join("token"), token)?;
-        std::fs::write(folder.join("namespace"), &account.namespace)?;
-        // The Service `kubernetes`: there is no kube-proxy.
-        env.extend(
-            [("KUBERNETES_SERVICE_HOST", "127.0.0.1"), ("KUBERNETES_SERVICE_PORT", "6443")].map(owned),
-        );
-        let options = AgentOptions { kubeconfig: Kubeconfig::Missing, ..agent_with(&lab, env)? };
-        let mut agent = Agent::start(host, &options)?;
-        sampler.wait_for_holder(20).map_err(|error| format!("{distribution}: {error}\n{}", agent.log()))?;
-        agent.wait_for_log("this node now holds the VIP provisional=false", 5)?;
-        for port in ports {
-            let (port, vip) = (*port, lab.vip_v4);
-            let listener =
-                host.namespace.block_on(async move { TcpListener::bind(("0.0.0.0", port)).await })?;
-            let joining = lab.client_host.spawn(async move { TcpStream::connect((vip, port)).await });
-            let joined = host.namespace.block_on(async move { listener.accept().await });
-            drop((joined?, joining));
-        }
-        agent.terminate();
-        agent.wait(10)?;
-    }
+    let text = example("k3s/kube-vip.yaml")?;
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let objects: String = lines.map(|line| format!("{line}\n")).collect();
+    let (rights, _) = objects.split_once("apiVersion: apps/v1").ok_or("a DaemonSet")?;
+    apply(&admin.objects(&lab), rights.trim_end_matches("---\n"))?;
+    let Given { arguments, mut env, account, .. } =
+        manifest::read(&text.replace(VIP, &lab.vip_v4.to_string()))?;
+    assert_eq!(arguments, ["manager"]);
+    let account = account.ok_or("a ServiceAccount")?;
+    let token = admin.objects(&lab).token(&account.namespace, &account.name)?;
+    let folder = host.folder.join("root/var/run/secrets/kubernetes.io/serviceaccount");
+    std::fs::create_dir_all(&folder)?;
+    std::fs::copy(lab.pki.path("ca.crt"), folder.join("ca.crt"))?;
+    std::fs::write(folder.join("token"), token)?;
+    std::fs::write(folder.join("namespace"), &account.namespace)?;
+    // The Service `kubernetes`: there is no kube-proxy.
+    env.extend([("KUBERNETES_SERVICE_HOST", "127.0.0.1"), ("KUBERNETES_SERVICE_PORT", "6443")].map(owned));
+    let options = AgentOptions { kubeconfig: Kubeconfig::Missing, ..agent_with(&lab, env)? };
+    let agent = Agent::start(host, &options)?;
+    sampler.wait_for_holder(20).map_err(|error| format!("{error}\n{}", agent.log()))?;
+    agent.wait_for_log("this node now holds the VIP provisional=false", 5)?;
     Ok(())
 }
 
@@ -91,21 +74,20 @@ fn owned((name, value): (&str, &str)) -> (String, String) {
     (name.to_owned(), value.to_owned())
 }
 
+/// The static pod of kubeadm, and the unit.
 fn kubeconfigs() -> Outcome {
-    let lab = Lab::start(LabOptions { hosts: 1, control_plane: true })?;
-    let sampler = Sampler::watching(&lab, &[lab.vip_v4.into()])?;
-    let vip = lab.vip_v4.to_string();
-    let pod = manifest::read(&example("kubeadm/kube-vip.yaml")?.replace(VIP, &vip))?.env;
-    let unit = example("systemd/kube-vip.env")?.replace(VIP, &vip);
+    let pod = manifest::read(&example("kubeadm/kube-vip.yaml")?)?.env;
+    let unit = example("systemd/kube-vip.env")?;
     let variables =
         unit.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('='));
     for (name, env) in [("kubeadm", pod), ("systemd", variables.map(owned).collect())] {
-        let options = agent_with(&lab, env)?;
-        let mut agent = Agent::start(lab.host(0), &options)?;
+        let lab = Lab::start(LabOptions { hosts: 1, control_plane: true })?;
+        let sampler = Sampler::watching(&lab, &[lab.vip_v4.into()])?;
+        let vip = lab.vip_v4.to_string();
+        let env = env.into_iter().map(|(name, value)| (name, value.replace(VIP, &vip))).collect();
+        let agent = Agent::start(lab.host(0), &agent_with(&lab, env)?)?;
         sampler.wait_for_holder(20).map_err(|error| format!("{name}: {error}\n{}", agent.log()))?;
         agent.wait_for_log("this node now holds the VIP provisional=false", 5)?;
-        agent.terminate();
-        agent.wait(10)?;
     }
     Ok(())
 }

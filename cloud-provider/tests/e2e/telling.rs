@@ -119,14 +119,15 @@ fn metrics_and_probes_show_leader_pools_and_readiness() -> Result<(), Failed> {
     // Without an election.
     let start = |port| Provider::start(&world.lab, 0, PROGRAM, (port, RIGHTS), &["--leader-elect=false"]);
     let (one, other) = (start(10260)?, start(10261)?);
-    for port in [10260, 10261] {
-        wait_for("both to allocate", 20, || ready(port))?;
+    let in_use = format!("kube_vip_cloud_provider_pool_addresses_in_use{global}");
+    for provider in [&one, &other] {
+        for (name, value) in [("kube_vip_cloud_provider_is_leader", 1.0), (in_use.as_str(), 10.0)] {
+            let allocates = || (world.metric(provider, name) == value).then_some(());
+            wait_for(&format!("{name} {value} of both"), 20, allocates)?;
+        }
     }
-    wait_for("the alert", 20, || {
-        let both = alerts::providers(&world.lab, &[&one, &other]);
-        alerts::expect(both, &[full[0], "KubeVipProviderTwoHolders", full[1]]).ok()
-    })?;
-    Ok(())
+    let both = alerts::providers(&world.lab, &[&one, &other]);
+    Ok(alerts::expect(both, &[full[0], "KubeVipProviderTwoHolders", full[1]])?)
 }
 
 fn the_pools_command_shows_waiting_services() -> Result<(), Failed> {

@@ -69,16 +69,12 @@ pub enum Deletion {
 impl Ruleset {
     /// Empty where the kernel has no nf_tables.
     pub fn read() -> std::io::Result<Self> {
-        match Self::read_all() {
+        let tables = match dump(NFT_MSG_GETTABLE) {
             Err(error) if error.raw_os_error().is_some_and(|code| UNAVAILABLE.contains(&code)) => {
-                Ok(Self::default())
+                return Ok(Self::default());
             }
-            result => result,
-        }
-    }
-
-    fn read_all() -> std::io::Result<Self> {
-        let tables = dump(NFT_MSG_GETTABLE)?;
+            result => result?,
+        };
         let tables: Vec<Table> = tables.iter().filter_map(|part| table(part, NFTA_TABLE_NAME)).collect();
         let chains = dump(NFT_MSG_GETCHAIN)?;
         let chain = |part: &Part| member(part, NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME);

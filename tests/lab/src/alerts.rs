@@ -17,9 +17,9 @@ const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../monitoring/rules
 const INTERVAL: &str = "15s";
 /// Scrapes like the first one before it: more than any rule looks back to find what is new.
 const BEFORE: usize = 60;
-/// Scrapes after the last one: more than any `for` and any range.
+/// Scrapes after the last one: more than any `for`.
 const AFTER: usize = 180;
-/// All of them.
+/// The end of the series.
 const END: &str = "60m";
 
 /// What Prometheus scrapes.
@@ -89,7 +89,7 @@ impl Recording {
     }
 
     pub fn scrape(&mut self, targets: Vec<Target>) {
-        let zero =
+        let now =
             k8s_openapi::jiff::Timestamp::now().as_millisecond() as f64 / 1000.0 + self.later.as_secs_f64();
         for Target { job, instance, metrics } in targets {
             let labels = format!("job=\"{job}\",instance=\"{instance}\"");
@@ -101,9 +101,9 @@ impl Recording {
                 let own = own.trim_end_matches('}');
                 let separator = if own.is_empty() { "" } else { "," };
                 // The time of promtool begins at zero.
-                let zero = if name.ends_with("_timestamp_seconds") { zero } else { 0.0 };
+                let origin = if name.ends_with("_timestamp_seconds") { now } else { 0.0 };
                 if name.starts_with("kube_vip_") && value.is_finite() {
-                    self.add(format!("{name}{{{own}{separator}{labels}}}"), value - zero);
+                    self.add(format!("{name}{{{own}{separator}{labels}}}"), value - origin);
                 }
             }
         }
@@ -128,6 +128,17 @@ impl Recording {
 
     /// Fails unless exactly these alerts are raised at some time.
     pub fn expect(&self, alerts: &[&str]) -> Result<()> {
+        self.query("", alerts)
+    }
+
+    /// Fails unless these alerts are raised at some time, whatever others are: a fault has consequences, and what happened once
+    /// between the last two scrapes is taken to go on.
+    pub fn expect_at_least(&self, alerts: &[&str]) -> Result<()> {
+        self.query(&format!(",alertname=~\"{}\"", alerts.join("|")), alerts)
+    }
+
+    /// Those of a selector that are raised have to be these.
+    fn query(&self, selector: &str, alerts: &[&str]) -> Result<()> {
         let series: Vec<Value> = self
             .series
             .iter()
@@ -137,14 +148,16 @@ impl Recording {
             .iter()
             .map(|alert| json!({ "labels": format!("{{alertname=\"{alert}\"}}"), "value": 1 }))
             .collect();
-        let query = format!("group by (alertname) (last_over_time(ALERTS{{alertstate=\"firing\"}}[{END}]))");
+        let raised = format!(
+            "group by (alertname) (last_over_time(ALERTS{{alertstate=\"firing\"{selector}}}[{END}]))"
+        );
         let test = json!({
             "rule_files": [RULES],
             "evaluation_interval": INTERVAL,
             "tests": [{
                 "interval": INTERVAL,
                 "input_series": series,
-                "promql_expr_test": [{ "expr": query, "eval_time": END, "exp_samples": expected }],
+                "promql_expr_test": [{ "expr": raised, "eval_time": END, "exp_samples": expected }],
             }],
         });
         promtool(&test.to_string())

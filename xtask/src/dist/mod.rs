@@ -1,7 +1,5 @@
 //! `cargo xtask dist`: the files of a release, in target/dist. Two runs on one commit write the same bytes.
 
-mod crates;
-mod licences;
 mod man;
 mod sbom;
 
@@ -12,11 +10,10 @@ use clap_complete::{Shell, generate};
 use flate2::Compression;
 use kube_vip::VERSION;
 
-use self::crates::Crates;
-use crate::image::target::Architecture;
+use crate::crates::{self, Crates};
 use crate::image::{self, Build, Options};
-use crate::pack;
 use crate::sh::{Outcome, root};
+use crate::{licences, pack};
 
 /// Contents by path.
 type Files = BTreeMap<String, Vec<u8>>;
@@ -73,7 +70,7 @@ fn of_build(build: &Build) -> Result<Files, String> {
 /// An archive with the programs and what a host needs beside them.
 fn archive(name: &str, built: &Path, crates: &Crates) -> Result<Vec<u8>, String> {
     let mut files = below("examples/systemd", "systemd")?;
-    files.extend(texts(crates)?);
+    files.extend(licences::files(crates)?);
     for (page, content) in [("kube-vip.8", man::agent()), ("kube-vip-cloud-provider.8", man::provider())] {
         files.insert(format!("man/{page}"), content.map_err(|error| format!("{page}: {error}"))?);
     }
@@ -95,17 +92,6 @@ fn archive(name: &str, built: &Path, crates: &Crates) -> Result<Vec<u8>, String>
     pack::tar(entries)
         .and_then(|tar| pack::gzip(&tar, Compression::best()))
         .map_err(|error| format!("{name}: {error}"))
-}
-
-/// The licences of the programs for an architecture, by file name.
-pub(crate) fn licences(architecture: Architecture) -> Result<[(String, Vec<u8>); 2], String> {
-    texts(&crates::of_release(architecture.target())?)
-}
-
-fn texts(crates: &Crates) -> Result<[(String, Vec<u8>); 2], String> {
-    let own = read(&root().join("LICENSE"))?;
-    let others = licences::text(crates)?.into_bytes();
-    Ok([("LICENSE".to_owned(), own), ("THIRD-PARTY-LICENSES".to_owned(), others)])
 }
 
 /// A package as `helm package` makes it, whose name Helm derives from Chart.yaml.

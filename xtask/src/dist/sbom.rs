@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::crates::{Crate, Id};
+use crate::crates::{Crate, Id};
 
 /// Of one program. Crates that run only while it is built have the scope `excluded`.
 pub(super) fn document(program: &str, crates: &BTreeMap<&Id, &Crate>, created: &str) -> Value {

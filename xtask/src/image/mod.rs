@@ -5,6 +5,7 @@ pub(crate) mod emulate;
 pub(crate) mod oci;
 pub(crate) mod target;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 use self::oci::{Blobs, Content};
 use self::target::Architecture;
 use crate::sh::{Outcome, root};
-use crate::{dist, pack};
+use crate::{crates, licences, pack};
 
 /// A program, and the user it runs as: the agent needs capabilities, which only root has in a pod that does not set them.
 struct Program {
@@ -80,6 +81,8 @@ fn reference(registry: &str, program: &Program) -> String {
 pub(crate) struct Build {
     pub(crate) architecture: Architecture,
     pub(crate) folder: PathBuf,
+    /// Its licences, by their paths in images.
+    texts: BTreeMap<String, Vec<u8>>,
 }
 
 /// Where images are written, below the root of the project.
@@ -108,7 +111,10 @@ pub(crate) fn archive_name(program: &str, architecture: Architecture) -> String 
 /// Builds the programs, and writes an OCI layout for each, and an archive for each architecture.
 pub(crate) fn run(options: &Options) -> Result<Vec<Build>, String> {
     let build = |architecture: &Architecture| {
-        Ok(Build { architecture: *architecture, folder: architecture.build()? })
+        let folder = architecture.build()?;
+        let files = licences::files(&crates::of_release(architecture.target())?)?;
+        let texts = files.map(|(name, text)| (format!("licenses/{name}"), text)).into();
+        Ok(Build { architecture: *architecture, folder, texts })
     };
     let builds: Vec<Build> = options.architectures.iter().map(build).collect::<Result<_, String>>()?;
     let output = root().join(FOLDER);
@@ -130,12 +136,11 @@ fn write(program: &Program, reference: &str, builds: &[Build], output: &Path) ->
     });
     let mut all = Blobs::default();
     let mut manifests = Vec::new();
-    for Build { architecture, folder } in builds {
+    for Build { architecture, folder, texts } in builds {
         let binary = std::fs::read(folder.join(program.name)).map_err(failed)?;
-        let texts = dist::licences(*architecture)?.map(|(name, text)| (format!("licenses/{name}"), text));
         let content = Content {
             files: &[(program.name.to_owned(), binary)].into(),
-            texts: &texts.into(),
+            texts,
             architecture: architecture.name(),
             config: &config,
             labels: &labels,

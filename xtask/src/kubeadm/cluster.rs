@@ -2,11 +2,13 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
+use kube_vip::model::BootTime;
 use kube_vip_lab::probe::Prober;
 use kube_vip_lab::sampler::Sampler;
-use kube_vip_lab::{Administrator, Lab, LabError, LabOptions, Result, binaries, wait_for};
+use kube_vip_lab::{Administrator, Lab, LabError, LabOptions, Result, binaries, now, wait_for};
 use serde_json::{Value, json};
 
 use super::host::{self, Machine};
@@ -31,9 +33,8 @@ pub(super) struct Options {
 pub(super) struct Cluster {
     // Dropped in this order: processes before their network.
     machines: Vec<Machine>,
-    pub(super) prober: Prober,
-    /// Probes the IPv6 VIP, where there is one.
-    pub(super) prober_v6: Option<Prober>,
+    /// One for each VIP.
+    probers: Vec<Prober>,
     pub(super) sampler: Sampler,
     pub(super) lab: Lab,
     options: Options,
@@ -48,9 +49,9 @@ impl Cluster {
         let v6 = options.dual.then_some(IpAddr::from(lab.vip_v6));
         let vips: Vec<IpAddr> = [IpAddr::from(lab.vip_v4)].into_iter().chain(v6).collect();
         let sampler = Sampler::watching(&lab, &vips)?;
-        let prober = Prober::start(&lab, &lab.client_host, lab.vip_v4.into())?;
-        let prober_v6 = v6.map(|vip| Prober::start(&lab, &lab.client_host, vip)).transpose()?;
-        let mut cluster = Self { machines: Vec::new(), prober, prober_v6, sampler, lab, options, folder };
+        let probers =
+            vips.iter().map(|vip| Prober::start(&lab, &lab.client_host, *vip)).collect::<Result<_>>()?;
+        let mut cluster = Self { machines: Vec::new(), probers, sampler, lab, options, folder };
         for index in 0..cluster.lab.hosts.len() {
             let machine = cluster.start(index)?;
             for archive in archives {
@@ -227,7 +228,17 @@ impl Cluster {
         Ok(())
     }
 
-    /// As texts.
+    /// Waits until each VIP answers.
+    pub(super) fn wait_until_answering(&self) -> Result<()> {
+        let start = now();
+        self.probers.iter().try_for_each(|prober| prober.wait_for_answer(start, 60).map(drop))
+    }
+
+    /// The longest time without an answer of a VIP.
+    pub(super) fn outage(&self, start: BootTime) -> Duration {
+        self.probers.iter().map(|prober| prober.outage(start)).max().unwrap_or_default()
+    }
+
     fn vips(&self) -> Vec<String> {
         let v6 = self.options.dual.then(|| self.lab.vip_v6.to_string());
         [self.lab.vip_v4.to_string()].into_iter().chain(v6).collect()
@@ -246,7 +257,7 @@ impl Cluster {
     /// A node that runs all pods, on a machine that kubeadm's checks were not made for.
     fn registration(&self, index: usize) -> Value {
         let host = self.lab.host(index);
-        let own = match self.options.dual {
+        let kubelet = match self.options.dual {
             true => vec![json!({ "name": "node-ip", "value": format!("{},{}", host.v4, host.v6) })],
             false => Vec::new(),
         };
@@ -255,7 +266,7 @@ impl Cluster {
             "ignorePreflightErrors": ["all"],
             "taints": [],
             "imagePullPolicy": "Never",
-            "kubeletExtraArgs": own,
+            "kubeletExtraArgs": kubelet,
         })
     }
 

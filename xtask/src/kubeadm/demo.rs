@@ -61,11 +61,11 @@ pub(super) fn play(archives: &[PathBuf], lease: [u32; 3], keep: bool) -> Result<
     let next = wait_for("another host to have the VIP", 60, || {
         cluster.sampler.holder().ok().filter(|next| *next != holder)
     })?;
-    cluster.prober.wait_for_answer(now(), 60)?;
+    cluster.wait_until_answering()?;
     println!(
         "   {} has the VIP. Longest time without an answer: {:.1} s.",
         cluster.lab.host(next).name,
-        cluster.prober.outage(start).as_secs_f64()
+        cluster.outage(start).as_secs_f64()
     );
     let answered = |since: BootTime| caller.since(since).iter().any(|request| request.answered);
     let after = now();

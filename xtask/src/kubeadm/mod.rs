@@ -36,6 +36,13 @@ pub(crate) fn demo(arguments: &[&str]) -> Outcome {
 
 /// With each cluster, or one of them.
 pub(crate) fn test(only: Option<&str>) -> Outcome {
+    let names = scenario::VARIANTS.map(|(name, _)| name);
+    if let Some(other) = only.filter(|only| !names.contains(only)) {
+        return Err(format!(
+            "`{other}` is not a cluster of `cargo xtask test kubeadm`, which are {}",
+            names.join(", ")
+        ));
+    }
     let archives = prepare()?;
     scenario::all(&archives, only).map_err(|error| error.to_string())
 }

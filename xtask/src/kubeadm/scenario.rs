@@ -100,7 +100,7 @@ impl Scenario {
             self.wait_for_pod(index, NEXT)?;
             self.wait_until_answering()?;
         }
-        println!("  longest time without an answer {:.2} s", self.cluster.prober.outage(start).as_secs_f64());
+        println!("  longest time without an answer {:.2} s", self.cluster.outage(start).as_secs_f64());
         Ok(())
     }
 
@@ -112,7 +112,7 @@ impl Scenario {
         self.cluster.reset(holder)?;
         wait_for("another holder", 60, || self.cluster.sampler.holder().ok().filter(|next| *next != holder))?;
         self.wait_until_answering()?;
-        println!("  longest time without an answer {:.2} s", self.cluster.prober.outage(start).as_secs_f64());
+        println!("  longest time without an answer {:.2} s", self.cluster.outage(start).as_secs_f64());
         let name = self.cluster.lab.host(holder).name.clone();
         self.admin()?.objects(&self.cluster.lab).delete::<Node>(&name)?;
         self.cluster.join(holder)?;
@@ -132,7 +132,7 @@ impl Scenario {
             (later > renewed + jiff::SignedDuration::from_secs(3)).then_some(())
         })?;
         let moved = self.cluster.sampler.holder()? != holder;
-        println!("  longest time without an answer {:.2} s", self.cluster.prober.outage(start).as_secs_f64());
+        println!("  longest time without an answer {:.2} s", self.cluster.outage(start).as_secs_f64());
         if moved { Err(LabError::Missing("the VIP on its host".into())) } else { Ok(()) }
     }
 
@@ -143,7 +143,7 @@ impl Scenario {
         self.cluster.power_off(holder)?;
         wait_for("another holder", 60, || self.cluster.sampler.holder().ok().filter(|next| *next != holder))?;
         self.wait_until_answering()?;
-        println!("  longest time without an answer {:.2} s", self.cluster.prober.outage(start).as_secs_f64());
+        println!("  longest time without an answer {:.2} s", self.cluster.outage(start).as_secs_f64());
         self.cluster.power_on(holder)?;
         self.cluster.wait_until_ready(self.admin()?, holder)?;
         self.wait_for_pod(holder, NEXT)
@@ -171,8 +171,7 @@ impl Scenario {
 
     fn wait_until_answering(&self) -> Result<()> {
         self.cluster.sampler.wait_for_holder(60)?;
-        let probers = [&self.cluster.prober].into_iter().chain(&self.cluster.prober_v6);
-        probers.map(|prober| prober.wait_for_answer(now(), 60)).try_for_each(|answered| answered.map(drop))
+        self.cluster.wait_until_answering()
     }
 
     fn wait_for_pod(&self, index: usize, image: &str) -> Result<()> {

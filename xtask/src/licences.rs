@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::crates::{Crate, Crates, Id};
+use crate::crates::{Crate, Crates, Id};
+use crate::sh::root;
 
 const HEAD: &str = "\
 The programs kube-vip and kube-vip-cloud-provider are under the Apache License 2.0, see LICENSE. They contain the crates
@@ -13,8 +14,15 @@ statically (LGPL-2.1 or later, at the end): their sources can be built and linke
 /// Where Debian and its derivatives have it, in the package base-files.
 const LGPL: &str = "/usr/share/common-licenses/LGPL-2.1";
 
+/// Those of the programs, by file name.
+pub(crate) fn files(crates: &Crates) -> Result<[(String, Vec<u8>); 2], String> {
+    let path = root().join("LICENSE");
+    let own = std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok([("LICENSE".to_owned(), own), ("THIRD-PARTY-LICENSES".to_owned(), text(crates)?.into_bytes())])
+}
+
 /// One text, in which each licence stands once, after the crates that have it.
-pub(super) fn text(crates: &Crates) -> Result<String, String> {
+fn text(crates: &Crates) -> Result<String, String> {
     let mut by_text: BTreeMap<String, Vec<String>> = BTreeMap::new();
     // Crates of this project have no checksum.
     for (id, one) in crates.iter().filter(|(_, one)| one.linked && one.checksum.is_some()) {

@@ -9,27 +9,27 @@ use serde::Deserialize;
 use crate::sh::root;
 
 /// Name and version.
-pub(super) type Id = (String, String);
+pub(crate) type Id = (String, String);
 
 #[derive(Debug)]
-pub(super) struct Crate {
+pub(crate) struct Crate {
     /// As in Cargo.toml: an SPDX expression.
-    pub(super) licence: String,
-    pub(super) repository: Option<String>,
+    pub(crate) licence: String,
+    pub(crate) repository: Option<String>,
     /// The unpacked sources.
-    pub(super) folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// SHA-256 of the archive in the registry; none for crates of this project.
-    pub(super) checksum: Option<String>,
+    pub(crate) checksum: Option<String>,
     /// Crates that it is built from.
-    pub(super) uses: BTreeSet<Id>,
+    pub(crate) uses: BTreeSet<Id>,
     /// Part of the program; others run while it is built (build scripts and macros).
-    pub(super) linked: bool,
+    pub(crate) linked: bool,
 }
 
-pub(super) type Crates = BTreeMap<Id, Crate>;
+pub(crate) type Crates = BTreeMap<Id, Crate>;
 
 /// The crates of both programs, for a target of Rust.
-pub(super) fn of_release(target: &str) -> Result<Crates, String> {
+pub(crate) fn of_release(target: &str) -> Result<Crates, String> {
     let tree = |edges: &str| {
         let args =
             ["tree", "--locked", "-p", "kube-vip", "-p", "kube-vip-cloud-provider", "--target", target];
@@ -62,7 +62,7 @@ pub(super) fn of_release(target: &str) -> Result<Crates, String> {
 }
 
 /// A program and what it is built from, directly or not.
-pub(super) fn below<'a>(crates: &'a Crates, program: &str) -> BTreeMap<&'a Id, &'a Crate> {
+pub(crate) fn below<'a>(crates: &'a Crates, program: &str) -> BTreeMap<&'a Id, &'a Crate> {
     let mut found = BTreeMap::new();
     let mut open: Vec<&Id> = crates.keys().filter(|(name, _)| name == program).collect();
     while let Some(id) = open.pop() {
