@@ -144,7 +144,8 @@ fn announcements() -> Outcome {
         for planned in kube_vip::announce::schedule::BURST.map(Duration::from_millis) {
             let due = first + planned;
             let sent = times.iter().any(|at| {
-                at.since(due) < Duration::from_millis(500) && *at + Duration::from_millis(20) >= due
+                // The first one may have been late itself.
+                at.since(due) < Duration::from_millis(500) && *at + Duration::from_millis(100) >= due
             });
             assert!(sent, "no announcement of {vip} {planned:?} after the gain: {times:?}");
         }

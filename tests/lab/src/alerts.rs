@@ -19,8 +19,9 @@ const INTERVAL: &str = "15s";
 const BEFORE: usize = 60;
 /// Scrapes after the last one: more than any `for`.
 const AFTER: usize = 180;
-/// The end of the series.
+/// The end of the series, and how long before it alerts count: not while a counter of the first scrape is new.
 const END: &str = "60m";
+const COUNTED: &str = "45m";
 
 /// What Prometheus scrapes.
 #[derive(Debug, Clone)]
@@ -149,7 +150,7 @@ impl Recording {
             .map(|alert| json!({ "labels": format!("{{alertname=\"{alert}\"}}"), "value": 1 }))
             .collect();
         let raised = format!(
-            "group by (alertname) (last_over_time(ALERTS{{alertstate=\"firing\"{selector}}}[{END}]))"
+            "group by (alertname) (last_over_time(ALERTS{{alertstate=\"firing\"{selector}}}[{COUNTED}]))"
         );
         let test = json!({
             "rule_files": [RULES],
