@@ -4,12 +4,13 @@ pub mod driver;
 pub mod ipvs;
 
 use std::fmt;
+use std::net::IpAddr;
 
 use crate::model::Interface;
 use crate::model::hash::fnv1a_32;
 use crate::net::nft::rules::{Deletion, Member, NFPROTO_IPV4, NFPROTO_IPV6, Rule, Ruleset, Table};
 
-/// In the comments of rules of Services' ports and of masquerading, after `<namespace>/<name>` or `control-plane`.
+/// In the comments of rules of Services' ports and of masquerading, after `<namespace>/<name>`, `control-plane` or the VIP.
 const COMMENT: &str = " kube-vip load balancer IP";
 /// The comments of its rules of egress begin with it.
 const EGRESS: &str = "a3ViZS12aXAK=kube-vip";
@@ -74,7 +75,9 @@ fn is_own_table(Table { family, name }: &Table) -> bool {
 
 fn is_own_comment(comment: &str) -> bool {
     let of_object = comment.split_once(COMMENT).is_some_and(|(object, _)| {
-        object == "control-plane" || (object.contains('/') && !object.contains(char::is_whitespace))
+        object == "control-plane"
+            || object.parse::<IpAddr>().is_ok()
+            || (object.contains('/') && !object.contains(char::is_whitespace))
     });
     of_object || comment.starts_with(EGRESS)
 }
@@ -142,6 +145,7 @@ mod tests {
             rules: vec![
                 rule(&input, 1, ports, None),
                 rule(&input, 2, "ssh", None),
+                rule(&input, 10, "192.0.2.10 kube-vip load balancer IP", None),
                 rule(&input, 9, "my notes on kube-vip load balancer IP", None),
                 rule(&prerouting, 3, "", Some("KUBE-VIP-EGRESS")),
                 rule(&prerouting, 4, "", Some("KUBE-MARK")),
@@ -161,6 +165,7 @@ mod tests {
             found,
             [
                 "rule of chain INPUT of table ip filter, with the comment `default/web kube-vip load balancer IP - TCP ports`".to_owned(),
+                "rule of chain INPUT of table ip filter, with the comment `192.0.2.10 kube-vip load balancer IP`".to_owned(),
                 "rule of chain PREROUTING of table ip mangle, which jumps to KUBE-VIP-EGRESS".to_owned(),
                 "rule of chain KUBE-VIP-EGRESS of table ip mangle".to_owned(),
                 "rule of chain ipvs_prerouting of table ip mangle, with the comment `control-plane kube-vip load balancer IP - IPVS, VIP 192.0.2.1, MARK 10042`".to_owned(),
