@@ -14,7 +14,7 @@ use crate::net::nft::rules::{Deletion, Member, NFPROTO_IPV4, NFPROTO_IPV6, Rule,
 const COMMENT: &str = " kube-vip load balancer IP";
 /// The comments of its rules of egress begin with it.
 const EGRESS: &str = "a3ViZS12aXAK=kube-vip";
-/// Chains that it creates in tables of other programs.
+/// Chains that it creates in the table `mangle` of iptables.
 const CHAINS: [&str; 2] = ["KUBE-VIP-EGRESS", "ipvs_prerouting"];
 /// Tables of its own: `kube_vip_v4`, `kube_vip_<instance>_v6`.
 const TABLE_PREFIX: &str = "kube_vip_";
@@ -45,7 +45,7 @@ impl Leftovers {
             within.all(|rule| rules.contains(&rule))
         };
         let chains = ruleset.chains.iter().filter(|chain| {
-            elsewhere(&chain.table) && CHAINS.contains(&chain.name.as_str()) && only_own_rules(chain)
+            is_mangle(&chain.table) && CHAINS.contains(&chain.name.as_str()) && only_own_rules(chain)
         });
         let named = |rule: &&Rule| format!("{:x}", fnv1a_32(rule.comment.as_bytes()));
         let names: Vec<(&Table, String)> =
@@ -73,6 +73,10 @@ fn is_own_table(Table { family, name }: &Table) -> bool {
     })
 }
 
+fn is_mangle(Table { family, name }: &Table) -> bool {
+    name == "mangle" && [NFPROTO_IPV4, NFPROTO_IPV6].contains(family)
+}
+
 fn is_own_comment(comment: &str) -> bool {
     let of_object = comment.split_once(COMMENT).is_some_and(|(object, _)| {
         object == "control-plane"
@@ -83,10 +87,10 @@ fn is_own_comment(comment: &str) -> bool {
 }
 
 fn is_own_rule(rule: &Rule) -> bool {
-    let own_chain = |name: &str| name == CHAINS[0];
-    is_own_comment(&rule.comment)
-        || own_chain(&rule.chain.name)
-        || rule.target.as_deref().is_some_and(own_chain)
+    let Member { table, name } = &rule.chain;
+    // Its own jump is in PREROUTING: others that jump to the chain are of the operator.
+    let of_egress = name == CHAINS[0] || (name == "PREROUTING" && rule.target.as_deref() == Some(CHAINS[0]));
+    is_own_comment(&rule.comment) || (is_mangle(table) && of_egress)
 }
 
 /// Those that this program creates have an alias, by which it removes them itself.
@@ -138,8 +142,14 @@ mod tests {
         let ports = "default/web kube-vip load balancer IP - TCP ports";
         let set = format!("{:x}", fnv1a_32(ports.as_bytes()));
         let ruleset = Ruleset {
-            tables: vec![filter.clone(), mangle.clone(), own.clone(), other, other_family],
-            chains: vec![input.clone(), prerouting.clone(), egress.clone(), marks.clone()],
+            tables: vec![filter.clone(), mangle.clone(), own.clone(), other, other_family.clone()],
+            chains: vec![
+                input.clone(),
+                prerouting.clone(),
+                egress.clone(),
+                marks.clone(),
+                member(&other_family, "ipvs_prerouting"),
+            ],
             dropping: Vec::new(),
             sets: vec![member(&filter, &set), member(&filter, "a-set")],
             rules: vec![
@@ -149,6 +159,7 @@ mod tests {
                 rule(&input, 9, "my notes on kube-vip load balancer IP", None),
                 rule(&prerouting, 3, "", Some("KUBE-VIP-EGRESS")),
                 rule(&prerouting, 4, "", Some("KUBE-MARK")),
+                rule(&member(&mangle, "OPERATOR"), 11, "", Some("KUBE-VIP-EGRESS")),
                 rule(&egress, 5, "", None),
                 rule(
                     &marks,
