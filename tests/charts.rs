@@ -434,7 +434,15 @@ fn a_variable_has_the_source_that_precedes() {
     ]);
     assert_eq!(elsewhere.get("address"), Some(&None));
     // Of older charts of the Go program.
-    let former = agent(&["env.vip_cidr=32", "env.vip_addpeerstolb=false", "env.provider_config="]);
+    let former = agent(&[
+        "env.vip_cidr=32",
+        "env.vip_addpeerstolb=false",
+        "env.provider_config=",
+        "env.enable_endpointslices=true",
+        "env.vip_packet=false",
+        "env.vip_packetproject=a",
+        "env.vip_packetprojectid=b",
+    ]);
     assert_eq!(former, agent(&[]));
 }
 

@@ -22,8 +22,8 @@ use crate::host::HostState;
 use crate::host::selection::main_interface;
 use crate::model::interface::hardware_text;
 use crate::model::{Family, IfIndex};
-use crate::net::nft;
 use crate::net::nft::rules::{Member, Ruleset};
+use crate::net::{nft, sysctl};
 use crate::status::Status;
 use crate::telemetry::peer::effective;
 use crate::telemetry::socket::{self, StatusRequest};
@@ -81,6 +81,7 @@ async fn read_host(config: &Config, context: &Context, running: bool) -> HostRea
     HostReadings {
         capabilities: effective(&status).unwrap_or(0),
         sysctls: sysctls(&names),
+        reverse_path_for_all: sysctl::reverse_path_for_all(),
         advertised,
         taken_ports: if running { Vec::new() } else { probes::taken_ports(config).await },
         firewall: firewall(),
@@ -101,15 +102,10 @@ fn sysctls(interfaces: &BTreeSet<&str>) -> BTreeMap<String, i64> {
     let fixed = [
         vec!["net", "ipv4", "ip_forward"],
         vec!["net", "ipv4", "conf", "all", "arp_ignore"],
-        vec!["net", "ipv4", "conf", "all", "rp_filter"],
         vec!["net", "ipv6", "conf", "all", "forwarding"],
     ];
     let of_interfaces = interfaces.iter().flat_map(|name| {
-        [
-            vec!["net", "ipv4", "conf", name, "arp_ignore"],
-            vec!["net", "ipv4", "conf", name, "rp_filter"],
-            vec!["net", "ipv6", "conf", name, "accept_ra"],
-        ]
+        [vec!["net", "ipv4", "conf", name, "arp_ignore"], vec!["net", "ipv6", "conf", name, "accept_ra"]]
     });
     // The name of an interface may have a dot, which is no separator in a path.
     let read = |path: Vec<&str>| {

@@ -21,6 +21,8 @@ pub struct HostReadings {
     pub firewall: Firewall,
     /// Kernel settings by their names for sysctl(8).
     pub sysctls: BTreeMap<String, i64>,
+    /// `rp_filter` for all interfaces.
+    pub reverse_path_for_all: i32,
     /// Hardware addresses of other hosts that reply for a VIP; or why that is unknown.
     pub owners: BTreeMap<IpAddr, Result<BTreeSet<String>, String>>,
     /// Ports that cannot be bound: setting, address, reason.
@@ -88,7 +90,7 @@ pub(super) fn checks(
         && (config.services.is_some() || config.control_plane_families().contains(&Family::V4))
     {
         checks.push(arp(facts));
-        checks.extend(reverse_path(facts));
+        checks.extend(reverse_path(config, facts));
     }
     if config.services.is_some() {
         checks.extend(families.iter().map(|family| forwarding(facts, *family)));
@@ -165,21 +167,25 @@ fn arp(facts: &HostReadings) -> Check {
     }
 }
 
-/// RFC 3704: a strict filter drops packets that arrive on another interface than the one that replies would leave by.
-fn reverse_path(facts: &HostReadings) -> Option<Check> {
-    let (interface, default) = (facts.interface.as_deref()?, facts.default_route.as_deref()?);
-    let check = |severity, text| Some(Check::new("reverse-path", severity, text));
-    if interface == default {
-        return check(Severity::Ok, format!("the default route leads by {interface}, where requests arrive"));
-    }
-    if facts.larger("rp_filter") != 1 {
-        return check(Severity::Ok, format!("rp_filter does not drop requests that arrive on {interface}"));
-    }
+/// Replies to clients behind a router leave by the default route.
+fn reverse_path(config: &Config, facts: &HostReadings) -> Option<Check> {
+    let default = facts.default_route.as_deref()?;
+    let of_services = config.services.as_ref().and_then(|services| services.interface.as_deref());
+    let names = facts.interface.as_deref().into_iter().chain(of_services.filter(|name| *name != "auto"));
+    let interfaces = names.filter(|name| *name != default).filter_map(|name| facts.state.interface(name));
+    let strict: BTreeSet<&str> = interfaces
+        .filter(|interface| interface.is_strict(facts.reverse_path_for_all))
+        .map(|interface| interface.name.as_str())
+        .collect();
+    let Some(first) = strict.first() else {
+        return Some(Check::new("reverse-path", Severity::Ok, "rp_filter drops no requests of clients"));
+    };
     let text = format!(
-        "the default route leads by {default}, and rp_filter is 1, so that {interface} drops requests from outside of its subnets: \
-         set net.ipv4.conf.{interface}.rp_filter to 2, or route replies by {interface} (`ip rule`)"
+        "the default route leads by {default}, and rp_filter is 1, so that {} drops requests from outside of its subnets: set \
+         net.ipv4.conf.{first}.rp_filter to 2",
+        strict.iter().copied().collect::<Vec<_>>().join(" and ")
     );
-    check(Severity::Warning, text)
+    Some(Check::new("reverse-path", Severity::Warning, text))
 }
 
 fn forwarding(facts: &HostReadings, family: Family) -> Check {

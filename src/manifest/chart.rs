@@ -9,7 +9,15 @@ use super::schema::{
 use crate::config::SETTINGS;
 
 /// Variables that older versions of the Go program had: their values stay in releases of its chart, and have no effect.
-const FORMER: [&str; 3] = ["vip_cidr", "vip_addpeerstolb", "provider_config"];
+const FORMER: [&str; 7] = [
+    "vip_cidr",
+    "vip_addpeerstolb",
+    "provider_config",
+    "enable_endpointslices",
+    "vip_packet",
+    "vip_packetproject",
+    "vip_packetprojectid",
+];
 
 /// JSON Schema of charts/kube-vip/values.yaml.
 pub fn schema() -> Value {

@@ -94,6 +94,12 @@ pub fn hardware_text(bytes: &[u8]) -> String {
 }
 
 impl Interface {
+    /// Drops packets that arrive on it if replies would leave by another interface (RFC 3704, strict mode). `for_all` is the
+    /// setting for all interfaces: the larger one applies (ip-sysctl).
+    pub fn is_strict(&self, for_all: i32) -> bool {
+        self.reverse_path.max(for_all) == 1
+    }
+
     /// Whether the interface uses ARP and NDP, so that addresses can be announced on it.
     pub fn has_neighbours(&self) -> bool {
         let length = match self.hardware_type {

@@ -101,7 +101,7 @@ impl Driver {
         for interface in
             self.interfaces.all().iter().filter(side).filter(|interface| interface.has_neighbours())
         {
-            if interface.reverse_path.max(sysctl::reverse_path_for_all()) == 1 {
+            if interface.is_strict(sysctl::reverse_path_for_all()) {
                 tracing::warn!(
                     interface = interface.name,
                     "reverse path filtering is strict: packets of clients that this host answers by another interface are \

@@ -24,27 +24,29 @@ fn single(node: &str) -> Result<(Lab, Agent), Failed> {
     Ok((lab, agent))
 }
 
-/// Seconds that the claim lasts, in the metrics of an agent.
-fn remaining(lab: &Lab) -> Option<f64> {
-    let metrics = lab.host(0).namespace.http_get(2112, "/metrics").ok()?;
-    let line = metrics.lines().find(|line| line.starts_with("kube_vip_claim_remaining_seconds{"))?;
-    line.rsplit_once(' ')?.1.parse().ok()
+/// Waits until the claim lasts for so many seconds, and returns what was scraped then.
+fn wait_for_claim(lab: &Lab, before: &Recording, lasts: std::ops::Range<f64>) -> Option<Recording> {
+    let scraped = || {
+        let mut recording = before.clone();
+        recording.scrape(alerts::agents(lab));
+        let claim = recording.last("kube_vip_claim_remaining_seconds")?;
+        lasts.contains(&claim).then_some(recording)
+    };
+    wait_for("the claim", 5, scraped).ok()
 }
 
 fn slow() -> Outcome {
     let (lab, _agent) = single("node-1")?;
     Recording::begin(&lab)?.expect(&[])?;
     // A busy machine may miss the moment before the claim ends: then the server is slow once more.
-    let raised = wait_for("a claim that is about to end", 60, || {
-        wait_for("a renewed claim", 20, || remaining(&lab).filter(|time| *time > 1.5)).ok()?;
-        let mut recording = Recording::begin(&lab).ok()?;
+    let recording = wait_for("a claim that is about to end", 60, || {
+        let renewed = wait_for_claim(&lab, &Recording::default(), 1.5..3.0)?;
         lab.host(0).freeze_api_server();
-        wait_for("the claim to become short", 5, || remaining(&lab).filter(|time| *time < 0.6)).ok();
-        recording.scrape(alerts::agents(&lab));
+        let short = wait_for_claim(&lab, &renewed, 0.01..0.6);
         lab.host(0).thaw_api_server();
-        recording.expect(&["KubeVipClaimShort"]).ok()
-    });
-    Ok(raised?)
+        short
+    })?;
+    Ok(recording.expect(&["KubeVipClaimShort"])?)
 }
 
 /// Two clusters in one Prometheus without the label `cluster`.

@@ -52,13 +52,19 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if has (get .env .key | toString | lower) (list "true" "1" "t") }}true{{ end }}
 {{- end }}
 
+{{/* Variables that older versions of the Go program had, as a JSON list: they have no effect. */}}
+{{- define "kube-vip.former" -}}
+{{- list "vip_cidr" "vip_addpeerstolb" "provider_config" "enable_endpointslices" "vip_packet" "vip_packetproject" "vip_packetprojectid" | toJson }}
+{{- end }}
+
 {{/*
 Variables, as JSON: those of `env`, without what older versions of the Go program had, and what this version refuses beside
 cp_enable (values of the Go program's chart switch the balancing of control-plane connections on). Flags precede the defaults of the
 chart, which are variables, and sources of a variable precede its value.
 */}}
 {{- define "kube-vip.env" -}}
-{{- $env := omit (deepCopy (.Values.env | default dict)) "vip_cidr" "vip_addpeerstolb" "provider_config" }}
+{{- $env := deepCopy (.Values.env | default dict) }}
+{{- range $name := include "kube-vip.former" . | fromJsonArray }}{{- $env = omit $env $name }}{{- end }}
 {{- $flags := .Values.extraArgs | default dict }}
 {{- range $flag, $name := dict "arp" "vip_arp" "controlplane" "cp_enable" "services" "svc_enable" "prometheusHTTPServer" "prometheus_server" }}
 {{- if hasKey $flags $flag }}

@@ -100,7 +100,7 @@ impl ServiceLab {
         Ok(())
     }
 
-    /// As at the start: no agents, no addresses of theirs, no Services, no Leases, no Events.
+    /// As at the start: no agents, no addresses or routes of theirs, no Services, no Leases, no Events.
     pub fn reset(&mut self) -> Result<()> {
         self.kill_agents();
         self.lab.heal()?;
@@ -114,9 +114,12 @@ impl ServiceLab {
             self.objects().delete::<Lease>(&lease)?;
         }
         self.objects().delete_events()?;
-        // The kernel would remove what killed agents held a few seconds later.
+        // The kernel would remove the addresses of killed agents a few seconds later, and their routes never.
         for host in &self.lab.hosts {
             remove_addresses(&host.namespace, self.sampler.addresses())?;
+            for family in ["-4", "-6"] {
+                host.namespace.ip(&[family, "route", "flush", "table", "all", "proto", "248"])?;
+            }
         }
         wait_for("the addresses of killed agents to be removed", 20, || {
             self.sampler.latest()?.holds.iter().all(Vec::is_empty).then_some(())
