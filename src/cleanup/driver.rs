@@ -14,8 +14,21 @@ const LEGACY: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_na
 const IPVS: &str = "/proc/net/ip_vs";
 
 #[derive(Debug, thiserror::Error)]
-#[error("the rules of nf_tables cannot be read: {0}; run it as root")]
-pub struct ReadError(std::io::Error);
+pub enum ReadError {
+    #[error("the rules of nf_tables cannot be read without CAP_NET_ADMIN: run it as root")]
+    NotPermitted,
+    #[error("the rules of nf_tables cannot be read: {0}")]
+    Failed(std::io::Error),
+}
+
+impl From<std::io::Error> for ReadError {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::PermissionDenied => Self::NotPermitted,
+            _ => Self::Failed(error),
+        }
+    }
+}
 
 /// Why something is not removed.
 #[derive(Debug, thiserror::Error)]
@@ -24,13 +37,13 @@ pub enum CleanupError {
     Referred(Deletion),
     #[error("{deletion} stays: {error}")]
     Rule { deletion: Deletion, error: std::io::Error },
-    #[error("{0}")]
-    Interface(String),
+    #[error("interface {name} stays: {reason}")]
+    Interface { name: String, reason: String },
 }
 
 /// What is left on this host.
 pub fn find(host: &HostState) -> Result<Leftovers, ReadError> {
-    Ok(Leftovers::of(&Ruleset::read().map_err(ReadError)?, &host.interfaces))
+    Ok(Leftovers::of(&Ruleset::read()?, &host.interfaces))
 }
 
 /// Virtual services of IPVS that kube-proxy did not make.
@@ -59,7 +72,8 @@ pub fn remove(leftovers: Leftovers) -> (Leftovers, Vec<CleanupError>) {
         netlink.remove_interface(index).map_err(|error| error.to_string())
     };
     removed.interfaces.retain(|interface| {
-        remove(interface.index).map_err(|error| errors.push(CleanupError::Interface(error))).is_ok()
+        let failed = |reason| CleanupError::Interface { name: interface.name.clone(), reason };
+        remove(interface.index).map_err(|reason| errors.push(failed(reason))).is_ok()
     });
     (removed, errors)
 }

@@ -1,6 +1,7 @@
 //! Runs and prints commands.
 
 use std::cell::Cell;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -33,7 +34,7 @@ pub(crate) fn run(program: &str, args: &[&str], env: &[(&str, &str)]) -> Outcome
     if background {
         command.args(["-n", "19", program]);
     }
-    command.args(args).envs(env.iter().copied()).current_dir(root());
+    command.args(args).env("PATH", search_path()).envs(env.iter().copied()).current_dir(root());
     // These describe xtask itself.
     for name in ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "RUSTUP_TOOLCHAIN"] {
         command.env_remove(name);
@@ -56,9 +57,14 @@ pub(crate) fn run(program: &str, args: &[&str], env: &[(&str, &str)]) -> Outcome
 
 /// Whether a program can be found.
 pub(crate) fn have(program: &str) -> bool {
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&paths).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
-    folders.map(|folder| folder.join(program)).any(|path| path.is_file())
+    std::env::split_paths(&search_path()).any(|folder| folder.join(program).is_file())
+}
+
+/// PATH, and the folders of system programs, which that of a user may lack.
+fn search_path() -> OsString {
+    let mut paths = std::env::var_os("PATH").unwrap_or_default();
+    paths.push(":/usr/sbin:/sbin");
+    paths
 }
 
 /// A program of ours, built with a profile, wherever cargo put it: the configuration names a target.

@@ -163,7 +163,8 @@ impl NetlinkWriter {
         let mut message = LinkMessage::default();
         message.header.index = index.0;
         let message = |_: &_| RouteNetlinkMessage::DelLink(message.clone());
-        self.change(&[()], 0, message, |_| format!("remove interface {index}")).into_iter().collect()
+        let results = self.change(&[()], 0, message, |_| format!("remove interface {index}"));
+        results.into_iter().try_for_each(|result| missing_is_success(result, libc::ENODEV))
     }
 
     /// One request for each item, all of them in as few system calls as possible.

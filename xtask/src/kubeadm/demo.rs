@@ -50,7 +50,7 @@ pub(super) fn play(archives: &[PathBuf], lease: [u32; 3], keep: bool) -> Result<
     println!("   GET https://{}:6443/version  →  {}", cluster.lab.vip_v4, cluster.lab.version_through_vip()?);
 
     println!("\n4. Services: the DaemonSet and the cloud provider from their charts, and a Deployment.");
-    let address = expose(&cluster, admin.objects(&cluster.lab))?;
+    let address = expose(&cluster, admin.objects(&cluster.lab), lease)?;
 
     let holder = cluster.sampler.wait_for_holder(30)?;
     println!("\n5. {}, which has the VIP, loses its power.", cluster.lab.host(holder).name);
@@ -85,7 +85,7 @@ fn step(start: BootTime, what: &str) {
 }
 
 /// A Deployment with a Service of type LoadBalancer. Returns its address.
-fn expose(cluster: &Cluster, objects: Objects<'_>) -> Result<IpAddr> {
+fn expose(cluster: &Cluster, objects: Objects<'_>, lease: [u32; 3]) -> Result<IpAddr> {
     let charts = |name: &str| root().join("charts").join(name).to_string_lossy().into_owned();
     let start = now();
     let pool = "cm.data.range-global=10.42.0.200-10.42.0.210";
@@ -96,8 +96,12 @@ fn expose(cluster: &Cluster, objects: Objects<'_>) -> Result<IpAddr> {
         "--set-string",
         pool,
     ])?;
-    let settings = "env.vip_interface=eth0,env.svc_election=true,env.prometheus_server=:2114";
-    cluster.helm(&["install", "kube-vip", &charts("kube-vip"), "--set-string", settings])?;
+    let [duration, deadline, retry] = lease;
+    let settings = format!(
+        "env.vip_interface=eth0,env.svc_election=true,env.prometheus_server=:2114,env.vip_leaseduration={duration},\
+         env.vip_renewdeadline={deadline},env.vip_retryperiod={retry}"
+    );
+    cluster.helm(&["install", "kube-vip", &charts("kube-vip"), "--set-string", &settings])?;
     let labels = json!({ "app": "web" });
     let serve = "mkdir /www; echo pod $(hostname) > /www/index.html; exec busybox httpd -f -p 8080 -h /www";
     objects.create::<Deployment>(
