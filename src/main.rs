@@ -116,7 +116,7 @@ async fn examine(flags: &[(String, String)], json: bool, file: Option<&str>) -> 
             let context = doctor::driver::Context { namespace, account, named_by_pod, host, default_route };
             doctor::driver::examine(&config, &context).await
         }
-        Err(problems) => doctor::Report::of_problems(&problems),
+        Err(problems) => doctor::Report::of_problems(&problems, &pod.notes),
     };
     if json {
         print_json(&report)?

@@ -252,6 +252,8 @@ fn a_secret_is_a_reference_and_two_processes_have_a_port_each() {
     let values = [
         "config.address=192.0.2.1",
         "env.cp_enable=true",
+        "extraArgs.controlplane=true",
+        "extraArgs.healthCheckPort=2200",
         r#"separate={"enabled": true}"#,
         r#"envValueFrom={"bgp_peers": {"secretKeyRef": {"name": "peers", "key": "list"}}}"#,
     ];
@@ -260,7 +262,9 @@ fn a_secret_is_a_reference_and_two_processes_have_a_port_each() {
     let of = |daemon_set: &DaemonSet, name: &str| variables(daemon_set).get(name).cloned();
     let text = |value: &str| Some(Some(value.to_owned()));
     assert_eq!((of(first, "cp_enable"), of(first, "svc_enable")), (text("true"), text("false")));
-    assert_eq!((of(second, "cp_enable"), of(second, "svc_enable")), (None, text("true")));
+    // Variables precede flags, which both have.
+    assert_eq!((of(second, "cp_enable"), of(second, "svc_enable")), (text("false"), text("true")));
+    assert_eq!((of(first, "health_check_port"), of(second, "health_check_port")), (None, text("0")));
     assert_eq!((of(first, "address"), of(second, "address")), (text("192.0.2.1"), None));
     assert_eq!(
         (of(first, "prometheus_server"), of(second, "prometheus_server")),

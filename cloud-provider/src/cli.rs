@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use clap::builder::Command as Clap;
+use clap::builder::{ArgPredicate, Command as Clap};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches};
 use kube_vip::config::{Election, LogFormat};
@@ -99,6 +99,8 @@ const DEFAULT_CLASS: &str = "kube-vip.io/kube-vip-class";
 /// Default limit of concurrent writes to Services. More than one makes the Go program allocate addresses twice.
 const WRITES: &str = "16";
 const PORT: &str = "10258";
+/// On the host's network, where cloud controller managers have the former.
+const HOST_PORT: &str = "2115";
 
 /// Flags of the Go program's framework without effect: switches, and flags with a value.
 const SWITCHES: &[&str] = &[
@@ -204,7 +206,8 @@ fn flags() -> Vec<Arg> {
         value("leader-elect-retry-period", "Time between renewals.").default_value("2s"),
         value("concurrent-service-syncs", "Limit of concurrent writes to Services.").default_value(WRITES),
         value("bind-address", "Address for metrics and probes.").default_value("::"),
-        value("http-port", "Port of /metrics, /healthz and /readyz, plain HTTP; 0 disables it.")
+        value("http-port", "Port of /metrics, /healthz and /readyz, plain HTTP; 0 disables it. With --dhcp-interface: 2115.")
+            .default_value_if("dhcp-interface", ArgPredicate::IsPresent, HOST_PORT)
             .default_value(PORT),
         value("secure-port", "The same, for command lines of the Go program; --http-port precedes it."),
         value("v", "Log verbosity; from 2 on debug messages are logged.").short('v').default_value("0"),
@@ -483,11 +486,13 @@ mod tests {
     }
 
     #[test]
-    fn the_go_programs_port_flag_has_an_effect() {
+    fn the_port_is_that_of_either_flag_or_depends_on_the_network() {
         let http = |args: &[&str]| parsed(args, &[]).unwrap().options.http;
         assert_eq!(http(&["--secure-port=10300"]).as_deref(), Some("[::]:10300"));
         assert_eq!(http(&["--secure-port=0"]), None);
         assert_eq!(http(&["--secure-port=10300", "--http-port=10301"]).as_deref(), Some("[::]:10301"));
+        assert_eq!(http(&["--dhcp-interface=eth0"]).as_deref(), Some("[::]:2115"));
+        assert_eq!(http(&["--dhcp-interface=eth0", "--http-port=10301"]).as_deref(), Some("[::]:10301"));
     }
 
     #[test]

@@ -12,6 +12,9 @@ use crate::net::nft::rules::{Deletion, Member, NFPROTO_IPV4, NFPROTO_IPV6, Rule,
 
 /// In the comments of rules of Services' ports and of masquerading, after `<namespace>/<name>`, `control-plane` or the VIP.
 const COMMENT: &str = " kube-vip load balancer IP";
+/// What such a comment ends with; the last one has the VIP and the mark after it.
+const ENDINGS: [&str; 6] = ["", " - TCP ports", " - UDP ports", " - SCTP ports", " - DHCP", " - drop"];
+const IPVS_ENDING: &str = " - IPVS, VIP ";
 /// The comments of its rules of egress begin with it.
 const EGRESS: &str = "a3ViZS12aXAK=kube-vip";
 /// Chains that it creates in the table `mangle` of iptables.
@@ -19,6 +22,8 @@ const CHAINS: [&str; 2] = ["KUBE-VIP-EGRESS", "ipvs_prerouting"];
 /// Tables of its own: `kube_vip_v4`, `kube_vip_<instance>_v6`.
 const TABLE_PREFIX: &str = "kube_vip_";
 const TABLE_SUFFIXES: [(&str, u8); 2] = [("_v4", NFPROTO_IPV4), ("_v6", NFPROTO_IPV6)];
+/// Their chains begin with one of these.
+const CHAIN_PREFIXES: [&str; 2] = ["kube_vip_", "kvip_"];
 /// A macvlan for DHCP is `vip-` and the beginning of the Service's UID, with a hardware address of this range.
 const MACVLAN_PREFIX: &str = "vip-";
 const MACVLAN_RANGE: [u8; 3] = [0x00, 0x00, 0x6c];
@@ -35,9 +40,14 @@ impl Leftovers {
     /// What is left among the rules and the interfaces of a host.
     #[must_use]
     pub fn of(ruleset: &Ruleset, interfaces: &[Interface]) -> Self {
-        let tables: Vec<&Table> = ruleset.tables.iter().filter(|table| is_own_table(table)).collect();
+        let is_own = |table: &Table| {
+            let mut chains = ruleset.chains.iter().filter(|chain| chain.table == *table);
+            is_own_table(table)
+                && chains.all(|chain| CHAIN_PREFIXES.iter().any(|it| chain.name.starts_with(it)))
+        };
+        let tables: Vec<&Table> = ruleset.tables.iter().filter(|table| is_own(table)).collect();
         // They go with their table.
-        let elsewhere = |table: &Table| !is_own_table(table);
+        let elsewhere = |table: &Table| !tables.contains(&table);
         let rules = ruleset.rules.iter().filter(|rule| elsewhere(&rule.chain.table) && is_own_rule(rule));
         let rules: Vec<&Rule> = rules.collect();
         let only_own_rules = |chain: &Member| {
@@ -78,18 +88,20 @@ fn is_mangle(Table { family, name }: &Table) -> bool {
 }
 
 fn is_own_comment(comment: &str) -> bool {
-    let of_object = comment.split_once(COMMENT).is_some_and(|(object, _)| {
-        object == "control-plane"
+    let of_object = comment.split_once(COMMENT).is_some_and(|(object, ending)| {
+        let is_object = object == "control-plane"
             || object.parse::<IpAddr>().is_ok()
-            || (object.contains('/') && !object.contains(char::is_whitespace))
+            || (object.contains('/') && !object.contains(char::is_whitespace));
+        is_object && (ENDINGS.contains(&ending) || ending.starts_with(IPVS_ENDING))
     });
     of_object || comment.starts_with(EGRESS)
 }
 
 fn is_own_rule(rule: &Rule) -> bool {
     let Member { table, name } = &rule.chain;
-    // Its own jump is in PREROUTING: others that jump to the chain are of the operator.
-    let of_egress = name == CHAINS[0] || (name == "PREROUTING" && rule.target.as_deref() == Some(CHAINS[0]));
+    // Its own jump is in PREROUTING, for all packets: others that jump to the chain are of the operator.
+    let jumps = name == "PREROUTING" && rule.matches_all && rule.target.as_deref() == Some(CHAINS[0]);
+    let of_egress = name == CHAINS[0] || jumps;
     is_own_comment(&rule.comment) || (is_mangle(table) && of_egress)
 }
 
@@ -98,6 +110,7 @@ fn is_own_macvlan(interface: &Interface) -> bool {
     let digits = interface.name.strip_prefix(MACVLAN_PREFIX);
     digits.is_some_and(|digits| digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
         && interface.hardware_address.starts_with(&MACVLAN_RANGE)
+        && interface.is_macvlan
         && !interface.managed
 }
 
@@ -120,9 +133,13 @@ mod tests {
         Member { table: table.clone(), name: name.into() }
     }
 
+    /// The handle of a rule that has conditions.
+    const OF_SOME_PACKETS: u64 = 100;
+
     fn rule(chain: &Member, handle: u64, comment: &str, target: Option<&str>) -> Rule {
         Rule {
             accepts: false,
+            matches_all: handle != OF_SOME_PACKETS,
             chain: chain.clone(),
             handle,
             comment: comment.into(),
@@ -134,6 +151,7 @@ mod tests {
     fn what_the_go_program_made_is_found_and_nothing_else() {
         let (filter, mangle) = (table(2, "filter"), table(2, "mangle"));
         let (own, other) = (table(2, "kube_vip_v4"), table(2, "kube_vipers"));
+        let firewall = table(2, "kube_vip_firewall_v4");
         let other_family = table(1, "kube_vip_v4");
         let input = member(&filter, "INPUT");
         let prerouting = member(&mangle, "PREROUTING");
@@ -142,13 +160,23 @@ mod tests {
         let ports = "default/web kube-vip load balancer IP - TCP ports";
         let set = format!("{:x}", fnv1a_32(ports.as_bytes()));
         let ruleset = Ruleset {
-            tables: vec![filter.clone(), mangle.clone(), own.clone(), other, other_family.clone()],
+            tables: vec![
+                filter.clone(),
+                mangle.clone(),
+                own.clone(),
+                other,
+                other_family.clone(),
+                firewall.clone(),
+            ],
             chains: vec![
                 input.clone(),
                 prerouting.clone(),
                 egress.clone(),
                 marks.clone(),
                 member(&other_family, "ipvs_prerouting"),
+                member(&own, "kube_vip_snat_1"),
+                member(&firewall, "kube_vip_snat_1"),
+                member(&firewall, "ssh"),
             ],
             dropping: Vec::new(),
             sets: vec![member(&filter, &set), member(&filter, "a-set")],
@@ -157,7 +185,9 @@ mod tests {
                 rule(&input, 2, "ssh", None),
                 rule(&input, 10, "192.0.2.10 kube-vip load balancer IP", None),
                 rule(&input, 9, "my notes on kube-vip load balancer IP", None),
+                rule(&input, 12, "control-plane kube-vip load balancer IP: keep this", None),
                 rule(&prerouting, 3, "", Some("KUBE-VIP-EGRESS")),
+                rule(&prerouting, OF_SOME_PACKETS, "", Some("KUBE-VIP-EGRESS")),
                 rule(&prerouting, 4, "", Some("KUBE-MARK")),
                 rule(&member(&mangle, "OPERATOR"), 11, "", Some("KUBE-VIP-EGRESS")),
                 rule(&egress, 5, "", None),
@@ -190,19 +220,21 @@ mod tests {
 
     #[test]
     fn macvlans_are_known_by_name_and_hardware_address() {
-        let interface = |name: &str, hardware: [u8; 6], managed| Interface {
+        let interface = |name: &str, hardware: [u8; 6], managed, is_macvlan| Interface {
             name: name.into(),
             hardware_address: hardware.into(),
             managed,
+            is_macvlan,
             ..Interface::default()
         };
         let (range, other) = ([0x00, 0x00, 0x6c, 1, 2, 3], [2, 0, 0, 1, 2, 3]);
         let table = [
-            (interface("vip-0a1b2c3d", range, false), true),
-            (interface("vip-0a1b2c3d", range, true), false),
-            (interface("vip-0a1b2c3d", other, false), false),
-            (interface("vip-lan", range, false), false),
-            (interface("eth0", range, false), false),
+            (interface("vip-0a1b2c3d", range, false, true), true),
+            (interface("vip-0a1b2c3d", range, true, true), false),
+            (interface("vip-0a1b2c3d", other, false, true), false),
+            (interface("vip-0a1b2c3d", range, false, false), false),
+            (interface("vip-lan", range, false, true), false),
+            (interface("eth0", range, false, true), false),
         ];
         for (interface, own) in table {
             let found = Leftovers::of(&Ruleset::default(), std::slice::from_ref(&interface));

@@ -68,9 +68,15 @@ pub struct Report {
 }
 
 impl Report {
-    /// Settings that `manager` refuses. Nothing else is examined with them.
-    pub fn of_problems<T: std::fmt::Display>(problems: &[T]) -> Self {
-        let check = |problem: &T| Check::new("settings", Severity::Error, problem.to_string());
+    /// Settings that `manager` refuses. Nothing else is examined with them. `unknown`: settings of a manifest without their values.
+    pub fn of_problems<T: std::fmt::Display>(problems: &[T], unknown: &[String]) -> Self {
+        let check = |problem: &T| match unknown {
+            [] => Check::new("settings", Severity::Error, problem.to_string()),
+            notes => {
+                let text = format!("{}: give it as a flag, which precedes ({problem})", notes.join(", "));
+                Check::new("settings", Severity::Skipped, text)
+            }
+        };
         Self { checks: problems.iter().map(check).collect() }
     }
 
@@ -142,6 +148,16 @@ mod testing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_that_a_manifest_lacks_are_no_error() {
+        let table: [(&[String], u8); 2] =
+            [(&[], 2), (&["the value of bgp_peers is not in the manifest".to_owned()], 0)];
+        for (unknown, expected) in table {
+            let report = Report::of_problems(&["BGP needs a peer"], unknown);
+            assert_eq!(report.exit_code(), expected, "{report:?}");
+        }
+    }
 
     #[test]
     fn the_worst_finding_makes_the_exit_code() {

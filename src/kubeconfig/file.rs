@@ -52,12 +52,16 @@ fn certificate(user: &AuthInfo) -> Option<ClientCertificate> {
     ClientCertificate::read(&client_certificate(user)?).ok()
 }
 
-/// Checks before anything is requested that the file may be written: it does not exist, or has an earlier certificate of
-/// the same user.
+/// Checks before anything is requested that the file may be written: it does not exist in a folder that does, or has an earlier
+/// certificate of the same user.
 ///
 /// # Errors
-/// If it is another file.
+/// If it is another file, or has no folder.
 pub fn check(path: &str, identity: &Identity) -> Result<(), KubeconfigError> {
+    let folder = Path::new(path).parent();
+    if folder.is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+        return Err(KubeconfigError::NoFolder { path: path.to_owned() });
+    }
     let own = || {
         let kubeconfig = Kubeconfig::read_from(path).ok()?;
         Some(is_of(&certificate(current(&kubeconfig)?.1?)?, identity))
@@ -160,7 +164,9 @@ mod tests {
         );
         // Nothing is left beside it, also where it cannot be written.
         assert!(write(&folder.to_string_lossy(), "x").is_err());
-        assert!(write(&folder.join("none/kube-vip.conf").to_string_lossy(), "x").is_err());
+        let elsewhere = folder.join("none/kube-vip.conf").to_string_lossy().into_owned();
+        assert!(check(&elsewhere, &me).unwrap_err().to_string().contains("its folder does not exist"));
+        assert!(write(&elsewhere, "x").is_err());
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
         std::fs::remove_dir_all(&folder).unwrap();
     }

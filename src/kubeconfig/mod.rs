@@ -46,6 +46,10 @@ pub enum KubeconfigError {
         "the client certificate in {path} expired ({expired}): renew it (`kubeadm certs renew admin.conf`), and run this again"
     )]
     Expired { path: String, expired: Timestamp },
+    #[error(
+        "{path} cannot be written, since its folder does not exist: create the folder, or name another file (--output)"
+    )]
+    NoFolder { path: String },
     #[error("no API server responds: {}; check that one runs, and run this again", .0.join("; "))]
     NoResponse(Vec<String>),
     #[error(

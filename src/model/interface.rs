@@ -31,6 +31,7 @@ pub struct Interface {
     pub broadcast: Vec<u8>,
     /// Created by kube-vip, which may remove it.
     pub managed: bool,
+    pub is_macvlan: bool,
     /// The interface's `rp_filter` (RFC 3704): 0 off, 1 strict, 2 loose.
     pub reverse_path: i32,
 }

@@ -77,7 +77,7 @@ chart, which are variables, and sources of a variable precede its value.
 {{- $env = omit $env "lb_enable" "lb_port" "lb_fwdmethod" }}
 {{- $elsewhere := or (get $env "address") (get $env "vip_address") (get $sources "address") (get $sources "vip_address") (get $flags "address") }}
 {{- if or (.Values.config).address (not $elsewhere) }}
-{{- $_ := set $env "address" (required "config.address is the control plane's VIP: set it, or env.cp_enable to false" (.Values.config).address) }}
+{{- $_ := set $env "address" (required "config.address is the control plane's VIP: set it, or switch the control plane off (env.cp_enable, or the flag extraArgs.controlplane, which precedes it)" (.Values.config).address) }}
 {{- end }}
 {{- end }}
 {{- range $name, $source := $sources }}

@@ -3,7 +3,10 @@
 {{- $env := include "kube-vip.env" . | fromJson }}
 {{- if include "kube-vip.isSeparate" . }}
 {{- $first := merge (dict "svc_enable" "false") $env }}
-{{- $second := mergeOverwrite (omit $env "address" "cp_enable" "health_check_port") (dig "separate" "env" (dict) .Values.AsMap) }}
+{{- /* Variables precede flags, which both processes have. */}}
+{{- $off := dict "cp_enable" "false" }}
+{{- if not (hasKey (.Values.envValueFrom | default dict) "health_check_port") }}{{- $_ := set $off "health_check_port" "0" }}{{- end }}
+{{- $second := mergeOverwrite (omit $env "address") $off (dig "separate" "env" (dict) .Values.AsMap) }}
 {{- list $first $second | toJson }}
 {{- else }}
 {{- list $env | toJson }}

@@ -8,7 +8,9 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo,
 };
-use rtnetlink::packet_route::link::{AfSpecInet, AfSpecUnspec, LinkAttribute, LinkFlags, LinkMessage, State};
+use rtnetlink::packet_route::link::{
+    AfSpecInet, AfSpecUnspec, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
+};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
@@ -171,12 +173,16 @@ pub(super) fn interface(message: LinkMessage) -> Interface {
         hardware_address: Vec::new(),
         broadcast: Vec::new(),
         managed: false,
+        is_macvlan: false,
         reverse_path: 0,
     };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => interface.name = name,
             LinkAttribute::IfAlias(alias) => interface.managed = alias == ALIAS,
+            LinkAttribute::LinkInfo(parts) => {
+                interface.is_macvlan = parts.contains(&LinkInfo::Kind(InfoKind::MacVlan));
+            }
             LinkAttribute::Address(bytes) => interface.hardware_address = bytes,
             LinkAttribute::Broadcast(bytes) => interface.broadcast = bytes,
             LinkAttribute::AfSpecUnspec(families) => {
