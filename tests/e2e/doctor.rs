@@ -19,6 +19,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_healthy_host_has_no_finding", healthy),
         trial("each_fault_of_a_host_is_found", host_faults),
+        trial("missing_capabilities_and_routes_of_a_host_are_found", missing),
         trial("each_fault_of_the_cluster_is_found", cluster_faults),
         trial("faults_of_bgp_peers_are_found", peers),
         trial("faults_of_the_network_are_found", network_faults),
@@ -289,6 +290,57 @@ fn network_faults() -> Outcome {
     let (code, findings) = examine(&lab, &named)?;
     let is_name = |finding: &String| finding.contains(" name: missing.invalid does not resolve");
     assert!(code == Some(2) && findings.iter().any(is_name), "{findings:#?}");
+    Ok(())
+}
+
+/// The first host alone is sent a router advertisement (RFC 4861, section 4.2): a default route for 1,800 s.
+fn advertise(lab: &ServiceLab) -> Outcome {
+    const SEND: &str = "import socket, sys\n\
+        raw = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)\n\
+        raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 255)\n\
+        to = (sys.argv[1], 0, 0, socket.if_nametoindex('eth0'))\n\
+        raw.sendto(bytes([134, 0, 0, 0, 64, 0, 7, 8]) + bytes(8), to)";
+    let addresses =
+        lab.lab.host(0).namespace.ip(&["-6", "-o", "address", "show", "eth0", "scope", "link"])?;
+    let of_link =
+        addresses.split_whitespace().find(|word| word.starts_with("fe80:")).ok_or(addresses.clone())?;
+    let address = of_link.split('/').next().unwrap_or_default();
+    lab.lab.client_host.run(&["python3", "-c", SEND, address])?;
+    Ok(())
+}
+
+/// What a host lacks: NET_RAW, an IPv6 default route that lasts, any default route.
+fn missing() -> Outcome {
+    let lab = lab(&BASE)?;
+    let host = &lab.lab.host(0).namespace;
+    let kubeconfig = lab.lab.path("super-admin.conf").to_string_lossy().into_owned();
+    let doctor = ["doctor", "--services", "--arp", "--interface", "eth0", "--k8sConfigPath", &kubeconfig];
+    let output = std::process::Command::new("ip")
+        .args(["netns", "exec", host.name(), "setpriv", "--bounding-set", "-net_raw", PROGRAM])
+        .args(doctor)
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("error    capabilities: this process lacks NET_RAW"), "{text}");
+    assert_eq!(output.status.code(), Some(2));
+
+    host.sysctl("net.ipv6.conf.eth0.accept_ra", "2")?;
+    advertise(&lab)?;
+    let route = ["-6", "route", "show", "default", "proto", "ra"];
+    wait_for("a route by router advertisement", 10, || (!host.ip(&route).ok()?.is_empty()).then_some(()))?;
+    assert_eq!(examine(&lab, &lab.options)?, (Some(0), vec![]));
+    host.sysctl("net.ipv6.conf.eth0.accept_ra", "1")?;
+    assert_found(&lab, &lab.options, 1, "router-advertisements", "accept_ra=1")?;
+    host.ip(&["-6", "route", "flush", "default", "proto", "ra"])?;
+
+    let gateways = host.ip(&["route", "show", "default"])?;
+    host.ip(&["route", "flush", "default"])?;
+    let any = lab.options.clone().with("vip_interface", "");
+    let (code, findings) = examine(&lab, &any)?;
+    for gateway in gateways.lines() {
+        host.ip(&[&["route", "add"][..], &gateway.split_whitespace().collect::<Vec<_>>()].concat())?;
+    }
+    let is_interface = |finding: &String| finding.contains("this host has no default route");
+    assert!(code == Some(2) && findings.iter().any(is_interface), "{findings:#?}");
     Ok(())
 }
 
