@@ -390,8 +390,12 @@ mod tests {
             let url = format!("https://192.0.2.{last}:6443");
             Server::new(Endpoint { url, tls_name: None, local: false, given: true })
         };
-        let base = Some(kube::Config::new("https://192.0.2.1:6443".parse().unwrap()));
-        let mut state = State { base, servers: vec![server(1), server(2)], ..State::default() };
+        let key = KeyPair::generate().unwrap();
+        let ca = CertificateParams::default().self_signed(&key).unwrap().der().to_vec();
+        let mut config = kube::Config::new("https://192.0.2.1:6443".parse().unwrap());
+        // Without it, that of the system, which may have none.
+        config.root_cert = Some(vec![ca]);
+        let mut state = State { base: Some(config), servers: vec![server(1), server(2)], ..State::default() };
         let mut connections = Connections::default();
         let mut open = |state: &State| -> Vec<(u64, u64)> {
             state.servers.iter().for_each(|server| drop(connections.client(server, state).unwrap()));
