@@ -99,10 +99,8 @@ fn is_own_comment(comment: &str) -> bool {
 
 fn is_own_rule(rule: &Rule) -> bool {
     let Member { table, name } = &rule.chain;
-    // Its own jump is in PREROUTING, for all packets: others that jump to the chain are of the operator.
-    let jumps = name == "PREROUTING" && rule.matches_all && rule.target.as_deref() == Some(CHAINS[0]);
-    let of_egress = name == CHAINS[0] || jumps;
-    is_own_comment(&rule.comment) || (is_mangle(table) && of_egress)
+    // Its own jump to that chain has a comment: others are of the operator.
+    is_own_comment(&rule.comment) || (is_mangle(table) && name == CHAINS[0])
 }
 
 /// Those that this program creates have an alias, by which it removes them itself.
@@ -133,13 +131,9 @@ mod tests {
         Member { table: table.clone(), name: name.into() }
     }
 
-    /// The handle of a rule that has conditions.
-    const OF_SOME_PACKETS: u64 = 100;
-
     fn rule(chain: &Member, handle: u64, comment: &str, target: Option<&str>) -> Rule {
         Rule {
             accepts: false,
-            matches_all: handle != OF_SOME_PACKETS,
             chain: chain.clone(),
             handle,
             comment: comment.into(),
@@ -186,8 +180,8 @@ mod tests {
                 rule(&input, 10, "192.0.2.10 kube-vip load balancer IP", None),
                 rule(&input, 9, "my notes on kube-vip load balancer IP", None),
                 rule(&input, 12, "control-plane kube-vip load balancer IP: keep this", None),
-                rule(&prerouting, 3, "", Some("KUBE-VIP-EGRESS")),
-                rule(&prerouting, OF_SOME_PACKETS, "", Some("KUBE-VIP-EGRESS")),
+                rule(&prerouting, 3, "a3ViZS12aXAK=kube-vip-default", Some("KUBE-VIP-EGRESS")),
+                rule(&prerouting, 13, "", Some("KUBE-VIP-EGRESS")),
                 rule(&prerouting, 4, "", Some("KUBE-MARK")),
                 rule(&member(&mangle, "OPERATOR"), 11, "", Some("KUBE-VIP-EGRESS")),
                 rule(&egress, 5, "", None),
@@ -207,7 +201,7 @@ mod tests {
             [
                 "rule of chain INPUT of table ip filter, with the comment `default/web kube-vip load balancer IP - TCP ports`".to_owned(),
                 "rule of chain INPUT of table ip filter, with the comment `192.0.2.10 kube-vip load balancer IP`".to_owned(),
-                "rule of chain PREROUTING of table ip mangle, which jumps to KUBE-VIP-EGRESS".to_owned(),
+                "rule of chain PREROUTING of table ip mangle, with the comment `a3ViZS12aXAK=kube-vip-default`".to_owned(),
                 "rule of chain KUBE-VIP-EGRESS of table ip mangle".to_owned(),
                 "rule of chain ipvs_prerouting of table ip mangle, with the comment `control-plane kube-vip load balancer IP - IPVS, VIP 192.0.2.1, MARK 10042`".to_owned(),
                 // Not ipvs_prerouting, in which another rule remains.

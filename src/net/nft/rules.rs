@@ -43,8 +43,6 @@ pub struct Rule {
     pub comment: String,
     /// The chain that it jumps to.
     pub target: Option<String>,
-    /// It matches each packet.
-    pub matches_all: bool,
     /// It accepts the packets that match, or looks the verdict up in a map, which may.
     pub accepts: bool,
 }
@@ -220,12 +218,10 @@ fn rule(part: &Part) -> Option<Rule> {
         let verdict = find(find(data, NFTA_IMMEDIATE_DATA)?, NFTA_DATA_VERDICT)?;
         find(verdict, NFTA_VERDICT_CODE)?.first_chunk().copied().map(u32::from_be_bytes)
     });
-    let names = attributes(expressions).filter_map(|(_, bytes)| find(bytes, NFTA_EXPR_NAME)).map(string);
-    let matches_all = names.into_iter().all(|name| ["counter", "immediate"].contains(&name.as_str()));
     let by_map = named("lookup").any(|data| find(data, NFTA_LOOKUP_DREG).is_some());
     let accepts = code == Some(NF_ACCEPT) || by_map;
     let comment = of_nft.or(of_iptables).unwrap_or_default();
-    Some(Rule { chain, handle, comment, target, matches_all, accepts })
+    Some(Rule { chain, handle, comment, target, accepts })
 }
 
 /// What nft writes with a rule: type, length and value of each item.
