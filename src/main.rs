@@ -108,7 +108,11 @@ async fn examine(flags: &[(String, String)], json: bool, file: Option<&str>) -> 
     let own = host_facts(&host);
     let service_account_namespace = pod.namespace.or(own.service_account_namespace);
     let facts = config::HostFacts { service_account_namespace, ..own };
-    let checked = if problems.is_empty() { config::check(raw, Some(&facts)) } else { Err(problems) };
+    // What does not parse is given.
+    let (checked, unknown) = match problems.is_empty() {
+        true => (config::check(raw, Some(&facts)), pod.notes.as_slice()),
+        false => (Err(problems), [].as_slice()),
+    };
     let namespace = facts.service_account_namespace;
     let report = match checked {
         Ok(config) => {
@@ -116,7 +120,7 @@ async fn examine(flags: &[(String, String)], json: bool, file: Option<&str>) -> 
             let context = doctor::driver::Context { namespace, account, named_by_pod, host, default_route };
             doctor::driver::examine(&config, &context).await
         }
-        Err(problems) => doctor::Report::of_problems(&problems, &pod.notes),
+        Err(problems) => doctor::Report::of_problems(&problems, unknown),
     };
     if json {
         print_json(&report)?

@@ -68,13 +68,15 @@ pub struct Report {
 }
 
 impl Report {
-    /// Settings that `manager` refuses. Nothing else is examined with them. `unknown`: settings of a manifest without their values.
+    /// Settings that `manager` refuses. Nothing else is examined with them. `unknown`: what the manifest lacks, which may be the
+    /// reason.
     pub fn of_problems<T: std::fmt::Display>(problems: &[T], unknown: &[String]) -> Self {
         let check = |problem: &T| match unknown {
             [] => Check::new("settings", Severity::Error, problem.to_string()),
             notes => {
-                let text = format!("{}: give it as a flag, which precedes ({problem})", notes.join(", "));
-                Check::new("settings", Severity::Skipped, text)
+                let text =
+                    format!("{problem}. But {}: flags in the command line take precedence", notes.join(", "));
+                Check::new("settings", Severity::Warning, text)
             }
         };
         Self { checks: problems.iter().map(check).collect() }
@@ -150,9 +152,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_that_a_manifest_lacks_are_no_error() {
+    fn values_that_a_manifest_lacks_are_a_warning() {
         let table: [(&[String], u8); 2] =
-            [(&[], 2), (&["the value of bgp_peers is not in the manifest".to_owned()], 0)];
+            [(&[], 2), (&["the value of bgp_peers is not in the manifest".to_owned()], 1)];
         for (unknown, expected) in table {
             let report = Report::of_problems(&["BGP needs a peer"], unknown);
             assert_eq!(report.exit_code(), expected, "{report:?}");
