@@ -99,7 +99,7 @@ const DEFAULT_CLASS: &str = "kube-vip.io/kube-vip-class";
 /// Default limit of concurrent writes to Services. More than one makes the Go program allocate addresses twice.
 const WRITES: &str = "16";
 const PORT: &str = "10258";
-/// On the host's network, where cloud controller managers have the former.
+/// With `--dhcp-interface`: on the network of a host other cloud controller managers use 10258.
 const HOST_PORT: &str = "2115";
 
 /// Flags of the Go program's framework without effect: switches, and flags with a value.
@@ -207,6 +207,7 @@ fn flags() -> Vec<Arg> {
         value("concurrent-service-syncs", "Limit of concurrent writes to Services.").default_value(WRITES),
         value("bind-address", "Address for metrics and probes.").default_value("::"),
         value("http-port", "Port of /metrics, /healthz and /readyz, plain HTTP; 0 disables it. With --dhcp-interface: 2115.")
+            .default_value_if("dhcp-interface", ArgPredicate::Equals("".into()), PORT)
             .default_value_if("dhcp-interface", ArgPredicate::IsPresent, HOST_PORT)
             .default_value(PORT),
         value("secure-port", "The same, for command lines of the Go program; --http-port precedes it."),
@@ -492,6 +493,7 @@ mod tests {
         assert_eq!(http(&["--secure-port=0"]), None);
         assert_eq!(http(&["--secure-port=10300", "--http-port=10301"]).as_deref(), Some("[::]:10301"));
         assert_eq!(http(&["--dhcp-interface=eth0"]).as_deref(), Some("[::]:2115"));
+        assert_eq!(http(&["--dhcp-interface="]).as_deref(), Some("[::]:10258"));
         assert_eq!(http(&["--dhcp-interface=eth0", "--http-port=10301"]).as_deref(), Some("[::]:10301"));
     }
 

@@ -167,9 +167,9 @@ fn arp(facts: &HostReadings) -> Check {
     }
 }
 
-/// Replies to clients behind a router leave by the default route.
-fn reverse_path(config: &Config, facts: &HostReadings) -> Option<Check> {
-    let default = facts.default_route.as_deref()?;
+/// A strict filter drops requests of clients behind a router on interfaces without the default route, by which replies leave.
+fn reverse_path(config: &Config, facts: &HostReadings) -> Vec<Check> {
+    let Some(default) = facts.default_route.as_deref() else { return Vec::new() };
     let of_services = config.services.as_ref().and_then(|services| services.interface.as_deref());
     let names = facts.interface.as_deref().into_iter().chain(of_services.filter(|name| *name != "auto"));
     let interfaces = names.filter(|name| *name != default).filter_map(|name| facts.state.interface(name));
@@ -177,15 +177,17 @@ fn reverse_path(config: &Config, facts: &HostReadings) -> Option<Check> {
         .filter(|interface| interface.is_strict(facts.reverse_path_for_all))
         .map(|interface| interface.name.as_str())
         .collect();
-    let Some(first) = strict.first() else {
-        return Some(Check::new("reverse-path", Severity::Ok, "rp_filter drops no requests of clients"));
+    let check = |severity, text| Check::new("reverse-path", severity, text);
+    if strict.is_empty() {
+        return vec![check(Severity::Ok, "rp_filter drops no requests of clients".to_owned())];
+    }
+    let finding = |name: &str| {
+        format!(
+            "the default route leads by {default}, and rp_filter of {name} is 1, so that it drops requests from outside of its \
+             subnets: set net.ipv4.conf.{name}.rp_filter to 2"
+        )
     };
-    let text = format!(
-        "the default route leads by {default}, and rp_filter is 1, so that {} drops requests from outside of its subnets: set \
-         net.ipv4.conf.{first}.rp_filter to 2",
-        strict.iter().copied().collect::<Vec<_>>().join(" and ")
-    );
-    Some(Check::new("reverse-path", Severity::Warning, text))
+    strict.into_iter().map(|name| check(Severity::Warning, finding(name))).collect()
 }
 
 fn forwarding(facts: &HostReadings, family: Family) -> Check {

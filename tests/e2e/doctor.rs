@@ -117,8 +117,9 @@ fn host_faults() -> Outcome {
     for (value, is_found) in [("1", true), ("2", false)] {
         host.sysctl("net.ipv4.conf.second0.rp_filter", value)?;
         let (_, findings) = examine(&lab, &second)?;
-        let found =
-            findings.iter().any(|line| line.contains("reverse-path") && line.contains("rp_filter is 1"));
+        let found = findings
+            .iter()
+            .any(|line| line.contains("reverse-path") && line.contains("rp_filter of second0 is 1"));
         assert_eq!(found, is_found, "{findings:?}");
     }
     host.ip(&["link", "del", "second0"])?;

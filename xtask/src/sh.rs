@@ -62,9 +62,9 @@ pub(crate) fn have(program: &str) -> bool {
 
 /// PATH, and the folders of system programs, which that of a user may lack.
 fn search_path() -> OsString {
-    let mut paths = std::env::var_os("PATH").unwrap_or_default();
-    paths.push(":/usr/sbin:/sbin");
-    paths
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&paths).filter(|folder| !folder.as_os_str().is_empty());
+    std::env::join_paths(folders.chain(["/usr/sbin", "/sbin"].map(PathBuf::from))).unwrap_or(paths)
 }
 
 /// A program of ours, built with a profile, wherever cargo put it: the configuration names a target.
