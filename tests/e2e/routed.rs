@@ -32,9 +32,15 @@ fn family() -> Outcome {
     host.run(&["nft", "add table ip6 hole"])?;
     host.run(&["nft", "add chain ip6 hole in { type filter hook input priority 0 ; }"])?;
     let block = ["nft", "add rule ip6 hole in tcp dport 6443 drop"];
-    host.run(&block)?;
     lab.start_agents()?;
     wait_for_route(&lab, 0, "fd43::100", true)?;
+    wait_for_route(&lab, 1, "fd43::100", true)?;
+    // From the start of an agent as well. Its rights are in effect by now: an API server learns of them by `[::1]:6443`.
+    lab.agent(1).terminate();
+    lab.agent(1).wait(10)?;
+    wait_for_route(&lab, 1, "10.43.0.100", false)?;
+    lab.lab.host(1).namespace.run(&block)?;
+    lab.start_agent(1)?;
     wait_for_route(&lab, 1, "10.43.0.100", true)?;
     let host = &lab.lab.host(1).namespace;
     wait_for_route(&lab, 1, "fd43::100", false)?;
