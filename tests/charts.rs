@@ -264,13 +264,24 @@ fn a_secret_is_a_reference_and_two_processes_have_a_port_each() {
     assert_eq!((of(first, "cp_enable"), of(first, "svc_enable")), (text("true"), text("false")));
     // Variables precede flags, which both have.
     assert_eq!((of(second, "cp_enable"), of(second, "svc_enable")), (text("false"), text("true")));
-    assert_eq!((of(first, "health_check_port"), of(second, "health_check_port")), (None, text("0")));
+    assert_eq!((of(first, "health_check_port"), of(second, "health_check_port")), (text("2200"), text("0")));
+    let probes = |daemon_set: &DaemonSet| {
+        daemon_set.spec.as_ref().unwrap().template.spec.as_ref().unwrap().containers[0]
+            .liveness_probe
+            .is_some()
+    };
+    assert_eq!((probes(first), probes(second)), (true, false));
     assert_eq!((of(first, "address"), of(second, "address")), (text("192.0.2.1"), None));
     assert_eq!(
         (of(first, "prometheus_server"), of(second, "prometheus_server")),
         (text(":2112"), text(":2114"))
     );
     assert_eq!(of(first, "bgp_peers"), Some(None));
+    let source = r#"envValueFrom={"health_check_port": {"configMapKeyRef": {"name": "own", "key": "port"}}}"#;
+    let from: Vec<DaemonSet> =
+        of_kind(&render(AGENT, &[&values[..], &[source]].concat()).unwrap(), "DaemonSet");
+    let ports = from.iter().map(|it| of(it, "health_check_port"));
+    assert_eq!(ports.collect::<Vec<_>>(), [Some(None), text("0")], "those of two processes on one host");
     let selector = |daemon_set: &DaemonSet| daemon_set.spec.as_ref().unwrap().selector.match_labels.clone();
     assert_ne!(selector(first), selector(second));
     let error = render(AGENT, &[r#"separate={"enabled": true}"#]).unwrap_err();
@@ -438,16 +449,8 @@ fn a_variable_has_the_source_that_precedes() {
     ]);
     assert_eq!(elsewhere.get("address"), Some(&None));
     // Of older charts of the Go program.
-    let former = agent(&[
-        "env.vip_cidr=32",
-        "env.vip_addpeerstolb=false",
-        "env.provider_config=",
-        "env.enable_endpointslices=true",
-        "env.vip_packet=false",
-        "env.vip_packetproject=a",
-        "env.vip_packetprojectid=b",
-    ]);
-    assert_eq!(former, agent(&[]));
+    let former = chart::FORMER.map(|name| format!("env.{name}=a"));
+    assert_eq!(agent(&former.each_ref().map(String::as_str)), agent(&[]));
 }
 
 #[test]

@@ -495,6 +495,8 @@ mod tests {
         assert_eq!(http(&["--dhcp-interface=eth0"]).as_deref(), Some("[::]:2115"));
         assert_eq!(http(&["--dhcp-interface="]).as_deref(), Some("[::]:10258"));
         assert_eq!(http(&["--dhcp-interface=eth0", "--http-port=10301"]).as_deref(), Some("[::]:10301"));
+        let chart = include_str!("../../charts/kube-vip-cloud-provider/templates/deployment.yaml");
+        assert!(chart.contains(&format!("ternary \"{HOST_PORT}\" \"{PORT}\"")), "the port of its probes");
     }
 
     #[test]

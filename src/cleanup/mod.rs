@@ -15,7 +15,7 @@ const COMMENT: &str = " kube-vip load balancer IP";
 /// What such a comment ends with; the last one has the VIP and the mark after it.
 const ENDINGS: [&str; 6] = ["", " - TCP ports", " - UDP ports", " - SCTP ports", " - DHCP", " - drop"];
 const IPVS_ENDING: &str = " - IPVS, VIP ";
-/// The comments of its rules of egress begin with it.
+/// The comments of its rules of egress, and of its jumps to their chain, begin with it.
 const EGRESS: &str = "a3ViZS12aXAK=kube-vip";
 /// Chains that it creates in the table `mangle` of iptables.
 const CHAINS: [&str; 2] = ["KUBE-VIP-EGRESS", "ipvs_prerouting"];
@@ -48,11 +48,15 @@ impl Leftovers {
         let tables: Vec<&Table> = ruleset.tables.iter().filter(|table| is_own(table)).collect();
         // They go with their table.
         let elsewhere = |table: &Table| !tables.contains(&table);
-        let rules = ruleset.rules.iter().filter(|rule| elsewhere(&rule.chain.table) && is_own_rule(rule));
-        let rules: Vec<&Rule> = rules.collect();
+        let is_own = |rule: &&Rule| elsewhere(&rule.chain.table) && is_own_comment(&rule.comment);
+        let rules: Vec<&Rule> = ruleset.rules.iter().filter(is_own).collect();
+        // Rules in it, and jumps to it.
         let only_own_rules = |chain: &Member| {
-            let mut within = ruleset.rules.iter().filter(|rule| rule.chain == *chain);
-            within.all(|rule| rules.contains(&rule))
+            let mut concerned = ruleset.rules.iter().filter(|rule| {
+                rule.chain == *chain
+                    || (rule.chain.table == chain.table && rule.target.as_ref() == Some(&chain.name))
+            });
+            concerned.all(|rule| rules.contains(&rule))
         };
         let chains = ruleset.chains.iter().filter(|chain| {
             is_mangle(&chain.table) && CHAINS.contains(&chain.name.as_str()) && only_own_rules(chain)
@@ -95,12 +99,6 @@ fn is_own_comment(comment: &str) -> bool {
         is_object && (ENDINGS.contains(&ending) || ending.starts_with(IPVS_ENDING))
     });
     of_object || comment.starts_with(EGRESS)
-}
-
-fn is_own_rule(rule: &Rule) -> bool {
-    let Member { table, name } = &rule.chain;
-    // Its own jump to that chain has a comment: others are of the operator.
-    is_own_comment(&rule.comment) || (is_mangle(table) && name == CHAINS[0])
 }
 
 /// Those that this program creates have an alias, by which it removes them itself.
@@ -181,10 +179,8 @@ mod tests {
                 rule(&input, 9, "my notes on kube-vip load balancer IP", None),
                 rule(&input, 12, "control-plane kube-vip load balancer IP: keep this", None),
                 rule(&prerouting, 3, "a3ViZS12aXAK=kube-vip-default", Some("KUBE-VIP-EGRESS")),
-                rule(&prerouting, 13, "", Some("KUBE-VIP-EGRESS")),
                 rule(&prerouting, 4, "", Some("KUBE-MARK")),
-                rule(&member(&mangle, "OPERATOR"), 11, "", Some("KUBE-VIP-EGRESS")),
-                rule(&egress, 5, "", None),
+                rule(&egress, 5, "a3ViZS12aXAK=kube-vip-default", None),
                 rule(
                     &marks,
                     6,
@@ -202,7 +198,7 @@ mod tests {
                 "rule of chain INPUT of table ip filter, with the comment `default/web kube-vip load balancer IP - TCP ports`".to_owned(),
                 "rule of chain INPUT of table ip filter, with the comment `192.0.2.10 kube-vip load balancer IP`".to_owned(),
                 "rule of chain PREROUTING of table ip mangle, with the comment `a3ViZS12aXAK=kube-vip-default`".to_owned(),
-                "rule of chain KUBE-VIP-EGRESS of table ip mangle".to_owned(),
+                "rule of chain KUBE-VIP-EGRESS of table ip mangle, with the comment `a3ViZS12aXAK=kube-vip-default`".to_owned(),
                 "rule of chain ipvs_prerouting of table ip mangle, with the comment `control-plane kube-vip load balancer IP - IPVS, VIP 192.0.2.1, MARK 10042`".to_owned(),
                 // Not ipvs_prerouting, in which another rule remains.
                 "chain KUBE-VIP-EGRESS of table ip mangle".to_owned(),
@@ -210,6 +206,30 @@ mod tests {
                 "table ip kube_vip_v4".to_owned(),
             ]
         );
+    }
+
+    #[test]
+    fn a_chain_stays_while_a_rule_of_others_is_in_it_or_jumps_to_it() {
+        let mangle = table(2, "mangle");
+        let chain = |name| member(&mangle, name);
+        let (egress, prerouting) = (chain(CHAINS[0]), chain("PREROUTING"));
+        let jump = Some(CHAINS[0]);
+        let table = [
+            (rule(&egress, 1, "a3ViZS12aXAK=kube-vip-default", None), true),
+            (rule(&prerouting, 1, "a3ViZS12aXAK=kube-vip-default", jump), true),
+            (rule(&prerouting, 1, "", Some("OTHER")), true),
+            (rule(&member(&table(10, "mangle"), "PREROUTING"), 1, "", jump), true),
+            (rule(&egress, 1, "of the operator", None), false),
+            (rule(&egress, 1, "", None), false),
+            (rule(&prerouting, 1, "", jump), false),
+            (rule(&chain("OPERATOR"), 1, "", jump), false),
+        ];
+        for (rule, removed) in table {
+            let chains = vec![egress.clone(), prerouting.clone()];
+            let ruleset = Ruleset { chains, rules: vec![rule], ..Ruleset::default() };
+            let found = Leftovers::of(&ruleset, &[]).nft;
+            assert_eq!(found.contains(&Deletion::Chain(egress.clone())), removed, "{ruleset:?}");
+        }
     }
 
     #[test]

@@ -58,7 +58,7 @@ fn certificate(user: &AuthInfo) -> Option<ClientCertificate> {
 /// # Errors
 /// If it is another file, or has no folder.
 pub fn check(path: &str, identity: &Identity) -> Result<(), KubeconfigError> {
-    let folder = Path::new(path).parent();
+    let folder = if path.ends_with('/') { Some(Path::new(path)) } else { Path::new(path).parent() };
     if folder.is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
         return Err(KubeconfigError::NoFolder { path: path.to_owned() });
     }
@@ -164,9 +164,11 @@ mod tests {
         );
         // Nothing is left beside it, also where it cannot be written.
         assert!(write(&folder.to_string_lossy(), "x").is_err());
-        let elsewhere = folder.join("none/kube-vip.conf").to_string_lossy().into_owned();
-        assert!(check(&elsewhere, &me).unwrap_err().to_string().contains("its folder does not exist"));
-        assert!(write(&elsewhere, "x").is_err());
+        for elsewhere in ["none/kube-vip.conf", "none/"] {
+            let elsewhere = folder.join(elsewhere).to_string_lossy().into_owned();
+            assert!(check(&elsewhere, &me).unwrap_err().to_string().contains("its folder does not exist"));
+            assert!(write(&elsewhere, "x").is_err());
+        }
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
         std::fs::remove_dir_all(&folder).unwrap();
     }

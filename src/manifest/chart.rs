@@ -9,7 +9,7 @@ use super::schema::{
 use crate::config::SETTINGS;
 
 /// Variables that older versions of the Go program had: their values stay in releases of its chart, and have no effect.
-const FORMER: [&str; 7] = [
+pub const FORMER: [&str; 7] = [
     "vip_cidr",
     "vip_addpeerstolb",
     "provider_config",

@@ -66,7 +66,7 @@ chart, which are variables, and sources of a variable precede its value.
 {{- $env := deepCopy (.Values.env | default dict) }}
 {{- range $name := include "kube-vip.former" . | fromJsonArray }}{{- $env = omit $env $name }}{{- end }}
 {{- $flags := .Values.extraArgs | default dict }}
-{{- range $flag, $name := dict "arp" "vip_arp" "controlplane" "cp_enable" "services" "svc_enable" "prometheusHTTPServer" "prometheus_server" }}
+{{- range $flag, $name := dict "arp" "vip_arp" "controlplane" "cp_enable" "services" "svc_enable" "prometheusHTTPServer" "prometheus_server" "healthCheckPort" "health_check_port" }}
 {{- if hasKey $flags $flag }}
 {{- $value := get $flags $flag }}
 {{- $_ := set $env $name (ternary "true" (tpl (include "kube-vip.text" $value) $) (kindIs "invalid" $value)) }}
@@ -153,7 +153,12 @@ spec:
         {{- end }}
         {{- end }}
         env:
-        {{- if not (or (hasKey $env "vip_nodename") (hasKey ($root.Values.envValueFrom | default dict) "vip_nodename")) }}
+        {{- /* A source precedes the value, but for what two processes cannot share. */}}
+        {{- $sources := dict }}
+        {{- range $name, $source := $root.Values.envValueFrom }}
+        {{- if and $source (not (hasKey $env $name)) }}{{- $_ := set $sources $name $source }}{{- end }}
+        {{- end }}
+        {{- if not (or (hasKey $env "vip_nodename") (hasKey $sources "vip_nodename")) }}
         - name: vip_nodename
           valueFrom:
             fieldRef:
@@ -165,12 +170,10 @@ spec:
           value: {{ include "kube-vip.text" $value | quote }}
         {{- end }}
         {{- end }}
-        {{- range $name, $source := $root.Values.envValueFrom }}
-        {{- if $source }}
+        {{- range $name, $source := $sources }}
         - name: {{ $name }}
           valueFrom:
             {{- toYaml $source | nindent 12 }}
-        {{- end }}
         {{- end }}
         {{- with $root.Values.envFrom }}
         envFrom:

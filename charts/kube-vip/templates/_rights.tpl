@@ -4,8 +4,7 @@
 {{- if include "kube-vip.isSeparate" . }}
 {{- $first := merge (dict "svc_enable" "false") $env }}
 {{- /* Variables precede flags, which both processes have. */}}
-{{- $off := dict "cp_enable" "false" }}
-{{- if not (hasKey (.Values.envValueFrom | default dict) "health_check_port") }}{{- $_ := set $off "health_check_port" "0" }}{{- end }}
+{{- $off := dict "cp_enable" "false" "health_check_port" "0" }}
 {{- $second := mergeOverwrite (omit $env "address") $off (dig "separate" "env" (dict) .Values.AsMap) }}
 {{- list $first $second | toJson }}
 {{- else }}

@@ -18,6 +18,8 @@ use crate::{Administrator, Agent, AgentOptions, Follower, LabOptions, Namespace,
 pub const NETWORK_V4: &str = "10.43.0.0/16";
 /// The same for IPv6.
 pub const NETWORK_V6: &str = "fd43::/64";
+/// The default of `routing_protocol`, which no test of Services changes.
+const ROUTING_PROTOCOL: &str = "248";
 
 /// Hosts whose agents announce Services.
 pub struct ServiceLab {
@@ -118,7 +120,7 @@ impl ServiceLab {
         for host in &self.lab.hosts {
             remove_addresses(&host.namespace, self.sampler.addresses())?;
             for family in ["-4", "-6"] {
-                host.namespace.ip(&[family, "route", "flush", "table", "all", "proto", "248"])?;
+                host.namespace.ip(&[family, "route", "flush", "table", "all", "proto", ROUTING_PROTOCOL])?;
             }
         }
         wait_for("the addresses of killed agents to be removed", 20, || {
